@@ -1,0 +1,12 @@
+//! The nouns of Vipa, and the rules that make a configuration valid. Pure: no clock, socket, file or thread.
+
+#![forbid(unsafe_code)]
+
+mod nouns;
+mod time;
+
+pub use nouns::{
+    Balance, Connection, ConnectionState, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName, Orphans,
+    PortId, PortRange, Protocol, Rank, Service, TargetId, VipaId,
+};
+pub use time::Moment;

@@ -1,0 +1,233 @@
+//! The messages between nodes. TAKEOVER.md tells the story they belong to.
+//!
+//! Everything that speaks of an ownership carries its epoch; a lower one than the receiver has promised is refused
+//! with the higher one named.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
+
+/// Version of this vocabulary; nodes of different versions refuse each other and say so.
+pub const VERSION: u16 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    Hello(Hello),
+    Beat(Beat),
+    BeatAck(BeatAck),
+    Claim(Claim),
+    Grant(Grant),
+    Refuse(Refuse),
+    Distribution(Distribution),
+    Associate(Associate),
+    Release(Release),
+    Listeners(Listeners),
+    Connections(Connections),
+    Yield(Yield),
+    Table(Table),
+}
+
+/// First message in each direction of a new link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u16,
+    pub cluster: String,
+    pub node: NodeName,
+    pub role: Role,
+    pub incarnation: Incarnation,
+    /// Sorted; must be the same on every node.
+    pub voters: Vec<NodeName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    Router,
+    /// The address that routers send this target's packets to.
+    Target {
+        address: IpAddr,
+    },
+}
+
+/// Owner → voters and backups, as a datagram, one for all the VIPAs it owns (split when they do not fit).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Counts this sender's beats; the acknowledgement names it, so that the lease counts from its sending.
+    pub sequence: u64,
+    pub owned: Vec<Owned>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    /// The router the owner consents to be succeeded by; while a voter's last beat says so, it may grant that router
+    /// the next epoch although the owner lives.
+    pub yielding_to: Option<NodeName>,
+}
+
+/// Voter → owner: acknowledges every VIPA of the beat but those in `superseded`. The voter promises to grant those
+/// to nobody else for one lease of its own clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeatAck {
+    pub sequence: u64,
+    pub superseded: Vec<Superseded>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub holder: NodeName,
+}
+
+/// Backup → voters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub ballot: Ballot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Ballot {
+    /// "Would you grant it?" Binds nobody and changes nothing.
+    Trial,
+    Real,
+}
+
+/// Voter → claimant. A real grant is on the voter's disk before this is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub ballot: Ballot,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refuse {
+    pub vipa: IpAddr,
+    /// The epoch that was asked for.
+    pub epoch: Epoch,
+    pub ballot: Ballot,
+    pub reason: Refusal,
+    /// The highest epoch this voter has granted or heard of.
+    pub highest: Epoch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The voter hears the owner.
+    OwnerAlive,
+    /// That epoch or a higher one was granted already, to another claimant.
+    Granted,
+    /// The voter restarted less than a lease ago and may have promised.
+    Recovering,
+}
+
+/// Router → every node: who may serve this VIPA, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub sender: Standing,
+    pub ranks: Vec<(NodeName, Rank)>,
+    pub services: Vec<Service>,
+}
+
+/// What the sending router is to the VIPA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Standing {
+    Owner,
+    Backup,
+}
+
+/// Router → target: report to me. As `Owner` of `epoch`, every later report of this VIPA goes to the sender first of
+/// all; as `Backup`, the sender is kept warm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Associate {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub standing: Standing,
+    /// What the router has seen of the target's log; `None`: nothing, send a snapshot.
+    pub seen: Option<Position>,
+}
+
+/// A place in a target's connection log of one VIPA: everything up to and including `sequence`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    pub incarnation: Incarnation,
+    pub sequence: u64,
+}
+
+/// Router → target: stop reporting this VIPA to me.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+}
+
+/// Target → router: every port of the VIPA's services that an application listens on, whole each time it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    pub vipa: IpAddr,
+    pub listening: Vec<(Protocol, u16)>,
+}
+
+/// Target → router: a run of the connection log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    pub vipa: IpAddr,
+    pub run: Run,
+    /// The log's position once this run is taken in.
+    pub upto: Position,
+    /// Set on the run that completes the answer to `Associate` of this epoch.
+    pub answers: Option<Epoch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Run {
+    /// The records after `after`, oldest first.
+    Tail { after: u64, records: Vec<Record> },
+    /// Everything the target holds, in parts; `Part::Last` ends it. What the router has from this target and the
+    /// snapshot lacks is gone.
+    Snapshot { part: Part, connections: Vec<(Connection, ConnectionState)> },
+}
+
+/// Where in its snapshot a message stands; a snapshot of one message is `Only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Part {
+    Only,
+    First,
+    Middle,
+    Last,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub connection: Connection,
+    pub change: Change,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Change {
+    Opened(ConnectionState),
+    Closed,
+}
+
+/// Higher-ranked backup → owner: my table is complete and I am ready; please yield.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Yield {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+}
+
+/// Yielding owner → successor: its own table, so that connections too young for a target's report are known too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    /// Connection and its target's address; at most `TABLE_PART` in one message.
+    pub entries: Vec<(Connection, IpAddr)>,
+    pub part: Part,
+}
