@@ -1,1 +1,8 @@
-//! lab
+//! Whole clusters in network namespaces, on real kernels' TCP stacks, for the whole-system tests and the demo.
+//!
+//! [`netns`] makes the network, [`process`] runs what lives in it, [`load`] is the client's and the servers' work.
+
+pub mod load;
+pub mod netns;
+pub mod process;
+pub mod programs;

@@ -1,0 +1,92 @@
+# The only door: every command a person or CI runs is a target here. `make` alone lists them.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CONNECTIONS ?= 2000
+PORTS ?= af_packet
+SEEDS ?= 1000
+export CONNECTIONS PORTS
+
+# What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
+# whole-system tests and the demo needs.
+PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev \
+            dpdk iproute2 ethtool nftables procps tcpdump curl
+
+# Rooms that need DPDK or root; the others are the workspace's default members.
+GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab
+
+.PHONY: help
+help: ## List the targets
+	@echo "Vipa: a VIPA outlives its router, and no connection breaks. Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 :\2/p' Makefile | column -t -s:
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing (needs root only when some are)
+	@command -v $(CARGO) >/dev/null || { echo "make deps: Rust is missing: install it from https://rustup.rs, then try again" >&2; exit 1; }
+	@missing=; for package in $(PACKAGES); do \
+	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "make deps: run it as root once, to install:$$missing" >&2; exit 1; fi; \
+	echo "Installing:$$missing"; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+
+.PHONY: build
+build: deps ## Build every program in release mode
+	$(CARGO) build --release --workspace --bins
+
+.PHONY: check
+check: format lint unit ## Format, lints, tidy and unit tests: no root, no DPDK
+
+.PHONY: format
+format: ## Check the format of the sources
+	$(CARGO) fmt --all --check
+
+.PHONY: lint
+lint: ## Clippy on every room that builds without DPDK
+	$(CARGO) clippy --all-targets -- -D warnings
+
+.PHONY: unit
+unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) among them
+	$(CARGO) test -q -- --skip ns_
+
+.PHONY: test
+test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
+	@tests/run format lint unit lint-guarded loom test-dpdk test-agent sim-short build test-system
+
+.PHONY: lint-guarded
+lint-guarded: deps ## Clippy on the rooms that need DPDK or root
+	$(CARGO) clippy $(GUARDED) --all-targets -- -D warnings
+
+.PHONY: loom
+loom: ## Model-check the lock-free rooms with loom
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --release -p vipa-sync -p vipa-flow --test loom
+
+.PHONY: test-dpdk
+test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
+	$(CARGO) test -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -- --test-threads=1
+
+.PHONY: test-agent
+test-agent: ## Tests of the agent against this machine's kernel, in network namespaces (root)
+	$(CARGO) test -p vipa-agent -- --test-threads=1 ns_
+
+.PHONY: test-system
+test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
+	$(CARGO) test --release -p vipa-lab -- --test-threads=1
+
+.PHONY: sim
+sim: ## Simulate SEEDS clusters under faults (SEEDS=1000)
+	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
+
+.PHONY: sim-short
+sim-short:
+	@$(MAKE) --no-print-directory sim SEEDS=200
+
+.PHONY: demo
+demo: build ## A takeover and a takeback under 2,000 connections (root; CONNECTIONS=20000, PORTS=tap)
+	@$(TARGET)/release/vipa-demo
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	$(CARGO) clean

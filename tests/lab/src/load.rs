@@ -1,0 +1,31 @@
+//! Real TCP connections that notice everything: a lost, doubled, changed or foreign byte, a reset, a stall.
+//!
+//! Every connection goes on exchanging numbered, checksummed messages: the client sends one, the server answers with
+//! the same payload, its own name and a number it chose when it accepted the connection. The program `vipa-load` is
+//! both ends; [`Client`] runs as many client processes as the number of connections needs and adds their reports up.
+
+mod client;
+mod driver;
+mod frame;
+mod report;
+mod server;
+
+pub use client::{ClientSettings, run};
+pub use driver::{Client, ClientPlan, Fresh, Server};
+pub use report::{Broken, Report, ServerReport};
+pub use server::{ServerSettings, serve};
+
+use std::time::Duration;
+
+/// An exchange that takes longer is a stall: TCP's own repair of a short outage is well below it.
+pub const STALL: Duration = Duration::from_secs(3);
+
+/// How often both ends report.
+const REPORT: Duration = Duration::from_millis(200);
+
+/// Nanoseconds of this machine's monotonic clock, the same in every process of the lab.
+#[must_use]
+pub fn clock() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("Linux has a monotonic clock");
+    u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
+}

@@ -1,0 +1,424 @@
+//! The client's end: many long-lived connections, and a few fresh ones all the time.
+//!
+//! One thread, one task a connection. Orders come as lines on standard input:
+//!
+//! - `mark NS`: from now on measure from this moment of the machine's monotonic clock;
+//! - `fresh N`: open, use and close N fresh connections now;
+//! - `finish`: one last exchange on every connection, then close all in good order and end.
+//!
+//! When the input ends, so does the process.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
+
+use anyhow::{Result, bail, ensure};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    sync::{Semaphore, mpsc, watch},
+    task::spawn_local,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    REPORT, STALL, clock,
+    frame::{Frame, Kind, Trouble, payload, scramble},
+    report::{Broken, FAULTS, Report},
+};
+
+/// Connections being opened at the same time.
+const OPENING: usize = 64;
+/// A fresh connection that is not open and answered by then has failed; a lost SYN is repeated after 1 s and 3 s.
+const FRESH_PATIENCE: Duration = Duration::from_secs(7);
+/// Exchanges of a fresh connection before it is closed.
+const FRESH_EXCHANGES: u64 = 3;
+
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    pub vipa: SocketAddr,
+    /// Source addresses, used in turn; the kernel chooses when empty.
+    pub sources: Vec<IpAddr>,
+    pub connections: usize,
+    /// Between two messages of one connection.
+    pub interval: Duration,
+    /// Fresh connections a second, all the time.
+    pub fresh_per_second: u32,
+    /// A connection without an answer for this long is broken.
+    pub patience: Duration,
+}
+
+/// Runs until told to finish; one JSON report a line on standard output.
+pub fn run(settings: ClientSettings) -> Result<()> {
+    ensure!(settings.patience > STALL, "the patience must be longer than a stall, {STALL:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, run_on(settings))
+}
+
+/// What all tasks of the process share.
+struct Shared {
+    settings: ClientSettings,
+    tally: RefCell<Tally>,
+    finish: watch::Sender<bool>,
+    /// Makes connection numbers unlike those of any other process.
+    salt: u64,
+}
+
+#[derive(Default)]
+struct Tally {
+    report: Report,
+    mark: u64,
+    longest_ns: u64,
+    lanes: Vec<Lane>,
+}
+
+/// What the reports need to know about one long-lived connection.
+#[derive(Clone, Default)]
+struct Lane {
+    /// When the message was sent whose answer is awaited; 0: none is.
+    waiting_since: u64,
+    last_answer: u64,
+    /// `None` when the connection is not open.
+    server: Option<[u8; 16]>,
+}
+
+async fn run_on(settings: ClientSettings) -> Result<()> {
+    let shared = Rc::new(Shared {
+        tally: RefCell::new(Tally {
+            report: Report { asked: settings.connections as u64, ..Report::default() },
+            mark: clock(),
+            lanes: vec![Lane::default(); settings.connections],
+            ..Tally::default()
+        }),
+        finish: watch::channel(false).0,
+        salt: scramble(clock() ^ u64::from(std::process::id())),
+        settings,
+    });
+    let opening = Rc::new(Semaphore::new(OPENING));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..shared.settings.connections {
+        tasks.spawn_local(long_lived(Rc::clone(&shared), Rc::clone(&opening), number));
+    }
+    let fresh = spawn_local(freshen(Rc::clone(&shared)));
+    let orders = spawn_local(obey(Rc::clone(&shared)));
+    let mut every = tokio::time::interval(REPORT);
+    loop {
+        tokio::select! {
+            _ = every.tick() => println!("{}", shared.tally.borrow_mut().tell(false)),
+            ended = tasks.join_next(), if !tasks.is_empty() => {
+                if let Some(Err(error)) = ended { bail!("a connection's task failed: {error}"); }
+            }
+        }
+        if orders.is_finished() {
+            bail!("the orders ended before `finish`");
+        }
+        if tasks.is_empty() && *shared.finish.borrow() {
+            break;
+        }
+    }
+    fresh.abort();
+    println!("{}", shared.tally.borrow_mut().tell(true));
+    Ok(())
+}
+
+async fn obey(shared: Rc<Shared>) {
+    // A thread of its own reads: it may stay blocked when everything else has ended.
+    let (sender, mut lines) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut next_fresh = u64::MAX / 2;
+    while let Some(line) = lines.recv().await {
+        let (order, number) = line.split_once(' ').unwrap_or((&line, ""));
+        match (order, number.parse::<u64>()) {
+            ("mark", Ok(moment)) => shared.tally.borrow_mut().set_mark(moment),
+            ("fresh", Ok(count)) => {
+                for _ in 0..count {
+                    next_fresh += 1;
+                    spawn_local(fresh_one(Rc::clone(&shared), next_fresh));
+                }
+            }
+            ("finish", _) => {
+                shared.finish.send_replace(true);
+            }
+            _ => eprintln!("unknown order {line:?}"),
+        }
+    }
+}
+
+/// One long-lived connection from its opening to its end.
+async fn long_lived(shared: Rc<Shared>, opening: Rc<Semaphore>, number: usize) {
+    let id = scramble(shared.salt ^ number as u64);
+    let mut talk = {
+        let _turn = opening.acquire().await;
+        match timeout(shared.settings.patience, open(&shared, id, number)).await {
+            Ok(Ok(talk)) => talk,
+            Ok(Err(error)) => return shared.tally.borrow_mut().unopened(&format!("connection {number}: {error}")),
+            Err(_) => return shared.tally.borrow_mut().unopened(&format!("connection {number}: no answer to its SYN")),
+        }
+    };
+    shared.tally.borrow_mut().report.open += 1;
+    let end = keep_talking(&shared, &mut talk, number).await;
+    let mut tally = shared.tally.borrow_mut();
+    tally.report.open -= 1;
+    tally.lanes[number] = Lane::default();
+    match end {
+        Ok(()) => tally.report.kept += 1,
+        Err(trouble) => tally.broken(&format!("connection {number} from {}", talk.local), &trouble),
+    }
+}
+
+/// Exchanges messages until told to finish, then closes in good order.
+async fn keep_talking(shared: &Shared, talk: &mut Talk, number: usize) -> Result<(), Loss> {
+    let interval = shared.settings.interval;
+    let mut finish = shared.finish.subscribe();
+    // Spread over the interval, so that the load is even.
+    let share = f64::from(u32::try_from(number % 1024).unwrap_or(0)) / 1024.0;
+    let mut next = Instant::now() + interval.mul_f64(share);
+    loop {
+        let last = tokio::select! {
+            () = sleep_until(next) => false,
+            _ = finish.wait_for(|finish| *finish) => true,
+        };
+        if last {
+            sleep(interval.mul_f64(share)).await;
+        }
+        next = Instant::now().max(next + interval);
+        let sent = clock();
+        shared.tally.borrow_mut().lanes[number].waiting_since = sent;
+        match timeout(shared.settings.patience, talk.exchange()).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(Loss::Timeout),
+        }
+        shared.tally.borrow_mut().answered(number, sent, talk.server);
+        if last {
+            return talk.close(shared.settings.patience).await;
+        }
+    }
+}
+
+async fn freshen(shared: Rc<Shared>) {
+    if shared.settings.fresh_per_second == 0 {
+        return;
+    }
+    let mut every = tokio::time::interval(Duration::from_secs(1) / shared.settings.fresh_per_second);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    for number in 0.. {
+        every.tick().await;
+        if *shared.finish.borrow() {
+            return;
+        }
+        spawn_local(fresh_one(Rc::clone(&shared), number));
+    }
+}
+
+/// Opens, uses and closes one connection.
+async fn fresh_one(shared: Rc<Shared>, number: u64) {
+    let id = scramble(shared.salt.rotate_left(32) ^ number);
+    let life = async {
+        let mut talk = open(&shared, id, usize::try_from(number).unwrap_or(0)).await.map_err(Loss::from)?;
+        for _ in 0..FRESH_EXCHANGES {
+            talk.exchange().await?;
+        }
+        talk.close(FRESH_PATIENCE).await?;
+        Ok(talk.server)
+    };
+    let end = timeout(FRESH_PATIENCE, life).await.unwrap_or(Err(Loss::Timeout));
+    let mut tally = shared.tally.borrow_mut();
+    match end {
+        Ok(server) => {
+            tally.report.fresh_ok += 1;
+            *tally.report.fresh_servers.entry(name(server)).or_default() += 1;
+        }
+        Err(loss) => {
+            tally.report.fresh_failed += 1;
+            tally.fault(&format!("fresh connection {number}: {}", loss.words()));
+        }
+    }
+}
+
+/// An open connection and how far its conversation has come.
+struct Talk {
+    stream: TcpStream,
+    local: SocketAddr,
+    id: u64,
+    sequence: u64,
+    accepted: u64,
+    server: [u8; 16],
+    scratch: Vec<u8>,
+}
+
+async fn open(shared: &Shared, id: u64, turn: usize) -> io::Result<Talk> {
+    let socket = TcpSocket::new_v4()?;
+    let sources = &shared.settings.sources;
+    if !sources.is_empty() {
+        socket.bind(SocketAddr::new(sources[turn % sources.len()], 0))?;
+    }
+    let stream = socket.connect(shared.settings.vipa).await?;
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    Ok(Talk { stream, local, id, sequence: 0, accepted: 0, server: [0; 16], scratch: Vec::new() })
+}
+
+impl Talk {
+    /// Sends the next message and verifies its answer.
+    async fn exchange(&mut self) -> Result<(), Loss> {
+        let ask = Frame {
+            kind: Kind::Ask,
+            connection: self.id,
+            sequence: self.sequence,
+            accepted: 0,
+            server: [0; 16],
+            payload: payload(self.id, self.sequence),
+        };
+        ask.write(&mut self.stream, &mut self.scratch).await?;
+        let answer = Frame::read(&mut self.stream).await?;
+        if self.sequence == 0 {
+            self.accepted = answer.accepted;
+            self.server = answer.server;
+        }
+        let due = Frame { kind: Kind::Answer, accepted: self.accepted, server: self.server, ..ask };
+        if answer != due {
+            return Err(Loss::Mismatch(format!(
+                "message {} of {:x} from {} where message {} of {:x} from {} should come",
+                answer.sequence,
+                answer.connection,
+                name(answer.server),
+                due.sequence,
+                due.connection,
+                name(due.server)
+            )));
+        }
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Says that no more will come and sees that nothing more was to come from the other end.
+    async fn close(&mut self, patience: Duration) -> Result<(), Loss> {
+        self.stream.shutdown().await?;
+        let mut rest = [0; 1];
+        match timeout(patience, self.stream.read(&mut rest)).await {
+            Ok(Ok(0)) => Ok(()),
+            Ok(Ok(_)) => Err(Loss::Mismatch("bytes after the last answer".into())),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Loss::Timeout),
+        }
+    }
+}
+
+/// How a connection was lost.
+enum Loss {
+    Reset(io::Error),
+    Closed,
+    Timeout,
+    Mismatch(String),
+}
+
+impl Loss {
+    fn words(&self) -> String {
+        match self {
+            Self::Reset(error) => error.to_string(),
+            Self::Closed => "closed by the other end".into(),
+            Self::Timeout => "no answer".into(),
+            Self::Mismatch(what) => what.clone(),
+        }
+    }
+}
+
+impl From<io::Error> for Loss {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::TimedOut { Self::Timeout } else { Self::Reset(error) }
+    }
+}
+
+impl From<Trouble> for Loss {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Closed => Self::Closed,
+            Trouble::Socket(error) => error.into(),
+            Trouble::Wrong(what) => Self::Mismatch(what),
+        }
+    }
+}
+
+impl Tally {
+    fn set_mark(&mut self, moment: u64) {
+        self.mark = moment;
+        self.longest_ns = 0;
+        self.report.first_after_mark_us = None;
+    }
+
+    fn answered(&mut self, number: usize, sent: u64, server: [u8; 16]) {
+        let now = clock();
+        self.lanes[number] = Lane { waiting_since: 0, last_answer: now, server: Some(server) };
+        self.report.messages += 1;
+        let took = now - sent;
+        self.longest_ns = self.longest_ns.max(took);
+        if took > STALL.as_nanos() as u64 {
+            self.report.stalls += 1;
+            self.fault(&format!("connection {number}: no answer for {} ms", took / 1_000_000));
+        }
+        if sent > self.mark && self.report.first_after_mark_us.is_none() {
+            self.report.first_after_mark_us = Some((now - self.mark) / 1000);
+        }
+    }
+
+    fn unopened(&mut self, why: &str) {
+        self.report.unopened += 1;
+        self.fault(why);
+    }
+
+    fn broken(&mut self, which: &str, loss: &Loss) {
+        let Broken { reset, closed, timeout, mismatch } = &mut self.report.broken;
+        let count = match loss {
+            Loss::Reset(_) => reset,
+            Loss::Closed => closed,
+            Loss::Timeout => timeout,
+            Loss::Mismatch(_) => mismatch,
+        };
+        *count += 1;
+        self.fault(&format!("{which}: {}", loss.words()));
+    }
+
+    fn fault(&mut self, what: &str) {
+        eprintln!("{what}");
+        if self.report.faults.len() < FAULTS {
+            self.report.faults.push(what.into());
+        }
+    }
+
+    /// The report as a line of JSON.
+    fn tell(&mut self, finished: bool) -> String {
+        let now = clock();
+        let mut longest = self.longest_ns;
+        let mut servers: BTreeMap<String, u64> = BTreeMap::new();
+        let mut silent = 0;
+        for lane in &self.lanes {
+            if let Some(server) = lane.server {
+                *servers.entry(name(server)).or_default() += 1;
+                silent += u64::from(lane.last_answer < self.mark);
+            }
+            if lane.waiting_since != 0 {
+                longest = longest.max(now - lane.waiting_since);
+            }
+        }
+        self.report.longest_ms = longest / 1_000_000;
+        self.report.silent_since_mark = silent;
+        self.report.servers = servers;
+        self.report.finished = finished;
+        serde_json::to_string(&self.report).expect("a report is plain data")
+    }
+}
+
+fn name(padded: [u8; 16]) -> String {
+    String::from_utf8_lossy(&padded).trim_end_matches('\0').into()
+}

@@ -1,0 +1,236 @@
+//! Runs client and server processes in hosts, gives them orders and adds their reports up.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{IpAddr, SocketAddr},
+    process::{ChildStdin, ChildStdout},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::de::DeserializeOwned;
+
+use super::{Report, ServerReport, clock};
+use crate::{
+    netns::Host,
+    process::{Process, wait},
+    programs,
+};
+
+/// One process's share: well below the files a process may open (20,000 on the lab's machine).
+const PER_PROCESS: usize = 8_000;
+
+/// What the client shall do.
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    pub vipa: SocketAddr,
+    pub sources: Vec<IpAddr>,
+    /// Long-lived connections.
+    pub connections: usize,
+    /// Messages a second of all connections together.
+    pub messages_per_second: u32,
+    /// Fresh connections a second.
+    pub fresh_per_second: u32,
+    /// A connection without an answer for this long is broken.
+    pub patience: Duration,
+}
+
+impl ClientPlan {
+    #[must_use]
+    pub fn new(vipa: SocketAddr, connections: usize) -> Self {
+        Self {
+            vipa,
+            sources: Vec::new(),
+            connections,
+            messages_per_second: 4_000,
+            fresh_per_second: 5,
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The running client. Its processes end when it is dropped.
+pub struct Client {
+    processes: Vec<Share>,
+}
+
+struct Share {
+    process: Process,
+    orders: ChildStdin,
+    latest: Arc<Mutex<Report>>,
+}
+
+impl Client {
+    pub fn start(host: &Host, name: &str, plan: &ClientPlan) -> Result<Self> {
+        let count = plan.connections.div_ceil(PER_PROCESS).max(1);
+        let interval = plan.connections.max(1) as u64 * 1000 / u64::from(plan.messages_per_second.max(1));
+        let interval = interval.max(20);
+        let mut processes = Vec::new();
+        for share in 0..count {
+            let connections = plan.connections / count + usize::from(share < plan.connections % count);
+            let fresh = if share == 0 { plan.fresh_per_second } else { 0 };
+            let mut arguments: Vec<String> = vec!["run".into(), "--vipa".into(), plan.vipa.to_string()];
+            arguments.extend(["--connections".into(), connections.to_string()]);
+            arguments.extend(["--interval-ms".into(), interval.to_string()]);
+            arguments.extend(["--fresh-per-second".into(), fresh.to_string()]);
+            arguments.extend(["--patience-s".into(), plan.patience.as_secs().to_string()]);
+            for source in &plan.sources {
+                arguments.extend(["--source".into(), source.to_string()]);
+            }
+            let mut process = host.converse(&format!("{name}-{share}"), programs::path("vipa-load")?, arguments)?;
+            let orders = process.input().context("the client has no input")?;
+            let output = process.output().context("the client has no output")?;
+            let latest = follow(output, Report { asked: connections as u64, ..Report::default() });
+            processes.push(Share { process, orders, latest });
+        }
+        Ok(Self { processes })
+    }
+
+    /// The latest reports, added up; at most a moment old.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let mut sum = Report { finished: true, ..Report::default() };
+        for share in &self.processes {
+            sum.add(&share.latest.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        sum
+    }
+
+    /// Measure from now on: the longest exchange, the first answer. Returns the moment, see [`clock`].
+    pub fn mark(&mut self) -> Result<u64> {
+        let moment = clock();
+        self.mark_at(moment)?;
+        Ok(moment)
+    }
+
+    /// Measure from that moment on.
+    pub fn mark_at(&mut self, moment: u64) -> Result<()> {
+        self.order(&format!("mark {moment}\n"))
+    }
+
+    /// Opens `count` fresh connections at once.
+    pub fn fresh(&mut self, count: u32) -> Result<()> {
+        let share = self.processes.first_mut().context("no client process")?;
+        share.orders.write_all(format!("fresh {count}\n").as_bytes()).context("the client is gone")
+    }
+
+    /// Opens `count` fresh connections, waits for the end of all of them, and tells how many succeeded.
+    /// Other fresh connections must not be running.
+    pub fn fresh_and_wait(&mut self, count: u32) -> Result<Fresh> {
+        let before = self.report();
+        self.fresh(count)?;
+        let done = |report: &Report| {
+            report.fresh_ok + report.fresh_failed >= before.fresh_ok + before.fresh_failed + u64::from(count)
+        };
+        let after = self.wait_for("the fresh connections", Duration::from_secs(20), done)?;
+        let mut servers = after.fresh_servers;
+        for (server, count) in before.fresh_servers {
+            if let Some(now) = servers.get_mut(&server) {
+                *now -= count;
+            }
+        }
+        servers.retain(|_, count| *count > 0);
+        Ok(Fresh { ok: after.fresh_ok - before.fresh_ok, failed: after.fresh_failed - before.fresh_failed, servers })
+    }
+
+    /// Waits until a report meets the condition; an error tells the last report when none does.
+    pub fn wait_for(&mut self, what: &str, patience: Duration, met: impl Fn(&Report) -> bool) -> Result<Report> {
+        let mut ended = None;
+        let found = wait(what, patience, || {
+            let report = self.report();
+            if met(&report) {
+                return Some(Some(report));
+            }
+            ended = self.processes.iter_mut().find_map(|share| {
+                let status = share.process.ended()?;
+                (!share.latest.lock().unwrap_or_else(PoisonError::into_inner).finished)
+                    .then(|| format!("{} ended: {status}\n{}", share.process.name(), share.process.tail(10)))
+            });
+            ended.as_ref().map(|_| None)
+        });
+        match found {
+            Ok(Some(report)) => Ok(report),
+            Ok(None) => bail!("while waiting for {what}: {}", ended.unwrap_or_default()),
+            Err(error) => Err(error.context(format!("the client's last report: {:#?}", self.report()))),
+        }
+    }
+
+    /// Waits until every connection is open and has had its first answer.
+    pub fn wait_open(&mut self, patience: Duration) -> Result<Report> {
+        let open = |report: &Report| report.servers.values().sum::<u64>() == report.asked;
+        let lost = |report: &Report| report.unopened + report.broken.total() > 0;
+        let report = self.wait_for("all connections to open", patience, |report| open(report) || lost(report))?;
+        ensure!(open(&report), "not all connections opened: {report:#?}");
+        Ok(report)
+    }
+
+    /// One last exchange on every connection, then closes all and waits for the final account.
+    pub fn finish(mut self, patience: Duration) -> Result<Report> {
+        self.order("finish\n")?;
+        self.wait_for("the client to finish", patience, |report| report.finished)
+    }
+
+    fn order(&mut self, order: &str) -> Result<()> {
+        for share in &mut self.processes {
+            share.orders.write_all(order.as_bytes()).context("the client is gone")?;
+        }
+        Ok(())
+    }
+}
+
+/// A server process in a host, and its account.
+pub struct Server {
+    process: Process,
+    latest: Arc<Mutex<ServerReport>>,
+}
+
+impl Server {
+    /// Starts a server and waits until it listens. Several may listen at the same place.
+    pub fn start(host: &Host, listen: SocketAddr) -> Result<Self> {
+        let name = host.name().to_string();
+        let arguments = ["serve", "--name", &name, "--listen", &listen.to_string()].map(String::from);
+        let mut process = host.converse(&format!("{name}-server"), programs::path("vipa-load")?, arguments)?;
+        let output = process.output().context("the server has no output")?;
+        let mut server = Self { process, latest: follow(output, ServerReport::default()) };
+        let up = wait("the server to listen", Duration::from_secs(10), || {
+            (server.process.ended().is_some() || !server.report().server.is_empty()).then(|| server.process.ended())
+        });
+        match up? {
+            None => Ok(server),
+            Some(status) => bail!("the server of {name} ended: {status}\n{}", server.process.tail(10)),
+        }
+    }
+
+    #[must_use]
+    pub fn report(&self) -> ServerReport {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// SIGKILL: its kernel resets the connections it held.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+}
+
+/// Keeps the latest report a process has printed.
+fn follow<R: DeserializeOwned + Send + 'static>(output: ChildStdout, first: R) -> Arc<Mutex<R>> {
+    let latest = Arc::new(Mutex::new(first));
+    let reported = Arc::clone(&latest);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if let Ok(report) = serde_json::from_str(&line) {
+                *reported.lock().unwrap_or_else(PoisonError::into_inner) = report;
+            }
+        }
+    });
+    latest
+}
+
+/// The end of a number of fresh connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    pub ok: u64,
+    pub failed: u64,
+    pub servers: std::collections::BTreeMap<String, u64>,
+}

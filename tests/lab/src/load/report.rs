@@ -1,0 +1,128 @@
+//! What the two ends report, one JSON object a line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A client process's account of all its connections since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Long-lived connections asked for.
+    pub asked: u64,
+    /// Long-lived connections that are open now.
+    pub open: u64,
+    /// Long-lived connections that ended in good order, everything verified to the last byte.
+    pub kept: u64,
+    /// Long-lived connections that could not be opened in the first place.
+    pub unopened: u64,
+    pub broken: Broken,
+    /// Messages sent and answered without a fault.
+    pub messages: u64,
+    /// Exchanges that took longer than [`super::STALL`].
+    pub stalls: u64,
+    /// The longest exchange of a long-lived connection since the last mark, the unfinished ones included.
+    pub longest_ms: u64,
+    /// Connections opened afresh, used and closed while the others go on.
+    pub fresh_ok: u64,
+    pub fresh_failed: u64,
+    /// Of the fresh connections that succeeded: how many at each server.
+    pub fresh_servers: BTreeMap<String, u64>,
+    /// From the mark to the first answer to a message that was sent after it.
+    pub first_after_mark_us: Option<u64>,
+    /// Open long-lived connections that have not had an answer since the mark.
+    pub silent_since_mark: u64,
+    /// Open long-lived connections by server.
+    pub servers: BTreeMap<String, u64>,
+    /// The first faults in words.
+    pub faults: Vec<String>,
+    /// Everything is over; the last report.
+    pub finished: bool,
+}
+
+/// Long-lived connections lost, by what the client saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    pub reset: u64,
+    /// The other end closed though nobody asked it to.
+    pub closed: u64,
+    /// No answer within the client's patience.
+    pub timeout: u64,
+    /// A byte lost, doubled, changed, or from another connection.
+    pub mismatch: u64,
+}
+
+impl Broken {
+    #[must_use]
+    pub fn total(self) -> u64 {
+        let Self { reset, closed, timeout, mismatch } = self;
+        reset + closed + timeout + mismatch
+    }
+}
+
+/// At most this many faults are told in words.
+pub(super) const FAULTS: usize = 8;
+
+impl Report {
+    /// Adds another process's account to this one.
+    pub(super) fn add(&mut self, other: &Self) {
+        let Self {
+            asked,
+            open,
+            kept,
+            unopened,
+            broken,
+            messages,
+            stalls,
+            longest_ms,
+            fresh_ok,
+            fresh_failed,
+            fresh_servers,
+            first_after_mark_us,
+            silent_since_mark,
+            servers,
+            faults,
+            finished,
+        } = other;
+        self.asked += asked;
+        self.open += open;
+        self.kept += kept;
+        self.unopened += unopened;
+        self.broken.reset += broken.reset;
+        self.broken.closed += broken.closed;
+        self.broken.timeout += broken.timeout;
+        self.broken.mismatch += broken.mismatch;
+        self.messages += messages;
+        self.stalls += stalls;
+        self.longest_ms = self.longest_ms.max(*longest_ms);
+        self.fresh_ok += fresh_ok;
+        self.fresh_failed += fresh_failed;
+        self.silent_since_mark += silent_since_mark;
+        self.first_after_mark_us = match (self.first_after_mark_us, *first_after_mark_us) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        for (server, count) in servers {
+            *self.servers.entry(server.clone()).or_default() += count;
+        }
+        for (server, count) in fresh_servers {
+            *self.fresh_servers.entry(server.clone()).or_default() += count;
+        }
+        let room = FAULTS.saturating_sub(self.faults.len());
+        self.faults.extend(faults.iter().take(room).cloned());
+        self.finished &= finished;
+    }
+}
+
+/// A server's account of what it has seen since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerReport {
+    pub server: String,
+    pub accepted: u64,
+    pub open: u64,
+    pub messages: u64,
+    /// Connections that the client closed in good order.
+    pub finished: u64,
+    /// Connections lost: reset, or a message that was not the one that should come.
+    pub broken: u64,
+    pub faults: Vec<String>,
+}

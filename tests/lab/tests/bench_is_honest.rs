@@ -1,0 +1,87 @@
+//! The lab itself: what it builds is there, what it breaks is noticed, what it made is gone afterwards. No router.
+
+use std::{net::SocketAddr, process::Command, time::Duration};
+
+use anyhow::Result;
+use vipa_lab::{
+    load::{Client, ClientPlan, Server},
+    netns::{Host, Lab, Plug},
+    process::wait,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn client_and_server(lab: &Lab) -> Result<(Host, Host, Server)> {
+    let client = lab.host("client", &["10.77.0.51".parse()?])?;
+    let host = lab.host("t1", &["10.77.0.31".parse()?])?;
+    let server = Server::start(&host, "10.77.0.31:80".parse()?)?;
+    Ok((client, host, server))
+}
+
+fn plan(connections: usize) -> Result<ClientPlan> {
+    let vipa: SocketAddr = "10.77.0.31:80".parse()?;
+    Ok(ClientPlan { messages_per_second: 1_000, fresh_per_second: 0, ..ClientPlan::new(vipa, connections) })
+}
+
+#[test]
+fn connections_that_nothing_happens_to_are_kept_and_counted() -> Result<()> {
+    let lab = Lab::new("bench_kept")?;
+    let (host, _t1, server) = client_and_server(&lab)?;
+    let mut client = Client::start(&host, "client", &plan(300)?)?;
+    let open = client.wait_open(PATIENCE)?;
+    assert_eq!(open.servers, [("t1".to_string(), 300)].into());
+    let fresh = client.fresh_and_wait(20)?;
+    assert_eq!((fresh.ok, fresh.failed), (20, 0));
+    let end = client.finish(PATIENCE)?;
+    assert_eq!((end.asked, end.kept, end.broken.total(), end.stalls), (300, 300, 0, 0), "{end:#?}");
+    assert!(end.messages >= 600, "every connection has had at least two answers");
+    let seen = wait("the server's account", PATIENCE, || Some(server.report()).filter(|seen| seen.open == 0))?;
+    assert_eq!((seen.accepted, seen.finished, seen.broken, seen.messages), (320, 320, 0, end.messages + 60));
+    Ok(())
+}
+
+#[test]
+fn a_server_that_dies_breaks_its_connections_and_that_is_seen() -> Result<()> {
+    let lab = Lab::new("bench_broken")?;
+    let (host, _t1, mut server) = client_and_server(&lab)?;
+    let mut client = Client::start(&host, "client", &plan(50)?)?;
+    client.wait_open(PATIENCE)?;
+    server.kill()?;
+    let report = client.wait_for("all to break", PATIENCE, |report| report.broken.total() == 50)?;
+    assert_eq!((report.open, report.kept), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn a_pulled_plug_is_a_stall_and_not_a_loss_and_the_first_answer_after_it_is_timed() -> Result<()> {
+    let lab = Lab::new("bench_stall")?;
+    let (host, t1, _server) = client_and_server(&lab)?;
+    let mut client = Client::start(&host, "client", &plan(50)?)?;
+    client.wait_open(PATIENCE)?;
+    t1.plug(Plug::Out)?;
+    client.mark()?;
+    let gap = Duration::from_millis(3_200);
+    std::thread::sleep(gap);
+    t1.plug(Plug::In)?;
+    let report = client.wait_for("answers", PATIENCE, |report| report.silent_since_mark == 0)?;
+    assert!(report.first_after_mark_us.is_some_and(|us| us >= 3_000_000), "{report:#?}");
+    assert!(report.longest_ms >= 3_000 && report.stalls > 0, "{report:#?}");
+    let end = client.finish(PATIENCE)?;
+    assert_eq!((end.kept, end.broken.total()), (50, 0), "{end:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_lab_leaves_nothing_behind() -> Result<()> {
+    let lab = Lab::new("bench_clean")?;
+    let tag = lab.tag().to_string();
+    let (_client, _t1, _server) = client_and_server(&lab)?;
+    // A process the lab does not know of, in one of its namespaces.
+    let mut stray = lab.host("stray", &[])?.command("sleep", ["1000"]).spawn()?;
+    drop(lab);
+    stray.wait()?;
+    let namespaces = String::from_utf8(Command::new("ip").args(["netns", "list"]).output()?.stdout)?;
+    assert!(!namespaces.contains(&tag), "{namespaces}");
+    assert!(!std::path::Path::new("/tmp").join(tag).exists());
+    Ok(())
+}
