@@ -19,7 +19,7 @@ GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab
 .PHONY: help
 help: ## List the targets
 	@echo "Vipa: a VIPA outlives its router, and no connection breaks. Targets:"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1 :\2/p' Makefile | column -t -s:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: deps
 deps: ## Install the Debian packages that are missing (needs root only when some are)

@@ -2,6 +2,7 @@
 //!
 //! [`netns`] makes the network, [`process`] runs what lives in it, [`load`] is the client's and the servers' work.
 
+pub mod ledger;
 pub mod load;
 pub mod netns;
 pub mod process;

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// An exchange that takes longer is a stall: TCP's own repair of a short outage is well below it.
 pub const STALL: Duration = Duration::from_secs(3);
 
+/// A killed process may still get a packet or two out; answers to messages sent so shortly after a mark say nothing.
+pub const SETTLE: Duration = Duration::from_millis(2);
+
 /// How often both ends report.
 const REPORT: Duration = Duration::from_millis(200);
 

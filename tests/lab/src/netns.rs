@@ -137,6 +137,13 @@ impl Lab {
         Ok(host)
     }
 
+    /// The switch itself, to count or drop what passes through it.
+    #[must_use]
+    pub fn switch(&self) -> Host {
+        let namespace = format!("{}-sw", self.tag);
+        Host { name: "sw".into(), namespace: namespace.clone(), switch: namespace, logs: self.logs.clone() }
+    }
+
     fn namespace(&self, name: &str) -> Result<String> {
         let namespace = format!("{}-{name}", self.tag);
         ip(&["netns", "add", &namespace])?;

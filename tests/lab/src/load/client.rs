@@ -4,6 +4,7 @@
 //!
 //! - `mark NS`: from now on measure from this moment of the machine's monotonic clock;
 //! - `fresh N`: open, use and close N fresh connections now;
+//! - `pause`, `resume`: begin no exchange and no fresh connection in between;
 //! - `finish`: one last exchange on every connection, then close all in good order and end.
 //!
 //! When the input ends, so does the process.
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    REPORT, STALL, clock,
+    REPORT, SETTLE, STALL, clock,
     frame::{Frame, Kind, Trouble, payload, scramble},
     report::{Broken, FAULTS, Report},
 };
@@ -64,9 +65,16 @@ pub fn run(settings: ClientSettings) -> Result<()> {
 struct Shared {
     settings: ClientSettings,
     tally: RefCell<Tally>,
-    finish: watch::Sender<bool>,
+    pace: watch::Sender<Pace>,
     /// Makes connection numbers unlike those of any other process.
     salt: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Talking,
+    Paused,
+    Finishing,
 }
 
 #[derive(Default)]
@@ -74,6 +82,7 @@ struct Tally {
     report: Report,
     mark: u64,
     longest_ns: u64,
+    fresh_busy: u64,
     lanes: Vec<Lane>,
 }
 
@@ -95,7 +104,7 @@ async fn run_on(settings: ClientSettings) -> Result<()> {
             lanes: vec![Lane::default(); settings.connections],
             ..Tally::default()
         }),
-        finish: watch::channel(false).0,
+        pace: watch::channel(Pace::Talking).0,
         salt: scramble(clock() ^ u64::from(std::process::id())),
         settings,
     });
@@ -117,7 +126,7 @@ async fn run_on(settings: ClientSettings) -> Result<()> {
         if orders.is_finished() {
             bail!("the orders ended before `finish`");
         }
-        if tasks.is_empty() && *shared.finish.borrow() {
+        if tasks.is_empty() && *shared.pace.borrow() == Pace::Finishing {
             break;
         }
     }
@@ -147,11 +156,12 @@ async fn obey(shared: Rc<Shared>) {
                     spawn_local(fresh_one(Rc::clone(&shared), next_fresh));
                 }
             }
-            ("finish", _) => {
-                shared.finish.send_replace(true);
-            }
+            ("pause", _) => drop(shared.pace.send_replace(Pace::Paused)),
+            ("resume", _) => drop(shared.pace.send_replace(Pace::Talking)),
+            ("finish", _) => drop(shared.pace.send_replace(Pace::Finishing)),
             _ => eprintln!("unknown order {line:?}"),
         }
+        shared.tally.borrow_mut().report.orders += 1;
     }
 }
 
@@ -180,15 +190,17 @@ async fn long_lived(shared: Rc<Shared>, opening: Rc<Semaphore>, number: usize) {
 /// Exchanges messages until told to finish, then closes in good order.
 async fn keep_talking(shared: &Shared, talk: &mut Talk, number: usize) -> Result<(), Loss> {
     let interval = shared.settings.interval;
-    let mut finish = shared.finish.subscribe();
+    let mut pace = shared.pace.subscribe();
     // Spread over the interval, so that the load is even.
     let share = f64::from(u32::try_from(number % 1024).unwrap_or(0)) / 1024.0;
     let mut next = Instant::now() + interval.mul_f64(share);
     loop {
-        let last = tokio::select! {
-            () = sleep_until(next) => false,
-            _ = finish.wait_for(|finish| *finish) => true,
-        };
+        tokio::select! {
+            () = sleep_until(next) => {}
+            _ = pace.wait_for(|pace| *pace == Pace::Finishing) => {}
+        }
+        // Its sender is in `shared`, so it cannot be gone.
+        let last = pace.wait_for(|pace| *pace != Pace::Paused).await.is_ok_and(|pace| *pace == Pace::Finishing);
         if last {
             sleep(interval.mul_f64(share)).await;
         }
@@ -214,8 +226,10 @@ async fn freshen(shared: Rc<Shared>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for number in 0.. {
         every.tick().await;
-        if *shared.finish.borrow() {
-            return;
+        match *shared.pace.borrow() {
+            Pace::Talking => {}
+            Pace::Paused => continue,
+            Pace::Finishing => return,
         }
         spawn_local(fresh_one(Rc::clone(&shared), number));
     }
@@ -232,8 +246,10 @@ async fn fresh_one(shared: Rc<Shared>, number: u64) {
         talk.close(FRESH_PATIENCE).await?;
         Ok(talk.server)
     };
+    shared.tally.borrow_mut().fresh_busy += 1;
     let end = timeout(FRESH_PATIENCE, life).await.unwrap_or(Err(Loss::Timeout));
     let mut tally = shared.tally.borrow_mut();
+    tally.fresh_busy -= 1;
     match end {
         Ok(server) => {
             tally.report.fresh_ok += 1;
@@ -367,7 +383,7 @@ impl Tally {
             self.report.stalls += 1;
             self.fault(&format!("connection {number}: no answer for {} ms", took / 1_000_000));
         }
-        if sent > self.mark && self.report.first_after_mark_us.is_none() {
+        if sent > self.mark + SETTLE.as_nanos() as u64 && self.report.first_after_mark_us.is_none() {
             self.report.first_after_mark_us = Some((now - self.mark) / 1000);
         }
     }
@@ -402,17 +418,20 @@ impl Tally {
         let mut longest = self.longest_ns;
         let mut servers: BTreeMap<String, u64> = BTreeMap::new();
         let mut silent = 0;
+        let mut busy = self.fresh_busy;
         for lane in &self.lanes {
             if let Some(server) = lane.server {
                 *servers.entry(name(server)).or_default() += 1;
                 silent += u64::from(lane.last_answer < self.mark);
             }
             if lane.waiting_since != 0 {
-                longest = longest.max(now - lane.waiting_since);
+                busy += 1;
+                longest = longest.max(now - lane.waiting_since.max(self.mark).min(now));
             }
         }
         self.report.longest_ms = longest / 1_000_000;
         self.report.silent_since_mark = silent;
+        self.report.busy = busy;
         self.report.servers = servers;
         self.report.finished = finished;
         serde_json::to_string(&self.report).expect("a report is plain data")

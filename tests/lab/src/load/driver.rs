@@ -53,6 +53,8 @@ impl ClientPlan {
 /// The running client. Its processes end when it is dropped.
 pub struct Client {
     processes: Vec<Share>,
+    /// Orders given so far, to all processes together.
+    orders: u64,
 }
 
 struct Share {
@@ -84,7 +86,7 @@ impl Client {
             let latest = follow(output, Report { asked: connections as u64, ..Report::default() });
             processes.push(Share { process, orders, latest });
         }
-        Ok(Self { processes })
+        Ok(Self { processes, orders: 0 })
     }
 
     /// The latest reports, added up; at most a moment old.
@@ -112,7 +114,9 @@ impl Client {
     /// Opens `count` fresh connections at once.
     pub fn fresh(&mut self, count: u32) -> Result<()> {
         let share = self.processes.first_mut().context("no client process")?;
-        share.orders.write_all(format!("fresh {count}\n").as_bytes()).context("the client is gone")
+        share.orders.write_all(format!("fresh {count}\n").as_bytes()).context("the client is gone")?;
+        self.orders += 1;
+        Ok(())
     }
 
     /// Opens `count` fresh connections, waits for the end of all of them, and tells how many succeeded.
@@ -134,12 +138,12 @@ impl Client {
         Ok(Fresh { ok: after.fresh_ok - before.fresh_ok, failed: after.fresh_failed - before.fresh_failed, servers })
     }
 
-    /// Waits until a report meets the condition; an error tells the last report when none does.
+    /// Waits until a report that was made after the last order meets the condition; an error tells the last report when none does.
     pub fn wait_for(&mut self, what: &str, patience: Duration, met: impl Fn(&Report) -> bool) -> Result<Report> {
         let mut ended = None;
         let found = wait(what, patience, || {
             let report = self.report();
-            if met(&report) {
+            if report.orders == self.orders && met(&report) {
                 return Some(Some(report));
             }
             ended = self.processes.iter_mut().find_map(|share| {
@@ -165,6 +169,16 @@ impl Client {
         Ok(report)
     }
 
+    /// Begins no exchange from now on, and waits until none is under way: the wire is quiet.
+    pub fn pause(&mut self) -> Result<Report> {
+        self.order("pause\n")?;
+        self.wait_for("a pause", Duration::from_secs(20), |report| report.busy == 0)
+    }
+
+    pub fn resume(&mut self) -> Result<()> {
+        self.order("resume\n")
+    }
+
     /// One last exchange on every connection, then closes all and waits for the final account.
     pub fn finish(mut self, patience: Duration) -> Result<Report> {
         self.order("finish\n")?;
@@ -174,6 +188,7 @@ impl Client {
     fn order(&mut self, order: &str) -> Result<()> {
         for share in &mut self.processes {
             share.orders.write_all(order.as_bytes()).context("the client is gone")?;
+            self.orders += 1;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub struct Report {
     pub fresh_failed: u64,
     /// Of the fresh connections that succeeded: how many at each server.
     pub fresh_servers: BTreeMap<String, u64>,
-    /// From the mark to the first answer to a message that was sent after it.
+    /// From the mark to the first answer to a message that was sent a moment ([`super::SETTLE`]) or more after it.
     pub first_after_mark_us: Option<u64>,
     /// Open long-lived connections that have not had an answer since the mark.
     pub silent_since_mark: u64,
@@ -35,6 +35,10 @@ pub struct Report {
     pub servers: BTreeMap<String, u64>,
     /// The first faults in words.
     pub faults: Vec<String>,
+    /// Exchanges under way, those of fresh connections included.
+    pub busy: u64,
+    /// Orders obeyed so far.
+    pub orders: u64,
     /// Everything is over; the last report.
     pub finished: bool,
 }
@@ -81,6 +85,8 @@ impl Report {
             silent_since_mark,
             servers,
             faults,
+            busy,
+            orders,
             finished,
         } = other;
         self.asked += asked;
@@ -97,6 +103,8 @@ impl Report {
         self.fresh_ok += fresh_ok;
         self.fresh_failed += fresh_failed;
         self.silent_since_mark += silent_since_mark;
+        self.busy += busy;
+        self.orders += orders;
         self.first_after_mark_us = match (self.first_after_mark_us, *first_after_mark_us) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),

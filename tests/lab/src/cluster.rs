@@ -1,0 +1,232 @@
+//! A cluster in namespaces: routers, targets with servers, and a client, all on one switch.
+//!
+//! ```text
+//!   10.77.0.11  r1 vipad ─┐                        ┌─ t1 vipa-agent + server  10.77.0.31
+//!          .21  its port  │                        │
+//!                         ├── switch 10.77.0.0/24 ─┼─ t2 …                           .32
+//!   10.77.0.12  r2 vipad ─┤                        │
+//!          .22  its port  │                        └─ t3 …                           .33
+//!                         └─ client 10.77.0.51 …        VIPA 10.77.0.100, port 80
+//! ```
+//!
+//! A router's kernel has its own address, for what the nodes tell each other; its DPDK port has another on the same
+//! wire. Nothing sleeps for a guessed time: readiness is asked for with `vipactl`.
+
+mod config;
+mod node;
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+pub use node::{Router, Target};
+
+use crate::{
+    load::{Client, ClientPlan},
+    netns::{Host, Lab},
+    process::tail,
+};
+
+pub const VIPA: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub const SERVICE_PORT: u16 = 80;
+
+/// How long a cluster may take to do what it does in a moment on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// More connections than this from one address would run out of ports.
+const CONNECTIONS_PER_ADDRESS: usize = 25_000;
+/// As many servers share a target's port as keep each below the files a process may open.
+const CONNECTIONS_PER_SERVER: usize = 8_000;
+
+/// What a router's DPDK port is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// A packet socket on the very interface the kernel uses.
+    AfPacket,
+    /// A TAP device bridged to the interface.
+    Tap,
+}
+
+impl FromStr for Ports {
+    type Err = anyhow::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "af_packet" => Ok(Self::AfPacket),
+            "tap" => Ok(Self::Tap),
+            other => bail!("PORTS is {other:?}, but must be af_packet or tap"),
+        }
+    }
+}
+
+/// What a cluster shall be like; the defaults are the demo's.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Names the folder of the logs: `target/lab/<name>`.
+    pub name: String,
+    pub routers: u8,
+    pub targets: u8,
+    pub ports: Ports,
+    /// Names of nodes. Empty: all routers, and targets up to five in all (three, when there are fewer nodes).
+    pub voters: Vec<String>,
+    pub lease_ms: u64,
+    /// Candidates by router, numbers of targets; a router not named here has all of them.
+    pub candidates: BTreeMap<String, Vec<u8>>,
+    /// Targets without a server.
+    pub silent: Vec<u8>,
+    /// Routers that are not started.
+    pub absent: Vec<String>,
+    /// Connections each server shall be able to hold.
+    pub connections: usize,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            routers: 2,
+            targets: 3,
+            ports: Ports::AfPacket,
+            voters: Vec::new(),
+            lease_ms: 200,
+            candidates: BTreeMap::new(),
+            silent: Vec::new(),
+            absent: Vec::new(),
+            connections: 2_000,
+        }
+    }
+
+    /// Starts the cluster, waits until it is ready, runs `story` and takes everything down again.
+    ///
+    /// # Panics
+    /// When anything fails; the ends of all logs are shown before.
+    pub fn run(self, story: impl FnOnce(&mut Cluster) -> Result<()>) {
+        let mut cluster = None;
+        let end = catch_unwind(AssertUnwindSafe(|| {
+            let cluster = cluster.insert(Cluster::start(self)?);
+            cluster.wait_ready()?;
+            story(cluster)
+        }));
+        if let (Some(cluster), Ok(Err(_)) | Err(_)) = (&cluster, &end) {
+            cluster.show_logs();
+        }
+        drop(cluster);
+        match end {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => panic!("{error:?}"),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn voters(&self) -> Vec<String> {
+        if !self.voters.is_empty() {
+            return self.voters.clone();
+        }
+        let routers = (1..=self.routers).map(|number| format!("r{number}"));
+        let targets = (1..=self.targets).map(|number| format!("t{number}"));
+        let mut voters: Vec<_> = routers.chain(targets).take(5).collect();
+        if voters.len() == 4 {
+            voters.pop();
+        }
+        voters
+    }
+}
+
+/// A running cluster.
+pub struct Cluster {
+    // Dropped in this order: the processes first, then the network they live in.
+    routers: BTreeMap<String, Router>,
+    targets: BTreeMap<String, Target>,
+    client: Host,
+    plan: Plan,
+    lab: Lab,
+}
+
+impl Cluster {
+    /// Builds the network, makes the certificates, and starts every process; does not wait for them to agree.
+    pub fn start(plan: Plan) -> Result<Self> {
+        let lab = Lab::new(&plan.name)?;
+        config::make_certificates(&lab, &plan)?;
+        let sources = u8::try_from(plan.connections.div_ceil(CONNECTIONS_PER_ADDRESS).max(1))?;
+        let addresses: Vec<_> = (0..sources).map(|number| Ipv4Addr::new(10, 77, 0, 51 + number)).collect();
+        let client = lab.host("client", &addresses)?;
+        client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
+        let mut cluster = Self { routers: BTreeMap::new(), targets: BTreeMap::new(), client, plan, lab };
+        for number in 1..=cluster.plan.targets {
+            let target = Target::prepare(&cluster.lab, &cluster.plan, number)?;
+            let target = cluster.targets.entry(target.name().into()).or_insert(target);
+            target.start_agent()?;
+        }
+        for number in 1..=cluster.plan.routers {
+            let router = Router::prepare(&cluster.lab, &cluster.plan, number)?;
+            let router = cluster.routers.entry(router.name().into()).or_insert(router);
+            if !cluster.plan.absent.contains(&router.name().into()) {
+                router.start()?;
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// The router of that name, `r1` …
+    pub fn router(&mut self, name: &str) -> &mut Router {
+        self.routers.get_mut(name).unwrap_or_else(|| panic!("the plan has no router {name}"))
+    }
+
+    /// The target of that name, `t1` …
+    pub fn target(&mut self, name: &str) -> &mut Target {
+        self.targets.get_mut(name).unwrap_or_else(|| panic!("the plan has no target {name}"))
+    }
+
+    #[must_use]
+    pub fn targets(&self) -> Vec<String> {
+        self.targets.keys().cloned().collect()
+    }
+
+    #[must_use]
+    pub fn client_host(&self) -> &Host {
+        &self.client
+    }
+
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    #[must_use]
+    pub fn service() -> SocketAddr {
+        (VIPA, SERVICE_PORT).into()
+    }
+
+    /// Starts a client of the service with so many long-lived connections, and waits until all are open.
+    pub fn client(&self, connections: usize) -> Result<Client> {
+        self.client_with(&ClientPlan::new(Self::service(), connections))
+    }
+
+    pub fn client_with(&self, plan: &ClientPlan) -> Result<Client> {
+        let mut plan = plan.clone();
+        let sources = plan.connections.div_ceil(CONNECTIONS_PER_ADDRESS);
+        if plan.sources.is_empty() && sources > 1 {
+            plan.sources = (0..sources).map(|number| Ipv4Addr::new(10, 77, 0, 51 + number as u8).into()).collect();
+        }
+        let mut client = Client::start(&self.client, "client", &plan)?;
+        client.wait_open(PATIENCE + Duration::from_millis(plan.connections as u64))?;
+        Ok(client)
+    }
+
+    /// The ends of all logs, on standard error.
+    pub fn show_logs(&self) {
+        let logs = self.lab.logs();
+        let mut files: Vec<_> = std::fs::read_dir(logs).into_iter().flatten().flatten().map(|file| file.path()).collect();
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "log")) {
+            eprintln!("──── {}\n{}", file.display(), tail(file, 40));
+        }
+        eprintln!("──── all of it is in {}", logs.display());
+    }
+}

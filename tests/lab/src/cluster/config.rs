@@ -1,0 +1,135 @@
+//! The nodes' configurations and certificates.
+
+use std::{fmt::Write, fs, net::Ipv4Addr, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+
+use super::{Plan, Ports, SERVICE_PORT, VIPA};
+use crate::{
+    netns::{Lab, finish},
+    programs,
+};
+
+const CONTROL_PORT: u16 = 7400;
+
+pub(super) fn control_address(router: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 10 + router)
+}
+
+pub(super) fn port_address(router: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 20 + router)
+}
+
+pub(super) fn target_address(target: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 30 + target)
+}
+
+/// A certificate authority and a certificate for every node of the plan, in `<lab>/pki`.
+pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
+    let folder = lab.dir().join("pki");
+    let vipactl = programs::path("vipactl")?;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&vipactl);
+        command.args(arguments).arg("--dir").arg(&folder);
+        finish(command).context("vipactl makes the certificates")
+    };
+    run(&["pki", "init"])?;
+    let routers = (1..=plan.routers).map(|number| format!("r{number}"));
+    let targets = (1..=plan.targets).map(|number| format!("t{number}"));
+    for node in routers.chain(targets) {
+        run(&["pki", "issue", &node])?;
+    }
+    Ok(())
+}
+
+/// Writes the configuration of router `number`; where it is.
+pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
+    let name = format!("r{number}");
+    let mut text = head(lab, &name, Some(control_address(number)))?;
+    cluster(&mut text, plan)?;
+    let device = match plan.ports {
+        Ports::AfPacket => "net_af_packet0,iface=eth0",
+        Ports::Tap => "net_tap0,iface=dtap0",
+    };
+    let ranks: Vec<_> = (1..=plan.routers).map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
+    let all: Vec<u8> = (1..=plan.targets).collect();
+    let candidates = plan.candidates.get(&name).unwrap_or(&all);
+    let candidates: Vec<_> = candidates.iter().map(|target| format!("\"{}\"", target_address(*target))).collect();
+    write!(
+        text,
+        r#"
+[dpdk]
+memory = "auto"
+memory_mb = 128
+file_prefix = "{tag}-{name}"
+
+[[port]]
+name = "p0"
+device = "{device}"
+address = "{port}/24"
+
+[workers]
+cores = [{core}]
+idle = "sleep"
+
+[table]
+connections = {table}
+
+[[vipa]]
+address = "{VIPA}"
+ranks = {{ {ranks} }}
+
+[[vipa.service]]
+protocol = "tcp"
+ports = {SERVICE_PORT}
+candidates = [{candidates}]
+"#,
+        tag = lab.tag(),
+        port = port_address(number),
+        core = (number - 1) % 2,
+        table = (plan.connections * 4).max(100_000),
+        ranks = ranks.join(", "),
+        candidates = candidates.join(", "),
+    )?;
+    save(lab, &name, &text)
+}
+
+/// Writes the configuration of target `number`; where it is.
+pub(super) fn write_target(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
+    let name = format!("t{number}");
+    let mut text = head(lab, &name, None)?;
+    cluster(&mut text, plan)?;
+    write!(text, "\n[agent]\naddress = \"{}\"\n", target_address(number))?;
+    save(lab, &name, &text)
+}
+
+fn head(lab: &Lab, name: &str, listen: Option<Ipv4Addr>) -> Result<String> {
+    let dir = lab.dir().display();
+    let mut text = format!("[node]\nname = \"{name}\"\nstate_dir = \"{dir}/{name}\"\n");
+    if let Some(address) = listen {
+        write!(text, "listen = \"{address}:{CONTROL_PORT}\"\nadmin = \"{dir}/{name}.sock\"\n")?;
+    }
+    write!(text, "\n[pki]\nca = \"pki/ca.pem\"\ncertificate = \"pki/{name}.pem\"\nkey = \"pki/{name}.key\"\n")?;
+    Ok(text)
+}
+
+fn cluster(text: &mut String, plan: &Plan) -> Result<()> {
+    let voters: Vec<_> = plan.voters().iter().map(|voter| format!("\"{voter}\"")).collect();
+    write!(
+        text,
+        "\n[cluster]\nname = \"lab\"\nkey = \"000102030405060708090a0b0c0d0e0f\"\nvoters = [{}]\nlease_ms = {}\n\n[cluster.routers]\n",
+        voters.join(", "),
+        plan.lease_ms
+    )?;
+    for number in 1..=plan.routers {
+        writeln!(text, "r{number} = \"{}:{CONTROL_PORT}\"", control_address(number))?;
+    }
+    Ok(())
+}
+
+fn save(lab: &Lab, name: &str, text: &str) -> Result<PathBuf> {
+    let path = lab.dir().join(format!("{name}.toml"));
+    fs::create_dir_all(lab.dir().join(name))?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}

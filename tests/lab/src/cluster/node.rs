@@ -1,0 +1,284 @@
+//! The nodes of a cluster: their hosts, and the processes in them.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{
+    CONNECTIONS_PER_SERVER, PATIENCE, Plan, Ports, SERVICE_PORT,
+    config::{self, control_address, port_address, target_address},
+};
+use crate::{
+    load::{Server, clock},
+    netns::{Host, Lab, finish},
+    process::{Process, wait},
+    programs,
+};
+
+/// A host with a `vipad`.
+pub struct Router {
+    host: Host,
+    number: u8,
+    ports: Ports,
+    config: PathBuf,
+    socket: PathBuf,
+    process: Option<Process>,
+    /// Killed, and perhaps not yet gone.
+    killed: Option<Process>,
+}
+
+impl Router {
+    pub(super) fn prepare(lab: &Lab, plan: &Plan, number: u8) -> Result<Self> {
+        let name = format!("r{number}");
+        let host = lab.host(&name, &[])?;
+        let address = format!("{}/24", control_address(number));
+        match plan.ports {
+            Ports::AfPacket => {
+                host.ip(&["address", "add", &address, "dev", "eth0"])?;
+            }
+            Ports::Tap => {
+                host.ip(&["link", "add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"])?;
+                host.ip(&["link", "set", "eth0", "master", "br0"])?;
+                host.ip(&["address", "add", &address, "dev", "br0"])?;
+                host.ip(&["link", "set", "br0", "up"])?;
+            }
+        }
+        let config = config::write_router(lab, plan, number)?;
+        let socket = lab.dir().join(format!("{name}.sock"));
+        Ok(Self { host, number, ports: plan.ports, config, socket, process: None, killed: None })
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.host.name()
+    }
+
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The address of its DPDK port.
+    #[must_use]
+    pub fn port_address(&self) -> Ipv4Addr {
+        port_address(self.number)
+    }
+
+    /// Starts `vipad`, which must not be running.
+    pub fn start(&mut self) -> Result<()> {
+        if let Some(mut killed) = self.killed.take() {
+            killed.kill()?; // Until it is gone: its memory and its port must be free.
+        }
+        if self.process.is_some() {
+            bail!("{} runs already", self.name());
+        }
+        let arguments = ["--config".into(), self.config.display().to_string()];
+        let mut process = self.host.spawn(self.name(), programs::path("vipad")?, arguments)?;
+        if self.ports == Ports::Tap {
+            self.plumb(&mut process)?;
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Bridges the TAP device that `vipad` makes to the wire.
+    fn plumb(&self, process: &mut Process) -> Result<()> {
+        wait("vipad to make its TAP device", PATIENCE, || {
+            (self.host.ip(&["link", "show", "dtap0"]).is_ok() || process.ended().is_some()).then_some(())
+        })?;
+        // The port keeps its address; were the kernel's end to have the same, the bridge would take the port's
+        // packets for its own.
+        let mac = format!("02:56:49:50:54:{:02x}", self.number);
+        let plumb = || {
+            self.host.ip(&["link", "set", "dtap0", "address", &mac])?;
+            self.host.ip(&["link", "set", "dtap0", "master", "br0", "up"])
+        };
+        plumb().map(drop).with_context(|| format!("{}'s log ends:\n{}", self.name(), process.tail(20)))
+    }
+
+    /// SIGKILL; the moment it was sent, see [`clock`]. Does not wait for the last of its memory to be given back.
+    pub fn kill(&mut self) -> Result<u64> {
+        let moment = clock();
+        self.running()?.signal(Signal::SIGKILL)?;
+        self.killed = self.process.take();
+        Ok(moment)
+    }
+
+    /// SIGTERM, and waits for its orderly end.
+    pub fn stop(&mut self) -> Result<()> {
+        self.running()?.stop(PATIENCE)?;
+        self.process = None;
+        Ok(())
+    }
+
+    /// Stops the process where it stands (SIGSTOP), for [`Self::go_on`].
+    pub fn freeze(&mut self) -> Result<()> {
+        self.running()?.signal(Signal::SIGSTOP)
+    }
+
+    pub fn go_on(&mut self) -> Result<()> {
+        self.running()?.signal(Signal::SIGCONT)
+    }
+
+    fn running(&mut self) -> Result<&mut Process> {
+        let name = self.host.name().to_string();
+        self.process.as_mut().with_context(|| format!("{name} does not run"))
+    }
+
+    /// How its process ended, when it has ended by itself.
+    pub fn ended(&mut self) -> Option<String> {
+        let process = self.process.as_mut()?;
+        let status = process.ended()?;
+        Some(format!("{} ended: {status}\n{}", process.name(), process.tail(20)))
+    }
+
+    /// What `vipactl …` says to this router, as a person sees it.
+    pub fn vipactl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(programs::path("vipactl")?);
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        finish(command)
+    }
+
+    /// Runs `vipad --check` on its configuration.
+    pub fn check(&self) -> Result<String> {
+        let mut command = Command::new(programs::path("vipad")?);
+        command.arg("--check").arg(&self.config);
+        finish(command)
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+}
+
+/// A host with a `vipa-agent` and servers.
+pub struct Target {
+    host: Host,
+    number: u8,
+    config: PathBuf,
+    agent: Option<Process>,
+    servers: Vec<Server>,
+    server_count: usize,
+}
+
+impl Target {
+    pub(super) fn prepare(lab: &Lab, plan: &Plan, number: u8) -> Result<Self> {
+        let host = lab.host(&format!("t{number}"), &[target_address(number)])?;
+        // A takeover opens many connections at once; a full backlog would look like a router's fault.
+        host.sysctl("net.core.somaxconn", "8192")?;
+        host.sysctl("net.ipv4.tcp_max_syn_backlog", "8192")?;
+        let config = config::write_target(lab, plan, number)?;
+        let server_count = plan.connections.div_ceil(CONNECTIONS_PER_SERVER).max(1);
+        let mut target = Self { host, number, config, agent: None, servers: Vec::new(), server_count };
+        if !plan.silent.contains(&number) {
+            target.start_servers()?;
+        }
+        Ok(target)
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.host.name()
+    }
+
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        target_address(self.number)
+    }
+
+    pub fn start_agent(&mut self) -> Result<()> {
+        let arguments = ["--config".into(), self.config.display().to_string()];
+        self.agent = Some(self.host.spawn(self.host.name(), programs::path("vipa-agent")?, arguments)?);
+        Ok(())
+    }
+
+    /// SIGKILL to the agent; the servers and their connections live on.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent does not run")?.kill()
+    }
+
+    /// SIGTERM to the agent, and waits for its orderly end.
+    pub fn stop_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent does not run")?.stop(PATIENCE)
+    }
+
+    pub fn freeze_agent(&mut self) -> Result<()> {
+        self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGSTOP)
+    }
+
+    pub fn thaw_agent(&mut self) -> Result<()> {
+        self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGCONT)
+    }
+
+    /// Starts the servers, on any address, and waits until they listen.
+    pub fn start_servers(&mut self) -> Result<()> {
+        for _ in 0..self.server_count {
+            self.servers.push(Server::start(&self.host, (Ipv4Addr::UNSPECIFIED, SERVICE_PORT).into())?);
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to the servers: the kernel resets their connections.
+    pub fn kill_servers(&mut self) -> Result<()> {
+        for mut server in self.servers.drain(..) {
+            server.kill()?;
+        }
+        Ok(())
+    }
+
+    /// How its agent ended, when it has ended by itself.
+    pub fn ended(&mut self) -> Option<String> {
+        let agent = self.agent.as_mut()?;
+        let status = agent.ended()?;
+        Some(format!("the agent of {} ended: {status}\n{}", agent.name(), agent.tail(20)))
+    }
+
+    /// Connections its servers hold now, and faults they have seen.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        let mut served = Served::default();
+        for server in &self.servers {
+            let report = server.report();
+            served.open += report.open;
+            served.accepted += report.accepted;
+            served.broken += report.broken;
+            served.faults.extend(report.faults);
+        }
+        served
+    }
+
+    /// The kernel's answer: does this host have `address` on any interface?
+    pub fn has_address(&self, address: Ipv4Addr) -> Result<bool> {
+        Ok(self.host.ip(&["-o", "address", "show"])?.contains(&format!(" {address}/32 ")))
+    }
+
+    /// Waits until `lo` carries the VIPA, or does not any more.
+    pub fn wait_address(&self, address: Ipv4Addr, presence: Presence) -> Result<()> {
+        let what = format!("{} to have {address} {presence:?}", self.name());
+        wait(&what, Duration::from_secs(10), || {
+            (self.has_address(address).ok()? == (presence == Presence::Present)).then_some(())
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Present,
+    Absent,
+}
+
+/// The account of all servers of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    pub open: u64,
+    pub accepted: u64,
+    pub broken: u64,
+    pub faults: Vec<String>,
+}
