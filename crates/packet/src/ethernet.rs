@@ -1,0 +1,69 @@
+//! The Ethernet header: whose frame it is, and where it goes next.
+
+use crate::view;
+
+/// An Ethernet address. The same six bytes as `vipa_model::Mac`; this room knows no nouns.
+pub type MacAddress = [u8; 6];
+
+pub const BROADCAST: MacAddress = [0xff; 6];
+
+/// Bytes of an Ethernet header without a VLAN tag.
+pub const HEADER: usize = 14;
+/// Bytes of an 802.1Q tag.
+pub const VLAN_TAG: usize = 4;
+/// Shortest frame on a wire, without its check sequence; what is shorter is padded with zeros.
+pub const SHORTEST: usize = 60;
+
+pub const TYPE_IPV4: u16 = 0x0800;
+pub const TYPE_ARP: u16 = 0x0806;
+pub const TYPE_VLAN: u16 = 0x8100;
+
+/// Whether a frame is meant for a port, by its destination address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The port's own address.
+    Ours,
+    /// Broadcast or multicast. Such a frame may ask a question (ARP) but never carries a connection's packet
+    /// (RFC 1122 §3.2.1.3, §4.2.3.10).
+    Group,
+    /// Another station's: a promiscuous port or a flooding switch let us see it.
+    Foreign,
+}
+
+/// The MAC filter. A frame too short to have an address is foreign.
+#[inline(always)]
+#[must_use]
+pub fn delivery(frame: &[u8], our_mac: &MacAddress) -> Delivery {
+    match frame.first_chunk::<6>() {
+        Some(destination) if destination == our_mac => Delivery::Ours,
+        Some(destination) if destination[0] & 1 != 0 => Delivery::Group,
+        _ => Delivery::Foreign,
+    }
+}
+
+/// Whether one station can have this address: not a group's, not zero.
+#[inline]
+#[must_use]
+pub fn is_station(mac: &MacAddress) -> bool {
+    mac[0] & 1 == 0 && *mac != [0; 6]
+}
+
+/// Writes both addresses, in the order they have in a frame. A frame too short for them is left alone.
+#[inline(always)]
+pub fn set_macs(frame: &mut [u8], destination: &MacAddress, source: &MacAddress) {
+    if let Some(place) = frame.first_chunk_mut::<12>() {
+        place[..6].copy_from_slice(destination);
+        place[6..].copy_from_slice(source);
+    }
+}
+
+/// Sends a frame back to the station it came from, as from `our_mac`.
+#[inline]
+pub(crate) fn turn_round(frame: &mut [u8], our_mac: &MacAddress) {
+    if let Some(sender) = view::chunk::<6>(frame, 6).copied() {
+        set_macs(frame, &sender, our_mac);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+use super::*;
+use crate::{PacketBuf, build::packet};
+
+const US: MacAddress = [2, 0, 0, 0, 0, 1];
+const THEM: MacAddress = [2, 0, 0, 0, 0, 2];
+
+#[test]
+fn the_filter_tells_ours_from_the_groups_and_the_neighbours() {
+    let to = |destination| packet().macs(THEM, destination).build();
+    assert_eq!(delivery(to(US).bytes(), &US), Delivery::Ours);
+    assert_eq!(delivery(to(BROADCAST).bytes(), &US), Delivery::Group);
+    assert_eq!(delivery(to([1, 0, 0x5e, 0, 0, 1]).bytes(), &US), Delivery::Group);
+    assert_eq!(delivery(to([2, 0, 0, 0, 0, 3]).bytes(), &US), Delivery::Foreign);
+    assert_eq!(delivery(&US[..5], &US), Delivery::Foreign);
+}
+
+#[test]
+fn new_addresses_change_twelve_bytes_and_old_ones_undo_it() {
+    let before = packet().macs(THEM, US).ipv4("203.0.113.4", "192.0.2.10").tcp(40_000, 80).syn().build();
+    let mut frame = before.clone();
+    set_macs(frame.bytes_mut(), &[9; 6], &[8; 6]);
+    assert_eq!(frame.bytes()[..12], [9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 8]);
+    assert_eq!(frame.bytes()[12..], before.bytes()[12..]);
+    set_macs(frame.bytes_mut(), &US, &THEM);
+    assert_eq!(frame, before);
+}
+
+#[test]
+fn a_frame_too_short_for_addresses_is_left_alone() {
+    let mut stub = [7; 11];
+    set_macs(&mut stub, &US, &THEM);
+    turn_round(&mut stub, &US);
+    assert_eq!(stub, [7; 11]);
+}
+
+#[test]
+fn a_station_has_neither_a_groups_address_nor_none() {
+    assert!(is_station(&US));
+    assert!(!is_station(&BROADCAST) && !is_station(&[1, 0, 0x5e, 0, 0, 1]) && !is_station(&[0; 6]));
+}

@@ -1,0 +1,221 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{HeapPacket, Icmp, PacketBuf, build::packet};
+
+const VIPA: &str = "192.0.2.10";
+const CLIENT: &str = "203.0.113.4";
+const SOURCE: u32 = 0xcb00_7104;
+const DESTINATION: u32 = 0xc000_020a;
+
+fn parsed(frame: &HeapPacket) -> Parsed {
+    parse(frame.bytes()).expect("well-formed")
+}
+
+fn with(frame: &HeapPacket, at: usize, byte: u8) -> HeapPacket {
+    let mut frame = frame.clone();
+    frame.bytes_mut()[at] = byte;
+    frame
+}
+
+/// Changes an IPv4 header at 14 and mends its checksum.
+fn with_ip(frame: &HeapPacket, at: usize, byte: u8) -> HeapPacket {
+    let mut frame = with(frame, 14 + at, byte);
+    let header = &mut frame.bytes_mut()[14..34];
+    header[10..12].fill(0);
+    let sum = checksum::of(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn a_syn_written_byte_by_byte_is_read_field_by_field() {
+    #[rustfmt::skip]
+    let frame = [
+        0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x08, 0x00,
+        0x45, 0x00, 0x00, 0x2c, 0x1c, 0x46, 0x40, 0x00, 0x40, 0x06, 0x20, 0x77, 203, 0, 113, 4, 192, 0, 2, 10,
+        0x9c, 0x40, 0x00, 0x50, 0x00, 0x00, 0x00, 0x63, 0, 0, 0, 0, 0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0,
+        0x02, 0x04, 0x05, 0xb4, 0x00, 0x00,
+    ];
+    let flags = TcpFlags::SYN;
+    let tcp = Ipv4Tcp { source: SOURCE, destination: DESTINATION, source_port: 40_000, destination_port: 80, flags };
+    assert_eq!(
+        parsed(&HeapPacket::from(frame)),
+        Parsed { vlan: None, l3: 14, l4: 34, end: 58, body: Body::Ipv4Tcp(tcp) }
+    );
+}
+
+#[test]
+fn tcp_is_the_same_with_options_with_a_tag_and_with_padding() {
+    let plain = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80).syn();
+    let flags = TcpFlags::SYN;
+    let tcp = Ipv4Tcp { source: SOURCE, destination: DESTINATION, source_port: 40_000, destination_port: 80, flags };
+    let expected = Parsed { vlan: None, l3: 14, l4: 34, end: 54, body: Body::Ipv4Tcp(tcp) };
+    assert_eq!(parsed(&plain.build()), expected);
+    assert_eq!(parsed(&plain.clone().padded().build()), expected);
+    assert_eq!(parsed(&plain.clone().dont_fragment().build()), expected);
+    assert_eq!(parsed(&plain.clone().tcp_options(&[1; 40]).build()), Parsed { end: 94, ..expected });
+    assert_eq!(parsed(&plain.clone().ip_options(&[1; 40]).build()), Parsed { l4: 74, end: 94, ..expected });
+    let tagged = Parsed { vlan: Some(5), l3: 18, l4: 38, end: 58, ..expected };
+    assert_eq!(parsed(&plain.clone().vlan(5).build()), tagged);
+    assert_eq!(parsed(&plain.clone().vlan(0xe005).build()), tagged, "priority is no part of the identifier");
+    assert_eq!(parsed(&plain.vlan(0x2000).build()), Parsed { vlan: Some(0), ..tagged });
+}
+
+#[test]
+fn udp_and_ping_are_read() {
+    let udp = Ipv4Udp { source: SOURCE, destination: DESTINATION, source_port: 40_000, destination_port: 53 };
+    let frame = packet().ipv4(CLIENT, VIPA).udp(40_000, 53).payload(b"query").build();
+    assert_eq!(parsed(&frame), Parsed { vlan: None, l3: 14, l4: 34, end: 47, body: Body::Ipv4Udp(udp) });
+    let icmp = Ipv4Icmp { source: SOURCE, destination: DESTINATION, message: Icmp::EchoRequest };
+    let frame = packet().ipv4(CLIENT, VIPA).icmp_echo(1, 2).build();
+    assert_eq!(parsed(&frame), Parsed { vlan: None, l3: 14, l4: 34, end: 42, body: Body::Ipv4Icmp(icmp) });
+}
+
+#[test]
+fn fragments_have_no_ports_not_even_the_first() {
+    let tcp = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80);
+    for part in [tcp.clone().first_fragment(), tcp.last_fragment(1_480)] {
+        let fragment = Body::Ipv4Fragment { source: SOURCE, destination: DESTINATION, protocol: TCP };
+        assert_eq!(parsed(&part.build()).body, fragment);
+    }
+}
+
+#[test]
+fn a_fragment_too_small_for_its_transport_header_is_still_a_fragment() {
+    let part = packet().ipv4(CLIENT, VIPA).protocol(TCP).payload(b"tail").last_fragment(8).build();
+    assert!(matches!(parsed(&part).body, Body::Ipv4Fragment { .. }));
+}
+
+#[test]
+fn what_is_neither_arp_nor_ipv4_says_its_type() {
+    for ether_type in [0x86dd, 0x88a8, 0x0026] {
+        let frame = packet().ether_type(ether_type).payload([0; 40]).build();
+        assert_eq!(parsed(&frame).body, Body::OtherEtherType(ether_type));
+        let tagged = packet().ether_type(ether_type).payload([0; 40]).vlan(7).build();
+        assert_eq!(parsed(&tagged).body, Body::OtherEtherType(ether_type));
+    }
+    let twice = packet().ether_type(TYPE_VLAN).payload([0; 40]).vlan(7).build();
+    assert_eq!(parsed(&twice).body, Body::OtherEtherType(TYPE_VLAN), "only one tag is looked through");
+    let sctp = packet().ipv4(CLIENT, VIPA).protocol(132).payload([0; 40]).build();
+    let other = Body::Ipv4Other { source: SOURCE, destination: DESTINATION, protocol: 132 };
+    assert_eq!(parsed(&sctp).body, other);
+}
+
+#[test]
+fn every_damage_has_its_name() {
+    let tcp = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80).payload(b"data").build();
+    let udp = packet().ipv4(CLIENT, VIPA).udp(40_000, 80).payload(b"data").build();
+    let ip = packet().ipv4(CLIENT, VIPA);
+    for (frame, reason) in [
+        (HeapPacket::from([0; 13]), Malformed::TooShort),
+        (HeapPacket::from(&packet().vlan(1).build().bytes()[..17]), Malformed::TooShort),
+        (HeapPacket::from(&tcp.bytes()[..33]), Malformed::TooShort),
+        (with(&tcp, 14, 0x65), Malformed::Ipv4Version),
+        (with(&tcp, 14, 0x44), Malformed::Ipv4HeaderLength),
+        (with_ip(&with(&ip.build(), 14, 0x46), 0, 0x46), Malformed::Ipv4HeaderLength),
+        (with_ip(&tcp, 3, 19), Malformed::Ipv4TotalLength),
+        (with_ip(&tcp, 3, 45), Malformed::Ipv4TotalLength),
+        (ip.clone().spoil_ipv4_checksum().tcp(40_000, 80).build(), Malformed::Ipv4Checksum),
+        (with(&tcp, 22, 63), Malformed::Ipv4Checksum),
+        (packet().ipv4("224.0.0.5", VIPA).tcp(40_000, 80).build(), Malformed::Ipv4Source),
+        (packet().ipv4("127.0.0.1", VIPA).udp(40_000, 80).build(), Malformed::Ipv4Source),
+        (with_ip(&tcp, 3, 39), Malformed::TcpHeader),
+        (with(&tcp, 46, 0x40), Malformed::TcpHeader),
+        (with(&tcp, 46, 0x70), Malformed::TcpHeader),
+        (with_ip(&udp, 3, 27), Malformed::UdpLength),
+        (with(&udp, 39, 7), Malformed::UdpLength),
+        (with(&udp, 39, 13), Malformed::UdpLength),
+        (ip.clone().protocol(ICMP).payload([8, 0, 0, 0, 0, 0, 0]).build(), Malformed::IcmpTooShort),
+        (ip.clone().icmp(3, 0, 0).payload([0x44; 27]).build(), Malformed::IcmpQuote),
+        (packet().ether_type(TYPE_ARP).payload([0; 27]).build(), Malformed::Arp),
+    ] {
+        assert_eq!(parse(frame.bytes()), Err(reason), "{frame:?}");
+    }
+}
+
+#[test]
+fn reasons_are_dense_and_their_names_differ() {
+    for (index, reason) in Malformed::ALL.into_iter().enumerate() {
+        assert_eq!(reason.index(), index);
+        assert_eq!(Malformed::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
+    }
+}
+
+#[test]
+fn a_martian_is_told_by_its_first_byte() {
+    for first in 0..=255u32 {
+        let martian = matches!(first, 0 | 127 | 224..=239 | 255);
+        assert_eq!(is_martian(first << 24 | 0x0001_0203), martian, "{first}.1.2.3");
+    }
+}
+
+/// Frames that are almost right: one that the builder made, then some bytes changed and perhaps the end cut.
+fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
+    let kind = (0..8u8, prop::option::of(any::<u16>()), any::<bool>(), prop::collection::vec(any::<u8>(), 0..80));
+    let damage = prop::collection::vec((0..90usize, any::<u8>()), 0..4);
+    (kind, damage, any::<bool>(), 0..200usize).prop_map(|((kind, vlan, padded, payload), damage, mend, len)| {
+        let ip = packet().ipv4(CLIENT, VIPA);
+        let mut frame = match kind {
+            0 | 1 => ip.tcp(40_000, 80),
+            2 => ip.udp(40_000, 80),
+            3 => ip.icmp_echo(1, 1),
+            4 => ip.icmp(3, 4, 0),
+            5 => ip.tcp(40_000, 80).ip_options(&[1; 8]),
+            6 => ip.tcp(40_000, 80).first_fragment(),
+            _ => packet().arp_request(CLIENT, VIPA),
+        };
+        frame = frame.payload(payload);
+        frame = if let Some(vlan) = vlan { frame.vlan(vlan) } else { frame };
+        let mut frame = if padded { frame.padded() } else { frame }.build();
+        for (at, byte) in damage {
+            if let Some(place) = frame.bytes_mut().get_mut(at) {
+                *place = byte;
+            }
+        }
+        if mend && frame.bytes().len() >= 34 {
+            let ttl = frame.bytes()[22];
+            frame = with_ip(&frame, 8, ttl);
+        }
+        frame.truncate(len);
+        frame.bytes().to_vec()
+    })
+}
+
+fn check(frame: &[u8]) -> Result<(), TestCaseError> {
+    let verdict = parse(frame);
+    prop_assert_eq!(verdict, parse_any(frame), "the short way says what the long way says");
+    if let Ok(Parsed { l3, l4, end, .. }) = verdict {
+        prop_assert!(usize::from(l3) <= usize::from(l4) && u32::from(l4) <= end && end as usize <= frame.len());
+        let padded = [frame, &[0xaa; 7]].concat();
+        if !matches!(verdict, Ok(Parsed { body: Body::OtherEtherType(_), .. })) {
+            prop_assert_eq!(parse(&padded), verdict, "padding is no part of the packet");
+            prop_assert_eq!(parse(&frame[..end as usize]), verdict);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn arbitrary_bytes_get_a_verdict(frame in prop::collection::vec(any::<u8>(), 0..120)) {
+        check(&frame)?;
+    }
+
+    #[test]
+    fn nearly_right_frames_get_a_verdict(frame in nearly_right()) {
+        check(&frame)?;
+    }
+
+    #[test]
+    fn the_short_way_takes_every_plain_segment(
+        ends in any::<(u16, u16)>(), destination in any::<u32>(), bits in any::<u8>(), ttl in any::<u8>(),
+        payload in prop::collection::vec(any::<u8>(), 0..100), options in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let frame = packet().ipv4(CLIENT, destination).ttl(ttl).tcp(ends.0, ends.1).flags(TcpFlags(bits))
+            .tcp_options(&options).payload(&payload).build();
+        prop_assert!(parse_plain_tcp(frame.bytes()).is_some());
+    }
+}
