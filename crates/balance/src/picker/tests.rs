@@ -1,0 +1,59 @@
+use std::net::IpAddr;
+
+use super::*;
+
+const KEY: ClusterKey = ClusterKey::new([3; 16]);
+
+fn candidates(weights: &[u16]) -> Vec<Candidate> {
+    let candidate = |(n, &weight): (usize, &u16)| Candidate {
+        address: IpAddr::from([198, 51, 100, n as u8]),
+        weight,
+        target: TargetId(n as u16),
+    };
+    weights.iter().enumerate().map(candidate).collect()
+}
+
+fn turns(picker: &Picker, count: u64) -> Vec<u16> {
+    (0..count).map(|turn| picker.pick(0, turn).expect("somebody").0).collect()
+}
+
+#[test]
+fn nobody_is_picked_when_nobody_may_be() {
+    for balance in [Balance::Maglev, Balance::RoundRobin] {
+        for nobody in [&candidates(&[])[..], &candidates(&[0, 0])] {
+            let picker = Picker::build(&KEY, balance, nobody);
+            assert!(matches!(picker, Picker::None));
+            assert_eq!(picker.pick(1, 2), None);
+        }
+    }
+}
+
+#[test]
+fn round_robin_takes_turns_and_ignores_the_hash() {
+    let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[1, 1, 1]));
+    assert_eq!(turns(&picker, 7), [0, 1, 2, 0, 1, 2, 0]);
+    assert_eq!(picker.pick(12_345, 1), picker.pick(0, 1));
+}
+
+#[test]
+fn round_robin_gives_turns_by_weight_and_spreads_them() {
+    let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[4, 0, 2]));
+    assert_eq!(turns(&picker, 6), [0, 2, 0, 0, 2, 0]);
+}
+
+#[test]
+fn a_round_has_a_limit_and_everybody_is_in_it() {
+    let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[65_535, 65_534, 1]));
+    let Picker::RoundRobin(turns) = &picker else { panic!("{picker:?}") };
+    assert!(turns.len() <= LONGEST_ROUND as usize + 3);
+    assert_eq!(turns.iter().filter(|target| target.0 == 2).count(), 1);
+}
+
+#[test]
+fn maglev_goes_by_the_hash_and_ignores_the_turn() {
+    let picker = Picker::build(&KEY, Balance::Maglev, &candidates(&[1, 1, 1]));
+    let Picker::Maglev(maglev) = &picker else { panic!("{picker:?}") };
+    for hash in (0..100_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+        assert_eq!(picker.pick(hash, hash), Some(maglev.pick(hash)));
+    }
+}
