@@ -73,11 +73,9 @@ pub fn is_valid(bytes: &[u8]) -> bool {
 pub fn ipv4_header_is_valid(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let sum = words.iter().fold(0u64, |sum, word| sum + u64::from(u32::from_ne_bytes(*word)));
-    // Ones' complement: a sum of ones is a multiple of 0xffff other than zero; folding to 32 bits and then to 16 keeps it.
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) + (sum >> 16) == 0xffff
+    // Adding a number to itself with its halves exchanged leaves the halves' ones' complement sum in the upper half.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    sum.wrapping_add(sum.rotate_left(16)) >> 16 == 0xffff
 }
 
 /// Sum of the pseudo-header that TCP and UDP prefix (RFC 9293 §3.1, RFC 768).

@@ -9,8 +9,8 @@
 //!                                └─► other EtherType
 //! ```
 //!
-//! Nearly every packet is TCP in IPv4 without options or VLAN tag: [`parse`] recognises it at fixed offsets by one chain
-//! of comparisons. Whatever fails one of them is looked at again from the start, by `parse_any`, which knows all forms and
+//! Nearly every packet is TCP or UDP in IPv4 without options or VLAN tag: [`parse`] recognises it at fixed offsets by one
+//! chain of comparisons. Whatever fails one of them is looked at again from the start, by `parse_any`, which knows all forms and
 //! all the reasons. The short way never says anything that the long way would not (a property test).
 
 use crate::{
@@ -26,8 +26,8 @@ const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 /// More fragments, or a fragment offset: the packet is not whole.
 const FRAGMENT: u16 = 0x3fff;
-/// Ethernet, IPv4 without options, TCP without options.
-const PLAIN_TCP: usize = HEADER + IPV4_HEADER + tcp::HEADER;
+/// Ethernet, IPv4 without options, UDP or the beginning of TCP.
+const PLAIN_HEADERS: usize = HEADER + IPV4_HEADER + UDP_HEADER;
 
 /// What a frame is. Offsets count from the frame's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,80 +158,53 @@ impl Malformed {
 /// [`Malformed`] is a verdict on the frame, and its fate.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
-    match parse_plain_tcp(frame) {
+    match parse_plain(frame) {
         Some(parsed) => Ok(parsed),
         None => parse_any(frame),
     }
 }
 
-/// TCP in IPv4 without options or tag, and nothing wrong with it; `None` is no verdict.
+/// TCP or UDP, whole, in IPv4 without options or tag, and nothing wrong with it; `None` is no verdict.
 #[inline(always)]
-fn parse_plain_tcp(frame: &[u8]) -> Option<Parsed> {
-    let head: &[u8; PLAIN_TCP] = frame.first_chunk()?;
-    let [
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        type0,
-        type1,
-        ip @ ..,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-    ] = head;
-    let ip: &[u8; IPV4_HEADER] = ip;
-    let segment = &head[HEADER + IPV4_HEADER..];
+fn parse_plain(frame: &[u8]) -> Option<Parsed> {
+    let head: &[u8; PLAIN_HEADERS] = frame.first_chunk()?;
+    let ip: &[u8; IPV4_HEADER] = head[HEADER..].first_chunk()?;
+    let ports = &head[HEADER + IPV4_HEADER..];
     let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-    let data_offset = usize::from(segment[12] >> 4) * 4;
     let source = u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]);
-    let plain = u16::from_be_bytes([*type0, *type1]) == TYPE_IPV4
+    let destination = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    let source_port = u16::from_be_bytes([ports[0], ports[1]]);
+    let destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+    let plain = u16::from_be_bytes([head[12], head[13]]) == TYPE_IPV4
         && ip[0] == 0x45
-        && ip[9] == TCP
         && u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT == 0
         && HEADER + total <= frame.len()
-        && data_offset >= tcp::HEADER
-        && IPV4_HEADER + data_offset <= total
         && checksum::ipv4_header_is_valid(ip)
         && !is_martian(source);
-    plain.then(|| Parsed {
-        vlan: None,
-        l3: HEADER as u8,
-        l4: (HEADER + IPV4_HEADER) as u8,
-        end: (HEADER + total) as u32,
-        body: Body::Ipv4Tcp(Ipv4Tcp {
-            source,
-            destination: u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]),
-            source_port: u16::from_be_bytes([segment[0], segment[1]]),
-            destination_port: u16::from_be_bytes([segment[2], segment[3]]),
-            flags: TcpFlags(segment[13]),
-        }),
-    })
+    if !plain {
+        return None;
+    }
+    let body = match ip[9] {
+        TCP => {
+            let segment: &[u8; tcp::HEADER] = frame[HEADER + IPV4_HEADER..].first_chunk()?;
+            let data_offset = usize::from(segment[12] >> 4) * 4;
+            if data_offset < tcp::HEADER || IPV4_HEADER + data_offset > total {
+                return None;
+            }
+            let flags = TcpFlags(segment[13]);
+            Body::Ipv4Tcp(Ipv4Tcp { source, destination, source_port, destination_port, flags })
+        }
+        UDP => {
+            let length = usize::from(u16::from_be_bytes([ports[4], ports[5]]));
+            if length < UDP_HEADER || IPV4_HEADER + length > total {
+                return None;
+            }
+            Body::Ipv4Udp(Ipv4Udp { source, destination, source_port, destination_port })
+        }
+        _ => return None,
+    };
+    let (l3, l4) = (HEADER as u8, (HEADER + IPV4_HEADER) as u8);
+    Some(Parsed { vlan: None, l3, l4, end: (HEADER + total) as u32, body })
 }
 
 /// Every form, every reason.

@@ -210,12 +210,14 @@ proptest! {
     }
 
     #[test]
-    fn the_short_way_takes_every_plain_segment(
+    fn the_short_way_takes_every_plain_segment_and_datagram(
         ends in any::<(u16, u16)>(), destination in any::<u32>(), bits in any::<u8>(), ttl in any::<u8>(),
         payload in prop::collection::vec(any::<u8>(), 0..100), options in prop::collection::vec(any::<u8>(), 0..40),
     ) {
         let frame = packet().ipv4(CLIENT, destination).ttl(ttl).tcp(ends.0, ends.1).flags(TcpFlags(bits))
             .tcp_options(&options).payload(&payload).build();
-        prop_assert!(parse_plain_tcp(frame.bytes()).is_some());
+        prop_assert!(parse_plain(frame.bytes()).is_some());
+        let frame = packet().ipv4(CLIENT, destination).ttl(ttl).udp(ends.0, ends.1).payload(&payload).build();
+        prop_assert!(parse_plain(frame.bytes()).is_some());
     }
 }
