@@ -1,0 +1,199 @@
+//! A node's configuration: one TOML file, read whole and judged whole.
+//!
+//! ```text
+//! text ─► toml's spanned tree ─► sections, each key read by its kind ─► rules between keys ─► Config
+//!                                     └────────── every mistake, with line and column ─────► ConfigErrors
+//! ```
+//! A `Config` that exists is valid: nothing that uses one has to check it again. Every key is described in
+//! `docs/configuration.md`; a test holds the page to it. The tree is walked by our own reader and not by serde's
+//! derive, because serde stops at the first mistake and knows no place for what is missing.
+
+mod problems;
+mod read;
+mod sections;
+mod vipa;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+pub use problems::{ConfigErrors, Problem};
+
+use crate::{NodeName, Rank, Service};
+
+/// What a node is told to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub node: Node,
+    pub pki: Pki,
+    pub cluster: Cluster,
+    pub dpdk: Dpdk,
+    /// At least one at a router, none at a mere target; a `PortId` indexes it.
+    pub ports: Vec<Port>,
+    pub workers: Workers,
+    pub table: Table,
+    pub vipas: Vec<Vipa>,
+    /// Present at a target.
+    pub agent: Option<Agent>,
+}
+
+/// The program that is going to use a configuration, and so what must be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `vipad`: wants `node.listen`, its own place in `[cluster.routers]`, and a `[[port]]`.
+    Router,
+    /// `vipa-agent`: wants `[agent]`.
+    Agent,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: NodeName,
+    /// Where other nodes reach this one (UDP); `Some` at every router.
+    pub listen: Option<SocketAddr>,
+    pub state_dir: PathBuf,
+    pub admin: PathBuf,
+}
+
+/// `[pki]`: PEM files; relative paths are relative to the folder of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pki {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[cluster]`: the same on every node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub name: String,
+    /// Secret of the balancing hash, so that outsiders cannot choose their target.
+    pub key: [u8; 16],
+    /// Sorted, 3, 5 or 7 of them.
+    pub voters: Vec<NodeName>,
+    pub lease: Duration,
+    /// At most a quarter of `lease`.
+    pub beat: Duration,
+    pub drift_percent: u8,
+    pub rebuild_deadline: Duration,
+    pub grace: Duration,
+    /// Every router and where it listens, sorted by name.
+    pub routers: Vec<(NodeName, SocketAddr)>,
+}
+
+/// `[dpdk]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dpdk {
+    pub memory: Memory,
+    pub memory_mb: u32,
+    pub file_prefix: String,
+    /// Further EAL options, as they are.
+    pub options: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Hugepages where enough are free, else none.
+    Auto,
+    Hugepages,
+    NoHuge,
+}
+
+/// `[[port]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    pub name: String,
+    /// A DPDK device: a PCI address or a virtual device with its arguments.
+    pub device: String,
+    pub address: Ipv4Addr,
+    pub prefix_length: u8,
+    /// On the port's own network.
+    pub gateway: Option<Ipv4Addr>,
+    pub queues: u16,
+    pub mtu: u16,
+    pub promiscuous: bool,
+}
+
+/// `[workers]`: one poll-mode thread for each core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    pub cores: Vec<u16>,
+    pub idle: Idle,
+    /// Longest sleep of an idle worker.
+    pub idle_max: Duration,
+}
+
+/// What a worker does between two empty polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    Sleep,
+    Pause,
+    Spin,
+}
+
+/// `[table]`: the connection table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub connections: u64,
+    /// Without a packet for this long, a connection in that state is forgotten.
+    pub half_open: Duration,
+    pub established: Duration,
+    pub closing: Duration,
+}
+
+/// `[[vipa]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vipa {
+    pub address: IpAddr,
+    /// Highest first, no two alike; contains this node.
+    pub ranks: Vec<(NodeName, Rank)>,
+    /// May claim the VIPA when nobody has owned it yet.
+    pub activate: bool,
+    pub takeback: Takeback,
+    /// This router's own list; `None`: it uses what the owner distributes.
+    pub services: Option<Vec<Service>>,
+}
+
+/// When a returning router of higher rank gets its VIPA back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeback {
+    /// As soon as its table is complete.
+    Immediate,
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Where routers send this target's packets.
+    pub address: IpAddr,
+    /// The interface that carries the VIPAs.
+    pub interface: String,
+    /// Shortest time between two looks at the kernel's sockets.
+    pub observe: Duration,
+    /// Changes kept for routers that were away; an older position gets a snapshot.
+    pub log_records: u32,
+}
+
+impl Config {
+    /// Reads `text`, the content of `file`. Routers and targets tell themselves apart by what they configure.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
+        sections::config(file, text, None)
+    }
+
+    /// As `parse`, and what `program` needs must be there.
+    pub fn parse_for(program: Program, file: &str, text: &str) -> Result<Self, ConfigErrors> {
+        sections::config(file, text, Some(program))
+    }
+
+    /// Every key there is, as `section.key`: what the documentation must name.
+    #[must_use]
+    pub fn keys() -> Vec<String> {
+        sections::all_keys()
+    }
+}
+
+#[cfg(test)]
+mod tests;

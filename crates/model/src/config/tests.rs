@@ -1,0 +1,357 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Balance, Forwarding, Orphans, PortRange, Protocol};
+
+const ROUTER: &str = r#"
+[node]
+name = "r1"
+listen = "10.77.0.11:7400"
+
+[pki]
+ca = "ca.pem"
+certificate = "/etc/vipa/r1.pem"
+key = "keys/r1.key"
+
+[cluster]
+name = "demo"
+key = "000102030405060708090a0b0c0d0e0f"
+voters = ["t1", "r1", "r2"]
+
+[cluster.routers]
+r2 = "10.77.0.12:7400"
+r1 = "10.77.0.11:7400"
+
+[[port]]
+name = "p0"
+device = "net_af_packet0,iface=eth0"
+address = "10.77.0.21/24"
+gateway = "10.77.0.1"
+
+[[vipa]]
+address = "10.77.0.100"
+ranks = { r2 = 100, r1 = 200 }
+
+[[vipa.service]]
+ports = 80
+candidates = ["10.77.0.32", "10.77.0.31"]
+
+[[vipa.service]]
+protocol = "tcp"
+ports = "8000-8099"
+candidates = ["10.77.0.31"]
+balance = "round-robin"
+orphans = "drop"
+"#;
+
+const TARGET: &str = r#"
+[node]
+name = "t1"
+[pki]
+ca = "ca.pem"
+certificate = "t1.pem"
+key = "t1.key"
+[cluster]
+name = "demo"
+key = "000102030405060708090a0b0c0d0e0f"
+voters = ["r1", "r2", "t1"]
+[cluster.routers]
+r1 = "10.77.0.11:7400"
+[agent]
+address = "10.77.0.31"
+"#;
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a node name")
+}
+
+/// The router's configuration with one text replaced by another.
+fn changed(from: &str, to: &str) -> Result<Config, ConfigErrors> {
+    assert!(ROUTER.contains(from), "{from:?} is not in the example");
+    Config::parse("r1.toml", &ROUTER.replacen(from, to, 1))
+}
+
+/// What is said of that configuration.
+fn complaint(from: &str, to: &str) -> String {
+    changed(from, to).expect_err("this must be refused").to_string()
+}
+
+#[test]
+fn a_router_is_read_and_what_is_not_said_has_its_default() {
+    let config = Config::parse_for(Program::Router, "/etc/vipa/r1.toml", ROUTER).unwrap();
+    let at = |port| SocketAddr::from(([10, 77, 0, port], 7400));
+    assert_eq!(
+        config.node,
+        Node {
+            name: name("r1"),
+            listen: Some(at(11)),
+            state_dir: "/var/lib/vipa".into(),
+            admin: "/run/vipa/r1.sock".into()
+        }
+    );
+    let pki = Pki {
+        ca: "/etc/vipa/ca.pem".into(),
+        certificate: "/etc/vipa/r1.pem".into(),
+        key: "/etc/vipa/keys/r1.key".into(),
+    };
+    assert_eq!(config.pki, pki);
+    let cluster = Cluster {
+        name: "demo".into(),
+        key: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        voters: vec![name("r1"), name("r2"), name("t1")],
+        lease: Duration::from_millis(100),
+        beat: Duration::from_millis(20),
+        drift_percent: 10,
+        rebuild_deadline: Duration::from_secs(1),
+        grace: Duration::from_millis(200),
+        routers: vec![(name("r1"), at(11)), (name("r2"), at(12))],
+    };
+    assert_eq!(config.cluster, cluster);
+    let dpdk = Dpdk { memory: Memory::Auto, memory_mb: 256, file_prefix: "vipa-r1".into(), options: Vec::new() };
+    assert_eq!(config.dpdk, dpdk);
+    let port = Port {
+        name: "p0".into(),
+        device: "net_af_packet0,iface=eth0".into(),
+        address: Ipv4Addr::new(10, 77, 0, 21),
+        prefix_length: 24,
+        gateway: Some(Ipv4Addr::new(10, 77, 0, 1)),
+        queues: 1,
+        mtu: 1500,
+        promiscuous: false,
+    };
+    assert_eq!(config.ports, [port]);
+    let workers = Workers { cores: vec![0], idle: Idle::Sleep, idle_max: Duration::from_micros(200) };
+    assert_eq!(config.workers, workers);
+    assert_eq!(config.agent, None);
+}
+
+#[test]
+fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
+    let config = changed("r1 = 200", "r1 = 200").unwrap();
+    let target = |last| IpAddr::V4(Ipv4Addr::new(10, 77, 0, last));
+    let web = Service {
+        protocol: Protocol::Tcp,
+        ports: PortRange::one(80),
+        forwarding: Forwarding::Direct,
+        balance: Balance::Maglev,
+        orphans: Orphans::Reset,
+        candidates: vec![target(32), target(31)],
+    };
+    let games = Service {
+        ports: PortRange { first: 8000, last: 8099 },
+        balance: Balance::RoundRobin,
+        orphans: Orphans::Drop,
+        candidates: vec![target(31)],
+        ..web.clone()
+    };
+    let vipa = Vipa {
+        address: target(100),
+        ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(100))],
+        activate: true,
+        takeback: Takeback::Immediate,
+        services: Some(vec![web, games]),
+    };
+    assert_eq!(config.vipas, [vipa]);
+}
+
+#[test]
+fn a_target_needs_no_port_and_a_router_no_agent() {
+    let config = Config::parse_for(Program::Agent, "t1.toml", TARGET).unwrap();
+    let agent = Agent {
+        address: "10.77.0.31".parse().unwrap(),
+        interface: "lo".into(),
+        observe: Duration::from_millis(50),
+        log_records: 65_536,
+    };
+    assert_eq!((config.agent, config.ports), (Some(agent), vec![]));
+    assert_eq!(
+        Config::parse_for(Program::Router, "t1.toml", TARGET).unwrap_err().to_string(),
+        "t1.toml:2:1: a router needs `node.listen`, such as listen = \"10.0.0.1:7400\"\n\
+         t1.toml:2:1: a router needs a [[port]] with `name`, `device` and `address`; see dpdk-config/\n\
+         t1.toml:12:1: [cluster.routers] lacks this node: add t1 = \"IP:PORT\", where the others reach it"
+    );
+    assert_eq!(
+        Config::parse_for(Program::Agent, "r1.toml", ROUTER).unwrap_err().to_string(),
+        "r1.toml:1:1: section [agent] is missing; it needs `address`, such as address = \"10.0.0.31\""
+    );
+}
+
+#[test]
+fn a_backup_may_leave_its_services_to_the_owner_but_the_highest_rank_may_not() {
+    let services = ROUTER.find("[[vipa.service]]").unwrap();
+    let without = &ROUTER[..services];
+    assert_eq!(
+        Config::parse("r1.toml", without).unwrap_err().to_string(),
+        "r1.toml:26:1: this node has the highest rank, so it must list the services: add [[vipa.service]]"
+    );
+    let backup = without.replace("r1 = 200", "r1 = 50");
+    assert_eq!(Config::parse("r1.toml", &backup).unwrap().vipas[0].services, None);
+}
+
+#[test]
+fn every_mistake_of_a_file_is_said_at_once_with_its_place() {
+    let text = ROUTER
+        .replace("name = \"r1\"", "name = \"R1\"")
+        .replace("[cluster]", "[cluster]\nlease_sm = 5\nbeat_ms = 26")
+        .replace("\"10.77.0.21/24\"", "\"10.77.0.21\"")
+        .replace("ports = 80", "ports = \"90-80\"");
+    assert_eq!(
+        Config::parse("r1.toml", &text).unwrap_err().to_string(),
+        "r1.toml:3:8: \"R1\" is not a node name: use 1 to 63 of a-z, 0-9 and '-', with no '-' at either end\n\
+         r1.toml:12:1: unknown key `lease_sm` in [cluster]; did you mean `lease_ms`?\n\
+         r1.toml:13:11: this must be a number of milliseconds (a quarter of lease_ms) from 1 to 25, and is the number 26\n\
+         r1.toml:25:11: this must be an IPv4 address and its network's prefix length from 8 to 30, such as \"10.0.0.1/24\"\n\
+         r1.toml:33:9: ports are 80, \"8000-8099\" (the lower first) or \"all\", and not \"90-80\""
+    );
+}
+
+#[test]
+fn toml_that_cannot_be_read_is_pointed_at() {
+    assert_eq!(complaint("name = \"demo\"", "name = \"demo"), "r1.toml:12:13: invalid basic string, expected `\"`");
+}
+
+#[test]
+fn each_rule_has_its_sentence() {
+    let rules = [
+        (
+            "\"t1\", \"r1\", \"r2\"",
+            "\"t1\", \"r1\"",
+            "14:10: 2 voters make no good majority: name 3, 5 or 7 nodes, routers or targets, the same on every node",
+        ),
+        ("\"t1\", \"r1\", \"r2\"", "\"t1\", \"r1\", \"t1\"", "14:23: t1 is in this list already; name each once"),
+        (
+            "key = \"0001",
+            "key = \"01",
+            "13:7: this must be 32 hexadecimal digits, the same on every node; `openssl rand -hex 16` makes some",
+        ),
+        (
+            "r2 = \"10.77.0.12:7400\"",
+            "r2 = \"10.77.0.11:7400\"",
+            "18:6: 10.77.0.11:7400 is r2's already; each router has its own",
+        ),
+        (
+            "r1 = \"10.77.0.11:7400\"",
+            "r3 = \"10.77.0.11:7400\"",
+            "16:1: [cluster.routers] lacks this node: add r1 = \"IP:PORT\", where the others reach it",
+        ),
+        (
+            "gateway = \"10.77.0.1\"",
+            "gateway = \"10.78.0.1\"",
+            "24:11: the gateway must be another host on the port's network 10.77.0.21/24",
+        ),
+        (
+            "ranks = { r2 = 100, r1 = 200 }",
+            "ranks = { r2 = 200, r1 = 200 }",
+            "28:26: r2 has rank 200 too; the order of succession needs them different",
+        ),
+        (
+            "ranks = { r2 = 100, r1 = 200 }",
+            "ranks = { r2 = 200, r1 = 300 }",
+            "28:26: this must be a rank from 1 to 254, and is the number 300",
+        ),
+        (
+            "ranks = { r2 = 100, r1 = 200 }",
+            "ranks = { r2 = 100 }",
+            "28:9: this node needs a rank here: add r1 = 100, or take the [[vipa]] out",
+        ),
+        (
+            "ranks = { r2 = 100, r1 = 200 }",
+            "ranks = { t1 = 100, r1 = 200 }",
+            "28:11: t1 is not in [cluster.routers]; only routers have ranks",
+        ),
+        ("8000-8099", "70-8099", "34:1: another service of this VIPA has ports 80-80; keep them apart"),
+        (
+            "address = \"10.77.0.100\"",
+            "address = \"10.77.0.21\"",
+            "27:11: this is a port's own address; a VIPA needs one of its own",
+        ),
+        (
+            "address = \"10.77.0.100\"",
+            "address = \"10.77.0.31\"",
+            "27:11: the VIPA is among its candidates; name the targets' own addresses",
+        ),
+        (
+            "address = \"10.77.0.100\"",
+            "address = \"2001:db8::1\"",
+            "27:11: IPv6 is not forwarded yet: use an IPv4 address",
+        ),
+        ("[\"10.77.0.31\"]", "[]", "37:14: a service without candidates serves nobody: name at least one target"),
+        ("\"tcp\"", "\"udp\"", "35:12: this must be \"tcp\", and is the text \"udp\""),
+        (
+            "listen = \"10.77.0.11:7400\"",
+            "listen = 7400",
+            "4:10: this must be an IP address and a port such as \"10.0.0.1:7400\", and is the number 7400",
+        ),
+        (
+            "listen = ",
+            "color = ",
+            "2:1: a router needs `node.listen`, such as listen = \"10.0.0.1:7400\"\nr1.toml:4:1: unknown key `color` in [node]; here may stand `name`, `listen`, `state_dir`, `admin`",
+        ),
+        (
+            "[[port]]",
+            "[port]",
+            "20:1: `port` may stand more than once: write [[port]]\nr1.toml:2:1: a router needs a [[port]] with `name`, `device` and `address`; see dpdk-config/",
+        ),
+        ("[pki]", "[pkj]", "1:1: section [pki] is missing"),
+    ];
+    let mut wrong = String::new();
+    for (from, to, expected) in rules {
+        let said = complaint(from, to);
+        let mut lines: Vec<_> = said.lines().map(str::to_owned).collect();
+        lines.sort();
+        let met = expected.split('\n').all(|line| {
+            let line = if line.starts_with("r1.toml") { line.to_owned() } else { format!("r1.toml:{line}") };
+            lines.iter().any(|said| said.starts_with(&line))
+        });
+        if !met {
+            wrong += &format!("{from} -> {to}\n  expected {expected}\n  said {said}\n");
+        }
+    }
+    assert_eq!(wrong, "");
+}
+
+#[test]
+fn every_key_is_documented() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let keys = Config::keys();
+    assert!(keys.len() > 45, "{keys:?}");
+    let chapters: Vec<_> = page.split("\n## ").collect();
+    let chapter = |section: &str| {
+        let headings = [format!("`[{section}]`"), format!("`[[{section}]]`")];
+        chapters.iter().find(|chapter| headings.iter().any(|heading| chapter.starts_with(heading)))
+    };
+    for key in keys.iter().filter(|key| chapter(key).is_none()) {
+        let (section, name) = key.rsplit_once('.').unwrap_or_else(|| panic!("no chapter on [{key}]"));
+        let chapter = chapter(section).unwrap_or_else(|| panic!("no chapter on [{section}]"));
+        assert!(chapter.contains(&format!("| `{name}` |")), "docs/configuration.md does not describe {key}");
+    }
+}
+
+#[test]
+fn the_examples_in_the_documentation_are_valid() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let examples: Vec<_> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2, "one router, one target");
+    for example in examples {
+        Config::parse("example.toml", example).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_whatever_makes_reading_panic(text in "\\PC*") {
+        let _ = Config::parse("any.toml", &text);
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_refused_or_valid_but_never_a_panic(at in 0..ROUTER.len(), with in "[\\[\\]\"=0-9a-z{}.\n]{0,3}", cut in 0usize..6) {
+        prop_assume!(ROUTER.is_char_boundary(at));
+        let end = (at + cut).min(ROUTER.len());
+        let text = format!("{}{with}{}", &ROUTER[..at], &ROUTER[end..]);
+        if let Err(errors) = Config::parse("r1.toml", &text) {
+            prop_assert!(!errors.problems.is_empty());
+        }
+    }
+}
