@@ -1,1 +1,23 @@
-//! handoff
+//! The door: everything that crosses between control and the workers, and nothing else.
+//!
+//! ```text
+//!            ┌── Routes (published whole) ───────────────────────►┐
+//!            ├── leases (a Deadline in each VipaRoute) ──────────►│
+//!  control ──┼── Frames to send (worker 0) ──────────────────────►├── workers
+//!            │◄──────────────────────────────────────── Notes ────┤
+//!            │◄───────────────────────────── Counters, heartbeat ─┤
+//!            └── stop ───────────────────────────────────────────►┘
+//! ```
+//! The connection table is shared too, but speaks for itself (`vipa_flow`). Nobody waits at this door.
+
+#![forbid(unsafe_code)]
+
+mod counters;
+mod door;
+mod fate;
+mod routes;
+
+pub use counters::{Cell, Count, Counters, Totals};
+pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WorkerDoor, open};
+pub use fate::{Fate, LocalReply, Reason};
+pub use routes::{PortRoute, Routes, ServiceRoute, Stance, TargetRoute, VipaRoute};

@@ -1,0 +1,201 @@
+//! What each worker counts, and their sum.
+//!
+//! Always `received = Σ fates + holding`, to the packet, whenever a worker is between two turns.
+
+use vipa_sync::WorkerCounters;
+
+use crate::Fate;
+
+/// What a worker counts beside fates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Count {
+    /// Packets the ports gave us.
+    Received,
+    /// Packets the ports took from us: forwarded and answered ones, and control's.
+    Sent,
+    /// Packets that began to be held.
+    Held,
+    /// Held packets whose connection became known, or whose service's orphan policy came to apply.
+    Released,
+    /// Packets held now. The only one that falls.
+    Holding,
+    FlowOpened,
+    /// Entries that gave way to new connections.
+    FlowEvicted,
+    /// Entries removed because nothing was heard of them for long.
+    FlowAged,
+    /// Control's frames that were sent, and that no port took.
+    FrameSent,
+    FrameRefused,
+}
+
+impl Count {
+    pub const ALL: [Self; 10] = [
+        Self::Received,
+        Self::Sent,
+        Self::Held,
+        Self::Released,
+        Self::Holding,
+        Self::FlowOpened,
+        Self::FlowEvicted,
+        Self::FlowAged,
+        Self::FrameSent,
+        Self::FrameRefused,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Sent => "sent",
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::Holding => "holding",
+            Self::FlowOpened => "flow.opened",
+            Self::FlowEvicted => "flow.evicted",
+            Self::FlowAged => "flow.aged",
+            Self::FrameSent => "frame.sent",
+            Self::FrameRefused => "frame.refused",
+        }
+    }
+}
+
+const CELLS: usize = Count::ALL.len() + Fate::COUNT;
+
+/// Anything that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cell {
+    Count(Count),
+    Fate(Fate),
+}
+
+impl Cell {
+    pub const COUNT: usize = CELLS;
+
+    #[inline]
+    const fn index(self) -> usize {
+        match self {
+            Self::Count(count) => count as usize,
+            Self::Fate(fate) => Count::ALL.len() + fate.index(),
+        }
+    }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        Count::ALL.into_iter().map(Self::Count).chain(Fate::all().map(Self::Fate))
+    }
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Count(count) => count.name(),
+            Self::Fate(fate) => fate.name(),
+        }
+    }
+}
+
+impl From<Count> for Cell {
+    fn from(count: Count) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<Fate> for Cell {
+    fn from(fate: Fate) -> Self {
+        Self::Fate(fate)
+    }
+}
+
+/// One worker's counters: written by it alone, read by anybody.
+#[derive(Default)]
+pub struct Counters {
+    cells: WorkerCounters<CELLS>,
+}
+
+impl Counters {
+    /// The owning worker only.
+    #[inline]
+    pub fn add(&self, cell: impl Into<Cell>, n: u64) {
+        self.cells.add(cell.into().index(), n);
+    }
+
+    /// Takes back what was counted too early. The owning worker only.
+    #[inline]
+    pub fn subtract(&self, cell: impl Into<Cell>, n: u64) {
+        self.cells.add(cell.into().index(), n.wrapping_neg());
+    }
+
+    #[must_use]
+    pub fn read(&self, cell: impl Into<Cell>) -> u64 {
+        self.cells.read(cell.into().index())
+    }
+
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        totals.add(self);
+        totals
+    }
+}
+
+/// All counters at one moment, of one worker or summed over several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    cells: Box<[u64; CELLS]>,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { cells: Box::new([0; CELLS]) }
+    }
+}
+
+impl Totals {
+    /// Adds what `counters` says now.
+    pub fn add(&mut self, counters: &Counters) {
+        for (i, cell) in self.cells.iter_mut().enumerate() {
+            *cell = cell.wrapping_add(counters.cells.read(i));
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, cell: impl Into<Cell>) -> u64 {
+        self.cells[cell.into().index()]
+    }
+
+    #[must_use]
+    pub fn fate(&self, fate: Fate) -> u64 {
+        self.get(fate)
+    }
+
+    #[must_use]
+    pub fn count(&self, count: Count) -> u64 {
+        self.get(count)
+    }
+
+    /// Everything that was counted, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Cell::all().map(|cell| (cell.name(), self.get(cell)))
+    }
+
+    /// Whether every received packet has its one fate or is held. True of a worker between two turns; a moment caught
+    /// within a turn may miss a burst.
+    #[must_use]
+    pub fn add_up(&self) -> bool {
+        let fates: u64 = Fate::all().map(|fate| self.fate(fate)).sum();
+        self.count(Count::Received) == fates + self.count(Count::Holding)
+    }
+
+    /// What was counted since `earlier`; a gauge that fell shows as 0.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut difference = self.clone();
+        for (cell, before) in difference.cells.iter_mut().zip(earlier.cells.iter()) {
+            *cell = cell.saturating_sub(*before);
+        }
+        difference
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The two ends of the door.
+
+use std::{fmt, net::Ipv4Addr, sync::Arc};
+
+use vipa_model::{Mac, PortId};
+use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader};
+
+use crate::{Counters, Routes, Totals};
+
+/// Notes of one worker that control has not read yet; more are refused and counted. ARP alone makes notes, and ARP
+/// repeats itself.
+const NOTES: usize = 1024;
+/// Control's frames that worker 0 has not sent yet: one for each target and VIPA of a large configuration.
+const FRAMES: usize = 8192;
+/// Bytes of the longest frame control can send; ARP needs 60.
+pub const FRAME_MAX: usize = 128;
+
+/// Opens a door between one control thread and `workers` workers, with `routes` as their first snapshot.
+///
+/// # Panics
+/// Without a worker.
+#[must_use]
+pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlDoor, Vec<WorkerDoor>) {
+    assert!(workers > 0, "a router without workers forwards nothing");
+    let (publish, readers) = Publish::new(routes, workers);
+    let desks: Vec<_> = (0..workers).map(|_| Arc::new(Desk::new())).collect();
+    let stop = Arc::new(Flag::default());
+    let worker =
+        |(index, routes)| WorkerDoor { index, routes, desk: Arc::clone(&desks[index]), stop: Arc::clone(&stop) };
+    let doors = readers.into_iter().enumerate().map(worker).collect();
+    (ControlDoor { routes: publish, desks, stop }, doors)
+}
+
+/// What a worker tells control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// ARP on `port` said that `address` is at `mac`.
+    Neighbour { port: PortId, address: Ipv4Addr, mac: Mac },
+}
+
+/// A whole Ethernet frame that control wants sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    port: PortId,
+    length: u8,
+    bytes: [u8; FRAME_MAX],
+}
+
+impl Frame {
+    /// # Panics
+    /// With more than [`FRAME_MAX`] bytes.
+    #[must_use]
+    pub fn new(port: PortId, bytes: &[u8]) -> Self {
+        const _: () = assert!(FRAME_MAX <= u8::MAX as usize);
+        assert!(bytes.len() <= FRAME_MAX, "control sends frames of at most {FRAME_MAX} bytes, not {}", bytes.len());
+        let mut frame = Self { port, length: bytes.len() as u8, bytes: [0; FRAME_MAX] };
+        frame.bytes[..bytes.len()].copy_from_slice(bytes);
+        frame
+    }
+
+    #[must_use]
+    pub fn port(&self) -> PortId {
+        self.port
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:?}, {:02x?})", self.port, self.bytes())
+    }
+}
+
+/// What one worker and control share.
+pub struct Desk {
+    pub counters: Counters,
+    pub notes: Mailbox<Note>,
+    pub frames: Mailbox<Frame>,
+    /// Beats once for each turn.
+    pub heartbeat: Heartbeat,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            counters: Counters::default(),
+            notes: Mailbox::new(NOTES),
+            frames: Mailbox::new(FRAMES),
+            heartbeat: Heartbeat::default(),
+        }
+    }
+}
+
+/// A worker's end; it moves to the worker's thread.
+pub struct WorkerDoor {
+    /// 0 is the worker that sends control's frames.
+    pub index: usize,
+    pub routes: Reader<Routes>,
+    pub desk: Arc<Desk>,
+    pub stop: Arc<Flag>,
+}
+
+/// Control's end.
+pub struct ControlDoor {
+    routes: Publish<Routes>,
+    desks: Vec<Arc<Desk>>,
+    stop: Arc<Flag>,
+}
+
+impl ControlDoor {
+    /// From each worker's next burst on, this is the world.
+    pub fn publish(&self, routes: Arc<Routes>) {
+        self.routes.store(routes);
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.current()
+    }
+
+    /// Frees snapshots that no worker can see any more; says how many are left. 0: every worker has gone on to the
+    /// newest.
+    pub fn reclaim(&self) -> usize {
+        self.routes.reclaim()
+    }
+
+    /// What the workers have told since it was last read; ends when there is nothing more.
+    pub fn notes(&self) -> impl Iterator<Item = Note> + '_ {
+        self.desks.iter().flat_map(|desk| std::iter::from_fn(|| desk.notes.try_receive()))
+    }
+
+    /// Notes that found their box full, and were not told.
+    #[must_use]
+    pub fn notes_refused(&self) -> u64 {
+        self.desks.iter().map(|desk| desk.notes.refused()).sum()
+    }
+
+    /// Has worker 0 send a frame; false when too many are waiting already.
+    #[must_use]
+    pub fn send(&self, frame: Frame) -> bool {
+        self.desks.first().is_some_and(|desk| desk.frames.try_send(frame).is_ok())
+    }
+
+    /// All workers' counters, summed.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.desks.iter().for_each(|desk| totals.add(&desk.counters));
+        totals
+    }
+
+    /// Each worker's side of the door, for what counts or watches each alone.
+    #[must_use]
+    pub fn desks(&self) -> &[Arc<Desk>] {
+        &self.desks
+    }
+
+    /// Tells all workers to end.
+    pub fn stop(&self) {
+        self.stop.raise();
+    }
+}
+
+impl fmt::Debug for ControlDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlDoor").field("workers", &self.desks.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WorkerDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerDoor").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+use vipa_balance::ClusterKey;
+
+use super::*;
+use crate::Count;
+
+fn door(workers: usize) -> (ControlDoor, Vec<WorkerDoor>) {
+    open(Arc::new(Routes::empty(ClusterKey::new([0; 16]))), workers)
+}
+
+fn generation(n: u64) -> Arc<Routes> {
+    Arc::new(Routes::build(n, ClusterKey::new([0; 16]), Vec::new(), Vec::new(), Vec::new()))
+}
+
+#[test]
+fn every_worker_sees_what_was_published_last_and_old_routes_go_when_all_have_moved_on() {
+    let (control, mut workers) = door(2);
+    control.publish(generation(1));
+    control.publish(generation(2));
+    assert!(workers.iter_mut().all(|worker| worker.routes.snapshot().generation == 2));
+    workers[0].routes.quiescent();
+    assert_eq!(control.reclaim(), 2, "worker 1 may still look at either");
+    workers[1].routes.quiescent();
+    assert_eq!(control.reclaim(), 0);
+    assert_eq!(control.routes().generation, 2);
+}
+
+#[test]
+fn control_reads_every_workers_notes_and_full_boxes_count_what_they_refuse() {
+    let (control, workers) = door(2);
+    let note = |n: u8| Note::Neighbour { port: PortId(0), address: Ipv4Addr::new(10, 0, 0, n), mac: Mac([n; 6]) };
+    workers[1].desk.notes.try_send(note(1)).unwrap();
+    workers[0].desk.notes.try_send(note(2)).unwrap();
+    assert_eq!(control.notes().collect::<Vec<_>>(), [note(2), note(1)]);
+    assert_eq!(control.notes().next(), None);
+    let refused = (0..NOTES + 3).filter(|_| workers[0].desk.notes.try_send(note(3)).is_err()).count();
+    assert_eq!((refused, control.notes_refused()), (3, 3));
+}
+
+#[test]
+fn the_first_worker_gets_controls_frames_until_its_box_is_full() {
+    let (control, workers) = door(2);
+    let frame = Frame::new(PortId(1), b"hello");
+    assert!(control.send(frame));
+    assert_eq!(workers[0].desk.frames.try_receive(), Some(frame));
+    assert_eq!((frame.port(), frame.bytes()), (PortId(1), &b"hello"[..]));
+    assert!((0..FRAMES).all(|_| control.send(frame)));
+    assert!(!control.send(frame));
+    assert!(workers[1].desk.frames.is_empty());
+}
+
+#[test]
+fn totals_sum_over_the_workers_and_stop_reaches_all() {
+    let (control, workers) = door(3);
+    workers.iter().for_each(|worker| worker.desk.counters.add(Count::Sent, 2));
+    assert_eq!(control.totals().count(Count::Sent), 6);
+    control.stop();
+    assert!(workers.iter().all(|worker| worker.stop.is_raised()));
+}
