@@ -1,1 +1,150 @@
-//! tidy
+//! The plan of the house as a test: which room may use which, where danger may live, and what a pure room may not touch.
+//!
+//! [`plan`] is the plan, as tables. [`House::open`] reads what is really there: `cargo metadata` and the sources, with
+//! comments and texts taken out. The rules below compare the two; each returns what is wrong as sentences, and
+//! `tests/house.rs` demands that there be none.
+
+#![forbid(unsafe_code)]
+
+mod house;
+pub mod plan;
+mod source;
+
+pub use house::{Dependency, House, Package};
+pub use source::{Part, Source};
+
+use plan::{Kind, ROOMS, Room};
+
+/// What is wrong, one sentence each.
+pub type Complaints = Vec<String>;
+
+/// Every package is a room of the plan, and every room exists; none has a name that means "anything".
+#[must_use]
+pub fn rooms_are_planned(house: &House) -> Complaints {
+    let mut complaints = Vec::new();
+    for package in &house.packages {
+        if plan::room(&package.room).is_none() {
+            complaints.push(format!("{} is not in the plan (tests/tidy/src/plan.rs)", package.room));
+        }
+        for word in package.room.split('-').filter(|word| plan::NAMES_FOR_ANYTHING.contains(word)) {
+            complaints.push(format!("{}: {word:?} names no noun, so anything would end up there", package.room));
+        }
+        if !package.takes_workspace_lints {
+            complaints.push(format!("{}: its Cargo.toml lacks `[lints] workspace = true`", package.room));
+        }
+    }
+    for room in ROOMS.iter().filter(|room| !house.packages.iter().any(|package| package.room == room.name)) {
+        complaints.push(format!("{} is in the plan but not in the house", room.name));
+    }
+    let crates = house.packages.iter().filter(|package| package.folder.starts_with("crates/")).count();
+    if crates > plan::MOST_ROOMS {
+        complaints.push(format!("crates/ has {crates} rooms; {} is the ceiling", plan::MOST_ROOMS));
+    }
+    complaints
+}
+
+/// Arrows between rooms point only where the plan says; those of tests too.
+#[must_use]
+pub fn arrows_are_allowed(house: &House) -> Complaints {
+    let mut complaints = Vec::new();
+    for package in &house.packages {
+        let Some(room) = plan::room(&package.room) else { continue };
+        for Dependency { name, for_tests } in &package.dependencies {
+            let Some(to) = name.strip_prefix("vipa-") else { continue };
+            if !room.may_use.contains(&to) {
+                let whose = if *for_tests { "the tests of " } else { "" };
+                complaints.push(format!("{whose}{} may not use {to}", room.name));
+            }
+        }
+    }
+    complaints
+}
+
+/// The plan itself has no circle: a room's floor is above the floors of all it uses.
+#[must_use]
+pub fn arrows_point_down() -> Complaints {
+    let mut complaints = Vec::new();
+    for room in ROOMS {
+        for to in room.may_use.iter().filter_map(|name| plan::room(name)) {
+            if to.floor > room.floor || (to.floor == room.floor && to.may_use.contains(&room.name)) {
+                complaints.push(format!("{} (floor {}) uses {} (floor {})", room.name, room.floor, to.name, to.floor));
+            }
+        }
+    }
+    complaints
+}
+
+/// `unsafe` stands in guarded rooms, and where the plan argues for it; pure rooms forbid it themselves.
+#[must_use]
+pub fn danger_is_confined(house: &House) -> Complaints {
+    let mut complaints = Vec::new();
+    for (room, source) in sources(house) {
+        if room.kind != Kind::Guarded && plan::MAY_BE_UNSAFE.iter().all(|(name, _)| *name != room.name) {
+            complaints
+                .extend(source.lines_with(Part::All, &["unsafe"]).map(|at| format!("{at}: `unsafe` in {}", room.name)));
+        }
+        let is_root = source.path.ends_with("/src/lib.rs");
+        if room.kind == Kind::Pure && is_root && !source.code.contains("#![forbid(unsafe_code)]") {
+            complaints.push(format!("{}: a pure room begins with #![forbid(unsafe_code)]", source.path));
+        }
+    }
+    complaints
+}
+
+/// Atomics are named in `sync` and `flow` only.
+#[must_use]
+pub fn atomics_are_confined(house: &House) -> Complaints {
+    let mut complaints = Vec::new();
+    for (room, source) in sources(house).filter(|(room, _)| !plan::MAY_NAME_ATOMICS.contains(&room.name)) {
+        let found = source.lines_with(Part::All, plan::ATOMICS);
+        complaints.extend(found.map(|at| format!("{at}: an atomic in {}", room.name)));
+    }
+    complaints
+}
+
+/// A pure room waits for nothing and asks nobody: no clock, chance, socket, file, thread or runtime outside its tests.
+#[must_use]
+pub fn pure_rooms_are_pure(house: &House) -> Complaints {
+    forbid(house, |room| room.kind == Kind::Pure, plan::NOT_PURE, plan::NOT_PURE_CRATES)
+}
+
+/// A worker never locks, logs or waits for a runtime.
+#[must_use]
+pub fn workers_do_not_wait(house: &House) -> Complaints {
+    forbid(house, |room| plan::WORKERS.contains(&room.name), plan::NOT_IN_WORKERS, plan::NOT_IN_WORKERS_CRATES)
+}
+
+/// Files stay short enough to be one story.
+#[must_use]
+pub fn files_are_short(house: &House) -> Complaints {
+    let long = house.sources.iter().filter(|source| source.lines() > plan::MOST_LINES);
+    long.map(|source| format!("{}: {} lines; {} is the limit", source.path, source.lines(), plan::MOST_LINES)).collect()
+}
+
+fn forbid(house: &House, applies: impl Fn(&Room) -> bool, words: &[&str], crates: &[&str]) -> Complaints {
+    let mut complaints = Vec::new();
+    for (room, source) in sources(house).filter(|(room, _)| applies(room)) {
+        let found = source.lines_with(Part::Shipped, words);
+        complaints.extend(found.map(|at| format!("{at}: not in {}, which is {}", room.name, room.kind)));
+    }
+    for package in &house.packages {
+        let shipped = package.dependencies.iter().filter(|dependency| !dependency.for_tests);
+        for Dependency { name, .. } in shipped.filter(|dependency| crates.contains(&dependency.name.as_str())) {
+            if plan::room(&package.room).is_some_and(&applies) {
+                complaints.push(format!("{} may not depend on {name}", package.room));
+            }
+        }
+    }
+    complaints
+}
+
+/// The sources of planned rooms, each with its room.
+fn sources(house: &House) -> impl Iterator<Item = (&'static Room, &Source)> {
+    house.sources.iter().filter_map(|source| {
+        let package = house.packages.iter().find(|package| source.path.starts_with(&format!("{}/", package.folder)))?;
+        Some((plan::room(&package.room)?, source))
+    })
+}
+
+#[cfg(test)]
+mod tests;

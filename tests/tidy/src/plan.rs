@@ -1,0 +1,166 @@
+//! The plan, as tables. A change here is a change of the architecture: change ARCHITECTURE.md with it and say why.
+
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Thinks: time, chance and input come in as arguments, what it wants done goes out as data.
+    Pure,
+    /// Holds danger: atomics, foreign memory, drivers.
+    Guarded,
+    /// Holds everything that crosses between control and workers.
+    Door,
+    /// Waits: sockets, timers, threads, files.
+    Shell,
+    /// Tests, the simulator, this.
+    Dev,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pure => "pure",
+            Self::Guarded => "guarded",
+            Self::Door => "the door",
+            Self::Shell => "a shell",
+            Self::Dev => "for development",
+        })
+    }
+}
+
+/// One package: `vipa-NAME`, in `crates/NAME` or `tests/NAME`.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub name: &'static str,
+    pub floor: u8,
+    pub kind: Kind,
+    /// Its tests may use these too, and no more.
+    pub may_use: &'static [&'static str],
+}
+
+const fn new(name: &'static str, floor: u8, kind: Kind, may_use: &'static [&'static str]) -> Room {
+    Room { name, floor, kind, may_use }
+}
+
+use Kind::{Dev, Door, Guarded, Pure, Shell};
+
+/// Every room, from the ground up.
+#[rustfmt::skip]
+pub const ROOMS: &[Room] = &[
+    new("packet",    0, Pure,    &[]),
+    new("model",     0, Pure,    &[]),
+    new("dpdk-sys",  0, Guarded, &[]),
+    new("sync",      1, Guarded, &["model"]),
+    new("balance",   1, Pure,    &["model"]),
+    new("protocol",  1, Pure,    &["model"]),
+    new("dpdk",      1, Guarded, &["dpdk-sys", "packet"]),
+    new("cluster",   2, Pure,    &["model", "protocol"]),
+    new("flow",      2, Guarded, &["model", "packet", "sync"]),
+    new("transport", 2, Shell,   &["model", "protocol"]),
+    new("handoff",   3, Door,    &["balance", "flow", "model", "packet", "sync"]),
+    new("agent",     3, Shell,   &["cluster", "model", "protocol", "transport"]),
+    new("cli",       3, Shell,   &["model", "protocol", "transport"]),
+    new("dataplane", 4, Shell,   &["balance", "flow", "handoff", "model", "packet", "sync"]),
+    new("control",   4, Shell,   &["balance", "cluster", "flow", "handoff", "model", "packet", "protocol", "sync", "transport"]),
+    new("router",    5, Shell,   &["control", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "sync"]),
+    new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
+    new("lab",       5, Dev,     &["model", "packet", "protocol"]),
+    new("tidy",      0, Dev,     &[]),
+];
+
+/// The room of this name.
+#[must_use]
+pub fn room(name: &str) -> Option<&'static Room> {
+    ROOMS.iter().find(|room| room.name == name)
+}
+
+/// Rooms in crates/.
+pub const MOST_ROOMS: usize = 16;
+/// Lines of a source file.
+pub const MOST_LINES: usize = 700;
+
+/// Words in a room's name that name no noun.
+pub const NAMES_FOR_ANYTHING: &[&str] =
+    &["common", "util", "utils", "core", "types", "misc", "shared", "helper", "helpers", "base", "lib"];
+
+/// Rooms besides the guarded ones that may say `unsafe`, and what for. Clippy demands the argument at each place.
+pub const MAY_BE_UNSAFE: &[(&str, &str)] = &[
+    ("agent", "system calls of netlink sockets that no safe wrapper covers"),
+    ("router", "pinning, naming and limiting threads and memory by libc"),
+    ("lab", "entering network namespaces and signalling children by libc"),
+];
+
+/// The only rooms that know memory orderings.
+pub const MAY_NAME_ATOMICS: &[&str] = &["sync", "flow"];
+
+/// How an atomic is named. A trailing `*` stands for the rest of a word.
+pub const ATOMICS: &[&str] = &["atomic", "Atomic*", "portable_atomic"];
+
+/// What a pure room does not say. Words of a path are joined by `::`.
+pub const NOT_PURE: &[&str] = &[
+    "tokio",
+    "async",
+    "Instant",
+    "SystemTime",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
+    "UnixListener",
+    "UnixDatagram",
+    "ToSocketAddrs",
+    "std::fs",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::io",
+    "Mutex",
+    "RwLock",
+    "rand",
+    "getrandom",
+    "HashMap",
+    "HashSet",
+    "println",
+    "eprintln",
+    "tracing",
+];
+
+/// What a pure room does not depend on.
+pub const NOT_PURE_CRATES: &[&str] = &[
+    "tokio",
+    "quinn",
+    "mio",
+    "socket2",
+    "libc",
+    "nix",
+    "rand",
+    "getrandom",
+    "fastrand",
+    "parking_lot",
+    "crossbeam",
+    "tracing",
+    "rtnetlink",
+    "core_affinity",
+    "async-trait",
+    "futures",
+];
+
+/// Where packets are.
+pub const WORKERS: &[&str] = &["dataplane", "packet", "flow", "balance"];
+
+pub const NOT_IN_WORKERS: &[&str] = &[
+    "tokio",
+    "async",
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "tracing",
+    "log::*",
+    "println",
+    "eprintln",
+    "std::fs",
+    "std::net::Tcp*",
+    "UdpSocket",
+];
+
+pub const NOT_IN_WORKERS_CRATES: &[&str] = &["tokio", "tracing", "log", "parking_lot", "vipa-dpdk", "vipa-control"];

@@ -1,0 +1,115 @@
+//! Every rule finds what it forbids, and only that.
+
+use super::*;
+
+fn package(room: &str, uses: &[&str], tests_use: &[&str]) -> Package {
+    let dependency = |for_tests| move |name: &&str| Dependency { name: (*name).to_owned(), for_tests };
+    let dependencies = uses.iter().map(dependency(false)).chain(tests_use.iter().map(dependency(true))).collect();
+    Package { room: room.to_owned(), folder: format!("crates/{room}"), dependencies, takes_workspace_lints: true }
+}
+
+fn house(room: &str, file: &str, text: &str) -> House {
+    let source = Source::new(&format!("crates/{room}/{file}"), text);
+    House { packages: vec![package(room, &[], &[])], sources: vec![source] }
+}
+
+/// The whole plan, built.
+fn whole() -> House {
+    House { packages: ROOMS.iter().map(|room| package(room.name, &[], &[])).collect(), sources: Vec::new() }
+}
+
+#[test]
+fn a_room_outside_the_plan_and_one_that_is_missing_are_named() {
+    let mut house = whole();
+    house
+        .packages
+        .retain(|package| package.room != "cluster" && !matches!(package.room.as_str(), "sim" | "lab" | "tidy"));
+    house.packages.push(package("net-utils", &[], &[]));
+    let complaints = rooms_are_planned(&house);
+    assert!(complaints.contains(&"net-utils is not in the plan (tests/tidy/src/plan.rs)".to_owned()));
+    assert!(complaints.contains(&"net-utils: \"utils\" names no noun, so anything would end up there".to_owned()));
+    assert!(complaints.contains(&"cluster is in the plan but not in the house".to_owned()));
+    house.packages.push(package("cluster", &[], &[]));
+    assert!(rooms_are_planned(&house).contains(&"crates/ has 17 rooms; 16 is the ceiling".to_owned()));
+}
+
+#[test]
+fn a_package_without_the_workspaces_lints_is_named() {
+    let mut package = package("packet", &[], &[]);
+    package.takes_workspace_lints = false;
+    let complaints = rooms_are_planned(&House { packages: vec![package], sources: Vec::new() });
+    assert!(complaints.contains(&"packet: its Cargo.toml lacks `[lints] workspace = true`".to_owned()));
+}
+
+#[test]
+fn a_forbidden_arrow_is_found_also_in_tests() {
+    let used = House { packages: vec![package("dataplane", &["vipa-packet", "vipa-dpdk"], &[])], ..House::default() };
+    assert_eq!(arrows_are_allowed(&used), ["dataplane may not use dpdk"]);
+    let tested = House { packages: vec![package("packet", &["serde"], &["vipa-model"])], ..House::default() };
+    assert_eq!(arrows_are_allowed(&tested), ["the tests of packet may not use model"]);
+}
+
+#[test]
+fn unsafe_is_found_outside_guarded_rooms_also_in_tests() {
+    for file in ["src/lib.rs", "src/a/tests.rs", "tests/a.rs"] {
+        let text = "#![forbid(unsafe_code)]\nfn f() { unsafe { g() } }";
+        assert_eq!(
+            danger_is_confined(&house("packet", file, text)),
+            [format!("crates/packet/{file}:2: `unsafe` in packet")]
+        );
+        assert!(danger_is_confined(&house("dpdk", file, text)).is_empty());
+        assert!(danger_is_confined(&house("agent", file, text)).is_empty());
+    }
+}
+
+#[test]
+fn a_pure_room_that_does_not_forbid_unsafe_is_named() {
+    let complaints = danger_is_confined(&house("cluster", "src/lib.rs", "//! #![forbid(unsafe_code)]"));
+    assert_eq!(complaints, ["crates/cluster/src/lib.rs: a pure room begins with #![forbid(unsafe_code)]"]);
+}
+
+#[test]
+fn an_atomic_is_found_however_it_is_imported() {
+    for text in ["use std::sync::{Arc, atomic};", "static X: AtomicU64 = f();", "use crossbeam::atomic::*;"] {
+        assert_eq!(
+            atomics_are_confined(&house("control", "src/a.rs", text)),
+            ["crates/control/src/a.rs:1: an atomic in control"]
+        );
+        assert!(atomics_are_confined(&house("flow", "src/a.rs", text)).is_empty());
+    }
+}
+
+#[test]
+fn a_pure_room_is_held_to_it_but_for_its_tests() {
+    for text in [
+        "let now = Instant::now();",
+        "use std::{fmt, net::UdpSocket};",
+        "async fn f() {}",
+        "tokio::spawn(f)",
+        "use std::{fs};",
+    ] {
+        let complaints = pure_rooms_are_pure(&house("cluster", "src/a.rs", text));
+        assert_eq!(complaints, ["crates/cluster/src/a.rs:1: not in cluster, which is pure"], "{text}");
+        assert!(pure_rooms_are_pure(&house("cluster", "src/a/tests.rs", text)).is_empty());
+        assert!(pure_rooms_are_pure(&house("control", "src/a.rs", text)).is_empty());
+    }
+    let depends = House { packages: vec![package("model", &["libc"], &["rand"])], ..House::default() };
+    assert_eq!(pure_rooms_are_pure(&depends), ["model may not depend on libc"]);
+}
+
+#[test]
+fn a_lock_or_a_log_line_where_packets_are_is_found() {
+    for text in ["use std::sync::{Arc, Mutex};", "tracing::info!(x);", "log::warn!(x);"] {
+        assert_eq!(workers_do_not_wait(&house("dataplane", "src/a.rs", text)).len(), 1, "{text}");
+        assert!(workers_do_not_wait(&house("control", "src/a.rs", text)).is_empty());
+    }
+}
+
+#[test]
+fn a_long_file_is_named_with_its_length() {
+    let long = house("control", "src/a.rs", &"\n".repeat(plan::MOST_LINES + 1));
+    assert_eq!(
+        files_are_short(&long),
+        [format!("crates/control/src/a.rs: {} lines; 700 is the limit", plan::MOST_LINES + 1)]
+    );
+}

@@ -1,0 +1,52 @@
+//! The house as it stands keeps to its plan. A failure names the place; the plan is in `src/plan.rs`.
+
+use std::sync::LazyLock;
+
+use vipa_tidy::House;
+
+static HOUSE: LazyLock<House> = LazyLock::new(House::open);
+
+#[track_caller]
+fn assert_none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n  {}\n", complaints.join("\n  "));
+}
+
+#[test]
+fn every_room_is_in_the_plan_under_a_noun() {
+    assert_none(&vipa_tidy::rooms_are_planned(&HOUSE));
+}
+
+#[test]
+fn arrows_between_rooms_are_those_of_the_plan() {
+    assert_none(&vipa_tidy::arrows_are_allowed(&HOUSE));
+}
+
+#[test]
+fn the_plans_arrows_point_only_down() {
+    assert_none(&vipa_tidy::arrows_point_down());
+}
+
+#[test]
+fn unsafe_stands_only_where_it_is_argued_for() {
+    assert_none(&vipa_tidy::danger_is_confined(&HOUSE));
+}
+
+#[test]
+fn atomics_are_named_only_in_sync_and_flow() {
+    assert_none(&vipa_tidy::atomics_are_confined(&HOUSE));
+}
+
+#[test]
+fn pure_rooms_touch_no_clock_socket_file_thread_or_chance() {
+    assert_none(&vipa_tidy::pure_rooms_are_pure(&HOUSE));
+}
+
+#[test]
+fn workers_neither_lock_nor_log() {
+    assert_none(&vipa_tidy::workers_do_not_wait(&HOUSE));
+}
+
+#[test]
+fn files_are_one_story_long() {
+    assert_none(&vipa_tidy::files_are_short(&HOUSE));
+}
