@@ -1,0 +1,239 @@
+//! What `vipactl` asks a router, and what it is told.
+//!
+//! On the admin socket each side writes JSON, one document a line: `Versioned<Request>` and, for each, one
+//! `Versioned<Answer>`.
+//! ```text
+//! → {"version":1,"ask":"connections","limit":20,"vipa":null}
+//! ← {"version":1,"answer":"connections","data":{"total":2,"shown":[…]}}
+//! ```
+//! New fields may be added within a version; readers skip those they do not know.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
+
+use crate::{message::Position, report::TakeoverReport};
+
+/// Version of this vocabulary.
+pub const VERSION: u16 = 1;
+/// Connections shown when none are asked for by number.
+pub const DEFAULT_LIMIT: u32 = 20;
+
+/// One line in either direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versioned<T> {
+    pub version: u16,
+    #[serde(flatten)]
+    pub body: T,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the other side speaks version {0} of the admin protocol, this is version {VERSION}; install the same release")]
+pub struct WrongVersion(pub u16);
+
+impl<T> Versioned<T> {
+    #[must_use]
+    pub fn new(body: T) -> Self {
+        Self { version: VERSION, body }
+    }
+
+    /// The body, if this version can read it.
+    pub fn current(self) -> Result<T, WrongVersion> {
+        if self.version == VERSION { Ok(self.body) } else { Err(WrongVersion(self.version)) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    Status,
+    /// At most `limit` connections, of one VIPA or of all.
+    Connections {
+        limit: u32,
+        vipa: Option<IpAddr>,
+    },
+    Distribution,
+    Takeovers,
+    Counters,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "data", rename_all = "kebab-case")]
+pub enum Answer {
+    Status(Status),
+    Connections(Connections),
+    Distribution(Distribution),
+    Takeovers(Takeovers),
+    Counters(Counters),
+    /// The request could not be answered; a sentence.
+    Error(String),
+}
+
+/// The router at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: NodeName,
+    pub cluster: String,
+    pub incarnation: Incarnation,
+    pub uptime_ms: u64,
+    pub voters: Vec<NodeName>,
+    /// Every router of the configuration but this one and every target ever seen, sorted by name.
+    pub links: Vec<Link>,
+    pub vipas: Vec<VipaStatus>,
+    /// Entries in the connection table, and how many fit.
+    pub connections: u64,
+    pub capacity: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub node: NodeName,
+    /// The target's address; `None` for routers.
+    pub target: Option<IpAddr>,
+    pub up: bool,
+}
+
+/// What a router is to a VIPA at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stance {
+    Standby,
+    /// The owner is missed; the voters are asked whether they would grant.
+    Suspecting,
+    Claiming,
+    Rebuilding,
+    Active,
+    /// Another took over; what still reaches this router is forwarded.
+    Yielding,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipaStatus {
+    pub address: IpAddr,
+    pub epoch: Epoch,
+    pub stance: Stance,
+    pub owner: Option<NodeName>,
+    /// It owns, but its lease has run out: it answers no ARP and admits no new connection.
+    pub fenced: bool,
+    /// Highest first.
+    pub ranks: Vec<(NodeName, Rank)>,
+    /// What new connections are served by, or would be after a takeover.
+    pub services: Vec<Service>,
+    /// Candidates, and whoever reports connections of this VIPA.
+    pub targets: Vec<TargetStatus>,
+    /// Its entries in the connection table; `confirmed` are those a target has reported.
+    pub connections: u64,
+    pub confirmed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    pub address: IpAddr,
+    /// Known once its agent has been linked.
+    pub node: Option<NodeName>,
+    pub linked: bool,
+    /// It has answered this router's association: what it holds is known here.
+    pub complete: bool,
+    pub position: Option<Position>,
+    pub listening: Vec<(Protocol, u16)>,
+    pub connections: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// In the table, whether shown or not.
+    pub total: u64,
+    pub shown: Vec<ConnectionRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    pub vipa: IpAddr,
+    pub connection: Connection,
+    pub target: IpAddr,
+    pub node: Option<NodeName>,
+    pub stage: Stage,
+}
+
+/// How far the router knows a connection's life to have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    HalfOpen,
+    Open,
+    /// The target has reported it.
+    Confirmed,
+    Closing,
+    Udp,
+}
+
+/// Who may serve what, who does, and how it is spread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    pub vipas: Vec<VipaDistribution>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipaDistribution {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub services: Vec<ServiceDistribution>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDistribution {
+    pub service: Service,
+    /// Candidates in the order of the service, then other targets that still hold connections of it.
+    pub targets: Vec<DistributionRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistributionRow {
+    pub target: IpAddr,
+    pub node: Option<NodeName>,
+    pub candidate: bool,
+    pub linked: bool,
+    /// Ports of the service on which an application listens.
+    pub listening: u32,
+    /// Of this service, in the connection table.
+    pub connections: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeovers {
+    /// Complete ones, oldest first, the latest few dozen.
+    pub records: Vec<TakeoverRecord>,
+}
+
+/// A change of ownership, as the cluster and the packet path saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverRecord {
+    #[serde(flatten)]
+    pub report: TakeoverReport,
+    /// When it was complete, milliseconds since 1970.
+    pub finished_unix_ms: u64,
+    /// A majority's grants → the first announcement was handed to the port.
+    pub announce_us: u64,
+    /// A majority's grants → the first packet forwarded; `None`: there was none meanwhile.
+    pub first_forward_us: Option<u64>,
+    /// Of this VIPA, in the connection table when it began.
+    pub connections_known_before: u64,
+    /// Entries the targets' reports added or replaced.
+    pub connections_rebuilt: u64,
+    /// Packets of unknown connections: kept, sent on through the rebuilt table, and given up.
+    pub held: u64,
+    pub released: u64,
+    pub expired: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// All workers together, and what control counts.
+    pub total: BTreeMap<String, u64>,
+    /// Each worker by itself.
+    pub workers: Vec<BTreeMap<String, u64>>,
+}
+
+#[cfg(test)]
+mod tests;

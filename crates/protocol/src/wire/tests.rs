@@ -1,0 +1,185 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use proptest::{collection::vec, option, prelude::*};
+use vipa_model::{
+    Balance, Connection, ConnectionState, Epoch, Forwarding, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank,
+    Service,
+};
+
+use super::*;
+use crate::*;
+
+fn name() -> impl Strategy<Value = NodeName> {
+    "[a-z0-9]{1,12}".prop_map(|text| text.parse().expect("a node name"))
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    any::<u64>().prop_map(Epoch)
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+}
+
+fn state() -> impl Strategy<Value = ConnectionState> {
+    prop_oneof![Just(ConnectionState::HalfOpen), Just(ConnectionState::Established), Just(ConnectionState::Closing)]
+}
+
+fn connection() -> impl Strategy<Value = Connection> {
+    (protocol(), any::<SocketAddr>(), any::<u16>()).prop_map(|(protocol, client, port)| {
+        // Flow labels and scopes of IPv6 are no part of a connection's name.
+        Connection { protocol, client: SocketAddr::new(client.ip(), client.port()), port }
+    })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let orphans = prop_oneof![Just(Orphans::Reset), Just(Orphans::Drop), Just(Orphans::Balance)];
+    let balance = prop_oneof![Just(Balance::Maglev), Just(Balance::RoundRobin)];
+    (protocol(), any::<(u16, u16)>(), balance, orphans, vec(any::<IpAddr>(), 0..5)).prop_map(
+        |(protocol, (first, last), balance, orphans, candidates)| {
+            let ports = PortRange { first, last };
+            Service { protocol, ports, forwarding: Forwarding::Direct, balance, orphans, candidates }
+        },
+    )
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![Just(Part::Only), Just(Part::First), Just(Part::Middle), Just(Part::Last)]
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    any::<(u64, u64)>().prop_map(|(incarnation, sequence)| Position { incarnation: Incarnation(incarnation), sequence })
+}
+
+fn run() -> impl Strategy<Value = Run> {
+    let change = prop_oneof![state().prop_map(Change::Opened), Just(Change::Closed)];
+    let record = (connection(), change).prop_map(|(connection, change)| Record { connection, change });
+    prop_oneof![
+        (any::<u64>(), vec(record, 0..20)).prop_map(|(after, records)| Run::Tail { after, records }),
+        (part(), vec((connection(), state()), 0..20))
+            .prop_map(|(part, connections)| Run::Snapshot { part, connections }),
+    ]
+}
+
+fn hello() -> impl Strategy<Value = Message> {
+    let role = prop_oneof![Just(Role::Router), any::<IpAddr>().prop_map(|address| Role::Target { address })];
+    (any::<u16>(), ".{0,20}", name(), role, any::<u64>(), vec(name(), 0..7)).prop_map(
+        |(version, cluster, node, role, incarnation, voters)| {
+            let incarnation = Incarnation(incarnation);
+            Message::Hello(Hello { version, cluster, node, role, incarnation, voters })
+        },
+    )
+}
+
+fn ballots() -> impl Strategy<Value = Message> {
+    let ballot = prop_oneof![Just(Ballot::Trial), Just(Ballot::Real)];
+    let reason = prop_oneof![Just(Refusal::OwnerAlive), Just(Refusal::Granted), Just(Refusal::Recovering)];
+    (any::<IpAddr>(), epoch(), ballot, reason, epoch(), 0..3).prop_map(
+        |(vipa, epoch, ballot, reason, highest, kind)| match kind {
+            0 => Message::Claim(Claim { vipa, epoch, ballot }),
+            1 => Message::Grant(Grant { vipa, epoch, ballot }),
+            _ => Message::Refuse(Refuse { vipa, epoch, ballot, reason, highest }),
+        },
+    )
+}
+
+fn beats() -> impl Strategy<Value = Message> {
+    let owned = (any::<IpAddr>(), epoch(), option::of(name())).prop_map(|(vipa, epoch, yielding_to)| Owned {
+        vipa,
+        epoch,
+        yielding_to,
+    });
+    let superseded =
+        (any::<IpAddr>(), epoch(), name()).prop_map(|(vipa, epoch, holder)| Superseded { vipa, epoch, holder });
+    prop_oneof![
+        (any::<u64>(), vec(owned, 0..30)).prop_map(|(sequence, owned)| Message::Beat(Beat { sequence, owned })),
+        (any::<u64>(), vec(superseded, 0..30))
+            .prop_map(|(sequence, superseded)| Message::BeatAck(BeatAck { sequence, superseded })),
+    ]
+}
+
+fn distribution() -> impl Strategy<Value = Message> {
+    let standing = prop_oneof![Just(Standing::Owner), Just(Standing::Backup)];
+    let ranks = vec((name(), any::<u8>().prop_map(Rank)), 0..4);
+    (any::<IpAddr>(), epoch(), standing, ranks, vec(service(), 0..4), option::of(position()), 0..4).prop_map(
+        |(vipa, epoch, standing, ranks, services, seen, kind)| match kind {
+            0 => Message::Associate(Associate { vipa, epoch, standing, seen }),
+            1 => Message::Release(Release { vipa, epoch }),
+            2 => Message::Yield(Yield { vipa, epoch }),
+            _ => Message::Distribution(Distribution { vipa, epoch, sender: standing, ranks, services }),
+        },
+    )
+}
+
+fn reports() -> impl Strategy<Value = Message> {
+    let listening = vec((protocol(), any::<u16>()), 0..9);
+    let entries = vec((connection(), any::<IpAddr>()), 0..20);
+    prop_oneof![
+        (any::<IpAddr>(), listening).prop_map(|(vipa, listening)| Message::Listeners(Listeners { vipa, listening })),
+        (any::<IpAddr>(), run(), position(), option::of(epoch()))
+            .prop_map(|(vipa, run, upto, answers)| Message::Connections(Connections { vipa, run, upto, answers })),
+        (any::<IpAddr>(), epoch(), entries, part()).prop_map(|(vipa, epoch, entries, part)| Message::Table(Table {
+            vipa,
+            epoch,
+            entries,
+            part
+        })),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![hello(), beats(), ballots(), distribution(), reports()]
+}
+
+proptest! {
+    #[test]
+    fn a_message_survives_its_encoding(message in message()) {
+        let bytes = encode(&message).unwrap();
+        prop_assert_eq!(decode(&bytes), Ok(message.clone()));
+
+        let framed = encode_framed(&message).unwrap();
+        let (prefix, rest) = framed.split_first_chunk::<LENGTH_BYTES>().unwrap();
+        prop_assert_eq!(length(*prefix), Ok(rest.len()));
+        prop_assert_eq!(rest, &bytes[..]);
+    }
+
+    #[test]
+    fn any_bytes_are_a_message_or_an_error(bytes in vec(any::<u8>(), 0..400)) {
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_message_is_another_message_or_an_error(message in message(), at: prop::sample::Index, with: u8) {
+        let mut bytes = encode(&message).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let _ = decode(&bytes);
+        bytes.truncate(at);
+        prop_assert!(decode(&bytes).is_err(), "a message cut short is no message");
+    }
+}
+
+#[test]
+fn what_follows_a_message_is_refused() {
+    let release = Message::Release(Release { vipa: IpAddr::V4(Ipv4Addr::LOCALHOST), epoch: Epoch(7) });
+    let mut bytes = encode(&release).unwrap();
+    bytes.extend([1, 2]);
+    assert_eq!(decode(&bytes), Err(WireError::Trailing(2)));
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_neither_sent_nor_taken() {
+    let entry = (
+        Connection { protocol: Protocol::Tcp, client: SocketAddr::from(([203, 0, 113, 4], 40_000)), port: 65_000 },
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+    );
+    let table = |count| {
+        let vipa = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Message::Table(Table { vipa, epoch: Epoch(1), entries: vec![entry; count], part: Part::Only })
+    };
+    assert!(encode_framed(&table(100_000)).is_ok());
+    assert!(matches!(encode_framed(&table(400_000)), Err(WireError::TooLong(_))));
+    assert!(matches!(encode(&table(400_000)), Err(WireError::TooLong(_))));
+    assert_eq!(length(u32::MAX.to_be_bytes()), Err(WireError::TooLong(u32::MAX as usize)));
+    assert!(matches!(decode(&vec![0; MAX_MESSAGE + 1]), Err(WireError::TooLong(_))));
+}
