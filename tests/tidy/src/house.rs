@@ -15,6 +15,8 @@ use crate::Source;
 pub struct House {
     pub packages: Vec<Package>,
     pub sources: Vec<Source>,
+    /// ARCHITECTURE.md.
+    pub page: String,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +51,8 @@ impl House {
         }
         files.sort();
         let sources = files.iter().map(|file| read(&root, file)).collect();
-        Self { packages, sources }
+        let page = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
+        Self { packages, sources, page }
     }
 }
 

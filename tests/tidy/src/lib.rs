@@ -74,6 +74,30 @@ pub fn arrows_point_down() -> Complaints {
     complaints
 }
 
+/// ARCHITECTURE.md's table of rooms says what the plan says, row by row.
+#[must_use]
+pub fn page_tells_the_plan(house: &House) -> Complaints {
+    let rows: Vec<Vec<&str>> = house
+        .page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|row| row.split(" | ").collect())
+        .collect();
+    let mut complaints = Vec::new();
+    for room in ROOMS {
+        let (floor, name, kind) = (room.floor.to_string(), format!("`{}`", room.name), room.kind.to_string());
+        let kind = kind.trim_start_matches("a ").trim_start_matches("the ");
+        let uses = if room.may_use.is_empty() { "–".to_owned() } else { room.may_use.join(", ") };
+        let told = rows
+            .iter()
+            .any(|row| matches!(row[..], [f, n, k, _, u] if f == floor && n == name && k == kind && u == uses));
+        if !told {
+            complaints.push(format!("ARCHITECTURE.md has no row `| {floor} | {name} | {kind} | … | {uses} |`"));
+        }
+    }
+    complaints
+}
+
 /// `unsafe` stands in guarded rooms, and where the plan argues for it; pure rooms forbid it themselves.
 #[must_use]
 pub fn danger_is_confined(house: &House) -> Complaints {

@@ -38,8 +38,10 @@ pub struct Room {
     pub may_use: &'static [&'static str],
 }
 
-const fn new(name: &'static str, floor: u8, kind: Kind, may_use: &'static [&'static str]) -> Room {
-    Room { name, floor, kind, may_use }
+impl Room {
+    const fn new(name: &'static str, floor: u8, kind: Kind, may_use: &'static [&'static str]) -> Self {
+        Self { name, floor, kind, may_use }
+    }
 }
 
 use Kind::{Dev, Door, Guarded, Pure, Shell};
@@ -47,25 +49,25 @@ use Kind::{Dev, Door, Guarded, Pure, Shell};
 /// Every room, from the ground up.
 #[rustfmt::skip]
 pub const ROOMS: &[Room] = &[
-    new("packet",    0, Pure,    &[]),
-    new("model",     0, Pure,    &[]),
-    new("dpdk-sys",  0, Guarded, &[]),
-    new("sync",      1, Guarded, &["model"]),
-    new("balance",   1, Pure,    &["model"]),
-    new("protocol",  1, Pure,    &["model"]),
-    new("dpdk",      1, Guarded, &["dpdk-sys", "packet"]),
-    new("cluster",   2, Pure,    &["model", "protocol"]),
-    new("flow",      2, Guarded, &["model", "packet", "sync"]),
-    new("transport", 2, Shell,   &["model", "protocol"]),
-    new("handoff",   3, Door,    &["balance", "flow", "model", "packet", "sync"]),
-    new("agent",     3, Shell,   &["cluster", "model", "protocol", "transport"]),
-    new("cli",       3, Shell,   &["model", "protocol", "transport"]),
-    new("dataplane", 4, Shell,   &["balance", "flow", "handoff", "model", "packet", "sync"]),
-    new("control",   4, Shell,   &["balance", "cluster", "flow", "handoff", "model", "packet", "protocol", "sync", "transport"]),
-    new("router",    5, Shell,   &["control", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "sync"]),
-    new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
-    new("lab",       5, Dev,     &["model", "packet", "protocol"]),
-    new("tidy",      0, Dev,     &[]),
+    Room::new("packet",    0, Pure,    &[]),
+    Room::new("model",     0, Pure,    &[]),
+    Room::new("dpdk-sys",  0, Guarded, &[]),
+    Room::new("sync",      1, Guarded, &["model"]),
+    Room::new("balance",   1, Pure,    &["model"]),
+    Room::new("protocol",  1, Pure,    &["model"]),
+    Room::new("dpdk",      1, Guarded, &["dpdk-sys", "packet"]),
+    Room::new("cluster",   2, Pure,    &["model", "protocol"]),
+    Room::new("flow",      2, Guarded, &["model", "packet", "sync"]),
+    Room::new("transport", 2, Shell,   &["model", "protocol"]),
+    Room::new("handoff",   3, Door,    &["balance", "flow", "model", "packet", "sync"]),
+    Room::new("agent",     3, Shell,   &["cluster", "model", "protocol", "transport"]),
+    Room::new("cli",       3, Shell,   &["model", "protocol", "transport"]),
+    Room::new("dataplane", 4, Shell,   &["balance", "flow", "handoff", "model", "packet", "sync"]),
+    Room::new("control",   4, Shell,   &["balance", "cluster", "flow", "handoff", "model", "packet", "protocol", "sync", "transport"]),
+    Room::new("router",    5, Shell,   &["control", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "sync"]),
+    Room::new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
+    Room::new("lab",       5, Dev,     &["model", "packet", "protocol"]),
+    Room::new("tidy",      0, Dev,     &[]),
 ];
 
 /// The room of this name.

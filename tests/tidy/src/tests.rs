@@ -10,12 +10,12 @@ fn package(room: &str, uses: &[&str], tests_use: &[&str]) -> Package {
 
 fn house(room: &str, file: &str, text: &str) -> House {
     let source = Source::new(&format!("crates/{room}/{file}"), text);
-    House { packages: vec![package(room, &[], &[])], sources: vec![source] }
+    House { packages: vec![package(room, &[], &[])], sources: vec![source], ..House::default() }
 }
 
 /// The whole plan, built.
 fn whole() -> House {
-    House { packages: ROOMS.iter().map(|room| package(room.name, &[], &[])).collect(), sources: Vec::new() }
+    House { packages: ROOMS.iter().map(|room| package(room.name, &[], &[])).collect(), ..House::default() }
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_room_outside_the_plan_and_one_that_is_missing_are_named() {
 fn a_package_without_the_workspaces_lints_is_named() {
     let mut package = package("packet", &[], &[]);
     package.takes_workspace_lints = false;
-    let complaints = rooms_are_planned(&House { packages: vec![package], sources: Vec::new() });
+    let complaints = rooms_are_planned(&House { packages: vec![package], ..House::default() });
     assert!(complaints.contains(&"packet: its Cargo.toml lacks `[lints] workspace = true`".to_owned()));
 }
 
@@ -47,6 +47,20 @@ fn a_forbidden_arrow_is_found_also_in_tests() {
     assert_eq!(arrows_are_allowed(&used), ["dataplane may not use dpdk"]);
     let tested = House { packages: vec![package("packet", &["serde"], &["vipa-model"])], ..House::default() };
     assert_eq!(arrows_are_allowed(&tested), ["the tests of packet may not use model"]);
+}
+
+#[test]
+fn a_row_of_the_page_that_differs_from_the_plan_is_named() {
+    let row = |room: &Room, floor: u8| {
+        let uses = if room.may_use.is_empty() { "–".to_owned() } else { room.may_use.join(", ") };
+        let kind = room.kind.to_string().replace("a shell", "shell").replace("the door", "door");
+        format!("| {floor} | `{}` | {kind} | charter | {uses} |\n", room.name)
+    };
+    let page: String = ROOMS.iter().map(|room| row(room, room.floor)).collect();
+    assert!(page_tells_the_plan(&House { page, ..House::default() }).is_empty());
+    let page: String = ROOMS.iter().map(|room| row(room, if room.name == "packet" { 7 } else { room.floor })).collect();
+    let complaints = page_tells_the_plan(&House { page, ..House::default() });
+    assert_eq!(complaints, ["ARCHITECTURE.md has no row `| 0 | `packet` | pure | … | – |`"]);
 }
 
 #[test]

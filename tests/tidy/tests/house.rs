@@ -27,6 +27,11 @@ fn the_plans_arrows_point_only_down() {
 }
 
 #[test]
+fn architecture_md_tells_the_plan() {
+    assert_none(&vipa_tidy::page_tells_the_plan(&HOUSE));
+}
+
+#[test]
 fn unsafe_stands_only_where_it_is_argued_for() {
     assert_none(&vipa_tidy::danger_is_confined(&HOUSE));
 }
