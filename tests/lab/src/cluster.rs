@@ -14,6 +14,7 @@
 
 mod config;
 mod node;
+mod view;
 
 use std::{
     collections::BTreeMap,
@@ -23,9 +24,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-pub use node::{Router, Target};
+pub use node::{Presence, Router, Served, Target};
+pub use view::{Takeover, Trigger, View};
 
 use crate::{
     load::{Client, ClientPlan},
@@ -77,6 +79,8 @@ pub struct Plan {
     pub lease_ms: u64,
     /// Candidates by router, numbers of targets; a router not named here has all of them.
     pub candidates: BTreeMap<String, Vec<u8>>,
+    /// Routers without services of their own: they use what the owner distributes.
+    pub inherits: Vec<String>,
     /// Targets without a server.
     pub silent: Vec<u8>,
     /// Routers that are not started.
@@ -96,6 +100,7 @@ impl Plan {
             voters: Vec::new(),
             lease_ms: 200,
             candidates: BTreeMap::new(),
+            inherits: Vec::new(),
             silent: Vec::new(),
             absent: Vec::new(),
             connections: 2_000,
@@ -189,6 +194,11 @@ impl Cluster {
     }
 
     #[must_use]
+    pub fn target_hosts(&self) -> Vec<Host> {
+        self.targets.values().map(|target| target.host().clone()).collect()
+    }
+
+    #[must_use]
     pub fn client_host(&self) -> &Host {
         &self.client
     }
@@ -209,20 +219,57 @@ impl Cluster {
     }
 
     pub fn client_with(&self, plan: &ClientPlan) -> Result<Client> {
+        let mut client = self.start_client(plan)?;
+        client.wait_open(PATIENCE + Duration::from_millis(plan.connections as u64))?;
+        Ok(client)
+    }
+
+    /// Starts a client and does not wait.
+    pub fn start_client(&self, plan: &ClientPlan) -> Result<Client> {
         let mut plan = plan.clone();
         let sources = plan.connections.div_ceil(CONNECTIONS_PER_ADDRESS);
         if plan.sources.is_empty() && sources > 1 {
             plan.sources = (0..sources).map(|number| Ipv4Addr::new(10, 77, 0, 51 + number as u8).into()).collect();
         }
-        let mut client = Client::start(&self.client, "client", &plan)?;
-        client.wait_open(PATIENCE + Duration::from_millis(plan.connections as u64))?;
-        Ok(client)
+        Client::start(&self.client, "client", &plan)
+    }
+
+    /// Cuts what `router` and `node` tell each other, both ways; packets of clients pass as before.
+    pub fn cut(&mut self, router: &str, node: &str) -> Result<()> {
+        let address = self.control_address(node);
+        self.router(router).host().nft(&format!(
+            "add table ip cut-{node}\n\
+             add chain ip cut-{node} in {{ type filter hook prerouting priority -300; }}\n\
+             add chain ip cut-{node} out {{ type filter hook output priority -300; }}\n\
+             add rule ip cut-{node} in ip saddr {address} udp dport 1-65535 drop\n\
+             add rule ip cut-{node} out ip daddr {address} udp dport 1-65535 drop\n"
+        ))
+    }
+
+    /// Undoes [`Self::cut`].
+    pub fn mend(&mut self, router: &str, node: &str) -> Result<()> {
+        self.router(router).host().nft(&format!("delete table ip cut-{node}\n"))
+    }
+
+    /// Where `node` is reached by the other nodes.
+    fn control_address(&mut self, node: &str) -> Ipv4Addr {
+        match self.targets.get(node) {
+            Some(target) => target.address(),
+            None => self.router(node).control_address(),
+        }
+    }
+
+    /// An agent on a host of its own that says it is `name` and trusts the cluster, but has its certificate from
+    /// somebody else.
+    pub fn foreign_target(&self, name: &str) -> Result<Target> {
+        Target::foreign(&self.lab, &self.plan, name)
     }
 
     /// The ends of all logs, on standard error.
     pub fn show_logs(&self) {
         let logs = self.lab.logs();
-        let mut files: Vec<_> = std::fs::read_dir(logs).into_iter().flatten().flatten().map(|file| file.path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(logs).into_iter().flatten().flatten().map(|file| file.path()).collect();
         files.sort();
         for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "log")) {
             eprintln!("──── {}\n{}", file.display(), tail(file, 40));

@@ -9,11 +9,13 @@ mod driver;
 mod frame;
 mod report;
 mod server;
+mod spray;
 
 pub use client::{ClientSettings, run};
 pub use driver::{Client, ClientPlan, Fresh, Server};
 pub use report::{Broken, Report, ServerReport};
 pub use server::{ServerSettings, serve};
+pub use spray::{SpraySettings, spray};
 
 use std::time::Duration;
 

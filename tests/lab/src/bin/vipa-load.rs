@@ -1,13 +1,13 @@
 //! Both ends of the lab's load: real TCP connections that notice every byte. See `vipa_lab::load`.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV4},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
-use vipa_lab::load::{ClientSettings, ServerSettings, run, serve};
+use vipa_lab::load::{ClientSettings, ServerSettings, SpraySettings, run, serve, spray};
 
 #[derive(Parser)]
 #[command(name = "vipa-load", about = "Real TCP connections that notice every byte: both ends")]
@@ -36,6 +36,25 @@ enum Order {
         #[arg(long)]
         source: Vec<IpAddr>,
     },
+    /// Send malformed and random packets to a router's port
+    Spray {
+        #[arg(long, default_value = "eth0")]
+        interface: String,
+        /// The port's Ethernet address
+        #[arg(long, value_parser = mac)]
+        to: [u8; 6],
+        #[arg(long)]
+        vipa: SocketAddrV4,
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Result<Vec<u8>, _> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+    bytes.ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| format!("{text:?} is not an Ethernet address"))
 }
 
 fn main() -> ExitCode {
@@ -49,6 +68,9 @@ fn main() -> ExitCode {
             fresh_per_second,
             patience: Duration::from_secs(patience_s),
         }),
+        Order::Spray { interface, to, vipa, count, seed } => {
+            spray(&SpraySettings { interface, to, vipa: *vipa.ip(), port: vipa.port(), count, seed })
+        }
     };
     match end {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,7 +26,14 @@ pub(super) fn target_address(target: u8) -> Ipv4Addr {
 
 /// A certificate authority and a certificate for every node of the plan, in `<lab>/pki`.
 pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
-    let folder = lab.dir().join("pki");
+    let routers = (1..=plan.routers).map(|number| format!("r{number}"));
+    let targets = (1..=plan.targets).map(|number| format!("t{number}"));
+    issue(lab, "pki", routers.chain(targets))
+}
+
+/// A certificate authority of its own in `<lab>/<folder>`, and certificates for `nodes`.
+pub(super) fn issue(lab: &Lab, folder: &str, nodes: impl IntoIterator<Item = String>) -> Result<()> {
+    let folder = lab.dir().join(folder);
     let vipactl = programs::path("vipactl")?;
     let run = |arguments: &[&str]| {
         let mut command = Command::new(&vipactl);
@@ -34,9 +41,7 @@ pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
         finish(command).context("vipactl makes the certificates")
     };
     run(&["pki", "init"])?;
-    let routers = (1..=plan.routers).map(|number| format!("r{number}"));
-    let targets = (1..=plan.targets).map(|number| format!("t{number}"));
-    for node in routers.chain(targets) {
+    for node in nodes {
         run(&["pki", "issue", &node])?;
     }
     Ok(())
@@ -45,7 +50,7 @@ pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
 /// Writes the configuration of router `number`; where it is.
 pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
     let name = format!("r{number}");
-    let mut text = head(lab, &name, Some(control_address(number)))?;
+    let mut text = head(lab, &name, "pki", Some(control_address(number)))?;
     cluster(&mut text, plan)?;
     let device = match plan.ports {
         Ports::AfPacket => "net_af_packet0,iface=eth0",
@@ -78,38 +83,44 @@ connections = {table}
 [[vipa]]
 address = "{VIPA}"
 ranks = {{ {ranks} }}
-
-[[vipa.service]]
-protocol = "tcp"
-ports = {SERVICE_PORT}
-candidates = [{candidates}]
 "#,
         tag = lab.tag(),
         port = port_address(number),
         core = (number - 1) % 2,
         table = (plan.connections * 4).max(100_000),
         ranks = ranks.join(", "),
-        candidates = candidates.join(", "),
     )?;
+    if !plan.inherits.contains(&name) {
+        write!(
+            text,
+            "\n[[vipa.service]]\nprotocol = \"tcp\"\nports = {SERVICE_PORT}\ncandidates = [{}]\n",
+            candidates.join(", ")
+        )?;
+    }
     save(lab, &name, &text)
 }
 
 /// Writes the configuration of target `number`; where it is.
 pub(super) fn write_target(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
-    let name = format!("t{number}");
-    let mut text = head(lab, &name, None)?;
-    cluster(&mut text, plan)?;
-    write!(text, "\n[agent]\naddress = \"{}\"\n", target_address(number))?;
-    save(lab, &name, &text)
+    write_agent(lab, plan, &format!("t{number}"), target_address(number), "pki")
 }
 
-fn head(lab: &Lab, name: &str, listen: Option<Ipv4Addr>) -> Result<String> {
+/// Writes the configuration of an agent whose certificate is in `<lab>/<pki>`; where it is.
+pub(super) fn write_agent(lab: &Lab, plan: &Plan, name: &str, address: Ipv4Addr, pki: &str) -> Result<PathBuf> {
+    let mut text = head(lab, name, pki, None)?;
+    cluster(&mut text, plan)?;
+    write!(text, "\n[agent]\naddress = \"{address}\"\n")?;
+    let file = if pki == "pki" { name.to_string() } else { format!("{pki}-{name}") };
+    save(lab, &file, &text)
+}
+
+fn head(lab: &Lab, name: &str, pki: &str, listen: Option<Ipv4Addr>) -> Result<String> {
     let dir = lab.dir().display();
-    let mut text = format!("[node]\nname = \"{name}\"\nstate_dir = \"{dir}/{name}\"\n");
+    let mut text = format!("[node]\nname = \"{name}\"\nstate_dir = \"{dir}/state-{pki}-{name}\"\n");
     if let Some(address) = listen {
         write!(text, "listen = \"{address}:{CONTROL_PORT}\"\nadmin = \"{dir}/{name}.sock\"\n")?;
     }
-    write!(text, "\n[pki]\nca = \"pki/ca.pem\"\ncertificate = \"pki/{name}.pem\"\nkey = \"pki/{name}.key\"\n")?;
+    write!(text, "\n[pki]\nca = \"pki/ca.pem\"\ncertificate = \"{pki}/{name}.pem\"\nkey = \"{pki}/{name}.key\"\n")?;
     Ok(text)
 }
 
@@ -129,7 +140,6 @@ fn cluster(text: &mut String, plan: &Plan) -> Result<()> {
 
 fn save(lab: &Lab, name: &str, text: &str) -> Result<PathBuf> {
     let path = lab.dir().join(format!("{name}.toml"));
-    fs::create_dir_all(lab.dir().join(name))?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }

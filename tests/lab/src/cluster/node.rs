@@ -1,6 +1,6 @@
 //! The nodes of a cluster: their hosts, and the processes in them.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -15,6 +15,9 @@ use crate::{
     process::{Process, wait},
     programs,
 };
+
+/// The number, as a target, of a host that does not belong to the cluster.
+const FOREIGN: u8 = 19;
 
 /// A host with a `vipad`.
 pub struct Router {
@@ -57,6 +60,12 @@ impl Router {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Where the other nodes reach it.
+    #[must_use]
+    pub fn control_address(&self) -> Ipv4Addr {
+        control_address(self.number)
     }
 
     /// The address of its DPDK port.
@@ -175,6 +184,17 @@ impl Target {
         if !plan.silent.contains(&number) {
             target.start_servers()?;
         }
+        Ok(target)
+    }
+
+    pub(super) fn foreign(lab: &Lab, plan: &Plan, name: &str) -> Result<Self> {
+        let number = FOREIGN;
+        let host = lab.host("foreign", &[target_address(number)])?;
+        config::issue(lab, "foreign", [name.to_string()])?;
+        fs::copy(lab.dir().join("pki/ca.pem"), lab.dir().join("foreign/ca.pem"))?;
+        let config = config::write_agent(lab, plan, name, target_address(number), "foreign")?;
+        let mut target = Self { host, number, config, agent: None, servers: Vec::new(), server_count: 0 };
+        target.start_agent()?;
         Ok(target)
     }
 

@@ -1,0 +1,100 @@
+//! Malformed and random packets, as a hostile or broken neighbour would send them.
+
+use std::{net::Ipv4Addr, os::fd::AsRawFd};
+
+use anyhow::{Context, Result};
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket},
+};
+
+use super::frame::scramble;
+
+const MIN_FRAME: usize = 14;
+const MAX_FRAME: usize = 1514;
+
+#[derive(Clone, Debug)]
+pub struct SpraySettings {
+    pub interface: String,
+    /// The port's Ethernet address.
+    pub to: [u8; 6],
+    pub vipa: Ipv4Addr,
+    pub port: u16,
+    pub count: u64,
+    pub seed: u64,
+}
+
+/// Sends `count` frames, each spoilt in a way of its own.
+pub fn spray(settings: &SpraySettings) -> Result<()> {
+    let all = getifaddrs().context("cannot list the interfaces")?;
+    let interface = all
+        .filter(|entry| entry.interface_name == settings.interface)
+        .find_map(|entry| entry.address?.as_link_addr().copied())
+        .with_context(|| format!("there is no interface {}", settings.interface))?;
+    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).context("no packet socket")?;
+    let own = interface.addr().context("the interface has no address")?;
+    debug_assert_eq!(interface.family(), Some(AddressFamily::Packet));
+    for number in 0..settings.count {
+        let frame = spoilt(settings, own, number);
+        sendto(raw.as_raw_fd(), &frame, &interface, MsgFlags::empty()).context("cannot send")?;
+    }
+    Ok(())
+}
+
+/// One of five kinds, by its number: random bytes; a random packet behind a good Ethernet header; a good SYN cut
+/// short; a good SYN with bytes changed; a segment of a connection nobody has.
+fn spoilt(settings: &SpraySettings, own: [u8; 6], number: u64) -> Vec<u8> {
+    let mut chance = scramble(settings.seed ^ scramble(number));
+    let mut draw = |below: usize| {
+        chance = scramble(chance);
+        (chance >> 16) as usize % below
+    };
+    let mut random = |length: usize| -> Vec<u8> { (0..length).map(|_| draw(256) as u8).collect() };
+    match number % 5 {
+        0 => {
+            let length = MIN_FRAME + usize::from(u16::from_le_bytes([random(1)[0], random(1)[0] & 5]));
+            let mut frame = random(length.min(MAX_FRAME));
+            frame[..6].copy_from_slice(&settings.to);
+            frame
+        }
+        1 => {
+            let mut frame = tcp(settings, own, 0x02, 40_000);
+            let length = random(1)[0] as usize;
+            frame.truncate(14);
+            frame.extend(random(length));
+            frame
+        }
+        2 => {
+            let mut frame = tcp(settings, own, 0x02, 40_001);
+            frame.truncate(MIN_FRAME + random(1)[0] as usize % 40);
+            frame
+        }
+        3 => {
+            let mut frame = tcp(settings, own, 0x02, 40_002);
+            for _ in 0..=random(1)[0] % 4 {
+                let at = 12 + random(1)[0] as usize % (frame.len() - 12);
+                frame[at] ^= random(1)[0] | 1;
+            }
+            frame
+        }
+        _ => tcp(settings, own, [0x10, 0x11, 0x18, 0x00, 0xff, 0x04][draw(6)], 1024 + draw(60_000) as u16),
+    }
+}
+
+/// A TCP segment without payload to the service; its TCP checksum is not computed, no router looks at it.
+fn tcp(settings: &SpraySettings, own: [u8; 6], flags: u8, client_port: u16) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(60);
+    frame.extend(settings.to);
+    frame.extend(own);
+    frame.extend([0x08, 0x00]);
+    frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend([10, 77, 0, 250]);
+    frame.extend(settings.vipa.octets());
+    let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame.extend(client_port.to_be_bytes());
+    frame.extend(settings.port.to_be_bytes());
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+    frame
+}

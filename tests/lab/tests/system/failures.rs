@@ -1,0 +1,93 @@
+//! What fails besides the owner costs only what it held.
+
+use anyhow::ensure;
+use vipa_lab::{
+    cluster::{Plan, Presence, VIPA},
+    netns::Plug,
+    process::wait,
+};
+
+use crate::{CONNECTIONS, PATIENCE, all_kept, everyone_answered, kill_the_owner};
+
+#[test]
+fn r04_a_killed_agent_costs_no_connection_and_a_takeover_without_it_keeps_the_others() {
+    Plan::new("r04_no_agent").run(|cluster| {
+        let mut client = cluster.client(CONNECTIONS)?;
+        cluster.target("t3").kill_agent()?;
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        let takeover = kill_the_owner(cluster, &mut client)?;
+        ensure!(takeover.answered == 2, "t3 cannot answer: {takeover:?}");
+        cluster.target("t3").start_agent()?;
+        cluster.wait_view("r2", "the agent to be back", |view| view.warm.len() == 3)?;
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        let end = client.finish(PATIENCE)?;
+        let other = end.broken.total();
+        ensure!(other == 0, "a warm backup knows t3's connections from before: {end:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn r04_a_killed_server_costs_only_its_own_connections() {
+    Plan::new("r04_no_server").run(|cluster| {
+        let mut client = cluster.client(CONNECTIONS)?;
+        let own = client.report().servers["t3"];
+        cluster.target("t3").kill_servers()?;
+        kill_the_owner(cluster, &mut client)?;
+        let end = client.finish(PATIENCE)?;
+        ensure!(end.broken.total() == own && end.broken.reset == own, "{own} were t3's: {end:#?}");
+        ensure!(end.kept == end.asked - own, "{end:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn r04_a_target_that_vanishes_in_the_takeover_costs_only_its_own_connections() {
+    Plan::new("r04_no_target").run(|cluster| {
+        let mut client = cluster.client(CONNECTIONS)?;
+        let own = client.report().servers["t3"];
+        let t3 = cluster.target("t3").host().clone();
+        t3.plug(Plug::Out)?;
+        let killed = cluster.router("r1").kill()?;
+        client.mark_at(killed)?;
+        cluster.wait_takeover("r2", vipa_lab::cluster::Trigger::Failure)?;
+        client.wait_for("the others to be answered", PATIENCE, |report| report.silent_since_mark == own)?;
+        // Back before the client's patience ends: TCP repairs even these.
+        t3.plug(Plug::In)?;
+        everyone_answered(&mut client)?;
+        let end = client.finish(PATIENCE)?;
+        ensure!(end.kept == end.asked, "{end:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn r06_an_agent_that_stops_in_good_order_takes_its_address_away_and_one_that_is_killed_leaves_it() {
+    Plan::new("r06_address").run(|cluster| {
+        for name in ["t1", "t2", "t3"] {
+            cluster.target(name).wait_address(VIPA, Presence::Present)?;
+        }
+        let t1 = cluster.target("t1");
+        t1.kill_agent()?;
+        ensure!(t1.has_address(VIPA)?, "connections live on when an agent dies");
+        t1.start_agent()?;
+        wait("the agent to take its address over", PATIENCE, || t1.has_address(VIPA).ok().filter(|there| *there))?;
+        t1.stop_agent()?;
+        t1.wait_address(VIPA, Presence::Absent)
+    });
+}
+
+#[test]
+fn r04_a_takeover_waits_for_a_slow_agent_no_longer_than_its_deadline_and_takes_its_late_report_in() {
+    Plan::new("r04_slow_agent").run(|cluster| {
+        let mut client = cluster.client(CONNECTIONS)?;
+        cluster.target("t2").freeze_agent()?;
+        let takeover = kill_the_owner(cluster, &mut client)?;
+        ensure!(takeover.answered < takeover.expected, "{takeover:?}");
+        cluster.target("t2").thaw_agent()?;
+        cluster.wait_view("r2", "the late report", |view| view.warm.len() == 3)?;
+        all_kept(cluster, client).map(drop)
+    });
+}

@@ -1,0 +1,63 @@
+//! What does not belong to the cluster learns nothing and changes nothing.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use vipa_lab::{
+    cluster::{Cluster, Plan, VIPA},
+    programs,
+};
+
+use crate::{CONNECTIONS, all_kept, everyone_answered};
+
+/// The Ethernet address behind the VIPA, as the client's kernel learned it.
+fn vipa_mac(cluster: &Cluster) -> Result<String> {
+    let text = cluster.client_host().ip(&["neigh", "show", "to", &VIPA.to_string()])?;
+    let mac = text.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);
+    mac.map(String::from).with_context(|| format!("the client does not know the VIPA: {text:?}"))
+}
+
+#[test]
+fn r04_a_thousand_malformed_and_random_packets_change_nothing_but_counters() {
+    Plan::new("r04_spray").run(|cluster| {
+        let mut client = cluster.client(CONNECTIONS)?;
+        let before = cluster.router("r1").view()?;
+        let counted = cluster.router("r1").counters()?;
+        let mac = vipa_mac(cluster)?;
+        let tool = programs::path("vipa-load")?.display().to_string();
+        let vipa = Cluster::service().to_string();
+        cluster.client_host().run(&tool, ["spray", "--to", &mac, "--vipa", &vipa, "--count", "1000"])?;
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        let after = cluster.router("r1").view()?;
+        ensure!(after.owns && after.epoch == before.epoch, "{before:?} {after:?}");
+        let now = cluster.router("r1").counters()?;
+        let dropped = |counters: &std::collections::BTreeMap<String, u64>| -> u64 {
+            counters.iter().filter(|(name, _)| name.contains("drop")).map(|(_, count)| count).sum()
+        };
+        ensure!(dropped(&now) > dropped(&counted), "they are counted by name: {now:#?}");
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+#[test]
+fn r06_a_peer_without_a_certificate_of_the_cluster_learns_nothing_and_changes_nothing() {
+    Plan::new("r06_foreign").run(|cluster| {
+        let client = cluster.client(CONNECTIONS)?;
+        let before = cluster.router("r1").view()?;
+        let foreign = cluster.foreign_target("t3")?;
+        sleep(Duration::from_secs(2));
+        ensure!(!foreign.has_address(VIPA)?, "it was told nothing of the VIPA");
+        let after = cluster.router("r1").view()?;
+        ensure!(after.epoch == before.epoch && after.linked == before.linked && after.owns, "{before:?} {after:?}");
+        // Bytes that are no handshake at all.
+        for router in ["10.77.0.11", "10.77.0.12"] {
+            let script = format!("for i in $(seq 200); do head -c 600 /dev/urandom > /dev/udp/{router}/7400; done");
+            cluster.client_host().run("bash", ["-c", &script])?;
+        }
+        let after = cluster.router("r1").view()?;
+        ensure!(after.epoch == before.epoch && after.linked == before.linked && after.owns, "{before:?} {after:?}");
+        drop(foreign);
+        all_kept(cluster, client).map(drop)
+    });
+}

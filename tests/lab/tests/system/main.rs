@@ -1,0 +1,48 @@
+//! Whole clusters: real kernels' TCP stacks, real packets, a real kill. A test's name begins with the requirement it
+//! proves (each file says what its own is). Run with `make test-system`, as root, one test at a time.
+
+mod failures;
+mod hostile;
+mod r01_knowledge;
+mod r02_listeners;
+mod r03_rebuilding;
+mod r04_connections;
+mod r05_own_list;
+mod r06_association;
+mod r07_takeback;
+mod r08_nothing_lost;
+
+use anyhow::{Result, ensure};
+use vipa_lab::{
+    cluster::{Cluster, PATIENCE, Takeover, Trigger},
+    load::{Client, Report},
+};
+
+/// Long-lived connections in most tests: enough to be on every target, few enough for a busy machine.
+const CONNECTIONS: usize = 300;
+
+/// Kills `r1`, the owner, and waits until `r2` owns the VIPA and every connection has had an answer since the kill.
+fn kill_the_owner(cluster: &mut Cluster, client: &mut Client) -> Result<Takeover> {
+    let killed = cluster.router("r1").kill()?;
+    client.mark_at(killed)?;
+    let takeover = cluster.wait_takeover("r2", Trigger::Failure)?;
+    everyone_answered(client)?;
+    Ok(takeover)
+}
+
+/// Waits until every open connection has had an answer since the mark.
+fn everyone_answered(client: &mut Client) -> Result<Report> {
+    client.wait_for("an answer on every connection since the mark", PATIENCE, |report| report.silent_since_mark == 0)
+}
+
+/// Ends the client: every connection was kept to its last byte, every fresh one succeeded, and the servers agree.
+fn all_kept(cluster: &mut Cluster, client: Client) -> Result<Report> {
+    let end = client.finish(PATIENCE)?;
+    ensure!(end.kept == end.asked && end.broken.total() == 0, "connections were lost: {end:#?}");
+    ensure!(end.fresh_failed == 0, "new connections failed: {end:#?}");
+    for name in cluster.targets() {
+        let served = cluster.target(&name).served();
+        ensure!(served.broken == 0, "the server of {name} saw faults: {served:#?}");
+    }
+    Ok(end)
+}
