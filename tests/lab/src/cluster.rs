@@ -27,7 +27,7 @@ use std::{
 use anyhow::{Result, bail};
 
 pub use node::{Presence, Router, Served, Target};
-pub use view::{Takeover, Trigger, View};
+pub use view::View;
 
 use crate::{
     load::{Client, ClientPlan},

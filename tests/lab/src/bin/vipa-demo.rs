@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE, Plan, Ports, Takeover, Trigger, VIPA},
+    cluster::{Cluster, PATIENCE, Plan, Ports, VIPA},
     ledger::{Account, Ledger},
     load::{Client, ClientPlan, Report},
 };
+use vipa_protocol::{Trigger, admin::TakeoverRecord};
 
 /// Delayed acknowledgements and closing handshakes are through by then.
 const QUIET: Duration = Duration::from_millis(400);
@@ -145,10 +146,10 @@ impl Demo {
         let killed = self.cluster.router("r1").kill()?;
         client.mark_at(killed)?;
         let takeover = self.cluster.wait_takeover("r2", Trigger::Failure)?;
-        self.say(&format!("r2 owns the VIPA, in epoch {}", takeover.epoch));
+        self.say(&format!("r2 owns the VIPA, in epoch {}", takeover.report.epoch));
         let after = self.everyone_answered(client, "the takeover")?;
         let first = after.first_after_mark_us.context("no message was answered after the kill")?;
-        self.report(&takeover, &before, &after, &format!("kill → first packet forwarded {:>8}", milliseconds(first)));
+        Self::report("r2", &takeover, &before, &after, ("kill → first packet forwarded", milliseconds(first)));
         Ok(first.div_ceil(1000))
     }
 
@@ -165,7 +166,7 @@ impl Demo {
         client.mark()?;
         self.cluster.router("r1").start()?;
         let takeback = self.cluster.wait_takeover("r1", Trigger::Takeback)?;
-        self.say(&format!("r1 owns the VIPA, in epoch {}", takeback.epoch));
+        self.say(&format!("r1 owns the VIPA, in epoch {}", takeback.report.epoch));
         client.mark()?;
         let after = self.everyone_answered(client, "the takeback")?;
         client.pause()?;
@@ -173,12 +174,8 @@ impl Demo {
         let account = ledger.read()?.since(opened);
         client.resume()?;
         let Account { sent, arrived } = account;
-        self.report(
-            &takeback,
-            &before,
-            &after,
-            &format!("packets lost {:>24}   ({sent} sent, {arrived} arrived)", account.lost()),
-        );
+        let lost = format!("{} ({sent} sent, {arrived} arrived)", account.lost());
+        Self::report("r1", &takeback, &before, &after, ("packets lost", lost));
         Ok(account)
     }
 
@@ -203,36 +200,28 @@ impl Demo {
         }
     }
 
-    fn report(&self, takeover: &Takeover, before: &Report, after: &Report, own_line: &str) {
-        let Takeover { router, epoch, trigger, detect_us, collect_us, announce_us, rebuild_us, .. } = takeover;
-        let name = match trigger {
-            Trigger::Takeback => "takeback",
-            _ => "takeover",
-        };
-        println!("\n  {name} report: {router}, epoch {epoch}");
-        println!("    detect                        {:>8}", milliseconds(*detect_us));
-        println!("    collect votes                 {:>8}", milliseconds(*collect_us));
-        println!("    announce                      {:>8}", milliseconds(*announce_us));
-        println!("    rebuild                       {:>8}", milliseconds(*rebuild_us));
-        println!("    {own_line}");
-        println!("    targets that answered         {:>8}", format!("{} of {}", takeover.answered, takeover.expected));
-        println!(
-            "    connections rebuilt           {:>8}   ({} known before, {} reported then)",
-            takeover.known_before + takeover.reported,
-            takeover.known_before,
-            takeover.reported
-        );
-        println!("    packets held, released        {:>8}", format!("{}, {}", takeover.held, takeover.released));
-        println!(
-            "    connections kept, lost        {:>8}",
-            format!("{}, {}", after.open, after.broken.total() - before.broken.total())
-        );
-        println!(
-            "    new connections since         {:>8}   ({} failed)",
-            after.fresh_ok - before.fresh_ok,
-            after.fresh_failed - before.fresh_failed
-        );
-        println!("    longest wait for an answer    {:>8}\n", format!("{} ms", after.longest_ms));
+    /// The takeover report: the new owner's account and the client's.
+    fn report(router: &str, record: &TakeoverRecord, before: &Report, after: &Report, own_line: (&str, String)) {
+        let report = &record.report;
+        let name = if report.trigger == Trigger::Takeback { "takeback" } else { "takeover" };
+        println!("\n  {name} report: {router} owns {} in epoch {}", report.vipa, report.epoch);
+        let line = |what: &str, value: String| println!("    {what:<32} {value}");
+        line("detect", milliseconds(report.detect_us));
+        line("collect the votes", milliseconds(report.collect_us));
+        line("announce", milliseconds(record.announce_us));
+        line("rebuild", milliseconds(report.rebuild_us));
+        line(own_line.0, own_line.1);
+        line("targets that answered", format!("{} of {}", report.targets_answered, report.targets_expected));
+        let (known, rebuilt) = (record.connections_known_before, record.connections_rebuilt);
+        line("connections rebuilt", format!("{rebuilt} by the targets' reports, {known} known before"));
+        let (held, released, expired) = (record.held, record.released, record.expired);
+        line("packets held", format!("{held}, of which released {released}, given up {expired}"));
+        let lost = after.broken.total() - before.broken.total();
+        line("connections kept, lost", format!("{}, {lost}", after.open));
+        let (fresh, failed) = (after.fresh_ok - before.fresh_ok, after.fresh_failed - before.fresh_failed);
+        line("new connections since", format!("{fresh} succeeded, {failed} failed"));
+        line("longest wait for an answer", format!("{} ms", after.longest_ms));
+        println!();
     }
 
     fn say(&self, what: &str) {

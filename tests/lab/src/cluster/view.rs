@@ -2,13 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use vipa_model::Protocol;
+use vipa_protocol::{
+    Trigger,
+    admin::{Counters, Stance, Status, TakeoverRecord, Takeovers, TargetStatus},
+};
 
-use super::{Cluster, PATIENCE, Router};
+use super::{Cluster, PATIENCE, Router, SERVICE_PORT, VIPA};
 use crate::process::wait;
 
 /// One router's view of the VIPA.
@@ -22,10 +28,10 @@ pub struct View {
     /// Its lease has run out.
     pub fenced: bool,
     /// Candidates of the list it would use, or uses, for new connections.
-    pub candidates: BTreeSet<Ipv4Addr>,
-    /// Targets whose connection log it has, up to date.
+    pub candidates: BTreeSet<IpAddr>,
+    /// Linked targets whose connections it knows.
     pub warm: BTreeSet<String>,
-    /// Targets that listen on the service's port.
+    /// Linked targets that listen on the service's port.
     pub listening: BTreeSet<String>,
     /// Nodes it has a link to.
     pub linked: BTreeSet<String>,
@@ -35,45 +41,46 @@ pub struct View {
     pub confirmed: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    First,
-    Failure,
-    Takeback,
-    Handover,
-}
-
-/// One takeover as its router reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Takeover {
-    pub router: String,
-    pub epoch: u64,
-    pub trigger: Trigger,
-    pub detect_us: u64,
-    pub collect_us: u64,
-    pub announce_us: u64,
-    pub rebuild_us: u64,
-    pub answered: u64,
-    pub expected: u64,
-    pub known_before: u64,
-    pub reported: u64,
-    pub held: u64,
-    pub released: u64,
-}
-
 impl Router {
     pub fn view(&self) -> Result<View> {
-        bail!("not yet")
+        let status: Status = self.ask(&["status"])?;
+        let vipa = status.vipas.iter().find(|vipa| vipa.address == VIPA);
+        let vipa = vipa.with_context(|| format!("{} knows nothing of {VIPA}", self.name()))?;
+        let linked = status.links.iter().filter(|link| link.up).map(|link| link.node.to_string());
+        let names = |wanted: fn(&TargetStatus) -> bool| -> BTreeSet<String> {
+            let targets = vipa.targets.iter().filter(|target| target.linked && wanted(target));
+            targets.map(|target| target.node.as_ref().map_or(target.address.to_string(), ToString::to_string)).collect()
+        };
+        Ok(View {
+            epoch: vipa.epoch.0,
+            owner: vipa.owner.as_ref().map(ToString::to_string),
+            owns: matches!(vipa.stance, Stance::Rebuilding | Stance::Active),
+            rebuilding: vipa.stance == Stance::Rebuilding,
+            fenced: vipa.fenced,
+            candidates: vipa.services.iter().flat_map(|service| service.candidates.iter().copied()).collect(),
+            warm: names(|target| target.complete),
+            listening: names(|target| target.listening.contains(&(Protocol::Tcp, SERVICE_PORT))),
+            linked: linked.collect(),
+            connections: vipa.connections,
+            confirmed: vipa.confirmed,
+        })
     }
 
     /// Its takeovers that are complete, oldest first.
-    pub fn takeovers(&self) -> Result<Vec<Takeover>> {
-        bail!("not yet")
+    pub fn takeovers(&self) -> Result<Vec<TakeoverRecord>> {
+        let Takeovers { records } = self.ask(&["takeovers"])?;
+        Ok(records.into_iter().filter(|record| record.report.vipa == VIPA).collect())
     }
 
-    /// Its workers' counters by name.
+    /// Its counters by name, all workers together.
     pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
-        bail!("not yet")
+        let Counters { total, .. } = self.ask(&["counters"])?;
+        Ok(total)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, question: &[&str]) -> Result<T> {
+        let text = self.vipactl(&[question, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("{} says {text}", self.name()))
     }
 }
 
@@ -127,11 +134,12 @@ impl Cluster {
     }
 
     /// Waits until `router` has completed a takeover with this trigger since it was started; the latest such.
-    pub fn wait_takeover(&mut self, router: &str, trigger: Trigger) -> Result<Takeover> {
+    pub fn wait_takeover(&mut self, router: &str, trigger: Trigger) -> Result<TakeoverRecord> {
         let mut last = None;
         let found = wait(&format!("{router} to complete a {trigger:?}"), PATIENCE, || {
             let takeovers = self.router(router).takeovers();
-            let found = takeovers.as_ref().ok()?.iter().rev().find(|takeover| takeover.trigger == trigger).cloned();
+            let found =
+                takeovers.as_ref().ok()?.iter().rev().find(|takeover| takeover.report.trigger == trigger).cloned();
             last = Some(takeovers);
             found
         });

@@ -6,6 +6,7 @@ use vipa_lab::{
     netns::Plug,
     process::wait,
 };
+use vipa_protocol::Trigger;
 
 use crate::{CONNECTIONS, PATIENCE, all_kept, everyone_answered, kill_the_owner};
 
@@ -17,7 +18,7 @@ fn r04_a_killed_agent_costs_no_connection_and_a_takeover_without_it_keeps_the_ot
         client.mark()?;
         everyone_answered(&mut client)?;
         let takeover = kill_the_owner(cluster, &mut client)?;
-        ensure!(takeover.answered == 2, "t3 cannot answer: {takeover:?}");
+        ensure!(takeover.report.targets_answered == 2, "t3 cannot answer: {takeover:?}");
         cluster.target("t3").start_agent()?;
         cluster.wait_view("r2", "the agent to be back", |view| view.warm.len() == 3)?;
         client.mark()?;
@@ -52,7 +53,7 @@ fn r04_a_target_that_vanishes_in_the_takeover_costs_only_its_own_connections() {
         t3.plug(Plug::Out)?;
         let killed = cluster.router("r1").kill()?;
         client.mark_at(killed)?;
-        cluster.wait_takeover("r2", vipa_lab::cluster::Trigger::Failure)?;
+        cluster.wait_takeover("r2", Trigger::Failure)?;
         client.wait_for("the others to be answered", PATIENCE, |report| report.silent_since_mark == own)?;
         // Back before the client's patience ends: TCP repairs even these.
         t3.plug(Plug::In)?;
@@ -85,7 +86,7 @@ fn r04_a_takeover_waits_for_a_slow_agent_no_longer_than_its_deadline_and_takes_i
         let mut client = cluster.client(CONNECTIONS)?;
         cluster.target("t2").freeze_agent()?;
         let takeover = kill_the_owner(cluster, &mut client)?;
-        ensure!(takeover.answered < takeover.expected, "{takeover:?}");
+        ensure!(takeover.report.targets_answered < takeover.report.targets_expected, "{takeover:?}");
         cluster.target("t2").thaw_agent()?;
         cluster.wait_view("r2", "the late report", |view| view.warm.len() == 3)?;
         all_kept(cluster, client).map(drop)

@@ -14,15 +14,16 @@ mod r08_nothing_lost;
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE, Takeover, Trigger},
+    cluster::{Cluster, PATIENCE},
     load::{Client, Report},
 };
+use vipa_protocol::{Trigger, admin::TakeoverRecord};
 
 /// Long-lived connections in most tests: enough to be on every target, few enough for a busy machine.
 const CONNECTIONS: usize = 300;
 
 /// Kills `r1`, the owner, and waits until `r2` owns the VIPA and every connection has had an answer since the kill.
-fn kill_the_owner(cluster: &mut Cluster, client: &mut Client) -> Result<Takeover> {
+fn kill_the_owner(cluster: &mut Cluster, client: &mut Client) -> Result<TakeoverRecord> {
     let killed = cluster.router("r1").kill()?;
     client.mark_at(killed)?;
     let takeover = cluster.wait_takeover("r2", Trigger::Failure)?;

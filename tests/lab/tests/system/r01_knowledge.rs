@@ -23,7 +23,7 @@ fn r01_a_backup_without_a_list_of_its_own_knows_the_owners_before_any_failure_an
 fn r01_a_backup_with_a_list_of_its_own_keeps_it() {
     let plan = Plan { candidates: [("r2".into(), vec![1, 2])].into(), ..Plan::new("r01_own_list") };
     plan.run(|cluster| {
-        let own = [cluster.target("t1").address(), cluster.target("t2").address()].into();
+        let own = [cluster.target("t1").address().into(), cluster.target("t2").address().into()].into();
         assert_eq!(cluster.router("r2").view()?.candidates, own);
         assert_eq!(cluster.router("r1").view()?.candidates.len(), 3);
         Ok(())

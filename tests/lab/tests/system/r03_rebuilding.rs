@@ -15,9 +15,9 @@ fn r03_a_warm_backup_asks_only_for_the_tail() {
         let all = CONNECTIONS as u64;
         cluster.wait_view("r2", "every connection", |view| view.connections == all)?;
         let takeover = kill_the_owner(cluster, &mut client)?;
-        assert_eq!((takeover.answered, takeover.expected), (3, 3));
-        assert_eq!(takeover.known_before, all);
-        assert!(takeover.reported < all / 10, "only what is new is reported: {takeover:?}");
+        assert_eq!((takeover.report.targets_answered, takeover.report.targets_expected), (3, 3));
+        assert_eq!(takeover.connections_known_before, all);
+        assert!(takeover.connections_rebuilt < all / 10, "only what is new is reported: {takeover:?}");
         all_kept(cluster, client).map(drop)
     });
 }
@@ -30,8 +30,8 @@ fn r03_a_cold_backup_started_a_second_before_the_kill_rebuilds_from_snapshots_al
         cluster.router("r2").start()?;
         sleep(Duration::from_secs(1));
         let takeover = kill_the_owner(cluster, &mut client)?;
-        assert_eq!((takeover.answered, takeover.expected), (3, 3), "{takeover:?}");
-        assert!(takeover.known_before + takeover.reported >= CONNECTIONS as u64, "{takeover:?}");
+        assert_eq!((takeover.report.targets_answered, takeover.report.targets_expected), (3, 3), "{takeover:?}");
+        assert!(takeover.connections_known_before + takeover.connections_rebuilt >= CONNECTIONS as u64, "{takeover:?}");
         all_kept(cluster, client).map(drop)
     });
 }

@@ -14,7 +14,7 @@ fn r06_targets_report_to_the_new_owner_what_they_hold_and_whatever_changes_later
         let plan = ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), CONNECTIONS) };
         let mut client = cluster.client_with(&plan)?;
         let takeover = kill_the_owner(cluster, &mut client)?;
-        assert_eq!((takeover.answered, takeover.expected), (3, 3));
+        assert_eq!((takeover.report.targets_answered, takeover.report.targets_expected), (3, 3));
         let first = CONNECTIONS as u64;
         let view = cluster.wait_view("r2", "what the targets hold", |view| view.connections == first)?;
         assert_eq!(view.warm.iter().collect::<Vec<_>>(), ["t1", "t2", "t3"]);
@@ -37,7 +37,7 @@ fn r06_a_target_with_connections_reports_to_a_backup_whose_list_it_is_not_on() {
     plan.run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
         let takeover = kill_the_owner(cluster, &mut client)?;
-        assert_eq!((takeover.answered, takeover.expected), (3, 3));
+        assert_eq!((takeover.report.targets_answered, takeover.report.targets_expected), (3, 3));
         all_kept(cluster, client).map(drop)
     });
 }

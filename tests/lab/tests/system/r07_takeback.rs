@@ -4,9 +4,10 @@ use std::{thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, Plan, Trigger},
+    cluster::{Cluster, Plan},
     netns::Plug,
 };
+use vipa_protocol::Trigger;
 
 use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
 
@@ -29,7 +30,7 @@ fn r07_a_returning_router_of_higher_rank_takes_the_vipa_back() {
         let takeover = kill_the_owner(cluster, &mut client)?;
         cluster.router("r1").start()?;
         let takeback = cluster.wait_takeover("r1", Trigger::Takeback)?;
-        ensure!(takeback.epoch > takeover.epoch, "epochs only grow: {takeover:?}, {takeback:?}");
+        ensure!(takeback.report.epoch > takeover.report.epoch, "epochs only grow: {takeover:?}, {takeback:?}");
         cluster.wait_view("r2", "to be the backup again", |view| !view.owns && view.owner.as_deref() == Some("r1"))?;
         client.mark()?;
         everyone_answered(&mut client)?;
@@ -49,7 +50,7 @@ fn r07_a_router_cut_off_from_the_others_fences_itself_and_there_are_never_two_ow
         let taken = loop {
             at_most_one_owner(cluster)?;
             if let Some(takeover) =
-                cluster.router("r2").takeovers()?.pop().filter(|last| last.trigger == Trigger::Failure)
+                cluster.router("r2").takeovers()?.pop().filter(|last| last.report.trigger == Trigger::Failure)
             {
                 break takeover;
             }
@@ -60,7 +61,7 @@ fn r07_a_router_cut_off_from_the_others_fences_itself_and_there_are_never_two_ow
             cluster.mend("r1", node)?;
         }
         let takeback = cluster.wait_takeover("r1", Trigger::Takeback)?;
-        ensure!(takeback.epoch > taken.epoch);
+        ensure!(takeback.report.epoch > taken.report.epoch);
         at_most_one_owner(cluster)?;
         client.mark()?;
         everyone_answered(&mut client)?;
@@ -78,7 +79,7 @@ fn r07_an_owner_that_was_stopped_and_wakes_up_with_stale_beliefs_does_no_harm() 
         everyone_answered(&mut client)?;
         cluster.router("r1").go_on()?;
         let takeback = cluster.wait_takeover("r1", Trigger::Takeback)?;
-        ensure!(takeback.epoch > taken.epoch);
+        ensure!(takeback.report.epoch > taken.report.epoch);
         client.mark()?;
         everyone_answered(&mut client)?;
         all_kept(cluster, client).map(drop)

@@ -4,10 +4,11 @@ use std::{thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, Plan, Trigger},
+    cluster::{Cluster, Plan},
     ledger::Ledger,
     load::Client,
 };
+use vipa_protocol::Trigger;
 
 use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
 
