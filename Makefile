@@ -49,7 +49,7 @@ lint: ## Clippy on every room that builds without DPDK
 
 .PHONY: unit
 unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) among them
-	$(CARGO) test -q -- --skip ns_
+	$(CARGO) test -q
 
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
@@ -69,7 +69,7 @@ test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
 
 .PHONY: test-agent
 test-agent: ## Tests of the agent against this machine's kernel, in network namespaces (root)
-	$(CARGO) test -p vipa-agent -- --test-threads=1 ns_
+	$(CARGO) test -p vipa-agent -- --ignored --test-threads=1
 
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
