@@ -1,1 +1,20 @@
-//! cluster
+//! Who is alive, who owns each VIPA, what the targets hold. Pure and sans-io: time, links and the disk's
+//! confirmations come in as events, what is to be done goes out as data.
+//!
+//! Two machines share one [`Voter`]: [`Router`] for `vipad`, [`target::Target`] for `vipa-agent`. TAKEOVER.md tells the
+//! protocol; the picture of a router's states stands above `router::vipa`.
+
+#![forbid(unsafe_code)]
+
+mod hello;
+pub mod log;
+mod router;
+pub mod target;
+mod voter;
+
+pub use hello::Mismatch;
+pub use router::{
+    Event, Note, Outbox, Output, PeerStatus, Router, Settings, State, Takeback, TargetStatus, Timing, VipaSettings,
+    VipaStatus,
+};
+pub use voter::{StoredVote, Verdict, Voter};

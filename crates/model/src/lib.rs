@@ -8,6 +8,6 @@ mod time;
 
 pub use nouns::{
     Balance, Connection, ConnectionState, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName, Orphans,
-    PortId, PortRange, Protocol, Rank, Service, TargetId, VipaId,
+    PortId, PortRange, Protocol, Rank, Service, Stance, TargetId, VipaId,
 };
 pub use time::Moment;

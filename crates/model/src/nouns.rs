@@ -171,6 +171,21 @@ pub struct Service {
     pub candidates: Vec<IpAddr>,
 }
 
+/// What a router is to a VIPA, as its workers need to know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stance {
+    /// Another router owns it, or nobody does.
+    #[default]
+    Standby,
+    /// Owned; the targets' reports are being collected.
+    Rebuilding,
+    /// Owned, and the connection table is complete.
+    Active,
+    /// Handed to another router; what still arrives is forwarded and admitted until nothing does.
+    Yielding,
+}
+
 /// One connection to a VIPA as seen from the VIPA's side. The VIPA stands where the connection is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Connection {

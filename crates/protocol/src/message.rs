@@ -123,6 +123,8 @@ pub enum Refusal {
     Granted,
     /// The voter restarted less than a lease ago and may have promised.
     Recovering,
+    /// A target's answer to `Associate` as owner: a router that owns the VIPA at a higher epoch was here already.
+    Superseded,
 }
 
 /// Router → every node: who may serve this VIPA, and who says so.

@@ -1,0 +1,140 @@
+//! A target's connection log of one VIPA: what it holds now, and the last changes that led there.
+//!
+//! Every change has a sequence number within the target's incarnation. Who knows the log up to a position gets the
+//! records after it, who is too far behind (or of another incarnation) gets everything.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use vipa_model::{Connection, ConnectionState, Incarnation};
+use vipa_protocol::{Change, Part, Position, Record, Run};
+
+/// Changes a log keeps; at 10,000 new connections a second, three seconds' worth.
+pub const KEPT_RECORDS: usize = 65_536;
+/// Connections or records in one message.
+pub const RUN_LENGTH: usize = 2048;
+
+#[derive(Clone, Debug)]
+pub struct ConnectionLog {
+    incarnation: Incarnation,
+    live: BTreeMap<Connection, ConnectionState>,
+    kept: VecDeque<Record>,
+    limit: usize,
+    last: u64,
+}
+
+impl ConnectionLog {
+    /// An empty log that keeps the last `limit` changes.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, limit: usize) -> Self {
+        Self { incarnation, live: BTreeMap::new(), kept: VecDeque::new(), limit, last: 0 }
+    }
+
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { incarnation: self.incarnation, sequence: self.last }
+    }
+
+    #[must_use]
+    pub fn live(&self) -> &BTreeMap<Connection, ConnectionState> {
+        &self.live
+    }
+
+    /// Takes one change in; one that changes nothing is no record.
+    pub fn apply(&mut self, record: Record) -> bool {
+        let news = match record.change {
+            Change::Opened(state) => self.live.insert(record.connection, state) != Some(state),
+            Change::Closed => self.live.remove(&record.connection).is_some(),
+        };
+        if news {
+            self.append(record);
+        }
+        news
+    }
+
+    /// Takes the whole truth in: the kernel holds exactly these. True when anything changed.
+    pub fn observe(&mut self, mut held: Vec<(Connection, ConnectionState)>) -> bool {
+        held.sort_unstable();
+        held.dedup_by_key(|(connection, _)| *connection);
+        let before = self.last;
+        let gone: Vec<Connection> = self
+            .live
+            .keys()
+            .filter(|connection| held.binary_search_by_key(connection, |(held, _)| held).is_err())
+            .copied()
+            .collect();
+        for connection in gone {
+            self.apply(Record { connection, change: Change::Closed });
+        }
+        for (connection, state) in held {
+            self.apply(Record { connection, change: Change::Opened(state) });
+        }
+        self.last != before
+    }
+
+    fn append(&mut self, record: Record) {
+        self.last += 1;
+        self.kept.push_back(record);
+        if self.kept.len() > self.limit {
+            self.kept.pop_front();
+        }
+    }
+
+    /// The records after `position`; `None` when they are no longer kept, or the position is of another life.
+    #[must_use]
+    pub fn tail_after(&self, position: Position) -> Option<impl ExactSizeIterator<Item = &Record>> {
+        let Position { incarnation, sequence } = position;
+        let behind = usize::try_from(self.last.checked_sub(sequence)?).ok()?;
+        let skip = self.kept.len().checked_sub(behind)?;
+        (incarnation == self.incarnation).then(|| self.kept.range(skip..))
+    }
+
+    /// What brings a router that has seen `seen` up to date: each run with the position it leads to, at least one.
+    #[must_use]
+    pub fn runs_after(&self, seen: Option<Position>) -> Vec<(Run, Position)> {
+        match seen.and_then(|position| Some((position.sequence, self.tail_after(position)?))) {
+            Some((after, tail)) => self.tail_runs(after, tail),
+            None => self.snapshot_runs(),
+        }
+    }
+
+    fn tail_runs<'a>(&self, mut after: u64, tail: impl ExactSizeIterator<Item = &'a Record>) -> Vec<(Run, Position)> {
+        let mut runs = Vec::with_capacity(tail.len() / RUN_LENGTH + 1);
+        let mut records = Vec::new();
+        let close = |after: &mut u64, records: &mut Vec<Record>| {
+            let records = std::mem::take(records);
+            let sequence = *after + records.len() as u64;
+            let run = Run::Tail { after: *after, records };
+            *after = sequence;
+            (run, Position { incarnation: self.incarnation, sequence })
+        };
+        for record in tail {
+            records.push(record.clone());
+            if records.len() == RUN_LENGTH {
+                runs.push(close(&mut after, &mut records));
+            }
+        }
+        if !records.is_empty() || runs.is_empty() {
+            runs.push(close(&mut after, &mut records));
+        }
+        runs
+    }
+
+    fn snapshot_runs(&self) -> Vec<(Run, Position)> {
+        let held: Vec<_> = self.live.iter().map(|(connection, state)| (*connection, *state)).collect();
+        let count = held.len().div_ceil(RUN_LENGTH).max(1);
+        let run = |index: usize| {
+            let part = match (index, index + 1 == count) {
+                (0, true) => Part::Only,
+                (0, false) => Part::First,
+                (_, false) => Part::Middle,
+                (_, true) => Part::Last,
+            };
+            let range = index * RUN_LENGTH..held.len().min((index + 1) * RUN_LENGTH);
+            (Run::Snapshot { part, connections: held[range].to_vec() }, self.position())
+        };
+        (0..count).map(run).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! The beats this router sent and may still be acknowledged.
+
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
+
+use vipa_model::{Epoch, Moment};
+use vipa_protocol::{Beat, Owned};
+
+use super::settings::Timing;
+
+/// VIPAs in one beat, so that it fits a datagram of 1,200 bytes.
+const VIPAS_IN_A_BEAT: usize = 30;
+/// A beat of no length would beat for ever.
+const SHORTEST_BEAT: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beats {
+    sequence: u64,
+    last: Option<Moment>,
+    urgent: bool,
+    /// Oldest first; none older than a lease, because no lease can come of it.
+    sent: VecDeque<SentBeat>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SentBeat {
+    sequence: u64,
+    pub(super) at: Moment,
+    pub(super) owned: Vec<(IpAddr, Epoch)>,
+}
+
+impl Beats {
+    /// Something changed that the others should hear of now.
+    pub(super) fn hurry(&mut self) {
+        self.urgent = true;
+    }
+
+    pub(super) fn due(&self, timing: &Timing) -> Moment {
+        match self.last {
+            Some(last) if !self.urgent => last + timing.beat.max(SHORTEST_BEAT),
+            _ => Moment::ZERO,
+        }
+    }
+
+    pub(super) fn next(&mut self, now: Moment, owned: &[Owned], timing: &Timing) -> Vec<Beat> {
+        self.last = Some(now);
+        self.urgent = false;
+        while self.sent.front().is_some_and(|sent| now.since(sent.at) > timing.lease) {
+            self.sent.pop_front();
+        }
+        let mut beats = Vec::new();
+        for chunk in owned.chunks(VIPAS_IN_A_BEAT) {
+            self.sequence += 1;
+            let names = chunk.iter().map(|owned| (owned.vipa, owned.epoch)).collect();
+            self.sent.push_back(SentBeat { sequence: self.sequence, at: now, owned: names });
+            beats.push(Beat { sequence: self.sequence, owned: chunk.to_vec() });
+        }
+        beats
+    }
+
+    pub(super) fn acknowledged(&self, sequence: u64) -> Option<&SentBeat> {
+        let first = self.sent.front()?.sequence;
+        self.sent.get(usize::try_from(sequence.checked_sub(first)?).ok()?)
+    }
+}

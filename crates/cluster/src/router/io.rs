@@ -1,0 +1,199 @@
+//! What goes into a router's brain and what comes out of it.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Connection, Epoch, Moment, NodeName, Protocol, Service, Stance};
+use vipa_protocol::{Hello, Message, Refusal, Run, TakeoverReport};
+
+use super::vipa::State;
+use crate::{hello::Mismatch, voter::StoredVote};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The deadline has come.
+    Timeout,
+    /// A link is up; of a link already up, that it is a new one.
+    Connected {
+        peer: NodeName,
+        hello: Hello,
+    },
+    Disconnected {
+        peer: NodeName,
+    },
+    Received {
+        peer: NodeName,
+        message: Message,
+    },
+    /// The votes of this token, and of every earlier one, are on the disk.
+    VotesStored {
+        token: u64,
+    },
+    /// Hand over what is owned, then say `Stopped`.
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    Send {
+        to: NodeName,
+        message: Message,
+    },
+    /// Replace the votes on the disk by these, then feed `VotesStored`. What cannot be stored is not confirmed.
+    StoreVotes {
+        token: u64,
+        votes: Vec<StoredVote>,
+    },
+    /// What this router is to the VIPA from now on. `quiet_until`: orphans are held, not answered, until then.
+    Stance {
+        vipa: IpAddr,
+        epoch: Epoch,
+        stance: Stance,
+        quiet_until: Moment,
+    },
+    /// The owner's lease; once it has passed, no new connection and no ARP.
+    Lease {
+        vipa: IpAddr,
+        until: Moment,
+    },
+    /// Tell the network that the VIPA is here.
+    Announce {
+        vipa: IpAddr,
+    },
+    /// Stop telling it.
+    Withdraw {
+        vipa: IpAddr,
+    },
+    /// Take a run of a target's log into the connection table. What we have from that target and a snapshot lacks is
+    /// gone, but for entries younger than the snapshot, which no report has confirmed yet.
+    Install {
+        vipa: IpAddr,
+        target: IpAddr,
+        run: Run,
+    },
+    /// Every port of the VIPA that this target listens on; none when the target is not linked any more.
+    Listeners {
+        vipa: IpAddr,
+        target: IpAddr,
+        listening: Vec<(Protocol, u16)>,
+    },
+    /// The list new connections use.
+    ServeWith {
+        vipa: IpAddr,
+        services: Vec<Service>,
+    },
+    /// Send the connection table of this VIPA to the successor as `Table` messages, the last one marked as such.
+    SendTable {
+        to: NodeName,
+        vipa: IpAddr,
+        epoch: Epoch,
+    },
+    /// Entries of the predecessor's table; what a target reported counts more.
+    InstallTable {
+        vipa: IpAddr,
+        entries: Vec<(Connection, IpAddr)>,
+    },
+    Report(TakeoverReport),
+    Note(Note),
+    /// After `Event::Stop`: nothing is owned any more.
+    Stopped,
+}
+
+/// Everything one event led to, in order.
+pub type Outbox = Vec<Output>;
+
+/// What an operator may want to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    Linked {
+        peer: NodeName,
+    },
+    Unlinked {
+        peer: NodeName,
+    },
+    Refused {
+        peer: NodeName,
+        mismatch: Mismatch,
+    },
+    Transition {
+        vipa: IpAddr,
+        epoch: Epoch,
+        from: State,
+        to: State,
+    },
+    BallotLost {
+        vipa: IpAddr,
+        epoch: Epoch,
+        refusals: Vec<(NodeName, Refusal)>,
+    },
+    Fenced {
+        vipa: IpAddr,
+        epoch: Epoch,
+    },
+    Unfenced {
+        vipa: IpAddr,
+        epoch: Epoch,
+    },
+    Superseded {
+        vipa: IpAddr,
+        epoch: Epoch,
+        by: Epoch,
+        holder: NodeName,
+    },
+    Consented {
+        vipa: IpAddr,
+        epoch: Epoch,
+        to: NodeName,
+    },
+    ConsentWithdrawn {
+        vipa: IpAddr,
+        epoch: Epoch,
+        from: NodeName,
+    },
+    /// A target that did not answer before the rebuilding deadline; its report is taken when it comes.
+    TargetLate {
+        vipa: IpAddr,
+        epoch: Epoch,
+        target: IpAddr,
+    },
+    TwoOwners {
+        vipa: IpAddr,
+        epoch: Epoch,
+        one: NodeName,
+        other: NodeName,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Linked { peer } => write!(f, "{peer}: linked"),
+            Self::Unlinked { peer } => write!(f, "{peer}: link lost"),
+            Self::Refused { peer, mismatch } => write!(f, "{peer}: not listened to, because {mismatch}"),
+            Self::Transition { vipa, epoch, from, to } => write!(f, "{vipa}: {from} → {to}, epoch {epoch}"),
+            Self::BallotLost { vipa, epoch, refusals } => {
+                write!(f, "{vipa}: epoch {epoch} not granted; refusals: {refusals:?}")
+            }
+            Self::Fenced { vipa, epoch } => {
+                write!(
+                    f,
+                    "{vipa}: lease of epoch {epoch} ran out: no new connections until a majority of voters answers"
+                )
+            }
+            Self::Unfenced { vipa, epoch } => write!(f, "{vipa}: lease of epoch {epoch} renewed"),
+            Self::Superseded { vipa, epoch, by, holder } => {
+                write!(f, "{vipa}: epoch {epoch} is superseded by epoch {by} of {holder}")
+            }
+            Self::Consented { vipa, epoch, to } => write!(f, "{vipa}: epoch {epoch} may be succeeded by {to}"),
+            Self::ConsentWithdrawn { vipa, epoch, from } => {
+                write!(f, "{vipa}: {from} did not take it; epoch {epoch} goes on")
+            }
+            Self::TargetLate { vipa, epoch, target } => {
+                write!(f, "{vipa}: target {target} did not report in time for epoch {epoch}")
+            }
+            Self::TwoOwners { vipa, epoch, one, other } => {
+                write!(f, "{vipa}: both {one} and {other} say they own epoch {epoch}")
+            }
+        }
+    }
+}

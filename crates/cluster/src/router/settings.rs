@@ -1,0 +1,95 @@
+//! What a router's brain is told at birth.
+
+use std::{net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Incarnation, NodeName, Rank, Service};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub cluster: String,
+    pub me: NodeName,
+    pub incarnation: Incarnation,
+    /// The same on every node.
+    pub voters: Vec<NodeName>,
+    pub timing: Timing,
+    pub vipas: Vec<VipaSettings>,
+}
+
+/// The spans everything is measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The same on every node.
+    pub lease: Duration,
+    /// A beat each; at most a quarter of the lease.
+    pub beat: Duration,
+    /// How far two nodes' clocks may drift apart over a lease, in percent of it, and a bit for waking up late.
+    pub drift_percent: u32,
+    /// A backup waits this much longer for each live router ranked above it.
+    pub claim_step: Duration,
+    /// Rebuilding ends after this long, whoever has not answered.
+    pub rebuild_deadline: Duration,
+    /// Orphans are held for this long after rebuilding.
+    pub grace: Duration,
+    /// A router that handed a VIPA over goes on forwarding and admitting for this long.
+    pub yield_linger: Duration,
+}
+
+impl Timing {
+    /// What fits a lease when nothing else is known.
+    #[must_use]
+    pub fn of_lease(lease: Duration) -> Self {
+        Self {
+            lease,
+            beat: lease / 5,
+            drift_percent: 10,
+            claim_step: lease / 2,
+            rebuild_deadline: Duration::from_secs(1),
+            grace: Duration::from_millis(200),
+            yield_linger: Duration::from_secs(2),
+        }
+    }
+
+    /// What the owner's lease is shortened and a backup's patience lengthened by.
+    #[must_use]
+    pub fn margin(&self) -> Duration {
+        self.lease * self.drift_percent / 100
+    }
+
+    /// How long consent to a successor stands before it is withdrawn.
+    pub(super) fn consent(&self) -> Duration {
+        (self.lease * 10).max(Duration::from_secs(2))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipaSettings {
+    pub address: IpAddr,
+    /// Every router that may own it; ranks are unique.
+    pub ranks: Vec<(NodeName, Rank)>,
+    /// This router's own list; `None`: what the owner distributes.
+    pub services: Option<Vec<Service>>,
+    /// Whether this router may be the first owner.
+    pub activate: bool,
+    pub takeback: Takeback,
+}
+
+impl VipaSettings {
+    pub(super) fn rank(&self, node: &NodeName) -> Option<Rank> {
+        self.ranks.iter().find(|(name, _)| name == node).map(|(_, rank)| *rank)
+    }
+
+    pub(super) fn ranked_above(&self, node: &NodeName) -> impl Iterator<Item = &NodeName> {
+        let rank = self.rank(node);
+        self.ranks.iter().filter(move |(_, other)| rank.is_some_and(|rank| *other > rank)).map(|(name, _)| name)
+    }
+}
+
+/// When a higher-ranked router takes a VIPA back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Takeback {
+    /// As soon as it is ready.
+    #[default]
+    Immediate,
+}

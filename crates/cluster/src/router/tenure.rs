@@ -1,0 +1,89 @@
+//! Owning a VIPA: the lease, the consent to a successor, and the report of how it came about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vipa_model::{Epoch, Moment, NodeName};
+use vipa_protocol::TakeoverReport;
+
+use super::{election::majority, settings::Settings};
+
+#[derive(Clone, Debug)]
+pub(super) struct Tenure {
+    pub(super) epoch: Epoch,
+    /// When the claim was sent that a majority granted.
+    pub(super) claimed: Moment,
+    /// Each voter with the sending of the last beat (or claim) of ours that it answered.
+    acknowledged: BTreeMap<NodeName, Moment>,
+    pub(super) lease: Moment,
+    /// Since when this owner has been without a lease.
+    pub(super) fenced: Option<Moment>,
+    /// Voters that have granted a higher epoch.
+    pub(super) superseded: BTreeSet<NodeName>,
+    pub(super) consent: Option<Consent>,
+    pub(super) granted_at: Moment,
+    pub(super) rebuild_until: Moment,
+    pub(super) report: TakeoverReport,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Consent {
+    pub(super) to: NodeName,
+    pub(super) until: Moment,
+}
+
+impl Tenure {
+    pub(super) fn new(
+        granted: BTreeSet<NodeName>,
+        claimed: Moment,
+        now: Moment,
+        settings: &Settings,
+        report: TakeoverReport,
+    ) -> Self {
+        let acknowledged = granted.into_iter().map(|voter| (voter, claimed)).collect();
+        let mut tenure = Self {
+            epoch: report.epoch,
+            claimed,
+            acknowledged,
+            lease: Moment::ZERO,
+            fenced: None,
+            superseded: BTreeSet::new(),
+            consent: None,
+            granted_at: now,
+            rebuild_until: now + settings.timing.rebuild_deadline,
+            report,
+        };
+        tenure.renew(settings);
+        tenure
+    }
+
+    /// The next thing that time alone brings about; what is looked at with every beat is not among them.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let lease = self.fenced.is_none().then_some(self.lease);
+        let consent = self.consent.as_ref().map(|consent| consent.until);
+        lease.into_iter().chain(consent).min()
+    }
+
+    /// A voter answered what was sent at `sent`. True when the lease became longer.
+    pub(super) fn acknowledge(&mut self, voter: NodeName, sent: Moment, settings: &Settings) -> bool {
+        let last = self.acknowledged.entry(voter).or_default();
+        *last = sent.max(*last);
+        self.renew(settings)
+    }
+
+    /// The lease reaches from the sending of the youngest beat that a majority has answered, shortened by the margin.
+    fn renew(&mut self, settings: &Settings) -> bool {
+        let mut sent: Vec<Moment> = self.acknowledged.values().copied().collect();
+        sent.sort_unstable_by(|one, other| other.cmp(one));
+        let Some(&answered) = sent.get(majority(settings.voters.len()) - 1) else { return false };
+        let lease = answered + (settings.timing.lease - settings.timing.margin());
+        let longer = lease > self.lease;
+        self.lease = self.lease.max(lease);
+        longer
+    }
+
+    /// Whether enough voters have granted a higher epoch that ours can have no majority again.
+    pub(super) fn is_lost(&self, now: Moment, voters: usize) -> bool {
+        let left = voters - self.superseded.len().min(voters);
+        left < majority(voters) || now >= self.lease && !self.superseded.is_empty()
+    }
+}

@@ -1,0 +1,315 @@
+//! Several machines on one clock: messages arrive at once and in order, and a node can be stopped or cut off.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+use vipa_model::{
+    Balance, Connection, ConnectionState, Forwarding, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol,
+    Rank, Service,
+};
+use vipa_protocol::{Hello, Message, Part, Table, TakeoverReport};
+
+use super::super::{Event, Output, Router, Settings, State, Takeback, Timing, VipaSettings, VipaStatus};
+use crate::{StoredVote, target};
+
+pub(super) const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+pub(super) const LEASE: Duration = Duration::from_millis(100);
+
+pub(super) fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+pub(super) fn address(node: &str) -> IpAddr {
+    format!("198.51.100.{}", 20 + node[1..].parse::<u8>().unwrap()).parse().unwrap()
+}
+
+pub(super) fn service(candidates: &[&str]) -> Service {
+    Service {
+        protocol: Protocol::Tcp,
+        ports: PortRange::one(80),
+        forwarding: Forwarding::Direct,
+        balance: Balance::Maglev,
+        orphans: Orphans::Reset,
+        candidates: candidates.iter().map(|node| address(node)).collect(),
+    }
+}
+
+pub(super) fn connection(client: u16) -> Connection {
+    Connection { protocol: Protocol::Tcp, client: ([203, 0, 113, 4], client).into(), port: 80 }
+}
+
+enum Node {
+    Router(Box<Router>),
+    Target(Box<target::Target>),
+}
+
+/// One event for whichever kind of node it reaches.
+type Either = (Event, target::Event);
+type Queue = VecDeque<(NodeName, Either)>;
+
+/// r1 (rank 200), r2 (150), r3 (100) and targets t1..; r1, r2 and t1 vote.
+pub(super) struct Bench {
+    pub(super) now: Moment,
+    nodes: BTreeMap<NodeName, Node>,
+    incarnations: BTreeMap<NodeName, u64>,
+    disks: BTreeMap<NodeName, Vec<StoredVote>>,
+    links: BTreeSet<(NodeName, NodeName)>,
+    pub(super) held: BTreeMap<NodeName, Vec<(Connection, ConnectionState)>>,
+    pub(super) listening: BTreeSet<NodeName>,
+    /// Everything that came out of routers but messages, in order.
+    pub(super) outputs: Vec<(NodeName, Output)>,
+    pub(super) wire: Vec<(NodeName, NodeName, Message)>,
+    /// Who has a disk that takes nothing.
+    pub(super) broken_disks: BTreeSet<NodeName>,
+    lists: BTreeMap<NodeName, Vec<Service>>,
+}
+
+impl Bench {
+    /// Routers with their own lists, if they have one, and targets that all listen.
+    pub(super) fn new(lists: &[(&str, Option<&[&str]>)], targets: &[&str]) -> Self {
+        let own = |(router, list): &(&str, Option<&[&str]>)| Some((name(router), vec![service((*list)?)]));
+        let mut bench = Self {
+            now: Moment(1_000_000_000),
+            nodes: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            links: BTreeSet::new(),
+            held: BTreeMap::new(),
+            listening: targets.iter().map(|target| name(target)).collect(),
+            outputs: Vec::new(),
+            wire: Vec::new(),
+            broken_disks: BTreeSet::new(),
+            lists: lists.iter().filter_map(own).collect(),
+        };
+        for target in targets {
+            bench.start(target);
+        }
+        for (router, _) in lists {
+            bench.start(router);
+        }
+        bench
+    }
+
+    /// Two routers and three targets; r1 owns the VIPA and everybody is settled.
+    pub(super) fn settled() -> Self {
+        let mut bench = Self::new(&[("r1", Some(&["t1", "t2", "t3"])), ("r2", None)], &["t1", "t2", "t3"]);
+        bench.run_ms(600);
+        bench.assert_owner("r1");
+        bench
+    }
+
+    pub(super) fn start(&mut self, node: &str) {
+        let node = name(node);
+        let incarnation = self.incarnations.entry(node.clone()).or_default();
+        *incarnation += 1;
+        let incarnation = Incarnation(*incarnation);
+        let votes = self.disks.get(&node).cloned().unwrap_or_default();
+        let voters = vec![name("r1"), name("r2"), name("t1")];
+        let (cluster, me) = (String::from("lab"), node.clone());
+        let machine = if node.as_str().starts_with('r') {
+            let vipa = VipaSettings {
+                address: VIPA,
+                ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(150)), (name("r3"), Rank(100))],
+                services: self.lists.get(&node).cloned(),
+                activate: true,
+                takeback: Takeback::Immediate,
+            };
+            let timing = Timing::of_lease(LEASE);
+            let settings = Settings { cluster, me, incarnation, voters, timing, vipas: vec![vipa] };
+            Node::Router(Box::new(Router::new(settings, votes, self.now)))
+        } else {
+            let (address, kept_records) = (address(node.as_str()), 64);
+            let settings = target::Settings { cluster, me, address, incarnation, voters, lease: LEASE, kept_records };
+            Node::Target(Box::new(target::Target::new(settings, votes, self.now)))
+        };
+        let others: Vec<NodeName> = self.nodes.keys().cloned().collect();
+        self.nodes.insert(node.clone(), machine);
+        for other in others {
+            self.join(node.as_str(), other.as_str());
+        }
+    }
+
+    /// Gone without a word; the others notice the dead link later, or never.
+    pub(super) fn kill(&mut self, node: &str) {
+        let node = name(node);
+        self.nodes.remove(&node);
+        self.links.retain(|(from, to)| *from != node && *to != node);
+    }
+
+    /// Messages from `one` to `other` vanish; nobody is told.
+    pub(super) fn mute(&mut self, one: &str, other: &str) {
+        self.links.remove(&(name(one), name(other)));
+    }
+
+    /// The link ends and both know.
+    pub(super) fn part(&mut self, one: &str, other: &str) {
+        self.mute(one, other);
+        self.mute(other, one);
+        let lost = |peer: NodeName| (Event::Disconnected { peer: peer.clone() }, target::Event::Disconnected { peer });
+        self.feed(Queue::from([(name(one), lost(name(other))), (name(other), lost(name(one)))]));
+    }
+
+    pub(super) fn join(&mut self, one: &str, other: &str) {
+        if one.starts_with('t') && other.starts_with('t') {
+            return;
+        }
+        let (one, other) = (name(one), name(other));
+        self.links.insert((one.clone(), other.clone()));
+        self.links.insert((other.clone(), one.clone()));
+        let up = |peer: &NodeName, hello: Hello| {
+            let ours = Event::Connected { peer: peer.clone(), hello: hello.clone() };
+            (ours, target::Event::Connected { peer: peer.clone(), hello })
+        };
+        let (ours, theirs) = (self.hello(&one), self.hello(&other));
+        let (ours, theirs) = (up(&one, ours), up(&other, theirs));
+        self.feed(Queue::from([(one, theirs), (other, ours)]));
+    }
+
+    pub(super) fn hello(&self, node: &NodeName) -> Hello {
+        match &self.nodes[node] {
+            Node::Router(router) => router.hello(),
+            Node::Target(target) => target.hello(),
+        }
+    }
+
+    /// Feeds a router.
+    pub(super) fn feed_router(&mut self, router: &str, event: Event) {
+        self.feed(Queue::from([(name(router), (event, nothing()))]));
+    }
+
+    fn feed(&mut self, mut queue: Queue) {
+        while let Some((node, (router_event, target_event))) = queue.pop_front() {
+            match self.nodes.get_mut(&node) {
+                Some(Node::Router(router)) => {
+                    let mut out = Vec::new();
+                    router.handle(self.now, router_event, &mut out);
+                    out.into_iter().for_each(|output| self.route_output(&node, output, &mut queue));
+                }
+                Some(Node::Target(target)) => {
+                    let mut out = Vec::new();
+                    target.handle(self.now, target_event, &mut out);
+                    out.into_iter().for_each(|output| self.target_output(&node, output, &mut queue));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn route_output(&mut self, node: &NodeName, output: Output, queue: &mut Queue) {
+        match output {
+            Output::Send { to, message } => self.deliver(node, &to, message, queue),
+            Output::StoreVotes { token, votes } => self.store(node, token, votes, queue),
+            Output::SendTable { to, vipa, epoch } => {
+                self.outputs.push((node.clone(), Output::SendTable { to: to.clone(), vipa, epoch }));
+                let table = Table { vipa, epoch, entries: Vec::new(), part: Part::Only };
+                self.deliver(node, &to, Message::Table(table), queue);
+            }
+            output => self.outputs.push((node.clone(), output)),
+        }
+    }
+
+    fn target_output(&mut self, node: &NodeName, output: target::Output, queue: &mut Queue) {
+        match output {
+            target::Output::Send { to, message } => self.deliver(node, &to, message, queue),
+            target::Output::StoreVotes { token, votes } => self.store(node, token, votes, queue),
+            target::Output::Look { token } => {
+                let connections = self.held.get(node).cloned().unwrap_or_default();
+                let listening = if self.listening.contains(node) { vec![(Protocol::Tcp, 80)] } else { vec![] };
+                let holds = target::Event::Holds { vipa: VIPA, connections };
+                let listening = target::Event::Listening { vipa: VIPA, listening };
+                for event in [holds, listening, target::Event::Looked { token }] {
+                    queue.push_back((node.clone(), (Event::Timeout, event)));
+                }
+            }
+            target::Output::Serve { .. } | target::Output::Watch { .. } | target::Output::Note(_) => {}
+        }
+    }
+
+    fn deliver(&mut self, from: &NodeName, to: &NodeName, message: Message, queue: &mut Queue) {
+        if self.links.contains(&(from.clone(), to.clone())) {
+            self.wire.push((from.clone(), to.clone(), message.clone()));
+            let peer = from.clone();
+            let ours = Event::Received { peer: peer.clone(), message: message.clone() };
+            queue.push_back((to.clone(), (ours, target::Event::Received { peer, message })));
+        }
+    }
+
+    fn store(&mut self, node: &NodeName, token: u64, votes: Vec<StoredVote>, queue: &mut Queue) {
+        if !self.broken_disks.contains(node) {
+            self.disks.insert(node.clone(), votes);
+            queue.push_back((node.clone(), (Event::VotesStored { token }, target::Event::VotesStored { token })));
+        }
+    }
+
+    /// What the target's kernel holds changes, and the agent sees it.
+    pub(super) fn hold(&mut self, node: &str, connections: &[(u16, ConnectionState)]) {
+        let held: Vec<_> = connections.iter().map(|(client, state)| (connection(*client), *state)).collect();
+        self.held.insert(name(node), held.clone());
+        let event = target::Event::Holds { vipa: VIPA, connections: held };
+        self.feed(Queue::from([(name(node), (Event::Timeout, event))]));
+    }
+
+    pub(super) fn run_ms(&mut self, span: u64) {
+        let end = self.now + Duration::from_millis(span);
+        for _ in 0..1_000_000 {
+            let due = |node: &Node| match node {
+                Node::Router(router) => router.deadline(),
+                Node::Target(_) => None,
+            };
+            let next = self.nodes.iter().filter_map(|(name, node)| Some((due(node)?, name.clone()))).min();
+            let Some((moment, node)) = next.filter(|(moment, _)| *moment <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(moment);
+            self.feed(Queue::from([(node, (Event::Timeout, nothing()))]));
+        }
+        panic!("a router's deadline does not move on");
+    }
+
+    pub(super) fn status(&self, router: &str) -> VipaStatus {
+        match &self.nodes[&name(router)] {
+            Node::Router(router) => router.vipa(VIPA).unwrap(),
+            Node::Target(_) => panic!("{router} is a target"),
+        }
+    }
+
+    /// Routers that own the VIPA and may admit.
+    pub(super) fn owners(&self) -> Vec<String> {
+        let live = |(name, node): (&NodeName, &Node)| {
+            let Node::Router(router) = node else { return None };
+            let status = router.vipa(VIPA).unwrap();
+            let owns = matches!(status.state, State::Rebuilding | State::Active);
+            (owns && status.lease.is_some_and(|lease| lease > self.now)).then(|| name.to_string())
+        };
+        self.nodes.iter().filter_map(live).collect()
+    }
+
+    pub(super) fn assert_owner(&self, router: &str) {
+        assert_eq!(self.owners(), [router], "{}", self.story());
+        assert_eq!(self.status(router).state, State::Active, "{}", self.story());
+    }
+
+    pub(super) fn reports(&self) -> Vec<TakeoverReport> {
+        let report = |(_, output): &(NodeName, Output)| match output {
+            Output::Report(report) => Some(report.clone()),
+            _ => None,
+        };
+        self.outputs.iter().filter_map(report).collect()
+    }
+
+    pub(super) fn story(&self) -> String {
+        let note = |(node, output): &(NodeName, Output)| match output {
+            Output::Note(note) => Some(format!("{node}: {note}\n")),
+            _ => None,
+        };
+        self.outputs.iter().filter_map(note).collect()
+    }
+}
+
+fn nothing() -> target::Event {
+    target::Event::Looked { token: 0 }
+}

@@ -1,0 +1,362 @@
+//! A target's brain: what it holds, who is told of it, and its vote.
+//!
+//! Whatever a router wants to know is answered from the kernel's truth of that moment: an `Associate` leads to
+//! `Output::Look`, and only when the shell has fed what it saw and says `Event::Looked` is it answered. From then on
+//! every change is sent at once, to the owner and to its backups alike.
+
+mod serving;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol};
+use vipa_protocol::{
+    Associate, Ballot, Distribution, Hello, Message, Record, Refusal, Refuse, Release, Role, Standing,
+};
+
+use self::serving::Serving;
+use crate::{
+    hello::{self, Mismatch},
+    log::KEPT_RECORDS,
+    voter::{StoredVote, Verdict, Voter},
+};
+
+/// VIPAs a target follows; what is beyond is noted and not followed.
+const MAX_VIPAS: usize = 4096;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub cluster: String,
+    pub me: NodeName,
+    /// Where routers send this target's packets.
+    pub address: IpAddr,
+    pub incarnation: Incarnation,
+    /// The same on every node.
+    pub voters: Vec<NodeName>,
+    /// The same on every node.
+    pub lease: Duration,
+    /// Changes each connection log keeps; `log::KEPT_RECORDS` when there is no reason for another.
+    pub kept_records: usize,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn kept_records_by_default() -> usize {
+        KEPT_RECORDS
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A link is up; of a link already up, that it is a new one.
+    Connected {
+        peer: NodeName,
+        hello: Hello,
+    },
+    Disconnected {
+        peer: NodeName,
+    },
+    Received {
+        peer: NodeName,
+        message: Message,
+    },
+    /// The votes of this token, and of every earlier one, are on the disk.
+    VotesStored {
+        token: u64,
+    },
+    /// The kernel holds exactly these connections to the VIPA.
+    Holds {
+        vipa: IpAddr,
+        connections: Vec<(Connection, ConnectionState)>,
+    },
+    /// Single changes, seen without a whole look.
+    Changed {
+        vipa: IpAddr,
+        records: Vec<Record>,
+    },
+    /// Every port that something bound to the VIPA or to any address listens on; unwatched ones do no harm.
+    Listening {
+        vipa: IpAddr,
+        listening: Vec<(Protocol, u16)>,
+    },
+    /// What a look begun after `Output::Look` of this token (or an earlier one) saw has been fed, for every watched VIPA.
+    Looked {
+        token: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    Send {
+        to: NodeName,
+        message: Message,
+    },
+    /// Replace the votes on the disk by these, then feed `VotesStored`. What cannot be stored is not confirmed.
+    StoreVotes {
+        token: u64,
+        votes: Vec<StoredVote>,
+    },
+    /// Look at the kernel now: feed `Holds` and `Listening` of every watched VIPA, then `Looked`. One look begun after
+    /// several of these may answer them all with the last token.
+    Look {
+        token: u64,
+    },
+    /// Exactly these VIPAs are to be on this host.
+    Serve {
+        vipas: Vec<IpAddr>,
+    },
+    /// Exactly these VIPAs are to be observed, whether on this host or not.
+    Watch {
+        vipas: Vec<Watched>,
+    },
+    Note(Note),
+}
+
+/// Everything one event led to, in order.
+pub type Outbox = Vec<Output>;
+
+/// A VIPA to observe, and the ports of it that matter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Watched {
+    pub vipa: IpAddr,
+    pub services: Vec<(Protocol, PortRange)>,
+}
+
+/// What an operator may want to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    Linked {
+        peer: NodeName,
+    },
+    Unlinked {
+        peer: NodeName,
+    },
+    Refused {
+        peer: NodeName,
+        mismatch: Mismatch,
+    },
+    Associated {
+        vipa: IpAddr,
+        router: NodeName,
+        epoch: Epoch,
+        standing: Standing,
+    },
+    /// An owner of the past was told so.
+    OldOwner {
+        vipa: IpAddr,
+        router: NodeName,
+        epoch: Epoch,
+        highest: Epoch,
+    },
+    TooManyVipas {
+        vipa: IpAddr,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Linked { peer } => write!(f, "{peer}: linked"),
+            Self::Unlinked { peer } => write!(f, "{peer}: link lost"),
+            Self::Refused { peer, mismatch } => write!(f, "{peer}: not listened to, because {mismatch}"),
+            Self::Associated { vipa, router, epoch, standing: Standing::Owner } => {
+                write!(f, "{vipa}: {router} owns epoch {epoch}; reporting to it")
+            }
+            Self::Associated { vipa, router, epoch, standing: Standing::Backup } => {
+                write!(f, "{vipa}: {router} is a backup in epoch {epoch}; reporting to it")
+            }
+            Self::OldOwner { vipa, router, epoch, highest } => {
+                write!(f, "{vipa}: {router} believes to own epoch {epoch}, but {highest} is owned already")
+            }
+            Self::TooManyVipas { vipa } => write!(f, "{vipa}: not followed, because {MAX_VIPAS} VIPAs are already"),
+        }
+    }
+}
+
+/// The cluster as one target sees it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    settings: Settings,
+    peers: BTreeSet<NodeName>,
+    voter: Option<Voter>,
+    vipas: BTreeMap<IpAddr, Serving>,
+    looks: u64,
+    served: Vec<IpAddr>,
+    watched: Vec<Watched>,
+}
+
+impl Target {
+    /// `votes` as the disk has them; they matter only when this target is a voter.
+    #[must_use]
+    pub fn new(mut settings: Settings, votes: Vec<StoredVote>, now: Moment) -> Self {
+        settings.voters.sort();
+        settings.voters.dedup();
+        let is_voter = settings.voters.contains(&settings.me);
+        let voter = is_voter.then(|| Voter::new(settings.lease, votes, now));
+        let (peers, vipas) = (BTreeSet::new(), BTreeMap::new());
+        Self { settings, peers, voter, vipas, looks: 0, served: Vec::new(), watched: Vec::new() }
+    }
+
+    /// What this target says first on every link.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        Hello {
+            version: vipa_protocol::VERSION,
+            cluster: self.settings.cluster.clone(),
+            node: self.settings.me.clone(),
+            role: Role::Target { address: self.settings.address },
+            incarnation: self.settings.incarnation,
+            voters: self.settings.voters.clone(),
+        }
+    }
+
+    /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
+    pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
+        match event {
+            Event::Connected { peer, hello } => self.connected(peer, &hello, out),
+            Event::Disconnected { peer } => self.disconnected(&peer, out),
+            Event::Received { peer, message } => {
+                if self.peers.contains(&peer) {
+                    self.receive(now, &peer, message, out);
+                }
+            }
+            Event::VotesStored { token } => {
+                let grants = self.voter.as_mut().map(|voter| voter.stored(token)).unwrap_or_default();
+                for (to, grant) in grants {
+                    if self.peers.contains(&to) {
+                        out.push(Output::Send { to, message: Message::Grant(grant) });
+                    }
+                }
+            }
+            Event::Holds { vipa, connections } => self.at(vipa, |serving| serving.holds(connections, out)),
+            Event::Changed { vipa, records } => self.at(vipa, |serving| serving.changed(records, out)),
+            Event::Listening { vipa, listening } => self.at(vipa, |serving| serving.listening(listening, out)),
+            Event::Looked { token } => self.vipas.values_mut().for_each(|serving| serving.looked(token, out)),
+        }
+        self.tell_shell(out);
+    }
+
+    /// The connections held, by VIPA.
+    #[must_use]
+    pub fn held(&self) -> BTreeMap<IpAddr, &BTreeMap<Connection, ConnectionState>> {
+        self.vipas.iter().map(|(vipa, serving)| (*vipa, serving.log().live())).collect()
+    }
+
+    /// The routers reported to and what each is, by VIPA.
+    #[must_use]
+    pub fn associations(&self) -> BTreeMap<IpAddr, Vec<(NodeName, Standing, Epoch)>> {
+        self.vipas.iter().map(|(vipa, serving)| (*vipa, serving.associations())).collect()
+    }
+
+    fn at(&mut self, vipa: IpAddr, act: impl FnOnce(&mut Serving)) {
+        if let Some(serving) = self.vipas.get_mut(&vipa) {
+            act(serving);
+        }
+    }
+
+    fn connected(&mut self, peer: NodeName, hello: &Hello, out: &mut Outbox) {
+        if self.peers.contains(&peer) {
+            self.disconnected(&peer, out);
+        }
+        if let Err(mismatch) = hello::check(&self.settings.cluster, &self.settings.voters, &peer, hello) {
+            out.push(Output::Note(Note::Refused { peer, mismatch }));
+            return;
+        }
+        out.push(Output::Note(Note::Linked { peer: peer.clone() }));
+        self.peers.insert(peer);
+    }
+
+    fn disconnected(&mut self, peer: &NodeName, out: &mut Outbox) {
+        if self.peers.remove(peer) {
+            out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
+            self.vipas.values_mut().for_each(|serving| serving.part_from(peer));
+        }
+    }
+
+    fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
+        match message {
+            Message::Beat(beat) => {
+                if let Some(voter) = &mut self.voter {
+                    let ack = voter.beat(now, from, &beat);
+                    out.push(Output::Send { to: from.clone(), message: Message::BeatAck(ack) });
+                }
+            }
+            Message::Claim(claim) => {
+                let Some(voter) = &mut self.voter else { return };
+                out.push(match voter.claim(now, from, &claim) {
+                    Verdict::Reply(message) => Output::Send { to: from.clone(), message },
+                    Verdict::Store { token, votes } => Output::StoreVotes { token, votes },
+                });
+            }
+            Message::Distribution(distribution) => self.distributed(from, distribution, out),
+            Message::Associate(associate) => self.associate(from, &associate, out),
+            Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.part_from(from)),
+            Message::Hello(_)
+            | Message::BeatAck(_)
+            | Message::Grant(_)
+            | Message::Refuse(_)
+            | Message::Listeners(_)
+            | Message::Connections(_)
+            | Message::Yield(_)
+            | Message::Table(_) => {}
+        }
+    }
+
+    fn distributed(&mut self, from: &NodeName, distribution: Distribution, out: &mut Outbox) {
+        if let Some(serving) = self.serving(distribution.vipa, out) {
+            serving.distributed(from, distribution, out);
+        }
+    }
+
+    fn associate(&mut self, from: &NodeName, associate: &Associate, out: &mut Outbox) {
+        let Associate { vipa, epoch, standing, seen } = *associate;
+        let token = self.looks + 1;
+        let Some(serving) = self.serving(vipa, out) else { return };
+        let highest = serving.epoch();
+        if standing == Standing::Owner && epoch < highest {
+            out.push(Output::Note(Note::OldOwner { vipa, router: from.clone(), epoch, highest }));
+            let refuse = Refuse { vipa, epoch, ballot: Ballot::Real, reason: Refusal::Superseded, highest };
+            out.push(Output::Send { to: from.clone(), message: Message::Refuse(refuse) });
+            return;
+        }
+        serving.associate(from, epoch, standing, seen, token);
+        self.looks = token;
+        out.push(Output::Note(Note::Associated { vipa, router: from.clone(), epoch, standing }));
+        // What the look is to see must be watched first.
+        self.tell_shell(out);
+        out.push(Output::Look { token });
+    }
+
+    fn serving(&mut self, vipa: IpAddr, out: &mut Outbox) -> Option<&mut Serving> {
+        if self.vipas.len() >= MAX_VIPAS && !self.vipas.contains_key(&vipa) {
+            out.push(Output::Note(Note::TooManyVipas { vipa }));
+            return None;
+        }
+        let Settings { incarnation, kept_records, .. } = self.settings;
+        Some(self.vipas.entry(vipa).or_insert_with(|| Serving::new(vipa, incarnation, kept_records)))
+    }
+
+    /// Says what is to be served and watched, when that has changed.
+    fn tell_shell(&mut self, out: &mut Outbox) {
+        let me = self.settings.address;
+        let served: Vec<IpAddr> =
+            self.vipas.iter().filter(|(_, serving)| serving.is_needed_here(me)).map(|(vipa, _)| *vipa).collect();
+        if served != self.served {
+            self.served.clone_from(&served);
+            out.push(Output::Serve { vipas: served });
+        }
+        let watched: Vec<Watched> = self.vipas.values().map(Serving::watched).collect();
+        if watched != self.watched {
+            self.watched.clone_from(&watched);
+            out.push(Output::Watch { vipas: watched });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! One VIPA at one target: its lists, its log, and the routers told of both.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, PortRange, Protocol};
+use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing};
+
+use super::{Outbox, Output, Watched};
+use crate::log::ConnectionLog;
+
+#[derive(Clone, Debug)]
+pub(super) struct Serving {
+    vipa: IpAddr,
+    /// The highest epoch an owner spoke here in.
+    epoch: Epoch,
+    /// What each router distributed last. Outlives the link: a router that died may be back.
+    lists: BTreeMap<NodeName, List>,
+    routers: BTreeMap<NodeName, Association>,
+    log: ConnectionLog,
+    listening: BTreeSet<(Protocol, u16)>,
+    /// The services' part of it, as it was last sent.
+    told: Vec<(Protocol, u16)>,
+}
+
+#[derive(Clone, Debug)]
+struct List {
+    standing: Standing,
+    epoch: Epoch,
+    services: BTreeSet<(Protocol, PortRange)>,
+    candidates: BTreeSet<IpAddr>,
+}
+
+#[derive(Clone, Debug)]
+struct Association {
+    epoch: Epoch,
+    standing: Standing,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Progress {
+    /// Waits for the look of this token; the router knows the log up to `seen`.
+    Looking { token: u64, seen: Option<Position> },
+    /// Has been sent everything up to here.
+    Told(Position),
+}
+
+impl Serving {
+    pub(super) fn new(vipa: IpAddr, incarnation: Incarnation, kept_records: usize) -> Self {
+        Self {
+            vipa,
+            epoch: Epoch::NONE,
+            lists: BTreeMap::new(),
+            routers: BTreeMap::new(),
+            log: ConnectionLog::new(incarnation, kept_records),
+            listening: BTreeSet::new(),
+            told: Vec::new(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn log(&self) -> &ConnectionLog {
+        &self.log
+    }
+
+    pub(super) fn associations(&self) -> Vec<(NodeName, Standing, Epoch)> {
+        self.routers.iter().map(|(name, router)| (name.clone(), router.standing, router.epoch)).collect()
+    }
+
+    /// Whether the VIPA must be on this host: a list names it, or somebody still talks to it here.
+    pub(super) fn is_needed_here(&self, me: IpAddr) -> bool {
+        !self.log.live().is_empty() || self.lists.values().any(|list| list.candidates.contains(&me))
+    }
+
+    pub(super) fn watched(&self) -> Watched {
+        let services: BTreeSet<_> = self.lists.values().flat_map(|list| list.services.iter().copied()).collect();
+        Watched { vipa: self.vipa, services: services.into_iter().collect() }
+    }
+
+    pub(super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, out: &mut Outbox) {
+        let Distribution { vipa: _, epoch, sender, ranks: _, services } = distribution;
+        if sender == Standing::Owner {
+            if epoch < self.epoch {
+                return;
+            }
+            self.epoch = epoch;
+            // An owner of the past has no say any more, until it speaks again.
+            self.lists.retain(|_, list| list.standing == Standing::Backup || list.epoch >= epoch);
+        }
+        let candidates = services.iter().flat_map(|service| service.candidates.iter().copied()).collect();
+        let services = services.iter().map(|service| (service.protocol, service.ports)).collect();
+        self.lists.insert(from.clone(), List { standing: sender, epoch, services, candidates });
+        self.tell_listeners(out);
+    }
+
+    pub(super) fn associate(
+        &mut self,
+        router: &NodeName,
+        epoch: Epoch,
+        standing: Standing,
+        seen: Option<Position>,
+        token: u64,
+    ) {
+        if standing == Standing::Owner {
+            self.epoch = epoch;
+            for other in self.routers.values_mut() {
+                other.standing = Standing::Backup;
+            }
+        }
+        let progress = Progress::Looking { token, seen };
+        self.routers.insert(router.clone(), Association { epoch, standing, progress });
+    }
+
+    pub(super) fn part_from(&mut self, router: &NodeName) {
+        self.routers.remove(router);
+    }
+
+    pub(super) fn holds(&mut self, connections: Vec<(Connection, ConnectionState)>, out: &mut Outbox) {
+        if self.log.observe(connections) {
+            self.tell_news(out);
+        }
+    }
+
+    pub(super) fn changed(&mut self, records: Vec<Record>, out: &mut Outbox) {
+        let mut news = false;
+        for record in records {
+            news |= self.log.apply(record);
+        }
+        if news {
+            self.tell_news(out);
+        }
+    }
+
+    pub(super) fn listening(&mut self, listening: Vec<(Protocol, u16)>, out: &mut Outbox) {
+        self.listening = listening.into_iter().collect();
+        self.tell_listeners(out);
+    }
+
+    /// The truth of this moment is in the log: who waited for it is answered.
+    pub(super) fn looked(&mut self, token: u64, out: &mut Outbox) {
+        for (name, router) in &mut self.routers {
+            let Progress::Looking { token: awaited, seen } = router.progress else { continue };
+            if awaited > token {
+                continue;
+            }
+            let listeners = Listeners { vipa: self.vipa, listening: self.told.clone() };
+            out.push(Output::Send { to: name.clone(), message: Message::Listeners(listeners) });
+            send_runs(self.vipa, &self.log, name, seen, Some(router.epoch), out);
+            router.progress = Progress::Told(self.log.position());
+        }
+    }
+
+    fn tell_news(&mut self, out: &mut Outbox) {
+        for (name, router) in &mut self.routers {
+            if let Progress::Told(position) = router.progress {
+                send_runs(self.vipa, &self.log, name, Some(position), None, out);
+                router.progress = Progress::Told(self.log.position());
+            }
+        }
+    }
+
+    fn tell_listeners(&mut self, out: &mut Outbox) {
+        let services = self.watched().services;
+        let wanted = |&(protocol, port): &(Protocol, u16)| {
+            services.iter().any(|(of, ports)| *of == protocol && ports.contains(port))
+        };
+        let listening: Vec<_> = self.listening.iter().copied().filter(|listener| wanted(listener)).collect();
+        if listening == self.told {
+            return;
+        }
+        self.told = listening;
+        for (name, router) in &self.routers {
+            if matches!(router.progress, Progress::Told(_)) {
+                let listeners = Listeners { vipa: self.vipa, listening: self.told.clone() };
+                out.push(Output::Send { to: name.clone(), message: Message::Listeners(listeners) });
+            }
+        }
+    }
+}
+
+/// Brings one router up to date; the last run carries `answers`.
+fn send_runs(
+    vipa: IpAddr,
+    log: &ConnectionLog,
+    to: &NodeName,
+    seen: Option<Position>,
+    answers: Option<Epoch>,
+    out: &mut Outbox,
+) {
+    let runs = log.runs_after(seen);
+    let last = runs.len() - 1;
+    for (index, (run, upto)) in runs.into_iter().enumerate() {
+        let answers = if index == last { answers } else { None };
+        let message = Message::Connections(Connections { vipa, run, upto, answers });
+        out.push(Output::Send { to: to.clone(), message });
+    }
+}

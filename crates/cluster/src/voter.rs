@@ -1,0 +1,223 @@
+//! One vote, the same code on routers and targets.
+//!
+//! An acknowledged beat and a grant are both promises: for one lease of this voter's clock nobody else is granted the
+//! VIPA, but the router the owner itself consents to. The owner counts its lease from before the voter does, so it
+//! fences itself first. Votes survive a restart, promises do not: a voter that restarts refuses for one lease.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Epoch, Moment, NodeName};
+use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Message, Owned, Refusal, Refuse, Superseded};
+
+/// VIPAs one voter keeps votes and promises for; what is beyond is refused.
+const MAX_VIPAS: usize = 4096;
+
+/// A grant as it is kept on the disk. A later one of the same VIPA replaces it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredVote {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub holder: NodeName,
+}
+
+/// What a claim led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send this to the claimant now.
+    Reply(Message),
+    /// Write these votes (all there are) to the disk, then call [`Voter::stored`] with the token.
+    Store { token: u64, votes: Vec<StoredVote> },
+}
+
+/// The votes and promises of one node.
+#[derive(Clone, Debug)]
+pub struct Voter {
+    lease: Duration,
+    silent_until: Moment,
+    ledgers: BTreeMap<IpAddr, Ledger>,
+    tokens: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Ledger {
+    vote: Option<Vote>,
+    promise: Option<Promise>,
+}
+
+#[derive(Clone, Debug)]
+struct Vote {
+    epoch: Epoch,
+    holder: NodeName,
+    /// The store that makes it durable, while that is under way.
+    waiting: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Promise {
+    to: NodeName,
+    epoch: Epoch,
+    /// The beat that said so; an older one that comes late changes no consent.
+    sequence: u64,
+    until: Moment,
+    consent: Option<NodeName>,
+}
+
+impl Voter {
+    /// `votes` as the disk has them.
+    #[must_use]
+    pub fn new(lease: Duration, votes: Vec<StoredVote>, now: Moment) -> Self {
+        let mut ledgers = BTreeMap::<IpAddr, Ledger>::new();
+        for StoredVote { vipa, epoch, holder } in votes {
+            ledgers.entry(vipa).or_default().vote = Some(Vote { epoch, holder, waiting: None });
+        }
+        Self { lease, silent_until: now + lease, ledgers, tokens: 0 }
+    }
+
+    /// The highest epoch granted or heard of.
+    #[must_use]
+    pub fn highest(&self, vipa: IpAddr) -> Epoch {
+        self.ledgers.get(&vipa).map_or(Epoch::NONE, Ledger::highest)
+    }
+
+    /// The votes that are known to be on the disk, or on their way there.
+    #[must_use]
+    pub fn votes(&self) -> Vec<StoredVote> {
+        let stored = |(vipa, ledger): (&IpAddr, &Ledger)| {
+            let Vote { epoch, holder, waiting: _ } = ledger.vote.clone()?;
+            Some(StoredVote { vipa: *vipa, epoch, holder })
+        };
+        self.ledgers.iter().filter_map(stored).collect()
+    }
+
+    /// Takes an owner's beat as the proof that it lives.
+    pub fn beat(&mut self, now: Moment, owner: &NodeName, beat: &Beat) -> BeatAck {
+        let mut superseded = Vec::new();
+        for owned in &beat.owned {
+            match self.promise(now, owner, beat.sequence, owned) {
+                Ok(()) => {}
+                Err((epoch, holder)) => superseded.push(Superseded { vipa: owned.vipa, epoch, holder }),
+            }
+        }
+        BeatAck { sequence: beat.sequence, superseded }
+    }
+
+    fn promise(
+        &mut self,
+        now: Moment,
+        owner: &NodeName,
+        sequence: u64,
+        owned: &Owned,
+    ) -> Result<(), (Epoch, NodeName)> {
+        let Owned { vipa, epoch, yielding_to } = owned;
+        let until = now + self.lease;
+        let Some(ledger) = self.ledger(*vipa) else { return Err((*epoch, owner.clone())) };
+        if let Some(vote) = &ledger.vote
+            && vote.epoch > *epoch
+        {
+            return Err((vote.epoch, vote.holder.clone()));
+        }
+        match &mut ledger.promise {
+            Some(promise) if promise.epoch > *epoch => return Err((promise.epoch, promise.to.clone())),
+            Some(promise) if promise.epoch == *epoch && promise.to == *owner => {
+                promise.until = promise.until.max(until);
+                if sequence > promise.sequence {
+                    promise.sequence = sequence;
+                    promise.consent.clone_from(yielding_to);
+                }
+            }
+            // A beat is sent only by who won its epoch, so it counts although this voter may have voted otherwise.
+            promise => {
+                *promise =
+                    Some(Promise { to: owner.clone(), epoch: *epoch, sequence, until, consent: yielding_to.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a claim.
+    pub fn claim(&mut self, now: Moment, claimant: &NodeName, claim: &Claim) -> Verdict {
+        let Claim { vipa, epoch, ballot } = *claim;
+        if let Err(reason) = self.judge(now, claimant, vipa, epoch) {
+            let highest = self.highest(vipa);
+            return Verdict::Reply(Message::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
+        }
+        match ballot {
+            Ballot::Trial => Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot })),
+            Ballot::Real => self.grant(now, claimant, vipa, epoch),
+        }
+    }
+
+    fn judge(&mut self, now: Moment, claimant: &NodeName, vipa: IpAddr, epoch: Epoch) -> Result<(), Refusal> {
+        if now < self.silent_until {
+            return Err(Refusal::Recovering);
+        }
+        let ledger = self.ledger(vipa).ok_or(Refusal::Granted)?;
+        if let Some(vote) = &ledger.vote
+            && (vote.epoch > epoch || vote.epoch == epoch && vote.holder != *claimant)
+        {
+            return Err(Refusal::Granted);
+        }
+        if let Some(promise) = &ledger.promise {
+            if promise.epoch > epoch || promise.epoch == epoch && promise.to != *claimant {
+                return Err(Refusal::Granted);
+            }
+            let bound = promise.until > now && promise.to != *claimant;
+            if bound && promise.consent.as_ref() != Some(claimant) {
+                return Err(Refusal::OwnerAlive);
+            }
+        }
+        Ok(())
+    }
+
+    fn grant(&mut self, now: Moment, claimant: &NodeName, vipa: IpAddr, epoch: Epoch) -> Verdict {
+        let until = now + self.lease;
+        let token = self.tokens + 1;
+        let ledger = self.ledgers.entry(vipa).or_default();
+        let promise = Promise { to: claimant.clone(), epoch, sequence: 0, until, consent: None };
+        match &mut ledger.promise {
+            Some(known) if known.epoch == epoch => known.until = known.until.max(until),
+            known => *known = Some(promise),
+        }
+        if let Some(Vote { epoch: given, waiting: None, .. }) = &ledger.vote
+            && *given == epoch
+        {
+            return Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real }));
+        }
+        ledger.vote = Some(Vote { epoch, holder: claimant.clone(), waiting: Some(token) });
+        self.tokens = token;
+        Verdict::Store { token, votes: self.votes() }
+    }
+
+    /// The store of `token`, and with it every earlier one, is on the disk: the grants that may be sent now.
+    pub fn stored(&mut self, token: u64) -> Vec<(NodeName, Grant)> {
+        let mut grants = Vec::new();
+        for (vipa, ledger) in &mut self.ledgers {
+            if let Some(vote) = &mut ledger.vote
+                && vote.waiting.is_some_and(|waiting| waiting <= token)
+            {
+                vote.waiting = None;
+                grants.push((vote.holder.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot: Ballot::Real }));
+            }
+        }
+        grants
+    }
+
+    fn ledger(&mut self, vipa: IpAddr) -> Option<&mut Ledger> {
+        if self.ledgers.len() >= MAX_VIPAS && !self.ledgers.contains_key(&vipa) {
+            return None;
+        }
+        Some(self.ledgers.entry(vipa).or_default())
+    }
+}
+
+impl Ledger {
+    fn highest(&self) -> Epoch {
+        let voted = self.vote.as_ref().map_or(Epoch::NONE, |vote| vote.epoch);
+        let heard = self.promise.as_ref().map_or(Epoch::NONE, |promise| promise.epoch);
+        voted.max(heard)
+    }
+}
+
+#[cfg(test)]
+mod tests;
