@@ -441,3 +441,6 @@ impl Tally {
 fn name(padded: [u8; 16]) -> String {
     String::from_utf8_lossy(&padded).trim_end_matches('\0').into()
 }
+
+#[cfg(test)]
+mod tests;
