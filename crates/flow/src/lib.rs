@@ -1,1 +1,27 @@
-//! flow
+//! The connection table: which target each connection belongs to.
+//!
+//! Fixed in size, allocated once, shared by every worker and the control thread; nobody ever waits for anybody.
+//! [`FlowTable`] tells the whole story; `word` and `bucket` are its memory layout, `place` is how a connection gets a
+//! place in it, `walk` is ageing and export.
+
+mod atomics;
+mod bucket;
+mod count;
+mod key;
+mod memory;
+mod place;
+mod table;
+mod tick;
+mod walk;
+mod word;
+
+pub use count::Counts;
+pub use key::{HashSeed, Key4, MAX_VIPAS};
+pub use memory::{Pages, TableError};
+pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Hit, SlotRef};
+pub use tick::{AgeLimits, LONGEST_AGE, Tick};
+pub use walk::{Aged, Cursor};
+pub use word::{FlowState, MAX_TARGETS};
+
+#[cfg(all(test, not(loom)))]
+mod tests;

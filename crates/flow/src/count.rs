@@ -1,0 +1,60 @@
+//! How many connections there are, by state.
+
+use crate::{
+    atomics::{AtomicU64, Ordering},
+    word::FlowState,
+};
+
+/// Connections in the table, by state. Taken while others write: each number is right at a moment of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub half_open: u64,
+    pub open: u64,
+    pub confirmed: u64,
+    pub closing: u64,
+    pub udp: u64,
+}
+
+impl Counts {
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { half_open, open, confirmed, closing, udp } = *self;
+        half_open + open + confirmed + closing + udp
+    }
+}
+
+/// So many that two workers rarely meet at one.
+const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// One count per state and shard of the table; a connection may come in one and go out of another, so only the sums
+/// mean something.
+pub(crate) struct Tally {
+    shards: Box<[Shard]>,
+}
+
+#[repr(align(128))]
+struct Shard([AtomicU64; FlowState::ALL.len()]);
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect() }
+    }
+
+    // Relaxed, here and below: the numbers carry nothing but themselves.
+    pub(crate) fn came(&self, bucket: usize, state: FlowState) {
+        self.shards[bucket % SHARDS].0[state.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn went(&self, bucket: usize, state: FlowState) {
+        self.shards[bucket % SHARDS].0[state.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sum(&self) -> Counts {
+        let [half_open, open, confirmed, closing, udp] = FlowState::ALL.map(|state| {
+            let sum = |sum: u64, shard: &Shard| sum.wrapping_add(shard.0[state.index()].load(Ordering::Relaxed));
+            // A departure may be seen before its arrival.
+            (self.shards.iter().fold(0, sum) as i64).max(0) as u64
+        });
+        Counts { half_open, open, confirmed, closing, udp }
+    }
+}

@@ -1,0 +1,245 @@
+//! How a connection gets a place, without a lock and without ever being in the table twice.
+//!
+//! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else one that is freed by moving an
+//!    entry from its home to its own other bucket, else the least valuable one's.
+//! 2. *Announce*: write the key. The entry is pending: lookups pass it over, other inserters see it.
+//! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
+//!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
+//!    Nobody left: ours goes live, unless somebody ended it meanwhile.
+//!
+//! Two inserters of one key cannot both go live: each announces before it looks, so one of the two sees the other, and
+//! who sees another goes live only after it has seen the other's end.
+
+use vipa_model::TargetId;
+
+use crate::{
+    FlowState, FlowTable, Tick,
+    atomics::{Ordering, fence, spin_loop},
+    bucket::SLOTS,
+    key::Packed,
+    table::Spots,
+    tick::age,
+    word::Word,
+};
+
+/// Who says that there is a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Traffic,
+    Target,
+}
+
+/// A connection on its way in.
+pub(crate) struct Newcomer {
+    pub(crate) packed: Packed,
+    pub(crate) spots: Spots,
+    pub(crate) target: TargetId,
+    pub(crate) state: FlowState,
+    pub(crate) source: Source,
+}
+
+pub(crate) enum Placed {
+    /// Live, perhaps in the place of one in this state.
+    Live(Option<FlowState>),
+    Full,
+    /// Another thread is placing or has placed the same connection: look again.
+    Contested,
+}
+
+/// A slot that is ours, pending.
+struct Claim {
+    bucket: usize,
+    slot: usize,
+    word: Word,
+    evicted: Option<FlowState>,
+}
+
+/// Looks at an earlier inserter's pending entry before it is taken for stuck: some microseconds.
+const PATIENCE: u32 = if cfg!(loom) { 1 } else { 256 };
+
+/// Silence after which an open connection may give way to a new one: one minute.
+const IDLE_TICKS: u16 = 240;
+
+/// Other threads may take the victim or the gap first; so often is another one looked for.
+const ATTEMPTS: usize = 4;
+
+impl FlowTable {
+    pub(crate) fn place(&self, newcomer: &Newcomer, now: Tick) -> Placed {
+        let Some(claim) = self.claim(newcomer, now) else { return Placed::Full };
+        self.buckets[claim.bucket].write_key(claim.slot, newcomer.packed);
+        // SeqCst: pairs with itself in the other inserter; of two that announce and then look, one sees the other.
+        fence(Ordering::SeqCst);
+        if !self.is_alone(newcomer, &claim) {
+            self.buckets[claim.bucket].end_life(claim.slot, claim.word);
+            return Placed::Contested;
+        }
+        match self.buckets[claim.bucket].swap(claim.slot, claim.word, claim.word.with_state(newcomer.state)) {
+            Ok(()) => {
+                self.tally.came(claim.bucket, newcomer.state);
+                Placed::Live(claim.evicted)
+            }
+            Err(_) => Placed::Contested,
+        }
+    }
+
+    /// Ends every other pending entry of the key; false if there is a live one.
+    fn is_alone(&self, newcomer: &Newcomer, claim: &Claim) -> bool {
+        let mut patience = PATIENCE;
+        // Entries before ours in this order come first.
+        let mut ours_passed = false;
+        for bucket in newcomer.spots.both() {
+            for slot in 0..SLOTS {
+                if (bucket, slot) == (claim.bucket, claim.slot) {
+                    ours_passed = true;
+                    continue;
+                }
+                while let Some(other) = self.buckets[bucket].read(slot, newcomer.packed) {
+                    if !other.is_pending() {
+                        return false;
+                    }
+                    if !ours_passed && patience > 0 {
+                        patience -= 1;
+                        spin_loop();
+                    } else if self.buckets[bucket].swap(slot, other, other.emptied()).is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn claim(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+        for _ in 0..ATTEMPTS {
+            let claim = self
+                .claim_empty(newcomer, now)
+                .or_else(|| self.claim_by_moving(newcomer, now))
+                .or_else(|| self.claim_by_evicting(newcomer, now));
+            if claim.is_some() {
+                return claim;
+            }
+        }
+        None
+    }
+
+    fn claim_empty(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+        for bucket in newcomer.spots.both() {
+            for slot in 0..SLOTS {
+                let before = self.buckets[bucket].word(slot);
+                if before.is_empty() {
+                    let word = before.claimed(newcomer.packed, newcomer.target, now);
+                    if self.buckets[bucket].swap(slot, before, word).is_ok() {
+                        return Some(Claim { bucket, slot, word, evicted: None });
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Moves one of the eight neighbours from its home to its other bucket and takes the slot it leaves.
+    #[cold]
+    fn claim_by_moving(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+        let mut movable = [const { None }; 2 * SLOTS];
+        let mut free = movable.iter_mut();
+        for bucket in newcomer.spots.both() {
+            for slot in 0..SLOTS {
+                let Some((packed, word)) = self.buckets[bucket].read_any(slot) else { continue };
+                let Spots { home, other } = self.spots(packed);
+                if home == bucket && !word.is_moving() {
+                    // All of them first: the memory accesses overlap.
+                    self.buckets[other].prefetch();
+                    if let Some(free) = free.next() {
+                        *free = Some(Resident { bucket, slot, packed, word, other });
+                    }
+                }
+            }
+        }
+        movable.iter().flatten().find_map(|resident| {
+            let word = resident.word.claimed(newcomer.packed, newcomer.target, now);
+            self.replace_by_moving(resident, word)?;
+            Some(Claim { bucket: resident.bucket, slot: resident.slot, word, evicted: None })
+        })
+    }
+
+    /// Moves `resident` to its other bucket, live in both for a moment, and makes its slot hold `next`.
+    ///
+    /// While the original is marked as moving, ageing, eviction and touches leave it alone. remove() and confirm() do
+    /// not: they take the mark away with the original, then end the copy, and we give up.
+    fn replace_by_moving(&self, resident: &Resident, next: Word) -> Option<()> {
+        let Resident { bucket, slot, packed, word, other } = *resident;
+        let (here, there) = (&self.buckets[bucket], &self.buckets[other]);
+        let (at, copy) = (0..SLOTS).find_map(|at| {
+            let before = there.word(at);
+            let copy = before.claimed_like(word);
+            (before.is_empty() && there.swap(at, before, copy).is_ok()).then_some((at, copy))
+        })?;
+        if here.swap(slot, word, word.moving()).is_err() {
+            there.end_life(at, copy);
+            return None;
+        }
+        there.write_key(at, packed);
+        // SeqCst: pairs with the fences in remove() and confirm(); either they see the copy and end it, or we see that
+        // the original is theirs.
+        fence(Ordering::SeqCst);
+        if here.word(slot) != word.moving() {
+            there.end_life(at, copy);
+            return None;
+        }
+        let state = word.state()?;
+        if there.swap(at, copy, copy.with_state(state)).is_err() {
+            // Whoever ended the copy has not necessarily changed the original.
+            let _ = here.swap(slot, word.moving(), word);
+            return None;
+        }
+        self.tally.came(other, state);
+        if here.swap(slot, word.moving(), next).is_err() {
+            if let Some(ended) = there.end_life(at, copy) {
+                self.ended(other, ended);
+            }
+            return None;
+        }
+        self.ended(bucket, word);
+        // Release: pairs with the Acquire in export(), which may have missed the connection on its way.
+        self.moves.fetch_add(1, Ordering::Release);
+        Some(())
+    }
+
+    #[cold]
+    fn claim_by_evicting(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+        let slots = newcomer.spots.both().into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
+        let (_, bucket, slot, before, state) = slots
+            .filter_map(|(bucket, slot)| {
+                let word = self.buckets[bucket].word(slot);
+                let state = word.state().filter(|_| !word.is_moving())?;
+                let worth = worth(state, age(now, word.tick()), newcomer.source)?;
+                Some((worth, bucket, slot, word, state))
+            })
+            .min_by_key(|(worth, ..)| *worth)?;
+        let word = before.claimed(newcomer.packed, newcomer.target, now);
+        self.buckets[bucket].swap(slot, before, word).ok()?;
+        self.ended(bucket, before);
+        Some(Claim { bucket, slot, word, evicted: Some(state) })
+    }
+}
+
+/// An entry in its home bucket that may be moved.
+struct Resident {
+    bucket: usize,
+    slot: usize,
+    packed: Packed,
+    word: Word,
+    other: usize,
+}
+
+/// The least goes first; `None`: not for this newcomer. Of the same kind, the longest silent goes.
+fn worth(state: FlowState, age: u16, newcomer: Source) -> Option<(u8, std::cmp::Reverse<u16>)> {
+    let kind = match state {
+        FlowState::HalfOpen => 0,
+        FlowState::Closing => 1,
+        FlowState::Open | FlowState::Udp if age >= IDLE_TICKS => 2,
+        FlowState::Open | FlowState::Udp if newcomer == Source::Target => 3,
+        FlowState::Open | FlowState::Udp | FlowState::Confirmed => return None,
+    };
+    Some((kind, std::cmp::Reverse(age)))
+}

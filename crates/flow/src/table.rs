@@ -1,0 +1,394 @@
+//! The table itself: find, admit, touch, confirm, remove.
+//!
+//! A connection may live in one of two buckets, its *home* or its *other*, both named by the keyed hash. It goes home
+//! when there is room, so that nearly every packet of a known connection touches one cache line.
+//!
+//! What holds at every moment, whatever the threads do (`tests/loom.rs`):
+//! - a lookup never returns the target of another connection;
+//! - a connection that is in the table, and stays, is found by every lookup, also while it moves house;
+//! - two admissions of one connection at once end in one entry, and both callers learn the same target.
+
+use vipa_model::TargetId;
+
+use crate::{
+    Counts, FlowState, HashSeed, Key4, MAX_TARGETS, Pages, TableError, Tick,
+    atomics::{AtomicU64, Ordering, fence},
+    bucket::SLOTS,
+    count::Tally,
+    key::Packed,
+    memory::Memory,
+    place::{Newcomer, Placed, Source},
+    word::Word,
+};
+
+/// How many keys `lookup_batch` has in flight at once.
+pub const BATCH: usize = 32;
+
+/// How many connections the table must hold with next to no loss: at that number it is three quarters full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    connections: usize,
+}
+
+impl Capacity {
+    #[must_use]
+    pub const fn connections(connections: usize) -> Self {
+        Self { connections }
+    }
+}
+
+/// The connection table. See the [crate](crate)'s page.
+pub struct FlowTable {
+    pub(crate) buckets: Memory,
+    pub(crate) tally: Tally,
+    /// Connections that have moved from their home to their other bucket: who walks the table looks at it.
+    pub(crate) moves: AtomicU64,
+    pub(crate) seed: HashSeed,
+    capacity: usize,
+}
+
+/// A connection that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    pub target: TargetId,
+    pub state: FlowState,
+    pub slot: SlotRef,
+}
+
+/// Where and how a connection was found; what [`FlowTable::touch`] needs to find it again at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SlotRef {
+    pub(crate) bucket: u32,
+    pub(crate) slot: u8,
+    pub(crate) word: Word,
+}
+
+/// What became of an admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    Opened,
+    /// It was there already, perhaps since a moment ago by another thread; nothing changed.
+    Existing(Hit),
+    /// Opened in the place of a less valuable connection in this state.
+    OpenedEvicting(FlowState),
+    /// Both buckets are full of connections that are worth more.
+    Full,
+}
+
+/// What became of a target's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    New,
+    /// New, in the place of a less valuable connection in this state.
+    NewEvicting(FlowState),
+    /// Known, with this target.
+    Known,
+    /// Known, but so far with the target named here.
+    Replaced(TargetId),
+    /// Both buckets are full of connections that are worth as much.
+    Full,
+}
+
+/// The two buckets a connection may live in; never the same one.
+#[derive(Clone, Copy)]
+pub(crate) struct Spots {
+    pub(crate) home: usize,
+    pub(crate) other: usize,
+}
+
+impl Spots {
+    pub(crate) fn both(self) -> [usize; 2] {
+        [self.home, self.other]
+    }
+}
+
+impl FlowTable {
+    /// Takes the table's memory and touches all of it.
+    pub fn new(capacity: Capacity, seed: HashSeed) -> Result<Self, TableError> {
+        let Capacity { connections } = capacity;
+        /// 2³¹ connections are 46 GB; bucket numbers are 32 bits.
+        const LIMIT: usize = 1 << 31;
+        if connections == 0 {
+            return Err(TableError::Empty);
+        }
+        if connections > LIMIT {
+            return Err(TableError::TooLarge { connections, limit: LIMIT });
+        }
+        let buckets = Memory::new((connections * 4).div_ceil(SLOTS * 3).max(2))?;
+        Ok(Self { buckets, tally: Tally::new(), moves: AtomicU64::new(0), seed, capacity: connections })
+    }
+
+    /// The connection's target and state, if it is known. Changes nothing.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, key: &Key4) -> Option<Hit> {
+        let packed = Packed::new(key);
+        self.find(packed, self.spots(packed))
+    }
+
+    /// As [`lookup`](Self::lookup) for each of `keys`, with their memory accesses overlapped. `hits` must be as long
+    /// as `keys`.
+    pub fn lookup_batch(&self, keys: &[Key4], hits: &mut [Option<Hit>]) {
+        assert_eq!(keys.len(), hits.len(), "one hit for each key");
+        for (keys, hits) in keys.chunks(BATCH).zip(hits.chunks_mut(BATCH)) {
+            self.lookup_chunk(keys, hits);
+        }
+    }
+
+    fn lookup_chunk(&self, keys: &[Key4], hits: &mut [Option<Hit>]) {
+        let mut packed = [Packed { key: 0, service: 0 }; BATCH];
+        let mut spots = [Spots { home: 0, other: 0 }; BATCH];
+        for (i, key) in keys.iter().enumerate() {
+            packed[i] = Packed::new(key);
+            spots[i] = self.spots(packed[i]);
+            self.buckets[spots[i].home].prefetch();
+        }
+        let mut missing = 0_u32;
+        for (i, hit) in hits.iter_mut().enumerate() {
+            *hit = self.find_in(spots[i].home, packed[i]);
+            if hit.is_none() {
+                missing |= 1 << i;
+                self.buckets[spots[i].other].prefetch();
+            }
+        }
+        // In this order for each key: a connection only ever moves from its home to its other bucket.
+        while missing != 0 {
+            let i = missing.trailing_zeros() as usize;
+            missing &= missing - 1;
+            hits[i] = self.find_in(spots[i].other, packed[i]);
+        }
+    }
+
+    /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
+    #[inline]
+    pub fn prefetch(&self, key: &Key4) {
+        for bucket in self.spots(Packed::new(key)).both() {
+            self.buckets[bucket].prefetch();
+        }
+    }
+
+    /// Gives a new connection its place; the least valuable of eight goes when there is none (half-open before closing
+    /// before idle). Never evicts what a target has confirmed.
+    pub fn admit(&self, key: &Key4, target: TargetId, state: FlowState, now: Tick) -> Admitted {
+        let packed = Packed::new(key);
+        if !packed.fits() || target.0 >= MAX_TARGETS {
+            return Admitted::Full;
+        }
+        let newcomer =
+            Newcomer { packed, spots: self.spots_prefetched(packed), target, state, source: Source::Traffic };
+        loop {
+            if let Some(hit) = self.find(packed, newcomer.spots) {
+                return Admitted::Existing(hit);
+            }
+            match self.place(&newcomer, now) {
+                Placed::Live(None) => return Admitted::Opened,
+                Placed::Live(Some(evicted)) => return Admitted::OpenedEvicting(evicted),
+                Placed::Full => return Admitted::Full,
+                Placed::Contested => {}
+            }
+        }
+    }
+
+    /// A packet of `hit`'s connection came by, and the connection is now in `state`. If another thread has changed the
+    /// state meanwhile, that stands. Writes nothing when there is nothing new within this tick.
+    #[inline]
+    pub fn touch(&self, hit: &Hit, state: FlowState, now: Tick) {
+        let seen = hit.slot.word;
+        if seen.with_state(state).with_tick(now) != seen {
+            self.touch_slow(&hit.slot, state, now);
+        }
+    }
+
+    fn touch_slow(&self, at: &SlotRef, state: FlowState, now: Tick) {
+        let (bucket, seen) = (at.bucket as usize, at.word);
+        let mut word = seen;
+        // A moving entry is about to live elsewhere: the connection's next packet finds it there.
+        while let Some(before) = word.state().filter(|_| !word.is_moving()) {
+            let after = if seen.state() == Some(before) { state } else { before };
+            match self.buckets[bucket].swap(at.slot as usize, word, word.with_state(after).with_tick(now)) {
+                Ok(()) => return self.changed(bucket, before, after),
+                Err(current) if current.same_life(seen) => word = current,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives `hit`'s connection another target and state, unless anybody has changed it since it was found. True if
+    /// done.
+    pub fn redirect(&self, hit: &Hit, target: TargetId, state: FlowState, now: Tick) -> bool {
+        let SlotRef { bucket, slot, word } = hit.slot;
+        if word.is_moving() || target.0 >= MAX_TARGETS {
+            return false;
+        }
+        let done = word.with_target(target).with_state(state).with_tick(now);
+        let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
+        if swapped {
+            self.changed(bucket as usize, hit.state, state);
+        }
+        swapped
+    }
+
+    /// Takes in what a target says it holds. The target's word replaces another target; it does not take a connection
+    /// that the client has gone on with back to half-open.
+    pub fn confirm(&self, key: &Key4, target: TargetId, state: FlowState, now: Tick) -> Confirmed {
+        let packed = Packed::new(key);
+        if !packed.fits() || target.0 >= MAX_TARGETS {
+            return Confirmed::Full;
+        }
+        let newcomer = Newcomer { packed, spots: self.spots_prefetched(packed), target, state, source: Source::Target };
+        loop {
+            if let Some(hit) = self.find(packed, newcomer.spots) {
+                if self.confirm_at(&hit, &newcomer, now) {
+                    let known = hit.target == target;
+                    return if known { Confirmed::Known } else { Confirmed::Replaced(hit.target) };
+                }
+                continue;
+            }
+            match self.place(&newcomer, now) {
+                Placed::Live(None) => return Confirmed::New,
+                Placed::Live(Some(evicted)) => return Confirmed::NewEvicting(evicted),
+                Placed::Full => return Confirmed::Full,
+                Placed::Contested => {}
+            }
+        }
+    }
+
+    fn confirm_at(&self, hit: &Hit, newcomer: &Newcomer, now: Tick) -> bool {
+        let SlotRef { bucket, slot, word } = hit.slot;
+        let further = matches!(hit.state, FlowState::Open | FlowState::Confirmed);
+        let late = newcomer.state == FlowState::HalfOpen && further && hit.target == newcomer.target;
+        let state = if late { hit.state } else { newcomer.state };
+        // No longer moving: whoever moves it will find that out and give up.
+        let done = word.settled().with_target(newcomer.target).with_state(state).with_tick(now);
+        if self.buckets[bucket as usize].swap(slot as usize, word, done).is_err() {
+            return false;
+        }
+        self.changed(bucket as usize, hit.state, state);
+        if word.is_moving() {
+            self.end_copies(newcomer.packed, newcomer.spots.other);
+        }
+        true
+    }
+
+    /// Takes a connection out; with a target, only if it is that target's. True if it was there.
+    pub fn remove(&self, key: &Key4, target: Option<TargetId>) -> bool {
+        let packed = Packed::new(key);
+        let spots = self.spots(packed);
+        let mut removed = false;
+        for bucket in spots.both() {
+            for slot in 0..SLOTS {
+                while let Some(word) = self.buckets[bucket].read(slot, packed) {
+                    if target.is_some_and(|target| target != word.target()) {
+                        break;
+                    }
+                    if self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
+                        removed |= self.ended(bucket, word);
+                        break;
+                    }
+                }
+            }
+            // SeqCst: pairs with the fence in replace_by_moving(); either the mover sees that the original is gone, or we see
+            // the copy.
+            fence(Ordering::SeqCst);
+        }
+        removed
+    }
+
+    /// Ends what a mover, now overtaken, has made of `packed` in `bucket`.
+    fn end_copies(&self, packed: Packed, bucket: usize) {
+        // SeqCst: as in remove().
+        fence(Ordering::SeqCst);
+        for slot in 0..SLOTS {
+            if let Some(copy) = self.buckets[bucket].read(slot, packed)
+                && let Some(word) = self.buckets[bucket].end_life(slot, copy)
+            {
+                self.ended(bucket, word);
+            }
+        }
+    }
+
+    /// Connections in the table, by state.
+    #[must_use]
+    pub fn count(&self) -> Counts {
+        self.tally.sum()
+    }
+
+    /// Connections it was made for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Entries there is room for: four thirds of the capacity.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * SLOTS
+    }
+
+    /// Memory taken.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.buckets.bytes()
+    }
+
+    /// What that memory is made of.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.buckets.pages()
+    }
+
+    #[inline]
+    pub(crate) fn spots(&self, packed: Packed) -> Spots {
+        let hash = self.seed.hash(packed);
+        let buckets = self.buckets.len() as u64;
+        // Both in 0..buckets: (hash / 2³²) × buckets, rounded down.
+        let home = (((hash & 0xffff_ffff) * buckets) >> 32) as usize;
+        let other = (((hash >> 32) * buckets) >> 32) as usize;
+        if home != other {
+            return Spots { home, other };
+        }
+        Spots { home, other: if home == 0 { 1 } else { home - 1 } }
+    }
+
+    /// For calls that will look at both buckets.
+    fn spots_prefetched(&self, packed: Packed) -> Spots {
+        let spots = self.spots(packed);
+        self.buckets[spots.other].prefetch();
+        spots
+    }
+
+    #[inline]
+    fn find(&self, packed: Packed, spots: Spots) -> Option<Hit> {
+        // In this order: a connection only ever moves from its home to its other bucket, and is in both meanwhile.
+        self.find_in(spots.home, packed).or_else(|| self.find_in(spots.other, packed))
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: usize, packed: Packed) -> Option<Hit> {
+        let (slot, word) = self.buckets[bucket].find(packed)?;
+        let state = word.state()?;
+        Some(Hit { target: word.target(), state, slot: SlotRef { bucket: bucket as u32, slot: slot as u8, word } })
+    }
+
+    fn changed(&self, bucket: usize, before: FlowState, after: FlowState) {
+        if before != after {
+            self.tally.came(bucket, after);
+            self.tally.went(bucket, before);
+        }
+    }
+
+    /// A life has ended that was last seen as `word`: counted if it was live, which it says.
+    pub(crate) fn ended(&self, bucket: usize, word: Word) -> bool {
+        let state = word.state();
+        if let Some(state) = state {
+            self.tally.went(bucket, state);
+        }
+        state.is_some()
+    }
+}
+
+impl std::fmt::Debug for SlotRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.bucket, self.slot)
+    }
+}

@@ -1,0 +1,264 @@
+use std::time::Duration;
+
+use vipa_model::{Protocol, TargetId, VipaId};
+
+use super::*;
+
+const NOW: Tick = Tick(1_000_000);
+const ONE: TargetId = TargetId(1);
+const TWO: TargetId = TargetId(2);
+
+fn table(connections: usize) -> FlowTable {
+    FlowTable::new(Capacity::connections(connections), HashSeed::new([1, 2, 3, 4])).unwrap()
+}
+
+fn key(client: u32) -> Key4 {
+    Key4 { client, client_port: 40_000, vipa_port: 80, vipa: VipaId(0), protocol: Protocol::Tcp }
+}
+
+fn found(table: &FlowTable, key: &Key4) -> Option<(TargetId, FlowState)> {
+    table.lookup(key).map(|hit| (hit.target, hit.state))
+}
+
+#[test]
+fn an_admitted_connection_is_found_with_its_target_and_counted() {
+    let table = table(100);
+    assert_eq!(found(&table, &key(1)), None);
+    assert_eq!(table.admit(&key(1), ONE, FlowState::HalfOpen, NOW), Admitted::Opened);
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::HalfOpen)));
+    assert_eq!(table.count(), Counts { half_open: 1, ..Counts::default() });
+}
+
+#[test]
+fn every_part_of_the_tuple_tells_connections_apart() {
+    let table = table(100);
+    let base = key(7);
+    let others = [
+        Key4 { client: 8, ..base },
+        Key4 { client_port: 40_001, ..base },
+        Key4 { vipa_port: 81, ..base },
+        Key4 { vipa: VipaId(1), ..base },
+        Key4 { vipa: VipaId(MAX_VIPAS - 1), ..base },
+        Key4 { protocol: Protocol::Udp, ..base },
+    ];
+    table.admit(&base, TargetId(100), FlowState::Open, NOW);
+    for (i, other) in others.iter().enumerate() {
+        assert_eq!(table.admit(other, TargetId(i as u16), FlowState::Open, NOW), Admitted::Opened, "{other:?}");
+    }
+    for (i, other) in others.iter().enumerate() {
+        assert_eq!(found(&table, other), Some((TargetId(i as u16), FlowState::Open)), "{other:?}");
+    }
+    assert_eq!(found(&table, &base), Some((TargetId(100), FlowState::Open)));
+}
+
+#[test]
+fn what_is_admitted_twice_keeps_its_first_target() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::HalfOpen, NOW);
+    let Admitted::Existing(hit) = table.admit(&key(1), TWO, FlowState::Open, NOW) else { panic!("not there") };
+    assert_eq!((hit.target, hit.state), (ONE, FlowState::HalfOpen));
+    assert_eq!(table.count().total(), 1);
+}
+
+#[test]
+fn ids_beyond_the_limits_find_no_place() {
+    let table = table(100);
+    let vipa = Key4 { vipa: VipaId(MAX_VIPAS), ..key(1) };
+    assert_eq!(table.admit(&vipa, ONE, FlowState::Open, NOW), Admitted::Full);
+    assert_eq!(table.confirm(&vipa, ONE, FlowState::Confirmed, NOW), Confirmed::Full);
+    assert_eq!(found(&table, &vipa), None);
+    assert_eq!(table.admit(&key(1), TargetId(MAX_TARGETS), FlowState::Open, NOW), Admitted::Full);
+    assert_eq!(table.admit(&key(1), TargetId(MAX_TARGETS - 1), FlowState::Open, NOW), Admitted::Opened);
+    assert_eq!(found(&table, &key(1)), Some((TargetId(MAX_TARGETS - 1), FlowState::Open)));
+}
+
+#[test]
+fn a_touch_moves_the_state_on_unless_somebody_else_has() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::HalfOpen, NOW);
+    let stale = table.lookup(&key(1)).unwrap();
+    table.touch(&stale, FlowState::Open, NOW);
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Open)));
+    table.confirm(&key(1), ONE, FlowState::Confirmed, NOW);
+    table.touch(&stale, FlowState::Open, Tick(NOW.0 + 1));
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Confirmed)));
+    assert_eq!(table.count(), Counts { confirmed: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_touch_of_what_is_gone_changes_nothing() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::HalfOpen, NOW);
+    let stale = table.lookup(&key(1)).unwrap();
+    assert!(table.remove(&key(1), None));
+    table.admit(&key(1), TWO, FlowState::HalfOpen, NOW);
+    table.touch(&stale, FlowState::Open, NOW);
+    assert_eq!(found(&table, &key(1)), Some((TWO, FlowState::HalfOpen)));
+}
+
+#[test]
+fn the_targets_word_replaces_another_target() {
+    let table = table(100);
+    assert_eq!(table.confirm(&key(1), ONE, FlowState::Confirmed, NOW), Confirmed::New);
+    assert_eq!(table.confirm(&key(1), ONE, FlowState::Confirmed, NOW), Confirmed::Known);
+    assert_eq!(table.confirm(&key(1), TWO, FlowState::HalfOpen, NOW), Confirmed::Replaced(ONE));
+    assert_eq!(found(&table, &key(1)), Some((TWO, FlowState::HalfOpen)));
+    assert_eq!(table.count(), Counts { half_open: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_late_report_of_half_open_does_not_take_an_open_connection_back() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::Open, NOW);
+    assert_eq!(table.confirm(&key(1), ONE, FlowState::HalfOpen, NOW), Confirmed::Known);
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Open)));
+}
+
+#[test]
+fn a_redirected_connection_has_the_new_target_unless_it_changed_meanwhile() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::Closing, NOW);
+    let hit = table.lookup(&key(1)).unwrap();
+    assert!(table.redirect(&hit, TWO, FlowState::HalfOpen, NOW));
+    assert_eq!(found(&table, &key(1)), Some((TWO, FlowState::HalfOpen)));
+    assert!(!table.redirect(&hit, ONE, FlowState::HalfOpen, NOW));
+    assert_eq!(table.count(), Counts { half_open: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_connection_is_removed_only_from_the_target_that_is_named() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::Open, NOW);
+    assert!(!table.remove(&key(1), Some(TWO)));
+    assert!(table.remove(&key(1), Some(ONE)));
+    assert!(!table.remove(&key(1), None));
+    assert_eq!(table.count(), Counts::default());
+}
+
+#[test]
+fn a_batch_finds_what_single_lookups_find() {
+    let table = table(1_000);
+    let keys: Vec<_> = (0..1_500).map(key).collect();
+    for (i, key) in keys.iter().enumerate().step_by(2) {
+        table.admit(key, TargetId(i as u16), FlowState::Open, NOW);
+    }
+    let mut hits = vec![None; keys.len()];
+    table.lookup_batch(&keys, &mut hits);
+    assert!(keys.iter().zip(&hits).all(|(key, hit)| table.lookup(key) == *hit));
+    assert_eq!(hits.iter().flatten().count(), 750);
+}
+
+#[test]
+fn silence_beyond_a_states_limit_ends_a_connection() {
+    let table = table(100);
+    let limits = AgeLimits {
+        half_open: Duration::from_secs(1),
+        open: Duration::from_secs(10),
+        confirmed: Duration::MAX,
+        closing: Duration::from_secs(2),
+        udp: Duration::from_secs(3),
+    };
+    for (client, state) in (0..).zip(FlowState::ALL) {
+        table.admit(&key(client), ONE, state, NOW);
+    }
+    let at = |ms: u32| {
+        let aged = table.age(&mut Cursor::default(), usize::MAX / 2, Tick(NOW.0 + ms / 250), &limits);
+        assert!(aged.finished);
+        aged.removed
+    };
+    assert_eq!(at(1_000), Counts::default());
+    assert_eq!(at(1_250), Counts { half_open: 1, ..Counts::default() });
+    assert_eq!(at(3_250), Counts { closing: 1, udp: 1, ..Counts::default() });
+    assert_eq!(at(14_000_000), Counts { open: 1, ..Counts::default() });
+    assert_eq!(table.count(), Counts { confirmed: 1, ..Counts::default() });
+}
+
+#[test]
+fn a_touch_from_a_clock_that_is_ahead_is_not_an_age() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::HalfOpen, Tick(NOW.0 + 3));
+    assert_eq!(table.age(&mut Cursor::default(), 1_000, NOW, &AgeLimits::default()).removed.total(), 0);
+}
+
+#[test]
+fn workers_that_age_a_part_each_age_everything_in_small_steps() {
+    let table = table(1_000);
+    for client in 0..500 {
+        table.admit(&key(client), ONE, FlowState::HalfOpen, NOW);
+    }
+    let removed: u64 = (0..3)
+        .map(|part| {
+            let (mut cursor, mut removed) = (Cursor::new(part, 3), 0);
+            loop {
+                let aged = table.age(&mut cursor, 7, Tick(NOW.0 + 1_000), &AgeLimits::default());
+                removed += aged.removed.total();
+                if aged.finished {
+                    return removed;
+                }
+            }
+        })
+        .sum();
+    assert_eq!((removed, table.count().total()), (500, 0));
+}
+
+#[test]
+fn an_export_names_the_connections_of_one_vipa() {
+    let table = table(100);
+    let other = Key4 { vipa: VipaId(3), ..key(1) };
+    table.admit(&key(1), ONE, FlowState::Open, NOW);
+    table.admit(&key(2), TWO, FlowState::Closing, NOW);
+    table.admit(&other, ONE, FlowState::Open, NOW);
+    let mut named = Vec::new();
+    table.export(VipaId(0), &mut |key, target, state| named.push((key, target, state)));
+    named.sort();
+    assert_eq!(named, [(key(1), ONE, FlowState::Open), (key(2), TWO, FlowState::Closing)]);
+    let mut named = Vec::new();
+    table.export(VipaId(3), &mut |key, target, state| named.push((key, target, state)));
+    assert_eq!(named, [(other, ONE, FlowState::Open)]);
+}
+
+#[test]
+fn the_least_valuable_gives_way_and_the_confirmed_never_does() {
+    let table = table(1);
+    let slots = table.slots() as u32;
+    for client in 0..slots - 3 {
+        table.confirm(&key(client), ONE, FlowState::Confirmed, NOW);
+    }
+    let [closing, half_open, open] = [slots - 3, slots - 2, slots - 1].map(key);
+    table.admit(&closing, ONE, FlowState::Closing, NOW);
+    table.admit(&half_open, ONE, FlowState::HalfOpen, NOW);
+    table.admit(&open, ONE, FlowState::Open, NOW);
+    assert_eq!(table.count().total(), u64::from(slots));
+    let late = Tick(NOW.0 + 4 * 60);
+    assert_eq!(table.admit(&key(101), ONE, FlowState::Open, NOW), Admitted::OpenedEvicting(FlowState::HalfOpen));
+    assert_eq!(table.admit(&key(102), ONE, FlowState::Open, NOW), Admitted::OpenedEvicting(FlowState::Closing));
+    assert_eq!(table.admit(&key(103), ONE, FlowState::Open, NOW), Admitted::Full, "nobody has been silent for long");
+    assert_eq!(table.confirm(&key(104), ONE, FlowState::Confirmed, NOW), Confirmed::NewEvicting(FlowState::Open));
+    assert_eq!(table.admit(&key(105), ONE, FlowState::HalfOpen, late), Admitted::OpenedEvicting(FlowState::Open));
+    assert_eq!(table.count(), Counts { confirmed: u64::from(slots) - 2, open: 1, half_open: 1, ..Counts::default() });
+    assert!((0..slots - 3).all(|client| found(&table, &key(client)) == Some((ONE, FlowState::Confirmed))));
+}
+
+#[test]
+fn three_quarters_full_next_to_nothing_is_lost() {
+    const CONNECTIONS: u32 = 200_000;
+    let table = table(CONNECTIONS as usize);
+    let full = (0..CONNECTIONS).filter(|client| {
+        table.confirm(&key(client.wrapping_mul(0x9e37_79b9)), ONE, FlowState::Confirmed, NOW) == Confirmed::Full
+    });
+    let full = full.count();
+    assert!(full * 2_000 < CONNECTIONS as usize, "{full} of {CONNECTIONS} found no place");
+    assert_eq!(table.count().total() as usize, CONNECTIONS as usize - full);
+    let lost = (0..CONNECTIONS).filter(|client| table.lookup(&key(client.wrapping_mul(0x9e37_79b9))).is_none());
+    assert_eq!(lost.count(), full, "whoever moved is still found");
+    // 22 bytes a connection, and the last hugepage.
+    assert!(table.bytes() < 22 * CONNECTIONS as usize + (2 << 20), "{} bytes", table.bytes());
+}
+
+#[test]
+fn a_table_of_no_connections_or_too_many_is_refused_with_a_reason() {
+    let refused = |n| FlowTable::new(Capacity::connections(n), HashSeed::random()).err().unwrap().to_string();
+    assert!(refused(0).contains("at least one connection"));
+    assert!(refused(1 << 40).contains("beyond the limit"));
+    assert!(refused(1 << 31).contains("MB"), "{}", refused(1 << 31));
+}

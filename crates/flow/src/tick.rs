@@ -1,0 +1,65 @@
+//! Time as the table keeps it: coarse, in few bits, so that a busy connection is written to four times a second at
+//! most.
+
+use std::time::Duration;
+
+use vipa_model::Moment;
+
+/// Quarters of a second of the node's monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(pub u32);
+
+const TICK_MS: u64 = 250;
+
+impl From<Moment> for Tick {
+    #[inline]
+    fn from(moment: Moment) -> Self {
+        // Wraps after 34 years; an entry keeps the low 16 bits only.
+        Self((moment.0 / (TICK_MS * 1_000_000)) as u32)
+    }
+}
+
+/// The longest idle time an entry's 16 bits can tell from a short one, with a good half hour for ageing to come round.
+pub const LONGEST_AGE: Duration = Duration::from_secs(4 * 3_600);
+const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS < AHEAD as u64);
+
+/// Two threads' clocks differ a little: an age from here on means that the entry was touched "in the future".
+const AHEAD: u16 = u16::MAX - 255;
+
+/// Ticks since `touched`, of which only the low 16 bits are known.
+#[inline]
+pub(crate) fn age(now: Tick, touched: u16) -> u16 {
+    let age = (now.0 as u16).wrapping_sub(touched);
+    if age >= AHEAD { 0 } else { age }
+}
+
+/// How long a connection may be silent, by state. More than [`LONGEST_AGE`] means for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgeLimits {
+    pub half_open: Duration,
+    pub open: Duration,
+    /// For ever by default: the target said that it holds the connection, and will say when it no longer does.
+    pub confirmed: Duration,
+    pub closing: Duration,
+    pub udp: Duration,
+}
+
+impl Default for AgeLimits {
+    fn default() -> Self {
+        Self {
+            half_open: Duration::from_secs(30),
+            open: Duration::from_secs(3_600),
+            confirmed: Duration::MAX,
+            closing: Duration::from_secs(120),
+            udp: Duration::from_secs(120),
+        }
+    }
+}
+
+/// `None`: for ever.
+pub(crate) fn limit_in_ticks(limit: Duration) -> Option<u16> {
+    if limit > LONGEST_AGE {
+        return None;
+    }
+    u16::try_from(limit.as_millis() as u64 / TICK_MS).ok()
+}

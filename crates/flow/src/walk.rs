@@ -1,0 +1,99 @@
+//! Going through the table bucket by bucket, while others use it: ageing and export.
+
+use vipa_model::{TargetId, VipaId};
+
+use crate::{
+    AgeLimits, Counts, FlowState, FlowTable, Key4, Tick,
+    atomics::Ordering,
+    bucket::SLOTS,
+    tick::{age, limit_in_ticks},
+};
+
+/// Where one walker's ageing stands, and which part of the table is its own.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    part: usize,
+    parts: usize,
+    /// Counted from the part's first bucket.
+    next: usize,
+}
+
+impl Cursor {
+    /// The `part`-th of `parts` equal parts, counted from zero: one for each worker.
+    #[must_use]
+    pub fn new(part: usize, parts: usize) -> Self {
+        assert!(part < parts, "part {part} of {parts}");
+        Self { part, parts, next: 0 }
+    }
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self::new(0, 1)
+    }
+}
+
+/// What a stretch of ageing did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aged {
+    pub removed: Counts,
+    /// The walker has come to the end of its part and will begin again.
+    pub finished: bool,
+}
+
+/// How often export goes through the table again because connections moved meanwhile.
+const ROUNDS: usize = 4;
+
+impl FlowTable {
+    /// Removes what has been silent for too long from the next `buckets` buckets, of four entries each.
+    pub fn age(&self, cursor: &mut Cursor, buckets: usize, now: Tick, limits: &AgeLimits) -> Aged {
+        let AgeLimits { half_open, open, confirmed, closing, udp } = *limits;
+        let limits = [half_open, open, confirmed, closing, udp].map(limit_in_ticks);
+        let start = self.buckets.len() * cursor.part / cursor.parts;
+        let part = self.buckets.len() * (cursor.part + 1) / cursor.parts - start;
+        let mut removed = [0; FlowState::ALL.len()];
+        let end = part.min(cursor.next + buckets);
+        for bucket in start + cursor.next..start + end {
+            self.age_bucket(bucket, now, &limits, &mut removed);
+        }
+        let finished = end == part;
+        cursor.next = if finished { 0 } else { end };
+        let [half_open, open, confirmed, closing, udp] = removed;
+        Aged { removed: Counts { half_open, open, confirmed, closing, udp }, finished }
+    }
+
+    fn age_bucket(&self, bucket: usize, now: Tick, limits: &[Option<u16>; 5], removed: &mut [u64; 5]) {
+        for slot in 0..SLOTS {
+            let word = self.buckets[bucket].word(slot);
+            let Some(state) = word.state().filter(|_| !word.is_moving()) else { continue };
+            let too_old = limits[state.index()].is_some_and(|limit| age(now, word.tick()) > limit);
+            // Touched in this very moment: then it is not silent.
+            if too_old && self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
+                self.ended(bucket, word);
+                removed[state.index()] += 1;
+            }
+        }
+    }
+
+    /// Names every connection to `vipa` that is in the table during the whole call, and perhaps others. One that moves
+    /// or changes meanwhile may be named more than once, its newest state last.
+    pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(Key4, TargetId, FlowState)) {
+        for _ in 0..ROUNDS {
+            // Acquire: pairs with the Release where a move is counted.
+            let moves = self.moves.load(Ordering::Acquire);
+            for bucket in self.buckets.iter() {
+                for slot in 0..SLOTS {
+                    if let Some((packed, word)) = bucket.read_any(slot)
+                        && let Some(state) = word.state()
+                        && packed.vipa() == vipa
+                    {
+                        name(packed.unpack(), word.target(), state);
+                    }
+                }
+            }
+            if self.moves.load(Ordering::Acquire) == moves {
+                return;
+            }
+        }
+    }
+}

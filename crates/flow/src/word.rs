@@ -1,0 +1,143 @@
+//! An entry's second word: all there is to know about a connection but its addresses and ports.
+//!
+//! ```text
+//!  63            47 46            31 30           18 17            4   3    2    0
+//! ┌────────────────┬────────────────┬───────────────┬───────────────┬──────┬───────┐
+//! │ life (17)      │ tick (16)      │ service (13)  │ target (14)   │moving│ state │
+//! └────────────────┴────────────────┴───────────────┴───────────────┴──────┴───────┘
+//! ```
+//!
+//! `life` counts the connections that have lived in this slot. Two readings of the word with the same life, both of
+//! them live, mean that the key read in between belongs to them.
+
+use vipa_model::TargetId;
+
+use crate::{key::Packed, tick::Tick};
+
+/// The table tells this many targets apart; a connection of a `TargetId` beyond finds no place.
+pub const MAX_TARGETS: u16 = 1 << 14;
+
+/// How far a connection's life has come, as this router knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FlowState {
+    /// A SYN was admitted here.
+    HalfOpen = 2,
+    /// The client went on after it.
+    Open = 3,
+    /// The target said that it holds it.
+    Confirmed = 4,
+    /// A FIN or RST went by.
+    Closing = 5,
+    Udp = 6,
+}
+
+impl FlowState {
+    pub const ALL: [Self; 5] = [Self::HalfOpen, Self::Open, Self::Confirmed, Self::Closing, Self::Udp];
+
+    /// Dense, from 0.
+    pub(crate) fn index(self) -> usize {
+        self as usize - 2
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(pub(crate) u64);
+
+const STATE: u64 = 0b111;
+const EMPTY: u64 = 0;
+const PENDING: u64 = 1;
+const MOVING: u64 = 1 << 3;
+const TARGET_AT: u32 = 4;
+const SERVICE_AT: u32 = 18;
+const TICK_AT: u32 = 31;
+const LIFE_AT: u32 = 47;
+const TARGET: u64 = (1 << 14) - 1;
+const SERVICE: u64 = (1 << 13) - 1;
+const TICK: u64 = 0xffff;
+const LIFE: u64 = !0 << LIFE_AT;
+
+impl Word {
+    /// The next life in the slot that held `self`: not yet visible, its key not yet written.
+    pub(crate) fn claimed(self, packed: Packed, target: TargetId, now: Tick) -> Self {
+        let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
+        let tick = u64::from(now.0 as u16) << TICK_AT;
+        Self(life | tick | packed.service << SERVICE_AT | u64::from(target.0) << TARGET_AT | PENDING)
+    }
+
+    /// The next life in the slot that held `self`, with all that `other` says of its connection.
+    pub(crate) fn claimed_like(self, other: Self) -> Self {
+        let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
+        Self(life | other.0 & !(LIFE | MOVING | STATE) | PENDING)
+    }
+
+    /// What the slot holds after this life.
+    pub(crate) fn emptied(self) -> Self {
+        Self(self.0 & LIFE)
+    }
+
+    pub(crate) fn with_state(self, state: FlowState) -> Self {
+        Self(self.0 & !STATE | state as u64)
+    }
+
+    pub(crate) fn with_target(self, target: TargetId) -> Self {
+        Self(self.0 & !(TARGET << TARGET_AT) | u64::from(target.0) << TARGET_AT)
+    }
+
+    pub(crate) fn with_tick(self, now: Tick) -> Self {
+        Self(self.0 & !(TICK << TICK_AT) | u64::from(now.0 as u16) << TICK_AT)
+    }
+
+    pub(crate) fn moving(self) -> Self {
+        Self(self.0 | MOVING)
+    }
+
+    pub(crate) fn settled(self) -> Self {
+        Self(self.0 & !MOVING)
+    }
+
+    pub(crate) fn is_moving(self) -> bool {
+        self.0 & MOVING != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 & STATE == EMPTY
+    }
+
+    pub(crate) fn is_pending(self) -> bool {
+        self.0 & STATE == PENDING
+    }
+
+    /// `None`: empty or pending.
+    #[inline]
+    pub(crate) fn state(self) -> Option<FlowState> {
+        match self.0 & STATE {
+            2 => Some(FlowState::HalfOpen),
+            3 => Some(FlowState::Open),
+            4 => Some(FlowState::Confirmed),
+            5 => Some(FlowState::Closing),
+            6 => Some(FlowState::Udp),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn service(self) -> u64 {
+        self.0 >> SERVICE_AT & SERVICE
+    }
+
+    #[inline]
+    pub(crate) fn target(self) -> TargetId {
+        TargetId((self.0 >> TARGET_AT & TARGET) as u16)
+    }
+
+    #[inline]
+    pub(crate) fn tick(self) -> u16 {
+        (self.0 >> TICK_AT) as u16
+    }
+
+    #[inline]
+    pub(crate) fn same_life(self, other: Self) -> bool {
+        (self.0 ^ other.0) & LIFE == 0
+    }
+}
