@@ -1,0 +1,162 @@
+//! Coming to own a VIPA: the ballots, the takeover, the end of rebuilding.
+
+use std::net::IpAddr;
+
+use vipa_model::{Epoch, Moment};
+use vipa_protocol::{Ballot, Claim, Message, TakeoverReport, Trigger};
+
+use super::{Phase, Vipa};
+use crate::router::{
+    Context, Note, Output,
+    election::{Candidacy, Standings},
+    tenure::Tenure,
+};
+
+impl Vipa {
+    pub(super) fn suspect(&mut self, trigger: Trigger, since: Moment, cx: &mut Context<'_>) {
+        let epoch = self.epoch.max(self.highest).next();
+        self.enter(Phase::Suspecting(Candidacy::new(epoch, cx.now, trigger, since)), cx);
+        self.campaign(Ballot::Trial, epoch, cx);
+    }
+
+    pub(super) fn campaign(&self, ballot: Ballot, epoch: Epoch, cx: &mut Context<'_>) {
+        let settings = cx.settings;
+        for voter in &settings.voters {
+            cx.send(voter, Message::Claim(Claim { vipa: self.settings.address, epoch, ballot }));
+        }
+    }
+
+    pub(super) fn count(&mut self, cx: &mut Context<'_>) {
+        let voters = cx.settings.voters.len();
+        match &self.phase {
+            Phase::Suspecting(candidacy) => match candidacy.standings(voters) {
+                Standings::Won => {
+                    let candidacy = candidacy.in_earnest(cx.now);
+                    let epoch = candidacy.epoch;
+                    self.enter(Phase::Claiming(candidacy), cx);
+                    self.campaign(Ballot::Real, epoch, cx);
+                }
+                Standings::Lost => self.lose_ballot(cx),
+                Standings::Open => {}
+            },
+            Phase::Claiming(candidacy) => match candidacy.standings(voters) {
+                Standings::Won => self.take_over(cx),
+                Standings::Lost => self.lose_ballot(cx),
+                Standings::Open => {}
+            },
+            Phase::Standby | Phase::Rebuilding(_) | Phase::Active(_) | Phase::Yielding { .. } => {}
+        }
+    }
+
+    pub(super) fn ballot_due(&mut self, cx: &mut Context<'_>) {
+        if self.deadline(cx.settings, cx.peers, false).is_some_and(|due| due <= cx.now) {
+            self.lose_ballot(cx);
+        }
+    }
+
+    /// Back to watching, for as long as keeps two losers of one ballot apart.
+    pub(super) fn lose_ballot(&mut self, cx: &mut Context<'_>) {
+        let timing = &cx.settings.timing;
+        let above = self.settings.ranked_above(&cx.settings.me).count();
+        let step = timing.claim_step * u32::try_from(above).unwrap_or(u32::MAX);
+        let (candidacy, pause) = match &self.phase {
+            // Doubled each time, so that a router without voters does not ask them for ever at the pace of beats.
+            Phase::Suspecting(candidacy) => (candidacy, timing.beat * (1 << self.ballots_lost.min(6))),
+            Phase::Claiming(candidacy) => (candidacy, timing.lease / 2 + step),
+            Phase::Standby | Phase::Rebuilding(_) | Phase::Active(_) | Phase::Yielding { .. } => return,
+        };
+        let refusals = candidacy.refused.iter().map(|(voter, refusal)| (voter.clone(), *refusal)).collect();
+        let note = Note::BallotLost { vipa: self.settings.address, epoch: candidacy.epoch, refusals };
+        self.highest = match self.phase {
+            // Some voters gave this epoch away; it is used up.
+            Phase::Claiming(_) => self.highest.max(candidacy.epoch),
+            _ => self.highest,
+        };
+        self.not_before = cx.now + pause.min(timing.lease * 10);
+        self.ballots_lost += 1;
+        cx.note(note);
+        self.stand_by(cx);
+    }
+
+    pub(super) fn stand_by(&mut self, cx: &mut Context<'_>) {
+        if let Phase::Claiming(candidacy) = &self.phase {
+            self.highest = self.highest.max(candidacy.epoch);
+        }
+        self.enter(Phase::Standby, cx);
+    }
+
+    /// A majority granted it: from here on the order of the outputs matters. First the workers must know, then the
+    /// network, then the targets are asked.
+    pub(super) fn take_over(&mut self, cx: &mut Context<'_>) {
+        let Phase::Claiming(candidacy) = &self.phase else { return };
+        let us = |from: Moment, to: Moment| u64::try_from(to.since(from).as_micros()).unwrap_or(u64::MAX);
+        let (vipa, epoch, claimed) = (self.settings.address, candidacy.epoch, candidacy.sent);
+        let report = TakeoverReport {
+            vipa,
+            epoch,
+            trigger: candidacy.trigger,
+            predecessor: self.owner.clone(),
+            detect_us: us(candidacy.since, candidacy.asked_first),
+            collect_us: us(candidacy.asked_first, cx.now),
+            rebuild_us: 0,
+            targets_answered: 0,
+            targets_expected: 0,
+            targets_warm: u32::try_from(self.targets.values().filter(|view| view.is_warm()).count())
+                .unwrap_or(u32::MAX),
+            connections_reported: 0,
+        };
+        let tenure = Tenure::new(candidacy.granted.clone(), claimed, cx.now, cx.settings, report);
+        let until = tenure.lease;
+        if until <= cx.now {
+            // The grants took so long that others may have been granted the next epoch already.
+            self.lose_ballot(cx);
+            return;
+        }
+        self.epoch = epoch;
+        self.highest = self.highest.max(epoch);
+        self.owner = Some(cx.settings.me.clone());
+        (self.heard, self.heard_since, self.offered, self.asked) = (None, None, None, None);
+        self.ballots_lost = 0;
+        cx.out.push(Output::ServeWith { vipa, services: self.services().to_vec() });
+        self.enter(Phase::Rebuilding(tenure), cx);
+        cx.out.push(Output::Lease { vipa, until });
+        cx.out.push(Output::Announce { vipa });
+        cx.beats.hurry();
+        self.tell_all(cx);
+        self.rebuilt(cx);
+    }
+
+    /// Ends the rebuilding when everybody has answered, or the time for it is over.
+    pub(super) fn rebuilt(&mut self, cx: &mut Context<'_>) {
+        let Phase::Rebuilding(tenure) = &self.phase else { return };
+        let (expected, missing) = self.census(tenure.epoch);
+        if !missing.is_empty() && cx.now < tenure.rebuild_until {
+            return;
+        }
+        let mut tenure = tenure.clone();
+        for &target in &missing {
+            cx.note(Note::TargetLate { vipa: self.settings.address, epoch: tenure.epoch, target });
+        }
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        tenure.report.targets_expected = count(expected);
+        tenure.report.targets_answered = count(expected - missing.len());
+        tenure.report.rebuild_us = u64::try_from(cx.now.since(tenure.granted_at).as_micros()).unwrap_or(u64::MAX);
+        let report = tenure.report.clone();
+        self.last_report = Some(report.clone());
+        self.enter(Phase::Active(tenure), cx);
+        cx.out.push(Output::Report(report));
+    }
+
+    /// How many targets are expected to answer for `epoch`, and those that have not: the linked ones and every
+    /// candidate, whether of this router's list or of the owner's before.
+    pub(super) fn census(&self, epoch: Epoch) -> (usize, Vec<IpAddr>) {
+        let mut expected = self.candidates();
+        expected.extend(self.targets.values().filter(|view| view.linked).map(|view| view.address));
+        expected.sort_unstable();
+        expected.dedup();
+        let answered =
+            |address: &IpAddr| self.targets.values().any(|view| view.address == *address && view.has_answered(epoch));
+        let missing = expected.iter().filter(|address| !answered(address)).copied().collect();
+        (expected.len(), missing)
+    }
+}

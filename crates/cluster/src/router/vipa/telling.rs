@@ -1,0 +1,187 @@
+//! Lists, links and reports: what this router tells the others of a VIPA, and hears from them.
+
+use std::net::IpAddr;
+
+use vipa_model::{Connection, Epoch, NodeName, Protocol, Service};
+use vipa_protocol::{Associate, Ballot, Claim, Connections, Distribution, Hello, Message, Part, Role, Standing};
+
+use super::{Cue, Phase, Vipa};
+use crate::router::{
+    Context, Output,
+    reports::{Taken, TargetView},
+};
+
+impl Vipa {
+    /// The list new connections use here.
+    pub(in super::super) fn services(&self) -> &[Service] {
+        self.settings.services.as_deref().or(self.distributed.as_deref()).unwrap_or_default()
+    }
+
+    /// Every candidate of this router's list and of the owner's.
+    pub(super) fn candidates(&self) -> Vec<IpAddr> {
+        let lists = self.services().iter().chain(self.distributed.iter().flatten());
+        let mut candidates: Vec<IpAddr> = lists.flat_map(|service| service.candidates.iter().copied()).collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates
+    }
+
+    /// First thing of all: the list, so that the candidates' neighbours are known before they are needed.
+    pub(in super::super) fn greet(&mut self, cx: &mut Context<'_>) {
+        if !self.services().is_empty() {
+            cx.out.push(Output::ServeWith { vipa: self.settings.address, services: self.services().to_vec() });
+        }
+    }
+
+    pub(in super::super) fn linked(&mut self, peer: &NodeName, hello: &Hello, cx: &mut Context<'_>) {
+        if self.tenure().is_some() {
+            cx.beats.hurry();
+        }
+        match hello.role {
+            Role::Router => {
+                if self.tenure().is_some() {
+                    self.distribute(peer, cx);
+                }
+            }
+            Role::Target { address } => {
+                self.targets.entry(peer.clone()).or_insert_with(|| TargetView::new(address)).link(address);
+                self.tell_target(peer, cx);
+            }
+        }
+        let ballot = match &self.phase {
+            Phase::Suspecting(candidacy) => Some((Ballot::Trial, candidacy.epoch)),
+            Phase::Claiming(candidacy) => Some((Ballot::Real, candidacy.epoch)),
+            Phase::Standby | Phase::Rebuilding(_) | Phase::Active(_) | Phase::Yielding { .. } => None,
+        };
+        if cx.settings.voters.contains(peer) {
+            if self.ballots_lost > 0 {
+                (self.ballots_lost, self.not_before) = (0, cx.now);
+            }
+            if let Some((ballot, epoch)) = ballot {
+                cx.send(peer, Message::Claim(Claim { vipa: self.settings.address, epoch, ballot }));
+            }
+        }
+    }
+
+    pub(in super::super) fn unlinked(&mut self, peer: &NodeName, cx: &mut Context<'_>) {
+        if let Some(view) = self.targets.get_mut(peer) {
+            view.unlink();
+            let (vipa, target) = (self.settings.address, view.address);
+            cx.out.push(Output::Listeners { vipa, target, listening: Vec::new() });
+        }
+        self.step(Cue::Reported, cx);
+    }
+
+    pub(super) fn tell_all(&mut self, cx: &mut Context<'_>) {
+        let routers: Vec<NodeName> =
+            cx.peers.iter().filter(|(_, peer)| peer.role == Role::Router).map(|(name, _)| name.clone()).collect();
+        for router in routers {
+            self.distribute(&router, cx);
+        }
+        self.tell_targets(cx);
+    }
+
+    pub(super) fn tell_targets(&mut self, cx: &mut Context<'_>) {
+        let linked: Vec<NodeName> =
+            self.targets.iter().filter(|(_, view)| view.linked).map(|(name, _)| name.clone()).collect();
+        for target in linked {
+            self.tell_target(&target, cx);
+        }
+    }
+
+    /// Gives a target the list, and asks it to report from where its log is known.
+    pub(super) fn tell_target(&mut self, target: &NodeName, cx: &mut Context<'_>) {
+        if !self.services().is_empty() {
+            self.distribute(target, cx);
+        }
+        let (vipa, epoch, standing) = (self.settings.address, self.epoch, self.standing());
+        let Some(view) = self.targets.get_mut(target) else { return };
+        view.asked = Some((epoch, standing));
+        cx.send(target, Message::Associate(Associate { vipa, epoch, standing, seen: view.seen }));
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        if self.tenure().is_some() { Standing::Owner } else { Standing::Backup }
+    }
+
+    pub(super) fn distribute(&self, to: &NodeName, cx: &mut Context<'_>) {
+        let distribution = Distribution {
+            vipa: self.settings.address,
+            epoch: self.epoch,
+            sender: self.standing(),
+            ranks: self.settings.ranks.clone(),
+            services: self.services().to_vec(),
+        };
+        cx.send(to, Message::Distribution(distribution));
+    }
+
+    /// The owner's list comes: it is kept for the day this router takes over, and used if there is no own one.
+    pub(in super::super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, cx: &mut Context<'_>) {
+        let Distribution { vipa, epoch, sender, ranks: _, services } = distribution;
+        let is_news = sender == Standing::Owner && epoch >= self.epoch && *from != cx.settings.me;
+        if is_news && self.tenure().is_some_and(|tenure| tenure.epoch < epoch) {
+            self.step_down(epoch, from, cx);
+        }
+        if !is_news || self.tenure().is_some() || self.distributed.as_ref() == Some(&services) {
+            return;
+        }
+        let before = self.services().to_vec();
+        self.distributed = Some(services);
+        if before != self.services() {
+            cx.out.push(Output::ServeWith { vipa, services: self.services().to_vec() });
+        }
+    }
+
+    pub(in super::super) fn listening(
+        &mut self,
+        from: &NodeName,
+        listening: Vec<(Protocol, u16)>,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(view) = self.targets.get_mut(from) else { return };
+        let (vipa, target) = (self.settings.address, view.address);
+        view.listening = Some(listening.clone());
+        cx.out.push(Output::Listeners { vipa, target, listening });
+        self.step(Cue::Reported, cx);
+    }
+
+    pub(in super::super) fn reported(&mut self, from: &NodeName, connections: Connections, cx: &mut Context<'_>) {
+        let vipa = self.settings.address;
+        let Some(view) = self.targets.get_mut(from) else { return };
+        let target = view.address;
+        match view.take(connections) {
+            Taken::Run(run, count) => {
+                cx.out.push(Output::Install { vipa, target, run });
+                if let Phase::Rebuilding(tenure) = &mut self.phase {
+                    tenure.report.connections_reported += count;
+                }
+            }
+            Taken::Nothing => {}
+            Taken::Gap => self.tell_target(from, cx),
+        }
+        self.step(Cue::Reported, cx);
+    }
+
+    pub(in super::super) fn table(
+        &mut self,
+        from: &NodeName,
+        epoch: Epoch,
+        entries: Vec<(Connection, IpAddr)>,
+        part: Part,
+        cx: &mut Context<'_>,
+    ) {
+        let current = epoch == self.epoch && self.owner.as_ref() == Some(from);
+        // The last parts of a long table may come after we no longer waited for them.
+        let predecessor = self.tenure().is_some_and(|tenure| tenure.report.predecessor.as_ref() == Some(from));
+        if !current && !predecessor {
+            return;
+        }
+        if !entries.is_empty() {
+            cx.out.push(Output::InstallTable { vipa: self.settings.address, entries });
+        }
+        if matches!(part, Part::Only | Part::Last) {
+            self.table = Some(epoch);
+            self.step(Cue::Reported, cx);
+        }
+    }
+}
