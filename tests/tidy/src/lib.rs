@@ -60,6 +60,25 @@ pub fn arrows_are_allowed(house: &House) -> Complaints {
     complaints
 }
 
+/// A package depends only on crates that its sources name. A room nobody has moved into yet is let be.
+#[must_use]
+pub fn dependencies_are_used(house: &House) -> Complaints {
+    let mut complaints = Vec::new();
+    for package in &house.packages {
+        let own = || house.sources.iter().filter(|source| source.path.starts_with(&format!("{}/", package.folder)));
+        if own().all(Source::is_empty) {
+            continue;
+        }
+        for Dependency { name, .. } in &package.dependencies {
+            let named = name.replace('-', "_");
+            if !own().any(|source| source.lines_with(Part::All, &[&named]).next().is_some()) {
+                complaints.push(format!("{} depends on {name} and never names it", package.room));
+            }
+        }
+    }
+    complaints
+}
+
 /// The plan itself has no circle: a room's floor is above the floors of all it uses.
 #[must_use]
 pub fn arrows_point_down() -> Complaints {
