@@ -16,6 +16,8 @@ pub const SLOTS: usize = 65_537;
 #[derive(PartialEq, Eq)]
 pub struct Maglev {
     slots: Box<[TargetId]>,
+    /// Whose slots they are, sorted.
+    members: Box<[TargetId]>,
 }
 
 impl Maglev {
@@ -24,9 +26,12 @@ impl Maglev {
     #[must_use]
     pub fn build(key: &ClusterKey, candidates: &[Candidate]) -> Option<Self> {
         let mut walkers = Walker::all(key, candidates);
+        let mut members: Vec<_> = walkers.iter().map(|walker| walker.target).collect();
+        members.sort_unstable();
+        let members = members.into();
         // One candidate, or none, needs no walk.
         if walkers.len() <= 1 {
-            return walkers.first().map(|only| Self { slots: vec![only.target; SLOTS].into() });
+            return walkers.first().map(|only| Self { slots: vec![only.target; SLOTS].into(), members });
         }
         let full = walkers.iter().map(|walker| walker.weight).max().unwrap_or_default();
         let mut slots: Vec<Option<TargetId>> = vec![None; SLOTS];
@@ -39,7 +44,7 @@ impl Maglev {
                 *walker.next_empty(&mut slots) = Some(walker.target);
                 empty -= 1;
                 if empty == 0 {
-                    return Some(Self { slots: slots.into_iter().flatten().collect() });
+                    return Some(Self { slots: slots.into_iter().flatten().collect(), members });
                 }
             }
         }
@@ -52,6 +57,13 @@ impl Maglev {
         // The hash as a fraction of 2^64, times SLOTS: below SLOTS, evenly, without a division.
         let slot = (u128::from(hash) * SLOTS as u128) >> 64;
         self.slots[slot as usize]
+    }
+
+    /// Whether `target` is one of those that new connections may go to.
+    #[inline]
+    #[must_use]
+    pub fn serves(&self, target: TargetId) -> bool {
+        self.members.binary_search(&target).is_ok()
     }
 
     /// The target of each slot.

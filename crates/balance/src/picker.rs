@@ -46,6 +46,17 @@ impl Picker {
             Self::RoundRobin(turns) => turns.get((turn % turns.len().max(1) as u64) as usize).copied(),
         }
     }
+
+    /// Whether `target` is one of those that new connections may go to.
+    #[inline]
+    #[must_use]
+    pub fn serves(&self, target: TargetId) -> bool {
+        match self {
+            Self::None => false,
+            Self::Maglev(maglev) => maglev.serves(target),
+            Self::RoundRobin(turns) => turns.contains(&target),
+        }
+    }
 }
 
 /// One round in which each candidate has as many turns as its weight says, spread evenly: in each turn everybody

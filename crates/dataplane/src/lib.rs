@@ -1,1 +1,42 @@
-//! dataplane
+//! The worker: a burst in, one named fate for each packet, a burst out.
+//!
+//! ```text
+//!           Rx ──► classify ──► lookup ──► decide ──► settle ──► Tx
+//!                     │           │          │          │
+//!   malformed, ARP, ──┘      connection   new ones   MACs rewritten,
+//!   ping, not ours             table      admitted   answers written ◄──► hold
+//! ```
+//!
+//! Generic over the ports ([`Rx`], [`Tx`]) and their buffers, so every rule is tested without DPDK and without root:
+//! [`bench`] is a worker between two heaps of packets.
+//!
+//! In the packet path nothing waits, locks, logs, allocates or makes a system call.
+
+#![forbid(unsafe_code)]
+
+pub mod bench;
+mod classify;
+mod decide;
+mod hold;
+mod idle;
+mod io;
+mod outlet;
+mod worker;
+
+pub use idle::{IdlePolicy, LONGEST_AS_OWNER};
+pub use io::{BURST, Rx, Tx};
+pub use worker::{Inlet, Limits, Worker};
+
+use vipa_flow::{FlowTable, Tick};
+use vipa_handoff::{Desk, Routes};
+use vipa_model::Moment;
+
+/// What a turn sees: taken once, the same for all its packets.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    routes: &'a Routes,
+    flows: &'a FlowTable,
+    desk: &'a Desk,
+    now: Moment,
+    tick: Tick,
+}

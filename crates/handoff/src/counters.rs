@@ -119,10 +119,10 @@ impl Counters {
         self.cells.add(cell.into().index(), n);
     }
 
-    /// Takes back what was counted too early. The owning worker only.
+    /// For what can fall. The owning worker only.
     #[inline]
-    pub fn subtract(&self, cell: impl Into<Cell>, n: u64) {
-        self.cells.add(cell.into().index(), n.wrapping_neg());
+    pub fn set(&self, cell: impl Into<Cell>, n: u64) {
+        self.cells.set(cell.into().index(), n);
     }
 
     #[must_use]

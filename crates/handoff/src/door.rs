@@ -25,8 +25,13 @@ pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlDoor, Vec<WorkerDoor
     let (publish, readers) = Publish::new(routes, workers);
     let desks: Vec<_> = (0..workers).map(|_| Arc::new(Desk::new())).collect();
     let stop = Arc::new(Flag::default());
-    let worker =
-        |(index, routes)| WorkerDoor { index, routes, desk: Arc::clone(&desks[index]), stop: Arc::clone(&stop) };
+    let worker = |(index, routes)| WorkerDoor {
+        index,
+        workers,
+        routes,
+        desk: Arc::clone(&desks[index]),
+        stop: Arc::clone(&stop),
+    };
     let doors = readers.into_iter().enumerate().map(worker).collect();
     (ControlDoor { routes: publish, desks, stop }, doors)
 }
@@ -99,6 +104,8 @@ impl Desk {
 pub struct WorkerDoor {
     /// 0 is the worker that sends control's frames.
     pub index: usize,
+    /// How many workers there are.
+    pub workers: usize,
     pub routes: Reader<Routes>,
     pub desk: Arc<Desk>,
     pub stop: Arc<Flag>,

@@ -57,3 +57,12 @@ fn maglev_goes_by_the_hash_and_ignores_the_turn() {
         assert_eq!(picker.pick(hash, hash), Some(maglev.pick(hash)));
     }
 }
+
+#[test]
+fn those_with_weight_serve_and_nobody_else() {
+    for balance in [Balance::Maglev, Balance::RoundRobin] {
+        let picker = Picker::build(&KEY, balance, &candidates(&[1, 0, 2]));
+        assert_eq!([0, 1, 2, 3].map(|id| picker.serves(TargetId(id))), [true, false, true, false]);
+        assert!(!Picker::None.serves(TargetId(0)));
+    }
+}

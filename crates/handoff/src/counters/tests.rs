@@ -17,8 +17,7 @@ fn totals_sum_the_workers_and_name_every_count() {
     one.add(Fate::Forward, 2);
     one.add(Count::Holding, 1);
     two.add(Count::Received, 4);
-    two.add(Fate::Drop(Reason::Orphan), 5);
-    two.subtract(Fate::Drop(Reason::Orphan), 1);
+    two.add(Fate::Drop(Reason::Orphan), 4);
     let mut totals = one.totals();
     totals.add(&two);
     let counted: Vec<_> = totals.iter().filter(|(_, n)| *n > 0).collect();
@@ -37,7 +36,7 @@ fn a_difference_says_what_was_counted_between_two_moments() {
     counters.add(Count::Holding, 3);
     let before = counters.totals();
     counters.add(Count::Received, 2);
-    counters.subtract(Count::Holding, 1);
+    counters.set(Count::Holding, 2);
     let difference = counters.totals().since(&before);
     assert_eq!((difference.count(Count::Received), difference.count(Count::Holding)), (2, 0));
 }

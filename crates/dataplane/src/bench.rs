@@ -1,0 +1,353 @@
+//! A worker between two heaps of packets: for tests, the simulator, the fuzzer and micro-benchmarks.
+//!
+//! ```
+//! use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
+//! use vipa_packet::build::packet;
+//!
+//! let mut bench = Bench::with_service("192.0.2.10:80/tcp", ["198.51.100.21"]);
+//! let syn = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4("203.0.113.4", "192.0.2.10").tcp(40_000, 80).syn();
+//! let sent = bench.turn([&syn]);
+//! assert_eq!(sent, [syn.macs(ROUTER_MAC, target_mac(0))]);
+//! bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+//! ```
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use vipa_balance::{Candidate, ClusterKey, Picker};
+use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Key4, Tick};
+use vipa_handoff::{ControlDoor, Note, PortRoute, Routes, ServiceRoute, Stance, TargetRoute, Totals, VipaRoute, open};
+use vipa_model::{Balance, Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, TargetId, VipaId};
+use vipa_packet::{HeapPacket, build::Builder};
+use vipa_sync::Deadline;
+
+use crate::{BURST, Inlet, Limits, Rx, Tx, Worker};
+
+/// Of the bench's one port, which has the address [`ROUTER`].
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// Of the client, or of the router before it.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// Of the `n`-th target.
+#[must_use]
+pub const fn target_mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 1, n]
+}
+
+/// A receive queue that gives what was put in.
+#[derive(Debug, Default)]
+pub struct HeapRx {
+    pub arriving: VecDeque<HeapPacket>,
+}
+
+/// A transmit queue that keeps what it takes.
+#[derive(Debug)]
+pub struct HeapTx {
+    pub sent: Vec<HeapPacket>,
+    /// How many more it takes.
+    pub room: usize,
+}
+
+impl Default for HeapTx {
+    fn default() -> Self {
+        Self { sent: Vec::new(), room: usize::MAX }
+    }
+}
+
+impl Rx for HeapRx {
+    type Buf = HeapPacket;
+
+    fn burst(&mut self, packets: &mut ArrayVec<HeapPacket, BURST>) {
+        let count = packets.remaining_capacity().min(self.arriving.len());
+        packets.extend(self.arriving.drain(..count));
+    }
+}
+
+impl Tx for HeapTx {
+    type Buf = HeapPacket;
+
+    fn burst(&mut self, packets: &mut ArrayVec<HeapPacket, BURST>) {
+        let count = packets.len().min(self.room);
+        self.room -= count;
+        self.sent.extend(packets.drain(..count));
+    }
+
+    fn compose(&mut self, frame: &[u8]) -> bool {
+        let fits = self.room > 0;
+        if fits {
+            self.room -= 1;
+            self.sent.push(HeapPacket::from(frame));
+        }
+        fits
+    }
+}
+
+/// One worker with one port, its control, and a clock that stands still until told.
+pub struct Bench {
+    pub worker: Worker<HeapRx, HeapTx>,
+    pub control: ControlDoor,
+    pub flows: Arc<FlowTable>,
+    pub now: Moment,
+    /// What `publish` makes the next routes from.
+    pub world: World,
+    counted: Totals,
+}
+
+/// One VIPA, its services and its targets.
+pub struct World {
+    pub vipa: Ipv4Addr,
+    pub stance: Stance,
+    pub lease: Arc<Deadline>,
+    pub quiet_until: Moment,
+    pub services: Vec<ServiceRoute>,
+    pub targets: Vec<TargetRoute>,
+    /// Of the bench's service.
+    protocol: Protocol,
+    generation: u64,
+}
+
+const KEY: ClusterKey = ClusterKey::new(*b"the bench's key.");
+
+impl World {
+    /// The routes as they are now.
+    pub fn routes(&mut self) -> Routes {
+        self.generation += 1;
+        let port = PortRoute { mac: Mac(ROUTER_MAC), address: ROUTER, prefix_length: 24 };
+        let vipa = VipaRoute {
+            address: self.vipa,
+            stance: self.stance,
+            lease: Arc::clone(&self.lease),
+            services: self.services.clone(),
+            quiet_until: self.quiet_until,
+        };
+        Routes::build(self.generation, KEY, vec![port], vec![vipa], self.targets.clone())
+    }
+
+    /// A picker of these targets.
+    #[must_use]
+    pub fn picker(&self, balance: Balance, targets: &[u16]) -> Picker {
+        let candidate = |&id: &u16| Candidate {
+            address: IpAddr::V4(self.targets[usize::from(id)].address),
+            weight: 1,
+            target: TargetId(id),
+        };
+        Picker::build(&KEY, balance, &targets.iter().map(candidate).collect::<Vec<_>>())
+    }
+}
+
+impl Bench {
+    /// An active VIPA with one service, as "address:port/protocol", and targets that all serve it.
+    ///
+    /// # Panics
+    /// When the sentence cannot be read, or there is no memory for a small connection table.
+    #[must_use]
+    pub fn with_service<const N: usize>(service: &str, targets: [&str; N]) -> Self {
+        Self::with_limits(service, targets, 10_000, Limits::default())
+    }
+
+    /// The same with a connection table and bounds of its own.
+    ///
+    /// # Panics
+    /// As [`with_service`](Self::with_service).
+    #[must_use]
+    pub fn with_limits<const N: usize>(service: &str, targets: [&str; N], connections: usize, limits: Limits) -> Self {
+        let (vipa, port, protocol) = read_service(service).expect("a service is address:port/tcp or address:port/udp");
+        let target = |(n, address): (usize, &str)| TargetRoute {
+            address: address.parse().expect("a target is an IPv4 address"),
+            port: PortId(0),
+            mac: Some(Mac(target_mac(n as u8))),
+            forwarding: Forwarding::Direct,
+        };
+        let mut world = World {
+            vipa,
+            stance: Stance::Active,
+            lease: Arc::new(Deadline::new(Moment(u64::MAX))),
+            quiet_until: Moment::ZERO,
+            services: Vec::new(),
+            protocol,
+            targets: targets.into_iter().enumerate().map(target).collect(),
+            generation: 0,
+        };
+        let all: Vec<u16> = (0..N as u16).collect();
+        let picker = world.picker(Balance::Maglev, &all);
+        world.services = vec![ServiceRoute { protocol, ports: PortRange::one(port), picker, orphans: Orphans::Reset }];
+
+        let seed = HashSeed::new([1, 2, 3, 4]);
+        let table = FlowTable::new(Capacity::connections(connections), seed).expect("a small table fits anywhere");
+        let flows = Arc::new(table);
+        let (control, mut doors) = open(Arc::new(world.routes()), 1);
+        let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
+        let door = doors.pop().expect("one worker has one door");
+        let worker = Worker::new(door, Arc::clone(&flows), inlets, vec![HeapTx::default()], limits);
+        // Not zero: the oldest moment is for what has never been.
+        let now = Moment::ZERO + Duration::from_secs(1000);
+        Self { worker, control, flows, now, world, counted: Totals::default() }
+    }
+
+    /// Changes the world and publishes it.
+    pub fn change(&mut self, change: impl FnOnce(&mut World)) {
+        change(&mut self.world);
+        self.control.publish(Arc::new(self.world.routes()));
+    }
+
+    /// The VIPA takes this stance.
+    pub fn stance(&mut self, stance: Stance) {
+        self.change(|world| world.stance = stance);
+    }
+
+    /// The service has these targets only, by number.
+    pub fn serve(&mut self, balance: Balance, targets: &[u16]) {
+        self.change(|world| world.services[0].picker = world.picker(balance, targets));
+    }
+
+    pub fn advance(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
+    /// These packets arrive; turns until none is left. Says what was sent, in order.
+    pub fn turn<'a>(&mut self, packets: impl IntoIterator<Item = &'a Builder>) -> Vec<HeapPacket> {
+        self.turn_frames(packets.into_iter().map(Builder::build))
+    }
+
+    /// As [`turn`](Self::turn), with any bytes.
+    ///
+    /// # Panics
+    /// When the worker says that it received other than it was given.
+    pub fn turn_frames(&mut self, frames: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
+        let arriving = &mut self.rx().arriving;
+        arriving.extend(frames);
+        let mut expected = arriving.len();
+        loop {
+            let received = self.worker.turn(self.now);
+            expected -= received;
+            if expected == 0 {
+                break std::mem::take(&mut self.tx().sent);
+            }
+            assert!(received > 0, "{expected} packets were not received");
+        }
+    }
+
+    pub fn rx(&mut self) -> &mut HeapRx {
+        self.worker.rx(0).expect("a bench has one inlet")
+    }
+
+    pub fn tx(&mut self) -> &mut HeapTx {
+        self.worker.tx(PortId(0)).expect("a bench has one port")
+    }
+
+    /// A target has reported a connection of `client` to the VIPA.
+    ///
+    /// # Panics
+    /// When `client` is not an IPv4 address.
+    pub fn confirm(&self, client: &str, client_port: u16, vipa_port: u16, target: u16) {
+        let key = self.key(client, client_port, vipa_port);
+        self.flows.confirm(&key, TargetId(target), FlowState::Confirmed, Tick::from(self.now));
+    }
+
+    /// Where the table has a connection of `client`, and how.
+    ///
+    /// # Panics
+    /// When `client` is not an IPv4 address.
+    #[must_use]
+    pub fn connection(&self, client: &str, client_port: u16, vipa_port: u16) -> Option<(u16, FlowState)> {
+        let hit = self.flows.lookup(&self.key(client, client_port, vipa_port))?;
+        Some((hit.target.0, hit.state))
+    }
+
+    fn key(&self, client: &str, client_port: u16, vipa_port: u16) -> Key4 {
+        let client: Ipv4Addr = client.parse().expect("a client is an IPv4 address");
+        let protocol = self.world.protocol;
+        Key4 { client: client.to_bits(), client_port, vipa_port, vipa: VipaId(0), protocol }
+    }
+
+    /// What the worker told control since this was last asked.
+    pub fn notes(&self) -> Vec<Note> {
+        self.control.notes().collect()
+    }
+
+    /// States every counter that changed since this was last asked, as "name +n" or "name -n", in any order.
+    ///
+    /// # Panics
+    /// When another counter changed, or one by another number, or when they do not add up.
+    #[track_caller]
+    pub fn assert_changed<const N: usize>(&mut self, expected: [&str; N]) {
+        let totals = self.control.totals();
+        assert!(totals.add_up(), "received is not the sum of all fates and what is held: {totals:?}");
+        let difference = |((name, now), (_, before)): ((&str, u64), (_, u64))| match now.wrapping_sub(before) as i64 {
+            0 => None,
+            change => Some(format!("{name} {change:+}")),
+        };
+        let mut changed: Vec<_> = totals.iter().zip(self.counted.iter()).filter_map(difference).collect();
+        let mut expected = expected.map(str::to_owned);
+        changed.sort();
+        expected.sort();
+        assert_eq!(changed, expected);
+        self.counted = totals;
+    }
+
+    /// Forgets what was counted so far.
+    ///
+    /// # Panics
+    /// When the counters do not add up.
+    pub fn settle(&mut self) {
+        self.counted = self.control.totals();
+        assert!(self.counted.add_up(), "received is not the sum of all fates and what is held");
+    }
+}
+
+fn read_service(text: &str) -> Option<(Ipv4Addr, u16, Protocol)> {
+    let (address, rest) = text.split_once(':')?;
+    let (port, protocol) = rest.split_once('/')?;
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    Some((address.parse().ok()?, port.parse().ok()?, protocol))
+}
+
+/// Feeds a worker whatever `data` says, in each stance, and checks what must hold of any input. For the fuzzer: the
+/// first byte of each piece says what happens, the next how long the frame after it is.
+///
+/// # Panics
+/// When something that must hold does not.
+pub fn fuzz(mut data: &[u8]) {
+    let mut bench = Bench::with_limits(
+        "192.0.2.10:80/tcp",
+        ["198.51.100.21", "198.51.100.22"],
+        64,
+        Limits { held_packets: 16, ..Limits::default() },
+    );
+    while let [what, length, rest @ ..] = data {
+        let (frame, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        data = rest;
+        let mut frame = frame.to_vec();
+        // Nearly every random frame is for another station; most of these should not be.
+        if what & 0x0f != 0
+            && let Some(destination) = frame.first_chunk_mut::<6>()
+        {
+            *destination = ROUTER_MAC;
+        }
+        match what >> 4 {
+            0 => bench.stance(Stance::Standby),
+            1 => bench.stance(Stance::Rebuilding),
+            2 => bench.stance(Stance::Yielding),
+            3 => bench.stance(Stance::Active),
+            4 => bench.world.lease.set(bench.now),
+            5 => bench.world.lease.set(Moment(u64::MAX)),
+            6 => bench.advance(Duration::from_millis(100)),
+            7 => bench.tx().room = usize::from(*length),
+            8 => bench.tx().room = usize::MAX,
+            _ => {}
+        }
+        let sent = bench.turn_frames([HeapPacket::from(frame)]);
+        assert!(sent.iter().all(|frame| frame.as_ref().get(6..12) == Some(&ROUTER_MAC[..])), "all that leaves is ours");
+        bench.settle();
+    }
+}

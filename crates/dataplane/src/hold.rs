@@ -1,0 +1,74 @@
+//! Packets that wait: their connection may become known, or their target's Ethernet address.
+
+use std::{collections::VecDeque, time::Duration};
+
+use vipa_flow::Key4;
+use vipa_handoff::Reason;
+use vipa_model::{Moment, PortId};
+
+use crate::classify::Kind;
+
+/// A packet that waits.
+pub(crate) struct Held<B> {
+    pub(crate) packet: B,
+    pub(crate) key: Key4,
+    pub(crate) kind: Kind,
+    /// Where it came in.
+    pub(crate) port: PortId,
+    pub(crate) since: Moment,
+}
+
+/// In order of arrival. Takes its memory when made and never more.
+pub(crate) struct Hold<B> {
+    packets: VecDeque<Held<B>>,
+    limit: usize,
+    longest: Duration,
+}
+
+/// What a packet waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaiting {
+    Connection,
+    Neighbour,
+}
+
+impl<B> Hold<B> {
+    pub(crate) fn new(limit: usize, longest: Duration) -> Self {
+        Self { packets: VecDeque::with_capacity(limit), limit, longest }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Lets a packet wait, or says why not. A silent target may take half of the room at most, so that it cannot
+    /// take it from all other connections.
+    pub(crate) fn push(&mut self, held: Held<B>, awaiting: Awaiting) -> Result<(), Reason> {
+        let (room, refusal) = match awaiting {
+            Awaiting::Connection => (self.limit, Reason::HoldFull),
+            Awaiting::Neighbour => (self.limit / 2, Reason::NoNeighbour),
+        };
+        if self.packets.len() >= room {
+            return Err(refusal);
+        }
+        self.packets.push_back(held);
+        Ok(())
+    }
+
+    /// Back to the end of the queue, without asking: who has just come out has room.
+    pub(crate) fn put_back(&mut self, held: Held<B>) {
+        self.packets.push_back(held);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Held<B>> {
+        self.packets.pop_front()
+    }
+
+    pub(crate) fn has_expired(&self, held: &Held<B>, now: Moment) -> bool {
+        now.since(held.since) >= self.longest
+    }
+}

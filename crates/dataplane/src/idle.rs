@@ -1,0 +1,106 @@
+//! What a worker does between two turns that brought nothing.
+
+use std::time::Duration;
+
+/// How a worker waits for packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdlePolicy {
+    /// Never: all of its core, the least latency.
+    Spin,
+    /// Tells the core that it waits, which spares power and a sibling thread; still all of the core.
+    Pause,
+    /// Sleeps after a while without packets, longer and longer up to `max`; little of the core. While this router
+    /// owns a VIPA, not above [`LONGEST_AS_OWNER`].
+    Sleep { max: Duration },
+}
+
+/// An owner's clients wait for it; 200 µs is far below what they notice, and costs about 2 % of a core.
+pub const LONGEST_AS_OWNER: Duration = Duration::from_micros(200);
+/// First sleep; doubles from here.
+const SHORTEST: Duration = Duration::from_micros(10);
+/// Empty turns before the first sleep: the next packet of a burst of work comes sooner than a sleep would end.
+const PATIENCE: u32 = 64;
+
+/// What to do before the next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    None,
+    Pause,
+    Sleep(Duration),
+}
+
+/// Counts the empty turns.
+pub(crate) struct Idle {
+    policy: IdlePolicy,
+    empty: u32,
+}
+
+/// Whether this router owns a VIPA now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    Owner,
+    Backup,
+}
+
+impl Idle {
+    pub(crate) fn new(policy: IdlePolicy) -> Self {
+        Self { policy, empty: 0 }
+    }
+
+    /// After a turn that received `received` packets.
+    #[inline]
+    pub(crate) fn after(&mut self, received: usize, duty: Duty) -> Rest {
+        if received > 0 {
+            self.empty = 0;
+            return Rest::None;
+        }
+        self.empty = self.empty.saturating_add(1);
+        match self.policy {
+            IdlePolicy::Spin => Rest::None,
+            IdlePolicy::Pause => Rest::Pause,
+            IdlePolicy::Sleep { .. } if self.empty <= PATIENCE => Rest::Pause,
+            IdlePolicy::Sleep { max } => {
+                let max = if duty == Duty::Owner { max.min(LONGEST_AS_OWNER) } else { max };
+                let doublings = (self.empty - PATIENCE - 1).min(16);
+                Rest::Sleep((SHORTEST * (1 << doublings)).min(max))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rests(policy: IdlePolicy, duty: Duty, turns: usize) -> Vec<Rest> {
+        let mut idle = Idle::new(policy);
+        (0..turns).map(|_| idle.after(0, duty)).collect()
+    }
+
+    #[test]
+    fn spinning_never_rests_and_pausing_always_pauses() {
+        assert!(rests(IdlePolicy::Spin, Duty::Owner, 1000).iter().all(|rest| *rest == Rest::None));
+        assert!(rests(IdlePolicy::Pause, Duty::Owner, 1000).iter().all(|rest| *rest == Rest::Pause));
+    }
+
+    #[test]
+    fn sleeps_begin_after_a_while_double_and_stay_below_the_limit() {
+        let max = Duration::from_millis(1);
+        let rests = rests(IdlePolicy::Sleep { max }, Duty::Backup, 1_000_000);
+        let (awake, asleep) = rests.split_at(PATIENCE as usize);
+        assert!(awake.iter().all(|rest| *rest == Rest::Pause));
+        let first: Vec<_> =
+            [10, 20, 40, 80, 160, 320, 640, 1000, 1000].map(|micros| Rest::Sleep(Duration::from_micros(micros))).into();
+        assert_eq!(asleep[..9], first);
+        assert_eq!(asleep.last(), Some(&Rest::Sleep(max)));
+    }
+
+    #[test]
+    fn an_owner_sleeps_shorter_and_a_packet_ends_all_sleep() {
+        let mut idle = Idle::new(IdlePolicy::Sleep { max: Duration::from_secs(1) });
+        let last = (0..1000).map(|_| idle.after(0, Duty::Owner)).last();
+        assert_eq!(last, Some(Rest::Sleep(LONGEST_AS_OWNER)));
+        assert_eq!(idle.after(1, Duty::Owner), Rest::None);
+        assert_eq!(idle.after(0, Duty::Owner), Rest::Pause);
+    }
+}

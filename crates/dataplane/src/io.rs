@@ -1,0 +1,26 @@
+//! What a worker asks of a port's queues.
+
+use arrayvec::ArrayVec;
+use vipa_packet::PacketBuf;
+
+/// Packets received or sent in one go.
+pub const BURST: usize = 32;
+
+/// One receive queue, this worker's alone.
+pub trait Rx {
+    type Buf: PacketBuf;
+
+    /// Appends what has arrived, as far as there is room.
+    fn burst(&mut self, packets: &mut ArrayVec<Self::Buf, BURST>);
+}
+
+/// One transmit queue, this worker's alone.
+pub trait Tx {
+    type Buf: PacketBuf;
+
+    /// Takes packets from the front. What the port refuses is left, in its order, and is still the caller's.
+    fn burst(&mut self, packets: &mut ArrayVec<Self::Buf, BURST>);
+
+    /// Sends a copy of `frame` at once; false when there was no buffer or the port refused it.
+    fn compose(&mut self, frame: &[u8]) -> bool;
+}

@@ -1,0 +1,279 @@
+//! What becomes of a connection's packets.
+
+mod support;
+
+use std::{collections::HashSet, time::Duration};
+
+use support::*;
+use vipa_dataplane::{Limits, bench::Bench};
+use vipa_flow::FlowState;
+use vipa_handoff::Stance;
+use vipa_model::{Balance, Moment, Orphans, PortRange};
+use vipa_packet::{TcpFlags, icmp};
+
+#[test]
+fn a_syn_opens_a_connection_and_goes_to_its_target_and_so_does_what_follows() {
+    let mut bench = bench();
+    let syn = segment(40_000).syn();
+    let sent = bench.turn([&syn]);
+    let target = target_of(&bench, 40_000);
+    assert_eq!(sent, [to_target(target, &syn)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((target.into(), FlowState::HalfOpen)));
+    bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+
+    let data = segment(40_000).payload(b"GET /");
+    assert_eq!(bench.turn([&data]), [to_target(target, &data)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((target.into(), FlowState::Open)));
+    bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
+}
+
+#[test]
+fn a_fin_or_a_reset_begins_the_end_and_later_packets_still_arrive() {
+    for end in [TcpFlags::FIN.with(TcpFlags::ACK), TcpFlags::RST] {
+        let mut bench = bench();
+        let packets = [segment(40_000).syn(), segment(40_000), segment(40_000).flags(end), segment(40_000)];
+        let sent = bench.turn(&packets);
+        let target = target_of(&bench, 40_000);
+        assert_eq!(sent, packets.each_ref().map(|packet| to_target(target, packet)));
+        assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((target.into(), FlowState::Closing)));
+        bench.assert_changed(["received +4", "flow.opened +1", "forwarded +4", "sent +4"]);
+    }
+}
+
+#[test]
+fn connections_spread_over_all_targets_by_either_balance() {
+    for balance in [Balance::Maglev, Balance::RoundRobin] {
+        let mut bench = bench();
+        bench.serve(balance, &[0, 1]);
+        let syns: Vec<_> = (0..100).map(|n| segment(40_000 + n).syn()).collect();
+        assert_eq!(bench.turn(&syns).len(), 100);
+        let at: Vec<_> = (0..100).map(|n| target_of(&bench, 40_000 + n)).collect();
+        assert!((30..=70).contains(&at.iter().filter(|n| **n == 0).count()), "{balance:?}: {at:?}");
+        bench.assert_changed(["received +100", "flow.opened +100", "forwarded +100", "sent +100"]);
+    }
+}
+
+#[test]
+fn a_syn_sent_again_goes_where_the_first_one_went() {
+    for balance in [Balance::Maglev, Balance::RoundRobin] {
+        let mut bench = bench();
+        bench.serve(balance, &[0, 1]);
+        let syn = segment(40_000).syn();
+        let sent = bench.turn([&syn, &syn, &syn]);
+        assert_eq!(sent.iter().map(|packet| format!("{packet:?}")).collect::<HashSet<_>>().len(), 1);
+        bench.assert_changed(["received +3", "flow.opened +1", "forwarded +3", "sent +3"]);
+    }
+}
+
+#[test]
+fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_established() {
+    let mut bench = bench();
+    let syn = segment(40_000).syn();
+    bench.turn([&syn]);
+    let before = target_of(&bench, 40_000);
+    let other = 1 - before;
+    bench.serve(Balance::Maglev, &[other.into()]);
+    assert_eq!(bench.turn([&syn]), [to_target(other, &syn)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((other.into(), FlowState::HalfOpen)));
+    bench.assert_changed(["received +2", "flow.opened +2", "forwarded +2", "sent +2"]);
+
+    bench.turn([&segment(40_000)]);
+    bench.serve(Balance::Maglev, &[before.into()]);
+    assert_eq!(bench.turn([&syn]), [to_target(other, &syn)], "anybody may have sent this SYN");
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((other.into(), FlowState::Open)));
+}
+
+#[test]
+fn a_port_used_again_opens_a_new_connection_in_the_place_of_the_one_that_ended() {
+    let mut bench = bench();
+    bench.turn([&segment(40_000).syn(), &segment(40_000), &segment(40_000).fin()]);
+    let target = target_of(&bench, 40_000);
+    bench.turn([&segment(40_000).syn()]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((target.into(), FlowState::HalfOpen)));
+    bench.assert_changed(["received +4", "flow.opened +1", "forwarded +4", "sent +4"]);
+}
+
+#[test]
+fn a_confirmed_connection_goes_to_the_target_that_holds_it_in_every_stance_lease_or_not() {
+    let stances = [Stance::Standby, Stance::Rebuilding, Stance::Active, Stance::Yielding];
+    for (stance, lease) in stances.into_iter().flat_map(|stance| [(stance, Moment::ZERO), (stance, Moment(u64::MAX))]) {
+        let mut bench = bench();
+        bench.confirm(CLIENT, 40_000, 80, 1);
+        // Neither serving nor listed: an established connection stays where it is.
+        bench.change(|world| (world.stance, world.services) = (stance, Vec::new()));
+        bench.world.lease.set(lease);
+        let packets = [segment(40_000).payload(b"data"), segment(40_000).syn()];
+        assert_eq!(bench.turn(&packets), packets.each_ref().map(|packet| to_target(1, packet)), "{stance:?}");
+        assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Confirmed)));
+        bench.assert_changed(["received +2", "forwarded +2", "sent +2"]);
+    }
+}
+
+#[test]
+fn new_connections_are_admitted_while_rebuilding_and_yielding() {
+    for stance in [Stance::Rebuilding, Stance::Yielding] {
+        let mut bench = bench();
+        bench.stance(stance);
+        bench.turn([&segment(40_000).syn()]);
+        bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+    }
+}
+
+#[test]
+fn a_backup_admits_nothing() {
+    let mut bench = bench();
+    bench.stance(Stance::Standby);
+    assert_eq!(bench.turn([&segment(40_000).syn(), &segment(40_001)]), NOTHING);
+    bench.assert_changed(["received +2", "dropped.standby +2"]);
+}
+
+#[test]
+fn nothing_new_is_admitted_or_answered_from_the_moment_the_lease_passes() {
+    let mut bench = bench();
+    bench.world.lease.set(bench.now + Duration::from_nanos(1));
+    bench.turn([&segment(40_000).syn()]);
+    bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+    bench.advance(Duration::from_nanos(1));
+    assert_eq!(bench.turn([&segment(40_001).syn(), &segment(40_002)]), NOTHING);
+    bench.assert_changed(["received +2", "dropped.fenced +2"]);
+}
+
+#[test]
+fn an_orphan_of_an_active_vipa_is_answered_with_a_reset() {
+    let mut bench = bench();
+    let orphan = segment(40_000).sequence(7).acknowledge(1000).payload(b"hello");
+    let reset = from_client().ipv4(VIPA, CLIENT).tcp(80, 40_000).flags(TcpFlags::RST).sequence(1000);
+    let sent = bench.turn([&orphan]);
+    assert_eq!(sent.len(), 1);
+    let parsed = vipa_packet::parse(sent[0].as_ref()).unwrap();
+    let expected = vipa_packet::parse(to_client(reset).build().as_ref()).unwrap();
+    assert_eq!(parsed, expected);
+    bench.assert_changed(["received +1", "replied.reset +1", "sent +1"]);
+}
+
+#[test]
+fn a_reset_without_a_connection_is_never_answered() {
+    let mut bench = bench();
+    assert_eq!(bench.turn([&segment(40_000).flags(TcpFlags::RST)]), NOTHING);
+    bench.assert_changed(["received +1", "dropped.orphan +1"]);
+}
+
+#[test]
+fn an_orphan_is_dropped_or_placed_when_its_service_says_so_and_left_to_the_successor_when_yielding() {
+    let mut bench = bench();
+    bench.change(|world| world.services[0].orphans = Orphans::Drop);
+    assert_eq!(bench.turn([&segment(40_000)]), NOTHING);
+    bench.assert_changed(["received +1", "dropped.orphan +1"]);
+    bench.change(|world| world.services[0].orphans = Orphans::Balance);
+    assert_eq!(bench.turn([&segment(40_000)]).len(), 1);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80).unwrap().1, FlowState::Open);
+    bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+    bench.stance(Stance::Yielding);
+    assert_eq!(bench.turn([&segment(40_001)]), NOTHING);
+    bench.assert_changed(["received +1", "dropped.orphan +1"]);
+}
+
+#[test]
+fn a_port_without_service_and_a_service_without_target_admit_nothing() {
+    let mut bench = bench();
+    let elsewhere = from_client().ipv4(CLIENT, VIPA).tcp(40_000, 81);
+    assert_eq!(bench.turn([&elsewhere.clone().syn(), &elsewhere]), NOTHING);
+    bench.assert_changed(["received +2", "dropped.no-service +2"]);
+    bench.serve(Balance::Maglev, &[]);
+    assert_eq!(bench.turn([&segment(40_000).syn()]), NOTHING);
+    bench.assert_changed(["received +1", "dropped.no-target +1"]);
+}
+
+#[test]
+fn a_service_may_span_ports() {
+    let mut bench = bench();
+    bench.change(|world| world.services[0].ports = PortRange { first: 8000, last: 8099 });
+    let to = |port| from_client().ipv4(CLIENT, VIPA).tcp(40_000, port).syn();
+    bench.turn([&to(7999), &to(8000), &to(8099), &to(8100)]);
+    bench.assert_changed(["received +4", "dropped.no-service +2", "flow.opened +2", "forwarded +2", "sent +2"]);
+}
+
+#[test]
+fn a_full_table_drops_new_connections_or_gives_up_half_open_ones() {
+    let mut bench = Bench::with_limits(SERVICE, [T0, T1], 8, Limits::default());
+    let syns: Vec<_> = (0..200).map(|n| segment(40_000 + n).syn()).collect();
+    bench.turn(&syns);
+    let totals = bench.control.totals();
+    let count = |name| totals.iter().find(|(counter, _)| *counter == name).unwrap().1;
+    assert_eq!(count("flow.opened") + count("dropped.table-full"), 200);
+    assert!(count("flow.evicted") + count("dropped.table-full") > 150);
+    assert_eq!(count("flow.opened") - count("flow.evicted"), bench.flows.count().total());
+}
+
+#[test]
+fn what_was_silent_for_too_long_leaves_the_table() {
+    let mut bench = bench();
+    bench.turn([&segment(40_000).syn()]);
+    bench.settle();
+    for _ in 0..60 {
+        bench.advance(Duration::from_secs(1));
+        bench.turn([]);
+    }
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), None);
+    bench.assert_changed(["flow.aged +1"]);
+}
+
+#[test]
+fn an_icmp_error_about_a_connection_goes_to_its_target() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 1);
+    let from_vipa = from_client().ipv4(VIPA, CLIENT).tcp(80, 40_000).payload([0; 1400]).build();
+    let too_big = from_client().ipv4("198.51.100.77", VIPA).icmp_too_big(1280, &from_vipa);
+    assert_eq!(bench.turn([&too_big]), [to_target(1, &too_big)]);
+    bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
+
+    let unknown = from_client().ipv4(VIPA, CLIENT).tcp(80, 40_001).build();
+    let lying = from_client().ipv4("192.0.2.99", CLIENT).tcp(80, 40_000).build();
+    let source = "198.51.100.77";
+    bench.turn([
+        &from_client().ipv4(source, VIPA).icmp_unreachable(1, &unknown),
+        &from_client().ipv4(source, VIPA).icmp_unreachable(1, &lying),
+        &from_client().ipv4(source, VIPA).icmp(icmp::ECHO_REPLY, 0, 0),
+    ]);
+    bench.assert_changed(["received +3", "dropped.icmp-orphan +1", "dropped.icmp +2"]);
+}
+
+#[test]
+fn udp_goes_to_one_target_as_long_as_it_serves() {
+    let mut bench = Bench::with_service("192.0.2.10:53/udp", [T0, T1]);
+    let query = from_client().ipv4(CLIENT, VIPA).udp(40_000, 53).payload(b"?");
+    let sent = bench.turn([&query, &query]);
+    let (target, state) = bench.connection(CLIENT, 40_000, 53).unwrap();
+    assert_eq!(state, FlowState::Udp);
+    assert_eq!(sent, [to_target(target as u8, &query), to_target(target as u8, &query)]);
+    bench.assert_changed(["received +2", "flow.opened +1", "forwarded +2", "sent +2"]);
+
+    bench.serve(Balance::Maglev, &[1 - target]);
+    assert_eq!(bench.turn([&query]), [to_target(1 - target as u8, &query)]);
+    bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+    bench.stance(Stance::Standby);
+    bench.serve(Balance::Maglev, &[target]);
+    assert_eq!(bench.turn([&query]), [to_target(1 - target as u8, &query)], "a backup places nothing");
+    bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
+}
+
+#[test]
+fn what_a_port_refuses_is_counted_and_not_sent_again() {
+    let mut bench = bench();
+    bench.tx().room = 2;
+    let syns: Vec<_> = (0..5).map(|n| segment(40_000 + n).syn()).collect();
+    assert_eq!(bench.turn(&syns).len(), 2);
+    bench.assert_changed(["received +5", "flow.opened +5", "forwarded +2", "sent +2", "dropped.tx-refused +3"]);
+    bench.tx().room = usize::MAX;
+    assert_eq!(bench.turn([]), NOTHING);
+    bench.assert_changed([]);
+}
+
+#[test]
+fn more_than_a_burst_is_forwarded_in_order() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 0);
+    let packets: Vec<_> = (0..100).map(|n| segment(40_000).sequence(n)).collect();
+    let expected: Vec<_> = packets.iter().map(|packet| to_target(0, packet).build()).collect();
+    assert_eq!(bench.turn(&packets), expected);
+}

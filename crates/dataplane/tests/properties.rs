@@ -1,0 +1,151 @@
+//! What holds whatever arrives.
+
+mod support;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use support::*;
+use vipa_dataplane::{
+    IdlePolicy,
+    bench::{Bench, CLIENT_MAC, ROUTER_MAC, fuzz},
+};
+use vipa_handoff::{Count, Fate, Stance};
+use vipa_model::{Balance, Moment, Orphans};
+use vipa_packet::{HeapPacket, TcpFlags, build::packet};
+
+/// A frame that is often nearly right.
+fn frame() -> impl Strategy<Value = HeapPacket> {
+    let port = 40_000..40_020_u16;
+    let vipa_port = prop_oneof![4 => Just(80_u16), 1 => any::<u16>()];
+    let address =
+        prop_oneof![6 => Just(VIPA.to_owned()), 1 => Just("198.51.100.1".to_owned()), 1 => Just(T0.to_owned())];
+    let whole = (port, vipa_port, address, any::<u8>(), 0..10_u8).prop_map(|(port, to, address, flags, form)| {
+        let ip = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(CLIENT, &*address);
+        let built = match form {
+            0 => ip.udp(port, to),
+            1 => ip.icmp_echo(1, 2),
+            2 => packet().macs(CLIENT_MAC, ROUTER_MAC).arp_request("198.51.100.9", &*address),
+            3 => ip.tcp(port, to).syn(),
+            4 => ip.tcp(port, to).vlan(u16::from(flags)),
+            _ => ip.tcp(port, to).flags(TcpFlags(flags)),
+        };
+        built.build()
+    });
+    let damaged = (whole.clone(), any::<prop::sample::Index>(), any::<u8>(), any::<prop::sample::Index>());
+    prop_oneof![
+        4 => whole,
+        2 => damaged.prop_map(|(frame, place, value, length)| {
+            let mut bytes = frame.as_ref().to_vec();
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+            bytes.truncate(length.index(bytes.len()) + 1);
+            HeapPacket::from(bytes)
+        }),
+        1 => prop::collection::vec(any::<u8>(), 0..200).prop_map(HeapPacket::from),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Arrive(Vec<HeapPacket>),
+    Stance(Stance),
+    Lease(Moment),
+    Orphans(Orphans),
+    Serve(Vec<u16>),
+    Report(u16, u16),
+    Pass(Duration),
+    Room(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Stance::{Active, Rebuilding, Standby, Yielding};
+    prop_oneof![
+        6 => prop::collection::vec(frame(), 0..70).prop_map(Step::Arrive),
+        1 => prop::sample::select(vec![Active, Rebuilding, Standby, Yielding]).prop_map(Step::Stance),
+        1 => prop::sample::select(vec![0, u64::MAX]).prop_map(|until| Step::Lease(Moment(until))),
+        1 => prop::sample::select(vec![Orphans::Reset, Orphans::Drop, Orphans::Balance]).prop_map(Step::Orphans),
+        1 => prop::sample::subsequence(vec![0, 1], 0..=2).prop_map(Step::Serve),
+        2 => (40_000..40_020_u16, 0..3_u16).prop_map(|(port, target)| Step::Report(port, target)),
+        1 => (0..4_000_u64).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
+        1 => (0..50_usize).prop_map(|room| Step::Room(if room > 40 { usize::MAX } else { room })),
+    ]
+}
+
+fn perform(bench: &mut Bench, step: Step) -> usize {
+    match step {
+        Step::Arrive(frames) => {
+            let count = frames.len();
+            bench.turn_frames(frames);
+            return count;
+        }
+        Step::Stance(stance) => bench.stance(stance),
+        Step::Lease(until) => bench.world.lease.set(until),
+        Step::Orphans(orphans) => bench.change(|world| world.services[0].orphans = orphans),
+        Step::Serve(targets) => bench.serve(Balance::Maglev, &targets),
+        Step::Report(port, target) => bench.confirm(CLIENT, port, 80, target),
+        Step::Pass(time) => bench.advance(time),
+        Step::Room(room) => bench.tx().room = room,
+    }
+    bench.turn([]);
+    0
+}
+
+proptest! {
+    #[test]
+    fn every_packet_has_one_fate_or_is_held(steps in prop::collection::vec(step(), 1..30)) {
+        let mut bench = bench();
+        let mut arrived = 0;
+        for step in steps {
+            arrived += perform(&mut bench, step) as u64;
+            let totals = bench.control.totals();
+            prop_assert!(totals.add_up(), "{:?}", totals.iter().filter(|(_, n)| *n > 0).collect::<Vec<_>>());
+            prop_assert_eq!(totals.count(Count::Received), arrived);
+            let answered: u64 = Fate::all().filter(|fate| matches!(fate, Fate::Local(_))).map(|fate| totals.fate(fate)).sum();
+            prop_assert_eq!(totals.count(Count::Sent), totals.fate(Fate::Forward) + answered);
+            prop_assert_eq!(
+                totals.count(Count::FlowOpened) >= totals.count(Count::FlowEvicted), true
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_that_a_target_holds_goes_there_and_nowhere_else(
+        steps in prop::collection::vec(step(), 1..20),
+        target in 0..2_u16,
+    ) {
+        let mut bench = bench();
+        // Nothing else is about this port.
+        bench.confirm(CLIENT, 50_000, 80, target);
+        for step in steps {
+            perform(&mut bench, step);
+            bench.tx().room = usize::MAX;
+            let data = segment(50_000).payload(b"data");
+            let sent = bench.turn([&data]);
+            prop_assert_eq!(sent.last().cloned(), Some(to_target(target as u8, &data).build()));
+        }
+    }
+
+    #[test]
+    fn the_fuzzers_way_in_takes_any_bytes(data in prop::collection::vec(any::<u8>(), 0..600)) {
+        fuzz(&data);
+    }
+}
+
+#[test]
+fn a_running_worker_ends_when_control_says_so_and_leaves_no_packet_without_fate() {
+    let mut bench = bench();
+    bench.stance(Stance::Rebuilding);
+    bench.rx().arriving.push_back(segment(40_000).build());
+    let Bench { mut worker, control, now, .. } = bench;
+    std::thread::scope(|scope| {
+        scope.spawn(move || worker.run(IdlePolicy::Sleep { max: Duration::from_millis(1) }, || now));
+        while control.totals().count(Count::Holding) == 0 {
+            std::thread::yield_now();
+        }
+        control.stop();
+    });
+    let totals = control.totals();
+    assert!(totals.add_up());
+    assert_eq!((totals.count(Count::Holding), totals.count(Count::Received)), (0, 1));
+}

@@ -1,0 +1,47 @@
+//! Names and sentences that the tests share.
+#![allow(dead_code, unreachable_pub, reason = "each test uses some of them")]
+
+use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
+use vipa_packet::{
+    HeapPacket,
+    build::{Builder, packet},
+};
+
+pub const CLIENT: &str = "203.0.113.4";
+pub const VIPA: &str = "192.0.2.10";
+pub const SERVICE: &str = "192.0.2.10:80/tcp";
+pub const T0: &str = "198.51.100.21";
+pub const T1: &str = "198.51.100.22";
+
+/// What is sent when nothing is.
+pub const NOTHING: [HeapPacket; 0] = [];
+
+/// A packet from the client to us.
+pub fn from_client() -> Builder {
+    packet().macs(CLIENT_MAC, ROUTER_MAC)
+}
+
+/// A segment of the client's connection from `port`: ACK and nothing else until it says more.
+pub fn segment(port: u16) -> Builder {
+    from_client().ipv4(CLIENT, VIPA).tcp(port, 80)
+}
+
+/// The same packet on its way to the `n`-th target.
+pub fn to_target(n: u8, sent: &Builder) -> Builder {
+    sent.clone().macs(ROUTER_MAC, target_mac(n))
+}
+
+/// The same packet on its way back to the client.
+pub fn to_client(answer: Builder) -> Builder {
+    answer.macs(ROUTER_MAC, CLIENT_MAC)
+}
+
+/// A bench with two targets.
+pub fn bench() -> Bench {
+    Bench::with_service(SERVICE, [T0, T1])
+}
+
+/// The number of the target that the client's connection from `port` is at.
+pub fn target_of(bench: &Bench, port: u16) -> u8 {
+    bench.connection(CLIENT, port, 80).expect("it is in the table").0 as u8
+}
