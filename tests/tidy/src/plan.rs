@@ -57,7 +57,7 @@ pub const ROOMS: &[Room] = &[
     Room::new("protocol",  1, Pure,    &["model"]),
     Room::new("dpdk",      1, Guarded, &["dpdk-sys", "packet"]),
     Room::new("cluster",   2, Pure,    &["model", "protocol"]),
-    Room::new("flow",      2, Guarded, &["model", "packet", "sync"]),
+    Room::new("flow",      2, Guarded, &["model", "sync"]),
     Room::new("transport", 2, Shell,   &["model", "protocol"]),
     Room::new("handoff",   3, Door,    &["balance", "flow", "model", "packet", "sync"]),
     Room::new("agent",     3, Shell,   &["cluster", "model", "protocol", "transport"]),
@@ -89,7 +89,6 @@ pub const NAMES_FOR_ANYTHING: &[&str] =
 pub const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("agent", "system calls of netlink sockets that no safe wrapper covers"),
     ("router", "pinning, naming and limiting threads and memory by libc"),
-    ("lab", "entering network namespaces and signalling children by libc"),
 ];
 
 /// The only rooms that know memory orderings.
@@ -166,3 +165,7 @@ pub const NOT_IN_WORKERS: &[&str] = &[
 ];
 
 pub const NOT_IN_WORKERS_CRATES: &[&str] = &["tokio", "tracing", "log", "parking_lot", "vipa-dpdk", "vipa-control"];
+
+/// Files of theirs that run before there are packets, and what they do then.
+pub const BEFORE_PACKETS: &[(&str, &str)] =
+    &[("crates/flow/src/memory.rs", "asks once how much memory there is, to refuse a table that would not fit")];

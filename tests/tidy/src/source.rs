@@ -32,6 +32,13 @@ impl Source {
         self.code.lines().count()
     }
 
+    /// Whether there is nothing but comments and an empty `main`.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let code: String = self.code.split_whitespace().collect();
+        code.is_empty() || code == "fnmain(){}"
+    }
+
     /// Places (`path:line`), each once, where one of `patterns` occurs: a word, or words joined by `::`; a trailing `*`
     /// stands for the rest of a word. Imports count as if each were written out.
     pub fn lines_with(&self, part: Part, patterns: &[&str]) -> impl Iterator<Item = String> {

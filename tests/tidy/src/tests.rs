@@ -64,6 +64,21 @@ fn a_row_of_the_page_that_differs_from_the_plan_is_named() {
 }
 
 #[test]
+fn a_dependency_that_no_source_names_is_found_once_there_is_code() {
+    let moved_in = |text: &str| {
+        let mut house = house("control", "src/lib.rs", text);
+        house.packages = vec![package("control", &["vipa-flow", "tokio"], &["proptest"])];
+        house
+    };
+    let complaints = dependencies_are_used(&moved_in("use vipa_flow::FlowTable; // tokio"));
+    assert_eq!(
+        complaints,
+        ["control depends on tokio and never names it", "control depends on proptest and never names it"]
+    );
+    assert!(dependencies_are_used(&moved_in("//! control\n")).is_empty());
+}
+
+#[test]
 fn unsafe_is_found_outside_guarded_rooms_also_in_tests() {
     for file in ["src/lib.rs", "src/a/tests.rs", "tests/a.rs"] {
         let text = "#![forbid(unsafe_code)]\nfn f() { unsafe { g() } }";

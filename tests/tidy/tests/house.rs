@@ -22,6 +22,11 @@ fn arrows_between_rooms_are_those_of_the_plan() {
 }
 
 #[test]
+fn no_package_depends_on_what_it_never_names() {
+    assert_none(&vipa_tidy::dependencies_are_used(&HOUSE));
+}
+
+#[test]
 fn the_plans_arrows_point_only_down() {
     assert_none(&vipa_tidy::arrows_point_down());
 }

@@ -1,1 +1,221 @@
+use vipa_model::{Balance, ConnectionState::*, Forwarding, Orphans, Service};
+use vipa_protocol::{Change, Connections, Listeners, Part, Position, Run, VERSION};
 
+use super::*;
+
+const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+const ME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 21));
+const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 22));
+const NOW: Moment = Moment(1_000_000_000);
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn connection(client: u16) -> Connection {
+    Connection { protocol: Protocol::Tcp, client: ([203, 0, 113, 4], client).into(), port: 80 }
+}
+
+fn position(sequence: u64) -> Position {
+    Position { incarnation: Incarnation(3), sequence }
+}
+
+struct Bench(Target);
+
+impl Bench {
+    /// A target that voted for nobody yet, linked to r1 and r2.
+    fn linked() -> Self {
+        let settings = Settings {
+            cluster: "lab".into(),
+            me: name("t1"),
+            address: ME,
+            incarnation: Incarnation(3),
+            voters: vec![name("t1")],
+            lease: Duration::from_millis(100),
+            kept_records: 4,
+        };
+        let mut bench = Self(Target::new(settings, Vec::new(), NOW));
+        for router in ["r1", "r2"] {
+            bench.link(router);
+        }
+        bench
+    }
+
+    fn link(&mut self, router: &str) {
+        let hello = Hello {
+            version: VERSION,
+            cluster: "lab".into(),
+            node: name(router),
+            role: Role::Router,
+            incarnation: Incarnation(1),
+            voters: vec![name("t1")],
+        };
+        self.feed(Event::Connected { peer: name(router), hello });
+    }
+
+    /// What comes out, but notes.
+    fn feed(&mut self, event: Event) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.0.handle(NOW, event, &mut out);
+        out.retain(|output| !matches!(output, Output::Note(_)));
+        out
+    }
+
+    fn receive(&mut self, router: &str, message: Message) -> Vec<Output> {
+        self.feed(Event::Received { peer: name(router), message })
+    }
+
+    fn distribute(&mut self, router: &str, sender: Standing, epoch: u64, candidates: &[IpAddr]) -> Vec<Output> {
+        let service = Service {
+            protocol: Protocol::Tcp,
+            ports: PortRange::one(80),
+            forwarding: Forwarding::Direct,
+            balance: Balance::Maglev,
+            orphans: Orphans::Reset,
+            candidates: candidates.to_vec(),
+        };
+        let (ranks, services) = (Vec::new(), vec![service]);
+        let distribution = Distribution { vipa: VIPA, epoch: Epoch(epoch), sender, ranks, services };
+        self.receive(router, Message::Distribution(distribution))
+    }
+
+    fn associate(&mut self, router: &str, standing: Standing, epoch: u64, seen: Option<Position>) -> Vec<Output> {
+        let associate = Associate { vipa: VIPA, epoch: Epoch(epoch), standing, seen };
+        self.receive(router, Message::Associate(associate))
+    }
+
+    fn holds(&mut self, clients: &[u16]) -> Vec<Output> {
+        let connections = clients.iter().map(|client| (connection(*client), Established)).collect();
+        self.feed(Event::Holds { vipa: VIPA, connections })
+    }
+}
+
+fn send(to: &str, message: Message) -> Output {
+    Output::Send { to: name(to), message }
+}
+
+fn listeners(to: &str, ports: &[u16]) -> Output {
+    let listening = ports.iter().map(|port| (Protocol::Tcp, *port)).collect();
+    send(to, Message::Listeners(Listeners { vipa: VIPA, listening }))
+}
+
+fn snapshot(to: &str, clients: &[u16], sequence: u64, answers: u64) -> Output {
+    let connections = clients.iter().map(|client| (connection(*client), Established)).collect();
+    let run = Run::Snapshot { part: Part::Only, connections };
+    let answers = Some(Epoch(answers));
+    send(to, Message::Connections(Connections { vipa: VIPA, run, upto: position(sequence), answers }))
+}
+
+fn tail(to: &str, after: u64, records: &[(u16, Change)], answers: Option<u64>) -> Output {
+    let upto = position(after + records.len() as u64);
+    let record = |&(client, change)| Record { connection: connection(client), change };
+    let run = Run::Tail { after, records: records.iter().map(record).collect() };
+    send(to, Message::Connections(Connections { vipa: VIPA, run, upto, answers: answers.map(Epoch) }))
+}
+
+#[test]
+fn an_association_is_answered_from_a_look_that_began_after_it() {
+    let mut bench = Bench::linked();
+    bench.distribute("r1", Standing::Owner, 1, &[ME]);
+    assert_eq!(bench.associate("r1", Standing::Owner, 1, None), [Output::Look { token: 1 }]);
+    assert_eq!(
+        bench.feed(Event::Listening { vipa: VIPA, listening: vec![(Protocol::Tcp, 80), (Protocol::Tcp, 81)] }),
+        []
+    );
+    assert_eq!(bench.holds(&[1, 2]), []);
+    assert_eq!(bench.feed(Event::Looked { token: 0 }), []);
+    let answer = bench.feed(Event::Looked { token: 1 });
+    assert_eq!(answer, [listeners("r1", &[80]), snapshot("r1", &[1, 2], 2, 1)]);
+}
+
+#[test]
+fn who_knows_the_log_gets_only_what_follows() {
+    let mut bench = Bench::linked();
+    bench.distribute("r1", Standing::Owner, 1, &[ME]);
+    bench.holds(&[1, 2]);
+    bench.associate("r2", Standing::Owner, 2, Some(position(1)));
+    let answer = bench.feed(Event::Looked { token: 1 });
+    assert_eq!(answer, [listeners("r2", &[]), tail("r2", 1, &[(2, Change::Opened(Established))], Some(2))]);
+}
+
+#[test]
+fn every_change_goes_to_the_owner_and_its_backups_at_once() {
+    let mut bench = Bench::linked();
+    bench.distribute("r1", Standing::Owner, 1, &[ME]);
+    bench.associate("r1", Standing::Owner, 1, None);
+    bench.associate("r2", Standing::Backup, 1, None);
+    bench.feed(Event::Looked { token: 2 });
+    let opened = [(1, Change::Opened(Established))];
+    assert_eq!(bench.holds(&[1]), [tail("r1", 0, &opened, None), tail("r2", 0, &opened, None)]);
+    let record = Record { connection: connection(1), change: Change::Closed };
+    let closed = [(1, Change::Closed)];
+    let told = bench.feed(Event::Changed { vipa: VIPA, records: vec![record] });
+    assert_eq!(told[..2], [tail("r1", 1, &closed, None), tail("r2", 1, &closed, None)]);
+}
+
+#[test]
+fn a_listener_that_appears_is_told_at_once_and_once() {
+    let mut bench = Bench::linked();
+    bench.distribute("r1", Standing::Owner, 1, &[ME]);
+    bench.associate("r1", Standing::Owner, 1, None);
+    bench.feed(Event::Looked { token: 1 });
+    let listening = vec![(Protocol::Tcp, 80), (Protocol::Udp, 80)];
+    assert_eq!(bench.feed(Event::Listening { vipa: VIPA, listening: listening.clone() }), [listeners("r1", &[80])]);
+    assert_eq!(bench.feed(Event::Listening { vipa: VIPA, listening }), []);
+    assert_eq!(bench.feed(Event::Listening { vipa: VIPA, listening: vec![] }), [listeners("r1", &[])]);
+}
+
+#[test]
+fn a_new_owner_makes_the_old_one_a_backup_and_the_old_one_is_told_when_it_insists() {
+    let mut bench = Bench::linked();
+    bench.associate("r1", Standing::Owner, 1, None);
+    bench.associate("r2", Standing::Owner, 2, None);
+    let expected = vec![(name("r1"), Standing::Backup, Epoch(1)), (name("r2"), Standing::Owner, Epoch(2))];
+    assert_eq!(bench.0.associations()[&VIPA], expected);
+    let (vipa, epoch, ballot, highest) = (VIPA, Epoch(1), Ballot::Real, Epoch(2));
+    let refuse = Refuse { vipa, epoch, ballot, reason: Refusal::Superseded, highest };
+    assert_eq!(bench.associate("r1", Standing::Owner, 1, None), [send("r1", Message::Refuse(refuse))]);
+}
+
+#[test]
+fn the_vipa_is_here_while_a_list_names_this_target_or_a_connection_lives() {
+    let mut bench = Bench::linked();
+    let watch =
+        Output::Watch { vipas: vec![Watched { vipa: VIPA, services: vec![(Protocol::Tcp, PortRange::one(80))] }] };
+    let serve = |vipas: &[IpAddr]| Output::Serve { vipas: vipas.to_vec() };
+    assert_eq!(bench.distribute("r1", Standing::Owner, 1, &[ME]), [serve(&[VIPA]), watch]);
+    bench.holds(&[1]);
+    bench.feed(Event::Disconnected { peer: name("r1") });
+    assert_eq!(bench.distribute("r2", Standing::Owner, 2, &[OTHER]), []);
+    assert_eq!(bench.holds(&[]), [serve(&[])]);
+}
+
+#[test]
+fn a_backups_list_keeps_the_vipa_here_too() {
+    let mut bench = Bench::linked();
+    bench.distribute("r2", Standing::Backup, 1, &[ME]);
+    assert_eq!(bench.distribute("r1", Standing::Owner, 2, &[OTHER]), []);
+}
+
+#[test]
+fn a_router_that_left_is_told_nothing_until_it_asks_again() {
+    let mut bench = Bench::linked();
+    bench.associate("r1", Standing::Owner, 1, None);
+    bench.feed(Event::Looked { token: 1 });
+    bench.feed(Event::Disconnected { peer: name("r1") });
+    assert_eq!(bench.holds(&[1]), [Output::Serve { vipas: vec![VIPA] }]);
+    bench.link("r1");
+    assert_eq!(bench.holds(&[1, 2]), []);
+    bench.associate("r1", Standing::Owner, 1, Some(position(0)));
+    let opened = Change::Opened(Established);
+    let answer = bench.feed(Event::Looked { token: 2 });
+    assert_eq!(answer, [listeners("r1", &[]), tail("r1", 0, &[(1, opened), (2, opened)], Some(1))]);
+}
+
+#[test]
+fn a_node_with_other_voters_is_not_listened_to() {
+    let mut bench = Bench::linked();
+    let hello = Hello { voters: vec![name("r9")], node: name("r3"), role: Role::Router, ..bench.0.hello() };
+    bench.feed(Event::Connected { peer: name("r3"), hello });
+    assert_eq!(bench.associate("r3", Standing::Owner, 9, None), []);
+}

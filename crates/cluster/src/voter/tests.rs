@@ -1,1 +1,222 @@
+use proptest::prelude::*;
 
+use super::*;
+
+const LEASE: Duration = Duration::from_millis(100);
+const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn at(ms: u64) -> Moment {
+    Moment(ms * 1_000_000)
+}
+
+/// A voter that has been up for long.
+fn voter() -> Voter {
+    Voter::new(LEASE, Vec::new(), Moment::ZERO)
+}
+
+fn claim(voter: &mut Voter, now: Moment, claimant: &str, epoch: u64, ballot: Ballot) -> Verdict {
+    voter.claim(now, &name(claimant), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot })
+}
+
+fn beat(voter: &mut Voter, now: Moment, owner: &str, epoch: u64, sequence: u64, consent: Option<&str>) -> BeatAck {
+    let owned = Owned { vipa: VIPA, epoch: Epoch(epoch), yielding_to: consent.map(name) };
+    voter.beat(now, &name(owner), &Beat { sequence, owned: vec![owned] })
+}
+
+fn refusal(verdict: Verdict) -> Option<(Refusal, u64)> {
+    match verdict {
+        Verdict::Reply(Message::Refuse(refuse)) => Some((refuse.reason, refuse.highest.0)),
+        Verdict::Reply(_) | Verdict::Store { .. } => None,
+    }
+}
+
+fn granted(claimant: &str, epoch: u64) -> Vec<(NodeName, Grant)> {
+    vec![(name(claimant), Grant { vipa: VIPA, epoch: Epoch(epoch), ballot: Ballot::Real })]
+}
+
+#[test]
+fn a_grant_is_sent_once_it_is_on_the_disk_and_not_before() {
+    let mut voter = voter();
+    let holder = name("r1");
+    let votes = vec![StoredVote { vipa: VIPA, epoch: Epoch(1), holder }];
+    assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Real), Verdict::Store { token: 1, votes });
+    assert_eq!(voter.stored(0), []);
+    assert_eq!(voter.stored(1), granted("r1", 1));
+    assert_eq!(voter.stored(1), []);
+}
+
+#[test]
+fn an_epoch_is_granted_to_one_claimant_and_again_to_the_same() {
+    let mut voter = voter();
+    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    voter.stored(1);
+    assert_eq!(refusal(claim(&mut voter, at(900), "r2", 1, Ballot::Real)), Some((Refusal::Granted, 1)));
+    let again = claim(&mut voter, at(900), "r1", 1, Ballot::Real);
+    assert_eq!(again, Verdict::Reply(Message::Grant(granted("r1", 1)[0].1.clone())));
+}
+
+#[test]
+fn a_claim_repeated_after_a_failed_store_is_stored_again() {
+    let mut voter = voter();
+    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    assert!(matches!(claim(&mut voter, at(210), "r1", 1, Ballot::Real), Verdict::Store { token: 2, .. }));
+    assert_eq!(voter.stored(2), granted("r1", 1));
+}
+
+#[test]
+fn a_grant_overtaken_on_its_way_to_the_disk_is_never_sent() {
+    let mut voter = voter();
+    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    claim(&mut voter, at(400), "r2", 2, Ballot::Real);
+    assert_eq!(voter.stored(1), []);
+    assert_eq!(voter.stored(2), granted("r2", 2));
+}
+
+#[test]
+fn an_acknowledged_beat_binds_for_exactly_one_lease() {
+    let mut voter = voter();
+    assert_eq!(beat(&mut voter, at(200), "r1", 4, 1, None).superseded, []);
+    assert_eq!(
+        refusal(claim(&mut voter, Moment(at(300).0 - 1), "r2", 5, Ballot::Real)),
+        Some((Refusal::OwnerAlive, 4))
+    );
+    assert_eq!(refusal(claim(&mut voter, at(300), "r2", 5, Ballot::Real)), None);
+}
+
+#[test]
+fn a_grant_binds_for_one_lease_too() {
+    let mut voter = voter();
+    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    assert_eq!(refusal(claim(&mut voter, at(299), "r2", 2, Ballot::Real)), Some((Refusal::OwnerAlive, 1)));
+    assert_eq!(refusal(claim(&mut voter, at(300), "r2", 2, Ballot::Real)), None);
+}
+
+#[test]
+fn a_trial_binds_nobody_and_changes_nothing() {
+    let mut voter = voter();
+    let grant = Grant { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Trial };
+    assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Trial), Verdict::Reply(Message::Grant(grant)));
+    assert!(voter.votes().is_empty());
+    assert_eq!(refusal(claim(&mut voter, at(200), "r2", 1, Ballot::Real)), None);
+}
+
+#[test]
+fn consent_lets_the_named_router_succeed_a_living_owner_and_nobody_else() {
+    let mut voter = voter();
+    beat(&mut voter, at(200), "r2", 4, 1, Some("r1"));
+    assert_eq!(refusal(claim(&mut voter, at(201), "r3", 5, Ballot::Real)), Some((Refusal::OwnerAlive, 4)));
+    assert_eq!(refusal(claim(&mut voter, at(201), "r1", 5, Ballot::Real)), None);
+}
+
+#[test]
+fn consent_ends_with_the_first_beat_without_it_and_no_late_beat_brings_it_back() {
+    let mut voter = voter();
+    beat(&mut voter, at(200), "r2", 4, 1, Some("r1"));
+    beat(&mut voter, at(220), "r2", 4, 3, None);
+    beat(&mut voter, at(230), "r2", 4, 2, Some("r1"));
+    assert_eq!(refusal(claim(&mut voter, at(231), "r1", 5, Ballot::Trial)), Some((Refusal::OwnerAlive, 4)));
+}
+
+#[test]
+fn an_owner_of_the_past_is_told_by_whom_it_was_superseded() {
+    let mut voter = voter();
+    beat(&mut voter, at(200), "r1", 4, 1, None);
+    claim(&mut voter, at(400), "r2", 5, Ballot::Real);
+    let superseded = vec![Superseded { vipa: VIPA, epoch: Epoch(5), holder: name("r2") }];
+    assert_eq!(beat(&mut voter, at(401), "r1", 4, 2, None), BeatAck { sequence: 2, superseded });
+    assert_eq!(refusal(claim(&mut voter, at(402), "r1", 5, Ballot::Real)), Some((Refusal::Granted, 5)));
+}
+
+#[test]
+fn an_epoch_heard_of_is_not_granted_although_this_voter_never_gave_it() {
+    let mut voter = voter();
+    beat(&mut voter, at(200), "r1", 4, 1, None);
+    assert_eq!(refusal(claim(&mut voter, at(900), "r2", 4, Ballot::Trial)), Some((Refusal::Granted, 4)));
+    assert_eq!(refusal(claim(&mut voter, at(900), "r2", 5, Ballot::Trial)), None);
+}
+
+#[test]
+fn a_restarted_voter_is_silent_for_one_lease_and_remembers_its_votes() {
+    let holder = name("r1");
+    let mut voter = Voter::new(LEASE, vec![StoredVote { vipa: VIPA, epoch: Epoch(7), holder }], at(1000));
+    assert_eq!(refusal(claim(&mut voter, at(1099), "r2", 8, Ballot::Real)), Some((Refusal::Recovering, 7)));
+    assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 7, Ballot::Real)), Some((Refusal::Granted, 7)));
+    assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 8, Ballot::Real)), None);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Claim { claimant: u8, epoch: u64, real: bool },
+    Beat { owner: u8, epoch: u64, consent: Option<u8> },
+    Wait { ms: u64 },
+    DiskDone,
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1..4_u8, 1..8_u64, any::<bool>()).prop_map(|(claimant, epoch, real)| Act::Claim { claimant, epoch, real }),
+        3 => (1..4_u8, 1..8_u64, proptest::option::of(1..4_u8))
+            .prop_map(|(owner, epoch, consent)| Act::Beat { owner, epoch, consent }),
+        3 => (1..150_u64).prop_map(|ms| Act::Wait { ms }),
+        3 => Just(Act::DiskDone),
+        1 => Just(Act::Restart),
+    ]
+}
+
+proptest! {
+    /// Through restarts and disks that never finish: one grantee an epoch, epochs that never fall, and nobody else's
+    /// grant while a promise stands.
+    #[test]
+    fn whatever_happens_grants_are_unique_and_promises_are_kept(acts in proptest::collection::vec(act(), 1..80)) {
+        let node = |number: u8| name(&format!("r{number}"));
+        let mut now = at(1000);
+        let (mut voter, mut disk, mut under_way) = (voter(), Vec::new(), None);
+        let mut grants: BTreeMap<Epoch, NodeName> = BTreeMap::new();
+        let mut promised: Option<(NodeName, Option<NodeName>, Moment)> = None;
+        for (sequence, act) in acts.into_iter().enumerate() {
+            match act {
+                Act::Claim { claimant, epoch, real } => {
+                    let ballot = if real { Ballot::Real } else { Ballot::Trial };
+                    let verdict = voter.claim(now, &node(claimant), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot });
+                    if !matches!(&verdict, Verdict::Reply(Message::Refuse(_)))
+                        && let Some((to, consent, until)) = &promised
+                    {
+                        let allowed = *to == node(claimant) || consent.as_ref() == Some(&node(claimant)) || *until <= now;
+                        prop_assert!(allowed, "granted against a promise");
+                    }
+                    if let Verdict::Store { token, votes } = verdict {
+                        under_way = Some((token, votes));
+                    }
+                }
+                Act::Beat { owner, epoch, consent } => {
+                    let owned = Owned { vipa: VIPA, epoch: Epoch(epoch), yielding_to: consent.map(node) };
+                    let ack = voter.beat(now, &node(owner), &Beat { sequence: sequence as u64, owned: vec![owned] });
+                    if ack.superseded.is_empty() {
+                        promised = Some((node(owner), consent.map(node), now + LEASE));
+                    }
+                }
+                Act::Wait { ms } => now = now + Duration::from_millis(ms),
+                Act::DiskDone => {
+                    if let Some((token, votes)) = under_way.take() {
+                        disk = votes;
+                        for (holder, grant) in voter.stored(token) {
+                            let before = grants.insert(grant.epoch, holder.clone());
+                            prop_assert!(before.is_none_or(|before| before == holder), "one epoch, two owners");
+                        }
+                        let epoch = disk.last().map(|vote: &StoredVote| vote.epoch);
+                        prop_assert!(grants.keys().last().copied() <= epoch, "an epoch fell");
+                    }
+                }
+                Act::Restart => {
+                    voter = Voter::new(LEASE, disk.clone(), now);
+                    under_way = None;
+                }
+            }
+        }
+    }
+}

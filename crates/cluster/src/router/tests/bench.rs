@@ -50,13 +50,14 @@ enum Node {
 type Either = (Event, target::Event);
 type Queue = VecDeque<(NodeName, Either)>;
 
-/// r1 (rank 200), r2 (150), r3 (100) and targets t1..; r1, r2 and t1 vote.
+/// r1 (rank 200), r2 (150), r3 (100) and targets t1..; if not said otherwise, r1, r2 and t1 vote.
 pub(super) struct Bench {
     pub(super) now: Moment,
     nodes: BTreeMap<NodeName, Node>,
     incarnations: BTreeMap<NodeName, u64>,
     disks: BTreeMap<NodeName, Vec<StoredVote>>,
     links: BTreeSet<(NodeName, NodeName)>,
+    cuts: BTreeSet<(NodeName, NodeName)>,
     pub(super) held: BTreeMap<NodeName, Vec<(Connection, ConnectionState)>>,
     pub(super) listening: BTreeSet<NodeName>,
     /// Everything that came out of routers but messages, in order.
@@ -65,11 +66,16 @@ pub(super) struct Bench {
     /// Who has a disk that takes nothing.
     pub(super) broken_disks: BTreeSet<NodeName>,
     lists: BTreeMap<NodeName, Vec<Service>>,
+    voters: Vec<NodeName>,
 }
 
 impl Bench {
     /// Routers with their own lists, if they have one, and targets that all listen.
     pub(super) fn new(lists: &[(&str, Option<&[&str]>)], targets: &[&str]) -> Self {
+        Self::with_voters(lists, targets, &["r1", "r2", "t1"])
+    }
+
+    pub(super) fn with_voters(lists: &[(&str, Option<&[&str]>)], targets: &[&str], voters: &[&str]) -> Self {
         let own = |(router, list): &(&str, Option<&[&str]>)| Some((name(router), vec![service((*list)?)]));
         let mut bench = Self {
             now: Moment(1_000_000_000),
@@ -77,11 +83,13 @@ impl Bench {
             incarnations: BTreeMap::new(),
             disks: BTreeMap::new(),
             links: BTreeSet::new(),
+            cuts: BTreeSet::new(),
             held: BTreeMap::new(),
             listening: targets.iter().map(|target| name(target)).collect(),
             outputs: Vec::new(),
             wire: Vec::new(),
             broken_disks: BTreeSet::new(),
+            voters: voters.iter().map(|voter| name(voter)).collect(),
             lists: lists.iter().filter_map(own).collect(),
         };
         for target in targets {
@@ -107,7 +115,7 @@ impl Bench {
         *incarnation += 1;
         let incarnation = Incarnation(*incarnation);
         let votes = self.disks.get(&node).cloned().unwrap_or_default();
-        let voters = vec![name("r1"), name("r2"), name("t1")];
+        let voters = self.voters.clone();
         let (cluster, me) = (String::from("lab"), node.clone());
         let machine = if node.as_str().starts_with('r') {
             let vipa = VipaSettings {
@@ -144,6 +152,16 @@ impl Bench {
         self.links.remove(&(name(one), name(other)));
     }
 
+    pub(super) fn unmute(&mut self, one: &str, other: &str) {
+        self.links.insert((name(one), name(other)));
+    }
+
+    /// There will be no link between these two.
+    pub(super) fn cut(&mut self, one: &str, other: &str) {
+        self.cuts.insert((name(one), name(other)));
+        self.cuts.insert((name(other), name(one)));
+    }
+
     /// The link ends and both know.
     pub(super) fn part(&mut self, one: &str, other: &str) {
         self.mute(one, other);
@@ -157,6 +175,9 @@ impl Bench {
             return;
         }
         let (one, other) = (name(one), name(other));
+        if self.cuts.contains(&(one.clone(), other.clone())) {
+            return;
+        }
         self.links.insert((one.clone(), other.clone()));
         self.links.insert((other.clone(), one.clone()));
         let up = |peer: &NodeName, hello: Hello| {

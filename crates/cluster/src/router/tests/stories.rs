@@ -1,9 +1,9 @@
-use vipa_model::ConnectionState::Established;
-use vipa_protocol::Trigger;
+use vipa_model::{ConnectionState::Established, Epoch, Stance};
+use vipa_protocol::{Beat, Message, Owned, Run, Trigger};
 
 use super::{
     super::{Event, Output, State},
-    bench::{Bench, name},
+    bench::{Bench, VIPA, address, name, service},
 };
 
 #[test]
@@ -83,4 +83,191 @@ fn an_owner_cut_off_from_the_voters_is_fenced_before_the_next_one_owns() {
     }
     assert!(fenced);
     bench.assert_owner("r2");
+}
+
+#[test]
+fn a_candidate_that_does_not_answer_delays_the_takeover_only_to_the_deadline() {
+    let mut bench = Bench::settled();
+    bench.kill("t3");
+    bench.part("r2", "t2");
+    bench.kill("r1");
+    bench.run_ms(300);
+    assert_eq!(bench.status("r2").state, State::Rebuilding);
+    bench.run_ms(1000);
+    bench.assert_owner("r2");
+    let report = bench.reports().pop().unwrap();
+    // t3 is still believed to be linked, but silent.
+    assert_eq!((report.targets_answered, report.targets_expected), (1, 3));
+}
+
+#[test]
+fn a_late_report_is_merged_after_the_deadline() {
+    let mut bench = Bench::settled();
+    bench.part("r2", "t2");
+    bench.hold("t2", &[(7, Established)]);
+    bench.kill("r1");
+    bench.run_ms(1500);
+    bench.assert_owner("r2");
+    bench.outputs.clear();
+    bench.join("r2", "t2");
+    let install =
+        |(_, output): &(_, Output)| matches!(output, Output::Install { target, .. } if *target == address("t2"));
+    assert!(bench.outputs.iter().any(install));
+}
+
+#[test]
+fn a_backup_that_just_started_takes_over_from_snapshots() {
+    let mut bench = Bench::settled();
+    bench.hold("t1", &[(1, Established), (2, Established)]);
+    bench.kill("r2");
+    bench.outputs.clear();
+    bench.start("r2");
+    bench.kill("r1");
+    bench.run_ms(300);
+    bench.assert_owner("r2");
+    let installs = bench.outputs.iter().filter(|(node, output)| {
+        *node == name("r2") && matches!(output, Output::Install { run: Run::Snapshot { .. }, .. })
+    });
+    assert_eq!(installs.count(), 3);
+}
+
+#[test]
+fn the_second_backup_takes_over_when_the_first_dies_while_rebuilding() {
+    let lists: &[(&str, Option<&[&str]>)] = &[("r1", Some(&["t1", "t2", "t9"])), ("r2", None), ("r3", None)];
+    let mut bench = Bench::with_voters(lists, &["t1", "t2", "t3"], &["r1", "r2", "r3", "t1", "t2"]);
+    bench.run_ms(2000);
+    bench.assert_owner("r1");
+    bench.kill("r1");
+    bench.run_ms(250);
+    // t9 never answers.
+    assert_eq!(bench.status("r2").state, State::Rebuilding, "{}", bench.story());
+    bench.kill("r2");
+    bench.run_ms(1500);
+    bench.assert_owner("r3");
+    assert_eq!(bench.status("r3").epoch.0, 3);
+}
+
+#[test]
+fn a_returning_owner_that_cannot_hear_the_new_one_claims_nothing_while_the_voters_can() {
+    let mut bench = Bench::settled();
+    bench.kill("r1");
+    bench.run_ms(300);
+    bench.assert_owner("r2");
+    bench.cut("r1", "r2");
+    bench.start("r1");
+    for _ in 0..2000 {
+        bench.run_ms(1);
+        assert_eq!(bench.owners(), ["r2"], "{}", bench.story());
+    }
+    assert_eq!(bench.status("r2").epoch.0, 2);
+}
+
+#[test]
+fn a_voter_whose_disk_fails_gives_no_grant() {
+    let mut bench = Bench::settled();
+    bench.broken_disks = [name("r2"), name("t1")].into();
+    bench.kill("r1");
+    bench.run_ms(1000);
+    assert_eq!(bench.owners(), [""; 0], "{}", bench.story());
+    bench.broken_disks.clear();
+    bench.run_ms(1000);
+    bench.assert_owner("r2");
+}
+
+#[test]
+fn an_owner_without_voters_lets_the_one_backup_it_reaches_succeed_it() {
+    let mut bench = Bench::settled();
+    // r1 reaches r2 only one way: no acknowledgement comes back, from nobody.
+    for target in ["t1", "t2", "t3"] {
+        bench.part("r1", target);
+    }
+    bench.mute("r2", "r1");
+    bench.run_ms(600);
+    bench.assert_owner("r2");
+    assert_eq!(bench.reports().pop().unwrap().trigger, Trigger::Handover);
+}
+
+#[test]
+fn a_backup_with_its_own_list_serves_with_it_after_the_takeover() {
+    let lists: &[(&str, Option<&[&str]>)] = &[("r1", Some(&["t1", "t2"])), ("r2", Some(&["t3"]))];
+    let mut bench = Bench::new(lists, &["t1", "t2", "t3"]);
+    bench.run_ms(600);
+    bench.kill("r1");
+    bench.run_ms(300);
+    bench.assert_owner("r2");
+    assert_eq!(bench.status("r2").services, [service(&["t3"])]);
+    // The owner's candidates were asked all the same: they hold the connections.
+    assert_eq!(bench.reports().pop().unwrap().targets_answered, 3);
+}
+
+#[test]
+fn a_backup_without_a_list_serves_with_the_owners() {
+    let mut bench = Bench::settled();
+    assert_eq!(bench.status("r2").services, [service(&["t1", "t2", "t3"])]);
+    let served = Output::ServeWith { vipa: VIPA, services: vec![service(&["t1", "t2", "t3"])] };
+    assert!(bench.outputs.contains(&(name("r2"), served)));
+    bench.kill("r1");
+    bench.run_ms(300);
+    assert_eq!(bench.status("r2").services, [service(&["t1", "t2", "t3"])]);
+}
+
+#[test]
+fn the_workers_know_before_the_network_and_the_network_before_the_targets() {
+    let mut bench = Bench::settled();
+    bench.outputs.clear();
+    bench.wire.clear();
+    bench.kill("r1");
+    bench.run_ms(300);
+    let place = |wanted: fn(&Output) -> bool| {
+        bench.outputs.iter().position(|(node, output)| *node == name("r2") && wanted(output)).unwrap()
+    };
+    let stance = place(|output| matches!(output, Output::Stance { stance: Stance::Rebuilding, .. }));
+    let lease = place(|output| matches!(output, Output::Lease { .. }));
+    let announce = place(|output| matches!(output, Output::Announce { .. }));
+    let active = place(|output| matches!(output, Output::Stance { stance: Stance::Active, .. }));
+    let report = place(|output| matches!(output, Output::Report(_)));
+    assert!(stance < lease && lease < announce && announce < active && active < report);
+}
+
+#[test]
+fn a_restarted_agent_answers_with_a_snapshot_and_its_dead_listeners_are_forgotten() {
+    let mut bench = Bench::settled();
+    bench.part("r1", "t1");
+    let gone = Output::Listeners { vipa: VIPA, target: address("t1"), listening: Vec::new() };
+    assert_eq!(bench.outputs.iter().filter(|(_, output)| *output == gone).count(), 1);
+    bench.kill("t1");
+    bench.outputs.clear();
+    bench.start("t1");
+    let snapshots = bench.outputs.iter().filter(|(_, output)| {
+        matches!(output, Output::Install { run: Run::Snapshot { .. }, target, .. } if *target == address("t1"))
+    });
+    assert_eq!(snapshots.count(), 2);
+}
+
+#[test]
+fn a_lost_record_is_asked_for_again() {
+    let mut bench = Bench::settled();
+    bench.mute("t1", "r1");
+    bench.hold("t1", &[(1, Established)]);
+    bench.unmute("t1", "r1");
+    bench.outputs.clear();
+    bench.hold("t1", &[(1, Established), (2, Established)]);
+    let records = |(node, output): &(_, Output)| match output {
+        Output::Install { run: Run::Tail { records, .. }, .. } if *node == name("r1") => Some(records.len()),
+        _ => None,
+    };
+    assert_eq!(bench.outputs.iter().filter_map(records).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_node_of_other_voters_is_refused_by_name_and_not_listened_to() {
+    let mut bench = Bench::settled();
+    let mut hello = bench.hello(&name("r2"));
+    (hello.node, hello.voters) = (name("r9"), vec![name("r9")]);
+    bench.feed_router("r1", Event::Connected { peer: name("r9"), hello });
+    let owned = vec![Owned { vipa: VIPA, epoch: Epoch(99), yielding_to: None }];
+    let message = Message::Beat(Beat { sequence: 1, owned });
+    bench.feed_router("r1", Event::Received { peer: name("r9"), message });
+    bench.assert_owner("r1");
+    assert!(bench.story().contains("r1: r9: not listened to, because its voters are [r9]"));
 }

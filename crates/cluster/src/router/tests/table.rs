@@ -1,0 +1,185 @@
+//! Every phase answers every cue: the whole transition table, written out.
+
+use std::collections::VecDeque;
+
+use vipa_model::{Epoch, Incarnation, Moment, NodeName, Rank};
+use vipa_protocol::{Ballot, Refusal, Refuse, Role, TakeoverReport, Trigger};
+
+use super::{
+    super::{
+        Context, Peer, Settings, Takeback, Timing, VipaSettings,
+        beats::Beats,
+        election::Candidacy,
+        tenure::{Consent, Tenure},
+        vipa::{
+            Cue, Phase,
+            State::{self, Active, Claiming, Rebuilding, Standby, Suspecting, Yielding},
+            Vipa,
+        },
+    },
+    bench::{LEASE, VIPA, name},
+};
+
+const NOW: Moment = Moment(10_000_000_000);
+
+/// What the router stands in: r2 of three, epoch 4 known to be r3's, epoch 5 its own claim or tenure.
+fn machine(state: State) -> (Vipa, Settings) {
+    let settings = VipaSettings {
+        address: VIPA,
+        ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(150)), (name("r3"), Rank(100))],
+        services: None,
+        activate: true,
+        takeback: Takeback::Immediate,
+    };
+    let all = Settings {
+        cluster: "lab".into(),
+        me: name("r2"),
+        incarnation: Incarnation(1),
+        voters: vec![name("r1"), name("r2"), name("r3")],
+        timing: Timing::of_lease(LEASE),
+        vipas: vec![settings.clone()],
+    };
+    let mut vipa = Vipa::new(settings, NOW);
+    vipa.epoch = Epoch(4);
+    vipa.owner = Some(name("r3"));
+    let mut candidacy = Candidacy::new(Epoch(5), NOW, Trigger::Failure, NOW);
+    candidacy.grant(name("r2"));
+    let report = TakeoverReport {
+        vipa: VIPA,
+        epoch: Epoch(5),
+        trigger: Trigger::Failure,
+        predecessor: None,
+        detect_us: 0,
+        collect_us: 0,
+        rebuild_us: 0,
+        targets_answered: 0,
+        targets_expected: 0,
+        targets_warm: 0,
+        connections_reported: 0,
+    };
+    let granted = [name("r1"), name("r2")].into();
+    let tenure = Tenure::new(granted, NOW, NOW, &all, report);
+    vipa.phase = match state {
+        Standby => Phase::Standby,
+        Suspecting => Phase::Suspecting(candidacy),
+        Claiming => Phase::Claiming(candidacy),
+        Rebuilding => Phase::Rebuilding(tenure),
+        Active => Phase::Active(tenure),
+        Yielding => Phase::Yielding { until: NOW + LEASE },
+    };
+    if matches!(state, Rebuilding | Active) {
+        vipa.epoch = Epoch(5);
+        vipa.owner = Some(name("r2"));
+    }
+    (vipa, all)
+}
+
+fn after(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> State {
+    let (mut vipa, settings) = machine(state);
+    prepare(&mut vipa);
+    let peers = ["r1", "r3"].map(|router| (name(router), Peer { role: Role::Router })).into();
+    let (mut out, mut local, mut beats) = (Vec::new(), VecDeque::new(), Beats::default());
+    let cx = &mut Context {
+        now: NOW,
+        settings: &settings,
+        peers: &peers,
+        stopping: matches!(cue, Cue::Stop),
+        out: &mut out,
+        local: &mut local,
+        beats: &mut beats,
+    };
+    vipa.step(cue, cx);
+    vipa.state()
+}
+
+fn heard(from: &str, epoch: u64, yielding_to: Option<&str>) -> Cue {
+    Cue::Heard { from: name(from), epoch: Epoch(epoch), yielding_to: yielding_to.map(name), sequence: 9 }
+}
+
+fn granted(ballot: Ballot) -> Cue {
+    Cue::Granted { from: name("r1"), epoch: Epoch(5), ballot }
+}
+
+fn refused(reason: Refusal, highest: u64) -> Cue {
+    let (epoch, ballot, highest) = (Epoch(5), Ballot::Real, Epoch(highest));
+    Cue::Refused { from: name("r1"), refuse: Refuse { vipa: VIPA, epoch, ballot, reason, highest } }
+}
+
+fn superseded(voter: &str) -> Cue {
+    Cue::Superseded { voter: name(voter), mine: Epoch(5), epoch: Epoch(6), holder: name("r1") }
+}
+
+#[test]
+fn every_phase_answers_every_cue_as_the_table_says() {
+    let acknowledged = Cue::Acknowledged { voter: name("r1"), epoch: Epoch(5), sent: NOW };
+    let asked = Cue::Asked { by: name("r1"), epoch: Epoch(5) };
+    let all = [Standby, Suspecting, Claiming, Rebuilding, Active, Yielding];
+    // No target is expected here, so that whatever completes a report ends the rebuilding.
+    #[rustfmt::skip]
+    let table: [(&str, Cue, [State; 6]); 15] = [
+        // in:                                      Standby     Suspecting  Claiming    Rebuilding  Active   Yielding
+        ("time passes",     Cue::Due,              [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
+        ("known owner",     heard("r3", 4, None),  [Standby,    Standby,    Claiming,   Rebuilding, Active,  Yielding]),
+        ("old owner",       heard("r1", 3, None),  [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("rival of 5",      heard("r1", 5, None),  [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
+        ("owner of 6",      heard("r1", 6, None),  [Standby,    Standby,    Standby,    Standby,    Standby, Yielding]),
+        ("consent to us",   heard("r3", 4, Some("r2")),
+                                                   [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("would grant",     granted(Ballot::Trial),[Standby,    Claiming,   Claiming,   Rebuilding, Active,  Yielding]),
+        ("grants",          granted(Ballot::Real), [Standby,    Suspecting, Active,     Rebuilding, Active,  Yielding]),
+        ("one refuses",     refused(Refusal::OwnerAlive, 4),
+                                                   [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("target refuses",  refused(Refusal::Superseded, 6),
+                                                   [Standby,    Suspecting, Claiming,   Standby,    Standby, Yielding]),
+        ("acknowledged",    acknowledged,          [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("superseded",      superseded("r1"),      [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("reported",        Cue::Reported,         [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
+        ("asked",           asked,                 [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("stop",            Cue::Stop,             [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
+    ];
+    for (what, cue, expected) in table {
+        for (state, expected) in all.into_iter().zip(expected) {
+            assert_eq!(after(state, cue.clone(), |_| {}), expected, "{state}: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_majority_that_refuses_ends_a_ballot() {
+    for state in [Suspecting, Claiming] {
+        let refuse = |vipa: &mut Vipa| {
+            let (Phase::Suspecting(candidacy) | Phase::Claiming(candidacy)) = &mut vipa.phase else { return };
+            candidacy.refuse(name("r3"), Refusal::Recovering);
+        };
+        assert_eq!(after(state, refused(Refusal::OwnerAlive, 4), refuse), Standby);
+    }
+}
+
+#[test]
+fn an_owner_with_a_majority_outlives_one_voter_that_knows_better_but_not_two() {
+    let two = |vipa: &mut Vipa| {
+        let (Phase::Rebuilding(tenure) | Phase::Active(tenure)) = &mut vipa.phase else { return };
+        tenure.superseded.insert(name("r3"));
+    };
+    assert_eq!(after(Active, superseded("r1"), two), Standby);
+    assert_eq!(after(Rebuilding, superseded("r1"), two), Standby);
+}
+
+#[test]
+fn an_owner_that_consented_yields_to_the_higher_epoch() {
+    let consent = |to: &'static str| {
+        move |vipa: &mut Vipa| {
+            let (Phase::Rebuilding(tenure) | Phase::Active(tenure)) = &mut vipa.phase else { return };
+            tenure.consent = Some(Consent { to: name(to), until: NOW + LEASE });
+        }
+    };
+    assert_eq!(after(Active, heard("r1", 6, None), consent("r1")), Yielding);
+    assert_eq!(after(Rebuilding, heard("r1", 6, None), consent("r1")), Yielding);
+}
+
+#[test]
+fn ranked_names_are_what_the_table_assumes() {
+    let (vipa, settings) = machine(Standby);
+    let above: Vec<&NodeName> = vipa.settings.ranked_above(&settings.me).collect();
+    assert_eq!(above, [&name("r1")]);
+}

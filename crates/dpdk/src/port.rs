@@ -1,0 +1,276 @@
+//! A port: opened whole, then split into queues that have one owner each.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vipa_dpdk_sys as sys;
+
+use crate::error::reason;
+use crate::{Device, Error, Pool, RxQueue, TxQueue, log};
+
+/// Bytes of a frame beside its IP packet: Ethernet header, one VLAN tag, and the check sequence some drivers leave.
+const FRAME_OVERHEAD: u16 = 14 + 4 + 4;
+
+/// How a port is opened.
+#[derive(Clone, Debug)]
+pub struct PortOptions {
+    pub device: Device,
+    pub rx_queues: u16,
+    pub tx_queues: u16,
+    /// Rounded to what the driver accepts.
+    pub rx_descriptors: u16,
+    pub tx_descriptors: u16,
+    /// Bytes of an IP packet; `None` keeps the driver's.
+    pub mtu: Option<u16>,
+    pub promiscuous: bool,
+}
+
+impl PortOptions {
+    /// Ordinary settings: 1,024 descriptors, the driver's MTU, not promiscuous.
+    #[must_use]
+    pub fn new(device: &Device, rx_queues: u16, tx_queues: u16) -> Self {
+        Self {
+            device: device.clone(),
+            rx_queues,
+            tx_queues,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: None,
+            promiscuous: false,
+        }
+    }
+}
+
+/// A port that runs, and its queues in order.
+#[derive(Debug)]
+pub struct OpenPort {
+    pub port: Port,
+    pub rx: Vec<RxQueue>,
+    pub tx: Vec<TxQueue>,
+}
+
+/// What one may ask a port while others use its queues. Clones are the same port.
+#[derive(Clone, Debug)]
+pub struct Port(Arc<Owned>);
+
+#[derive(Debug)]
+pub(crate) struct Owned {
+    id: u16,
+    device: Device,
+    mac: [u8; 6],
+    pool: Pool,
+}
+
+/// A port's link. `megabits` is `None` when the driver does not know the speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub up: bool,
+    pub megabits: Option<u32>,
+    pub full_duplex: bool,
+}
+
+/// A port's own counts since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub received: u64,
+    pub sent: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Lost because nobody fetched them in time.
+    pub missed: u64,
+    pub receive_errors: u64,
+    pub send_errors: u64,
+    /// Lost because the pool was empty.
+    pub no_buffer: u64,
+}
+
+/// The ports this process has opened, by DPDK's number.
+static OPENED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+impl Port {
+    /// Opens and starts a port; its packets come from `pool`.
+    pub fn open(options: &PortOptions, pool: &Pool) -> Result<OpenPort, Error> {
+        let device = &options.device;
+        device.check()?;
+        let id = find_or_probe(device)?;
+        if !OPENED.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            return Err(Error::Opened { device: device.to_string() });
+        }
+        // From here on its drop closes the port.
+        let mut owned = Owned { id, device: device.clone(), mac: [0; 6], pool: pool.clone() };
+        owned.start(options)?;
+        let port = Self(Arc::new(owned));
+        let rx = (0..options.rx_queues).map(|queue| RxQueue::new(port.clone(), queue)).collect();
+        let tx = (0..options.tx_queues).map(|queue| TxQueue::new(port.clone(), queue)).collect();
+        Ok(OpenPort { port, rx, tx })
+    }
+
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        self.0.mac
+    }
+
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// Where its packets come from.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// `None` when the driver cannot say.
+    #[must_use]
+    pub fn link(&self) -> Option<Link> {
+        let mut link = sys::vipa_link::default();
+        // SAFETY: the port is open; `link` is ours to write.
+        let result = unsafe { sys::vipa_port_link(self.0.id, &raw mut link) };
+        let sys::vipa_link { megabits, up, full_duplex } = link;
+        let megabits = (megabits != 0).then_some(megabits);
+        (result == 0).then_some(Link { up: up != 0, megabits, full_duplex: full_duplex != 0 })
+    }
+
+    /// `None` when the driver does not count.
+    #[must_use]
+    pub fn stats(&self) -> Option<Stats> {
+        let mut stats = sys::vipa_port_stats::default();
+        // SAFETY: the port is open; `stats` is ours to write.
+        let result = unsafe { sys::vipa_port_stats(self.0.id, &raw mut stats) };
+        let sys::vipa_port_stats { received, sent, received_bytes, sent_bytes, .. } = stats;
+        let sys::vipa_port_stats { missed, receive_errors, send_errors, no_buffer, .. } = stats;
+        let stats =
+            Stats { received, sent, received_bytes, sent_bytes, missed, receive_errors, send_errors, no_buffer };
+        (result == 0).then_some(stats)
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.0.id
+    }
+}
+
+impl Owned {
+    fn start(&mut self, options: &PortOptions) -> Result<(), Error> {
+        let (id, pool) = (self.id, self.pool.as_ptr());
+        let PortOptions { rx_queues, tx_queues, rx_descriptors, tx_descriptors, mtu, promiscuous, .. } = *options;
+        self.check(options)?;
+        self.step("configure its queues", || {
+            // SAFETY: the port exists, is ours, and is stopped.
+            unsafe { sys::vipa_port_configure(id, rx_queues, tx_queues, mtu.unwrap_or(0)) }
+        })?;
+        self.step("set its queues up", || {
+            // SAFETY: as above; the pool lives as long as the port, which keeps it.
+            unsafe { sys::vipa_port_queues(id, rx_queues, tx_queues, rx_descriptors, tx_descriptors, pool) }
+        })?;
+        self.step("start it", || {
+            // SAFETY: the port is ours and its queues are set up.
+            unsafe { sys::rte_eth_dev_start(id) }
+        })?;
+        self.step("make it promiscuous or not", || {
+            // A driver that cannot filter says "not supported", and shows us every frame.
+            let result = if promiscuous {
+                // SAFETY: the port exists and is ours.
+                unsafe { sys::rte_eth_promiscuous_enable(id) }
+            } else {
+                // SAFETY: as above.
+                unsafe { sys::rte_eth_promiscuous_disable(id) }
+            };
+            if result == -NOT_SUPPORTED { 0 } else { result }
+        })?;
+        let mut mac = [0; 6];
+        self.step("read its address", || {
+            // SAFETY: the port exists; `mac` is 6 bytes to write.
+            unsafe { sys::vipa_port_mac(id, mac.as_mut_ptr()) }
+        })?;
+        self.mac = mac;
+        Ok(())
+    }
+
+    fn check(&self, options: &PortOptions) -> Result<(), Error> {
+        let mut info = sys::vipa_port_info::default();
+        self.step("ask what it can do", || {
+            // SAFETY: the port exists; `info` is ours to write.
+            unsafe { sys::vipa_port_info(self.id, &raw mut info) }
+        })?;
+        let device = || self.device.to_string();
+        let hint = match self.device.driver() {
+            Some("net_af_packet") => " (its argument qpairs says how many)",
+            Some("net_af_xdp") => " (its argument queue_count says how many)",
+            _ => "",
+        };
+        let queues = [(options.rx_queues, info.max_rx_queues), (options.tx_queues, info.max_tx_queues)];
+        if let Some(&(wanted, most)) = queues.iter().find(|(wanted, most)| wanted > most) {
+            return Err(Error::Queues { device: device(), wanted, most, hint });
+        }
+        let highest = info.max_mtu.min(self.pool.frame_room().saturating_sub(FRAME_OVERHEAD));
+        match options.mtu {
+            Some(mtu) if !(info.min_mtu..=highest).contains(&mtu) => {
+                Err(Error::Mtu { device: device(), mtu, lowest: info.min_mtu, highest })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&self, step: &'static str, work: impl FnOnce() -> i32) -> Result<(), Error> {
+        log::explain(
+            || match work() {
+                0 => Ok(()),
+                error => Err(error),
+            },
+            |error, log| Error::Port { device: self.device.to_string(), step, reason: reason(error), log },
+        )
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: the port exists, and with the last owner gone nobody uses its queues. A device that cannot be taken
+        // away stays until DPDK ends.
+        unsafe { sys::vipa_port_close(self.id, i32::from(!self.device.is_pci())) };
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// ENOTSUP on Linux.
+const NOT_SUPPORTED: i32 = 95;
+
+/// DPDK's number of the device's port. A virtual device is created; one on PCI was found when DPDK started.
+fn find_or_probe(device: &Device) -> Result<u16, Error> {
+    let text = |text: &str| CString::new(text).map_err(|_| Error::DeviceName { device: device.to_string() });
+    let (name, arguments) = (text(device.name())?, text(&device.to_string())?);
+    if let Some(id) = find(&name) {
+        return Ok(id);
+    }
+    let probe = || {
+        // SAFETY: DPDK runs (there is a pool); the text is terminated and copied by the callee.
+        match unsafe { sys::rte_dev_probe(arguments.as_ptr()) } {
+            0 => find(&name).ok_or(-NO_DEVICE),
+            error => Err(error),
+        }
+    };
+    log::explain(probe, |error, log| explain_probe(device, error, log))
+}
+
+/// ENODEV on Linux.
+const NO_DEVICE: i32 = 19;
+
+fn find(name: &CString) -> Option<u16> {
+    let mut id = 0;
+    // SAFETY: DPDK runs; `name` is terminated, `id` is ours to write.
+    (unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &raw mut id) } == 0).then_some(id)
+}
+
+fn explain_probe(device: &Device, error: i32, log: String) -> Error {
+    match (device.driver(), device.kernel_driver()) {
+        (Some(driver), _) if log.contains("failed to parse device") || log.contains("no driver") => {
+            let package = format!("librte-{}", driver.replace('_', "-"));
+            Error::NoDriver { device: device.to_string(), driver: driver.to_owned(), package }
+        }
+        (None, Some(driver)) if !matches!(driver.as_str(), "vfio-pci" | "uio_pci_generic" | "igb_uio") => {
+            Error::NotBound { device: device.name().to_owned(), driver }
+        }
+        _ => Error::Probe { device: device.to_string(), reason: reason(error), log },
+    }
+}
