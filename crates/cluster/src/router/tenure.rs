@@ -1,11 +1,17 @@
 //! Owning a VIPA: the lease, the consent to a successor, and the report of how it came about.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use vipa_model::{Epoch, Moment, NodeName};
-use vipa_protocol::TakeoverReport;
+use vipa_protocol::{TakeoverReport, Trigger};
 
-use super::{election::majority, settings::Settings};
+use super::{
+    election::majority,
+    settings::{Settings, Timing},
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Tenure {
@@ -61,6 +67,14 @@ impl Tenure {
         let lease = self.fenced.is_none().then_some(self.lease);
         let consent = self.consent.as_ref().map(|consent| consent.until);
         lease.into_iter().chain(consent).min()
+    }
+
+    /// How long a predecessor that consented may go on admitting: its youngest connections are reported only after that.
+    pub(super) fn overlap(&self, timing: &Timing) -> Duration {
+        match self.report.trigger {
+            Trigger::First | Trigger::Failure => Duration::ZERO,
+            Trigger::Takeback | Trigger::Handover => timing.yield_linger,
+        }
     }
 
     /// A voter answered what was sent at `sent`. True when the lease became longer.

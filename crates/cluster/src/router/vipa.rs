@@ -289,7 +289,7 @@ impl Vipa {
         let (stance, quiet_until) = match &self.phase {
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) => (Stance::Standby, cx.now),
             Phase::Rebuilding(tenure) => (Stance::Rebuilding, tenure.rebuild_until + grace),
-            Phase::Active(_) => (Stance::Active, cx.now + grace),
+            Phase::Active(tenure) => (Stance::Active, cx.now + grace + tenure.overlap(&cx.settings.timing)),
             Phase::Yielding { until } => (Stance::Yielding, *until),
         };
         let tells = !matches!(from, State::Standby | State::Suspecting | State::Claiming);

@@ -97,7 +97,9 @@ impl Vipa {
         let Some(tenure) = self.tenure() else { return };
         let vipa = self.settings.address;
         let epoch = tenure.epoch;
-        let consented = tenure.consent.is_some();
+        // While the lease holds, nobody but the router consented to can have been granted anything.
+        let to_whom = tenure.consent.as_ref().map(|consent| &consent.to);
+        let consented = to_whom.is_some_and(|to| to == holder || cx.now < tenure.lease);
         cx.note(Note::Superseded { vipa, epoch, by, holder: holder.clone() });
         self.highest = self.highest.max(by);
         self.owner = None;
@@ -107,8 +109,13 @@ impl Vipa {
         let timing = &cx.settings.timing;
         // A stopping router cannot linger for long.
         let linger = if cx.stopping { timing.yield_linger / 2 } else { timing.yield_linger };
-        let next = if consented { Phase::Yielding { until: cx.now + linger } } else { Phase::Standby };
+        let until = cx.now + linger;
+        let next = if consented { Phase::Yielding { until } } else { Phase::Standby };
         self.enter(next, cx);
+        if consented {
+            // By consent of both sides it may go on admitting what still comes here.
+            cx.out.push(Output::Lease { vipa, until });
+        }
         self.tell_targets(cx);
     }
 
