@@ -59,6 +59,17 @@ impl Device {
         self.driver() == Some("net_memif")
     }
 
+    /// Whether the kernel's interface beneath carries frames, for drivers that do not say; `None` where there is none.
+    pub(crate) fn interface_carries(&self) -> Option<bool> {
+        let interface = match self.driver()? {
+            "net_af_packet" | "net_af_xdp" => self.argument("iface")?,
+            _ => return None,
+        };
+        // It can be read only while the interface is up.
+        let carrier = fs::read_to_string(Path::new("/sys/class/net").join(interface).join("carrier"));
+        Some(carrier.is_ok_and(|carrier| carrier.trim() == "1"))
+    }
+
     /// Finds the mistakes that DPDK would report vaguely or not at all.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.driver() {

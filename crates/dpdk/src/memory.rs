@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
+const PAGES: &str = "/sys/kernel/mm/hugepages";
+
 /// DPDK's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -19,8 +21,14 @@ pub enum Memory {
 impl Memory {
     /// What it comes to on this machine: `Hugepages` or `NoHuge`.
     pub(crate) fn decide(self) -> Result<Self, Error> {
-        let machine = Machine::read(Path::new("/sys/kernel/mm/hugepages"), Path::new("/proc/mounts"));
+        let machine = Machine::read(Path::new(PAGES), Path::new("/proc/mounts"));
         self.decide_on(&machine)
+    }
+
+    /// Hugepages of this machine that nobody uses.
+    #[must_use]
+    pub fn hugepages_free_mb() -> u64 {
+        free_mb(Path::new(PAGES))
     }
 
     fn decide_on(self, machine: &Machine) -> Result<Self, Error> {
@@ -50,11 +58,9 @@ struct Machine {
 
 impl Machine {
     fn read(pages: &Path, mounts: &Path) -> Self {
-        let sizes = fs::read_dir(pages).into_iter().flatten().flatten();
-        let free_kb: u64 = sizes.filter_map(|size| free_kb(&size.path())).sum();
         let mounts = fs::read_to_string(mounts).unwrap_or_default();
         let mounted = mounts.lines().filter_map(mount_of_hugepages).any(|folder| writable(&folder));
-        Self { free_mb: free_kb / 1024, mounted }
+        Self { free_mb: free_mb(pages), mounted }
     }
 
     fn offer(&self, megabytes: u32) -> Result<(), Error> {
@@ -63,6 +69,11 @@ impl Machine {
         }
         if self.mounted { Ok(()) } else { Err(Error::HugepagesNotMounted) }
     }
+}
+
+fn free_mb(pages: &Path) -> u64 {
+    let sizes = fs::read_dir(pages).into_iter().flatten().flatten();
+    sizes.filter_map(|size| free_kb(&size.path())).sum::<u64>() / 1024
 }
 
 /// Of a folder such as `hugepages-2048kB`.

@@ -122,7 +122,7 @@ impl Port {
         &self.0.pool
     }
 
-    /// `None` when the driver cannot say.
+    /// `None` when the driver cannot say. May cost system calls.
     #[must_use]
     pub fn link(&self) -> Option<Link> {
         let mut link = sys::vipa_link::default();
@@ -130,7 +130,8 @@ impl Port {
         let result = unsafe { sys::vipa_port_link(self.0.id, &raw mut link) };
         let sys::vipa_link { megabits, up, full_duplex } = link;
         let megabits = (megabits != 0).then_some(megabits);
-        (result == 0).then_some(Link { up: up != 0, megabits, full_duplex: full_duplex != 0 })
+        let up = up != 0 && self.0.device.interface_carries() != Some(false);
+        (result == 0).then_some(Link { up, megabits, full_duplex: full_duplex != 0 })
     }
 
     /// `None` when the driver does not count.

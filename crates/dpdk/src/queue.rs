@@ -84,8 +84,12 @@ impl TxQueue {
         taken
     }
 
-    /// Makes a packet of these bytes and sends it; false when the pool is empty, the frame too long or the driver full.
+    /// Makes a packet of these bytes and sends it; false when the pool is empty, the frame too long, the driver full or
+    /// the link down. Some drivers keep packets until the link is back, and an announcement must not go out late.
     pub fn compose(&mut self, frame: &[u8]) -> bool {
+        if self.port.link().is_some_and(|link| !link.up) {
+            return false;
+        }
         let Some(packet) = self.port.pool().compose(frame) else { return false };
         let mut burst = Burst::new();
         burst.push(packet);
