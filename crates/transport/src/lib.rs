@@ -1,1 +1,26 @@
-//! transport
+//! Links between nodes: QUIC with mutual TLS against the cluster's own authority.
+//!
+//! ```text
+//!            Sender::send                                         Receiver::recv
+//!   Beat, BeatAck ───────► datagrams ═══════╗         ╔═══════► urgent ──┐ first
+//!   other messages ──────► orders stream ═══╬══ UDP ══╬═══════► urgent ──┤
+//!   Connections, Table ──► bulk stream ═════╝         ╚═══════► bulk ────┘ when nothing is urgent
+//! ```
+//! Datagrams and orders overtake bulk at both ends, so a report of a million connections delays no beat. Within one
+//! stream messages keep their order; between streams they do not. There is one link to a peer at most, and the newest
+//! incarnation has it. Everything is bounded: a peer that does not keep up loses its link and gets a new one, which
+//! the cluster's positions make good.
+
+#![forbid(unsafe_code)]
+
+mod endpoint;
+mod identity;
+mod inbox;
+mod link;
+pub mod pki;
+mod registry;
+
+pub use endpoint::{StartError, Timing, TransportSettings, start};
+pub use identity::{Identity, IdentityError};
+pub use inbox::{LinkEvent, Receiver};
+pub use registry::{Sender, Statistics};

@@ -1,0 +1,277 @@
+//! The UDP socket, who is let in, and who is dialled.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn::{
+    ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Semaphore;
+use vipa_model::NodeName;
+use vipa_protocol::Hello;
+
+use crate::{
+    identity::Identity,
+    inbox::{Receiver, inbox},
+    link::{self, NoLink},
+    registry::{Registry, Sender, code},
+};
+
+/// Handshakes of strangers at one time; one more is refused and comes back.
+const HANDSHAKES: usize = 64;
+/// Shortest time between two words about refusing one address.
+const REFUSAL_QUIET: Duration = Duration::from_secs(10);
+/// Addresses remembered for that.
+const REFUSED_KEPT: usize = 1024;
+/// What a round trip is taken for until one is measured: nodes are close to each other.
+const INITIAL_RTT: Duration = Duration::from_millis(30);
+/// Bytes under way on one stream and on one link. Small on purpose: a beat waits behind what is under way already, and
+/// on a local network this still fills a 10 Gbit/s link.
+const STREAM_WINDOW: u32 = 256 << 10;
+const LINK_WINDOW: u32 = 2 * STREAM_WINDOW;
+/// Datagrams waiting in QUIC, bytes; beyond it the oldest go, and a beat that old is worth nothing.
+const DATAGRAM_BYTES: usize = 256 << 10;
+const CONNECTION_ID_BYTES: usize = 8;
+
+#[derive(Clone, Debug)]
+pub struct TransportSettings {
+    /// What this node says of itself on every link.
+    pub hello: Hello,
+    /// Where to listen; a node that only dials needs none.
+    pub listen: Option<SocketAddr>,
+    /// Peers to dial, for ever.
+    pub dial: Vec<(NodeName, SocketAddr)>,
+    pub timing: Timing,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A peer that says nothing for this long is gone.
+    pub idle: Duration,
+    /// How often something is said at least.
+    pub keep_alive: Duration,
+    /// Between two attempts at a peer: first and longest.
+    pub retry_first: Duration,
+    pub retry_longest: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            // Failures are noticed by missing beats; this is to outlast a busy machine.
+            idle: Duration::from_secs(2),
+            keep_alive: Duration::from_millis(250),
+            retry_first: Duration::from_millis(50),
+            retry_longest: Duration::from_millis(500),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the configuration names this node {configured}, its certificate {certified}; they must agree")]
+    Name { configured: NodeName, certified: NodeName },
+    #[error("cannot listen on UDP {address}: {source}; is it this machine's address, and free?")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the transport must be started within a tokio runtime")]
+    NoRuntime,
+}
+
+/// Starts listening and dialling; runs until the `Sender` closes it. Needs the tokio runtime it is called in.
+pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender, Receiver), StartError> {
+    let TransportSettings { hello, listen, dial, timing } = settings;
+    if hello.node != identity.node {
+        return Err(StartError::Name { configured: hello.node, certified: identity.node.clone() });
+    }
+    tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+
+    let transport = Arc::new(transport(timing));
+    let mut server = ServerConfig::with_crypto(Arc::clone(&identity.server) as _);
+    server.transport_config(Arc::clone(&transport));
+    let mut config = EndpointConfig::new(Arc::clone(&identity.reset_key) as _);
+    config.cid_generator(|| Box::new(AnyConnectionId)).min_reset_interval(Duration::from_millis(1));
+    let v6_only = dial.first().is_some_and(|(_, address)| address.is_ipv6());
+    let any: IpAddr = if v6_only { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let address = listen.unwrap_or((any, 0).into());
+    let cannot = |source| StartError::Listen { address, source };
+    let socket = UdpSocket::bind(address).map_err(cannot)?;
+    let server = listen.map(|_| server);
+    let mut endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(cannot)?;
+    let mut client = quinn::ClientConfig::new(Arc::clone(&identity.client) as _);
+    client.transport_config(transport);
+    endpoint.set_default_client_config(client);
+
+    let (inbox, receiver) = inbox();
+    let registry = Arc::new(Registry::new(inbox));
+    if listen.is_some() {
+        tokio::spawn(welcome(endpoint.clone(), Arc::clone(&registry), hello.clone()));
+    }
+    for (peer, address) in dial {
+        tokio::spawn(dial_for_ever(endpoint.clone(), Arc::clone(&registry), hello.clone(), peer, address, timing));
+    }
+    Ok((Sender { registry, endpoint }, receiver))
+}
+
+fn transport(timing: Timing) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(timing.idle).unwrap_or_else(|_| VarInt::MAX.into());
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(timing.keep_alive))
+        .initial_rtt(INITIAL_RTT)
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(2))
+        .receive_window(VarInt::from_u32(LINK_WINDOW))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .send_window(u64::from(LINK_WINDOW))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BYTES);
+    transport
+}
+
+/// Connection ids that any life of this node takes for its own, so that a restarted node answers packets of its former
+/// life's links with a reset (RFC 9000 §10.3) and its peers need not wait for the idle timeout.
+struct AnyConnectionId;
+
+impl ConnectionIdGenerator for AnyConnectionId {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; CONNECTION_ID_BYTES];
+        SystemRandom::new().fill(&mut bytes).expect("the kernel gives random bytes");
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+async fn welcome(endpoint: Endpoint, registry: Arc<Registry>, hello: Hello) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut refusals = Refusals::default();
+    let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, String)>(HANDSHAKES);
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { return };
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    incoming.refuse();
+                    continue;
+                };
+                let (registry, hello, told) = (Arc::clone(&registry), hello.clone(), told.clone());
+                tokio::spawn(async move {
+                    let address = incoming.remote_address();
+                    if let Err(why) = let_in(incoming, registry, hello, place).await {
+                        // When even this is full, one more refusal is no news.
+                        let _ = told.try_send((address, why.to_string()));
+                    }
+                });
+            }
+            Some((address, why)) = to_tell.recv() => {
+                tracing::debug!(%address, %why, "refused");
+                registry.count(|statistics| statistics.refused += 1);
+                if refusals.is_news(address.ip(), Instant::now()) {
+                    registry.inbox.refused(address.to_string(), why);
+                }
+            }
+        }
+    }
+}
+
+async fn let_in(
+    incoming: Incoming,
+    registry: Arc<Registry>,
+    hello: Hello,
+    place: tokio::sync::OwnedSemaphorePermit,
+) -> Result<(), NoLink> {
+    let connection = incoming.accept()?.await?;
+    drop(place);
+    link::run(registry, connection, hello).await
+}
+
+/// Who was refused lately.
+#[derive(Default)]
+struct Refusals(HashMap<IpAddr, Instant>);
+
+impl Refusals {
+    fn is_news(&mut self, address: IpAddr, now: Instant) -> bool {
+        let recent = |at: &Instant| now.duration_since(*at) < REFUSAL_QUIET;
+        if self.0.get(&address).is_some_and(recent) {
+            return false;
+        }
+        self.0.retain(|_, at| recent(at));
+        if self.0.len() < REFUSED_KEPT {
+            self.0.insert(address, now);
+        }
+        true
+    }
+}
+
+async fn dial_for_ever(
+    endpoint: Endpoint,
+    registry: Arc<Registry>,
+    hello: Hello,
+    peer: NodeName,
+    address: SocketAddr,
+    timing: Timing,
+) {
+    let mut pause = timing.retry_first;
+    let mut said = String::new();
+    loop {
+        // The peer may have dialled us.
+        if !registry.is_linked(&peer) {
+            match dial(&endpoint, &registry, &hello, &peer, address).await {
+                Ok(()) => {
+                    pause = timing.retry_first;
+                    said.clear();
+                }
+                Err(NoLink::Ended(ConnectionError::LocallyClosed)) => return,
+                Err(why) => {
+                    tracing::debug!(%peer, %address, %why, "no link yet");
+                    // One that refuses is news, once; one that is not there is none.
+                    let why = if is_absence(&why) { String::new() } else { why.to_string() };
+                    if !why.is_empty() && why != said {
+                        registry.count(|statistics| statistics.refused += 1);
+                        registry.inbox.refused(peer.to_string(), why.clone());
+                    }
+                    said = why;
+                    pause = (pause * 2).min(timing.retry_longest);
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn dial(
+    endpoint: &Endpoint,
+    registry: &Arc<Registry>,
+    hello: &Hello,
+    peer: &NodeName,
+    address: SocketAddr,
+) -> Result<(), NoLink> {
+    let connecting = endpoint.connect(address, peer.as_str()).map_err(|error| match error {
+        quinn::ConnectError::EndpointStopping => NoLink::Ended(ConnectionError::LocallyClosed),
+        other => NoLink::Greeting(other.to_string()),
+    })?;
+    link::run(Arc::clone(registry), connecting.await?, hello.clone()).await
+}
+
+/// Whether nobody answered, or somebody just left.
+fn is_absence(why: &NoLink) -> bool {
+    match why {
+        NoLink::Ended(ConnectionError::TimedOut | ConnectionError::Reset) | NoLink::Silent => true,
+        NoLink::Ended(ConnectionError::ApplicationClosed(close)) => close.error_code == code::STOPPING,
+        _ => false,
+    }
+}

@@ -1,0 +1,135 @@
+//! Who this node is, by its certificate, and whom it believes.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::{
+    RootCertStore,
+    client::Resumption,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use vipa_model::NodeName;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The application protocol, so that nothing else on the same port is taken for a peer.
+const ALPN: &[u8] = b"vipa";
+/// Context of the key that makes reset tokens; see RFC 9000 §10.3.2.
+const RESET_CONTEXT: &[u8] = b"vipa stateless reset";
+
+/// A node's certificate and key, and the authority it trusts; checked against each other.
+pub struct Identity {
+    pub(crate) node: NodeName,
+    pub(crate) server: Arc<QuicServerConfig>,
+    pub(crate) client: Arc<QuicClientConfig>,
+    pub(crate) reset_key: Arc<ring::hmac::Key>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("cannot read {path}: {source}; `vipactl pki init` and `vipactl pki issue NODE` make these files")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} holds no {what} in PEM: {cause}; make it anew with `vipactl pki`")]
+    Pem { path: PathBuf, what: &'static str, cause: rustls_pki_types::pem::Error },
+    #[error("{path} names no node: {why}; make it with `vipactl pki issue NODE`")]
+    NotANode { path: PathBuf, why: &'static str },
+    #[error(
+        "{certificate} is not accepted by the authority in {ca}: {cause}; issue it again with this authority's key"
+    )]
+    NotAccepted { certificate: PathBuf, ca: PathBuf, cause: rustls::Error },
+    #[error("{key} does not belong to {certificate}: {cause}; `vipactl pki issue NODE` makes both together")]
+    KeyMismatch { key: PathBuf, certificate: PathBuf, cause: rustls::Error },
+    #[error("{ca} is no authority: {cause}; `vipactl pki init` makes one")]
+    Authority { ca: PathBuf, cause: String },
+}
+
+impl Identity {
+    /// Reads and checks three PEM files.
+    pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let authority = pem::<CertificateDer<'static>>(ca, "certificate")?;
+        let chain = vec![pem::<CertificateDer<'static>>(certificate, "certificate")?];
+        let private = pem::<PrivateKeyDer<'static>>(key, "private key")?;
+
+        let not_a_node = |why| IdentityError::NotANode { path: certificate.into(), why };
+        let node = node_of(&chain[0]).map_err(not_a_node)?;
+        let bad_authority = |cause: String| IdentityError::Authority { ca: ca.into(), cause };
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
+        let roots = Arc::new(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| bad_authority(error.to_string()))?;
+        verifier.verify_client_cert(&chain[0], &[], UnixTime::now()).map_err(|cause| IdentityError::NotAccepted {
+            certificate: certificate.into(),
+            ca: ca.into(),
+            cause,
+        })?;
+
+        let mismatch = |cause| IdentityError::KeyMismatch { key: key.into(), certificate: certificate.into(), cause };
+        let reset_key = reset_key(&private);
+        let mut client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(mismatch)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain.clone(), private.clone_key())
+            .map_err(mismatch)?;
+        client.alpn_protocols = vec![ALPN.into()];
+        // Every link proves both sides anew; a handshake on a local network costs a few milliseconds.
+        client.resumption = Resumption::disabled();
+        let mut server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(mismatch)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, private)
+            .map_err(mismatch)?;
+        server.alpn_protocols = vec![ALPN.into()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        Ok(Self {
+            node,
+            server: Arc::new(QuicServerConfig::try_from(server).expect("ring has the initial cipher suite")),
+            client: Arc::new(QuicClientConfig::try_from(client).expect("ring has the initial cipher suite")),
+            reset_key: Arc::new(reset_key),
+        })
+    }
+
+    /// The node the certificate names.
+    #[must_use]
+    pub fn node(&self) -> &NodeName {
+        &self.node
+    }
+}
+
+/// The same for every life of the node, so that a restarted one can end the links of its former life at once.
+fn reset_key(private: &PrivateKeyDer<'_>) -> ring::hmac::Key {
+    let extract = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, RESET_CONTEXT);
+    ring::hmac::Key::new(ring::hmac::HMAC_SHA256, ring::hmac::sign(&extract, private.secret_der()).as_ref())
+}
+
+fn pem<T: PemObject>(path: &Path, what: &'static str) -> Result<T, IdentityError> {
+    let text = fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
+    T::from_pem_slice(&text).map_err(|cause| IdentityError::Pem { path: path.into(), what, cause })
+}
+
+/// The one node a certificate names: its only DNS name.
+pub(crate) fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeName, &'static str> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "it is no X.509 certificate")?;
+    let names = parsed.subject_alternative_name().map_err(|_| "its names cannot be read")?;
+    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    match names {
+        [GeneralName::DNSName(name)] => name.parse().map_err(|_| "its DNS name is no node's name"),
+        _ => Err("it must have exactly one DNS name, the node's"),
+    }
+}

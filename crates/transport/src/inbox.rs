@@ -1,0 +1,191 @@
+//! What came in, on its way to the one who waits for it.
+//!
+//! Two queues, each bounded by the bytes in it. A reader of a link waits for room, and QUIC's flow control makes its
+//! peer wait in turn. News of links themselves is bounded by their number and always goes in.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use vipa_model::NodeName;
+use vipa_protocol::{Hello, Message, wire::MAX_MESSAGE};
+
+/// Bytes waiting in each queue.
+const URGENT_BYTES: usize = 16 << 20;
+const BULK_BYTES: usize = 32 << 20;
+/// What a waiting message costs beyond its bytes.
+const OVERHEAD: usize = 128;
+
+const _: () = assert!(URGENT_BYTES > MAX_MESSAGE + OVERHEAD && BULK_BYTES > MAX_MESSAGE + OVERHEAD);
+
+/// What happens on the links, in the order it happened on each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// A link is there; messages follow. A link that replaces another comes after the other's `Down`.
+    Up {
+        peer: NodeName,
+        hello: Hello,
+    },
+    /// The link is gone; nothing more of it follows.
+    Down {
+        peer: NodeName,
+    },
+    Message {
+        peer: NodeName,
+        message: Message,
+    },
+    /// Someone who is no peer: another cluster's certificate, none at all, another version. Changed nothing.
+    Refused {
+        /// A node's name if it proved one, else an address.
+        peer: String,
+        why: String,
+    },
+}
+
+/// Identifies one link for the life of the process.
+pub(crate) type LinkId = u64;
+
+#[derive(Debug)]
+enum Item {
+    Up { link: LinkId, peer: NodeName, hello: Hello },
+    Down { peer: NodeName },
+    Message { link: LinkId, peer: NodeName, message: Message, _room: OwnedSemaphorePermit },
+    Refused { peer: String, why: String, _room: OwnedSemaphorePermit },
+}
+
+/// The end the links put things into.
+#[derive(Clone, Debug)]
+pub(crate) struct Inbox {
+    urgent: Lane,
+    bulk: Lane,
+}
+
+#[derive(Clone, Debug)]
+struct Lane {
+    queue: mpsc::UnboundedSender<Item>,
+    room: Arc<Semaphore>,
+}
+
+/// The end the daemon's loop waits at.
+#[derive(Debug)]
+pub struct Receiver {
+    urgent: mpsc::UnboundedReceiver<Item>,
+    bulk: mpsc::UnboundedReceiver<Item>,
+    /// Taken from `bulk` before it was sure that nothing urgent comes first.
+    waiting: Option<Item>,
+    live: HashMap<NodeName, LinkId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Urgent,
+    Bulk,
+}
+
+pub(crate) fn inbox() -> (Inbox, Receiver) {
+    let (urgent_in, urgent) = mpsc::unbounded_channel();
+    let (bulk_in, bulk) = mpsc::unbounded_channel();
+    let lane = |queue, bytes| Lane { queue, room: Arc::new(Semaphore::new(bytes)) };
+    let inbox = Inbox { urgent: lane(urgent_in, URGENT_BYTES), bulk: lane(bulk_in, BULK_BYTES) };
+    (inbox, Receiver { urgent, bulk, waiting: None, live: HashMap::new() })
+}
+
+impl Inbox {
+    pub(crate) fn up(&self, link: LinkId, peer: NodeName, hello: Hello) {
+        self.urgent.put(Item::Up { link, peer, hello });
+    }
+
+    pub(crate) fn down(&self, peer: NodeName) {
+        self.urgent.put(Item::Down { peer });
+    }
+
+    /// Says so unless too much waits already; nobody may fill the queue by being refused.
+    pub(crate) fn refused(&self, peer: String, why: String) {
+        let room = cost(peer.len() + why.len());
+        if let Ok(room) = Arc::clone(&self.urgent.room).try_acquire_many_owned(room) {
+            self.urgent.put(Item::Refused { peer, why, _room: room });
+        }
+    }
+
+    /// Waits for room, then puts the message in. `bytes` is its size on the wire.
+    pub(crate) async fn message(
+        &self,
+        urgency: Urgency,
+        link: LinkId,
+        peer: &NodeName,
+        message: Message,
+        bytes: usize,
+    ) {
+        let lane = match urgency {
+            Urgency::Urgent => &self.urgent,
+            Urgency::Bulk => &self.bulk,
+        };
+        let room = Arc::clone(&lane.room).acquire_many_owned(cost(bytes)).await;
+        let room = room.expect("nobody closes this semaphore");
+        lane.put(Item::Message { link, peer: peer.clone(), message, _room: room });
+    }
+
+    /// Puts a datagram's message in if there is room; whether there was.
+    pub(crate) fn try_message(&self, link: LinkId, peer: &NodeName, message: Message, bytes: usize) -> bool {
+        let room = Arc::clone(&self.urgent.room).try_acquire_many_owned(cost(bytes));
+        let Ok(room) = room else { return false };
+        self.urgent.put(Item::Message { link, peer: peer.clone(), message, _room: room });
+        true
+    }
+}
+
+impl Lane {
+    fn put(&self, item: Item) {
+        // Without a receiver the daemon is ending, and nobody wants the item.
+        let _ = self.queue.send(item);
+    }
+}
+
+fn cost(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(MAX_MESSAGE) + OVERHEAD).expect("MAX_MESSAGE fits 32 bits")
+}
+
+impl Receiver {
+    /// The next event, urgent ones first; `None` when the transport has ended. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<LinkEvent> {
+        loop {
+            if let Ok(item) = self.urgent.try_recv() {
+                if let Some(event) = self.accept(item) {
+                    return Some(event);
+                }
+                continue;
+            }
+            // A link's `Up` was put in before its first bulk message, so nothing urgent concerns this one any more.
+            if let Some(item) = self.waiting.take() {
+                if let Some(event) = self.accept(item) {
+                    return Some(event);
+                }
+                continue;
+            }
+            tokio::select! {
+                biased;
+                item = self.urgent.recv() => {
+                    if let Some(event) = self.accept(item?) {
+                        return Some(event);
+                    }
+                }
+                Some(item) = self.bulk.recv() => self.waiting = Some(item),
+            }
+        }
+    }
+
+    /// The item as an event, unless its link is no longer the one that counts.
+    fn accept(&mut self, item: Item) -> Option<LinkEvent> {
+        match item {
+            Item::Up { link, peer, hello } => {
+                self.live.insert(peer.clone(), link);
+                Some(LinkEvent::Up { peer, hello })
+            }
+            Item::Down { peer } => self.live.remove(&peer).map(|_| LinkEvent::Down { peer }),
+            Item::Message { link, peer, message, _room } => {
+                let counts = self.live.get(&peer) == Some(&link);
+                counts.then_some(LinkEvent::Message { peer, message })
+            }
+            Item::Refused { peer, why, _room } => Some(LinkEvent::Refused { peer, why }),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The cluster's own certificate authority, in a folder of PEM files:
+//!
+//! ```text
+//! ca.pem  ca.key          the authority; ca.key signs and belongs on no node
+//! NODE.pem  NODE.key      a node's certificate and key; go to that node, with ca.pem
+//! ```
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls_pki_types::ServerName;
+use vipa_model::NodeName;
+
+/// How long certificates are valid. Ten years: nobody wants to find out by an outage.
+const VALIDITY: Duration = Duration::from_secs(3_653 * DAY);
+/// A node whose clock is behind believes a new certificate all the same.
+const CLOCK_ERROR: Duration = Duration::from_secs(2 * DAY);
+const DAY: u64 = 24 * 60 * 60;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{path} exists already; remove it first if nothing uses it any more, or choose another --dir")]
+    Exists { path: PathBuf },
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}; `vipactl pki init` makes the authority")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} cannot be used: {cause}; `vipactl pki init` makes a new authority")]
+    Authority { path: PathBuf, cause: rcgen::Error },
+    #[error("cannot make the certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("{0} cannot stand in a certificate: a node's name needs a letter")]
+    Name(NodeName),
+}
+
+/// The two files made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Makes a new authority in `folder`, which is made if it is not there. Nothing is overwritten.
+pub fn init(folder: &Path) -> Result<Made, PkiError> {
+    let made = files(folder, "ca");
+    refuse_existing(&made)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named("Vipa cluster authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params);
+    let certificate = params.self_signed(&key)?;
+    write_both(folder, made, &certificate.pem(), &key.serialize_pem())
+}
+
+/// Makes a key and a certificate for `node`, signed by the authority in `folder`. Nothing is overwritten.
+pub fn issue(folder: &Path, node: &NodeName) -> Result<Made, PkiError> {
+    if !matches!(ServerName::try_from(node.as_str()), Ok(ServerName::DnsName(_))) || node.as_str() == "ca" {
+        return Err(PkiError::Name(node.clone()));
+    }
+    let made = files(folder, node.as_str());
+    refuse_existing(&made)?;
+    let authority = files(folder, "ca");
+    let read = |path: &Path| fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.into(), source });
+    let (ca_certificate, ca_key) = (read(&authority.certificate)?, read(&authority.key)?);
+    let bad = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| PkiError::Authority { path, cause }
+    };
+    let ca_key = KeyPair::from_pem(&ca_key).map_err(bad(&authority.key))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca_certificate, ca_key).map_err(bad(&authority.certificate))?;
+
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new([node.to_string()])?;
+    params.distinguished_name = named(node.as_str());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params);
+    let certificate = params.signed_by(&key, &issuer)?;
+    write_both(folder, made, &certificate.pem(), &key.serialize_pem())
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+fn set_validity(params: &mut CertificateParams) {
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_ERROR).into();
+    params.not_after = (now + VALIDITY).into();
+}
+
+fn files(folder: &Path, name: &str) -> Made {
+    Made { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) }
+}
+
+fn refuse_existing(made: &Made) -> Result<(), PkiError> {
+    let existing = [&made.certificate, &made.key].into_iter().find(|path| path.exists());
+    existing.map_or(Ok(()), |path| Err(PkiError::Exists { path: path.clone() }))
+}
+
+fn write_both(folder: &Path, made: Made, certificate: &str, key: &str) -> Result<Made, PkiError> {
+    fs::create_dir_all(folder).map_err(|source| PkiError::Write { path: folder.into(), source })?;
+    // The key first: a certificate without its key would look complete.
+    write(&made.key, key, 0o600)?;
+    write(&made.certificate, certificate, 0o644)?;
+    Ok(made)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| PkiError::Write { path: path.into(), source })
+}

@@ -1,0 +1,261 @@
+//! The links there are, at most one to a peer, and sending on them.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use quinn::{Connection, Endpoint, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use vipa_model::{Incarnation, NodeName};
+use vipa_protocol::{Hello, Message, wire};
+
+use crate::inbox::{Inbox, LinkId};
+
+/// Bytes waiting to be sent on one link. A backup that asks for a million connections is sent 20 MB at once.
+const ORDERS_BYTES: usize = 8 << 20;
+const BULK_BYTES: usize = 64 << 20;
+/// What a waiting message costs beyond its bytes.
+const OVERHEAD: usize = 128;
+
+/// Codes a link is closed with (QUIC application error codes).
+pub(crate) mod code {
+    use quinn::VarInt;
+
+    pub(crate) const STOPPING: VarInt = VarInt::from_u32(0);
+    pub(crate) const REPLACED: VarInt = VarInt::from_u32(1);
+    pub(crate) const REFUSED: VarInt = VarInt::from_u32(2);
+    pub(crate) const GARBAGE: VarInt = VarInt::from_u32(3);
+    pub(crate) const TOO_SLOW: VarInt = VarInt::from_u32(4);
+}
+
+/// What the transport has counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    pub links_opened: u64,
+    pub links_lost: u64,
+    /// Attempts of those who could not prove to be of this cluster, or were of another version.
+    pub refused: u64,
+    /// Messages that could not be read; on a stream they cost the link.
+    pub garbage: u64,
+    /// Links closed because the peer did not keep up.
+    pub too_slow: u64,
+    /// Datagrams that found no room at this end.
+    pub datagrams_dropped: u64,
+    /// Messages for peers without a link.
+    pub unsent: u64,
+}
+
+/// Sends messages to peers; cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("links", &self.linked()).finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    /// Sends `message` to `to`, never blocking. Without a link it is dropped and counted: who is linked is told by
+    /// `LinkEvent`s, and the protocol repeats what matters.
+    pub fn send(&self, to: &NodeName, message: &Message) {
+        self.registry.send(to, message);
+    }
+
+    /// Peers with a link, sorted.
+    #[must_use]
+    pub fn linked(&self) -> Vec<NodeName> {
+        let mut names: Vec<_> = self.registry.state().links.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.registry.state().statistics
+    }
+
+    /// Where this node listens, or dials from.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Closes every link so that the peers know at once, and waits until they have been told.
+    pub async fn close(&self) {
+        self.endpoint.close(code::STOPPING, b"this node stops");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+pub(crate) struct Registry {
+    pub(crate) inbox: Inbox,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    links: HashMap<NodeName, Link>,
+    last_id: LinkId,
+    statistics: Statistics,
+}
+
+struct Link {
+    id: LinkId,
+    incarnation: Incarnation,
+    connection: Connection,
+    orders: Queue,
+    bulk: Queue,
+}
+
+/// Messages waiting for a stream, bounded by their bytes.
+struct Queue {
+    queue: mpsc::UnboundedSender<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+/// A framed message and the room it takes.
+pub(crate) struct Waiting {
+    pub(crate) bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A link just registered: its id and what its writers send from.
+pub(crate) struct Registered {
+    pub(crate) id: LinkId,
+    pub(crate) orders: mpsc::UnboundedReceiver<Waiting>,
+    pub(crate) bulk: mpsc::UnboundedReceiver<Waiting>,
+}
+
+impl Registry {
+    pub(crate) fn new(inbox: Inbox) -> Self {
+        Self { inbox, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; were it so, the map would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Statistics)) {
+        count(&mut self.state().statistics);
+    }
+
+    pub(crate) fn is_linked(&self, peer: &NodeName) -> bool {
+        self.state().links.contains_key(peer)
+    }
+
+    /// Makes `connection` the link to `peer`. The newest incarnation has it, and of one incarnation the newest link;
+    /// `None` when an existing link is of a newer one.
+    pub(crate) fn register(&self, peer: &NodeName, hello: Hello, connection: &Connection) -> Option<Registered> {
+        let mut state = self.state();
+        if state.links.get(peer).is_some_and(|link| link.incarnation > hello.incarnation) {
+            return None;
+        }
+        state.last_id += 1;
+        let id = state.last_id;
+        let (orders, orders_out) = Queue::new(ORDERS_BYTES);
+        let (bulk, bulk_out) = Queue::new(BULK_BYTES);
+        let link = Link { id, incarnation: hello.incarnation, connection: connection.clone(), orders, bulk };
+        state.statistics.links_opened += 1;
+        // In one go under the lock, so that events of two links to one peer cannot interleave.
+        if let Some(old) = state.links.insert(peer.clone(), link) {
+            old.connection.close(code::REPLACED, b"a newer link has taken over");
+            state.statistics.links_lost += 1;
+            self.inbox.down(peer.clone());
+        }
+        self.inbox.up(id, peer.clone(), hello);
+        Some(Registered { id, orders: orders_out, bulk: bulk_out })
+    }
+
+    /// The link has ended; a newer one of the same peer stays.
+    pub(crate) fn unregister(&self, peer: &NodeName, id: LinkId) {
+        let mut state = self.state();
+        if state.links.get(peer).is_some_and(|link| link.id == id) {
+            state.links.remove(peer);
+            state.statistics.links_lost += 1;
+            self.inbox.down(peer.clone());
+        }
+    }
+
+    fn send(&self, to: &NodeName, message: &Message) {
+        if !self.is_linked(to) {
+            return self.count(|statistics| statistics.unsent += 1);
+        }
+        // Encoding a large report takes its time, so it is done without the lock.
+        let lane = Lane::of(message);
+        let framed = match wire::encode_framed(message) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) => return tracing::error!(peer = %to, %error, "a message cannot be sent"),
+        };
+        let mut state = self.state();
+        let State { links, statistics, .. } = &mut *state;
+        let Some(link) = links.get(to) else {
+            statistics.unsent += 1;
+            return;
+        };
+        let queue = match lane {
+            // What QUIC refuses here (too large for the path) goes the sure way.
+            Lane::Datagram if link.connection.send_datagram(framed.slice(wire::LENGTH_BYTES..)).is_ok() => return,
+            Lane::Datagram | Lane::Orders => &link.orders,
+            Lane::Bulk => &link.bulk,
+        };
+        if !queue.put(framed) {
+            statistics.too_slow += 1;
+            tracing::warn!(peer = %to, "the peer does not keep up; its link is closed");
+            // The link's task sees this, takes it out and says so.
+            link.connection.close(code::TOO_SLOW, b"you do not keep up");
+        }
+    }
+}
+
+/// The way a message takes.
+enum Lane {
+    Datagram,
+    Orders,
+    Bulk,
+}
+
+impl Lane {
+    fn of(message: &Message) -> Self {
+        match message {
+            Message::Beat(_) | Message::BeatAck(_) => Self::Datagram,
+            Message::Connections(_) | Message::Table(_) => Self::Bulk,
+            Message::Hello(_)
+            | Message::Claim(_)
+            | Message::Grant(_)
+            | Message::Refuse(_)
+            | Message::Distribution(_)
+            | Message::Associate(_)
+            | Message::Release(_)
+            | Message::Listeners(_)
+            | Message::Yield(_) => Self::Orders,
+        }
+    }
+}
+
+impl Queue {
+    fn new(bytes: usize) -> (Self, mpsc::UnboundedReceiver<Waiting>) {
+        let (queue, out) = mpsc::unbounded_channel();
+        (Self { queue, room: Arc::new(Semaphore::new(bytes)) }, out)
+    }
+
+    /// Whether there was room. A link whose writers have ended takes everything, and sends nothing.
+    fn put(&self, bytes: Bytes) -> bool {
+        let cost = u32::try_from(bytes.len() + OVERHEAD).expect("MAX_MESSAGE fits 32 bits");
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(cost) else { return false };
+        let _ = self.queue.send(Waiting { bytes, _room: room });
+        true
+    }
+}
+
+/// Closes a connection that never became a link.
+pub(crate) fn refuse(connection: &Connection, code: VarInt, why: &str) {
+    connection.close(code, why.as_bytes());
+}
