@@ -60,6 +60,11 @@ pub enum Error {
     Opened { device: String },
     #[error("{device}: {wanted} queues are asked for and the driver has {most}{hint}")]
     Queues { device: String, wanted: u16, most: u16, hint: &'static str },
+    #[error(
+        "{device}: frames are spread over {sockets} sockets (qpairs) and {queues} would be read: \
+         set `queues = {sockets}`, or qpairs={queues}"
+    )]
+    UnreadQueues { device: String, sockets: u16, queues: u16 },
     #[error("{device}: an MTU of {mtu} is asked for, {lowest} to {highest} is possible")]
     Mtu { device: String, mtu: u16, lowest: u16, highest: u16 },
     #[error("{device}: cannot {step} ({reason}): {log}")]

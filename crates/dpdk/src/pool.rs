@@ -17,6 +17,9 @@ pub const HEADROOM: u16 = sys::VIPA_HEADROOM as u16;
 /// Bytes for a frame unless told otherwise; drivers like a multiple of 1,024.
 const FRAME_ROOM: u16 = 2048;
 
+/// Bytes of a frame beside its IP packet: Ethernet header, one VLAN tag, and the check sequence some drivers leave.
+pub(crate) const FRAME_OVERHEAD: u16 = 14 + 4 + 4;
+
 /// How many buffers, and which.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
@@ -58,6 +61,14 @@ impl PoolOptions {
     pub fn new(name: &str, count: u32) -> Self {
         let cache = (sys::VIPA_MAX_CACHE / 2).min(count / 2);
         Self { name: name.to_owned(), count, cache, frame_room: FRAME_ROOM, socket: None }
+    }
+
+    /// With buffers for the frames of IP packets of `mtu` bytes, where the ordinary ones are too small.
+    #[must_use]
+    pub fn for_mtu(mut self, mtu: u16) -> Self {
+        let needed = mtu.saturating_add(FRAME_OVERHEAD).checked_next_multiple_of(1024);
+        self.frame_room = self.frame_room.max(needed.unwrap_or(u16::MAX - HEADROOM));
+        self
     }
 }
 

@@ -7,10 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vipa_dpdk_sys as sys;
 
 use crate::error::reason;
+use crate::pool::FRAME_OVERHEAD;
 use crate::{Device, Error, Pool, RxQueue, TxQueue, log};
-
-/// Bytes of a frame beside its IP packet: Ethernet header, one VLAN tag, and the check sequence some drivers leave.
-const FRAME_OVERHEAD: u16 = 14 + 4 + 4;
 
 /// How a port is opened.
 #[derive(Clone, Debug)]
@@ -204,6 +202,13 @@ impl Owned {
         let queues = [(options.rx_queues, info.max_rx_queues), (options.tx_queues, info.max_tx_queues)];
         if let Some(&(wanted, most)) = queues.iter().find(|(wanted, most)| wanted > most) {
             return Err(Error::Queues { device: device(), wanted, most, hint });
+        }
+        // The kernel spreads frames over all of the device's sockets, read or not.
+        let sockets = self.device.argument("qpairs").and_then(|pairs| pairs.parse::<u16>().ok());
+        if let (Some("net_af_packet"), Some(sockets)) = (self.device.driver(), sockets)
+            && sockets != options.rx_queues
+        {
+            return Err(Error::UnreadQueues { device: device(), sockets, queues: options.rx_queues });
         }
         let highest = info.max_mtu.min(self.pool.frame_room().saturating_sub(FRAME_OVERHEAD));
         match options.mtu {

@@ -156,7 +156,30 @@ fn two_queues_of_af_packet_need_an_argument_and_the_error_says_so() {
         let error = Port::open(&PortOptions::new(&one, 2, 2), &pool).unwrap_err();
         assert!(matches!(error, Error::Queues { wanted: 2, most: 1, .. }), "{error}");
         assert!(error.to_string().contains("qpairs"), "{error}");
+        let error = Port::open(&PortOptions::new(&two, 1, 2), &pool).unwrap_err();
+        assert!(matches!(error, Error::UnreadQueues { sockets: 2, queues: 1, .. }), "{error}");
         Port::open(&PortOptions::new(&two, 2, 2), &pool).unwrap();
+    });
+}
+
+#[test]
+fn two_queues_of_af_packet_lose_no_frame_between_them() {
+    in_namespace("two_queues_of_af_packet_lose_no_frame_between_them", || {
+        let (a, b) = (device("net_af_packet0,iface=va"), device("net_af_packet1,iface=vb,qpairs=2"));
+        let (_eal, pool) = start(&[&a, &b], 8191);
+        let mut left = open(&a, &pool);
+        let mut right = Port::open(&PortOptions::new(&b, 2, 2), &pool).unwrap();
+        for number in 0..200 {
+            assert!(left.tx[0].compose(&frame(number, 64)));
+        }
+        let mut counts = [0, 0];
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while counts.iter().sum::<usize>() < 200 && std::time::Instant::now() < end {
+            for (rx, count) in right.rx.iter_mut().zip(&mut counts) {
+                *count += rx.burst(&mut Burst::new());
+            }
+        }
+        assert_eq!(counts.iter().sum::<usize>(), 200, "{counts:?}");
     });
 }
 

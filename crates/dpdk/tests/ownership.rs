@@ -2,7 +2,7 @@
 
 mod bench;
 
-use bench::{alone, device, frame, open, receive, start};
+use bench::{alone, capture, device, frame, open, receive, start};
 use vipa_dpdk::{Burst, Error, Mbuf, Pool, PoolOptions, Port, PortOptions, TxQueue, free_all};
 use vipa_packet::PacketBuf;
 
@@ -197,20 +197,4 @@ fn two_pools_of_one_name_are_refused() {
         let error = Pool::new(&eal, &PoolOptions::new("large", 1 << 20)).unwrap_err();
         assert!(error.to_string().contains("raise `dpdk.memory_mb`"), "{error}");
     });
-}
-
-/// A capture file of Ethernet frames (pcap-savefile(5)).
-fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut file = Vec::new();
-    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1_u32] {
-        file.extend_from_slice(&word.to_ne_bytes());
-    }
-    for frame in frames {
-        let length = frame.len() as u32;
-        for word in [0, 0, length, length] {
-            file.extend_from_slice(&word.to_ne_bytes());
-        }
-        file.extend_from_slice(frame);
-    }
-    file
 }

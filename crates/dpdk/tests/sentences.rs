@@ -78,16 +78,16 @@ fn more_queues_than_the_driver_has_are_refused_and_the_port_is_free_again() {
 #[test]
 fn an_mtu_that_no_buffer_holds_is_refused_with_what_is_possible() {
     alone("an_mtu_that_no_buffer_holds_is_refused_with_what_is_possible", || {
-        let (_eal, pool) = start(&[], 4095);
+        let (eal, pool) = start(&[], 4095);
         let null = device("net_null0");
         let options = PortOptions { mtu: Some(9_000), ..PortOptions::new(&null, 1, 1) };
         let error = Port::open(&options, &pool).unwrap_err();
         assert!(matches!(error, Error::Mtu { mtu: 9_000, highest: 2_026, .. }), "{error}");
         let options = PortOptions { mtu: Some(1_500), ..PortOptions::new(&null, 1, 1) };
         Port::open(&options, &pool).unwrap();
-        let mut large = PoolOptions::new("large", 255);
-        large.frame_room = 9_216;
-        let large = vipa_dpdk::Pool::new(&_eal, &large).unwrap();
+        let large = PoolOptions::new("large", 255).for_mtu(9_000);
+        assert_eq!((large.frame_room, PoolOptions::new("small", 255).for_mtu(1_500).frame_room), (9_216, 2_048));
+        let large = vipa_dpdk::Pool::new(&eal, &large).unwrap();
         Port::open(&PortOptions { mtu: Some(9_000), ..options }, &large).unwrap();
     });
 }

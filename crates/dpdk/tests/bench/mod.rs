@@ -75,3 +75,19 @@ pub fn receive(rx: &mut RxQueue, count: usize) -> Vec<Vec<u8>> {
     }
     frames
 }
+
+/// A capture file of Ethernet frames (pcap-savefile(5)).
+pub fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1_u32] {
+        file.extend_from_slice(&word.to_ne_bytes());
+    }
+    for frame in frames {
+        let length = frame.len() as u32;
+        for word in [0, 0, length, length] {
+            file.extend_from_slice(&word.to_ne_bytes());
+        }
+        file.extend_from_slice(frame);
+    }
+    file
+}
