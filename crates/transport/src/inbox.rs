@@ -189,6 +189,3 @@ impl Receiver {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

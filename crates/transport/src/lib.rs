@@ -19,6 +19,7 @@ mod inbox;
 mod link;
 pub mod pki;
 mod registry;
+pub mod votes;
 
 pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use identity::{Identity, IdentityError};
