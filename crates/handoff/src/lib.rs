@@ -20,4 +20,5 @@ mod routes;
 pub use counters::{Cell, Count, Counters, Totals};
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
-pub use routes::{PortRoute, Routes, ServiceRoute, Stance, TargetRoute, VipaRoute};
+pub use routes::{PortRoute, Routes, ServiceRoute, TargetRoute, VipaRoute};
+pub use vipa_model::Stance;

@@ -3,7 +3,7 @@
 use std::{fmt, net::Ipv4Addr, sync::Arc};
 
 use vipa_balance::{ClusterKey, Picker};
-use vipa_model::{Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, TargetId, VipaId};
+use vipa_model::{Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
 use vipa_sync::Deadline;
 
 /// One snapshot for a burst. `PortId`, `VipaId` and `TargetId` are places in its lists.
@@ -38,19 +38,6 @@ pub struct VipaRoute {
     /// Until then unknown connections' packets are held although the table is complete: a target's late report may
     /// still name them.
     pub quiet_until: Moment,
-}
-
-/// What this router is to a VIPA.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stance {
-    /// Not the owner: connections of its table are forwarded, nothing else.
-    #[default]
-    Standby,
-    /// The owner, and the targets have not all reported: unknown connections' packets are held.
-    Rebuilding,
-    Active,
-    /// The owner, about to be succeeded: all as `Active`, but ARP is left to the successor.
-    Yielding,
 }
 
 /// A run of ports of a VIPA with the same targets.
