@@ -1,1 +1,26 @@
-//! control
+//! The control thread of a router: the shell around `vipa_cluster::Router`.
+//!
+//! ```text
+//!   links (QUIC) ──┐                         ┌──► links
+//!   timers ────────┤                         ├──► Routes, leases ──► workers
+//!   workers' notes ┼──► cluster::Router ──►──┼──► connection table
+//!   admin socket ──┤      (all thinking)     ├──► announcements (ARP)
+//!   vote on disk ──┘                         └──► votes to disk
+//! ```
+//! One single-threaded tokio runtime waits for whatever comes first; nothing here decides who owns a VIPA.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod announce;
+mod control;
+mod neighbours;
+mod prepare;
+mod settings;
+mod status;
+mod table;
+mod takeovers;
+mod view;
+
+pub use control::{Clock, Control, Ends};
+pub use prepare::{ControlError, Prepared};

@@ -1,0 +1,364 @@
+//! The loop: waits, feeds events to the cluster, does what comes out.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
+use vipa_flow::{FlowState, FlowTable, Tick};
+use vipa_handoff::{ControlDoor, Frame, Note, PortRoute};
+use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
+use vipa_protocol::{Message, Run, Table};
+use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
+
+use crate::{
+    admin::{AdminSocket, Question},
+    announce::Announcements,
+    neighbours::Learned,
+    status,
+    table::{self, Reports, Taken},
+    takeovers::Takeovers,
+    view::View,
+};
+
+/// How often the workers' notes are read and timers of seconds are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(5);
+/// A planned stop that nobody succeeds to ends after this long.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Notes read in one go, so that a flood of them cannot hold up a beat.
+const NOTES_AT_ONCE: usize = 256;
+
+/// A router's control: all it knows, and its ends of what it talks through.
+pub struct Control {
+    pub(crate) config: Arc<Config>,
+    pub(crate) cluster: Router,
+    pub(crate) view: View,
+    pub(crate) flows: Arc<FlowTable>,
+    pub(crate) door: ControlDoor,
+    pub(crate) takeovers: Takeovers,
+    pub(crate) counts: Counts,
+    pub(crate) clock: Clock,
+    reports: Reports,
+    announcements: Announcements,
+    links: Sender,
+    votes: VoteKeeper<StoredVote>,
+    routes_stale: bool,
+    stopped: bool,
+}
+
+/// What control counts, beside the workers.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    reports: Taken,
+    links_refused: u64,
+    frames_unsent: std::cell::Cell<u64>,
+}
+
+impl Counts {
+    pub(crate) fn named(&self) -> [(String, u64); 6] {
+        let Taken { opened, closed, swept, refused } = self.reports;
+        [
+            ("report.opened".into(), opened),
+            ("report.closed".into(), closed),
+            ("report.swept".into(), swept),
+            ("report.refused".into(), refused),
+            ("link.refused".into(), self.links_refused),
+            ("frame.unsent".into(), self.frames_unsent.get()),
+        ]
+    }
+}
+
+/// This node's monotonic clock as `Moment`s. Workers read the same clock, so leases mean the same to both.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: std::time::Instant,
+}
+
+impl Clock {
+    #[must_use]
+    pub fn start() -> Self {
+        Self { origin: std::time::Instant::now() }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(&self, moment: Moment) -> tokio::time::Instant {
+        (self.origin + Duration::from_nanos(moment.0)).into()
+    }
+}
+
+/// What the loop waits on, beside its timers.
+#[derive(Debug)]
+pub struct Ends {
+    pub(crate) events: Receiver,
+    pub(crate) admin: AdminSocket,
+    pub(crate) stored: mpsc::Receiver<u64>,
+}
+
+impl Control {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        cluster: Router,
+        ports: Vec<PortRoute>,
+        flows: Arc<FlowTable>,
+        door: ControlDoor,
+        clock: Clock,
+        links: Sender,
+        votes: VoteKeeper<StoredVote>,
+    ) -> Self {
+        let vipas = config.vipas.iter().map(|vipa| vipa.address);
+        let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, vipas);
+        Self {
+            config,
+            cluster,
+            view,
+            door,
+            takeovers: Takeovers::default(),
+            counts: Counts::default(),
+            clock,
+            reports: Reports::new(Arc::clone(&flows)),
+            flows,
+            announcements: Announcements::default(),
+            links,
+            votes,
+            routes_stale: true,
+            stopped: false,
+        }
+    }
+
+    /// Runs until `stop` fires and every VIPA has been handed over, or nobody took it in time.
+    pub async fn run(mut self, ends: Ends, mut stop: oneshot::Receiver<()>) {
+        let Ends { mut events, admin, mut stored } = ends;
+        let (questions_in, mut questions) = mpsc::channel::<Question>(16);
+        tokio::spawn(admin.serve(questions_in));
+
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stop_by: Option<Moment> = None;
+        while !self.stopped && stop_by.is_none_or(|limit| self.clock.now() < limit) {
+            let deadline = self.cluster.deadline().map(|moment| self.clock.instant(moment));
+            tokio::select! {
+                biased;
+                () = sleep_until(deadline) => self.feed(Event::Timeout),
+                Some(event) = events.recv() => self.link(event),
+                Some(token) = stored.recv() => self.feed(Event::VotesStored { token }),
+                _ = &mut stop, if stop_by.is_none() => {
+                    tracing::info!("stopping: handing over what this router owns");
+                    stop_by = Some(self.clock.now() + STOP_LIMIT);
+                    self.feed(Event::Stop);
+                }
+                _ = housekeeping.tick() => self.housekeep(),
+                Some((request, reply)) = questions.recv() => {
+                    // The client may have gone; its answer then has no reader.
+                    let _ = reply.send(status::answer(&self, &request));
+                }
+            }
+            if self.routes_stale {
+                self.publish();
+            }
+        }
+    }
+
+    fn link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
+            LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
+            LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
+            LinkEvent::Refused { peer, why } => {
+                self.counts.links_refused += 1;
+                tracing::warn!(%peer, %why, "a link was refused");
+            }
+        }
+    }
+
+    /// One event in, all that follows from it done.
+    pub(crate) fn feed(&mut self, event: Event) {
+        let mut out = Outbox::default();
+        self.cluster.handle(self.clock.now(), event, &mut out);
+        for output in out {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => self.links.send(&to, &message),
+            Output::StoreVotes { token, votes } => self.votes.store(token, votes),
+            Output::Stance { vipa, epoch, stance, quiet_until } => self.take_stance(vipa, epoch, stance, quiet_until),
+            Output::Lease { vipa, until } => {
+                if let Some(index) = self.view.vipa_index(vipa) {
+                    self.view.vipas[index].lease.set(until);
+                }
+            }
+            Output::Announce { vipa } => {
+                // The workers must know the VIPA as ours before the first packet that the announcement brings.
+                self.publish();
+                if let IpAddr::V4(address) = vipa {
+                    self.announcements.begin(address, self.clock.now());
+                    self.announce(address);
+                    self.takeovers.announced(vipa, self.clock.now());
+                }
+            }
+            Output::Withdraw { vipa } => {
+                if let IpAddr::V4(address) = vipa {
+                    self.announcements.end(address);
+                }
+            }
+            Output::Install { vipa, target, run } => self.install(vipa, target, &run),
+            Output::Listeners { vipa, target, listening } => {
+                if let Some(index) = self.view.vipa_index(vipa) {
+                    self.view.targets.intern(target);
+                    self.view.vipas[index].listeners.insert(target, listening.into_iter().collect());
+                    self.reach_targets();
+                }
+            }
+            Output::ServeWith { vipa, services } => {
+                if let Some(index) = self.view.vipa_index(vipa) {
+                    for target in services.iter().flat_map(|service| &service.candidates) {
+                        self.view.targets.intern(*target);
+                    }
+                    self.view.vipas[index].services = services;
+                    self.reach_targets();
+                }
+            }
+            Output::SendTable { to, vipa, epoch } => self.send_table(&to, vipa, epoch),
+            Output::InstallTable { vipa, entries } => self.install_table(vipa, &entries),
+            Output::Report(report) => {
+                if let Some(record) = self.takeovers.finish(report, &self.door.totals(), self.clock.now()) {
+                    tracing::info!(report = %serde_json::json!(record), "takeover complete");
+                }
+            }
+            Output::Note(note) => tracing::info!("{note}"),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+}
+
+/// What outputs do to the world.
+impl Control {
+    fn take_stance(&mut self, vipa: IpAddr, epoch: Epoch, stance: Stance, quiet_until: Moment) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let before = std::mem::replace(&mut self.view.vipas[index].stance, stance);
+        self.view.vipas[index].epoch = epoch;
+        self.view.vipas[index].quiet_until = quiet_until;
+        if before != stance && stance == Stance::Rebuilding {
+            self.takeovers.begin(vipa, self.flows.count().total(), self.door.totals(), self.clock.now());
+        }
+        if stance == Stance::Standby {
+            self.takeovers.abandon(vipa);
+        }
+        self.routes_stale = true;
+    }
+
+    fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
+        let (Some(index), Some(target)) = (self.view.vipa_index(vipa), self.view.targets.intern(target)) else {
+            return;
+        };
+        let taken = self.reports.install(vipa_id(index), target, run, Tick::from(self.clock.now()));
+        self.takeovers.reported(vipa, taken);
+        self.counts.reports.add(taken);
+        self.reach_targets();
+    }
+
+    fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let message = |entries, part| Table { vipa, epoch, entries, part };
+        for table in table::export(&self.flows, &self.view.targets, vipa_id(index), message) {
+            self.links.send(to, &Message::Table(table));
+        }
+    }
+
+    fn install_table(&mut self, vipa: IpAddr, entries: &[(vipa_model::Connection, IpAddr)]) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let now = Tick::from(self.clock.now());
+        for (connection, target) in entries {
+            let Some(target) = self.view.targets.intern(*target) else { continue };
+            if let Some(key) = table::key(vipa_id(index), connection) {
+                // What a target reported stays: it is the truth, and this only the old owner's belief.
+                let _ = self.flows.admit(&key, target, FlowState::Open, now);
+            }
+        }
+        self.reach_targets();
+    }
+
+    /// Keeps every known target resolved; new ones are asked for at once.
+    fn reach_targets(&mut self) {
+        let now = self.clock.now();
+        self.view.neighbours.want(self.view.reachable_targets(), now);
+        self.ask_neighbours(now);
+        self.routes_stale = true;
+    }
+
+    fn ask_neighbours(&mut self, now: Moment) {
+        let (ports, door, counts) = (&self.view.ports, &self.door, &self.counts);
+        self.view.neighbours.ask_due(now, |port, address| {
+            let own = &ports[usize::from(port.0)];
+            send_frame(door, counts, port, &vipa_packet::arp::request(&own.mac.0, own.address, address));
+        });
+    }
+
+    /// The ranks of a VIPA, highest first.
+    pub(crate) fn ranks(&self, vipa: IpAddr) -> Vec<(NodeName, Rank)> {
+        let found = self.config.vipas.iter().find(|known| known.address == vipa);
+        found.map(|vipa| vipa.ranks.clone()).unwrap_or_default()
+    }
+
+    fn announce(&self, vipa: Ipv4Addr) {
+        for (index, port) in self.view.ports.iter().enumerate() {
+            let port_id = PortId(u16::try_from(index).expect("few ports"));
+            send_frame(&self.door, &self.counts, port_id, &vipa_packet::arp::gratuitous(&port.mac.0, vipa));
+        }
+    }
+
+    fn publish(&mut self) {
+        self.routes_stale = false;
+        let routes = self.view.routes();
+        self.door.publish(Arc::new(routes));
+    }
+
+    fn housekeep(&mut self) {
+        let now = self.clock.now();
+        for note in self.door.notes().take(NOTES_AT_ONCE) {
+            match note {
+                Note::Neighbour { port, address, mac } => {
+                    if self.view.neighbours.learn(port, address, mac, now) == Learned::Changed {
+                        tracing::debug!(%address, %mac, "a neighbour is known");
+                        self.routes_stale = true;
+                    }
+                }
+            }
+        }
+        self.ask_neighbours(now);
+        let mut due = Vec::new();
+        self.announcements.due(now, |vipa| due.push(vipa));
+        for vipa in due {
+            self.announce(vipa);
+        }
+        self.takeovers.watch(&self.door.totals(), now);
+        self.door.reclaim();
+    }
+}
+
+fn vipa_id(index: usize) -> VipaId {
+    VipaId(u16::try_from(index).expect("the configuration limits VIPAs"))
+}
+
+/// A frame that finds the worker's mailbox full is not sent; ARP asks and announces again anyway.
+fn send_frame(door: &ControlDoor, counts: &Counts, port: PortId, bytes: &[u8]) {
+    if !door.send(Frame::new(port, bytes)) {
+        counts.frames_unsent.set(counts.frames_unsent.get() + 1);
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,86 @@
+//! Everything that can be refused, refused before a port is touched: certificates, votes, the admin socket.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use vipa_balance::ClusterKey;
+use vipa_cluster::{Router, StoredVote};
+use vipa_flow::FlowTable;
+use vipa_handoff::{ControlDoor, PortRoute, Routes};
+use vipa_model::{Incarnation, config::Config};
+use vipa_transport::{
+    Identity, IdentityError, StartError, Timing, TransportSettings,
+    votes::{VoteFile, VoteFileError, VoteKeeper},
+};
+
+use crate::{
+    admin::AdminSocket,
+    control::{Clock, Control, Ends},
+    settings::settings,
+};
+
+/// Why control cannot start; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Votes(#[from] VoteFileError),
+    #[error(transparent)]
+    Transport(#[from] StartError),
+    #[error("cannot open the admin socket {path}: {source}")]
+    Admin { path: PathBuf, source: std::io::Error },
+}
+
+/// What control needs and has, before there are ports.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Arc<Config>,
+    identity: Identity,
+    admin: AdminSocket,
+    vote_file: VoteFile,
+    votes: Vec<StoredVote>,
+}
+
+impl Prepared {
+    /// Call it within the runtime that will run control.
+    pub fn new(config: Arc<Config>) -> Result<Self, ControlError> {
+        let pki = &config.pki;
+        let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
+        let (vote_file, votes) = VoteFile::open(&config.node.state_dir)?;
+        let path = &config.node.admin;
+        let admin = AdminSocket::open(path).map_err(|source| ControlError::Admin { path: path.clone(), source })?;
+        Ok(Self { config, identity, admin, vote_file, votes })
+    }
+
+    /// The workers' first snapshot.
+    #[must_use]
+    pub fn first_routes(&self) -> Routes {
+        Routes::empty(ClusterKey::new(self.config.cluster.key))
+    }
+
+    /// With ports open and workers at the other end of `door`: links up, ready to run.
+    pub fn start(
+        self,
+        ports: Vec<PortRoute>,
+        flows: Arc<FlowTable>,
+        door: ControlDoor,
+        clock: Clock,
+    ) -> Result<(Control, Ends), ControlError> {
+        let Self { config, identity, admin, vote_file, votes } = self;
+        let cluster = Router::new(settings(&config, incarnation()), votes, clock.now());
+        let me = &config.node.name;
+        let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
+        let settings =
+            TransportSettings { hello: cluster.hello(), listen: config.node.listen, dial, timing: Timing::default() };
+        let (links, events) = vipa_transport::start(settings, &identity)?;
+        let (votes, stored) = VoteKeeper::start(vote_file);
+        let control = Control::new(config, cluster, ports, flows, door, clock, links, votes);
+        Ok((control, Ends { events, admin, stored }))
+    }
+}
+
+/// Higher in every later life of this node, as long as its calendar does not run backwards by more than its downtime.
+fn incarnation() -> Incarnation {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Incarnation(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

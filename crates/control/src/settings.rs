@@ -1,0 +1,42 @@
+//! From a configuration to what the cluster's brain is told at birth.
+
+use std::time::Duration;
+
+use vipa_cluster::{Settings, Takeback, Timing, VipaSettings};
+use vipa_model::{Incarnation, config};
+
+/// How long a router that handed a VIPA over goes on forwarding what still reaches it.
+const YIELD_LINGER: Duration = Duration::from_secs(2);
+
+pub(crate) fn settings(config: &config::Config, incarnation: Incarnation) -> Settings {
+    let cluster = &config.cluster;
+    Settings {
+        cluster: cluster.name.clone(),
+        me: config.node.name.clone(),
+        incarnation,
+        voters: cluster.voters.clone(),
+        timing: Timing {
+            lease: cluster.lease,
+            beat: cluster.beat,
+            drift_percent: u32::from(cluster.drift_percent),
+            claim_step: cluster.lease / 2,
+            rebuild_deadline: cluster.rebuild_deadline,
+            grace: cluster.grace,
+            yield_linger: YIELD_LINGER,
+        },
+        vipas: config.vipas.iter().map(vipa_settings).collect(),
+    }
+}
+
+fn vipa_settings(vipa: &config::Vipa) -> VipaSettings {
+    let config::Vipa { address, ranks, activate, takeback, services } = vipa;
+    VipaSettings {
+        address: *address,
+        ranks: ranks.clone(),
+        services: services.clone(),
+        activate: *activate,
+        takeback: match takeback {
+            config::Takeback::Immediate => Takeback::Immediate,
+        },
+    }
+}

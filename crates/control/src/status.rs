@@ -1,0 +1,235 @@
+//! Answers to `vipactl`.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use vipa_flow::FlowState;
+use vipa_model::{NodeName, TargetId, VipaId};
+use vipa_protocol::{
+    Role,
+    admin::{
+        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, Request,
+        ServiceDistribution, Stage, Stance, Status, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+    },
+};
+
+use crate::{control::Control, table};
+
+pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
+    match request {
+        Request::Status => Answer::Status(status(control)),
+        Request::Connections { limit, vipa } => connections(control, *limit, *vipa),
+        Request::Distribution => Answer::Distribution(distribution(control)),
+        Request::Takeovers => Answer::Takeovers(Takeovers { records: control.takeovers.records() }),
+        Request::Counters => Answer::Counters(counters(control)),
+    }
+}
+
+fn status(control: &Control) -> Status {
+    let config = &control.config;
+    let mut links: BTreeMap<NodeName, Link> = BTreeMap::new();
+    for (node, _) in config.cluster.routers.iter().filter(|(node, _)| *node != config.node.name) {
+        links.insert(node.clone(), Link { node: node.clone(), target: None, up: false });
+    }
+    for target in control.cluster.vipas().into_iter().flat_map(|vipa| vipa.targets) {
+        let link = Link { node: target.node.clone(), target: Some(target.address), up: false };
+        links.entry(target.node).or_insert(link);
+    }
+    for peer in control.cluster.peers() {
+        let target = match peer.role {
+            Role::Router => None,
+            Role::Target { address } => Some(address),
+        };
+        links.insert(peer.node.clone(), Link { node: peer.node, target, up: true });
+    }
+    Status {
+        node: config.node.name.clone(),
+        cluster: config.cluster.name.clone(),
+        incarnation: control.cluster.hello().incarnation,
+        uptime_ms: control.clock.now().0 / 1_000_000,
+        voters: config.cluster.voters.clone(),
+        links: links.into_values().collect(),
+        vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa)).collect(),
+        connections: control.flows.count().total(),
+        capacity: control.flows.capacity() as u64,
+    }
+}
+
+fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus {
+    let held = held_by(control, vipa.vipa);
+    let mut targets: BTreeMap<IpAddr, TargetStatus> = BTreeMap::new();
+    let unknown = |address| TargetStatus {
+        address,
+        node: None,
+        linked: false,
+        complete: false,
+        position: None,
+        listening: Vec::new(),
+        connections: 0,
+    };
+    for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.by_target.keys()) {
+        targets.insert(*address, unknown(*address));
+    }
+    for known in &vipa.targets {
+        let target = targets.entry(known.address).or_insert_with(|| unknown(known.address));
+        target.node = Some(known.node.clone());
+        target.linked = known.linked;
+        target.complete = known.complete;
+        target.position = known.position;
+        target.listening = known.listening.clone();
+    }
+    for (address, count) in &held.by_target {
+        targets.entry(*address).or_insert_with(|| unknown(*address)).connections = *count;
+    }
+    VipaStatus {
+        address: vipa.vipa,
+        epoch: vipa.epoch,
+        stance: stance(vipa.state),
+        owner: vipa.owner.clone(),
+        fenced: vipa.fenced,
+        ranks: control.ranks(vipa.vipa),
+        services: vipa.services.clone(),
+        targets: targets.into_values().collect(),
+        connections: held.total,
+        confirmed: held.confirmed,
+    }
+}
+
+fn stance(state: vipa_cluster::State) -> Stance {
+    use vipa_cluster::State;
+    match state {
+        State::Standby => Stance::Standby,
+        State::Suspecting => Stance::Suspecting,
+        State::Claiming => Stance::Claiming,
+        State::Rebuilding => Stance::Rebuilding,
+        State::Active => Stance::Active,
+        State::Yielding => Stance::Yielding,
+    }
+}
+
+#[derive(Default)]
+struct HeldBy {
+    by_target: BTreeMap<IpAddr, u64>,
+    total: u64,
+    confirmed: u64,
+}
+
+fn held_by(control: &Control, vipa: IpAddr) -> HeldBy {
+    let mut held = HeldBy::default();
+    let mut by_id: BTreeMap<TargetId, u64> = BTreeMap::new();
+    if let Some(id) = control.view.vipa_index(vipa).map(vipa_id) {
+        control.flows.export(id, &mut |_, target, state| {
+            *by_id.entry(target).or_default() += 1;
+            held.total += 1;
+            held.confirmed += u64::from(state == FlowState::Confirmed);
+        });
+    }
+    for (id, count) in by_id {
+        if let Some(address) = control.view.targets.address(id) {
+            held.by_target.insert(address, count);
+        }
+    }
+    held
+}
+
+fn connections(control: &Control, limit: u32, vipa: Option<IpAddr>) -> Answer {
+    if let Some(vipa) = vipa.filter(|vipa| control.view.vipa_index(*vipa).is_none()) {
+        return Answer::Error(format!("{vipa} is not a VIPA of this router; `vipactl status` lists them"));
+    }
+    let mut list = Connections { total: 0, shown: Vec::new() };
+    for (index, view) in control.view.vipas.iter().enumerate() {
+        if vipa.is_some_and(|vipa| vipa != view.address) {
+            continue;
+        }
+        let names = names(control, view.address);
+        control.flows.export(vipa_id(index), &mut |key, target, state| {
+            list.total += 1;
+            if let Some(target) = control.view.targets.address(target)
+                && list.shown.len() < limit as usize
+            {
+                list.shown.push(ConnectionRow {
+                    vipa: view.address,
+                    connection: table::connection(&key),
+                    target,
+                    node: names.get(&target).cloned(),
+                    stage: stage(state),
+                });
+            }
+        });
+    }
+    Answer::Connections(list)
+}
+
+fn stage(state: FlowState) -> Stage {
+    match state {
+        FlowState::HalfOpen => Stage::HalfOpen,
+        FlowState::Open => Stage::Open,
+        FlowState::Confirmed => Stage::Confirmed,
+        FlowState::Closing => Stage::Closing,
+        FlowState::Udp => Stage::Udp,
+    }
+}
+
+fn names(control: &Control, vipa: IpAddr) -> BTreeMap<IpAddr, NodeName> {
+    let targets = control.cluster.vipa(vipa).map(|vipa| vipa.targets).unwrap_or_default();
+    targets.into_iter().map(|target| (target.address, target.node)).collect()
+}
+
+fn distribution(control: &Control) -> Distribution {
+    let mut vipas = Vec::new();
+    for vipa in control.cluster.vipas() {
+        let services = vipa.services.iter().map(|service| ServiceDistribution {
+            service: service.clone(),
+            targets: distribution_rows(control, &vipa, service),
+        });
+        vipas.push(VipaDistribution { vipa: vipa.vipa, epoch: vipa.epoch, services: services.collect() });
+    }
+    Distribution { vipas }
+}
+
+fn distribution_rows(
+    control: &Control,
+    vipa: &vipa_cluster::VipaStatus,
+    service: &vipa_model::Service,
+) -> Vec<DistributionRow> {
+    let mut held: BTreeMap<IpAddr, u64> = BTreeMap::new();
+    if let Some(id) = control.view.vipa_index(vipa.vipa).map(vipa_id) {
+        control.flows.export(id, &mut |key, target, _| {
+            if key.protocol == service.protocol
+                && service.ports.contains(key.vipa_port)
+                && let Some(address) = control.view.targets.address(target)
+            {
+                *held.entry(address).or_default() += 1;
+            }
+        });
+    }
+    let others = held.keys().filter(|address| !service.candidates.contains(address));
+    let row = |address: &IpAddr| {
+        let known = vipa.targets.iter().find(|target| target.address == *address);
+        let listens = |(protocol, port): &&(vipa_model::Protocol, u16)| {
+            *protocol == service.protocol && service.ports.contains(*port)
+        };
+        DistributionRow {
+            target: *address,
+            node: known.map(|target| target.node.clone()),
+            candidate: service.candidates.contains(address),
+            linked: known.is_some_and(|target| target.linked),
+            listening: known
+                .map_or(0, |target| u32::try_from(target.listening.iter().filter(listens).count()).unwrap_or(u32::MAX)),
+            connections: held.get(address).copied().unwrap_or_default(),
+        }
+    };
+    service.candidates.iter().chain(others).map(row).collect()
+}
+
+fn counters(control: &Control) -> Counters {
+    let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
+    let mut total: BTreeMap<String, u64> = named(&control.door.totals());
+    total.insert("notes.refused".into(), control.door.notes_refused());
+    total.extend(control.counts.named());
+    let workers = control.door.desks().iter().map(|desk| named(&desk.counters.totals())).collect();
+    Counters { total, workers }
+}
+
+fn vipa_id(index: usize) -> VipaId {
+    VipaId(u16::try_from(index).expect("the configuration limits VIPAs"))
+}
