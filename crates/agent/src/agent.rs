@@ -1,0 +1,122 @@
+//! The agent's loop: waits, feeds events to the target's brain, does what comes out.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use vipa_cluster::{
+    StoredVote,
+    target::{Event, Outbox, Output, Settings, Target},
+};
+use vipa_model::{
+    Incarnation, Moment,
+    config::{Agent as AgentConfig, Config},
+};
+use vipa_transport::{
+    Identity, LinkEvent, Sender, Timing, TransportSettings,
+    votes::{VoteFile, VoteKeeper},
+};
+
+use crate::{address::Addresses, kernel::Kernel};
+
+/// An address that could not be set is tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
+
+struct Agent {
+    target: Target,
+    origin: Instant,
+    links: Sender,
+    kernel: Kernel,
+    votes: VoteKeeper<StoredVote>,
+    addresses: Addresses,
+    /// The VIPAs wanted on this host, until they are there.
+    to_serve: Option<Vec<std::net::IpAddr>>,
+}
+
+/// Runs until SIGTERM or SIGINT, then takes back what was changed on this host.
+pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<()> {
+    let pki = &config.pki;
+    let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
+    let (vote_file, stored) = VoteFile::open(&config.node.state_dir)?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let addresses = Addresses::open(&agent.interface, &config.node.state_dir).await?;
+    let (kernel, mut seen) = Kernel::start(agent.observe).context("cannot read the kernel's socket tables")?;
+
+    let origin = Instant::now();
+    let target = Target::new(settings(config, agent), stored, Moment::ZERO);
+    let dial = config.cluster.routers.clone();
+    let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
+    let (links, mut events) = vipa_transport::start(settings, &identity)?;
+    let (votes, mut stored) = VoteKeeper::start(vote_file);
+    let mut agent = Agent { target, origin, links, kernel, votes, addresses, to_serve: None };
+    tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
+
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(token) = stored.recv() => agent.feed(Event::VotesStored { token }),
+            Some(event) = events.recv() => agent.link(event),
+            Some(event) = seen.recv() => agent.feed(event),
+            _ = retry.tick(), if agent.to_serve.is_some() => {}
+        }
+        agent.serve().await;
+    }
+    tracing::info!("stopping: taking back what was changed on this host");
+    agent.addresses.restore().await?;
+    Ok(())
+}
+
+fn settings(config: &Config, agent: &AgentConfig) -> Settings {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Settings {
+        cluster: config.cluster.name.clone(),
+        me: config.node.name.clone(),
+        address: agent.address,
+        incarnation: Incarnation(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        voters: config.cluster.voters.clone(),
+        lease: config.cluster.lease,
+        kept_records: usize::try_from(agent.log_records).unwrap_or(usize::MAX),
+    }
+}
+
+impl Agent {
+    fn link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
+            LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
+            LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
+            LinkEvent::Refused { peer, why } => tracing::warn!(%peer, %why, "a link was refused"),
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let now = Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let mut out = Outbox::new();
+        self.target.handle(now, event, &mut out);
+        for output in out {
+            match output {
+                Output::Send { to, message } => self.links.send(&to, &message),
+                Output::StoreVotes { token, votes } => self.votes.store(token, votes),
+                Output::Look { token } => self.kernel.look(token),
+                Output::Serve { vipas } => self.to_serve = Some(vipas),
+                Output::Watch { vipas } => self.kernel.watch(vipas),
+                Output::Note(note) => tracing::info!("{note}"),
+            }
+        }
+    }
+
+    /// Puts the wanted VIPAs on this host; what fails is said and tried again.
+    async fn serve(&mut self) {
+        if let Some(vipas) = &self.to_serve {
+            match self.addresses.serve(vipas).await {
+                Ok(()) => self.to_serve = None,
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+    }
+}
