@@ -1,1 +1,77 @@
-fn main() {}
+//! `vipad`, the router daemon: opens the ports, pins a worker to each core, runs control, and waits.
+
+#![forbid(unsafe_code)]
+
+mod ports;
+mod start;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use vipa_model::config::{Config, Program};
+
+/// Routes packets for virtual IP addresses (VIPAs) and takes them over without breaking a connection.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vipad",
+    version,
+    after_help = "\
+Examples:
+  vipad --check r1.toml        say every mistake in the configuration, with line and column
+  vipad --config r1.toml       run the router in the foreground
+  vipactl --socket /run/vipa/r1.sock status
+
+SIGTERM and SIGINT stop it in good order: every VIPA it owns goes to a backup first.
+The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug."
+)]
+struct Arguments {
+    /// Run with this configuration
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    config: Option<PathBuf>,
+    /// Check this configuration and exit
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    check: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match (&arguments.check, &arguments.config) {
+        (Some(file), _) => check(file),
+        (None, Some(file)) => read(file).and_then(|config| {
+            log_to_stderr();
+            start::run(config)
+        }),
+        (None, None) => unreachable!("clap requires one of the two"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vipad: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &std::path::Path) -> anyhow::Result<()> {
+    let config = read(file)?;
+    println!(
+        "{}: valid; router {}, {} port(s), {} VIPA(s)",
+        file.display(),
+        config.node.name,
+        config.ports.len(),
+        config.vipas.len()
+    );
+    Ok(())
+}
+
+fn read(file: &std::path::Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| anyhow::anyhow!("cannot read the configuration {}: {error}", file.display()))?;
+    Ok(Config::parse_for(Program::Router, &file.display().to_string(), &text)?)
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -73,12 +73,7 @@ fn hello() -> impl Strategy<Value = Message> {
 
 fn ballots() -> impl Strategy<Value = Message> {
     let ballot = prop_oneof![Just(Ballot::Trial), Just(Ballot::Real)];
-    let reason = prop_oneof![
-        Just(Refusal::OwnerAlive),
-        Just(Refusal::Granted),
-        Just(Refusal::Recovering),
-        Just(Refusal::Superseded)
-    ];
+    let reason = prop_oneof![Just(Refusal::OwnerAlive), Just(Refusal::Granted), Just(Refusal::Recovering)];
     (any::<IpAddr>(), epoch(), ballot, reason, epoch(), 0..3).prop_map(
         |(vipa, epoch, ballot, reason, highest, kind)| match kind {
             0 => Message::Claim(Claim { vipa, epoch, ballot }),

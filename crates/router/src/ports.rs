@@ -1,0 +1,114 @@
+//! DPDK's ports as the workers use them.
+
+use anyhow::Context;
+use arrayvec::ArrayVec;
+use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
+use vipa_dpdk::{Device, Eal, EalOptions, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
+use vipa_handoff::PortRoute;
+use vipa_model::{Mac, PortId, config};
+
+/// Descriptors of each queue.
+const DESCRIPTORS: u16 = 1024;
+/// Packets a DPDK thread may keep aside.
+const CACHE: u32 = 256;
+
+/// A receive queue of a DPDK port.
+pub(crate) struct Receive(RxQueue);
+
+/// A transmit queue of a DPDK port.
+pub(crate) struct Transmit(TxQueue);
+
+impl Rx for Receive {
+    type Buf = Mbuf;
+
+    #[inline]
+    fn burst(&mut self, packets: &mut ArrayVec<Mbuf, BURST>) {
+        self.0.burst(packets);
+    }
+}
+
+impl Tx for Transmit {
+    type Buf = Mbuf;
+
+    #[inline]
+    fn burst(&mut self, packets: &mut ArrayVec<Mbuf, BURST>) {
+        self.0.burst(packets);
+    }
+
+    fn compose(&mut self, frame: &[u8]) -> bool {
+        self.0.compose(frame)
+    }
+}
+
+/// All ports, open, and their queues dealt out.
+pub(crate) struct Opened {
+    /// Kept until everything has stopped.
+    pub(crate) _ports: Vec<Port>,
+    pub(crate) routes: Vec<PortRoute>,
+    /// By worker.
+    pub(crate) queues: Vec<Queues>,
+}
+
+/// One worker's queues.
+#[derive(Default)]
+pub(crate) struct Queues {
+    pub(crate) inlets: Vec<Inlet<Receive>>,
+    /// By `PortId`.
+    pub(crate) outlets: Vec<Transmit>,
+}
+
+/// Starts DPDK for the configured ports.
+pub(crate) fn start_dpdk(config: &config::Config) -> anyhow::Result<(Eal, Vec<Device>)> {
+    let parse = |port: &config::Port| port.device.parse::<Device>().with_context(|| format!("port {}", port.name));
+    let devices = config.ports.iter().map(parse).collect::<anyhow::Result<Vec<Device>>>()?;
+    let megabytes = config.dpdk.memory_mb;
+    let memory = match config.dpdk.memory {
+        config::Memory::Auto => Memory::Auto { megabytes },
+        config::Memory::Hugepages => Memory::Hugepages { megabytes },
+        config::Memory::NoHuge => Memory::NoHuge { megabytes },
+    };
+    let mut options = EalOptions::new(&config.dpdk.file_prefix, memory, &devices);
+    options.further.clone_from(&config.dpdk.options);
+    let eal = Eal::init(&options).context("DPDK does not start")?;
+    Ok((eal, devices))
+}
+
+/// Opens every port and deals its receive queues to the workers in turn; each worker has a transmit queue on each.
+pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limits: &Limits) -> anyhow::Result<Opened> {
+    let workers = config.workers.cores.len();
+    let mut opened = Opened { _ports: Vec::new(), routes: Vec::new(), queues: Vec::new() };
+    opened.queues.resize_with(workers, Queues::default);
+    for (index, (port, device)) in config.ports.iter().zip(devices).enumerate() {
+        let id = PortId(u16::try_from(index).context("too many ports")?);
+        let tx_queues = u16::try_from(workers).context("too many workers")?;
+        let pool = Pool::new(eal, &pool_options(port, id, tx_queues, limits)).with_context(|| port.name.clone())?;
+        let mut options = PortOptions::new(device, port.queues, tx_queues);
+        options.rx_descriptors = DESCRIPTORS;
+        options.tx_descriptors = DESCRIPTORS;
+        options.promiscuous = port.promiscuous;
+        let vipa_dpdk::OpenPort { port: handle, rx, tx } =
+            Port::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
+        let mac = Mac(handle.mac());
+        tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, "the port is open");
+        opened.routes.push(PortRoute { mac, address: port.address, prefix_length: port.prefix_length });
+        for (queue, rx) in rx.into_iter().enumerate() {
+            opened.queues[queue % workers].inlets.push(Inlet { port: id, rx: Receive(rx) });
+        }
+        for (queues, tx) in opened.queues.iter_mut().zip(tx) {
+            queues.outlets.push(Transmit(tx));
+        }
+        opened._ports.push(handle);
+    }
+    Ok(opened)
+}
+
+/// Enough for full rings, every worker's held packets, bursts under way and caches.
+fn pool_options(port: &config::Port, id: PortId, workers: u16, limits: &Limits) -> PoolOptions {
+    let rings = (u32::from(port.queues) + u32::from(workers)) * u32::from(DESCRIPTORS);
+    let held = u32::try_from(limits.held_packets).unwrap_or(u32::MAX / 4);
+    let each_worker = held + 4 * BURST as u32 + 2 * CACHE;
+    let count = (rings + u32::from(workers) * each_worker + 1).next_power_of_two() - 1;
+    let mut options = PoolOptions::new(&format!("port{}", id.0), count);
+    options.cache = CACHE;
+    options
+}

@@ -1,0 +1,154 @@
+//! From a valid configuration to running workers and control, and back down in the reverse order.
+
+use std::{
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+use vipa_control::{Clock, Prepared};
+use vipa_dataplane::{IdlePolicy, Limits, Worker};
+use vipa_dpdk::Eal;
+use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
+use vipa_handoff::WorkerDoor;
+use vipa_model::config::{Config, Idle};
+
+use crate::ports::{self, Queues};
+
+/// Runs the router until SIGTERM or SIGINT.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let clock = Clock::start();
+    let cores = cores(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let inside = runtime.enter();
+    // From here on a signal is waited for instead of ending the process at a bad moment.
+    let stop = Stop::listen()?;
+    // What can be refused is refused before a port is touched.
+    let prepared = Prepared::new(Arc::clone(&config))?;
+    let connections = usize::try_from(config.table.connections).context("[table] connections")?;
+    let flows = FlowTable::new(Capacity::connections(connections), HashSeed::random()).context("connection table")?;
+    let flows = Arc::new(flows);
+
+    let limits = limits(&config);
+    let (eal, devices) = ports::start_dpdk(&config)?;
+    let opened = ports::open(&config, &eal, &devices, &limits)?;
+    let (control_door, worker_doors) = vipa_handoff::open(Arc::new(prepared.first_routes()), cores.len());
+    let stop_workers = StopWorkers(Arc::clone(&worker_doors[0].stop));
+    let mut workers = Vec::new();
+    for ((door, queues), core) in worker_doors.into_iter().zip(opened.queues).zip(cores) {
+        let flows = Arc::clone(&flows);
+        workers.push(start_worker(
+            Job { door, queues, core, flows, eal: eal.clone() },
+            &config,
+            limits.clone(),
+            clock,
+        )?);
+    }
+
+    let (control, ends) = prepared.start(opened.routes, flows, control_door, clock)?;
+    tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
+    runtime.block_on(async {
+        let (fire, fired) = oneshot::channel();
+        tokio::spawn(async move {
+            stop.wait().await;
+            // Control may have ended by itself; then there is nobody to tell.
+            let _ = fire.send(());
+        });
+        control.run(ends, fired).await;
+    });
+    drop(inside);
+
+    drop(stop_workers);
+    for worker in workers {
+        if worker.join().is_err() {
+            bail!("a worker panicked; its message is above");
+        }
+    }
+    tracing::info!("vipad has stopped");
+    Ok(())
+}
+
+/// Ends the workers, also when something fails on the way up.
+struct StopWorkers(Arc<vipa_sync::Flag>);
+
+impl Drop for StopWorkers {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What a worker's thread takes with it.
+struct Job {
+    door: WorkerDoor,
+    queues: Queues,
+    core: core_affinity::CoreId,
+    flows: Arc<FlowTable>,
+    eal: Eal,
+}
+
+fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyhow::Result<JoinHandle<()>> {
+    let Job { door, queues, core, flows, eal } = job;
+    let policy = match config.workers.idle {
+        Idle::Spin => IdlePolicy::Spin,
+        Idle::Pause => IdlePolicy::Pause,
+        Idle::Sleep => IdlePolicy::Sleep { max: config.workers.idle_max },
+    };
+    let name = format!("worker-{}", door.index);
+    let thread = Builder::new().name(name).spawn(move || {
+        if !core_affinity::set_for_current(core) {
+            tracing::warn!(core = core.id, "the worker could not be pinned to its core");
+        }
+        let joined = eal.join_thread();
+        if let Err(error) = &joined {
+            tracing::warn!(%error, "the worker runs without caches of its own");
+        }
+        Worker::new(door, flows, queues.inlets, queues.outlets, limits).run(policy, || clock.now());
+    })?;
+    Ok(thread)
+}
+
+fn limits(config: &Config) -> Limits {
+    let table = &config.table;
+    let ages = AgeLimits {
+        half_open: table.half_open,
+        open: table.established,
+        closing: table.closing,
+        ..AgeLimits::default()
+    };
+    Limits { ages, ..Limits::default() }
+}
+
+fn cores(config: &Config) -> anyhow::Result<Vec<core_affinity::CoreId>> {
+    let known = core_affinity::get_core_ids().unwrap_or_default();
+    let find = |&core: &u16| {
+        let found = known.iter().find(|known| known.id == usize::from(core)).copied();
+        found.with_context(|| {
+            let last = known.last().map_or(0, |core| core.id);
+            format!("[workers] cores names core {core}, but this process may use cores up to {last} only")
+        })
+    };
+    config.workers.cores.iter().map(find).collect()
+}
