@@ -1,1 +1,140 @@
-fn main() {}
+//! `vipactl`: makes a cluster's certificates, and asks a router what it is doing.
+
+#![forbid(unsafe_code)]
+
+mod ask;
+mod show;
+mod table;
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use vipa_model::NodeName;
+use vipa_protocol::admin::{DEFAULT_LIMIT, Request};
+use vipa_transport::pki;
+
+/// Makes the certificates of a Vipa cluster, and asks its routers what they are doing.
+///
+/// A router (`vipad`) owns virtual IP addresses and forwards each connection to one target; when it dies a backup takes
+/// over and no connection breaks. Questions go to a router on this machine, over its admin socket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vipactl",
+    version,
+    after_help = "\
+Examples:
+  vipactl pki init --dir pki            make the cluster's authority: pki/ca.pem and pki/ca.key
+  vipactl pki issue r1 --dir pki        make a node's certificate: pki/r1.pem and pki/r1.key
+  vipactl status                        who owns what, who is linked, which targets are known
+  vipactl connections --limit 100       which connection is at which target
+  vipactl takeovers --json              for scripts: the same as one JSON document
+
+A router's socket is /run/vipa/NAME.sock unless its configuration says otherwise (node.admin)."
+)]
+struct Arguments {
+    /// The router's admin socket; needed when several routers run on this machine
+    #[arg(long, global = true, value_name = "PATH", env = "VIPA_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Print the answer as one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the cluster's certificates, by which nodes prove to each other who they are
+    #[command(subcommand)]
+    Pki(Pki),
+    /// The router at a glance: VIPAs, owners, targets, links
+    Status,
+    /// Which target each connection is at
+    Connections {
+        /// Show at most this many
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
+        limit: u32,
+        /// Only those to this VIPA
+        #[arg(long, value_name = "ADDRESS")]
+        vipa: Option<IpAddr>,
+    },
+    /// Who may serve each service, who listens, and how connections are spread
+    Distribution,
+    /// The report of every change of ownership to this router: how long each step took, what was rebuilt
+    Takeovers,
+    /// Every packet's fate, counted
+    Counters,
+}
+
+#[derive(Debug, Subcommand)]
+enum Pki {
+    /// Make a new authority: ca.pem goes to every node, ca.key signs and stays with you
+    Init {
+        /// Folder of the certificates
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Make a node's certificate and key, signed by the authority in the same folder
+    Issue {
+        /// The node's name, as in its configuration
+        #[arg(value_name = "NODE")]
+        node: NodeName,
+        /// Folder of the certificates
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let told = tell(&arguments).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read us has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the answer"),
+    });
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vipactl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What there is to print.
+fn tell(arguments: &Arguments) -> anyhow::Result<String> {
+    let request = match &arguments.command {
+        Command::Pki(Pki::Init { dir }) => {
+            let pki::Made { certificate, key } = pki::init(dir)?;
+            return Ok(format!(
+                "{}: the cluster's authority; goes to every node\n{}: its key; signs certificates, goes to no node\n\
+                 Next: vipactl pki issue NODE --dir {}\n",
+                certificate.display(),
+                key.display(),
+                dir.display()
+            ));
+        }
+        Command::Pki(Pki::Issue { node, dir }) => {
+            let pki::Made { certificate, key } = pki::issue(dir, node)?;
+            return Ok(format!(
+                "{}: {node}'s certificate\n{}: its key; both go to {node}, with ca.pem\n",
+                certificate.display(),
+                key.display()
+            ));
+        }
+        Command::Status => Request::Status,
+        Command::Connections { limit, vipa } => Request::Connections { limit: *limit, vipa: *vipa },
+        Command::Distribution => Request::Distribution,
+        Command::Takeovers => Request::Takeovers,
+        Command::Counters => Request::Counters,
+    };
+    let socket = ask::find_socket(arguments.socket.as_deref())?;
+    let answer = ask::ask(&socket, &request)?;
+    if arguments.json { show::json(&answer) } else { show::text(&answer) }
+}

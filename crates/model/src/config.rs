@@ -138,10 +138,12 @@ pub enum Idle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     pub connections: u64,
-    /// Without a packet for this long, a connection in that state is forgotten.
+    /// Without a packet for this long, a connection in that state is forgotten. One that its target has reported is
+    /// not: the target says when it ends.
     pub half_open: Duration,
     pub established: Duration,
     pub closing: Duration,
+    pub udp: Duration,
 }
 
 /// `[[vipa]]`

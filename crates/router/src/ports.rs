@@ -86,6 +86,7 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         options.rx_descriptors = DESCRIPTORS;
         options.tx_descriptors = DESCRIPTORS;
         options.promiscuous = port.promiscuous;
+        options.mtu = Some(port.mtu);
         let vipa_dpdk::OpenPort { port: handle, rx, tx } =
             Port::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
         let mac = Mac(handle.mac());
@@ -108,7 +109,7 @@ fn pool_options(port: &config::Port, id: PortId, workers: u16, limits: &Limits) 
     let held = u32::try_from(limits.held_packets).unwrap_or(u32::MAX / 4);
     let each_worker = held + 4 * BURST as u32 + 2 * CACHE;
     let count = (rings + u32::from(workers) * each_worker + 1).next_power_of_two() - 1;
-    let mut options = PoolOptions::new(&format!("port{}", id.0), count);
+    let mut options = PoolOptions::new(&format!("port{}", id.0), count).for_mtu(port.mtu);
     options.cache = CACHE;
     options
 }

@@ -189,3 +189,6 @@ impl Receiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

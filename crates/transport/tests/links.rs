@@ -4,12 +4,14 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::runtime::Runtime;
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol};
-use vipa_protocol::{Beat, BeatAck, Connections, Hello, Message, Part, Position, Release, Role, Run, VERSION};
+use vipa_protocol::{Beat, BeatAck, Connections, Hello, Message, Part, Position, Release, Role, Run, VERSION, wire};
 use vipa_transport::{
     Identity, IdentityError, LinkEvent, Receiver, Sender, StartError, Timing, TransportSettings, pki, start,
 };
@@ -264,12 +266,12 @@ async fn a_peer_that_takes_nothing_loses_its_link_and_nothing_grows_without_limi
     let cluster = Cluster::new();
     let (mut a, b) = linked(&cluster).await;
     // `b` never takes an event out: its inbox fills, then QUIC's windows, then a's queue.
-    let part = snapshot(300_000, Part::Middle, 1);
+    let long = Message::Hello(Hello { cluster: "x".repeat(1 << 20), ..hello("a", 1) });
     let mut sent = 0;
     let event = loop {
-        a.send("b", &part);
+        a.send("b", &long);
         sent += 1;
-        assert!(sent < 1_000, "{sent} messages of 3 MB wait somewhere");
+        assert!(sent < 1_000, "{sent} messages of 1 MB wait somewhere");
         if let Ok(event) = tokio::time::timeout(Duration::from_millis(2), a.receiver.recv()).await {
             break event.unwrap();
         }
@@ -306,23 +308,7 @@ async fn a_node_of_another_cluster_is_refused_at_both_ends_and_said_so() {
 async fn a_peer_that_trusts_us_but_has_no_certificate_of_ours_is_refused() {
     let ours = Cluster::new();
     let mut b = ours.listen("b", 1, LOCALHOST);
-    let roots = {
-        use rustls_pki_types::pem::PemObject;
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = rustls_pki_types::CertificateDer::from_pem_file(ours.folder().join("ca.pem")).unwrap();
-        roots.add(ca).unwrap();
-        roots
-    };
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"vipa".to_vec()];
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    let mut endpoint = quinn::Endpoint::client(LOCALHOST).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(std::sync::Arc::new(crypto)));
+    let endpoint = stranger(&ours, None);
     let connection = endpoint.connect(b.address(), "b").unwrap().await;
     if let Ok(connection) = connection {
         // The client side of TLS 1.3 is done before the server has seen the certificate; nothing comes of it.
@@ -331,6 +317,33 @@ async fn a_peer_that_trusts_us_but_has_no_certificate_of_ours_is_refused() {
     assert!(matches!(b.next().await, LinkEvent::Refused { .. }));
     assert_eq!(b.sender.statistics().refused, 1);
     assert!(b.sender.linked().is_empty());
+}
+
+#[tokio::test]
+async fn a_certified_peer_that_talks_garbage_loses_its_link_and_changes_nothing() {
+    let cluster = Cluster::new();
+    let mut b = cluster.listen("b", 1, LOCALHOST);
+    cluster.identity("a");
+    let endpoint = stranger(&cluster, Some("a"));
+
+    let connection = endpoint.connect(b.address(), "b").unwrap().await.unwrap();
+    let mut orders = connection.open_uni().await.unwrap();
+    orders.write_all(&[0, 0, 0, 0, 3, 1, 2, 3]).await.unwrap();
+    assert!(matches!(b.next().await, LinkEvent::Refused { .. }), "garbage for a greeting");
+
+    let connection = endpoint.connect(b.address(), "b").unwrap().await.unwrap();
+    let mut orders = connection.open_uni().await.unwrap();
+    let greeting = wire::encode_framed(&Message::Hello(hello("a", 1))).unwrap();
+    orders.write_all(&[&[0], &*greeting].concat()).await.unwrap();
+    b.expect_up("a").await;
+    connection.send_datagram(vec![0xff; 100].into()).unwrap();
+    connection.send_datagram(wire::encode(&release(1)).unwrap().into()).unwrap();
+    connection.send_datagram(wire::encode(&beat(7)).unwrap().into()).unwrap();
+    assert_eq!(b.expect_message("a").await, beat(7), "datagrams that are no beats are skipped");
+    orders.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    b.expect_down("a").await;
+    assert_eq!(b.sender.statistics().garbage, 3);
+    connection.closed().await;
 }
 
 #[tokio::test]
@@ -520,4 +533,28 @@ async fn kill(mut node: Node) {
     let shutdown = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE));
     shutdown.await.expect("the runtime ends");
     drop(UdpSocket::bind(address).expect("its port is free"));
+}
+
+/// A QUIC client of this cluster's protocol that is no node: it trusts `cluster`, and shows `node`'s certificate or none.
+fn stranger(cluster: &Cluster, node: Option<&str>) -> quinn::Endpoint {
+    let file = |name: String| cluster.folder().join(name);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem".into())).unwrap()).unwrap();
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut tls = match node {
+        None => tls.with_no_client_auth(),
+        Some(node) => {
+            let certificate = CertificateDer::from_pem_file(file(format!("{node}.pem"))).unwrap();
+            let key = PrivateKeyDer::from_pem_file(file(format!("{node}.key"))).unwrap();
+            tls.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    };
+    tls.alpn_protocols = vec![b"vipa".to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = quinn::Endpoint::client(LOCALHOST).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint
 }

@@ -18,7 +18,7 @@ use crate::NodeName;
 
 const DEFAULT_LEASE_MS: u64 = 100;
 const LONGEST_SETTING_MS: u64 = 60_000;
-/// An established connection may be silent this long at most, seconds: the connection table keeps ages in 16 bits.
+/// Longest age the connection table can tell, seconds: `vipa_flow::LONGEST_AGE`.
 const LONGEST_SILENCE_S: u64 = 14_400;
 
 const SOCKET: &str = "an IP address and a port such as \"10.0.0.1:7400\"";
@@ -320,12 +320,14 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
     let half_open = section.or(problems, "half_open_s", 60, seconds());
     let established = section.or(problems, "established_s", 10_800, seconds());
     let closing = section.or(problems, "closing_s", 120, seconds());
+    let udp = section.or(problems, "udp_s", 120, seconds());
     section.finish(problems);
     Some(Table {
         connections: connections?.value,
         half_open: Duration::from_secs(half_open?.value),
         established: Duration::from_secs(established?.value),
         closing: Duration::from_secs(closing?.value),
+        udp: Duration::from_secs(udp?.value),
     })
 }
 

@@ -278,7 +278,12 @@ fn each_rule_has_its_sentence() {
             "27:11: IPv6 is not forwarded yet: use an IPv4 address",
         ),
         ("[\"10.77.0.31\"]", "[]", "37:14: a service without candidates serves nobody: name at least one target"),
-        ("\"tcp\"", "\"udp\"", "35:12: this must be \"tcp\", and is the text \"udp\""),
+        ("\"tcp\"", "\"sctp\"", "35:12: this must be \"tcp\" or \"udp\", and is the text \"sctp\""),
+        (
+            "\"tcp\"",
+            "\"udp\"",
+            "38:11: udp needs \"maglev\": no target reports its clients, and only maglev finds each one's again",
+        ),
         (
             "listen = \"10.77.0.11:7400\"",
             "listen = 7400",

@@ -120,7 +120,8 @@ fn ranks(problems: &mut Problems, value: &Value<'_>, around: &Surroundings<'_>) 
 }
 
 fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Service> {
-    let protocol = section.or(problems, "protocol", Protocol::Tcp, choice(&[("tcp", Protocol::Tcp)]));
+    let protocol =
+        section.or(problems, "protocol", Protocol::Tcp, choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]));
     let ports = section.required(problems, "ports", "ports = 80", ports);
     let candidates = section.required(problems, "candidates", "candidates = [\"10.0.0.31\"]", candidates);
     let balances = [("maglev", Balance::Maglev), ("round-robin", Balance::RoundRobin)];
@@ -129,6 +130,12 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
     let orphans = section.or(problems, "orphans", Orphans::Reset, choice(&orphan_words));
     let forwarding = section.or(problems, "forwarding", Forwarding::Direct, choice(&[("direct", Forwarding::Direct)]));
     section.finish(problems);
+    if let (Some(protocol), Some(balance)) = (&protocol, &balance)
+        && (protocol.value, balance.value) == (Protocol::Udp, Balance::RoundRobin)
+    {
+        let message = "udp needs \"maglev\": no target reports its clients, and only maglev finds each one's again";
+        problems.add::<()>(balance.span.clone(), message);
+    }
     Some(Service {
         protocol: protocol?.value,
         ports: ports?.value,

@@ -73,7 +73,12 @@ fn hello() -> impl Strategy<Value = Message> {
 
 fn ballots() -> impl Strategy<Value = Message> {
     let ballot = prop_oneof![Just(Ballot::Trial), Just(Ballot::Real)];
-    let reason = prop_oneof![Just(Refusal::OwnerAlive), Just(Refusal::Granted), Just(Refusal::Recovering)];
+    let reason = prop_oneof![
+        Just(Refusal::OwnerAlive),
+        Just(Refusal::Granted),
+        Just(Refusal::Recovering),
+        Just(Refusal::Superseded)
+    ];
     (any::<IpAddr>(), epoch(), ballot, reason, epoch(), 0..3).prop_map(
         |(vipa, epoch, ballot, reason, highest, kind)| match kind {
             0 => Message::Claim(Claim { vipa, epoch, ballot }),

@@ -1,0 +1,94 @@
+//! One question to a router over its admin socket.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{fs::FileTypeExt, net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use vipa_protocol::admin::{Answer, Request, Versioned};
+
+/// Where routers put their sockets by default.
+const FOLDER: &str = "/run/vipa";
+/// A router that has not answered by then is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer, bytes; a million connections have about 200 MB.
+const MAX_ANSWER: u64 = 1 << 30;
+
+/// The socket asked for, or the only one there is.
+pub(crate) fn find_socket(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match asked {
+        Some(path) => Ok(path.to_owned()),
+        None => only_socket(Path::new(FOLDER)),
+    }
+}
+
+fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
+    let mut sockets: Vec<_> = entries.filter(is_socket).map(|entry| entry.path()).collect();
+    sockets.sort();
+    match &sockets[..] {
+        [] => bail!(
+            "no router runs on this machine: there is no socket in {}; start vipad, or say --socket PATH",
+            folder.display()
+        ),
+        [only] => Ok(only.clone()),
+        several => {
+            let names: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
+            bail!("several routers run on this machine; choose one with --socket: {}", names.join(", "))
+        }
+    }
+}
+
+/// Asks and waits for the answer; an answer that is an error is one.
+pub(crate) fn ask(socket: &Path, request: &Request) -> anyhow::Result<Answer> {
+    let stream = UnixStream::connect(socket).with_context(|| {
+        format!("cannot reach a router at {}; does vipad run there, and may you use its socket?", socket.display())
+    })?;
+    stream.set_read_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
+    stream.set_write_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
+    let mut line = serde_json::to_string(&Versioned::new(request)).context("cannot write the question")?;
+    line.push('\n');
+    (&stream).write_all(line.as_bytes()).context("the router does not take the question")?;
+    let mut answer = String::new();
+    BufReader::new(&stream)
+        .take(MAX_ANSWER)
+        .read_line(&mut answer)
+        .with_context(|| format!("the router did not answer within {} s; look at its log", PATIENCE.as_secs()))?;
+    if answer.is_empty() {
+        bail!("the router closed the connection without an answer; look at its log");
+    }
+    let answer: Versioned<Answer> =
+        serde_json::from_str(&answer).context("vipactl does not understand the router; install the same release")?;
+    match answer.current()? {
+        Answer::Error(sentence) => bail!("the router says: {sentence}"),
+        answer => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn one_socket_is_found_and_of_several_one_must_be_chosen() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = only_socket(folder.path()).unwrap_err().to_string();
+        assert!(none.starts_with("no router runs on this machine"), "{none}");
+
+        let r1 = folder.path().join("r1.sock");
+        let _first = UnixListener::bind(&r1).unwrap();
+        fs::write(folder.path().join("r1.pid"), "7").unwrap();
+        assert_eq!(only_socket(folder.path()).unwrap(), r1);
+
+        let _second = UnixListener::bind(folder.path().join("r2.sock")).unwrap();
+        let several = only_socket(folder.path()).unwrap_err().to_string();
+        assert!(several.contains("--socket") && several.contains("r2.sock"), "{several}");
+    }
+}

@@ -1,0 +1,412 @@
+//! Answers as a person reads them, and as a script does.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service};
+use vipa_protocol::{
+    Trigger,
+    admin::{
+        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, ServiceDistribution, Stage,
+        Stance, Status, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+    },
+    report::TakeoverReport,
+};
+
+use crate::table::{Side, Table, grouped};
+
+/// Ports of a target named one by one; more are counted.
+const PORTS_NAMED: usize = 4;
+
+/// The answer's content as one JSON document on one line.
+pub(crate) fn json(answer: &Answer) -> anyhow::Result<String> {
+    let text = match answer {
+        Answer::Status(status) => serde_json::to_string(status),
+        Answer::Connections(connections) => serde_json::to_string(connections),
+        Answer::Distribution(distribution) => serde_json::to_string(distribution),
+        Answer::Takeovers(takeovers) => serde_json::to_string(takeovers),
+        Answer::Counters(counters) => serde_json::to_string(counters),
+        Answer::Error(sentence) => serde_json::to_string(sentence),
+    };
+    Ok(text.context("cannot write JSON")? + "\n")
+}
+
+pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
+    let mut out = String::new();
+    match answer {
+        Answer::Status(status) => show_status(&mut out, status)?,
+        Answer::Connections(connections) => show_connections(&mut out, connections)?,
+        Answer::Distribution(distribution) => show_distribution(&mut out, distribution)?,
+        Answer::Takeovers(takeovers) => show_takeovers(&mut out, takeovers)?,
+        Answer::Counters(counters) => show_counters(&mut out, counters),
+        Answer::Error(sentence) => writeln!(out, "{sentence}")?,
+    }
+    Ok(out)
+}
+
+fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
+    let Status { node, cluster, incarnation: _, uptime_ms, voters, links, vipas, connections, capacity } = status;
+    let voters: Vec<_> = voters.iter().map(NodeName::as_str).collect();
+    writeln!(out, "router {node} of cluster {cluster}, up {}; voters {}", span(*uptime_ms), voters.join(", "))?;
+    writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
+    for vipa in vipas {
+        show_vipa(out, node, vipa)?;
+    }
+    if !links.is_empty() {
+        let mut table = Table::new("  ", &[("node", Side::Left), ("role", Side::Left), ("link", Side::Left)]);
+        for Link { node, target, up } in links {
+            let role = target.map_or_else(|| "router".into(), |address| format!("target {address}"));
+            table.row([node.to_string(), role, up_or_down(*up)]);
+        }
+        out.push_str("\nlinks\n");
+        table.print(out);
+    }
+    Ok(())
+}
+
+fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Result<()> {
+    let VipaStatus { address, epoch, stance, owner, fenced, ranks, services, targets, connections, confirmed } = vipa;
+    let owner = match owner {
+        None => "nobody".into(),
+        Some(owner) if owner == me => format!("{owner}, this router"),
+        Some(owner) => owner.to_string(),
+    };
+    let fenced = if *fenced { ", FENCED: its lease has run out" } else { "" };
+    writeln!(out, "\nVIPA {address}: {}{fenced}", stance_word(*stance))?;
+    let ranks: Vec<_> = ranks.iter().map(|(name, Rank(rank))| format!("{name} {rank}")).collect();
+    writeln!(out, "  epoch {epoch}, owner {owner}; ranks {}", ranks.join(", "))?;
+    let services: Vec<_> = services.iter().map(service_name).collect();
+    let services = if services.is_empty() { "none known yet".into() } else { services.join(", ") };
+    writeln!(out, "  services {services}; connections {}, confirmed {}", grouped(*connections), grouped(*confirmed))?;
+    let mut table = Table::new(
+        "  ",
+        &[
+            ("target", Side::Left),
+            ("node", Side::Left),
+            ("link", Side::Left),
+            ("log", Side::Left),
+            ("listening", Side::Left),
+            ("connections", Side::Right),
+        ],
+    );
+    for TargetStatus { address, node, linked, complete, position, listening, connections } in targets {
+        let log = match (complete, position) {
+            (true, Some(position)) => format!("at {}", position.sequence),
+            (true, None) => "complete".into(),
+            (false, _) => "unknown".into(),
+        };
+        table.row([
+            address.to_string(),
+            node_name(node.as_ref()),
+            up_or_down(*linked),
+            log,
+            ports(listening),
+            grouped(*connections),
+        ]);
+    }
+    if !targets.is_empty() {
+        table.print(out);
+    }
+    Ok(())
+}
+
+fn show_connections(out: &mut String, connections: &Connections) -> anyhow::Result<()> {
+    let Connections { total, shown } = connections;
+    let mut table = Table::new(
+        "",
+        &[
+            ("client", Side::Left),
+            ("vipa", Side::Left),
+            ("service", Side::Left),
+            ("target", Side::Left),
+            ("node", Side::Left),
+            ("state", Side::Left),
+        ],
+    );
+    for ConnectionRow { vipa, connection, target, node, stage } in shown {
+        let stage = match stage {
+            Stage::HalfOpen => "half-open",
+            Stage::Open => "open",
+            Stage::Confirmed => "confirmed",
+            Stage::Closing => "closing",
+            Stage::Udp => "udp",
+        };
+        table.row([
+            connection.client.to_string(),
+            vipa.to_string(),
+            format!("{}/{}", protocol_name(connection.protocol), connection.port),
+            target.to_string(),
+            node_name(node.as_ref()),
+            stage.into(),
+        ]);
+    }
+    if !shown.is_empty() {
+        table.print(out);
+    }
+    let more = if (shown.len() as u64) < *total { "; --limit N shows more" } else { "" };
+    writeln!(out, "{} of {} connections{more}", grouped(shown.len() as u64), grouped(*total))?;
+    Ok(())
+}
+
+fn show_distribution(out: &mut String, distribution: &Distribution) -> anyhow::Result<()> {
+    for (index, VipaDistribution { vipa, epoch, services }) in distribution.vipas.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        writeln!(out, "VIPA {vipa}, epoch {epoch}")?;
+        if services.is_empty() {
+            out.push_str("  no services known yet\n");
+        }
+        for service in services {
+            show_service(out, service)?;
+        }
+    }
+    if distribution.vipas.is_empty() {
+        out.push_str("this router has no VIPAs\n");
+    }
+    Ok(())
+}
+
+fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow::Result<()> {
+    let ServiceDistribution { service, targets } = distribution;
+    let balance = match service.balance {
+        Balance::Maglev => "maglev",
+        Balance::RoundRobin => "round-robin",
+    };
+    let orphans = match service.orphans {
+        Orphans::Reset => "reset",
+        Orphans::Drop => "dropped",
+        Orphans::Balance => "balanced",
+    };
+    writeln!(out, "  {}: balanced by {balance}, orphans {orphans}", service_name(service))?;
+    let total: u64 = targets.iter().map(|row| row.connections).sum();
+    let mut table = Table::new(
+        "    ",
+        &[
+            ("target", Side::Left),
+            ("node", Side::Left),
+            ("link", Side::Left),
+            ("new connections", Side::Left),
+            ("connections", Side::Right),
+            ("share", Side::Right),
+        ],
+    );
+    for DistributionRow { target, node, candidate, linked, listening, connections } in targets {
+        let eligible = match (candidate, listening) {
+            (false, _) => "no, not a candidate".into(),
+            (true, 0) => "no, nothing listens".into(),
+            (true, 1) => "yes".into(),
+            (true, ports) => format!("yes, on {ports} ports"),
+        };
+        let share =
+            if total == 0 { "-".into() } else { format!("{:.1} %", *connections as f64 * 100.0 / total as f64) };
+        table.row([
+            target.to_string(),
+            node_name(node.as_ref()),
+            up_or_down(*linked),
+            eligible,
+            grouped(*connections),
+            share,
+        ]);
+    }
+    table.print(out);
+    Ok(())
+}
+
+fn show_takeovers(out: &mut String, takeovers: &Takeovers) -> anyhow::Result<()> {
+    if takeovers.records.is_empty() {
+        out.push_str("this router has taken nothing over since it started\n");
+    }
+    for (index, record) in takeovers.records.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        show_takeover(out, record)?;
+    }
+    Ok(())
+}
+
+fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()> {
+    let TakeoverRecord {
+        report,
+        finished_unix_ms,
+        announce_us,
+        first_forward_us,
+        connections_known_before,
+        connections_rebuilt,
+        held,
+        released,
+        expired,
+    } = record;
+    let TakeoverReport {
+        vipa,
+        epoch,
+        trigger,
+        predecessor,
+        detect_us,
+        collect_us,
+        rebuild_us,
+        targets_answered,
+        targets_expected,
+        targets_warm,
+        connections_reported,
+    } = report;
+    let before = predecessor.as_ref().map_or_else(String::new, |name| format!(" from {name}"));
+    let why = match trigger {
+        Trigger::First => "first owner",
+        Trigger::Failure => "failure: taken over",
+        Trigger::Takeback => "takeback: taken back",
+        Trigger::Handover => "handover: handed over",
+    };
+    writeln!(out, "{}  VIPA {vipa}, epoch {epoch}  {why}{before}", utc(*finished_unix_ms))?;
+    let first = first_forward_us.map_or_else(|| "none meanwhile".into(), |us| format!("after {}", milliseconds(us)));
+    writeln!(
+        out,
+        "  time         detect {}, collect {}, announce {}, rebuild {}; first packet forwarded {first}",
+        milliseconds(*detect_us),
+        milliseconds(*collect_us),
+        milliseconds(*announce_us),
+        milliseconds(*rebuild_us),
+    )?;
+    writeln!(
+        out,
+        "  targets      {targets_answered} of {targets_expected} answered, {targets_warm} with the tail of their log only"
+    )?;
+    writeln!(
+        out,
+        "  connections  {} known before, {} reported, {} rebuilt",
+        grouped(*connections_known_before),
+        grouped(*connections_reported),
+        grouped(*connections_rebuilt)
+    )?;
+    writeln!(
+        out,
+        "  packets      {} held, {} released, {} given up",
+        grouped(*held),
+        grouped(*released),
+        grouped(*expired)
+    )?;
+    Ok(())
+}
+
+fn show_counters(out: &mut String, counters: &Counters) {
+    let Counters { total, workers } = counters;
+    let names: Vec<_> = (0..workers.len()).map(|index| format!("worker {index}")).collect();
+    let mut columns = vec![("counter", Side::Left), ("total", Side::Right)];
+    // With one worker its column would say the same again.
+    if workers.len() > 1 {
+        columns.extend(names.iter().map(|name| (name.as_str(), Side::Right)));
+    }
+    let mut table = Table::new("", &columns);
+    for (name, value) in total {
+        let mut row = vec![name.clone(), grouped(*value)];
+        if workers.len() > 1 {
+            let cell = |value: Option<&u64>| value.map_or_else(|| "-".into(), |value| grouped(*value));
+            row.extend(workers.iter().map(|worker| cell(worker.get(name))));
+        }
+        table.row(row);
+    }
+    table.print(out);
+}
+
+fn stance_word(stance: Stance) -> &'static str {
+    match stance {
+        Stance::Standby => "standby",
+        Stance::Suspecting => "suspecting the owner",
+        Stance::Claiming => "claiming",
+        Stance::Rebuilding => "rebuilding",
+        Stance::Active => "active",
+        Stance::Yielding => "yielding",
+    }
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn service_name(service: &Service) -> String {
+    let protocol = protocol_name(service.protocol);
+    match service.ports {
+        PortRange::ALL => format!("{protocol}/all"),
+        PortRange { first, last } if first == last => format!("{protocol}/{first}"),
+        PortRange { first, last } => format!("{protocol}/{first}-{last}"),
+    }
+}
+
+fn ports(listening: &[(Protocol, u16)]) -> String {
+    let named: Vec<_> = listening
+        .iter()
+        .take(PORTS_NAMED)
+        .map(|(protocol, port)| format!("{}/{port}", protocol_name(*protocol)))
+        .collect();
+    match listening.len() {
+        0 => "-".into(),
+        count if count > PORTS_NAMED => format!("{} and {} more", named.join(" "), count - PORTS_NAMED),
+        _ => named.join(" "),
+    }
+}
+
+fn node_name(node: Option<&NodeName>) -> String {
+    node.map_or_else(|| "-".into(), ToString::to_string)
+}
+
+fn up_or_down(up: bool) -> String {
+    if up { "up" } else { "down" }.into()
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{} ms", us / 1000, us % 1000 / 100)
+}
+
+fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// Milliseconds since 1970 as date and time (proleptic Gregorian calendar, in cycles of 400 years).
+fn utc(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    // Days since 1 March of the year 0, so that a leap day ends its year.
+    let days = seconds / 86_400 + 719_468;
+    let (cycle, day) = (days / 146_097, days % 146_097);
+    let year_of_cycle = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = cycle * 400 + year_of_cycle + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let times = [0, 951_782_399_000, 951_782_400_000, 1_709_210_096_789, 4_102_444_800_000].map(utc);
+        let expected = [
+            "1970-01-01 00:00:00 UTC",
+            "2000-02-28 23:59:59 UTC",
+            "2000-02-29 00:00:00 UTC",
+            "2024-02-29 12:34:56 UTC",
+            "2100-01-01 00:00:00 UTC",
+        ];
+        assert_eq!(times, expected);
+    }
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        let texts = [900, 59_000, 61_000, 3_660_000, 90_000_000].map(span);
+        assert_eq!(texts, ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
+}

@@ -1,0 +1,343 @@
+//! What a person sees: `vipactl` run against a router that gives known answers.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread::JoinHandle,
+};
+
+use vipa_model::{
+    Balance, Connection, Epoch, Forwarding, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service,
+};
+use vipa_protocol::{
+    Position, TakeoverReport, Trigger,
+    admin::{
+        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, Request,
+        ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetStatus, Versioned,
+        VipaDistribution, VipaStatus,
+    },
+};
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a node name")
+}
+
+fn address<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    text.parse().expect("an address")
+}
+
+fn vipactl(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vipactl"));
+    command.args(arguments).env_remove("VIPA_SOCKET").output().expect("vipactl runs")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{output:?}");
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// Answers one client with `line`; gives what it was asked.
+fn router(folder: &Path, line: String) -> (PathBuf, JoinHandle<String>) {
+    let path = folder.join("r1.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let router = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        let mut asked = String::new();
+        BufReader::new(&client).read_line(&mut asked).expect("a question");
+        client.write_all(line.as_bytes()).expect("an answer taken");
+        asked
+    });
+    (path, router)
+}
+
+/// Runs `vipactl` with `arguments` against a router that answers `answer` and must have been asked `request`.
+fn ask(arguments: &[&str], request: &Request, answer: &Answer) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let line = serde_json::to_string(&Versioned::new(answer)).expect("JSON") + "\n";
+    let (socket, router) = router(folder.path(), line);
+    let output = vipactl(&[&["--socket", socket.to_str().expect("UTF-8")], arguments].concat());
+    let asked: Versioned<Request> = serde_json::from_str(&router.join().expect("the router")).expect("a request");
+    assert_eq!(&asked.current().expect("this version"), request);
+    output
+}
+
+fn web() -> Service {
+    Service {
+        protocol: Protocol::Tcp,
+        ports: PortRange::one(80),
+        forwarding: Forwarding::Direct,
+        balance: Balance::Maglev,
+        orphans: Orphans::Reset,
+        candidates: vec![address("10.77.0.31"), address("10.77.0.32")],
+    }
+}
+
+fn status() -> Status {
+    let target = |last: u8, complete: bool, listening, connections| TargetStatus {
+        address: address(&format!("10.77.0.{last}")),
+        node: complete.then(|| name(&format!("t{}", last - 30))),
+        linked: complete,
+        complete,
+        position: complete.then_some(Position { incarnation: Incarnation(1), sequence: 1_234 }),
+        listening,
+        connections,
+    };
+    let vipa = VipaStatus {
+        address: address("10.77.0.100"),
+        epoch: Epoch(4),
+        stance: Stance::Active,
+        owner: Some(name("r1")),
+        fenced: false,
+        ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(100))],
+        services: vec![web()],
+        targets: vec![target(31, true, vec![(Protocol::Tcp, 80)], 2_000), target(32, false, vec![], 0)],
+        connections: 2_000,
+        confirmed: 1_998,
+    };
+    Status {
+        node: name("r1"),
+        cluster: "demo".into(),
+        incarnation: Incarnation(3),
+        uptime_ms: 192_000,
+        voters: vec![name("r1"), name("r2"), name("t1")],
+        links: vec![
+            Link { node: name("r2"), target: None, up: false },
+            Link { node: name("t1"), target: Some(address("10.77.0.31")), up: true },
+        ],
+        vipas: vec![vipa],
+        connections: 2_000,
+        capacity: 1_000_000,
+    }
+}
+
+#[test]
+fn status_shows_a_router_at_a_glance() {
+    let output = ask(&["status"], &Request::Status, &Answer::Status(status()));
+    let expected = "\
+router r1 of cluster demo, up 3 min 12 s; voters r1, r2, t1
+connection table: 2,000 of 1,000,000
+
+VIPA 10.77.0.100: active
+  epoch 4, owner r1, this router; ranks r1 200, r2 100
+  services tcp/80; connections 2,000, confirmed 1,998
+  target      node  link  log      listening  connections
+  10.77.0.31  t1    up    at 1234  tcp/80           2,000
+  10.77.0.32  -     down  unknown  -                    0
+
+links
+  node  role               link
+  r2    router             down
+  t1    target 10.77.0.31  up
+";
+    assert_eq!(stdout(&output), expected);
+}
+
+#[test]
+fn a_fenced_owner_and_a_backup_that_knows_nothing_say_so() {
+    let mut fenced = status();
+    fenced.vipas[0].fenced = true;
+    let text = stdout(&ask(&["status"], &Request::Status, &Answer::Status(fenced)));
+    assert!(text.contains("VIPA 10.77.0.100: active, FENCED: its lease has run out\n"), "{text}");
+
+    let mut backup = status();
+    backup.vipas[0] = VipaStatus {
+        stance: Stance::Standby,
+        owner: None,
+        services: vec![],
+        targets: vec![],
+        ..backup.vipas[0].clone()
+    };
+    let text = stdout(&ask(&["status"], &Request::Status, &Answer::Status(backup)));
+    assert!(text.contains("VIPA 10.77.0.100: standby\n  epoch 4, owner nobody;"), "{text}");
+    assert!(text.contains("  services none known yet;"), "{text}");
+}
+
+#[test]
+fn json_is_the_answer_itself_on_one_line() {
+    for arguments in [["--json", "status"], ["status", "--json"]] {
+        let text = stdout(&ask(&arguments, &Request::Status, &Answer::Status(status())));
+        assert_eq!(text.matches('\n').count(), 1);
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status());
+    }
+}
+
+#[test]
+fn connections_are_shown_with_their_targets() {
+    let row = |port, stage| ConnectionRow {
+        vipa: address("10.77.0.100"),
+        connection: Connection { protocol: Protocol::Tcp, client: address(&format!("10.77.0.50:{port}")), port: 80 },
+        target: address("10.77.0.31"),
+        node: Some(name("t1")),
+        stage,
+    };
+    let shown = vec![row(40_000, Stage::Confirmed), row(7, Stage::HalfOpen)];
+    let request = Request::Connections { limit: 2, vipa: Some(address("10.77.0.100")) };
+    let answer = Answer::Connections(Connections { total: 2_000, shown });
+    let output = ask(&["connections", "--limit", "2", "--vipa", "10.77.0.100"], &request, &answer);
+    let expected = "\
+client            vipa         service  target      node  state
+10.77.0.50:40000  10.77.0.100  tcp/80   10.77.0.31  t1    confirmed
+10.77.0.50:7      10.77.0.100  tcp/80   10.77.0.31  t1    half-open
+2 of 2,000 connections; --limit N shows more
+";
+    assert_eq!(stdout(&output), expected);
+
+    let none = Answer::Connections(Connections { total: 0, shown: vec![] });
+    let request = Request::Connections { limit: 20, vipa: None };
+    assert_eq!(stdout(&ask(&["connections"], &request, &none)), "0 of 0 connections\n");
+}
+
+#[test]
+fn distribution_shows_who_gets_new_connections_and_why_not() {
+    let row = |last: u8, candidate, listening, connections| DistributionRow {
+        target: address(&format!("10.77.0.{last}")),
+        node: Some(name(&format!("t{}", last - 30))),
+        candidate,
+        linked: true,
+        listening,
+        connections,
+    };
+    let targets = vec![row(31, true, 1, 1_500), row(32, true, 0, 0), row(33, false, 1, 500)];
+    let services = vec![ServiceDistribution { service: web(), targets }];
+    let vipas = vec![VipaDistribution { vipa: address("10.77.0.100"), epoch: Epoch(4), services }];
+    let answer = Answer::Distribution(Distribution { vipas });
+    let expected = "\
+VIPA 10.77.0.100, epoch 4
+  tcp/80: balanced by maglev, orphans reset
+    target      node  link  new connections      connections   share
+    10.77.0.31  t1    up    yes                        1,500  75.0 %
+    10.77.0.32  t2    up    no, nothing listens            0   0.0 %
+    10.77.0.33  t3    up    no, not a candidate          500  25.0 %
+";
+    assert_eq!(stdout(&ask(&["distribution"], &Request::Distribution, &answer)), expected);
+}
+
+#[test]
+fn takeovers_are_reports_a_person_can_read() {
+    let report = TakeoverReport {
+        vipa: address("10.77.0.100"),
+        epoch: Epoch(5),
+        trigger: Trigger::Failure,
+        predecessor: Some(name("r1")),
+        detect_us: 65_210,
+        collect_us: 1_390,
+        rebuild_us: 12_000,
+        targets_answered: 3,
+        targets_expected: 3,
+        targets_warm: 3,
+        connections_reported: 4,
+    };
+    let record = TakeoverRecord {
+        report,
+        finished_unix_ms: 1_709_210_096_789,
+        announce_us: 200,
+        first_forward_us: Some(3_100),
+        connections_known_before: 1_996,
+        connections_rebuilt: 4,
+        held: 7,
+        released: 7,
+        expired: 0,
+    };
+    let answer = Answer::Takeovers(Takeovers { records: vec![record] });
+    let expected = "\
+2024-02-29 12:34:56 UTC  VIPA 10.77.0.100, epoch 5  failure: taken over from r1
+  time         detect 65.2 ms, collect 1.3 ms, announce 0.2 ms, rebuild 12.0 ms; first packet forwarded after 3.1 ms
+  targets      3 of 3 answered, 3 with the tail of their log only
+  connections  1,996 known before, 4 reported, 4 rebuilt
+  packets      7 held, 7 released, 0 given up
+";
+    assert_eq!(stdout(&ask(&["takeovers"], &Request::Takeovers, &answer)), expected);
+
+    let none = Answer::Takeovers(Takeovers { records: vec![] });
+    let text = stdout(&ask(&["takeovers"], &Request::Takeovers, &none));
+    assert_eq!(text, "this router has taken nothing over since it started\n");
+}
+
+#[test]
+fn counters_are_a_table_with_a_column_for_each_of_several_workers() {
+    let counters = |value| [("forward".to_owned(), value), ("received".to_owned(), value * 2)].into();
+    let one = Answer::Counters(Counters { total: counters(5_000), workers: vec![counters(5_000)] });
+    let expected = "\
+counter    total
+forward    5,000
+received  10,000
+";
+    assert_eq!(stdout(&ask(&["counters"], &Request::Counters, &one)), expected);
+
+    let two = Answer::Counters(Counters { total: counters(30), workers: vec![counters(10), counters(20)] });
+    let expected = "\
+counter   total  worker 0  worker 1
+forward      30        10        20
+received     60        20        40
+";
+    assert_eq!(stdout(&ask(&["counters"], &Request::Counters, &two)), expected);
+}
+
+#[test]
+fn what_goes_wrong_is_one_sentence_with_the_remedy() {
+    let refused = ask(&["status"], &Request::Status, &Answer::Error("vipad is stopping".into()));
+    assert_eq!(stderr(&refused), "vipactl: the router says: vipad is stopping\n");
+
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = folder.path().join("nobody.sock");
+    let text = stderr(&vipactl(&["--socket", nobody.to_str().unwrap(), "status"]));
+    assert!(text.starts_with("vipactl: cannot reach a router at ") && text.contains("does vipad run there"), "{text}");
+
+    let (socket, router) = router(folder.path(), "{\"version\":2,\"answer\":\"error\",\"data\":\"new\"}\n".into());
+    let text = stderr(&vipactl(&["--socket", socket.to_str().unwrap(), "status"]));
+    router.join().unwrap();
+    assert!(text.contains("version 2") && text.contains("install the same release"), "{text}");
+}
+
+#[test]
+fn certificates_are_made_by_two_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("pki");
+    let dir_text = dir.to_str().unwrap();
+    let text = stdout(&vipactl(&["pki", "init", "--dir", dir_text]));
+    let expected = format!(
+        "{dir_text}/ca.pem: the cluster's authority; goes to every node\n\
+         {dir_text}/ca.key: its key; signs certificates, goes to no node\n\
+         Next: vipactl pki issue NODE --dir {dir_text}\n"
+    );
+    assert_eq!(text, expected);
+    let text = stdout(&vipactl(&["pki", "issue", "r1", "--dir", dir_text]));
+    let expected =
+        format!("{dir_text}/r1.pem: r1's certificate\n{dir_text}/r1.key: its key; both go to r1, with ca.pem\n");
+    assert_eq!(text, expected);
+    let mut files: Vec<_> =
+        fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["ca.key", "ca.pem", "r1.key", "r1.pem"]);
+
+    let again = stderr(&vipactl(&["pki", "issue", "r1", "--dir", dir_text]));
+    assert!(again.contains("exists already; remove it first"), "{again}");
+    let elsewhere = folder.path().join("none");
+    let text = stderr(&vipactl(&["pki", "issue", "r1", "--dir", elsewhere.to_str().unwrap()]));
+    assert!(text.contains("`vipactl pki init` makes the authority"), "{text}");
+    let wrong = vipactl(&["pki", "issue", "R1", "--dir", dir_text]);
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(said.contains("is not a node name"), "{said}");
+}
+
+#[test]
+fn help_teaches() {
+    let text = stdout(&vipactl(&["--help"]));
+    for lesson in
+        ["Examples:", "vipactl pki init --dir pki", "vipactl status", "--socket", "--json", "/run/vipa/NAME.sock"]
+    {
+        assert!(text.contains(lesson), "{lesson:?} is not in\n{text}");
+    }
+}

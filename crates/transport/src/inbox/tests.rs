@@ -1,0 +1,116 @@
+use std::{net::Ipv4Addr, time::Duration};
+
+use vipa_model::{Epoch, Incarnation};
+use vipa_protocol::{Release, Role, VERSION};
+
+use super::*;
+
+fn name(text: &str) -> NodeName {
+    text.parse().expect("a node name")
+}
+
+fn hello() -> Hello {
+    Hello {
+        version: VERSION,
+        cluster: "test".into(),
+        node: name("a"),
+        role: Role::Router,
+        incarnation: Incarnation(1),
+        voters: vec![],
+    }
+}
+
+fn numbered(number: u64) -> Message {
+    Message::Release(Release { vipa: Ipv4Addr::LOCALHOST.into(), epoch: Epoch(number) })
+}
+
+fn up() -> LinkEvent {
+    LinkEvent::Up { peer: name("a"), hello: hello() }
+}
+
+fn message(number: u64) -> LinkEvent {
+    LinkEvent::Message { peer: name("a"), message: numbered(number) }
+}
+
+/// Everything that can be received now.
+async fn drain(receiver: &mut Receiver) -> Vec<LinkEvent> {
+    let mut events = Vec::new();
+    while let Ok(event) = tokio::time::timeout(Duration::from_millis(20), receiver.recv()).await {
+        events.extend(event);
+    }
+    events
+}
+
+#[tokio::test]
+async fn urgent_messages_overtake_bulk_and_each_lane_keeps_its_order() {
+    let (inbox, mut receiver) = inbox();
+    inbox.up(1, name("a"), hello());
+    for number in [1, 2] {
+        inbox.message(Urgency::Bulk, 1, &name("a"), numbered(number), 10).await;
+    }
+    for number in [3, 4] {
+        inbox.message(Urgency::Urgent, 1, &name("a"), numbered(number), 10).await;
+    }
+    assert!(inbox.try_message(1, &name("a"), numbered(5), 10));
+    assert_eq!(drain(&mut receiver).await, [up(), message(3), message(4), message(5), message(1), message(2)]);
+}
+
+#[tokio::test]
+async fn nothing_of_a_link_follows_its_end_nor_shows_up_in_the_next_one() {
+    let (inbox, mut receiver) = inbox();
+    inbox.up(1, name("a"), hello());
+    inbox.message(Urgency::Bulk, 1, &name("a"), numbered(1), 10).await;
+    inbox.down(name("a"));
+    inbox.message(Urgency::Urgent, 1, &name("a"), numbered(2), 10).await;
+    inbox.up(2, name("a"), hello());
+    inbox.message(Urgency::Bulk, 1, &name("a"), numbered(3), 10).await;
+    inbox.message(Urgency::Bulk, 2, &name("a"), numbered(4), 10).await;
+    let down = LinkEvent::Down { peer: name("a") };
+    assert_eq!(drain(&mut receiver).await, [up(), down, up(), message(4)]);
+}
+
+#[tokio::test]
+async fn a_bulk_message_taken_before_its_links_up_was_seen_waits_for_it() {
+    let (inbox, mut receiver) = inbox();
+    // The state a wake-up on the bulk queue leaves when the urgent one was looked at a moment earlier.
+    inbox.message(Urgency::Bulk, 1, &name("a"), numbered(1), 10).await;
+    receiver.waiting = receiver.bulk.recv().await;
+    inbox.up(1, name("a"), hello());
+    assert_eq!(drain(&mut receiver).await, [up(), message(1)]);
+}
+
+#[tokio::test]
+async fn a_full_lane_makes_readers_wait_and_drops_datagrams_and_the_other_lane_goes_on() {
+    let (inbox, mut receiver) = inbox();
+    inbox.up(1, name("a"), hello());
+    let mut taken = 0;
+    while inbox.try_message(1, &name("a"), numbered(taken), MAX_MESSAGE) {
+        taken += 1;
+    }
+    assert!((2..10).contains(&taken), "{taken} messages of {MAX_MESSAGE} bytes");
+    let (reader, peer) = (inbox.clone(), name("a"));
+    let waiting =
+        tokio::spawn(async move { reader.message(Urgency::Urgent, 1, &peer, numbered(99), MAX_MESSAGE).await });
+    inbox.message(Urgency::Bulk, 1, &name("a"), numbered(50), 10).await;
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+
+    let events = drain(&mut receiver).await;
+    assert!(waiting.is_finished());
+    assert_eq!(events.len() as u64, 1 + taken + 2);
+    assert!(events.contains(&message(99)) && events.contains(&message(50)));
+}
+
+#[tokio::test]
+async fn who_is_refused_again_and_again_cannot_fill_the_queue() {
+    let (inbox, mut receiver) = inbox();
+    for _ in 0..200_000 {
+        inbox.refused("203.0.113.4:1".into(), "no certificate".into());
+    }
+    inbox.up(1, name("a"), hello());
+    let mut refused = 0;
+    while let Some(LinkEvent::Refused { .. }) = receiver.recv().await {
+        refused += 1;
+    }
+    assert!(refused < 200_000, "{refused}");
+}
