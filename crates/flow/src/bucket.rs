@@ -3,13 +3,14 @@
 //! The protocol of a slot, all by compare-and-swap of its word:
 //!
 //! ```text
-//! empty(life n) ──claim──► pending(life n+1) ──key written, duplicates ruled out──► live(life n+1)
-//!     ▲                         │ lost to another inserter                            │ touched, re-targeted
-//!     └─────────────────────────┴──────────────────◄──────────── removed ─────────────┘
+//! empty(life n) ──claim──► claimed(n+1) ──key written──► pending(n+1) ──duplicates ruled out──► live(n+1)
+//!     ▲                                                      │ lost to another inserter           │ touched,
+//!     └──────────────────────────────────────────────────────┴─────────────◄────────── removed ───┘ re-targeted
 //! ```
 //!
-//! A live slot may also be claimed directly, by eviction. A reader takes word, key, word again: when both words are of
-//! one life and the second is live, the key in between is that life's key.
+//! A live slot may also be claimed directly, by eviction or when its entry has moved. A claimed slot is its claimant's
+//! alone, or a slow claimant's key would be written under somebody else's word. A reader takes word, key, word again:
+//! when both words are of one life and have a key, it is the key in between.
 
 use crate::{
     atomics::{AtomicU64, Ordering},
@@ -40,7 +41,7 @@ impl Bucket {
     #[inline]
     pub(crate) fn find(&self, packed: Packed) -> Option<(usize, Word)> {
         for slot in 0..SLOTS {
-            // Acquire: pairs with the Release in write_key(). Who sees the key of the connection that took a moved
+            // Acquire: pairs with the Release in announce(). Who sees the key of the connection that took a moved
             // one's slot also sees, in the other bucket, the moved one.
             if self.keys[slot].load(Ordering::Acquire) == packed.key
                 && let Some(word) = self.read(slot, packed).filter(|word| word.state().is_some())
@@ -51,22 +52,22 @@ impl Bucket {
         None
     }
 
-    /// The slot's word if the slot holds `packed`, live or pending. A pending one's key may be its forerunner's.
+    /// The slot's word if the slot holds `packed`, live or pending.
     #[inline]
     pub(crate) fn read(&self, slot: usize, packed: Packed) -> Option<Word> {
         loop {
             let word = self.word(slot);
-            if word.is_empty() || word.service() != packed.service {
+            if !word.has_key() || word.service() != packed.service {
                 return None;
             }
-            // Acquire: pairs with the Release in write_key(); who sees a later life's key sees its word below.
+            // Acquire: pairs with the Release in announce(); who sees a later life's key sees its word below.
             if self.keys[slot].load(Ordering::Acquire) != packed.key {
                 return None;
             }
             // Relaxed: ordered after the key by that Acquire.
             let again = Word(self.words[slot].load(Ordering::Relaxed));
             if again.same_life(word) {
-                return if again.is_empty() { None } else { Some(again) };
+                return Some(again).filter(|again| again.has_key());
             }
         }
     }
@@ -98,10 +99,14 @@ impl Bucket {
         self.words[slot].compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire).map(|_| ()).map_err(Word)
     }
 
-    /// Only for who has claimed the slot.
-    pub(crate) fn write_key(&self, slot: usize, packed: Packed) {
+    /// Writes the key of a slot we have claimed as `word`, and shows it to other inserters; returns the word after.
+    pub(crate) fn announce(&self, slot: usize, word: Word, packed: Packed) -> Word {
         // Release: pairs with the Acquires in find() and read(); who sees the key sees the claim before it.
         self.keys[slot].store(packed.key, Ordering::Release);
+        // Release: pairs with the Acquire in word(); who sees that there is a key sees the key. A store will do: nobody
+        // else changes a claimed word.
+        self.words[slot].store(word.announced().0, Ordering::Release);
+        word.announced()
     }
 
     /// Ends the life that `word` belongs to, in whatever state it is by now. `Some`: how it was when we ended it;
@@ -113,6 +118,17 @@ impl Bucket {
                 Ok(()) => return Some(word),
                 Err(now) if now.same_life(word) && !now.is_empty() => word = now,
                 Err(_) => return None,
+            }
+        }
+    }
+
+    /// Takes the mark of moving from the life that `word` belongs to, if it goes on.
+    pub(crate) fn settle(&self, slot: usize, word: Word) {
+        let mut now = self.word(slot);
+        while now.same_life(word) && now.is_moving() {
+            match self.swap(slot, now, now.settled()) {
+                Ok(()) => return,
+                Err(changed) => now = changed,
             }
         }
     }

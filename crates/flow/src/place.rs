@@ -2,7 +2,7 @@
 //!
 //! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else one that is freed by moving an
 //!    entry from its home to its own other bucket, else the least valuable one's.
-//! 2. *Announce*: write the key. The entry is pending: lookups pass it over, other inserters see it.
+//! 2. *Announce*: write the key, then say so. The entry is pending: lookups pass it over, other inserters see it.
 //! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
 //!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
 //!    Nobody left: ours goes live, unless somebody ended it meanwhile.
@@ -46,7 +46,7 @@ pub(crate) enum Placed {
     Contested,
 }
 
-/// A slot that is ours, pending.
+/// A slot that is ours alone.
 struct Claim {
     bucket: usize,
     slot: usize,
@@ -66,14 +66,14 @@ const ATTEMPTS: usize = 4;
 impl FlowTable {
     pub(crate) fn place(&self, newcomer: &Newcomer, now: Tick) -> Placed {
         let Some(claim) = self.claim(newcomer, now) else { return Placed::Full };
-        self.buckets[claim.bucket].write_key(claim.slot, newcomer.packed);
+        let pending = self.buckets[claim.bucket].announce(claim.slot, claim.word, newcomer.packed);
         // SeqCst: pairs with itself in the other inserter; of two that announce and then look, one sees the other.
         fence(Ordering::SeqCst);
         if !self.is_alone(newcomer, &claim) {
-            self.buckets[claim.bucket].end_life(claim.slot, claim.word);
+            self.buckets[claim.bucket].end_life(claim.slot, pending);
             return Placed::Contested;
         }
-        match self.buckets[claim.bucket].swap(claim.slot, claim.word, claim.word.with_state(newcomer.state)) {
+        match self.buckets[claim.bucket].swap(claim.slot, pending, pending.with_state(newcomer.state)) {
             Ok(()) => {
                 self.tally.came(claim.bucket, newcomer.state);
                 Placed::Live(claim.evicted)
@@ -164,8 +164,8 @@ impl FlowTable {
 
     /// Moves `resident` to its other bucket, live in both for a moment, and makes its slot hold `next`.
     ///
-    /// While the original is marked as moving, ageing, eviction and touches leave it alone. remove() and confirm() do
-    /// not: they take the mark away with the original, then end the copy, and we give up.
+    /// While the original is marked as moving, only remove() and confirm() change it; then we take the copy back. Until
+    /// we have, lookups find the original first, and nobody else can move it.
     fn replace_by_moving(&self, resident: &Resident, next: Word) -> Option<()> {
         let Resident { bucket, slot, packed, word, other } = *resident;
         let (here, there) = (&self.buckets[bucket], &self.buckets[other]);
@@ -178,31 +178,26 @@ impl FlowTable {
             there.end_life(at, copy);
             return None;
         }
-        there.write_key(at, packed);
-        // SeqCst: pairs with the fences in remove() and confirm(); either they see the copy and end it, or we see that
-        // the original is theirs.
+        let copy = there.announce(at, copy, packed);
+        // SeqCst: pairs with the fence in remove(); either it sees the copy and ends it, or we see that the original
+        // is gone.
         fence(Ordering::SeqCst);
-        if here.word(slot) != word.moving() {
-            there.end_life(at, copy);
-            return None;
-        }
         let state = word.state()?;
-        if there.swap(at, copy, copy.with_state(state)).is_err() {
-            // Whoever ended the copy has not necessarily changed the original.
-            let _ = here.swap(slot, word.moving(), word);
-            return None;
-        }
-        self.tally.came(other, state);
-        if here.swap(slot, word.moving(), next).is_err() {
-            if let Some(ended) = there.end_life(at, copy) {
-                self.ended(other, ended);
+        let unchanged = here.word(slot) == word.moving();
+        if unchanged && there.swap(at, copy, copy.with_state(state)).is_ok() {
+            self.tally.came(other, state);
+            if here.swap(slot, word.moving(), next).is_ok() {
+                self.ended(bucket, word);
+                // Release: pairs with the Acquire in export(), which may have missed the connection on its way.
+                self.moves.fetch_add(1, Ordering::Release);
+                return Some(());
             }
-            return None;
         }
-        self.ended(bucket, word);
-        // Release: pairs with the Acquire in export(), which may have missed the connection on its way.
-        self.moves.fetch_add(1, Ordering::Release);
-        Some(())
+        if let Some(ended) = there.end_life(at, copy) {
+            self.ended(other, ended);
+        }
+        here.settle(slot, word);
+        None
     }
 
     #[cold]

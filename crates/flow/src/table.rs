@@ -258,16 +258,16 @@ impl FlowTable {
         let further = matches!(hit.state, FlowState::Open | FlowState::Confirmed);
         let late = newcomer.state == FlowState::HalfOpen && further && hit.target == newcomer.target;
         let state = if late { hit.state } else { newcomer.state };
-        // No longer moving: whoever moves it will find that out and give up.
-        let done = word.settled().with_target(newcomer.target).with_state(state).with_tick(now);
-        if self.buckets[bucket as usize].swap(slot as usize, word, done).is_err() {
-            return false;
+        // If it is moving, it remains so: whoever moves it finds it changed, takes the copy back and leaves it here.
+        let done = word.with_target(newcomer.target).with_state(state).with_tick(now);
+        if done == word {
+            return true;
         }
-        self.changed(bucket as usize, hit.state, state);
-        if word.is_moving() {
-            self.end_copies(newcomer.packed, newcomer.spots.other);
+        let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
+        if swapped {
+            self.changed(bucket as usize, hit.state, state);
         }
-        true
+        swapped
     }
 
     /// Takes a connection out; with a target, only if it is that target's. True if it was there.
@@ -292,19 +292,6 @@ impl FlowTable {
             fence(Ordering::SeqCst);
         }
         removed
-    }
-
-    /// Ends what a mover, now overtaken, has made of `packed` in `bucket`.
-    fn end_copies(&self, packed: Packed, bucket: usize) {
-        // SeqCst: as in remove().
-        fence(Ordering::SeqCst);
-        for slot in 0..SLOTS {
-            if let Some(copy) = self.buckets[bucket].read(slot, packed)
-                && let Some(word) = self.buckets[bucket].end_life(slot, copy)
-            {
-                self.ended(bucket, word);
-            }
-        }
     }
 
     /// Connections in the table, by state.
@@ -335,6 +322,13 @@ impl FlowTable {
     #[must_use]
     pub fn pages(&self) -> Pages {
         self.buckets.pages()
+    }
+
+    /// The two buckets `key` may live in, home first: the model checker's tests arrange meetings with it.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn buckets_of(&self, key: &Key4) -> [usize; 2] {
+        self.spots(Packed::new(key)).both()
     }
 
     #[inline]

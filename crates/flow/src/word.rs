@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `life` counts the connections that have lived in this slot. Two readings of the word with the same life, both of
-//! them live, mean that the key read in between belongs to them.
+//! them with a key, mean that the key read in between belongs to them.
 
 use vipa_model::TargetId;
 
@@ -47,6 +47,7 @@ pub(crate) struct Word(pub(crate) u64);
 const STATE: u64 = 0b111;
 const EMPTY: u64 = 0;
 const PENDING: u64 = 1;
+const CLAIMED: u64 = 7;
 const MOVING: u64 = 1 << 3;
 const TARGET_AT: u32 = 4;
 const SERVICE_AT: u32 = 18;
@@ -58,17 +59,22 @@ const TICK: u64 = 0xffff;
 const LIFE: u64 = !0 << LIFE_AT;
 
 impl Word {
-    /// The next life in the slot that held `self`: not yet visible, its key not yet written.
+    /// The next life in the slot that held `self`: nobody's but the claimant's, its key not yet written.
     pub(crate) fn claimed(self, packed: Packed, target: TargetId, now: Tick) -> Self {
         let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
         let tick = u64::from(now.0 as u16) << TICK_AT;
-        Self(life | tick | packed.service << SERVICE_AT | u64::from(target.0) << TARGET_AT | PENDING)
+        Self(life | tick | packed.service << SERVICE_AT | u64::from(target.0) << TARGET_AT | CLAIMED)
     }
 
     /// The next life in the slot that held `self`, with all that `other` says of its connection.
     pub(crate) fn claimed_like(self, other: Self) -> Self {
         let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
-        Self(life | other.0 & !(LIFE | MOVING | STATE) | PENDING)
+        Self(life | other.0 & !(LIFE | MOVING | STATE) | CLAIMED)
+    }
+
+    /// The same life, its key written.
+    pub(crate) fn announced(self) -> Self {
+        Self(self.0 & !STATE | PENDING)
     }
 
     /// What the slot holds after this life.
@@ -108,7 +114,12 @@ impl Word {
         self.0 & STATE == PENDING
     }
 
-    /// `None`: empty or pending.
+    /// Pending or live: the slot's key is this life's.
+    pub(crate) fn has_key(self) -> bool {
+        !matches!(self.0 & STATE, EMPTY | CLAIMED)
+    }
+
+    /// `None`: not live.
     #[inline]
     pub(crate) fn state(self) -> Option<FlowState> {
         match self.0 & STATE {

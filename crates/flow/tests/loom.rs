@@ -1,0 +1,277 @@
+//! Interleavings of two threads with up to two or three preemptions, on a table of few buckets with two slots each:
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p vipa-flow --test loom`.
+#![cfg(loom)]
+
+use loom::{sync::Arc, thread};
+use vipa_flow::{Admitted, Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Tick};
+use vipa_model::{Protocol, TargetId, VipaId};
+
+const NOW: Tick = Tick(1_000);
+const ONE: TargetId = TargetId(1);
+const TWO: TargetId = TargetId(2);
+
+fn check(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.max_branches = 20_000;
+    model.check(test);
+}
+
+/// Of two buckets.
+fn small() -> Arc<FlowTable> {
+    Arc::new(FlowTable::new(Capacity::connections(1), HashSeed::new([1, 2, 3, 4])).unwrap())
+}
+
+/// Of three buckets, of which the newcomer's two are full, and the first key of the first may move to the third.
+struct Crowded {
+    table: FlowTable,
+    movable: Key4,
+    newcomer: Key4,
+}
+
+fn crowded() -> Arc<Crowded> {
+    let table = FlowTable::new(Capacity::connections(4), HashSeed::new([1, 2, 3, 4])).unwrap();
+    let mut clients = 0..;
+    let mut key_of = |home, other| {
+        clients.by_ref().map(key).find(|key| table.buckets_of(key) == [home, other]).expect("some key lives there")
+    };
+    let movable = key_of(0, 2);
+    let fixed = [key_of(0, 1), key_of(1, 0), key_of(1, 0)];
+    let newcomer = key_of(0, 1);
+    for key in [movable].iter().chain(&fixed) {
+        assert_eq!(table.admit(key, ONE, FlowState::Open, NOW), Admitted::Opened);
+    }
+    Arc::new(Crowded { table, movable, newcomer })
+}
+
+fn key(client: u32) -> Key4 {
+    Key4 { client, client_port: 40_000, vipa_port: 80, vipa: VipaId(0), protocol: Protocol::Tcp }
+}
+
+fn target(table: &FlowTable, key: &Key4) -> Option<TargetId> {
+    table.lookup(key).map(|hit| hit.target)
+}
+
+/// The target that the admitting worker will send its packet to.
+fn admit(table: &FlowTable, key: &Key4, wanted: TargetId) -> TargetId {
+    match table.admit(key, wanted, FlowState::HalfOpen, NOW) {
+        Admitted::Opened => wanted,
+        Admitted::Existing(hit) => hit.target,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Runs `here` and `there` at once, in both orders of birth: loom takes a thread's look at a location for forgotten
+/// once another has looked at it too, so that who runs first by default must not always be the same.
+fn race<S, A, B>(
+    preemptions: usize,
+    setup: impl Fn() -> Arc<S> + Copy + Send + Sync + 'static,
+    here: impl Fn(&S) -> A + Copy + Send + Sync + 'static,
+    there: impl Fn(&S) -> B + Copy + Send + Sync + 'static,
+    judge: impl Fn(&S, A, B) + Copy + Send + Sync + 'static,
+) where
+    S: Send + Sync + 'static,
+    A: Send + 'static,
+    B: Send + 'static,
+{
+    check(preemptions, move || {
+        let shared = setup();
+        let theirs = shared.clone();
+        let other = thread::spawn(move || there(&theirs));
+        let a = here(&shared);
+        let b = other.join().unwrap();
+        judge(&shared, a, b);
+    });
+    check(preemptions, move || {
+        let shared = setup();
+        let theirs = shared.clone();
+        let other = thread::spawn(move || here(&theirs));
+        let b = there(&shared);
+        let a = other.join().unwrap();
+        judge(&shared, a, b);
+    });
+}
+
+fn small_with_one(state: FlowState) -> Arc<FlowTable> {
+    let table = small();
+    table.admit(&key(1), ONE, state, NOW);
+    table
+}
+
+#[test]
+fn two_admissions_of_one_connection_end_in_one_entry_and_one_target() {
+    race(
+        3,
+        small,
+        |table| admit(table, &key(1), ONE),
+        |table| admit(table, &key(1), TWO),
+        |table, one, other| {
+            assert_eq!(one, other);
+            assert_eq!(target(table, &key(1)), Some(one));
+            assert_eq!(table.count().total(), 1);
+            assert!(table.remove(&key(1), None));
+            assert_eq!(target(table, &key(1)), None);
+        },
+    );
+}
+
+#[test]
+fn a_targets_report_wins_over_an_admission_at_the_same_time() {
+    race(
+        3,
+        small,
+        |table| admit(table, &key(1), ONE),
+        |table| table.confirm(&key(1), TWO, FlowState::Confirmed, NOW),
+        |table, _, _| {
+            assert_eq!(target(table, &key(1)), Some(TWO));
+            assert_eq!((table.count().confirmed, table.count().total()), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn a_lookup_never_returns_the_target_of_the_slots_next_connection() {
+    race(
+        3,
+        || small_with_one(FlowState::Open),
+        |table| {
+            table.remove(&key(1), None);
+            for client in 2..4 {
+                table.admit(&key(client), TWO, FlowState::Open, NOW);
+            }
+        },
+        |table| {
+            assert!(matches!(target(table, &key(1)), None | Some(ONE)));
+            assert!(matches!(target(table, &key(2)), None | Some(TWO)));
+        },
+        |table, (), ()| assert_eq!(table.count().total(), 2),
+    );
+}
+
+#[test]
+fn a_touch_does_not_reach_the_slots_next_connection() {
+    race(
+        3,
+        || small_with_one(FlowState::HalfOpen),
+        |table| {
+            table.remove(&key(1), None);
+            table.admit(&key(1), TWO, FlowState::HalfOpen, NOW);
+        },
+        |table| {
+            if let Some(hit) = table.lookup(&key(1)).filter(|hit| hit.target == ONE) {
+                table.touch(&hit, FlowState::Open, NOW);
+            }
+        },
+        |table, (), ()| {
+            let hit = table.lookup(&key(1)).unwrap();
+            assert_eq!((hit.target, hit.state), (TWO, FlowState::HalfOpen));
+            assert_eq!((table.count().half_open, table.count().total()), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn a_slow_inserter_writes_no_key_into_a_slot_that_is_no_longer_its_own() {
+    race(
+        3,
+        || {
+            // Leaves its key behind in the slot that will be claimed first.
+            let table = small_with_one(FlowState::Open);
+            table.remove(&key(1), None);
+            table
+        },
+        |table| admit(table, &key(2), TWO),
+        |table| {
+            admit(table, &key(1), ONE);
+            admit(table, &key(3), TargetId(3));
+        },
+        |table, _, ()| {
+            for client in 1..4 {
+                assert_eq!(target(table, &key(client)), Some(TargetId(client as u16)));
+            }
+        },
+    );
+}
+
+fn move_away(crowded: &Crowded) -> Admitted {
+    crowded.table.admit(&crowded.newcomer, TWO, FlowState::Open, NOW)
+}
+
+#[test]
+fn a_connection_is_found_also_while_it_moves() {
+    race(
+        3,
+        crowded,
+        move_away,
+        |Crowded { table, movable, .. }| {
+            let hit = table.lookup(movable).expect("it is always there");
+            assert_eq!(hit.target, ONE);
+        },
+        |Crowded { table, movable, newcomer }, admitted, ()| {
+            assert_eq!(admitted, Admitted::Opened);
+            assert_eq!(target(table, movable), Some(ONE));
+            assert_eq!(target(table, newcomer), Some(TWO));
+            assert_eq!(table.count().total(), 5);
+        },
+    );
+}
+
+#[test]
+fn a_connection_that_is_removed_while_it_moves_is_gone() {
+    race(
+        3,
+        crowded,
+        move_away,
+        |Crowded { table, movable, .. }| {
+            assert!(table.remove(movable, Some(ONE)));
+            assert_eq!(target(table, movable), None);
+        },
+        |Crowded { table, movable, .. }, admitted, ()| {
+            assert_eq!(admitted, Admitted::Opened);
+            assert_eq!(target(table, movable), None);
+            assert_eq!(table.count().total(), 4);
+        },
+    );
+}
+
+#[test]
+fn a_report_about_a_connection_that_moves_is_not_lost() {
+    race(
+        3,
+        crowded,
+        move_away,
+        |Crowded { table, movable, .. }| {
+            let confirmed = table.confirm(movable, TWO, FlowState::Confirmed, NOW);
+            assert_eq!(confirmed, Confirmed::Replaced(ONE));
+            assert_eq!(target(table, movable), Some(TWO));
+        },
+        |Crowded { table, movable, .. }, admitted, ()| {
+            let placed = admitted == Admitted::Opened;
+            assert_eq!(target(table, movable), Some(TWO));
+            assert_eq!(table.count().total(), 4 + u64::from(placed));
+            assert_eq!(table.count().confirmed, 1);
+            // The mark of moving has gone: it can be removed and touched again.
+            let hit = table.lookup(movable).unwrap();
+            table.touch(&hit, FlowState::Closing, NOW);
+            assert_eq!(table.lookup(movable).unwrap().state, FlowState::Closing);
+        },
+    );
+}
+
+#[test]
+fn a_connection_is_placed_once_while_its_neighbour_moves() {
+    race(
+        2,
+        crowded,
+        move_away,
+        |crowded| crowded.table.confirm(&crowded.newcomer, ONE, FlowState::Confirmed, NOW),
+        |Crowded { table, newcomer, .. }, _, confirmed| {
+            assert_ne!(confirmed, Confirmed::Full);
+            assert_eq!(target(table, newcomer), Some(ONE));
+            let mut named = Vec::new();
+            table.export(VipaId(0), &mut |key, _, _| named.push(key));
+            assert_eq!(named.len() as u64, table.count().total());
+            assert_eq!(named.iter().filter(|key| *key == newcomer).count(), 1);
+        },
+    );
+}
