@@ -14,7 +14,7 @@ mod voter;
 
 pub use hello::Mismatch;
 pub use router::{
-    Event, Note, Outbox, Output, PeerStatus, Router, Settings, State, Takeback, TargetStatus, Timing, VipaSettings,
-    VipaStatus,
+    Event, Note, Outbox, Output, PeerStatus, Router, Settings, State, Takeback, TargetStatus, Timing, VipaBrief,
+    VipaSettings, VipaStatus,
 };
-pub use voter::{StoredVote, Verdict, Voter};
+pub use voter::{Claimant, StoredVote, Verdict, Voter};

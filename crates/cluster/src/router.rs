@@ -14,7 +14,7 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_model::{Moment, NodeName};
+use vipa_model::{Incarnation, Moment, NodeName};
 use vipa_protocol::{Beat, BeatAck, Distribution, Hello, Message, Role, Table};
 
 use self::{
@@ -24,12 +24,12 @@ use self::{
 pub use self::{
     io::{Event, Note, Outbox, Output},
     settings::{Settings, Takeback, Timing, VipaSettings},
-    status::{PeerStatus, TargetStatus, VipaStatus},
+    status::{PeerStatus, TargetStatus, VipaBrief, VipaStatus},
     vipa::State,
 };
 use crate::{
     hello,
-    voter::{StoredVote, Verdict, Voter},
+    voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
 /// The cluster as one router sees it, and what it does about it.
@@ -51,6 +51,7 @@ pub struct Router {
 #[derive(Clone, Debug)]
 struct Peer {
     role: Role,
+    incarnation: Incarnation,
 }
 
 /// What a VIPA's machine may see and use of the router around it.
@@ -207,7 +208,7 @@ impl Router {
             return;
         }
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
-        self.peers.insert(peer.clone(), Peer { role: hello.role.clone() });
+        self.peers.insert(peer.clone(), Peer { role: hello.role.clone(), incarnation: hello.incarnation });
         self.each_vipa(now, out, |vipa, cx| vipa.linked(&peer, hello, cx));
     }
 
@@ -224,8 +225,11 @@ impl Router {
             Message::Beat(beat) => self.hear(now, from, &beat, out),
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
             Message::Claim(claim) => {
+                let life = self.peers.get(from).map(|peer| peer.incarnation);
+                let claimant =
+                    Claimant { router: from.clone(), incarnation: life.unwrap_or(self.settings.incarnation) };
                 let Some(voter) = &mut self.voter else { return };
-                match voter.claim(now, from, &claim) {
+                match voter.claim(now, &claimant, &claim) {
                     Verdict::Reply(reply) => self.send(now, from, reply, out),
                     Verdict::Store { token, votes } => out.push(Output::StoreVotes { token, votes }),
                 }

@@ -6,12 +6,7 @@
 
 mod serving;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol};
@@ -23,7 +18,7 @@ use self::serving::Serving;
 use crate::{
     hello::{self, Mismatch},
     log::KEPT_RECORDS,
-    voter::{StoredVote, Verdict, Voter},
+    voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
 /// VIPAs a target follows; what is beyond is noted and not followed.
@@ -182,7 +177,7 @@ impl fmt::Display for Note {
 #[derive(Clone, Debug)]
 pub struct Target {
     settings: Settings,
-    peers: BTreeSet<NodeName>,
+    peers: BTreeMap<NodeName, Incarnation>,
     voter: Option<Voter>,
     vipas: BTreeMap<IpAddr, Serving>,
     looks: u64,
@@ -198,7 +193,7 @@ impl Target {
         settings.voters.dedup();
         let is_voter = settings.voters.contains(&settings.me);
         let voter = is_voter.then(|| Voter::new(settings.lease, votes, now));
-        let (peers, vipas) = (BTreeSet::new(), BTreeMap::new());
+        let (peers, vipas) = (BTreeMap::new(), BTreeMap::new());
         Self { settings, peers, voter, vipas, looks: 0, served: Vec::new(), watched: Vec::new() }
     }
 
@@ -221,14 +216,14 @@ impl Target {
             Event::Connected { peer, hello } => self.connected(peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(&peer, out),
             Event::Received { peer, message } => {
-                if self.peers.contains(&peer) {
+                if self.peers.contains_key(&peer) {
                     self.receive(now, &peer, message, out);
                 }
             }
             Event::VotesStored { token } => {
                 let grants = self.voter.as_mut().map(|voter| voter.stored(token)).unwrap_or_default();
                 for (to, grant) in grants {
-                    if self.peers.contains(&to) {
+                    if self.peers.contains_key(&to) {
                         out.push(Output::Send { to, message: Message::Grant(grant) });
                     }
                 }
@@ -260,7 +255,7 @@ impl Target {
     }
 
     fn connected(&mut self, peer: NodeName, hello: &Hello, out: &mut Outbox) {
-        if self.peers.contains(&peer) {
+        if self.peers.contains_key(&peer) {
             self.disconnected(&peer, out);
         }
         if let Err(mismatch) = hello::check(&self.settings.cluster, &self.settings.voters, &peer, hello) {
@@ -268,11 +263,11 @@ impl Target {
             return;
         }
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
-        self.peers.insert(peer);
+        self.peers.insert(peer, hello.incarnation);
     }
 
     fn disconnected(&mut self, peer: &NodeName, out: &mut Outbox) {
-        if self.peers.remove(peer) {
+        if self.peers.remove(peer).is_some() {
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.vipas.values_mut().for_each(|serving| serving.part_from(peer));
         }
@@ -287,8 +282,9 @@ impl Target {
                 }
             }
             Message::Claim(claim) => {
-                let Some(voter) = &mut self.voter else { return };
-                out.push(match voter.claim(now, from, &claim) {
+                let (Some(voter), Some(life)) = (&mut self.voter, self.peers.get(from)) else { return };
+                let claimant = Claimant { router: from.clone(), incarnation: *life };
+                out.push(match voter.claim(now, &claimant, &claim) {
                     Verdict::Reply(message) => Output::Send { to: from.clone(), message },
                     Verdict::Store { token, votes } => Output::StoreVotes { token, votes },
                 });

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Moment, NodeName};
+use vipa_model::{Epoch, Incarnation, Moment, NodeName};
 use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Message, Owned, Refusal, Refuse, Superseded};
 
 /// VIPAs one voter keeps votes and promises for; what is beyond is refused.
@@ -19,6 +19,15 @@ pub struct StoredVote {
     pub vipa: IpAddr,
     pub epoch: Epoch,
     pub holder: NodeName,
+    /// The life of the holder that claimed it; the next one needs an epoch of its own.
+    pub incarnation: Incarnation,
+}
+
+/// Who claims: a router, in one of its lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    pub router: NodeName,
+    pub incarnation: Incarnation,
 }
 
 /// What a claim led to.
@@ -48,7 +57,7 @@ struct Ledger {
 #[derive(Clone, Debug)]
 struct Vote {
     epoch: Epoch,
-    holder: NodeName,
+    holder: Claimant,
     /// The store that makes it durable, while that is under way.
     waiting: Option<u64>,
 }
@@ -68,7 +77,8 @@ impl Voter {
     #[must_use]
     pub fn new(lease: Duration, votes: Vec<StoredVote>, now: Moment) -> Self {
         let mut ledgers = BTreeMap::<IpAddr, Ledger>::new();
-        for StoredVote { vipa, epoch, holder } in votes {
+        for StoredVote { vipa, epoch, holder: router, incarnation } in votes {
+            let holder = Claimant { router, incarnation };
             ledgers.entry(vipa).or_default().vote = Some(Vote { epoch, holder, waiting: None });
         }
         Self { lease, silent_until: now + lease, ledgers, tokens: 0 }
@@ -84,8 +94,8 @@ impl Voter {
     #[must_use]
     pub fn votes(&self) -> Vec<StoredVote> {
         let stored = |(vipa, ledger): (&IpAddr, &Ledger)| {
-            let Vote { epoch, holder, waiting: _ } = ledger.vote.clone()?;
-            Some(StoredVote { vipa: *vipa, epoch, holder })
+            let Vote { epoch, holder: Claimant { router, incarnation }, waiting: _ } = ledger.vote.clone()?;
+            Some(StoredVote { vipa: *vipa, epoch, holder: router, incarnation })
         };
         self.ledgers.iter().filter_map(stored).collect()
     }
@@ -115,7 +125,7 @@ impl Voter {
         if let Some(vote) = &ledger.vote
             && vote.epoch > *epoch
         {
-            return Err((vote.epoch, vote.holder.clone()));
+            return Err((vote.epoch, vote.holder.router.clone()));
         }
         match &mut ledger.promise {
             Some(promise) if promise.epoch > *epoch => return Err((promise.epoch, promise.to.clone())),
@@ -136,7 +146,7 @@ impl Voter {
     }
 
     /// Judges a claim.
-    pub fn claim(&mut self, now: Moment, claimant: &NodeName, claim: &Claim) -> Verdict {
+    pub fn claim(&mut self, now: Moment, claimant: &Claimant, claim: &Claim) -> Verdict {
         let Claim { vipa, epoch, ballot } = *claim;
         if let Err(reason) = self.judge(now, claimant, vipa, epoch) {
             let highest = self.highest(vipa);
@@ -148,33 +158,34 @@ impl Voter {
         }
     }
 
-    fn judge(&mut self, now: Moment, claimant: &NodeName, vipa: IpAddr, epoch: Epoch) -> Result<(), Refusal> {
+    fn judge(&mut self, now: Moment, claimant: &Claimant, vipa: IpAddr, epoch: Epoch) -> Result<(), Refusal> {
         if now < self.silent_until {
             return Err(Refusal::Recovering);
         }
         let ledger = self.ledger(vipa).ok_or(Refusal::Granted)?;
-        if let Some(vote) = &ledger.vote
-            && (vote.epoch > epoch || vote.epoch == epoch && vote.holder != *claimant)
-        {
+        // An epoch is given once, and again only to the very claimant that has it: not to its next life either, which
+        // would inherit a consent that was another's.
+        let its_own = ledger.vote.as_ref().is_some_and(|vote| vote.epoch == epoch && vote.holder == *claimant);
+        if ledger.vote.as_ref().is_some_and(|vote| vote.epoch >= epoch && !its_own) {
             return Err(Refusal::Granted);
         }
         if let Some(promise) = &ledger.promise {
-            if promise.epoch > epoch || promise.epoch == epoch && promise.to != *claimant {
+            let same = promise.to == claimant.router;
+            if promise.epoch > epoch || promise.epoch == epoch && !(same && its_own) {
                 return Err(Refusal::Granted);
             }
-            let bound = promise.until > now && promise.to != *claimant;
-            if bound && promise.consent.as_ref() != Some(claimant) {
+            if promise.until > now && !same && promise.consent.as_ref() != Some(&claimant.router) {
                 return Err(Refusal::OwnerAlive);
             }
         }
         Ok(())
     }
 
-    fn grant(&mut self, now: Moment, claimant: &NodeName, vipa: IpAddr, epoch: Epoch) -> Verdict {
+    fn grant(&mut self, now: Moment, claimant: &Claimant, vipa: IpAddr, epoch: Epoch) -> Verdict {
         let until = now + self.lease;
         let token = self.tokens + 1;
         let ledger = self.ledgers.entry(vipa).or_default();
-        let promise = Promise { to: claimant.clone(), epoch, sequence: 0, until, consent: None };
+        let promise = Promise { to: claimant.router.clone(), epoch, sequence: 0, until, consent: None };
         match &mut ledger.promise {
             Some(known) if known.epoch == epoch => known.until = known.until.max(until),
             known => *known = Some(promise),
@@ -197,7 +208,8 @@ impl Voter {
                 && vote.waiting.is_some_and(|waiting| waiting <= token)
             {
                 vote.waiting = None;
-                grants.push((vote.holder.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot: Ballot::Real }));
+                grants
+                    .push((vote.holder.router.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot: Ballot::Real }));
             }
         }
         grants

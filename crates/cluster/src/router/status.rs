@@ -44,6 +44,15 @@ pub struct TargetStatus {
     pub listening: Vec<(Protocol, u16)>,
 }
 
+/// The little of a VIPA's status that costs nothing to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipaBrief {
+    pub state: State,
+    pub epoch: Epoch,
+    pub lease: Option<Moment>,
+    pub yielding_to: Option<NodeName>,
+}
+
 impl State {
     /// What the workers are told of it.
     #[must_use]
@@ -68,6 +77,19 @@ impl Router {
     #[must_use]
     pub fn vipas(&self) -> Vec<VipaStatus> {
         self.vipas.values().map(|vipa| vipa.status(&self.settings.me)).collect()
+    }
+
+    #[must_use]
+    pub fn brief(&self, address: IpAddr) -> Option<VipaBrief> {
+        let vipa = self.vipas.get(&address)?;
+        let tenure = vipa.tenure();
+        let consent = tenure.and_then(|tenure| tenure.consent.as_ref());
+        Some(VipaBrief {
+            state: vipa.state(),
+            epoch: vipa.epoch,
+            lease: tenure.map(|tenure| tenure.lease),
+            yielding_to: consent.map(|consent| consent.to.clone()),
+        })
     }
 
     #[must_use]

@@ -18,8 +18,12 @@ fn voter() -> Voter {
     Voter::new(LEASE, Vec::new(), Moment::ZERO)
 }
 
+fn life(router: &str, incarnation: u64) -> Claimant {
+    Claimant { router: name(router), incarnation: Incarnation(incarnation) }
+}
+
 fn claim(voter: &mut Voter, now: Moment, claimant: &str, epoch: u64, ballot: Ballot) -> Verdict {
-    voter.claim(now, &name(claimant), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot })
+    voter.claim(now, &life(claimant, 1), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot })
 }
 
 fn beat(voter: &mut Voter, now: Moment, owner: &str, epoch: u64, sequence: u64, consent: Option<&str>) -> BeatAck {
@@ -41,8 +45,8 @@ fn granted(claimant: &str, epoch: u64) -> Vec<(NodeName, Grant)> {
 #[test]
 fn a_grant_is_sent_once_it_is_on_the_disk_and_not_before() {
     let mut voter = voter();
-    let holder = name("r1");
-    let votes = vec![StoredVote { vipa: VIPA, epoch: Epoch(1), holder }];
+    let (holder, incarnation) = (name("r1"), Incarnation(1));
+    let votes = vec![StoredVote { vipa: VIPA, epoch: Epoch(1), holder, incarnation }];
     assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Real), Verdict::Store { token: 1, votes });
     assert_eq!(voter.stored(0), []);
     assert_eq!(voter.stored(1), granted("r1", 1));
@@ -57,6 +61,23 @@ fn an_epoch_is_granted_to_one_claimant_and_again_to_the_same() {
     assert_eq!(refusal(claim(&mut voter, at(900), "r2", 1, Ballot::Real)), Some((Refusal::Granted, 1)));
     let again = claim(&mut voter, at(900), "r1", 1, Ballot::Real);
     assert_eq!(again, Verdict::Reply(Message::Grant(granted("r1", 1)[0].1.clone())));
+}
+
+#[test]
+fn a_claimant_that_restarted_needs_an_epoch_of_its_own() {
+    let mut voter = voter();
+    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    voter.stored(1);
+    let again = |epoch| Claim { vipa: VIPA, epoch: Epoch(epoch), ballot: Ballot::Real };
+    assert_eq!(refusal(voter.claim(at(210), &life("r1", 2), &again(1))), Some((Refusal::Granted, 1)));
+    assert_eq!(refusal(voter.claim(at(210), &life("r1", 2), &again(2))), None);
+}
+
+#[test]
+fn an_epoch_somebody_owned_is_not_given_to_its_owners_next_life_by_a_voter_that_never_gave_it() {
+    let mut voter = voter();
+    beat(&mut voter, at(200), "r1", 4, 9, Some("r2"));
+    assert_eq!(refusal(claim(&mut voter, at(900), "r1", 4, Ballot::Real)), Some((Refusal::Granted, 4)));
 }
 
 #[test]
@@ -141,8 +162,8 @@ fn an_epoch_heard_of_is_not_granted_although_this_voter_never_gave_it() {
 
 #[test]
 fn a_restarted_voter_is_silent_for_one_lease_and_remembers_its_votes() {
-    let holder = name("r1");
-    let mut voter = Voter::new(LEASE, vec![StoredVote { vipa: VIPA, epoch: Epoch(7), holder }], at(1000));
+    let (holder, incarnation) = (name("r1"), Incarnation(1));
+    let mut voter = Voter::new(LEASE, vec![StoredVote { vipa: VIPA, epoch: Epoch(7), holder, incarnation }], at(1000));
     assert_eq!(refusal(claim(&mut voter, at(1099), "r2", 8, Ballot::Real)), Some((Refusal::Recovering, 7)));
     assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 7, Ballot::Real)), Some((Refusal::Granted, 7)));
     assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 8, Ballot::Real)), None);
@@ -182,7 +203,7 @@ proptest! {
             match act {
                 Act::Claim { claimant, epoch, real } => {
                     let ballot = if real { Ballot::Real } else { Ballot::Trial };
-                    let verdict = voter.claim(now, &node(claimant), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot });
+                    let verdict = voter.claim(now, &life(node(claimant).as_str(), 1), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot });
                     if !matches!(&verdict, Verdict::Reply(Message::Refuse(_)))
                         && let Some((to, consent, until)) = &promised
                     {

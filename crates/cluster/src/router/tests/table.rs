@@ -77,7 +77,8 @@ fn machine(state: State) -> (Vipa, Settings) {
 fn after(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> State {
     let (mut vipa, settings) = machine(state);
     prepare(&mut vipa);
-    let peers = ["r1", "r3"].map(|router| (name(router), Peer { role: Role::Router })).into();
+    let peers =
+        ["r1", "r3"].map(|router| (name(router), Peer { role: Role::Router, incarnation: Incarnation(1) })).into();
     let (mut out, mut local, mut beats) = (Vec::new(), VecDeque::new(), Beats::default());
     let cx = &mut Context {
         now: NOW,
