@@ -1,0 +1,199 @@
+//! TAKEOVER.md's invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vipa_cluster::{State, StoredVote, VipaBrief};
+use vipa_flow::FlowState;
+use vipa_model::{ConnectionState, Epoch, NodeName};
+
+use crate::{
+    client::{Stage, connection},
+    faults::Weather,
+    network::NodeId,
+    world::{CALM, Time, VIPA, World},
+};
+
+const MS: Time = 1_000_000;
+/// After the faults have stopped, the rightful owner owns and every connection goes on within this time.
+const RECOVERY: Time = 5500 * MS;
+/// Messages and packets under way at once; far more means that something feeds on itself.
+const MOST_ENTRIES: u64 = 2048;
+
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    /// Who owned each epoch.
+    pub(crate) owners: BTreeMap<Epoch, usize>,
+    briefs: BTreeMap<usize, VipaBrief>,
+    /// To whom the owner of each epoch consented; one that changes its mind may be too late.
+    consents: BTreeSet<(Epoch, NodeName)>,
+    pub(crate) lost_power: BTreeSet<usize>,
+}
+
+impl World {
+    /// I1, I2, I3, I8: after everything that moved a router.
+    pub(crate) fn check_router(&mut self, router: usize) {
+        let Some(gateway) = &self.gateways[router] else { return };
+        let Some(brief) = gateway.brain.brief(VIPA) else { return };
+        if !gateway.adds_up() {
+            return self.fail(format!("r{}: a packet has no fate, or two", router + 1));
+        }
+        if gateway.flows.count().total() > MOST_ENTRIES * 2 {
+            return self.fail(format!("I8: r{}: the connection table grows", router + 1));
+        }
+        if self.checks.briefs.get(&router) == Some(&brief) {
+            return;
+        }
+        let owns = matches!(brief.state, State::Rebuilding | State::Active);
+        if owns && !self.checks.owners.contains_key(&brief.epoch) {
+            self.check_grants(router, brief.epoch);
+            self.checks.owners.insert(brief.epoch, router);
+        }
+        let holder = self.checks.owners.get(&brief.epoch).copied();
+        if owns && holder != Some(router) {
+            self.fail(format!("I1: r{} and r{:?} both own epoch {}", router + 1, holder.map(|r| r + 1), brief.epoch));
+        }
+        if let Some(to) = &brief.yielding_to {
+            self.checks.consents.insert((brief.epoch, to.clone()));
+        }
+        self.checks.briefs.insert(router, brief);
+        self.check_single_owner();
+    }
+
+    /// I3: the claim was granted, on disks, by a majority.
+    fn check_grants(&mut self, router: usize, epoch: Epoch) {
+        let name = &self.nodes[router].name;
+        let granted = |vote: &StoredVote| vote.epoch == epoch && vote.holder == *name || vote.epoch > epoch;
+        let granters = self.nodes.iter().filter(|node| node.disk.iter().any(granted)).count();
+        let voters = self.voters();
+        if granters * 2 <= voters {
+            self.fail(format!("I3: r{} owns epoch {epoch}, granted by {granters} of {voters}", router + 1));
+        }
+    }
+
+    /// Two routers that may both admit are an owner and the successor it consents to, and no others.
+    fn check_single_owner(&mut self) {
+        let mut live: Vec<(Epoch, usize)> = Vec::new();
+        for (router, gateway) in self.gateways.iter().enumerate() {
+            let Some(brief) = gateway.as_ref().and_then(|_| self.checks.briefs.get(&router)) else { continue };
+            if brief.lease.is_some_and(|lease| lease > self.local(router)) {
+                live.push((brief.epoch, router));
+            }
+        }
+        live.sort_unstable();
+        for pair in live.windows(2) {
+            let [(epoch, old), (_, new)] = *pair else { continue };
+            if !self.checks.consents.contains(&(epoch, self.nodes[new].name.clone())) {
+                self.fail(format!("two owners: r{} and r{}, without consent", old + 1, new + 1));
+            }
+        }
+    }
+
+    /// I2: at every voter, across restarts.
+    pub(crate) fn check_votes(&mut self, node: NodeId, votes: &[StoredVote]) {
+        for before in &self.nodes[node].disk {
+            let after = votes.iter().find(|vote| vote.vipa == before.vipa);
+            let kept = after.is_some_and(|after| {
+                after.epoch > before.epoch || after.epoch == before.epoch && after.holder == before.holder
+            });
+            if !kept {
+                let what = format!("I2: {}'s vote {before:?} became {after:?}", self.nodes[node].name);
+                return self.fail(what);
+            }
+        }
+    }
+
+    /// I4: a segment of an established connection goes to the target that holds it.
+    pub(crate) fn check_delivery(&mut self, router: usize, target: usize, port: u16) {
+        let Some((dialog, _)) = self.dialogs.get(&port) else { return };
+        let holder = dialog.holder.filter(|holder| *holder != target && self.hosts[*holder].holds(port));
+        if let Some(holder) = holder.filter(|_| dialog.stage == Stage::Open) {
+            let known = self.gateways[router].as_ref().and_then(|gateway| gateway.knows(&connection(port)));
+            self.fail(format!(
+                "I4: r{} sent port {port}'s segment to t{}, but t{} holds it (table: {known:?})",
+                router + 1,
+                target + 1,
+                holder + 1
+            ));
+        }
+    }
+
+    /// I5: a new connection goes to a candidate that listens.
+    pub(crate) fn check_admission(&mut self, router: usize, target: usize, allowed: &[usize]) {
+        if !allowed.contains(&target) {
+            let who = router + 1;
+            self.fail(format!("I5: r{who} admitted a connection to t{}, allowed were {allowed:?}", target + 1));
+        }
+    }
+
+    /// R4, in weather that excuses nothing.
+    pub(crate) fn check_break(&mut self, port: u16, holder: Option<usize>, by: Option<usize>) {
+        let excused = holder.is_some_and(|holder| self.checks.lost_power.contains(&holder));
+        let line = format!("port {port}: broken, held by {holder:?}, reset by {by:?}");
+        self.tell(|| line.clone());
+        if self.scene.weather == Weather::Rough && !excused {
+            self.fail(format!("R4: {line}"));
+        }
+    }
+
+    /// I6, I7 and R4, when the faults are long over and the clients silent.
+    pub(crate) fn check_end(&mut self) {
+        for router in 0..self.scene.routers {
+            let state = self.gateways[router].as_ref().and_then(|gateway| gateway.brain.brief(VIPA));
+            let expected = if router == 0 { State::Active } else { State::Standby };
+            let state = state.map(|brief| brief.state);
+            if state != Some(expected) {
+                return self.fail(format!("I6: r{} ends as {state:?}, not as {expected:?}", router + 1));
+            }
+        }
+        for router in 0..self.scene.routers {
+            self.check_view(router);
+        }
+        let late: Vec<u16> = self
+            .dialogs
+            .values()
+            .filter(|(dialog, _)| matches!(dialog.stage, Stage::Open | Stage::Opening))
+            .filter(|(dialog, _)| dialog.progress < CALM + RECOVERY)
+            .map(|(dialog, _)| dialog.port)
+            .collect();
+        let stalled = |port: &&u16| {
+            let holder = self.dialogs[*port].0.holder;
+            !holder.is_some_and(|holder| self.checks.lost_power.contains(&holder))
+        };
+        if let Some(port) = late.iter().find(stalled) {
+            let dialog = format!("{:?}", self.dialogs[port].0);
+            self.fail(format!("R4: a connection makes no progress: {dialog}"));
+        }
+    }
+
+    /// I7: what the targets hold, the router knows, and nothing else.
+    fn check_view(&mut self, router: usize) {
+        let Some(gateway) = &self.gateways[router] else { return };
+        let known = gateway.known();
+        let mut wrong = Vec::new();
+        for host in &self.hosts {
+            let held = host.held();
+            for (connection, state) in &held {
+                let entry = gateway.knows(connection);
+                let fits = entry == Some((host.index, FlowState::Confirmed));
+                if *state == ConnectionState::Established && !fits {
+                    wrong.push(format!("t{} holds {connection:?}, the table has {entry:?}", host.index + 1));
+                }
+            }
+            for (connection, _, _) in
+                known.iter().filter(|(_, target, state)| *target == host.index && *state == FlowState::Confirmed)
+            {
+                if !held.contains_key(connection) {
+                    wrong.push(format!("t{} does not hold {connection:?}, the table says so", host.index + 1));
+                }
+            }
+        }
+        if let Some(first) = wrong.first() {
+            let what = format!("I7: r{}: {first} (and {} more)", router + 1, wrong.len() - 1);
+            self.fail(what);
+        }
+    }
+
+    fn voters(&self) -> usize {
+        self.gateways.iter().flatten().next().map_or(0, |gateway| gateway.brain.hello().voters.len())
+    }
+}

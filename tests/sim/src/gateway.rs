@@ -1,0 +1,338 @@
+//! A router: the real brain, the real connection table and the real worker, with as little control between them as
+//! will do.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use vipa_balance::{Candidate, ClusterKey, Picker};
+use vipa_cluster::{Event, Outbox, Output, Router, Settings, StoredVote};
+use vipa_dataplane::{
+    Inlet, Limits, Worker,
+    bench::{HeapRx, HeapTx},
+};
+use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Key4, Tick};
+use vipa_handoff::{ControlDoor, Frame, PortRoute, Routes, ServiceRoute, Stance, TargetRoute, VipaRoute, open};
+use vipa_model::{
+    Balance, Connection, ConnectionState, Forwarding, Mac, Moment, NodeName, PortId, Protocol, Service, TargetId,
+    VipaId,
+};
+use vipa_packet::{HeapPacket, arp};
+use vipa_protocol::{Change, Message, Part, Run, Table};
+
+use vipa_sync::Deadline;
+
+use crate::world::{VIPA, VIPA_V4, router_address, router_mac, target_address, target_mac};
+
+const KEY: ClusterKey = ClusterKey::new(*b"one sim, one key");
+const THE_VIPA: VipaId = VipaId(0);
+
+/// Maglev tables by the targets in them: they are large, and always the same few.
+pub(crate) type Pickers = Rc<RefCell<BTreeMap<Vec<usize>, Picker>>>;
+
+pub(crate) struct Gateway {
+    pub(crate) index: usize,
+    pub(crate) brain: Router,
+    pub(crate) flows: Arc<FlowTable>,
+    pub(crate) lease: Moment,
+    worker: Worker<HeapRx, HeapTx>,
+    door: ControlDoor,
+    targets: usize,
+    stance: Stance,
+    quiet_until: Moment,
+    services: Vec<Service>,
+    pub(crate) listeners: BTreeMap<usize, bool>,
+    deadline: Arc<Deadline>,
+    generation: u64,
+    /// Snapshots under way: what each target has named so far.
+    sweeps: BTreeMap<usize, BTreeSet<Connection>>,
+    pickers: Pickers,
+    stale: bool,
+}
+
+/// What is left for the world to do.
+pub(crate) enum Errand {
+    Send { to: NodeName, message: Message },
+    Store { token: u64, votes: Vec<StoredVote> },
+    Note(String),
+    Stopped,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        index: usize,
+        settings: Settings,
+        votes: Vec<StoredVote>,
+        now: Moment,
+        targets: usize,
+        pickers: Pickers,
+    ) -> Self {
+        let flows = FlowTable::new(Capacity::connections(2048), HashSeed::new([1, 2, 3, 4 + index as u64]));
+        let flows = Arc::new(flows.expect("a small table fits anywhere"));
+        let (door, mut doors) = open(Arc::new(Routes::empty(KEY)), 1);
+        let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
+        let worker_door = doors.pop().expect("one worker has one door");
+        let worker = Worker::new(worker_door, Arc::clone(&flows), inlets, vec![HeapTx::default()], Limits::default());
+        Self {
+            index,
+            brain: Router::new(settings, votes, now),
+            flows,
+            lease: Moment::ZERO,
+            worker,
+            door,
+            targets,
+            stance: Stance::Standby,
+            quiet_until: Moment::ZERO,
+            services: Vec::new(),
+            listeners: BTreeMap::new(),
+            deadline: Arc::default(),
+            generation: 0,
+            sweeps: BTreeMap::new(),
+            pickers,
+            stale: true,
+        }
+    }
+
+    pub(crate) fn feed(&mut self, now: Moment, event: Event) -> Vec<Errand> {
+        let mut out = Outbox::new();
+        self.brain.handle(now, event, &mut out);
+        let errands = out.into_iter().flat_map(|output| self.carry_out(now, output)).collect();
+        if std::mem::take(&mut self.stale) {
+            self.publish();
+        }
+        errands
+    }
+
+    fn carry_out(&mut self, now: Moment, output: Output) -> Vec<Errand> {
+        match output {
+            Output::Send { to, message } => return vec![Errand::Send { to, message }],
+            Output::StoreVotes { token, votes } => return vec![Errand::Store { token, votes }],
+            Output::Stance { stance, quiet_until, .. } => {
+                self.stance = workers_word(stance);
+                self.quiet_until = quiet_until;
+                self.stale = true;
+            }
+            Output::Lease { until, .. } => {
+                self.lease = until;
+                self.deadline.set(until);
+            }
+            Output::Announce { .. } => {
+                self.publish();
+                let frame = arp::gratuitous(&router_mac(self.index), VIPA_V4);
+                assert!(self.door.send(Frame::new(PortId(0), &frame)), "the mailbox is not read");
+            }
+            Output::Install { target, run, .. } => self.install(now, target, run),
+            Output::Listeners { target, listening, .. } => {
+                if let Some(target) = self.target(target) {
+                    self.listeners.insert(target, !listening.is_empty());
+                    self.stale = true;
+                }
+            }
+            Output::ServeWith { services, .. } => {
+                self.services = services;
+                self.stale = true;
+            }
+            Output::SendTable { to, vipa, epoch } => {
+                let table = Table { vipa, epoch, entries: self.entries(), part: Part::Only };
+                return vec![Errand::Send { to, message: Message::Table(table) }];
+            }
+            Output::InstallTable { entries, .. } => {
+                for (connection, target) in entries {
+                    if let Some(target) = self.target(target) {
+                        self.flows.admit(&key(&connection), id(target), FlowState::Open, Tick::from(now));
+                    }
+                }
+            }
+            Output::Note(note) => return vec![Errand::Note(note.to_string())],
+            Output::Report(report) => return vec![Errand::Note(format!("{report:?}"))],
+            Output::Stopped => return vec![Errand::Stopped],
+            Output::Withdraw { .. } => {}
+        }
+        Vec::new()
+    }
+
+    fn target(&self, address: IpAddr) -> Option<usize> {
+        (0..self.targets).find(|target| target_address(*target) == address)
+    }
+
+    fn install(&mut self, now: Moment, target: IpAddr, run: Run) {
+        let Some(target) = self.target(target) else { return };
+        match run {
+            Run::Tail { after: _, records } => {
+                for record in records {
+                    match record.change {
+                        Change::Opened(state) => self.confirm(now, &record.connection, target, state),
+                        Change::Closed => self.close(&record.connection, target),
+                    }
+                }
+            }
+            Run::Snapshot { part, connections } => {
+                let mut named = match part {
+                    Part::Only | Part::First => BTreeSet::new(),
+                    Part::Middle | Part::Last => self.sweeps.remove(&target).unwrap_or_default(),
+                };
+                for (connection, state) in connections {
+                    self.confirm(now, &connection, target, state);
+                    named.insert(connection);
+                }
+                match part {
+                    Part::First | Part::Middle => drop(self.sweeps.insert(target, named)),
+                    Part::Only | Part::Last => self.sweep(target, &named),
+                }
+            }
+        }
+    }
+
+    fn confirm(&self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
+        let state = match state {
+            ConnectionState::HalfOpen => FlowState::HalfOpen,
+            ConnectionState::Established => FlowState::Confirmed,
+            ConnectionState::Closing => FlowState::Closing,
+        };
+        let key = key(connection);
+        let known = self.flows.lookup(&key);
+        let elsewhere = known
+            .is_some_and(|hit| hit.target != id(target) && matches!(hit.state, FlowState::Open | FlowState::Confirmed));
+        // A SYN that went two ways leaves one half-open end; it says nothing against the other one.
+        if !(elsewhere && state == FlowState::HalfOpen) {
+            self.flows.confirm(&key, id(target), state, Tick::from(now));
+        }
+    }
+
+    /// A connection that was admitted anew since its end was reported is not the one that ended.
+    fn close(&self, connection: &Connection, target: usize) {
+        let key = key(connection);
+        let ours = |hit: vipa_flow::Hit| hit.target == id(target) && hit.state != FlowState::HalfOpen;
+        if self.flows.lookup(&key).is_some_and(ours) {
+            self.flows.remove(&key, Some(id(target)));
+        }
+    }
+
+    /// What the target had confirmed and its snapshot lacks is gone.
+    fn sweep(&self, target: usize, named: &BTreeSet<Connection>) {
+        let confirmed = self.known().into_iter().filter(|(_, holder, state)| {
+            *holder == target && matches!(state, FlowState::Confirmed | FlowState::Closing)
+        });
+        for (connection, _, _) in confirmed {
+            if !named.contains(&connection) {
+                self.flows.remove(&key(&connection), Some(id(target)));
+            }
+        }
+    }
+
+    /// The connection table: connection, target, state.
+    pub(crate) fn known(&self) -> Vec<(Connection, usize, FlowState)> {
+        let mut known = Vec::new();
+        self.flows.export(THE_VIPA, &mut |key, target, state| {
+            let client = SocketAddr::from((Ipv4Addr::from_bits(key.client), key.client_port));
+            let connection = Connection { protocol: key.protocol, client, port: key.vipa_port };
+            known.push((connection, usize::from(target.0), state));
+        });
+        known
+    }
+
+    fn entries(&self) -> Vec<(Connection, IpAddr)> {
+        self.known().into_iter().map(|(connection, target, _)| (connection, target_address(target))).collect()
+    }
+
+    pub(crate) fn knows(&self, connection: &Connection) -> Option<(usize, FlowState)> {
+        self.flows.lookup(&key(connection)).map(|hit| (usize::from(hit.target.0), hit.state))
+    }
+
+    /// The targets new connections may go to.
+    pub(crate) fn eligible(&self) -> Vec<usize> {
+        let listed = |target: &usize| {
+            let address = target_address(*target);
+            self.services.iter().any(|service| service.candidates.contains(&address))
+        };
+        (0..self.targets).filter(listed).filter(|target| self.listeners.get(target) == Some(&true)).collect()
+    }
+
+    fn publish(&mut self) {
+        self.generation += 1;
+        let eligible = self.eligible();
+        let mut pickers = self.pickers.borrow_mut();
+        let picker = pickers.entry(eligible).or_insert_with_key(|eligible| {
+            let candidate =
+                |target: &usize| Candidate { address: target_address(*target), weight: 1, target: id(*target) };
+            Picker::build(&KEY, Balance::Maglev, &eligible.iter().map(candidate).collect::<Vec<_>>())
+        });
+        let service = |service: &Service| ServiceRoute {
+            protocol: service.protocol,
+            ports: service.ports,
+            picker: picker.clone(),
+            orphans: service.orphans,
+        };
+        let vipa = VipaRoute {
+            address: VIPA_V4,
+            stance: self.stance,
+            lease: Arc::clone(&self.deadline),
+            services: self.services.iter().map(service).collect(),
+            quiet_until: self.quiet_until,
+        };
+        let target = |target| TargetRoute {
+            address: v4(target_address(target)),
+            port: PortId(0),
+            mac: Some(Mac(target_mac(target))),
+            forwarding: Forwarding::Direct,
+        };
+        let port =
+            PortRoute { mac: Mac(router_mac(self.index)), address: router_address(self.index), prefix_length: 24 };
+        let routes =
+            Routes::build(self.generation, KEY, vec![port], vec![vipa], (0..self.targets).map(target).collect());
+        drop(pickers);
+        self.door.publish(Arc::new(routes));
+    }
+
+    /// Packets arrive, and the worker turns once; says what leaves.
+    pub(crate) fn turn(&mut self, now: Moment, arriving: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
+        if let Some(rx) = self.worker.rx(0) {
+            rx.arriving.extend(arriving);
+        }
+        self.worker.turn(now);
+        let _ = self.door.notes().count();
+        self.door.reclaim();
+        self.worker.tx(PortId(0)).map(|tx| std::mem::take(&mut tx.sent)).unwrap_or_default()
+    }
+
+    /// Every packet has one fate.
+    pub(crate) fn adds_up(&self) -> bool {
+        self.door.totals().add_up()
+    }
+}
+
+fn workers_word(stance: vipa_model::Stance) -> Stance {
+    match stance {
+        vipa_model::Stance::Standby => Stance::Standby,
+        vipa_model::Stance::Rebuilding => Stance::Rebuilding,
+        vipa_model::Stance::Active => Stance::Active,
+        vipa_model::Stance::Yielding => Stance::Yielding,
+    }
+}
+
+fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+fn id(target: usize) -> TargetId {
+    TargetId(u16::try_from(target).expect("few targets"))
+}
+
+fn key(connection: &Connection) -> Key4 {
+    let IpAddr::V4(client) = connection.client.ip() else { unreachable!("the sim's clients have IPv4") };
+    debug_assert_eq!((connection.protocol, VIPA), (Protocol::Tcp, IpAddr::V4(VIPA_V4)));
+    Key4 {
+        client: client.to_bits(),
+        client_port: connection.client.port(),
+        vipa_port: connection.port,
+        vipa: THE_VIPA,
+        protocol: connection.protocol,
+    }
+}

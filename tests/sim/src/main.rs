@@ -1,0 +1,76 @@
+//! `vipa-sim`: runs seeds, and tells the story of the first that fails.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Simulates whole clusters under faults, each decided by its seed, and checks what must hold after every step.
+#[derive(Parser)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Run this seed only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tell everything that happens.
+    #[arg(long)]
+    story: bool,
+    /// Go on after a failure.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Lines of a failed run's story that are told without being asked for.
+const LAST_LINES: usize = 80;
+
+fn main() -> ExitCode {
+    let Arguments { seeds, from, seed, story, all } = Arguments::parse();
+    let range = seed.map_or(from..from + seeds, |seed| seed..seed + 1);
+    let (mut failed, mut connections, mut broken, mut ownerships, mut steps) = (0_u64, 0, 0, 0, 0);
+    let total = range.end - range.start;
+    for seed in range {
+        match vipa_sim::simulate(seed, story) {
+            Ok(summary) => {
+                connections += summary.connections;
+                broken += summary.broken;
+                ownerships += summary.ownerships;
+                steps += summary.steps;
+            }
+            Err(failure) => {
+                failed += 1;
+                if all && failed > 1 {
+                    println!("seed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
+                } else {
+                    tell(seed, story);
+                }
+                if !all {
+                    println!("sim: seed {seed} failed");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    println!(
+        "sim: {} of {total} seeds hold: {steps} steps, {ownerships} ownerships, {connections} connections, {broken} broken where faults allow it",
+        total - failed
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the seed again, with its story.
+fn tell(seed: u64, whole: bool) {
+    let Err(failure) = vipa_sim::simulate(seed, true) else {
+        println!("seed {seed} failed once and then not: something outside the seed decides");
+        return;
+    };
+    let skip = if whole { 0 } else { failure.story.len().saturating_sub(LAST_LINES) };
+    for line in failure.story.iter().take(1).chain(&failure.story[skip.max(1).min(failure.story.len())..]) {
+        println!("{line}");
+    }
+    println!("\nseed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
+    println!("again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story\n");
+}

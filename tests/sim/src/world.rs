@@ -1,0 +1,383 @@
+//! The clock, the queue of what happens next, and everything there is.
+
+mod misfortune;
+mod nodes;
+mod packets;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    rc::Rc,
+    time::Duration,
+};
+
+use vipa_cluster::{Event, StoredVote, target};
+use vipa_model::{Moment, NodeName};
+use vipa_packet::HeapPacket;
+
+use crate::{
+    checks::Checks,
+    client::{Answer, Dialog},
+    faults::{Fault, Weather, plan},
+    gateway::{Gateway, Pickers},
+    host::Host,
+    network::{Letter, Network, NodeId},
+    random::Random,
+};
+
+/// Nanoseconds since the simulation began, on nobody's clock.
+pub(crate) type Time = u64;
+const MS: Time = 1_000_000;
+
+pub(crate) const VIPA_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const VIPA: IpAddr = IpAddr::V4(VIPA_V4);
+pub(crate) const PORT: u16 = 80;
+/// Nothing goes wrong any more from here on.
+pub(crate) const CALM: Time = 6000 * MS;
+/// Clients fall silent here, so that everybody's view can be compared at the end.
+const SILENCE: Time = 12_000 * MS;
+const END: Time = 12_500 * MS;
+/// Connections at work at the same time.
+const DIALOGS: usize = 24;
+/// On the cable between client, router and target.
+const HOP: Time = MS / 10;
+/// Frames a stopped router's port keeps.
+const RING: usize = 512;
+
+pub(crate) fn lease() -> Duration {
+    Duration::from_millis(100)
+}
+
+pub(crate) fn target_name(index: usize) -> NodeName {
+    format!("t{}", index + 1).parse().expect("a node name")
+}
+
+fn router_name(index: usize) -> NodeName {
+    format!("r{}", index + 1).parse().expect("a node name")
+}
+
+pub(crate) fn target_address(index: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 31 + index as u8))
+}
+
+pub(crate) fn router_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, 21 + index as u8)
+}
+
+pub(crate) fn router_mac(index: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 1, index as u8]
+}
+
+pub(crate) fn target_mac(index: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 2, index as u8]
+}
+
+/// The cast.
+#[derive(Clone, Debug)]
+pub(crate) struct Scene {
+    pub(crate) weather: Weather,
+    pub(crate) routers: usize,
+    pub(crate) targets: usize,
+    voters: Vec<NodeName>,
+    /// Each router's own list, as targets.
+    lists: Vec<Option<Vec<usize>>>,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub steps: u64,
+    pub ownerships: usize,
+    pub connections: u64,
+    pub broken: u64,
+}
+
+/// A violated invariant.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub at_ms: f64,
+    pub what: String,
+    /// What led there, when it was asked for.
+    pub story: Vec<String>,
+}
+
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    /// Counts its starts.
+    life: u64,
+    pub(crate) alive: bool,
+    paused_until: Time,
+    /// Its clock: where it began, and how fast it runs, in millionths.
+    origin: u64,
+    rate: u64,
+    pub(crate) disk: Vec<StoredVote>,
+    disk_speed: Time,
+    disk_free: Time,
+    timer: Option<Time>,
+    frames_waiting: usize,
+}
+
+enum What {
+    Timer(NodeId),
+    Letter(Letter),
+    Dial(NodeId, NodeId),
+    LinkDead { one: NodeId, other: NodeId, generation: u64 },
+    DiskWritten { node: NodeId, votes: Vec<StoredVote> },
+    DiskDone { node: NodeId, life: u64, token: u64 },
+    Looked { node: NodeId, life: u64, token: u64 },
+    Observe { node: NodeId, life: u64 },
+    Turn { node: NodeId, life: u64 },
+    ToRouter { router: usize, frame: HeapPacket },
+    ToTarget { target: usize, router: usize, frame: HeapPacket },
+    ToClient { port: u16, answer: Answer, from: Option<usize> },
+    ArpAtClient { router: usize },
+    Act { port: u16, due: Time },
+    Fault(Fault),
+    Start(NodeId),
+    Heal(Vec<(NodeId, NodeId)>),
+    Listen { target: usize },
+    Calm,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) scene: Scene,
+    queue: BTreeMap<(Time, u64), What>,
+    counter: u64,
+    random: Random,
+    network: Network,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) gateways: Vec<Option<Gateway>>,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) dialogs: BTreeMap<u16, (Dialog, Time)>,
+    next_port: u16,
+    /// The router the clients' ARP table names.
+    vipa_at: Option<usize>,
+    pickers: Pickers,
+    pub(crate) checks: Checks,
+    pub(crate) story: Option<Vec<String>>,
+    pub(crate) failure: Option<String>,
+    pub(crate) summary: Summary,
+}
+
+/// Runs the cluster of `seed` to its end, or to the first violation.
+///
+/// # Errors
+/// The violation, with its story if `told`.
+pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
+    let mut world = World::new(seed, told);
+    while world.failure.is_none() {
+        let Some(((at, _), what)) = world.queue.pop_first() else { break };
+        if at > END {
+            break;
+        }
+        world.now = at;
+        world.summary.steps += 1;
+        world.happen(what);
+    }
+    if world.failure.is_none() {
+        world.check_end();
+    }
+    world.summary.ownerships = world.checks.owners.len();
+    match world.failure.take() {
+        None => Ok(world.summary),
+        Some(what) => {
+            Err(Failure { at_ms: world.now as f64 / MS as f64, what, story: world.story.take().unwrap_or_default() })
+        }
+    }
+}
+
+impl Scene {
+    fn new(random: &mut Random) -> Self {
+        let weather = if random.chance(500) { Weather::Rough } else { Weather::Storm };
+        let routers = 2 + random.index(2);
+        let targets = 2 + random.index(3);
+        let routers_then_targets = (0..routers).map(router_name).chain((0..targets).map(target_name));
+        let voters = if routers + targets >= 5 && random.chance(500) { 5 } else { 3 };
+        let mut lists = vec![Some((0..targets).collect())];
+        for _ in 1..routers {
+            let own = random.chance(400).then(|| {
+                let some: Vec<usize> = (0..targets).filter(|_| random.chance(600)).collect();
+                if some.is_empty() { vec![0] } else { some }
+            });
+            lists.push(own);
+        }
+        // Of three voters at least one is a target, so that two routers may die.
+        let skip = usize::from(routers == 3 && voters == 3);
+        Self { weather, routers, targets, voters: routers_then_targets.skip(skip).take(voters).collect(), lists }
+    }
+}
+
+impl World {
+    fn new(seed: u64, told: bool) -> Self {
+        let mut random = Random::new(seed);
+        let scene = Scene::new(&mut random);
+        let count = scene.routers + scene.targets;
+        let routers = scene.routers;
+        let pairs = (0..routers).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
+        let network = Network::new(pairs, &mut random);
+        let nodes = (0..count).map(|id| Node::new(id, &scene, &mut random)).collect();
+        let hosts =
+            (0..scene.targets).map(|index| Host::new(index, &scene.voters, 0, Vec::new(), Moment::ZERO)).collect();
+        let mut world = Self {
+            now: 0,
+            queue: BTreeMap::new(),
+            counter: 0,
+            network,
+            nodes,
+            gateways: (0..routers).map(|_| None).collect(),
+            hosts,
+            dialogs: BTreeMap::new(),
+            next_port: 1024,
+            vipa_at: None,
+            pickers: pickers(),
+            checks: Checks::default(),
+            story: told.then(Vec::new),
+            failure: None,
+            summary: Summary::default(),
+            scene,
+            random,
+        };
+        world.set_the_stage();
+        world
+    }
+
+    fn set_the_stage(&mut self) {
+        let (scene, loss) = (self.scene.clone(), self.network.loss);
+        self.tell(|| format!("{scene:?}, {loss} of 1000 datagrams get lost"));
+        for node in 0..self.nodes.len() {
+            let at = self.random.within(0..300 * MS);
+            self.plan(at, What::Start(node));
+        }
+        for (at, fault) in plan(&scene, &mut self.random) {
+            self.plan(at, What::Fault(fault));
+        }
+        for _ in 0..DIALOGS {
+            let at = self.random.within(400 * MS..3000 * MS);
+            self.open_dialog(at);
+        }
+        self.plan(CALM, What::Calm);
+    }
+
+    fn plan(&mut self, at: Time, what: What) {
+        self.counter += 1;
+        self.queue.insert((at, self.counter), what);
+    }
+
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:10.3} ms  {}", self.now as f64 / MS as f64, line()));
+        }
+    }
+
+    pub(crate) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    pub(crate) fn local(&self, node: NodeId) -> Moment {
+        let Node { origin, rate, .. } = self.nodes[node];
+        Moment(origin + (u128::from(self.now) * u128::from(rate) / 1_000_000) as u64)
+    }
+
+    fn global(&self, node: NodeId, moment: Moment) -> Time {
+        let Node { origin, rate, .. } = self.nodes[node];
+        let passed = u128::from(moment.0.saturating_sub(origin));
+        (passed * 1_000_000).div_ceil(u128::from(rate)) as Time
+    }
+
+    /// A process that does not run does nothing now; what happens to it waits.
+    fn who_must_run(&self, what: &What) -> Option<NodeId> {
+        match what {
+            What::Timer(node)
+            | What::DiskDone { node, .. }
+            | What::Looked { node, .. }
+            | What::Observe { node, .. }
+            | What::Turn { node, .. } => Some(*node),
+            What::Letter(letter) => Some(letter.to),
+            What::ToRouter { router, .. } => Some(*router),
+            _ => None,
+        }
+    }
+
+    fn happen(&mut self, what: What) {
+        if let Some(node) = self.who_must_run(&what) {
+            let until = self.nodes[node].paused_until;
+            if until > self.now {
+                if matches!(what, What::ToRouter { .. }) {
+                    if self.nodes[node].frames_waiting >= RING {
+                        return;
+                    }
+                    self.nodes[node].frames_waiting += 1;
+                }
+                return self.plan(until, what);
+            }
+        }
+        match what {
+            What::Timer(node) => self.timer(node),
+            What::Letter(letter) => self.deliver(letter),
+            What::Dial(one, other) => self.dial(one, other),
+            What::LinkDead { one, other, generation } => self.link_dead(one, other, generation),
+            What::DiskWritten { node, votes } => self.disk_written(node, votes),
+            What::DiskDone { node, life, token } => {
+                if self.lives(node, life) {
+                    self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
+                }
+            }
+            What::Looked { node, life, token } => self.look(node, life, Some(token)),
+            What::Observe { node, life } => self.look(node, life, None),
+            What::Turn { node, life } => {
+                if self.lives(node, life) {
+                    self.turn(node, None);
+                    self.plan(self.now + 5 * MS, What::Turn { node, life });
+                }
+            }
+            What::ToRouter { router, frame } => {
+                self.nodes[router].frames_waiting = 0;
+                self.turn(router, Some(frame));
+            }
+            What::ToTarget { target, router, frame } => self.at_target(target, router, &frame),
+            What::ToClient { port, answer, from } => self.at_client(port, answer, from),
+            What::ArpAtClient { router } => self.vipa_at = Some(router),
+            What::Act { port, due } => self.act(port, due),
+            What::Fault(fault) => self.strike(&fault),
+            What::Start(node) => self.start(node),
+            What::Heal(links) => self.heal(&links),
+            What::Listen { target } => self.hosts[target].listens = true,
+            What::Calm => self.calm(),
+        }
+    }
+
+    fn lives(&self, node: NodeId, life: u64) -> bool {
+        self.nodes[node].alive && self.nodes[node].life == life
+    }
+}
+
+impl Node {
+    fn new(id: NodeId, scene: &Scene, random: &mut Random) -> Self {
+        let name = if id < scene.routers { router_name(id) } else { target_name(id - scene.routers) };
+        Self {
+            name,
+            life: 0,
+            alive: false,
+            paused_until: 0,
+            origin: random.within(1..1_000_000) * MS,
+            // Up to 3 % fast or slow: far more than real clocks, and within the lease's margin.
+            rate: random.within(970_000..1_030_000),
+            disk: Vec::new(),
+            disk_speed: 3 * MS,
+            disk_free: 0,
+            timer: None,
+            frames_waiting: 0,
+        }
+    }
+}
+
+thread_local! {
+    static PICKERS: Pickers = Rc::new(RefCell::new(BTreeMap::new()));
+}
+
+/// Shared by all runs of this thread: the same few targets give the same few tables.
+fn pickers() -> Pickers {
+    PICKERS.with(Rc::clone)
+}

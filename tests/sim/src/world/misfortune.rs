@@ -1,0 +1,59 @@
+//! Faults, as they strike, and the calm after them.
+
+use vipa_cluster::{Event, target};
+
+use super::{MS, What, World};
+use crate::faults::Fault;
+
+impl World {
+    pub(super) fn strike(&mut self, fault: &Fault) {
+        let line = format!("── {fault:?}");
+        self.tell(|| line);
+        match *fault {
+            Fault::Crash { router, back } => {
+                self.kill(router);
+                self.plan(self.now + back, What::Start(router));
+            }
+            Fault::Stop { router } => {
+                self.feed(router, Event::Stop, target::Event::Looked { token: 0 });
+            }
+            Fault::Pause { node, span } => self.nodes[node].paused_until = self.now + span,
+            Fault::Deaf { target, span } => {
+                self.hosts[target].listens = false;
+                self.plan(self.now + span, What::Listen { target });
+            }
+            Fault::Loss { permille } => self.network.loss = permille,
+            Fault::Cut { one, other, span } => self.cut(vec![(one.min(other), one.max(other))], span),
+            Fault::Isolate { node, span } => {
+                let pairs = self.network.pairs();
+                self.cut(pairs.into_iter().filter(|(one, other)| *one == node || *other == node).collect(), span);
+            }
+            Fault::AgentCrash { target, back } => {
+                let node = self.scene.routers + target;
+                self.kill(node);
+                self.plan(self.now + back, What::Start(node));
+            }
+            Fault::PowerLoss { target, back } => {
+                let node = self.scene.routers + target;
+                self.kill(node);
+                self.hosts[target].lose_power();
+                self.checks.lost_power.insert(target);
+                self.plan(self.now + back, What::Start(node));
+            }
+            Fault::SlowDisk { node, each } => self.nodes[node].disk_speed = each,
+        }
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.tell(|| "── calm".into());
+        self.network.loss = 5;
+        let pairs = self.network.pairs();
+        self.heal(&pairs);
+        for target in 0..self.scene.targets {
+            self.hosts[target].listens = true;
+        }
+        for node in &mut self.nodes {
+            node.disk_speed = 2 * MS;
+        }
+    }
+}

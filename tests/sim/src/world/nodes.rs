@@ -1,0 +1,269 @@
+//! Nodes and the links between them: starting, dying, telling each other, looking at kernels.
+
+use std::rc::Rc;
+
+use vipa_cluster::{Event, Settings, StoredVote, Takeback, Timing, VipaSettings, target};
+use vipa_model::{Balance, Forwarding, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service};
+use vipa_protocol::Hello;
+
+use super::{MS, PORT, Time, VIPA, What, World, lease, router_name, target_address};
+use crate::{
+    gateway::{Errand, Gateway},
+    network::{IDLE_LIMIT, Letter, NodeId},
+};
+
+impl World {
+    pub(super) fn start(&mut self, node: NodeId) {
+        if self.nodes[node].alive {
+            return;
+        }
+        self.tell_of(node, "starts");
+        let entry = &mut self.nodes[node];
+        entry.alive = true;
+        entry.life += 1;
+        entry.paused_until = 0;
+        entry.timer = None;
+        let (life, votes) = (entry.life, entry.disk.clone());
+        let now = self.local(node);
+        if node < self.scene.routers {
+            let settings = self.settings(node, life);
+            let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
+            self.gateways[node] = Some(Gateway::new(node, settings, votes, now, targets, pickers));
+            self.plan(self.now + MS, What::Turn { node, life });
+            self.feed(node, Event::Timeout, target::Event::Looked { token: 0 });
+        } else {
+            let host = &mut self.hosts[node - self.scene.routers];
+            host.powered = true;
+            host.restart_agent(&self.scene.voters, life, votes, now);
+            self.plan(self.now + 20 * MS, What::Observe { node, life });
+        }
+        for (one, other) in self.network.pairs() {
+            if one == node || other == node {
+                let soon = self.random.within(MS..300 * MS);
+                self.plan(self.now + soon, What::Dial(one, other));
+            }
+        }
+    }
+
+    pub(super) fn settings(&self, router: usize, life: u64) -> Settings {
+        let service = |targets: &Vec<usize>| Service {
+            protocol: Protocol::Tcp,
+            ports: PortRange::one(PORT),
+            forwarding: Forwarding::Direct,
+            balance: Balance::Maglev,
+            orphans: Orphans::Reset,
+            candidates: targets.iter().map(|target| target_address(*target)).collect(),
+        };
+        let vipa = VipaSettings {
+            address: VIPA,
+            ranks: (0..self.scene.routers).map(|index| (router_name(index), Rank(200 - 50 * index as u8))).collect(),
+            services: self.scene.lists[router].as_ref().map(|list| vec![service(list)]),
+            activate: true,
+            takeback: Takeback::Immediate,
+        };
+        Settings {
+            cluster: "sim".into(),
+            me: router_name(router),
+            incarnation: Incarnation(life),
+            voters: self.scene.voters.clone(),
+            timing: Timing::of_lease(lease()),
+            vipas: vec![vipa],
+        }
+    }
+
+    pub(super) fn kill(&mut self, node: NodeId) {
+        self.nodes[node].alive = false;
+        if node < self.scene.routers {
+            self.gateways[node] = None;
+        }
+        for (one, other) in self.network.pairs() {
+            if (one == node || other == node)
+                && let Some(link) = self.network.link(one, other).filter(|link| link.up)
+            {
+                let generation = link.generation;
+                self.plan(self.now + IDLE_LIMIT, What::LinkDead { one, other, generation });
+            }
+        }
+    }
+
+    pub(super) fn hello(&self, node: NodeId) -> Option<Hello> {
+        if node < self.scene.routers {
+            self.gateways[node].as_ref().map(|gateway| gateway.brain.hello())
+        } else {
+            Some(self.hosts[node - self.scene.routers].brain.hello())
+        }
+    }
+
+    pub(super) fn dial(&mut self, one: NodeId, other: NodeId) {
+        let ready = |world: &Self, node: NodeId| world.nodes[node].alive && world.nodes[node].paused_until <= world.now;
+        if !self.nodes[one].alive || !self.nodes[other].alive {
+            return;
+        }
+        let again = self.now + self.random.within(50 * MS..300 * MS);
+        let can = ready(self, one) && ready(self, other);
+        let Some(link) = self.network.link(one, other) else { return };
+        if !can || link.cut.is_some() {
+            return self.plan(again, What::Dial(one, other));
+        }
+        link.renew(true);
+        let (Some(ours), Some(theirs)) = (self.hello(one), self.hello(other)) else { return };
+        for (node, peer, hello) in [(one, other, theirs), (other, one, ours)] {
+            let peer = self.nodes[peer].name.clone();
+            let event = Event::Connected { peer: peer.clone(), hello: hello.clone() };
+            self.feed(node, event, target::Event::Connected { peer, hello });
+        }
+    }
+
+    pub(super) fn link_dead(&mut self, one: NodeId, other: NodeId, generation: u64) {
+        let (now, dead) = (self.now, !self.nodes[one].alive || !self.nodes[other].alive);
+        let Some(link) = self.network.link(one, other) else { return };
+        let silent = dead || link.cut.is_some_and(|since| now - since >= IDLE_LIMIT);
+        if !link.up || link.generation != generation || !silent {
+            return;
+        }
+        link.renew(false);
+        for (node, peer) in [(one, other), (other, one)] {
+            let peer = self.nodes[peer].name.clone();
+            let event = Event::Disconnected { peer: peer.clone() };
+            self.feed(node, event, target::Event::Disconnected { peer });
+        }
+        self.plan(self.now + 100 * MS, What::Dial(one, other));
+    }
+
+    pub(super) fn heal(&mut self, links: &[(NodeId, NodeId)]) {
+        for &(one, other) in links {
+            for (at, letter) in self.network.heal(self.now, one, other, &mut self.random) {
+                self.plan(at, What::Letter(letter));
+            }
+        }
+    }
+
+    pub(super) fn cut(&mut self, links: Vec<(NodeId, NodeId)>, span: Time) {
+        for &(one, other) in &links {
+            let now = self.now;
+            let Some(link) = self.network.link(one, other) else { continue };
+            link.cut = Some(now);
+            let generation = link.generation;
+            self.plan(now + IDLE_LIMIT, What::LinkDead { one, other, generation });
+        }
+        self.plan(self.now + span, What::Heal(links));
+    }
+
+    pub(super) fn deliver(&mut self, letter: Letter) {
+        let Letter { from, to, generation, message } = letter;
+        let current = self.network.link(from, to).is_some_and(|link| link.up && link.generation == generation);
+        if current && self.nodes[to].alive {
+            let peer = self.nodes[from].name.clone();
+            let event = Event::Received { peer: peer.clone(), message: message.clone() };
+            self.feed(to, event, target::Event::Received { peer, message });
+        }
+    }
+
+    pub(super) fn timer(&mut self, node: NodeId) {
+        if self.nodes[node].alive && self.nodes[node].timer.is_some_and(|timer| timer <= self.now) {
+            self.nodes[node].timer = None;
+            self.feed(node, Event::Timeout, target::Event::Looked { token: 0 });
+        }
+    }
+
+    /// Feeds a node whichever of the two events is for its kind.
+    pub(super) fn feed(&mut self, node: NodeId, router_event: Event, target_event: target::Event) {
+        if !self.nodes[node].alive {
+            return;
+        }
+        if node < self.scene.routers {
+            self.feed_router(node, router_event);
+        } else {
+            self.feed_target(node, target_event);
+        }
+    }
+
+    pub(super) fn feed_router(&mut self, node: usize, event: Event) {
+        let now = self.local(node);
+        let Some(gateway) = &mut self.gateways[node] else { return };
+        for errand in gateway.feed(now, event) {
+            match errand {
+                Errand::Send { to, message } => self.post(node, &to, message),
+                Errand::Store { token, votes } => self.store(node, token, votes),
+                Errand::Note(note) => self.tell_of(node, &note),
+                Errand::Stopped => {
+                    self.tell_of(node, "has stopped");
+                    self.kill(node);
+                    let back = self.random.within(10 * MS..1000 * MS);
+                    self.plan(self.now + back, What::Start(node));
+                    return;
+                }
+            }
+        }
+        self.turn(node, None);
+        self.check_router(node);
+        let deadline = self.gateways[node].as_ref().and_then(|gateway| gateway.brain.deadline());
+        let timer = deadline.map(|deadline| self.global(node, deadline).max(self.now));
+        if timer != self.nodes[node].timer {
+            self.nodes[node].timer = timer;
+            if let Some(timer) = timer {
+                self.plan(timer, What::Timer(node));
+            }
+        }
+    }
+
+    pub(super) fn feed_target(&mut self, node: NodeId, event: target::Event) {
+        let (index, now, life) = (node - self.scene.routers, self.local(node), self.nodes[node].life);
+        for output in self.hosts[index].feed(now, event) {
+            match output {
+                target::Output::Send { to, message } => self.post(node, &to, message),
+                target::Output::StoreVotes { token, votes } => self.store(node, token, votes),
+                target::Output::Look { token } => {
+                    let at = self.now + self.random.within(MS / 5..8 * MS);
+                    self.plan(at, What::Looked { node, life, token });
+                }
+                target::Output::Note(note) => self.tell_of(node, &note.to_string()),
+                target::Output::Serve { .. } | target::Output::Watch { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn post(&mut self, from: NodeId, to: &NodeName, message: vipa_protocol::Message) {
+        let Some(to) = self.nodes.iter().position(|node| node.name == *to) else { return };
+        for (at, letter) in self.network.send(self.now, from, to, message, &mut self.random) {
+            self.plan(at, What::Letter(letter));
+        }
+    }
+
+    pub(super) fn store(&mut self, node: NodeId, token: u64, votes: Vec<StoredVote>) {
+        let life = self.nodes[node].life;
+        let speed = self.nodes[node].disk_speed;
+        let written = self.now.max(self.nodes[node].disk_free) + self.random.within(MS / 10..speed);
+        let told = written + self.random.within(1..MS);
+        self.nodes[node].disk_free = told;
+        self.plan(written, What::DiskWritten { node, votes });
+        self.plan(told, What::DiskDone { node, life, token });
+    }
+
+    pub(super) fn disk_written(&mut self, node: NodeId, votes: Vec<StoredVote>) {
+        self.check_votes(node, &votes);
+        self.nodes[node].disk = votes;
+    }
+
+    /// The agent looks at its kernel: because it was asked to, or because it is time.
+    pub(super) fn look(&mut self, node: NodeId, life: u64, token: Option<u64>) {
+        if !self.lives(node, life) {
+            return;
+        }
+        for event in self.hosts[node - self.scene.routers].look() {
+            self.feed_target(node, event);
+        }
+        match token {
+            Some(token) => self.feed_target(node, target::Event::Looked { token }),
+            None => {
+                let next = self.now + self.random.within(30 * MS..60 * MS);
+                self.plan(next, What::Observe { node, life });
+            }
+        }
+    }
+
+    pub(super) fn tell_of(&mut self, node: NodeId, what: &str) {
+        let name = self.nodes[node].name.clone();
+        self.tell(|| format!("{name}: {what}"));
+    }
+}

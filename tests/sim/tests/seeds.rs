@@ -1,0 +1,17 @@
+//! A few seeds for every check; `make sim` runs many.
+
+#[test]
+fn the_first_seeds_hold() {
+    for seed in 0..16 {
+        if let Err(failure) = vipa_sim::simulate(seed, false) {
+            panic!("seed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
+        }
+    }
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let run = |seed| vipa_sim::simulate(seed, true).map(|summary| (summary.steps, summary.connections)).ok();
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
