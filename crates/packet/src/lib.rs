@@ -30,7 +30,7 @@ pub use arp::Arp;
 pub use buffer::{HEADROOM, HeapPacket, PacketBuf};
 pub use ethernet::{Delivery, MacAddress, set_macs};
 pub use icmp::{Icmp, Ipv4Icmp, Quoted};
-pub use parse::{Body, Ipv4Tcp, Ipv4Udp, Malformed, Parsed, parse};
+pub use parse::{Body, Ipv4Tcp, Ipv4Udp, Malformed, Parsed, parse, parse_plain};
 pub use tcp::TcpFlags;
 
 /// IP protocol number of ICMP.

@@ -164,9 +164,11 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
-/// TCP or UDP, whole, in IPv4 without options or tag, and nothing wrong with it; `None` is no verdict.
+/// The short way of [`parse`] alone: TCP or UDP, whole, in IPv4 without options or tag, and nothing wrong with it. `None` is
+/// no verdict; ask [`parse`]. For the packet path, where the fields it takes from here stay in registers.
 #[inline(always)]
-fn parse_plain(frame: &[u8]) -> Option<Parsed> {
+#[must_use]
+pub fn parse_plain(frame: &[u8]) -> Option<Parsed> {
     let head: &[u8; PLAIN_HEADERS] = frame.first_chunk()?;
     let ip: &[u8; IPV4_HEADER] = head[HEADER..].first_chunk()?;
     let ports = &head[HEADER + IPV4_HEADER..];
