@@ -4,7 +4,9 @@ use arrayvec::ArrayVec;
 use vipa_flow::{FlowTable, Hit, Key4};
 use vipa_handoff::{Fate, LocalReply, Note, PortRoute, Reason, Stance, VipaRoute};
 use vipa_model::{Mac, PortId, Protocol, TargetId, VipaId};
-use vipa_packet::{Arp, Body, Delivery, Icmp, Ipv4Icmp, PacketBuf, Parsed, Quoted, TcpFlags, arp::Operation, ethernet};
+use vipa_packet::{
+    Arp, Body, Delivery, Icmp, Ipv4Icmp, Ipv4Tcp, PacketBuf, Parsed, Quoted, TcpFlags, arp::Operation, ethernet,
+};
 
 use crate::{BURST, Scene};
 
@@ -100,8 +102,32 @@ pub(crate) fn lookup(flows: &FlowTable, lanes: &mut Lanes) {
     flows.lookup_batch(&lanes.keys, &mut lanes.hits[..count]);
 }
 
+/// Nearly every packet is a plain TCP segment to us: the first branch. All others are looked at from the start.
 #[inline(always)]
 fn classify_one(scene: &Scene<'_>, port: (PortId, &PortRoute), frame: &[u8], lanes: &mut Lanes) -> Verdict {
+    if ethernet::delivery(frame, &port.1.mac.0) == Delivery::Ours
+        && let Some(Parsed { body: Body::Ipv4Tcp(segment), .. }) = vipa_packet::parse_plain(frame)
+    {
+        return classify_segment(scene, &segment, lanes);
+    }
+    classify_any(scene, port, frame, lanes)
+}
+
+#[inline(always)]
+fn classify_segment(scene: &Scene<'_>, segment: &Ipv4Tcp, lanes: &mut Lanes) -> Verdict {
+    let Ipv4Tcp { source: client, destination, source_port: client_port, destination_port: vipa_port, flags } =
+        *segment;
+    match scene.routes.find_vipa(destination) {
+        Some(vipa) => {
+            let key = Key4 { client, client_port, vipa_port, vipa, protocol: Protocol::Tcp };
+            lanes.ask(key, Kind::Segment(flags))
+        }
+        None => Verdict::drop(Reason::NoVipa),
+    }
+}
+
+#[inline(never)]
+fn classify_any(scene: &Scene<'_>, port: (PortId, &PortRoute), frame: &[u8], lanes: &mut Lanes) -> Verdict {
     let delivery = ethernet::delivery(frame, &port.1.mac.0);
     if delivery == Delivery::Foreign {
         return Verdict::drop(Reason::NotForUs);
@@ -113,33 +139,18 @@ fn classify_one(scene: &Scene<'_>, port: (PortId, &PortRoute), frame: &[u8], lan
     match parsed.body {
         // VLAN 0 is a tag that only says a priority.
         _ if parsed.vlan.is_some_and(|vlan| vlan != 0) => Verdict::drop(Reason::Vlan),
-        Body::Ipv4Tcp(segment) if delivery == Delivery::Ours => match scene.routes.find_vipa(segment.destination) {
-            Some(vipa) => lanes.ask(
-                Key4 {
-                    client: segment.source,
-                    client_port: segment.source_port,
-                    vipa_port: segment.destination_port,
-                    vipa,
-                    protocol: Protocol::Tcp,
-                },
-                Kind::Segment(segment.flags),
-            ),
-            None => Verdict::drop(Reason::NoVipa),
-        },
         Body::Arp(message) => arp(scene, port, delivery, &message),
-        _ if delivery == Delivery::Group => match parsed.body {
-            Body::OtherEtherType(_) => Verdict::drop(Reason::EtherType),
-            _ => Verdict::drop(Reason::Group),
-        },
-        _ => classify_rare(scene, port.1, &parsed, lanes),
+        Body::OtherEtherType(_) => Verdict::drop(Reason::EtherType),
+        _ if delivery == Delivery::Group => Verdict::drop(Reason::Group),
+        _ => classify_ipv4(scene, port.1, &parsed, lanes),
     }
 }
 
-/// Neither TCP nor ARP, and sent to us.
-#[inline(never)]
-fn classify_rare(scene: &Scene<'_>, port: &PortRoute, parsed: &Parsed, lanes: &mut Lanes) -> Verdict {
+/// IPv4, and sent to us.
+fn classify_ipv4(scene: &Scene<'_>, port: &PortRoute, parsed: &Parsed, lanes: &mut Lanes) -> Verdict {
     let vipa = |address| scene.routes.find_vipa(address);
     match parsed.body {
+        Body::Ipv4Tcp(segment) => classify_segment(scene, &segment, lanes),
         Body::Ipv4Udp(datagram) => match vipa(datagram.destination) {
             Some(vipa) => lanes.ask(
                 Key4 {
@@ -165,8 +176,7 @@ fn classify_rare(scene: &Scene<'_>, port: &PortRoute, parsed: &Parsed, lanes: &m
         Body::Ipv4Fragment { destination, .. } if vipa(destination).is_some() => Verdict::drop(Reason::Fragment),
         Body::Ipv4Other { destination, .. } if vipa(destination).is_some() => Verdict::drop(Reason::IpProtocol),
         Body::Ipv4Fragment { .. } | Body::Ipv4Other { .. } => Verdict::drop(Reason::NoVipa),
-        Body::OtherEtherType(_) => Verdict::drop(Reason::EtherType),
-        Body::Ipv4Tcp(_) | Body::Arp(_) => Verdict::drop(Reason::Group),
+        Body::OtherEtherType(_) | Body::Arp(_) => Verdict::drop(Reason::EtherType),
     }
 }
 
