@@ -6,11 +6,17 @@
 //! The harness draws each packet's client, and so has a cost of its own: it is measured alone and taken off. Compare
 //! rates of one run only. Times are those on a core, so a busy machine disturbs by its caches alone.
 
-use std::{cell::RefCell, net::Ipv4Addr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    net::Ipv4Addr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrayvec::ArrayVec;
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx, Worker};
+use vipa_dataplane::{BURST, IdlePolicy, Inlet, Limits, Rx, Tx, Worker};
 use vipa_flow::{Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Tick};
 use vipa_handoff::{Fate, PortRoute, Routes, ServiceRoute, Stance, TargetRoute, VipaRoute, open};
 use vipa_model::{Balance, Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, TargetId, VipaId};
@@ -23,6 +29,8 @@ const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const BUFFERS: usize = 1024;
 const PACKETS: usize = 20_000_000;
 const ROUNDS: usize = 5;
+const LONGEST_SLEEP: Duration = Duration::from_millis(1);
+const IDLE: Duration = Duration::from_secs(3);
 
 type Buffers = Rc<RefCell<Vec<HeapPacket>>>;
 
@@ -149,6 +157,23 @@ fn worker(flows: u64, table: &Arc<FlowTable>) -> f64 {
     nanoseconds
 }
 
+/// Percent of a core that a worker takes without any traffic, as the owner of a VIPA, when it sleeps.
+fn idle(table: &Arc<FlowTable>) -> f64 {
+    let (control, mut doors) = open(Arc::new(routes()), 1);
+    let buffers = Rc::new(RefCell::new(Vec::new()));
+    let inlets = vec![Inlet { port: PortId(0), rx: Source { buffers: Rc::clone(&buffers), flows: 1, random: 1 } }];
+    let door = doors.pop().expect("one worker has one door");
+    let mut worker = Worker::new(door, Arc::clone(table), inlets, vec![Sink { buffers }], Limits::default());
+    let (clock, start) = (Instant::now(), on_core());
+    worker.run(IdlePolicy::Sleep { max: LONGEST_SLEEP }, || {
+        if clock.elapsed() > IDLE {
+            control.stop();
+        }
+        Moment(clock.elapsed().as_nanos() as u64)
+    });
+    (on_core() - start) / clock.elapsed().as_nanos() as f64 * 100.0
+}
+
 fn table_of(flows: u64) -> Arc<FlowTable> {
     // Half full: at its very capacity a small table may refuse one connection in thousands.
     let capacity = Capacity::connections(flows as usize * 3 / 2);
@@ -182,4 +207,5 @@ fn main() {
         let net = all - alone;
         println!("{flows:>10}  {all:>12.1}  {alone:>12.1}  {net:>12.1}  {:>8.1}", 1e3 / net);
     }
+    println!("asleep without traffic: {:.1} % of a core", idle(&table_of(1 << 20)));
 }

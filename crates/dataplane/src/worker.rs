@@ -27,7 +27,8 @@ const HOLD_RETRY: Duration = Duration::from_millis(1);
 const BUCKET: usize = 4;
 /// The whole table is looked over for aged entries in this time.
 const AGEING_ROUND: Duration = Duration::from_secs(10);
-/// Buckets looked over in one housekeeping at most: about 40 µs.
+/// Buckets looked over in one housekeeping at most, so that the oldest connections of a large table never keep packets
+/// waiting.
 const AGEING_MOST: usize = 4096;
 /// Control's frames sent in one turn at most, so that many do not keep packets waiting.
 const FRAMES_A_TURN: usize = BURST;
