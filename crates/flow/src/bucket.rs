@@ -40,12 +40,17 @@ impl Bucket {
     /// The live entry of `packed`, as of some moment during the call.
     #[inline]
     pub(crate) fn find(&self, packed: Packed) -> Option<(usize, Word)> {
+        // Which of the four is a coin thrown anew for each connection: compare all, so that no branch guesses it.
+        let mut equal = 0_u32;
         for slot in 0..SLOTS {
             // Acquire: pairs with the Release in announce(). Who sees the key of the connection that took a moved
             // one's slot also sees, in the other bucket, the moved one.
-            if self.keys[slot].load(Ordering::Acquire) == packed.key
-                && let Some(word) = self.read(slot, packed).filter(|word| word.state().is_some())
-            {
+            equal |= u32::from(self.keys[slot].load(Ordering::Acquire) == packed.key) << slot;
+        }
+        while equal != 0 {
+            let slot = equal.trailing_zeros() as usize;
+            equal &= equal - 1;
+            if let Some(word) = self.read(slot, packed).filter(|word| word.state().is_some()) {
                 return Some((slot, word));
             }
         }
