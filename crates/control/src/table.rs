@@ -129,6 +129,12 @@ impl Reports {
     }
 
     fn confirm(&self, key: &Key4, target: TargetId, state: ConnectionState, now: Tick, taken: &mut Taken) {
+        // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
+        if state == ConnectionState::HalfOpen
+            && self.flows.lookup(key).is_some_and(|hit| hit.target != target && hit.state != FlowState::HalfOpen)
+        {
+            return;
+        }
         let state = match state {
             ConnectionState::HalfOpen => FlowState::HalfOpen,
             ConnectionState::Established => FlowState::Confirmed,

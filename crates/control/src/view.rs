@@ -91,7 +91,8 @@ impl View {
                 });
             }
             services.sort_by_key(|service| (service.protocol, service.ports.first));
-            let IpAddr::V4(address) = vipa.address else { continue };
+            // Places in the list are `VipaId`s, so none may be left out.
+            let IpAddr::V4(address) = vipa.address else { unreachable!("the configuration refuses IPv6 VIPAs") };
             vipas.push(VipaRoute {
                 address,
                 stance: vipa.stance,

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
-use vipa_dpdk::{Device, Eal, EalOptions, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
+use vipa_dpdk::{Device, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
 use vipa_handoff::PortRoute;
 use vipa_model::{Mac, PortId, config};
 
@@ -57,6 +57,14 @@ pub(crate) struct Queues {
     pub(crate) outlets: Vec<Transmit>,
 }
 
+/// DPDK's own words, in our log.
+fn log(level: Level, line: &str) {
+    match level {
+        Level::Error => tracing::error!(target: "dpdk", "{line}"),
+        Level::Warning => tracing::warn!(target: "dpdk", "{line}"),
+    }
+}
+
 /// Starts DPDK for the configured ports.
 pub(crate) fn start_dpdk(config: &config::Config) -> anyhow::Result<(Eal, Vec<Device>)> {
     let parse = |port: &config::Port| port.device.parse::<Device>().with_context(|| format!("port {}", port.name));
@@ -69,6 +77,7 @@ pub(crate) fn start_dpdk(config: &config::Config) -> anyhow::Result<(Eal, Vec<De
     };
     let mut options = EalOptions::new(&config.dpdk.file_prefix, memory, &devices);
     options.further.clone_from(&config.dpdk.options);
+    vipa_dpdk::set_sink(log);
     let eal = Eal::init(&options).context("DPDK does not start")?;
     Ok((eal, devices))
 }

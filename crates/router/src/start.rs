@@ -136,6 +136,7 @@ fn limits(config: &Config) -> Limits {
         half_open: table.half_open,
         open: table.established,
         closing: table.closing,
+        udp: table.udp,
         ..AgeLimits::default()
     };
     Limits { ages, ..Limits::default() }
