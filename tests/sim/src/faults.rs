@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     Cut { one: NodeId, other: NodeId, span: Time },
     /// No link of a node does.
     Isolate { node: NodeId, span: Time },
+    /// A link is cut, and meanwhile a node that may have promised something restarts in no time.
+    Amnesia { one: NodeId, other: NodeId, node: NodeId },
     /// The agent dies; its kernel does not notice.
     AgentCrash { target: usize, back: Time },
     /// A target loses all it holds.
@@ -63,10 +65,11 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
     let span = random.within(20 * MS..2000 * MS);
     let kinds = match scene.weather {
         Weather::Rough => 10,
-        Weather::Storm => 16,
+        Weather::Storm => 18,
     };
     match random.within(0..kinds) {
-        0..=3 => Fault::Crash { router, back: span },
+        0..=2 => Fault::Crash { router, back: span },
+        3 => Fault::Crash { router, back: span / 40 },
         4 | 5 => Fault::Stop { router },
         6 if node >= scene.routers => Fault::Pause { node, span: span / 8 },
         6 => Fault::Pause { node, span: span / 2 },
@@ -79,7 +82,11 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
             span,
         },
         12 | 13 => Fault::Isolate { node, span },
-        14 => Fault::AgentCrash { target, back: span },
+        14 | 15 => {
+            let other = (router + 1) % scene.routers;
+            Fault::Amnesia { one: router.min(other), other: router.max(other), node }
+        }
+        16 => Fault::AgentCrash { target, back: span },
         _ => Fault::PowerLoss { target, back: span },
     }
 }

@@ -80,6 +80,9 @@ pub(crate) struct Scene {
     pub(crate) routers: usize,
     pub(crate) targets: usize,
     voters: Vec<NodeName>,
+    /// How seldom agents look at their kernels unasked, and how long a look takes at most.
+    seldom: Time,
+    look: Time,
     /// Each router's own list, as targets.
     lists: Vec<Option<Vec<usize>>>,
 }
@@ -135,6 +138,7 @@ enum What {
     Act { port: u16, due: Time },
     Fault(Fault),
     Start(NodeId),
+    Kill(NodeId),
     Heal(Vec<(NodeId, NodeId)>),
     Listen { target: usize },
     Calm,
@@ -205,7 +209,9 @@ impl Scene {
         }
         // Of three voters at least one is a target, so that two routers may die.
         let skip = usize::from(routers == 3 && voters == 3);
-        Self { weather, routers, targets, voters: routers_then_targets.skip(skip).take(voters).collect(), lists }
+        let (seldom, look) = [(50 * MS, 8 * MS), (500 * MS, 8 * MS), (500 * MS, 350 * MS)][random.index(3)];
+        let voters = routers_then_targets.skip(skip).take(voters).collect();
+        Self { weather, routers, targets, voters, seldom, look, lists }
     }
 }
 
@@ -342,6 +348,7 @@ impl World {
             What::Act { port, due } => self.act(port, due),
             What::Fault(fault) => self.strike(&fault),
             What::Start(node) => self.start(node),
+            What::Kill(node) => self.kill(node),
             What::Heal(links) => self.heal(&links),
             What::Listen { target } => self.hosts[target].listens = true,
             What::Calm => self.calm(),

@@ -28,6 +28,13 @@ impl World {
                 let pairs = self.network.pairs();
                 self.cut(pairs.into_iter().filter(|(one, other)| *one == node || *other == node).collect(), span);
             }
+            Fault::Amnesia { one, other, node } => {
+                self.cut(vec![(one, other)], 800 * MS);
+                for round in 1..=4 {
+                    self.plan(self.now + round * 150 * MS, What::Kill(node));
+                    self.plan(self.now + round * 150 * MS + 2 * MS, What::Start(node));
+                }
+            }
             Fault::AgentCrash { target, back } => {
                 let node = self.scene.routers + target;
                 self.kill(node);

@@ -39,7 +39,8 @@ impl World {
         }
         for (one, other) in self.network.pairs() {
             if one == node || other == node {
-                let soon = self.random.within(MS..300 * MS);
+                let latest = if self.random.chance(200) { 10 * MS } else { 300 * MS };
+                let soon = self.random.within(MS..latest);
                 self.plan(self.now + soon, What::Dial(one, other));
             }
         }
@@ -214,7 +215,7 @@ impl World {
                 target::Output::Send { to, message } => self.post(node, &to, message),
                 target::Output::StoreVotes { token, votes } => self.store(node, token, votes),
                 target::Output::Look { token } => {
-                    let at = self.now + self.random.within(MS / 5..8 * MS);
+                    let at = self.now + self.random.within(MS / 5..self.scene.look);
                     self.plan(at, What::Looked { node, life, token });
                 }
                 target::Output::Note(note) => self.tell_of(node, &note.to_string()),
@@ -256,7 +257,7 @@ impl World {
         match token {
             Some(token) => self.feed_target(node, target::Event::Looked { token }),
             None => {
-                let next = self.now + self.random.within(30 * MS..60 * MS);
+                let next = self.now + self.random.within(30 * MS..30 * MS + self.scene.seldom);
                 self.plan(next, What::Observe { node, life });
             }
         }
