@@ -1,0 +1,110 @@
+//! What the agent does to the host, and undoes.
+
+use vipa_model::PortRange;
+
+use crate::{
+    host::{Host, on_a_host, run, set_sysctl, sysctl, times_on_lo, until},
+    router::{ELSEWHERE, HERE, Router},
+};
+
+const ON_LO: &str = "192.0.2.10/32";
+
+fn until_the_vipa_is_here() {
+    until("the VIPA is on lo", || times_on_lo(ON_LO) > 0);
+}
+
+fn until_the_vipa_is_gone() {
+    until("the VIPA is off lo", || times_on_lo(ON_LO) == 0);
+}
+
+fn distribute(router: &mut Router) {
+    router.until_linked();
+    router.distribute(1, PortRange::one(80), &[HERE]);
+}
+
+fn assert_as_before(host: &Host) {
+    assert_eq!(times_on_lo(ON_LO), 0);
+    assert_eq!((sysctl("conf/all/arp_ignore"), sysctl("conf/all/arp_announce")), ("0".into(), "0".into()));
+    assert!(!host.kept_changes().exists(), "nothing is left to be undone");
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_vipa_comes_with_a_list_that_names_this_host_and_a_clean_stop_leaves_no_trace() {
+    on_a_host(|host| {
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        router.until_linked();
+        assert_as_before(host);
+        distribute(&mut router);
+        until_the_vipa_is_here();
+        assert_eq!((sysctl("conf/all/arp_ignore"), sysctl("conf/all/arp_announce")), ("1".into(), "2".into()));
+        agent.stop();
+        assert_as_before(host);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_vipa_goes_when_no_list_names_this_host_any_more() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        distribute(&mut router);
+        until_the_vipa_is_here();
+        router.distribute(1, PortRange::one(80), &[ELSEWHERE]);
+        until_the_vipa_is_gone();
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_vipa_stays_when_its_routers_are_gone() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        until_the_vipa_is_here();
+        router.listen_for(std::time::Duration::from_millis(100));
+        drop(router);
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert_eq!(times_on_lo(ON_LO), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_vipa_and_settings_that_somebody_else_put_there_stay() {
+    on_a_host(|host| {
+        run("ip", "address add 192.0.2.10/32 dev lo");
+        set_sysctl("conf/all/arp_ignore", "1");
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        distribute(&mut router);
+        until("arp_announce is set", || sysctl("conf/all/arp_announce") == "2");
+        router.associate(1);
+        agent.stop();
+        assert_eq!(times_on_lo(ON_LO), 1);
+        assert_eq!((sysctl("conf/all/arp_ignore"), sysctl("conf/all/arp_announce")), ("1".into(), "0".into()));
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_a_crash_left_is_taken_over_once_and_undone_by_the_next_clean_stop() {
+    on_a_host(|host| {
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        distribute(&mut router);
+        until_the_vipa_is_here();
+        agent.crash();
+        assert_eq!(times_on_lo(ON_LO), 1, "a crash takes nothing from the connections");
+        router.until("the link is lost", |view| !view.linked);
+
+        let agent = host.start_agent();
+        distribute(&mut router);
+        router.associate(1);
+        assert_eq!(times_on_lo(ON_LO), 1);
+        agent.stop();
+        assert_as_before(host);
+    });
+}

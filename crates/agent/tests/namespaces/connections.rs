@@ -1,0 +1,136 @@
+//! What the agent tells of real connections.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::Shutdown,
+    time::Duration,
+};
+
+use vipa_model::ConnectionState::{Closing, Established, HalfOpen};
+use vipa_protocol::Change::{Closed, Opened};
+
+use crate::{
+    host::{on_a_host, run},
+    router::Router,
+    sockets::{Pair, abort, begin_to_open, open, serve},
+};
+
+/// Long enough for several looks at the kernel.
+const SEVERAL_LOOKS: Duration = Duration::from_secs(1);
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_connection_is_told_when_it_opens_and_when_it_ends() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let pair = open(&listener);
+        let connection = pair.connection;
+        router.until("it is open", |view| view.live.get(&connection) == Some(&Established));
+        abort(pair);
+        router.until("it has ended", |view| view.live.is_empty());
+        assert_eq!(router.view.story_of(&connection), [Opened(Established), Closed]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_connection_the_client_half_closed_is_closing_and_held_until_the_server_closes() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let mut pair = open(&listener);
+        router.until("it is open", |view| view.live.get(&pair.connection) == Some(&Established));
+        pair.client.shutdown(Shutdown::Write).unwrap();
+        router.until("it is closing", |view| view.live.get(&pair.connection) == Some(&Closing));
+        pair.server.write_all(b"still talking").unwrap();
+        let mut heard = [0; 13];
+        pair.client.read_exact(&mut heard).unwrap();
+        router.listen_for(SEVERAL_LOOKS);
+        assert_eq!(router.view.story_of(&pair.connection), [Opened(Established), Opened(Closing)]);
+        drop(pair.server);
+        router.until("it has ended", |view| view.live.is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_connection_the_server_half_closed_is_closing_and_held_until_the_client_closes() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let pair = open(&listener);
+        pair.server.shutdown(Shutdown::Write).unwrap();
+        router.until("it is closing", |view| view.live.get(&pair.connection) == Some(&Closing));
+        drop(pair.client);
+        drop(pair.server);
+        router.until("it has ended", |view| view.live.is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_handshake_under_way_is_half_open_until_it_is_done() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let _listener = serve();
+        run("nft", "add table ip t");
+        run("nft", "add chain ip t in { type filter hook input priority 0 ; }");
+        run("nft", "add rule ip t in tcp sport 80 tcp flags & (syn|ack) == syn|ack drop");
+        let (connection, _client) = begin_to_open();
+        router.until("it is half open", |view| view.live.get(&connection) == Some(&HalfOpen));
+        run("nft", "delete table ip t");
+        router.until("it is open", |view| view.live.get(&connection) == Some(&Established));
+        assert_eq!(router.view.story_of(&connection), [Opened(HalfOpen), Opened(Established)]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn connections_of_other_addresses_are_nobodys_business() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let other = std::net::TcpListener::bind("10.9.0.31:80").unwrap();
+        let _client = std::net::TcpStream::connect("10.9.0.31:80").unwrap();
+        let _server = other.accept().unwrap();
+        router.listen_for(SEVERAL_LOOKS);
+        assert!(router.view.live.is_empty() && router.view.records.is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_new_owner_gets_thousands_of_connections_as_a_snapshot_and_a_warm_one_nothing_twice() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut first = Router::take_over(host);
+        let listener = serve();
+        let mut pairs: Vec<Pair> = (0..5_000).map(|_| open(&listener)).collect();
+        let held: BTreeSet<_> = pairs.iter().map(|pair| pair.connection).collect();
+
+        // Cold: the answer alone must say it all, whatever the agent's last look had seen.
+        let mut second = Router::start(host, "r2");
+        second.until_linked();
+        second.associate(2);
+        assert_eq!(second.view.live.keys().copied().collect::<BTreeSet<_>>(), held);
+        assert_eq!((second.view.snapshots, second.view.records.len()), (1, 0));
+
+        // Warm: it was told all along and asks only for what it has not seen.
+        first.until("it knows all", |view| view.live.len() == held.len());
+        let young = open(&listener);
+        first.associate(3);
+        assert_eq!(first.view.live.get(&young.connection), Some(&Established));
+        assert_eq!((first.view.live.len(), first.view.snapshots), (held.len() + 1, 1));
+
+        pairs.push(young);
+        pairs.into_iter().for_each(abort);
+        first.until("all have ended", |view| view.live.is_empty());
+        second.until("all have ended", |view| view.live.is_empty());
+    });
+}

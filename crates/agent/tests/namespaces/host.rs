@@ -1,0 +1,197 @@
+//! A host of its own, and the agent on it.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use vipa_transport::pki;
+
+use crate::router::ROUTERS;
+
+/// Nothing here takes this long on any machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const IPV4: &str = "/proc/sys/net/ipv4";
+
+/// A network namespace, a cluster's certificates and the agent's configuration.
+#[derive(Debug)]
+pub(crate) struct Host {
+    folder: PathBuf,
+}
+
+/// Runs `test` on a host of its own.
+pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send + 'static) {
+    in_a_thread(|| {
+        enter_a_namespace();
+        test(&Host::new());
+    });
+}
+
+/// Threads and processes started by the thread share its namespace.
+fn in_a_thread(act: impl FnOnce() + Send + 'static) {
+    assert!(geteuid().is_root(), "these tests make network namespaces: run them as root, with `make test-agent`");
+    let thread = thread::Builder::new().name("host".into()).spawn(act).expect("a thread");
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn enter_a_namespace() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+}
+
+impl Host {
+    fn new() -> Self {
+        run("ip", "link set lo up");
+        run("ip", "address add 10.9.0.1/24 dev lo");
+        // What a host has before Vipa comes; a namespace may begin with the machine's own.
+        set_sysctl("conf/all/arp_ignore", "0");
+        set_sysctl("conf/all/arp_announce", "0");
+        let thread = nix::unistd::gettid();
+        let folder = std::env::temp_dir().join(format!("vipa-agent-{}-{thread}", std::process::id()));
+        fs::create_dir(&folder).expect("a temporary folder");
+        let host = Self { folder };
+        pki::init(host.folder()).expect("an authority");
+        for node in ["r1", "r2", "t1"] {
+            pki::issue(host.folder(), &node.parse().expect("a name")).expect("a certificate");
+        }
+        let routers: String = ROUTERS.iter().map(|(name, address)| format!("{name} = \"{address}\"\n")).collect();
+        let config = format!(
+            r#"
+[node]
+name = "t1"
+state_dir = "{folder}/state"
+[pki]
+ca = "ca.pem"
+certificate = "t1.pem"
+key = "t1.key"
+[cluster]
+name = "test"
+key = "000102030405060708090a0b0c0d0e0f"
+voters = ["r1", "r2", "t1"]
+lease_ms = 400
+[cluster.routers]
+{routers}
+[agent]
+address = "10.9.0.31"
+"#,
+            folder = host.folder().display()
+        );
+        fs::write(host.config(), config).expect("the configuration is written");
+        host
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder().join("t1.toml")
+    }
+
+    /// What the agent keeps of its changes to this host.
+    pub(crate) fn kept_changes(&self) -> PathBuf {
+        self.folder().join("state/host.json")
+    }
+
+    pub(crate) fn start_agent(&self) -> Agent {
+        let log = self.folder().join("agent.log");
+        let file = File::options().create(true).append(true).open(&log).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_vipa-agent"))
+            .arg("--config")
+            .arg(self.config())
+            .env("RUST_LOG", "info")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the agent starts");
+        Agent { child, log }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// SIGTERM; returns when it has ended, which must be of its own will and well.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let mut ended = None;
+        until("the agent ends", || {
+            ended = self.child.try_wait().expect("a child of ours");
+            ended.is_some()
+        });
+        assert!(ended.as_ref().is_some_and(ExitStatus::success), "it ended with {ended:?}");
+    }
+
+    /// SIGKILL: a crash.
+    pub(crate) fn crash(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child of ours");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Ended already, perhaps.
+        let _: (io::Result<()>, _) = (self.child.kill(), self.child.wait());
+        if thread::panicking() {
+            eprintln!("the agent said:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
+/// Waits until `is_so`.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a command that must succeed; what it printed.
+pub(crate) fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output().expect("the program is installed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {arguments}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// How many times an address is on `lo`.
+pub(crate) fn times_on_lo(address: &str) -> usize {
+    run("ip", "-o -4 address show dev lo").split_whitespace().filter(|word| *word == address).count()
+}
+
+pub(crate) fn sysctl(name: &str) -> String {
+    fs::read_to_string(format!("{IPV4}/{name}")).expect("the kernel has it").trim().to_owned()
+}
+
+pub(crate) fn set_sysctl(name: &str, value: &str) {
+    fs::write(format!("{IPV4}/{name}"), value).expect("root may");
+}

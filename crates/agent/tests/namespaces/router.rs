@@ -1,0 +1,216 @@
+//! A router as the agent sees one: real links, and a view of what the agent reported.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{runtime::Handle, sync::oneshot};
+use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, PortRange, Protocol, Service};
+use vipa_protocol::{
+    Associate, Change, Distribution, Hello, Message, Part, Position, Record, Role, Run, Standing, VERSION,
+};
+use vipa_transport::{Identity, LinkEvent, Receiver, Sender, Timing, TransportSettings, start};
+
+use crate::host::{Host, PATIENCE};
+
+/// The routers the agent dials.
+pub(crate) const ROUTERS: [(&str, &str); 2] = [("r1", "127.0.0.1:7401"), ("r2", "127.0.0.1:7402")];
+pub(crate) const VIPA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// The address that makes the agent a candidate, and one of another target.
+pub(crate) const HERE: &str = "10.9.0.31";
+pub(crate) const ELSEWHERE: &str = "10.9.0.32";
+
+/// What the agent has told a router of the VIPA.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) linked: bool,
+    pub(crate) live: BTreeMap<Connection, ConnectionState>,
+    pub(crate) listening: Vec<(Protocol, u16)>,
+    pub(crate) position: Option<Position>,
+    /// Completed answers to `Associate`.
+    pub(crate) answered: Vec<Epoch>,
+    /// Snapshots begun.
+    pub(crate) snapshots: usize,
+    /// Every record of every tail, as it came.
+    pub(crate) records: Vec<Record>,
+    /// Everything that is no report.
+    pub(crate) others: Vec<Message>,
+}
+
+impl View {
+    /// The changes told of one connection.
+    pub(crate) fn story_of(&self, connection: &Connection) -> Vec<Change> {
+        self.records.iter().filter(|record| record.connection == *connection).map(|record| record.change).collect()
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Listeners(listeners) => self.listening = listeners.listening,
+            Message::Connections(report) => {
+                match report.run {
+                    Run::Tail { after, records } => {
+                        let known = self.position.map(|position| position.sequence);
+                        assert_eq!(known, Some(after), "a tail begins where the last report ended");
+                        for record in &records {
+                            match record.change {
+                                Change::Opened(state) => self.live.insert(record.connection, state),
+                                Change::Closed => self.live.remove(&record.connection),
+                            };
+                        }
+                        self.records.extend(records);
+                    }
+                    Run::Snapshot { part, connections } => {
+                        if matches!(part, Part::Only | Part::First) {
+                            self.live.clear();
+                            self.snapshots += 1;
+                        }
+                        self.live.extend(connections);
+                    }
+                }
+                self.position = Some(report.upto);
+                self.answered.extend(report.answers);
+            }
+            other => self.others.push(other),
+        }
+    }
+}
+
+/// A router that lives until it is dropped, which is a kill: its peers are told nothing.
+#[derive(Debug)]
+pub(crate) struct Router {
+    name: &'static str,
+    sender: Sender,
+    receiver: Receiver,
+    runtime: Handle,
+    /// Ends the thread of the runtime.
+    end: Option<(oneshot::Sender<()>, thread::JoinHandle<()>)>,
+    pub(crate) view: View,
+}
+
+impl Router {
+    pub(crate) fn start(host: &Host, name: &'static str) -> Self {
+        let file = |ending: &str| host.folder().join(format!("{name}.{ending}"));
+        let identity = Identity::load(&host.folder().join("ca.pem"), &file("pem"), &file("key")).expect("an identity");
+        let (_, address) = ROUTERS.iter().find(|(router, _)| *router == name).expect("one of the two");
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+        let hello = Hello {
+            version: VERSION,
+            cluster: "test".into(),
+            node: node(name),
+            role: Role::Router,
+            incarnation: Incarnation(u64::try_from(since.as_millis()).expect("a time of this age")),
+            voters: ["r1", "r2", "t1"].map(node).to_vec(),
+        };
+        let listen: SocketAddr = address.parse().expect("an address");
+        let settings = TransportSettings { hello, listen: Some(listen), dial: vec![], timing: Timing::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        let entered = handle.enter();
+        let (sender, receiver) = start(settings, &identity).expect("the transport starts");
+        drop(entered);
+        let (end, ended) = oneshot::channel();
+        let thread = thread::spawn(move || drop(runtime.block_on(ended)));
+        Self { name, sender, receiver, runtime: handle, end: Some((end, thread)), view: View::default() }
+    }
+
+    /// Waits until what the agent has told makes it so.
+    #[track_caller]
+    pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&View) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(&self.view) {
+            let name = self.name;
+            assert!(self.hear(deadline), "{name} waited in vain until {what}; it knows {:#?}", self.view);
+        }
+    }
+
+    pub(crate) fn until_linked(&mut self) {
+        self.until("the agent is linked", |view| view.linked);
+    }
+
+    /// Takes in whatever comes for `time`.
+    pub(crate) fn listen_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while self.hear(end) {}
+    }
+
+    /// Takes in one event; false when none came before `deadline`.
+    fn hear(&mut self, deadline: Instant) -> bool {
+        let event =
+            self.runtime.block_on(async { tokio::time::timeout_at(deadline.into(), self.receiver.recv()).await });
+        let Ok(event) = event else { return false };
+        match event.expect("the transport runs") {
+            LinkEvent::Up { peer, hello } => {
+                assert_eq!(peer, node("t1"));
+                assert_eq!(hello.role, Role::Target { address: HERE.parse().expect("an address") });
+                self.view.linked = true;
+            }
+            LinkEvent::Down { .. } => self.view.linked = false,
+            LinkEvent::Message { message, .. } => self.view.take(message),
+            LinkEvent::Refused { peer, why } => panic!("{peer} was refused: {why}"),
+        }
+        true
+    }
+
+    pub(crate) fn send(&self, message: &Message) {
+        self.sender.send(&node("t1"), message);
+    }
+
+    /// Says as the owner of `epoch` who may serve these TCP ports of the VIPA.
+    pub(crate) fn distribute(&self, epoch: u64, ports: PortRange, candidates: &[&str]) {
+        self.distribute_services(epoch, &[(Protocol::Tcp, ports)], candidates);
+    }
+
+    pub(crate) fn distribute_services(&self, epoch: u64, services: &[(Protocol, PortRange)], candidates: &[&str]) {
+        let candidates: Vec<IpAddr> = candidates.iter().map(|text| text.parse().expect("an address")).collect();
+        let service = |&(protocol, ports): &(Protocol, PortRange)| Service {
+            protocol,
+            ports,
+            forwarding: Default::default(),
+            balance: Default::default(),
+            orphans: Default::default(),
+            candidates: candidates.clone(),
+        };
+        self.send(&Message::Distribution(Distribution {
+            vipa: VIPA.into(),
+            epoch: Epoch(epoch),
+            sender: Standing::Owner,
+            ranks: vec![],
+            services: services.iter().map(service).collect(),
+        }));
+    }
+
+    /// Asks as the owner of `epoch` for everything this router has not seen yet, and waits for the answer.
+    #[track_caller]
+    pub(crate) fn associate(&mut self, epoch: u64) {
+        let epoch = Epoch(epoch);
+        let associate = Associate { vipa: VIPA.into(), epoch, standing: Standing::Owner, seen: self.view.position };
+        self.send(&Message::Associate(associate));
+        self.until("the agent has answered", |view| view.answered.last() == Some(&epoch));
+    }
+
+    /// The usual beginning: linked, port 80 distributed to the agent, associated.
+    pub(crate) fn take_over(host: &Host) -> Self {
+        let mut router = Self::start(host, "r1");
+        router.until_linked();
+        router.distribute(1, PortRange::one(80), &[HERE]);
+        router.associate(1);
+        router
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if let Some((end, thread)) = self.end.take() {
+            // With the sending end the runtime's thread ends, and with the runtime everything on it.
+            drop(end);
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(crate) fn node(name: &str) -> NodeName {
+    name.parse().expect("a node name")
+}

@@ -1,0 +1,70 @@
+//! Clients and servers of the VIPA.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::AsRawFd,
+};
+
+use nix::{
+    libc,
+    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt},
+};
+use vipa_model::{Connection, Protocol};
+
+use crate::{host::until, router::VIPA};
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
+/// Both ends of a connection, and what routers call it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) connection: Connection,
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
+}
+
+/// A server on port 80 of the VIPA, once the agent has put that on this host.
+pub(crate) fn serve() -> TcpListener {
+    let mut listener = None;
+    until("the VIPA is here to be listened on", || {
+        listener = TcpListener::bind((VIPA, 80)).ok();
+        listener.is_some()
+    });
+    listener.expect("it is bound")
+}
+
+/// Connects from an address that is not the VIPA.
+pub(crate) fn open(listener: &TcpListener) -> Pair {
+    let client = socket_of_a_client(SockFlag::SOCK_CLOEXEC);
+    connect(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(VIPA, 80))).expect("the server listens");
+    let client = TcpStream::from(client);
+    let (server, _) = listener.accept().expect("a connection");
+    Pair { connection: connection_of(client.local_addr().expect("an address")), client, server }
+}
+
+/// A client that is connecting and does not wait for it.
+pub(crate) fn begin_to_open() -> (Connection, TcpStream) {
+    let client = socket_of_a_client(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+    let begun = connect(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(VIPA, 80)));
+    assert_eq!(begun, Err(nix::Error::EINPROGRESS));
+    let client = TcpStream::from(client);
+    (connection_of(client.local_addr().expect("an address")), client)
+}
+
+/// Ends a connection by a reset: neither side has anything left to wait for.
+pub(crate) fn abort(pair: Pair) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&pair.client, sockopt::Linger, &linger).expect("a socket");
+    drop(pair.client);
+    drop(pair.server);
+}
+
+pub(crate) fn connection_of(client: SocketAddr) -> Connection {
+    Connection { protocol: Protocol::Tcp, client, port: 80 }
+}
+
+fn socket_of_a_client(flags: SockFlag) -> std::os::fd::OwnedFd {
+    let client = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
+    bind(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(CLIENT, 0))).expect("the address is on lo");
+    client
+}
