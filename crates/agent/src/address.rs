@@ -36,7 +36,7 @@ pub(crate) enum AddressError {
     #[error("cannot set {path}: {source}; the agent needs CAP_NET_ADMIN, run it as root")]
     Sysctl { path: String, source: io::Error },
     #[error("cannot {what} {address} on {interface}: {source}; the agent needs CAP_NET_ADMIN, run it as root")]
-    Address { what: &'static str, address: IpAddr, interface: String, source: rtnetlink::Error },
+    Address { what: &'static str, address: IpAddr, interface: String, source: Box<rtnetlink::Error> },
 }
 
 /// What was changed, and what was there before.
@@ -171,6 +171,7 @@ impl Addresses {
     }
 
     fn error(&self, what: &'static str, address: IpAddr, source: rtnetlink::Error) -> AddressError {
-        AddressError::Address { what, address, interface: self.changes.interface.clone(), source }
+        let interface = self.changes.interface.clone();
+        AddressError::Address { what, address, interface, source: Box::new(source) }
     }
 }

@@ -101,17 +101,26 @@ pub struct Ends {
     pub(crate) stored: mpsc::Receiver<u64>,
 }
 
+/// The packet path as control sees it.
+pub struct Packets {
+    /// By `PortId`.
+    pub ports: Vec<PortRoute>,
+    pub flows: Arc<FlowTable>,
+    pub door: ControlDoor,
+    /// The clock the workers look at leases with.
+    pub clock: Clock,
+}
+
+/// Where control says things to.
+pub(crate) struct Outside {
+    pub(crate) links: Sender,
+    pub(crate) votes: VoteKeeper<StoredVote>,
+}
+
 impl Control {
-    pub(crate) fn new(
-        config: Arc<Config>,
-        cluster: Router,
-        ports: Vec<PortRoute>,
-        flows: Arc<FlowTable>,
-        door: ControlDoor,
-        clock: Clock,
-        links: Sender,
-        votes: VoteKeeper<StoredVote>,
-    ) -> Self {
+    pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
+        let Packets { ports, flows, door, clock } = packets;
+        let Outside { links, votes } = outside;
         let vipas = config.vipas.iter().map(|vipa| vipa.address);
         let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, vipas);
         Self {

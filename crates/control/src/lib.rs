@@ -22,5 +22,5 @@ mod table;
 mod takeovers;
 mod view;
 
-pub use control::{Clock, Control, Ends};
+pub use control::{Clock, Control, Ends, Packets};
 pub use prepare::{ControlError, Prepared};

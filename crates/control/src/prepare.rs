@@ -4,8 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use vipa_balance::ClusterKey;
 use vipa_cluster::{Router, StoredVote};
-use vipa_flow::FlowTable;
-use vipa_handoff::{ControlDoor, PortRoute, Routes};
+use vipa_handoff::Routes;
 use vipa_model::{Incarnation, config::Config};
 use vipa_transport::{
     Identity, IdentityError, StartError, Timing, TransportSettings,
@@ -14,7 +13,7 @@ use vipa_transport::{
 
 use crate::{
     admin::AdminSocket,
-    control::{Clock, Control, Ends},
+    control::{Control, Ends, Outside, Packets},
     settings::settings,
 };
 
@@ -59,22 +58,16 @@ impl Prepared {
     }
 
     /// With ports open and workers at the other end of `door`: links up, ready to run.
-    pub fn start(
-        self,
-        ports: Vec<PortRoute>,
-        flows: Arc<FlowTable>,
-        door: ControlDoor,
-        clock: Clock,
-    ) -> Result<(Control, Ends), ControlError> {
+    pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
         let Self { config, identity, admin, vote_file, votes } = self;
-        let cluster = Router::new(settings(&config, incarnation()), votes, clock.now());
+        let cluster = Router::new(settings(&config, incarnation()), votes, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
         let settings =
             TransportSettings { hello: cluster.hello(), listen: config.node.listen, dial, timing: Timing::default() };
         let (links, events) = vipa_transport::start(settings, &identity)?;
         let (votes, stored) = VoteKeeper::start(vote_file);
-        let control = Control::new(config, cluster, ports, flows, door, clock, links, votes);
+        let control = Control::new(config, cluster, packets, Outside { links, votes });
         Ok((control, Ends { events, admin, stored }))
     }
 }

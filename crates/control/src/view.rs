@@ -85,7 +85,7 @@ impl View {
                     services.push(ServiceRoute {
                         protocol: service.protocol,
                         ports,
-                        picker: self.pickers.get(&self.key, service.balance, eligible),
+                        picker: self.pickers.get(&self.key, service.balance, &eligible),
                         orphans: service.orphans,
                     });
                 });
@@ -182,11 +182,11 @@ impl Pickers {
         self.old = std::mem::take(&mut self.used);
     }
 
-    fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: Vec<Candidate>) -> Picker {
+    fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate]) -> Picker {
         let ids = candidates.iter().map(|candidate| candidate.target).collect();
         let name = (balance == Balance::RoundRobin, ids);
         let kept = self.used.get(&name).cloned().or_else(|| self.old.remove(&name));
-        let picker = kept.unwrap_or_else(|| Picker::build(key, balance, &candidates));
+        let picker = kept.unwrap_or_else(|| Picker::build(key, balance, candidates));
         self.used.insert(name, picker.clone());
         picker
     }

@@ -10,7 +10,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
-use vipa_control::{Clock, Prepared};
+use vipa_control::{Clock, Packets, Prepared};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
@@ -50,7 +50,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         )?);
     }
 
-    let (control, ends) = prepared.start(opened.routes, flows, control_door, clock)?;
+    let (control, ends) = prepared.start(Packets { ports: opened.routes, flows, door: control_door, clock })?;
     tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
     runtime.block_on(async {
         let (fire, fired) = oneshot::channel();

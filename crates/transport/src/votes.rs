@@ -118,7 +118,7 @@ mod tests {
     fn votes_are_there_after_a_restart_and_the_last_store_counts() {
         let folder = folder("restart");
         let (file, none) = VoteFile::open::<u64>(&folder).unwrap();
-        assert_eq!(none, []);
+        assert!(none.is_empty());
         file.store(&[1_u64]).unwrap();
         file.store(&[2_u64, 3]).unwrap();
         assert_eq!(VoteFile::open::<u64>(&folder).unwrap().1, [2, 3]);
