@@ -57,7 +57,7 @@ pub const ROOMS: &[Room] = &[
     Room::new("protocol",  1, Pure,    &["model"]),
     Room::new("dpdk",      1, Guarded, &["dpdk-sys", "packet"]),
     Room::new("cluster",   2, Pure,    &["model", "protocol"]),
-    Room::new("flow",      2, Guarded, &["model", "sync"]),
+    Room::new("flow",      2, Guarded, &["model"]),
     Room::new("transport", 2, Shell,   &["model", "protocol"]),
     Room::new("handoff",   3, Door,    &["balance", "flow", "model", "packet", "sync"]),
     Room::new("agent",     3, Shell,   &["cluster", "model", "protocol", "transport"]),
