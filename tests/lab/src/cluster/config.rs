@@ -53,7 +53,7 @@ pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
     let mut text = head(lab, &name, "pki", Some(control_address(number)))?;
     cluster(&mut text, plan)?;
     let device = match plan.ports {
-        Ports::AfPacket => "net_af_packet0,iface=eth0",
+        Ports::AfPacket => "net_af_packet0,iface=eth0,framecnt=8192",
         Ports::Tap => "net_tap0,iface=dtap0",
     };
     let ranks: Vec<_> = (1..=plan.routers).map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
