@@ -5,12 +5,16 @@
 //!                      ▲
 //!   socket ended ──────┘   ──► Changed (closed)               at once, from the kernel's notices
 //! ```
+//! A connection told to have ended is forgotten by its router, so neither a notice nor a list is believed alone: a
+//! notice may be of a connection's former socket, and a list may pass over one that lives. Before an end is told, the
+//! kernel is asked for that very connection.
+//!
 //! A look costs the kernel a walk over all its sockets, so its pace follows its cost: at most a tenth of a core.
 
 mod diag;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     os::{fd::AsFd, unix::net::UnixDatagram},
@@ -31,6 +35,8 @@ use self::diag::{Diag, Ends, Notices, Socket, States, TcpState};
 const LOOK_SHARE: u32 = 10;
 /// The longest time between two looks, whatever they cost.
 const SLOWEST: Duration = Duration::from_secs(5);
+/// Ends whose connections are asked for one by one; more of them at once, as when a server dies, are left to a look.
+const MANY_ENDS: usize = 512;
 /// Listening ports told of one VIPA; a service on all ports of a busy host has fewer.
 const MAX_LISTENING: usize = 8192;
 
@@ -66,6 +72,7 @@ impl Kernel {
             woken,
             told,
             watched: BTreeMap::new(),
+            known: BTreeMap::new(),
             token: 0,
         };
         thread::Builder::new().name("kernel".into()).spawn(move || observer.run(pace))?;
@@ -101,6 +108,8 @@ struct Observer {
     woken: UnixDatagram,
     told: mpsc::Sender<Event>,
     watched: BTreeMap<IpAddr, Watched>,
+    /// What the last look saw, sorted.
+    known: BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>>,
     /// Of the last look asked for.
     token: u64,
 }
@@ -148,6 +157,7 @@ impl Observer {
             match self.orders.try_recv() {
                 Ok(Order::Watch(vipas)) => {
                     self.watched = vipas.into_iter().map(|watched| (watched.vipa, watched)).collect();
+                    self.known.retain(|vipa, _| self.watched.contains_key(vipa));
                     wish = Wish::Look;
                 }
                 Ok(Order::Look(token)) => {
@@ -166,15 +176,23 @@ impl Observer {
     }
 
     fn tell_ends(&mut self) -> io::Result<Result<Notices, Over>> {
-        let mut ended: HashMap<IpAddr, Vec<Record>> = HashMap::new();
+        let mut ended: BTreeSet<(IpAddr, Connection)> = BTreeSet::new();
         let watched = &self.watched;
-        let notices = self.ends.read(|socket| {
+        let mut notices = self.ends.read(|socket| {
             if watched.contains_key(&socket.local.0) && socket.remote.1 != 0 {
-                let record = Record { connection: connection_of(&socket), change: Change::Closed };
-                ended.entry(socket.local.0).or_default().push(record);
+                ended.insert((socket.local.0, connection_of(&socket)));
             }
         })?;
-        for (vipa, records) in ended {
+        if ended.len() > MANY_ENDS {
+            notices = Notices::SomeLost;
+            ended.clear();
+        }
+        let mut changes: BTreeMap<IpAddr, Vec<Record>> = BTreeMap::new();
+        for (vipa, connection) in ended {
+            let change = self.find(vipa, &connection)?.map_or(Change::Closed, Change::Opened);
+            changes.entry(vipa).or_default().push(Record { connection, change });
+        }
+        for (vipa, records) in changes {
             if self.tell(Event::Changed { vipa, records }).is_err() {
                 return Ok(Err(Over));
             }
@@ -182,20 +200,32 @@ impl Observer {
         Ok(Ok(notices))
     }
 
+    /// The state of this very connection now; `None` when it has ended.
+    fn find(&mut self, vipa: IpAddr, connection: &Connection) -> io::Result<Option<ConnectionState>> {
+        let Connection { protocol: _, client, port } = connection;
+        let found = self.diag.find((vipa, *port), (client.ip(), client.port()))?;
+        Ok(found.and_then(|socket| state_of(socket.state)))
+    }
+
     /// One whole look, told as `Holds` and `Listening` of every watched VIPA, then `Looked`.
     fn look(&mut self) -> io::Result<Result<(), Over>> {
         let token = self.token;
-        let mut holds: BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>> =
-            self.watched.keys().map(|vipa| (*vipa, Vec::new())).collect();
-        if !holds.is_empty() {
-            self.diag.dump(Protocol::Tcp, States::CONNECTIONS, |socket| {
-                if let Some(list) = holds.get_mut(&socket.local.0)
-                    && let Some(state) = state_of(socket.state)
-                {
-                    list.push((connection_of(&socket), state));
-                }
-            })?;
+        if self.watched.keys().any(|vipa| !self.known.contains_key(vipa)) {
+            // Nothing is known that the list could lack; a second list is compared with this one.
+            self.known = self.list()?;
         }
+        let mut holds = self.list()?;
+        for (vipa, list) in &mut holds {
+            let mut passed_over = Vec::new();
+            for connection in missing(self.known.get(vipa).map_or(&[], Vec::as_slice), list) {
+                let Connection { protocol: _, client, port } = connection;
+                let found = self.diag.find((*vipa, port), (client.ip(), client.port()))?;
+                passed_over.extend(found.and_then(|socket| Some((connection, state_of(socket.state)?))));
+            }
+            list.extend(passed_over);
+            list.sort_unstable();
+        }
+        self.known.clone_from(&holds);
         let mut listening = self.listening()?;
         for (vipa, connections) in holds {
             let ports = listening.remove(&vipa).unwrap_or_default().into_iter().take(MAX_LISTENING).collect();
@@ -207,6 +237,34 @@ impl Observer {
             }
         }
         Ok(self.tell(Event::Looked { token }))
+    }
+
+    /// The connections of every watched VIPA as the kernel lists them, sorted, each once.
+    fn list(&mut self) -> io::Result<BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>>> {
+        let mut lists: BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>> =
+            self.watched.keys().map(|vipa| (*vipa, Vec::new())).collect();
+        if lists.is_empty() {
+            return Ok(lists);
+        }
+        self.diag.dump(Protocol::Tcp, States::CONNECTIONS, |socket| {
+            if let Some(list) = lists.get_mut(&socket.local.0)
+                && let Some(state) = state_of(socket.state)
+            {
+                list.push((connection_of(&socket), state));
+            }
+        })?;
+        for list in lists.values_mut() {
+            list.sort_unstable();
+            // One that was listed twice has come further in between.
+            list.dedup_by(|later, kept| {
+                let same = later.0 == kept.0;
+                if same {
+                    kept.1 = later.1;
+                }
+                same
+            });
+        }
+        Ok(lists)
     }
 
     fn listening(&mut self) -> io::Result<BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>> {
@@ -236,6 +294,19 @@ impl Observer {
     fn tell(&self, event: Event) -> Result<(), Over> {
         self.told.blocking_send(event).map_err(|_| Over)
     }
+}
+
+/// The connections of `before` that `now` lacks; both sorted.
+fn missing(before: &[(Connection, ConnectionState)], now: &[(Connection, ConnectionState)]) -> Vec<Connection> {
+    let mut now = now.iter().peekable();
+    let mut missing = Vec::new();
+    for (connection, _) in before {
+        while now.next_if(|(held, _)| held < connection).is_some() {}
+        if now.peek().is_none_or(|(held, _)| held != connection) {
+            missing.push(*connection);
+        }
+    }
+    missing
 }
 
 enum Wish {

@@ -4,6 +4,9 @@
 //! request   nlmsghdr 16 │ inet_diag_req_v2 56: family protocol ext pad │ states 4 │ inet_diag_sockid 48
 //! answer    nlmsghdr 16 │ inet_diag_msg 72: family state timer retrans │ inet_diag_sockid 48 │ … │ attributes
 //! sockid    sport 2 dport 2 (network order) │ src 16 │ dst 16 │ interface 4 │ cookie 8
+//!
+//! A dump is no photograph: the kernel walks its table in steps, and when sockets ahead of a step are gone it passes
+//! over as many that live. Asking for one connection by name (`Diag::find`) is exact.
 //! ```
 //! All other numbers are in the host's order (linux/inet_diag.h, linux/netlink.h).
 
@@ -29,6 +32,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
+/// Where the request's sockid begins.
+const SOCKID: usize = HEADER + 8;
 const ANSWER: usize = 72;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -130,6 +135,31 @@ impl Diag {
         Ok(())
     }
 
+    /// The TCP socket that has this connection to `local` now, whether one of an application or what remains of it.
+    pub(crate) fn find(&mut self, local: (IpAddr, u16), remote: (IpAddr, u16)) -> io::Result<Option<Socket>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let Some(request) = exact_request(local, remote, self.sequence) else { return Ok(None) };
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            for Message { kind, sequence, body } in messages(&self.buffer[..length]) {
+                // Without a connection of that name the kernel answers with who listens there.
+                let is_it = |socket: &Socket| socket.state != TcpState::Listen && socket.remote == remote;
+                match kind {
+                    _ if sequence != self.sequence => {}
+                    SOCK_DIAG_BY_FAMILY => return Ok(socket_of(body).filter(is_it)),
+                    NLMSG_ERROR => {
+                        return match error_of(body) {
+                            error if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                            error => Err(error),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn receive(&mut self, found: &mut impl FnMut(Socket)) -> io::Result<Progress> {
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
         for message in messages(&self.buffer[..length]) {
@@ -137,10 +167,7 @@ impl Diag {
                 // Left over from a dump that was broken off.
                 Message { sequence, .. } if sequence != self.sequence => {}
                 Message { kind: NLMSG_DONE, .. } => return Ok(Progress::Done),
-                Message { kind: NLMSG_ERROR, body, .. } => {
-                    let code = body.get(..4).map_or(0, |code| i32::from_ne_bytes(code.try_into().expect("4 bytes")));
-                    return Err(io::Error::from_raw_os_error(-code));
-                }
+                Message { kind: NLMSG_ERROR, body, .. } => return Err(error_of(body)),
                 Message { kind: SOCK_DIAG_BY_FAMILY, body, .. } => {
                     if let Some(socket) = socket_of(body) {
                         found(socket);
@@ -228,6 +255,34 @@ fn request(family: u8, protocol: Protocol, states: States, sequence: u32) -> [u8
     };
     bytes[20..24].copy_from_slice(&states.0.to_ne_bytes());
     bytes
+}
+
+/// Asks for one TCP socket, whatever its state. `None` when the addresses are of two families.
+fn exact_request(local: (IpAddr, u16), remote: (IpAddr, u16), sequence: u32) -> Option<[u8; REQUEST]> {
+    let family = match (local.0, remote.0) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => AF_INET,
+        (IpAddr::V6(_), IpAddr::V6(_)) => AF_INET6,
+        _ => return None,
+    };
+    let mut bytes = request(family, Protocol::Tcp, States(u32::MAX), sequence);
+    bytes[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    let sockid = &mut bytes[SOCKID..];
+    sockid[0..2].copy_from_slice(&local.1.to_be_bytes());
+    sockid[2..4].copy_from_slice(&remote.1.to_be_bytes());
+    for (address, at) in [(local.0, 4), (remote.0, 20)] {
+        match address {
+            IpAddr::V4(address) => sockid[at..at + 4].copy_from_slice(&address.octets()),
+            IpAddr::V6(address) => sockid[at..at + 16].copy_from_slice(&address.octets()),
+        }
+    }
+    // Any cookie.
+    sockid[40..48].fill(0xff);
+    Some(bytes)
+}
+
+fn error_of(body: &[u8]) -> io::Error {
+    let code = body.get(..4).map_or(0, |code| i32::from_ne_bytes(code.try_into().expect("4 bytes")));
+    io::Error::from_raw_os_error(-code)
 }
 
 struct Message<'a> {

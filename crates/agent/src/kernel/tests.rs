@@ -81,3 +81,17 @@ fn a_socket_accepts_for_a_vipa_when_bound_to_it_or_to_any_address() {
     assert!(!accepts(&socket("127.0.0.1", false), vipa));
     assert!(!accepts(&socket("0.0.0.0", false), "2001:db8::1".parse().unwrap()));
 }
+
+#[test]
+fn what_is_missing_is_what_was_there_and_is_not() {
+    let held = |ports: &[u16]| -> Vec<_> {
+        let connection = |port: &u16| Connection { protocol: Protocol::Tcp, client: (HERE, *port).into(), port: 80 };
+        ports.iter().map(|port| (connection(port), ConnectionState::Established)).collect()
+    };
+    let ports = |before: &[u16], now: &[u16]| -> Vec<u16> {
+        missing(&held(before), &held(now)).iter().map(|connection| connection.client.port()).collect()
+    };
+    assert!(ports(&[], &[1, 2]).is_empty());
+    assert_eq!(ports(&[1, 2], &[]), [1, 2]);
+    assert_eq!(ports(&[1, 3, 5, 7], &[2, 3, 4, 7, 9]), [1, 5]);
+}

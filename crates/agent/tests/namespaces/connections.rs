@@ -4,14 +4,16 @@ use std::{
     collections::BTreeSet,
     io::{Read, Write},
     net::Shutdown,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
 use vipa_model::ConnectionState::{Closing, Established, HalfOpen};
-use vipa_protocol::Change::{Closed, Opened};
+use vipa_protocol::Change::{self, Closed, Opened};
 
 use crate::{
-    host::{on_a_host, run},
+    host::{on_a_crowded_host, on_a_host, run},
     router::Router,
     sockets::{Pair, abort, begin_to_open, open, serve},
 };
@@ -69,6 +71,27 @@ fn a_connection_the_server_half_closed_is_closing_and_held_until_the_client_clos
         drop(pair.client);
         drop(pair.server);
         router.until("it has ended", |view| view.live.is_empty());
+    });
+}
+
+/// The kernel swaps the socket of such a connection for a smaller one, which is no end: the client's own FIN, and
+/// whatever it sent before that, are still to come.
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_connection_the_server_closed_first_is_held_until_the_client_has_closed_too() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let Pair { connection, client, server } = open(&listener);
+        router.until("it is open", |view| view.live.get(&connection) == Some(&Established));
+        drop(server);
+        router.until("it is closing", |view| view.live.get(&connection) == Some(&Closing));
+        router.listen_for(SEVERAL_LOOKS);
+        assert_eq!(router.view.story_of(&connection), [Opened(Established), Opened(Closing)]);
+        drop(client);
+        router.until("it has ended", |view| view.live.is_empty());
+        assert_eq!(router.view.story_of(&connection), [Opened(Established), Opened(Closing), Closed]);
     });
 }
 
@@ -132,5 +155,37 @@ fn a_new_owner_gets_thousands_of_connections_as_a_snapshot_and_a_warm_one_nothin
         pairs.into_iter().for_each(abort);
         first.until("all have ended", |view| view.live.is_empty());
         second.until("all have ended", |view| view.live.is_empty());
+    });
+}
+
+/// While the kernel lists its sockets others come and go; one that stays must be in every list.
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_connection_that_lives_is_never_told_to_have_ended_whatever_comes_and_goes_beside_it() {
+    on_a_crowded_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let pairs: Vec<Pair> = (0..2_000).map(|_| open(&listener)).collect();
+        let held: BTreeSet<_> = pairs.iter().map(|pair| pair.connection).collect();
+        router.until("it knows all", |view| view.live.len() == held.len());
+
+        let (stop, stopped) = mpsc::channel::<()>();
+        let churn = thread::spawn(move || {
+            let mut opened = 0;
+            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                let young: Vec<Pair> = (0..50).map(|_| open(&listener)).collect();
+                opened += young.len();
+                young.into_iter().for_each(abort);
+            }
+            opened
+        });
+        router.listen_for(Duration::from_secs(5));
+        stop.send(()).unwrap();
+        let opened = churn.join().unwrap();
+        let is_false = |change: &Change| *change == Closed;
+        let wronged = held.iter().filter(|held| router.view.story_of(held).iter().any(is_false)).count();
+        assert_eq!(wronged, 0, "of {} connections that lived, while {opened} came and went", held.len());
+        router.until("the others have ended", |view| view.live.len() == held.len());
     });
 }

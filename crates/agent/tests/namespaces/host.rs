@@ -36,6 +36,16 @@ pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send + 'static) {
     });
 }
 
+/// As `on_a_host`, with so small a table of connections in the kernel that many share a bucket, as on a busy host.
+pub(crate) fn on_a_crowded_host(test: impl FnOnce(&Host) + Send + 'static) {
+    in_a_thread(|| {
+        enter_a_namespace();
+        fs::write(format!("{IPV4}/tcp_child_ehash_entries"), "16").expect("Linux 6.1 or later");
+        enter_a_namespace();
+        test(&Host::new());
+    });
+}
+
 /// Threads and processes started by the thread share its namespace.
 fn in_a_thread(act: impl FnOnce() + Send + 'static) {
     assert!(geteuid().is_root(), "these tests make network namespaces: run them as root, with `make test-agent`");
@@ -96,6 +106,12 @@ address = "10.9.0.31"
 
     fn config(&self) -> PathBuf {
         self.folder().join("t1.toml")
+    }
+
+    /// Makes the next agent put VIPAs on this interface.
+    pub(crate) fn configure_interface(&self, interface: &str) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        fs::write(self.config(), format!("{text}interface = \"{interface}\"\n")).expect("it is written");
     }
 
     /// What the agent keeps of its changes to this host.

@@ -68,3 +68,33 @@ fn damaged_messages_end_the_list_and_nothing_else() {
     assert!(socket_of(&[0; 71]).is_none());
     assert!(attribute(&[3, 0, 0, 0], 1).is_none());
 }
+
+#[test]
+fn a_connection_is_found_by_its_name_until_it_is_gone_and_its_listener_is_not_taken_for_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, peer) = listener.accept().unwrap();
+    let here = server.local_addr().unwrap();
+    let mut diag = Diag::open().unwrap();
+    let mut state = || {
+        let found = diag.find((here.ip(), here.port()), (peer.ip(), peer.port())).unwrap();
+        found.map(|socket| socket.state)
+    };
+    assert_eq!(state(), Some(TcpState::Established));
+    drop(server);
+    let mut tries = 0;
+    while state() != Some(TcpState::FinWait2) {
+        tries += 1;
+        assert!(tries < 1000, "the kernel never told of the half-close");
+        std::thread::yield_now();
+    }
+    // The server's end is in TIME-WAIT then, which is no connection any more.
+    drop(client);
+    while state().is_some() {
+        tries += 1;
+        assert!(tries < 2000, "the kernel never told of the end");
+        std::thread::yield_now();
+    }
+    let nobody = ("127.0.0.2".parse().unwrap(), 1);
+    assert_eq!(diag.find((here.ip(), here.port()), nobody).unwrap(), None);
+}
