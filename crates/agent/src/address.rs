@@ -69,16 +69,34 @@ impl Addresses {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Changes::default(),
             Err(source) => return Err(AddressError::State { path: file, source }),
         };
-        if changes.interface != interface {
-            changes.interface = interface.into();
-            changes.added.clear();
-        }
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Open)?;
         tokio::spawn(connection);
-        let mut links = handle.link().get().match_name(interface.to_string()).execute();
-        let link = links.try_next().await.ok().flatten();
-        let index = link.ok_or_else(|| AddressError::NoInterface(interface.into()))?.header.index;
-        Ok(Self { handle, index, file, changes })
+        let index = index_of(&handle, interface).await.ok_or_else(|| AddressError::NoInterface(interface.into()))?;
+        if changes.interface != interface {
+            // Configured anew since: what is left on the old interface is taken away, if that is still there.
+            let old = std::mem::replace(&mut changes.interface, interface.into());
+            if let Some(index) = index_of(&handle, &old).await {
+                let file = file.clone();
+                let sysctls = changes.sysctls.clone();
+                let added = std::mem::take(&mut changes.added);
+                let changes = Changes { interface: old, added, sysctls };
+                Self { handle: handle.clone(), index, file, changes }.serve(&[]).await?;
+            }
+            changes.added.clear();
+        }
+        let mut addresses = Self { handle, index, file, changes };
+        addresses.forget_what_is_gone().await?;
+        Ok(addresses)
+    }
+
+    /// A reboot takes the addresses and leaves the file; they are ours to put there again.
+    async fn forget_what_is_gone(&mut self) -> Result<(), AddressError> {
+        for address in self.changes.added.clone() {
+            if self.find(address).await?.is_none() {
+                self.changes.added.remove(&address);
+            }
+        }
+        Ok(())
     }
 
     /// Makes `vipas` and no others of ours be there.
@@ -174,4 +192,9 @@ impl Addresses {
         let interface = self.changes.interface.clone();
         AddressError::Address { what, address, interface, source: Box::new(source) }
     }
+}
+
+async fn index_of(handle: &Handle, interface: &str) -> Option<u32> {
+    let mut links = handle.link().get().match_name(interface.to_string()).execute();
+    links.try_next().await.ok().flatten().map(|link| link.header.index)
 }

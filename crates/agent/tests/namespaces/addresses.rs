@@ -108,3 +108,49 @@ fn what_a_crash_left_is_taken_over_once_and_undone_by_the_next_clean_stop() {
         assert_as_before(host);
     });
 }
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn after_a_reboot_the_vipa_is_put_there_again() {
+    on_a_host(|host| {
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        distribute(&mut router);
+        until_the_vipa_is_here();
+        agent.crash();
+        router.until("the link is lost", |view| !view.linked);
+        // The state folder survives a reboot, addresses and settings do not.
+        run("ip", "address del 192.0.2.10/32 dev lo");
+        set_sysctl("conf/all/arp_ignore", "0");
+        set_sysctl("conf/all/arp_announce", "0");
+
+        let agent = host.start_agent();
+        distribute(&mut router);
+        until_the_vipa_is_here();
+        agent.stop();
+        assert_as_before(host);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_crashed_agent_s_vipa_moves_when_another_interface_is_configured() {
+    on_a_host(|host| {
+        run("ip", "link add v0 type veth peer name v1");
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        distribute(&mut router);
+        until_the_vipa_is_here();
+        agent.crash();
+        router.until("the link is lost", |view| !view.linked);
+
+        host.configure_interface("v0");
+        let agent = host.start_agent();
+        distribute(&mut router);
+        until_the_vipa_is_gone();
+        until("the VIPA is on v0", || run("ip", "-o -4 address show dev v0").contains(ON_LO));
+        agent.stop();
+        assert_eq!(run("ip", "-o -4 address show dev v0"), "");
+        assert_as_before(host);
+    });
+}
