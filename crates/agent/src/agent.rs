@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use vipa_cluster::{
     StoredVote,
@@ -21,6 +21,9 @@ use crate::{address::Addresses, kernel::Kernel};
 
 /// An address that could not be set is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Telling the routers that this agent stops takes no longer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 struct Agent {
     target: Target,
@@ -61,12 +64,18 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
             _ = interrupt.recv() => break,
             Some(token) = stored.recv() => agent.feed(Event::VotesStored { token }),
             Some(event) = events.recv() => agent.link(event),
-            Some(event) = seen.recv() => agent.feed(event),
+            event = seen.recv() => match event {
+                Some(event) => agent.feed(event),
+                // What nobody reports is lost by the next failover: better to be restarted. The VIPAs stay for it.
+                None => bail!("the thread that reads the kernel's socket tables has ended, see above; start me again"),
+            },
             _ = retry.tick(), if agent.to_serve.is_some() => {}
         }
         agent.serve().await;
     }
     tracing::info!("stopping: taking back what was changed on this host");
+    // First of all nobody is sent here any more. A router that does not answer is not waited for.
+    let _ = tokio::time::timeout(FAREWELL, agent.links.close()).await;
     agent.addresses.restore().await?;
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! The agent among routers that come and go.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use vipa_model::{ConnectionState::Established, Epoch, PortRange};
 use vipa_protocol::{Ballot, Claim, Message, Refusal};
@@ -54,6 +58,19 @@ fn an_agent_that_restarts_tells_what_the_host_holds_in_a_new_life() {
         assert!(after.incarnation > before.incarnation);
         assert_eq!(router.view.snapshots, 2, "what was seen of the old life is worth nothing");
         assert_eq!(router.view.live.keys().collect::<Vec<_>>(), [&pair.connection]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn an_agent_that_stops_cleanly_says_so_to_its_routers() {
+    on_a_host(|host| {
+        let agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let began = Instant::now();
+        agent.stop();
+        router.until("the link is closed", |view| !view.linked);
+        assert!(began.elapsed() < Duration::from_millis(1500), "it was only missed, after {:?}", began.elapsed());
     });
 }
 
