@@ -14,7 +14,9 @@ fn r01_a_backup_without_a_list_of_its_own_knows_the_owners_before_any_failure_an
         let mut client = cluster.client(CONNECTIONS)?;
         kill_the_owner(cluster, &mut client)?;
         let fresh = client.fresh_and_wait(60)?;
-        assert_eq!((fresh.ok, fresh.failed, fresh.servers.len()), (60, 0, 3), "{fresh:?}");
+        // The probe that ran during the takeover may be among them.
+        assert!(fresh.ok >= 60, "{fresh:?}");
+        assert_eq!((fresh.failed, fresh.servers.len()), (0, 3), "{fresh:?}");
         all_kept(cluster, client).map(drop)
     });
 }

@@ -65,7 +65,7 @@ impl Vipa {
         let (trigger, since) = match (self.offered, self.asked) {
             (Some(_), Some(asked)) => (Trigger::Takeback, asked),
             (Some(offered), None) => (Trigger::Handover, offered),
-            (None, _) if self.epoch == Epoch::NONE => (Trigger::First, self.started),
+            (None, _) if self.epoch.max(self.highest) == Epoch::NONE => (Trigger::First, self.started),
             (None, _) => (Trigger::Failure, self.heard.unwrap_or(self.started)),
         };
         self.suspect(trigger, since, cx);
