@@ -30,7 +30,7 @@ deps: ## Install the Debian packages that are missing (needs root only when some
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "make deps: run it as root once, to install:$$missing" >&2; exit 1; fi; \
 	echo "Installing:$$missing"; \
-	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null
 
 .PHONY: build
 build: deps ## Build every program in release mode
