@@ -167,8 +167,10 @@ impl Demo {
         self.cluster.router("r1").start()?;
         let takeback = self.cluster.wait_takeover("r1", Trigger::Takeback)?;
         self.say(&format!("r1 owns the VIPA, in epoch {}", takeback.report.epoch));
+        let longest = client.report().longest_ms;
         client.mark()?;
-        let after = self.everyone_answered(client, "the takeback")?;
+        let mut after = self.everyone_answered(client, "the takeback")?;
+        after.longest_ms = after.longest_ms.max(longest);
         client.pause()?;
         sleep(QUIET);
         let account = ledger.read()?.since(opened);
@@ -176,6 +178,9 @@ impl Demo {
         let Account { sent, arrived } = account;
         let lost = format!("{} ({sent} sent, {arrived} arrived)", account.lost());
         Self::report("r1", &takeback, &before, &after, ("packets lost", lost));
+        if account.lost() > 0 {
+            println!("  where they may have gone: {}", self.cluster.counters());
+        }
         Ok(account)
     }
 
@@ -246,5 +251,5 @@ fn spread(report: &Report) -> String {
 }
 
 fn milliseconds(us: u64) -> String {
-    format!("{:.1} ms", us as f64 / 1000.0)
+    if us < 100 { format!("{us} µs") } else { format!("{:.1} ms", us as f64 / 1000.0) }
 }

@@ -146,6 +146,20 @@ impl Cluster {
         found.with_context(|| format!("{router}'s last word: {last:#?}; its view: {:#?}", self.router(router).view()))
     }
 
+    /// The counters of all routers that are not zero, for messages that ask where packets went.
+    #[must_use]
+    pub fn counters(&self) -> String {
+        let mut text = String::new();
+        for router in self.routers.values() {
+            text.push_str(&format!("{}:", router.name()));
+            for (name, count) in router.counters().unwrap_or_default().iter().filter(|(_, count)| **count > 0) {
+                text.push_str(&format!(" {name} {count}"));
+            }
+            text.push_str("; ");
+        }
+        text
+    }
+
     /// A node that ended by itself, and how.
     fn ended(&mut self) -> Option<String> {
         self.routers

@@ -35,7 +35,7 @@ fn nothing_lost(
     let account = ledger.read()?.since(before);
     client.resume()?;
     ensure!(account.sent > 500, "there was traffic: {account:?}");
-    ensure!(account.lost() == 0, "packets were lost: {account:?}");
+    ensure!(account.lost() == 0, "packets were lost: {account:?}; {}", cluster.counters());
     Ok(())
 }
 
