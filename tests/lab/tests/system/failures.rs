@@ -4,7 +4,6 @@ use anyhow::ensure;
 use vipa_lab::{
     cluster::{Plan, Presence, VIPA},
     netns::Plug,
-    process::wait,
 };
 use vipa_protocol::Trigger;
 
@@ -72,13 +71,14 @@ fn r06_an_agent_that_stops_in_good_order_takes_its_address_away_and_one_that_is_
         for name in ["t1", "t2", "t3"] {
             cluster.target(name).wait_address(VIPA, Presence::Present)?;
         }
-        let t1 = cluster.target("t1");
-        t1.kill_agent()?;
-        ensure!(t1.has_address(VIPA)?, "connections live on when an agent dies");
-        t1.start_agent()?;
-        wait("the agent to take its address over", PATIENCE, || t1.has_address(VIPA).ok().filter(|there| *there))?;
-        t1.stop_agent()?;
-        t1.wait_address(VIPA, Presence::Absent)
+        cluster.target("t1").kill_agent()?;
+        ensure!(cluster.target("t1").has_address(VIPA)?, "connections live on when an agent dies");
+        cluster.wait_view("r1", "t1 to be missed", |view| !view.linked.contains("t1"))?;
+        cluster.target("t1").start_agent()?;
+        // Linked again, it has taken its address over; before that there would be nobody to stop in good order.
+        cluster.wait_view("r1", "t1 to be back", |view| view.linked.contains("t1"))?;
+        cluster.target("t1").stop_agent()?;
+        cluster.target("t1").wait_address(VIPA, Presence::Absent)
     });
 }
 
