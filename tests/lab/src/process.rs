@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
     time::{Duration, Instant},
@@ -68,7 +67,6 @@ impl Process {
         loop {
             match self.ended() {
                 Some(status) if status.success() => return Ok(()),
-                Some(status) if status.signal() == Some(Signal::SIGTERM as i32) => return Ok(()),
                 Some(status) => bail!("{} ended badly after SIGTERM: {status}\n{}", self.name, self.tail(20)),
                 None if Instant::now() < until => std::thread::sleep(LOOK),
                 None => bail!("{} was still running {patience:?} after SIGTERM\n{}", self.name, self.tail(20)),
