@@ -72,12 +72,36 @@ pub fn hash_connection(
     bytes[4..8].copy_from_slice(&vipa.to_be_bytes());
     bytes[8..10].copy_from_slice(&client_port.to_be_bytes());
     bytes[10..12].copy_from_slice(&port.to_be_bytes());
-    // The protocol's IP number, so that the order of an enum is no part of what routers agree on.
-    bytes[12] = match protocol {
+    bytes[12] = protocol_number(protocol);
+    SipHasher13::new_with_key(&key.0).hash(&bytes)
+}
+
+/// The same for IPv6.
+#[inline]
+#[must_use]
+pub fn hash_connection6(
+    key: &ClusterKey,
+    client: u128,
+    client_port: u16,
+    vipa: u128,
+    port: u16,
+    protocol: Protocol,
+) -> u64 {
+    let mut bytes = [0; 37];
+    bytes[0..16].copy_from_slice(&client.to_be_bytes());
+    bytes[16..32].copy_from_slice(&vipa.to_be_bytes());
+    bytes[32..34].copy_from_slice(&client_port.to_be_bytes());
+    bytes[34..36].copy_from_slice(&port.to_be_bytes());
+    bytes[36] = protocol_number(protocol);
+    SipHasher13::new_with_key(&key.0).hash(&bytes)
+}
+
+/// The protocol's IP number, so that the order of an enum is no part of what routers agree on.
+const fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
-    };
-    SipHasher13::new_with_key(&key.0).hash(&bytes)
+    }
 }
 
 /// Where an address stands in `salt`'s order of all addresses.

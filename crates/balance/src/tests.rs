@@ -27,3 +27,17 @@ fn every_part_of_a_connection_and_the_key_count() {
 fn the_key_is_not_printed() {
     assert_eq!(format!("{KEY:?}"), "ClusterKey(..)");
 }
+
+#[test]
+fn every_part_of_an_ipv6_connection_counts() {
+    let hash = hash_connection6(&KEY, 1, 2, 3, 4, Protocol::Tcp);
+    let others = [
+        hash_connection6(&KEY, 1 << 127, 2, 3, 4, Protocol::Tcp),
+        hash_connection6(&KEY, 1, 9, 3, 4, Protocol::Tcp),
+        hash_connection6(&KEY, 1, 2, 3 | 1 << 100, 4, Protocol::Tcp),
+        hash_connection6(&KEY, 1, 2, 3, 9, Protocol::Tcp),
+        hash_connection6(&KEY, 1, 2, 3, 4, Protocol::Udp),
+        hash_connection6(&ClusterKey::new([0; 16]), 1, 2, 3, 4, Protocol::Tcp),
+    ];
+    assert!(others.iter().all(|other| *other != hash));
+}

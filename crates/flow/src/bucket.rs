@@ -1,4 +1,4 @@
-//! One cache line: four entries, and how to read one while others write.
+//! One cache line of IPv4, two of IPv6: four entries, and how to read one while others write.
 //!
 //! The protocol of a slot, all by compare-and-swap of its word:
 //!
@@ -14,7 +14,10 @@
 
 use crate::{
     atomics::{AtomicU64, Ordering},
-    key::Packed,
+    key::{
+        Packed,
+        sealed::{Cell, Words},
+    },
     word::Word,
 };
 
@@ -22,24 +25,23 @@ use crate::{
 pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 4 };
 
 #[repr(align(64))]
-pub(crate) struct Bucket {
-    keys: [AtomicU64; SLOTS],
+pub(crate) struct Bucket<W: Words> {
+    keys: [W::Cell; SLOTS],
     words: [AtomicU64; SLOTS],
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Bucket<u64>>() == 64 && size_of::<Bucket<[u64; 3]>>() == 128);
 
-impl Bucket {
+impl<W: Words> Bucket<W> {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        Self { keys: zeros(), words: zeros() }
+        Self { keys: std::array::from_fn(|_| W::Cell::zero()), words: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     /// The live entry of `packed`, as of some moment during the call.
     #[inline]
-    pub(crate) fn find(&self, packed: Packed) -> Option<(usize, Word)> {
+    pub(crate) fn find(&self, packed: Packed<W>) -> Option<(usize, Word)> {
         // Which of the four is a coin thrown anew for each connection: compare all, so that no branch guesses it.
         let mut equal = 0_u32;
         for slot in 0..SLOTS {
@@ -59,7 +61,7 @@ impl Bucket {
 
     /// The slot's word if the slot holds `packed`, live or pending.
     #[inline]
-    pub(crate) fn read(&self, slot: usize, packed: Packed) -> Option<Word> {
+    pub(crate) fn read(&self, slot: usize, packed: Packed<W>) -> Option<Word> {
         loop {
             let word = self.word(slot);
             if !word.has_key() || word.service() != packed.service {
@@ -78,7 +80,7 @@ impl Bucket {
     }
 
     /// Whatever live connection the slot holds.
-    pub(crate) fn read_any(&self, slot: usize) -> Option<(Packed, Word)> {
+    pub(crate) fn read_any(&self, slot: usize) -> Option<(Packed<W>, Word)> {
         loop {
             let word = self.word(slot);
             word.state()?;
@@ -105,7 +107,7 @@ impl Bucket {
     }
 
     /// Writes the key of a slot we have claimed as `word`, and shows it to other inserters; returns the word after.
-    pub(crate) fn announce(&self, slot: usize, word: Word, packed: Packed) -> Word {
+    pub(crate) fn announce(&self, slot: usize, word: Word, packed: Packed<W>) -> Word {
         // Release: pairs with the Acquires in find() and read(); who sees the key sees the claim before it.
         self.keys[slot].store(packed.key, Ordering::Release);
         // Release: pairs with the Acquire in word(); who sees that there is a key sees the key. A store will do: nobody
@@ -138,19 +140,31 @@ impl Bucket {
         }
     }
 
-    /// Asks for the line before it is needed.
+    /// Asks for its lines before they are needed.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        #[cfg(all(target_arch = "x86_64", not(loom)))]
-        // SAFETY: a prefetch reads nothing, so any address will do.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(self).cast());
-        }
-        #[cfg(all(target_arch = "aarch64", not(loom)))]
-        // SAFETY: a prefetch reads nothing, so any address will do.
-        unsafe {
-            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) self, options(nostack, readonly, preserves_flags));
+        for line in 0..size_of::<Self>() / LINE {
+            prefetch(std::ptr::from_ref(self).cast::<u8>().wrapping_add(line * LINE));
         }
     }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+#[inline(always)]
+fn prefetch(line: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a prefetch reads nothing, so any address will do.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(loom)))]
+    // SAFETY: a prefetch reads nothing, so any address will do.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(any(loom, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = line;
 }

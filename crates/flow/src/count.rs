@@ -23,6 +23,20 @@ impl Counts {
     }
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            half_open: self.half_open + other.half_open,
+            open: self.open + other.open,
+            confirmed: self.confirmed + other.confirmed,
+            closing: self.closing + other.closing,
+            udp: self.udp + other.udp,
+        }
+    }
+}
+
 /// So many that two workers rarely meet at one.
 const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
 

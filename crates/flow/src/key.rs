@@ -1,8 +1,13 @@
 //! What names a connection, and the keyed hash of it.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+};
 
 use vipa_model::{Protocol, VipaId};
+
+use crate::atomics::AtomicU64;
 
 /// The table tells this many VIPAs apart; a connection to a `VipaId` beyond finds no place.
 pub const MAX_VIPAS: u16 = 1 << 12;
@@ -17,43 +22,215 @@ pub struct Key4 {
     pub protocol: Protocol,
 }
 
-/// A key as the table stores it: the full tuple, in one word and 13 bits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Packed {
-    pub(crate) key: u64,
-    /// `VipaId` and protocol: the part that lives in an entry's second word.
-    pub(crate) service: u64,
+/// A connection to an IPv6 VIPA. Address and ports as numbers, not as bytes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key6 {
+    pub client: u128,
+    pub client_port: u16,
+    pub vipa_port: u16,
+    pub vipa: VipaId,
+    pub protocol: Protocol,
 }
 
-impl Packed {
-    /// Never matches an entry when the `VipaId` is beyond [`MAX_VIPAS`].
-    #[inline]
-    pub(crate) fn new(key: &Key4) -> Self {
-        let Key4 { client, client_port, vipa_port, vipa, protocol } = *key;
-        let key = u64::from(client) << 32 | u64::from(client_port) << 16 | u64::from(vipa_port);
-        let protocol = match protocol {
-            Protocol::Tcp => 0,
-            Protocol::Udp => 1,
-        };
-        Self { key, service: u64::from(vipa.0) << 1 | protocol }
+/// What names a connection in a table: [`Key4`] or [`Key6`]. Nobody else's.
+pub trait Key: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync + sealed::Stored + 'static {
+    fn vipa(&self) -> VipaId;
+    fn vipa_port(&self) -> u16;
+    fn client_port(&self) -> u16;
+    fn protocol(&self) -> Protocol;
+}
+
+macro_rules! key {
+    ($key:ty) => {
+        impl Key for $key {
+            #[inline]
+            fn vipa(&self) -> VipaId {
+                self.vipa
+            }
+            #[inline]
+            fn vipa_port(&self) -> u16 {
+                self.vipa_port
+            }
+            #[inline]
+            fn client_port(&self) -> u16 {
+                self.client_port
+            }
+            #[inline]
+            fn protocol(&self) -> Protocol {
+                self.protocol
+            }
+        }
+    };
+}
+
+key!(Key4);
+key!(Key6);
+
+/// How a key is stored.
+pub(crate) mod sealed {
+    use super::{HashSeed, Packed};
+    use crate::atomics::{AtomicU64, Ordering};
+
+    pub trait Stored: Sized {
+        /// Address and ports.
+        type Words: Words;
+
+        fn pack(&self) -> Packed<Self::Words>;
+        fn unpack(packed: Packed<Self::Words>) -> Self;
     }
 
-    pub(crate) fn unpack(self) -> Key4 {
-        Key4 {
-            client: (self.key >> 32) as u32,
-            client_port: (self.key >> 16) as u16,
-            vipa_port: self.key as u16,
-            vipa: self.vipa(),
-            protocol: if self.service & 1 == 0 { Protocol::Tcp } else { Protocol::Udp },
+    /// What a slot's key is made of: one word of IPv4, three of IPv6.
+    pub trait Words: Copy + Eq + Default + Send + Sync + 'static {
+        type Cell: Cell<Words = Self>;
+
+        fn hash(self, seed: &HashSeed, service: u64) -> u64;
+    }
+
+    /// The same as several threads see it. All-zero bytes are one.
+    pub trait Cell: Send + Sync {
+        type Words;
+
+        fn zero() -> Self;
+        fn load(&self, order: Ordering) -> Self::Words;
+        fn store(&self, words: Self::Words, order: Ordering);
+    }
+
+    impl Cell for AtomicU64 {
+        type Words = u64;
+
+        fn zero() -> Self {
+            AtomicU64::new(0)
+        }
+        #[inline(always)]
+        fn load(&self, order: Ordering) -> u64 {
+            AtomicU64::load(self, order)
+        }
+        #[inline(always)]
+        fn store(&self, word: u64, order: Ordering) {
+            AtomicU64::store(self, word, order);
         }
     }
 
-    pub(crate) fn vipa(self) -> VipaId {
+    /// Each word by itself: who reads words of two lives sees by the slot's other word that it changed meanwhile.
+    impl Cell for [AtomicU64; 3] {
+        type Words = [u64; 3];
+
+        fn zero() -> Self {
+            std::array::from_fn(|_| AtomicU64::new(0))
+        }
+        #[inline(always)]
+        fn load(&self, order: Ordering) -> [u64; 3] {
+            [self[0].load(order), self[1].load(order), self[2].load(order)]
+        }
+        #[inline(always)]
+        fn store(&self, words: [u64; 3], order: Ordering) {
+            for (cell, word) in self.iter().zip(words) {
+                cell.store(word, order);
+            }
+        }
+    }
+}
+
+use sealed::{Stored, Words};
+
+/// A key as the table stores it: the full tuple, in words and 13 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Packed<W> {
+    pub(crate) key: W,
+    /// `VipaId` and protocol: the part that lives in an entry's own word.
+    pub(crate) service: u64,
+}
+
+impl<W> Packed<W> {
+    pub(crate) fn vipa(&self) -> VipaId {
         VipaId((self.service >> 1) as u16)
     }
 
-    pub(crate) fn fits(self) -> bool {
+    fn protocol(&self) -> Protocol {
+        if self.service & 1 == 0 { Protocol::Tcp } else { Protocol::Udp }
+    }
+
+    pub(crate) fn fits(&self) -> bool {
         self.service >> 1 < u64::from(MAX_VIPAS)
+    }
+}
+
+/// Never matches an entry when the `VipaId` is beyond [`MAX_VIPAS`].
+#[inline]
+fn service(vipa: VipaId, protocol: Protocol) -> u64 {
+    let protocol = match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+    };
+    u64::from(vipa.0) << 1 | protocol
+}
+
+impl Stored for Key4 {
+    type Words = u64;
+
+    #[inline]
+    fn pack(&self) -> Packed<u64> {
+        let Self { client, client_port, vipa_port, vipa, protocol } = *self;
+        let key = u64::from(client) << 32 | u64::from(client_port) << 16 | u64::from(vipa_port);
+        Packed { key, service: service(vipa, protocol) }
+    }
+
+    fn unpack(packed: Packed<u64>) -> Self {
+        Self {
+            client: (packed.key >> 32) as u32,
+            client_port: (packed.key >> 16) as u16,
+            vipa_port: packed.key as u16,
+            vipa: packed.vipa(),
+            protocol: packed.protocol(),
+        }
+    }
+}
+
+impl Stored for Key6 {
+    type Words = [u64; 3];
+
+    #[inline]
+    fn pack(&self) -> Packed<[u64; 3]> {
+        let Self { client, client_port, vipa_port, vipa, protocol } = *self;
+        let ports = u64::from(client_port) << 16 | u64::from(vipa_port);
+        Packed { key: [(client >> 64) as u64, client as u64, ports], service: service(vipa, protocol) }
+    }
+
+    fn unpack(packed: Packed<[u64; 3]>) -> Self {
+        let [high, low, ports] = packed.key;
+        Self {
+            client: u128::from(high) << 64 | u128::from(low),
+            client_port: (ports >> 16) as u16,
+            vipa_port: ports as u16,
+            vipa: packed.vipa(),
+            protocol: packed.protocol(),
+        }
+    }
+}
+
+impl Words for u64 {
+    type Cell = AtomicU64;
+
+    /// Two rounds of folded 64 × 64 → 128-bit multiplication, each with secret operands.
+    #[inline]
+    fn hash(self, seed: &HashSeed, service: u64) -> u64 {
+        let [a, b, c, d] = seed.0;
+        let first = fold(self ^ a, b ^ service.wrapping_mul(SPREAD));
+        fold(first ^ c, d)
+    }
+}
+
+impl Words for [u64; 3] {
+    type Cell = [AtomicU64; 3];
+
+    /// The same with a round more, for the address' other half.
+    #[inline]
+    fn hash(self, seed: &HashSeed, service: u64) -> u64 {
+        let [a, b, c, d] = seed.0;
+        let [high, low, ports] = self;
+        let first = fold(high ^ a, b ^ low);
+        let second = fold(first ^ ports ^ c, d ^ service.wrapping_mul(SPREAD));
+        fold(second ^ b, c)
     }
 }
 
@@ -84,12 +261,9 @@ impl HashSeed {
         Self::new([0, 1, 2, 3].map(|word: u64| random.hash_one(word)))
     }
 
-    /// Two rounds of folded 64 × 64 → 128-bit multiplication, each with secret operands.
     #[inline]
-    pub(crate) fn hash(&self, packed: Packed) -> u64 {
-        let [a, b, c, d] = self.0;
-        let first = fold(packed.key ^ a, b ^ packed.service.wrapping_mul(SPREAD));
-        fold(first ^ c, d)
+    pub(crate) fn hash<W: Words>(&self, packed: Packed<W>) -> u64 {
+        packed.key.hash(self, packed.service)
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ptr::NonNull;
 use std::{io, ops::Deref};
 
-use crate::bucket::Bucket;
+use crate::{bucket::Bucket, key::sealed::Words};
 
 /// Why there is no table.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +36,13 @@ pub enum Pages {
     Transparent,
 }
 
-pub(crate) struct Memory {
+pub(crate) struct Memory<W: Words> {
     #[cfg(not(loom))]
-    buckets: NonNull<Bucket>,
+    buckets: NonNull<Bucket<W>>,
     #[cfg(not(loom))]
     count: usize,
     #[cfg(loom)]
-    buckets: Box<[Bucket]>,
+    buckets: Box<[Bucket<W>]>,
     bytes: usize,
     pages: Pages,
 }
@@ -53,9 +53,9 @@ const PAGE: usize = 4 << 10;
 const HUGEPAGE: usize = 2 << 20;
 
 #[cfg(not(loom))]
-impl Memory {
+impl<W: Words> Memory<W> {
     pub(crate) fn new(count: usize) -> Result<Self, TableError> {
-        let bytes = count * size_of::<Bucket>();
+        let bytes = count * size_of::<Bucket<W>>();
         let bytes = bytes.next_multiple_of(if bytes < HUGEPAGE { PAGE } else { HUGEPAGE });
         let wanted_mb = bytes as u64 >> 20;
         // Reserved hugepages are there or refused at once: the kernel sets them aside for the whole mapping.
@@ -90,7 +90,7 @@ impl Memory {
 }
 
 #[cfg(not(loom))]
-fn map(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<Bucket>> {
+fn map<W: Words>(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<Bucket<W>>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
@@ -108,10 +108,10 @@ fn available_bytes() -> Option<u64> {
 }
 
 #[cfg(not(loom))]
-impl Deref for Memory {
-    type Target = [Bucket];
+impl<W: Words> Deref for Memory<W> {
+    type Target = [Bucket<W>];
     #[inline]
-    fn deref(&self) -> &[Bucket] {
+    fn deref(&self) -> &[Bucket<W>] {
         // SAFETY: the mapping holds `count` buckets, is aligned to pages, lives as long as `self`, and all-zero bytes
         // are a valid Bucket (atomics only); nobody has a `&mut` into it.
         unsafe { std::slice::from_raw_parts(self.buckets.as_ptr(), self.count) }
@@ -119,7 +119,7 @@ impl Deref for Memory {
 }
 
 #[cfg(not(loom))]
-impl Drop for Memory {
+impl<W: Words> Drop for Memory<W> {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping that new() made; no reference into it outlives `self`.
         unsafe { libc::munmap(self.buckets.as_ptr().cast(), self.bytes) };
@@ -128,28 +128,28 @@ impl Drop for Memory {
 
 // SAFETY: owns its mapping, and Bucket is atomics only.
 #[cfg(not(loom))]
-unsafe impl Send for Memory {}
+unsafe impl<W: Words> Send for Memory<W> {}
 // SAFETY: as above; threads share `&[Bucket]`.
 #[cfg(not(loom))]
-unsafe impl Sync for Memory {}
+unsafe impl<W: Words> Sync for Memory<W> {}
 
 #[cfg(loom)]
-impl Memory {
+impl<W: Words> Memory<W> {
     pub(crate) fn new(count: usize) -> Result<Self, TableError> {
         let buckets = (0..count).map(|_| Bucket::new()).collect();
-        Ok(Self { buckets, bytes: count * size_of::<Bucket>(), pages: Pages::Transparent })
+        Ok(Self { buckets, bytes: count * size_of::<Bucket<W>>(), pages: Pages::Transparent })
     }
 }
 
 #[cfg(loom)]
-impl Deref for Memory {
-    type Target = [Bucket];
-    fn deref(&self) -> &[Bucket] {
+impl<W: Words> Deref for Memory<W> {
+    type Target = [Bucket<W>];
+    fn deref(&self) -> &[Bucket<W>] {
         &self.buckets
     }
 }
 
-impl Memory {
+impl<W: Words> Memory<W> {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

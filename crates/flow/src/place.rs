@@ -13,7 +13,7 @@
 use vipa_model::TargetId;
 
 use crate::{
-    FlowState, FlowTable, Tick,
+    FlowState, FlowTable, Key, Tick,
     atomics::{Ordering, fence, spin_loop},
     bucket::SLOTS,
     key::Packed,
@@ -30,8 +30,8 @@ pub(crate) enum Source {
 }
 
 /// A connection on its way in.
-pub(crate) struct Newcomer {
-    pub(crate) packed: Packed,
+pub(crate) struct Newcomer<W> {
+    pub(crate) packed: Packed<W>,
     pub(crate) spots: Spots,
     pub(crate) target: TargetId,
     pub(crate) state: FlowState,
@@ -63,8 +63,8 @@ const IDLE_TICKS: u16 = 240;
 /// Other threads may take the victim or the gap first; so often is another one looked for.
 const ATTEMPTS: usize = 4;
 
-impl FlowTable {
-    pub(crate) fn place(&self, newcomer: &Newcomer, now: Tick) -> Placed {
+impl<K: Key> FlowTable<K> {
+    pub(crate) fn place(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Placed {
         let Some(claim) = self.claim(newcomer, now) else { return Placed::Full };
         let pending = self.buckets[claim.bucket].announce(claim.slot, claim.word, newcomer.packed);
         // SeqCst: pairs with itself in the other inserter; of two that announce and then look, one sees the other.
@@ -83,7 +83,7 @@ impl FlowTable {
     }
 
     /// Ends every other pending entry of the key; false if there is a live one.
-    fn is_alone(&self, newcomer: &Newcomer, claim: &Claim) -> bool {
+    fn is_alone(&self, newcomer: &Newcomer<K::Words>, claim: &Claim) -> bool {
         let mut patience = PATIENCE;
         // Entries before ours in this order come first.
         let mut ours_passed = false;
@@ -109,7 +109,7 @@ impl FlowTable {
         true
     }
 
-    fn claim(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+    fn claim(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         for _ in 0..ATTEMPTS {
             let claim = self
                 .claim_empty(newcomer, now)
@@ -122,12 +122,12 @@ impl FlowTable {
         None
     }
 
-    fn claim_empty(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+    fn claim_empty(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         for bucket in newcomer.spots.both() {
             for slot in 0..SLOTS {
                 let before = self.buckets[bucket].word(slot);
                 if before.is_empty() {
-                    let word = before.claimed(newcomer.packed, newcomer.target, now);
+                    let word = before.claimed(&newcomer.packed, newcomer.target, now);
                     if self.buckets[bucket].swap(slot, before, word).is_ok() {
                         return Some(Claim { bucket, slot, word, evicted: None });
                     }
@@ -139,7 +139,7 @@ impl FlowTable {
 
     /// Moves one of the eight neighbours from its home to its other bucket and takes the slot it leaves.
     #[cold]
-    fn claim_by_moving(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+    fn claim_by_moving(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         let mut movable = [const { None }; 2 * SLOTS];
         let mut free = movable.iter_mut();
         for bucket in newcomer.spots.both() {
@@ -156,7 +156,7 @@ impl FlowTable {
             }
         }
         movable.iter().flatten().find_map(|resident| {
-            let word = resident.word.claimed(newcomer.packed, newcomer.target, now);
+            let word = resident.word.claimed(&newcomer.packed, newcomer.target, now);
             self.replace_by_moving(resident, word)?;
             Some(Claim { bucket: resident.bucket, slot: resident.slot, word, evicted: None })
         })
@@ -166,7 +166,7 @@ impl FlowTable {
     ///
     /// While the original is marked as moving, only remove() and confirm() change it; then we take the copy back. Until
     /// we have, lookups find the original first, and nobody else can move it.
-    fn replace_by_moving(&self, resident: &Resident, next: Word) -> Option<()> {
+    fn replace_by_moving(&self, resident: &Resident<K::Words>, next: Word) -> Option<()> {
         let Resident { bucket, slot, packed, word, other } = *resident;
         let (here, there) = (&self.buckets[bucket], &self.buckets[other]);
         let (at, copy) = (0..SLOTS).find_map(|at| {
@@ -201,7 +201,7 @@ impl FlowTable {
     }
 
     #[cold]
-    fn claim_by_evicting(&self, newcomer: &Newcomer, now: Tick) -> Option<Claim> {
+    fn claim_by_evicting(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         let slots = newcomer.spots.both().into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
         let (_, bucket, slot, before, state) = slots
             .filter_map(|(bucket, slot)| {
@@ -211,7 +211,7 @@ impl FlowTable {
                 Some((worth, bucket, slot, word, state))
             })
             .min_by_key(|(worth, ..)| *worth)?;
-        let word = before.claimed(newcomer.packed, newcomer.target, now);
+        let word = before.claimed(&newcomer.packed, newcomer.target, now);
         self.buckets[bucket].swap(slot, before, word).ok()?;
         self.ended(bucket, before);
         Some(Claim { bucket, slot, word, evicted: Some(state) })
@@ -219,10 +219,10 @@ impl FlowTable {
 }
 
 /// An entry in its home bucket that may be moved.
-struct Resident {
+struct Resident<W> {
     bucket: usize,
     slot: usize,
-    packed: Packed,
+    packed: Packed<W>,
     word: Word,
     other: usize,
 }

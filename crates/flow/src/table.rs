@@ -11,7 +11,7 @@
 use vipa_model::TargetId;
 
 use crate::{
-    Counts, FlowState, HashSeed, Key4, MAX_TARGETS, Pages, TableError, Tick,
+    Counts, FlowState, HashSeed, Key, Key4, MAX_TARGETS, Pages, TableError, Tick,
     atomics::{AtomicU64, Ordering, fence},
     bucket::SLOTS,
     count::Tally,
@@ -38,8 +38,8 @@ impl Capacity {
 }
 
 /// The connection table. See the [crate](crate)'s page.
-pub struct FlowTable {
-    pub(crate) buckets: Memory,
+pub struct FlowTable<K: Key = Key4> {
+    pub(crate) buckets: Memory<K::Words>,
     pub(crate) tally: Tally,
     /// Connections that have moved from their home to their other bucket: who walks the table looks at it.
     pub(crate) moves: AtomicU64,
@@ -102,7 +102,7 @@ impl Spots {
     }
 }
 
-impl FlowTable {
+impl<K: Key> FlowTable<K> {
     /// Takes the table's memory and touches all of it.
     pub fn new(capacity: Capacity, seed: HashSeed) -> Result<Self, TableError> {
         let Capacity { connections } = capacity;
@@ -121,25 +121,25 @@ impl FlowTable {
     /// The connection's target and state, if it is known. Changes nothing.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, key: &Key4) -> Option<Hit> {
-        let packed = Packed::new(key);
+    pub fn lookup(&self, key: &K) -> Option<Hit> {
+        let packed = key.pack();
         self.find(packed, self.spots(packed))
     }
 
     /// As [`lookup`](Self::lookup) for each of `keys`, with their memory accesses overlapped. `hits` must be as long
     /// as `keys`.
-    pub fn lookup_batch(&self, keys: &[Key4], hits: &mut [Option<Hit>]) {
+    pub fn lookup_batch(&self, keys: &[K], hits: &mut [Option<Hit>]) {
         assert_eq!(keys.len(), hits.len(), "one hit for each key");
         for (keys, hits) in keys.chunks(BATCH).zip(hits.chunks_mut(BATCH)) {
             self.lookup_chunk(keys, hits);
         }
     }
 
-    fn lookup_chunk(&self, keys: &[Key4], hits: &mut [Option<Hit>]) {
-        let mut packed = [Packed { key: 0, service: 0 }; BATCH];
+    fn lookup_chunk(&self, keys: &[K], hits: &mut [Option<Hit>]) {
+        let mut packed = [Packed::default(); BATCH];
         let mut spots = [Spots { home: 0, other: 0 }; BATCH];
         for (i, key) in keys.iter().enumerate() {
-            packed[i] = Packed::new(key);
+            packed[i] = key.pack();
             spots[i] = self.spots(packed[i]);
             self.buckets[spots[i].home].prefetch();
         }
@@ -161,16 +161,16 @@ impl FlowTable {
 
     /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
     #[inline]
-    pub fn prefetch(&self, key: &Key4) {
-        for bucket in self.spots(Packed::new(key)).both() {
+    pub fn prefetch(&self, key: &K) {
+        for bucket in self.spots(key.pack()).both() {
             self.buckets[bucket].prefetch();
         }
     }
 
     /// Gives a new connection its place; the least valuable of eight goes when there is none (half-open before closing
     /// before idle). Never evicts what a target has confirmed.
-    pub fn admit(&self, key: &Key4, target: TargetId, state: FlowState, now: Tick) -> Admitted {
-        let packed = Packed::new(key);
+    pub fn admit(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Admitted {
+        let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {
             return Admitted::Full;
         }
@@ -230,8 +230,8 @@ impl FlowTable {
 
     /// Takes in what a target says it holds. The target's word replaces another target; it does not take a connection
     /// that the client has gone on with back to half-open.
-    pub fn confirm(&self, key: &Key4, target: TargetId, state: FlowState, now: Tick) -> Confirmed {
-        let packed = Packed::new(key);
+    pub fn confirm(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Confirmed {
+        let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {
             return Confirmed::Full;
         }
@@ -253,7 +253,7 @@ impl FlowTable {
         }
     }
 
-    fn confirm_at(&self, hit: &Hit, newcomer: &Newcomer, now: Tick) -> bool {
+    fn confirm_at(&self, hit: &Hit, newcomer: &Newcomer<K::Words>, now: Tick) -> bool {
         let SlotRef { bucket, slot, word } = hit.slot;
         let further = matches!(hit.state, FlowState::Open | FlowState::Confirmed);
         let late = newcomer.state == FlowState::HalfOpen && further && hit.target == newcomer.target;
@@ -271,8 +271,8 @@ impl FlowTable {
     }
 
     /// Takes a connection out; with a target, only if it is that target's. True if it was there.
-    pub fn remove(&self, key: &Key4, target: Option<TargetId>) -> bool {
-        let packed = Packed::new(key);
+    pub fn remove(&self, key: &K, target: Option<TargetId>) -> bool {
+        let packed = key.pack();
         let spots = self.spots(packed);
         let mut removed = false;
         for bucket in spots.both() {
@@ -327,12 +327,12 @@ impl FlowTable {
     /// The two buckets `key` may live in, home first: the model checker's tests arrange meetings with it.
     #[cfg(loom)]
     #[must_use]
-    pub fn buckets_of(&self, key: &Key4) -> [usize; 2] {
-        self.spots(Packed::new(key)).both()
+    pub fn buckets_of(&self, key: &K) -> [usize; 2] {
+        self.spots(key.pack()).both()
     }
 
     #[inline]
-    pub(crate) fn spots(&self, packed: Packed) -> Spots {
+    pub(crate) fn spots(&self, packed: Packed<K::Words>) -> Spots {
         let hash = self.seed.hash(packed);
         let buckets = self.buckets.len() as u64;
         // Both in 0..buckets: (hash / 2³²) × buckets, rounded down.
@@ -345,20 +345,20 @@ impl FlowTable {
     }
 
     /// For calls that will look at both buckets.
-    fn spots_prefetched(&self, packed: Packed) -> Spots {
+    fn spots_prefetched(&self, packed: Packed<K::Words>) -> Spots {
         let spots = self.spots(packed);
         self.buckets[spots.other].prefetch();
         spots
     }
 
     #[inline]
-    fn find(&self, packed: Packed, spots: Spots) -> Option<Hit> {
+    fn find(&self, packed: Packed<K::Words>, spots: Spots) -> Option<Hit> {
         // In this order: a connection only ever moves from its home to its other bucket, and is in both meanwhile.
         self.find_in(spots.home, packed).or_else(|| self.find_in(spots.other, packed))
     }
 
     #[inline]
-    fn find_in(&self, bucket: usize, packed: Packed) -> Option<Hit> {
+    fn find_in(&self, bucket: usize, packed: Packed<K::Words>) -> Option<Hit> {
         let (slot, word) = self.buckets[bucket].find(packed)?;
         let state = word.state()?;
         Some(Hit { target: word.target(), state, slot: SlotRef { bucket: bucket as u32, slot: slot as u8, word } })
@@ -384,5 +384,11 @@ impl FlowTable {
 impl std::fmt::Debug for SlotRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.bucket, self.slot)
+    }
+}
+
+impl<K: Key> std::fmt::Debug for FlowTable<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowTable").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }

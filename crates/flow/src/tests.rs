@@ -257,8 +257,49 @@ fn three_quarters_full_next_to_nothing_is_lost() {
 
 #[test]
 fn a_table_of_no_connections_or_too_many_is_refused_with_a_reason() {
-    let refused = |n| FlowTable::new(Capacity::connections(n), HashSeed::random()).err().unwrap().to_string();
+    let refused = |n| FlowTable::<Key4>::new(Capacity::connections(n), HashSeed::random()).err().unwrap().to_string();
     assert!(refused(0).contains("at least one connection"));
     assert!(refused(1 << 40).contains("beyond the limit"));
     assert!(refused(1 << 31).contains("MB"), "{}", refused(1 << 31));
+}
+
+fn key6(client: u128, client_port: u16) -> Key6 {
+    Key6 { client, client_port, vipa_port: 443, vipa: VipaId(1), protocol: Protocol::Tcp }
+}
+
+#[test]
+fn ipv6_connections_are_told_apart_by_every_part_of_their_key() {
+    let table = FlowTable::<Key6>::new(Capacity::connections(1000), HashSeed::new([1, 2, 3, 4])).unwrap();
+    let key = key6(0x2001_0db8 << 96 | 1, 40_000);
+    assert_eq!(table.admit(&key, TargetId(7), FlowState::HalfOpen, Tick(1)), Admitted::Opened);
+    assert_eq!(table.lookup(&key).map(|hit| hit.target), Some(TargetId(7)));
+    let others = [
+        key6(0x2001_0db8 << 96 | 2, 40_000),
+        key6(0x2001_0db9 << 96 | 1, 40_000),
+        key6(0x2001_0db8 << 96 | 1, 40_001),
+        Key6 { vipa_port: 444, ..key },
+        Key6 { vipa: VipaId(2), ..key },
+        Key6 { protocol: Protocol::Udp, ..key },
+    ];
+    assert!(others.iter().all(|other| table.lookup(other).is_none()));
+    let mut exported = Vec::new();
+    table.export(VipaId(1), &mut |key, target, state| exported.push((key, target, state)));
+    assert_eq!(exported, [(key, TargetId(7), FlowState::HalfOpen)]);
+    assert!(table.remove(&key, Some(TargetId(7))) && table.lookup(&key).is_none());
+}
+
+#[test]
+fn an_ipv6_table_holds_what_it_was_made_for() {
+    const CONNECTIONS: u128 = 50_000;
+    let table = FlowTable::<Key6>::new(Capacity::connections(CONNECTIONS as usize), HashSeed::random()).unwrap();
+    for client in 0..CONNECTIONS * 9 / 10 {
+        let state = FlowState::Confirmed;
+        assert_eq!(table.confirm(&key6(client, 1), TargetId((client % 64) as u16), state, Tick(1)), Confirmed::New);
+    }
+    let keys: Vec<_> = (0..CONNECTIONS * 9 / 10).map(|client| key6(client, 1)).collect();
+    let mut hits = vec![None; keys.len()];
+    table.lookup_batch(&keys, &mut hits);
+    let right =
+        |(client, hit): (usize, &Option<Hit>)| hit.is_some_and(|hit| hit.target == TargetId((client % 64) as u16));
+    assert!(hits.iter().enumerate().all(right));
 }

@@ -3,7 +3,7 @@
 use vipa_model::{TargetId, VipaId};
 
 use crate::{
-    AgeLimits, Counts, FlowState, FlowTable, Key4, Tick,
+    AgeLimits, Counts, FlowState, FlowTable, Key, Tick,
     atomics::Ordering,
     bucket::SLOTS,
     tick::{age, limit_in_ticks},
@@ -44,7 +44,7 @@ pub struct Aged {
 /// How often export goes through the table again because connections moved meanwhile.
 const ROUNDS: usize = 4;
 
-impl FlowTable {
+impl<K: Key> FlowTable<K> {
     /// Removes what has been silent for too long from the next `buckets` buckets, of four entries each.
     pub fn age(&self, cursor: &mut Cursor, buckets: usize, now: Tick, limits: &AgeLimits) -> Aged {
         let AgeLimits { half_open, open, confirmed, closing, udp } = *limits;
@@ -77,7 +77,7 @@ impl FlowTable {
 
     /// Names every connection to `vipa` that is in the table during the whole call, and perhaps others. One that moves
     /// or changes meanwhile may be named more than once, its newest state last.
-    pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(Key4, TargetId, FlowState)) {
+    pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         for _ in 0..ROUNDS {
             // Acquire: pairs with the Release where a move is counted.
             let moves = self.moves.load(Ordering::Acquire);
@@ -87,7 +87,7 @@ impl FlowTable {
                         && let Some(state) = word.state()
                         && packed.vipa() == vipa
                     {
-                        name(packed.unpack(), word.target(), state);
+                        name(K::unpack(packed), word.target(), state);
                     }
                 }
             }

@@ -60,7 +60,7 @@ const LIFE: u64 = !0 << LIFE_AT;
 
 impl Word {
     /// The next life in the slot that held `self`: nobody's but the claimant's, its key not yet written.
-    pub(crate) fn claimed(self, packed: Packed, target: TargetId, now: Tick) -> Self {
+    pub(crate) fn claimed<W>(self, packed: &Packed<W>, target: TargetId, now: Tick) -> Self {
         let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
         let tick = u64::from(now.0 as u16) << TICK_AT;
         Self(life | tick | packed.service << SERVICE_AT | u64::from(target.0) << TARGET_AT | CLAIMED)
