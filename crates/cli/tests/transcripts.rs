@@ -10,7 +10,7 @@ use std::{
 };
 
 use vipa_model::{
-    Balance, Connection, Epoch, Forwarding, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service,
+    Balance, Connection, Delivery, Epoch, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources,
 };
 use vipa_protocol::{
     Position, TakeoverReport, Trigger,
@@ -76,9 +76,10 @@ fn web() -> Service {
     Service {
         protocol: Protocol::Tcp,
         ports: PortRange::one(80),
-        forwarding: Forwarding::Direct,
+        delivery: Delivery::default(),
         balance: Balance::Maglev,
         orphans: Orphans::Reset,
+        sources: Sources::default(),
         candidates: vec![address("10.77.0.31"), address("10.77.0.32")],
     }
 }

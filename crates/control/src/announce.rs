@@ -1,7 +1,8 @@
-//! Gratuitous ARP for VIPAs newly owned: at once, then again on a widening schedule, because a switch or a client
-//! may miss the first (RFC 5227 §3 sends at least two).
+//! Gratuitous ARP and unsolicited neighbour advertisements for VIPAs newly owned: at once, then again on a widening schedule, because a switch or a client
+//! may miss the first (RFC 5227 §3 sends at least two, RFC 4861 §7.2.6 up to
+//! three).
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::Moment;
 
@@ -18,7 +19,7 @@ const REPEATS: [Duration; 6] = [
 /// What is still to be announced.
 #[derive(Debug, Default)]
 pub(crate) struct Announcements {
-    pending: BTreeMap<Ipv4Addr, Pending>,
+    pending: BTreeMap<IpAddr, Pending>,
 }
 
 #[derive(Debug)]
@@ -29,17 +30,17 @@ struct Pending {
 
 impl Announcements {
     /// Starts announcing `vipa`; the caller sends the first one itself, now.
-    pub(crate) fn begin(&mut self, vipa: Ipv4Addr, now: Moment) {
+    pub(crate) fn begin(&mut self, vipa: IpAddr, now: Moment) {
         self.pending.insert(vipa, Pending { since: now, done: 0 });
     }
 
     /// It is ours no longer.
-    pub(crate) fn end(&mut self, vipa: Ipv4Addr) {
+    pub(crate) fn end(&mut self, vipa: IpAddr) {
         self.pending.remove(&vipa);
     }
 
     /// Names every VIPA to announce now.
-    pub(crate) fn due(&mut self, now: Moment, mut announce: impl FnMut(Ipv4Addr)) {
+    pub(crate) fn due(&mut self, now: Moment, mut announce: impl FnMut(IpAddr)) {
         self.pending.retain(|&vipa, pending| {
             while pending.done < REPEATS.len() && pending.since + REPEATS[pending.done] <= now {
                 pending.done += 1;
@@ -52,9 +53,11 @@ impl Announcements {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const VIPA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+    const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
     fn announced_by(list: &mut Announcements, now: Duration) -> usize {
         let mut count = 0;

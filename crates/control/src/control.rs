@@ -1,15 +1,11 @@
 //! The loop: waits, feeds events to the cluster, does what comes out.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
-use vipa_flow::{FlowState, FlowTable, Tick};
-use vipa_handoff::{ControlDoor, Frame, Note, PortRoute};
+use vipa_flow::{FlowState, Tick};
+use vipa_handoff::{AnyKey, ControlDoor, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{Message, Run, Table};
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
@@ -19,9 +15,10 @@ use crate::{
     announce::Announcements,
     neighbours::Learned,
     status,
-    table::{self, Reports, Taken},
+    table::{self, Reporter, Reports, Taken},
     takeovers::Takeovers,
     view::View,
+    ways::Way,
 };
 
 /// How often the workers' notes are read and timers of seconds are looked at.
@@ -36,7 +33,7 @@ pub struct Control {
     pub(crate) config: Arc<Config>,
     pub(crate) cluster: Router,
     pub(crate) view: View,
-    pub(crate) flows: Arc<FlowTable>,
+    pub(crate) flows: Arc<Flows>,
     pub(crate) door: ControlDoor,
     pub(crate) takeovers: Takeovers,
     pub(crate) counts: Counts,
@@ -105,7 +102,7 @@ pub struct Ends {
 pub struct Packets {
     /// By `PortId`.
     pub ports: Vec<PortRoute>,
-    pub flows: Arc<FlowTable>,
+    pub flows: Arc<Flows>,
     pub door: ControlDoor,
     /// The clock the workers look at leases with.
     pub clock: Clock,
@@ -121,8 +118,7 @@ impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock } = packets;
         let Outside { links, votes } = outside;
-        let vipas = config.vipas.iter().map(|vipa| vipa.address);
-        let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, vipas);
+        let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
             cluster,
@@ -208,30 +204,21 @@ impl Control {
             Output::Announce { vipa } => {
                 // The workers must know the VIPA as ours before the first packet that the announcement brings.
                 self.publish();
-                if let IpAddr::V4(address) = vipa {
-                    self.announcements.begin(address, self.clock.now());
-                    self.announce(address);
-                    self.takeovers.announced(vipa, self.clock.now());
-                }
+                self.announcements.begin(vipa, self.clock.now());
+                self.announce(vipa);
+                self.takeovers.announced(vipa, self.clock.now());
             }
-            Output::Withdraw { vipa } => {
-                if let IpAddr::V4(address) = vipa {
-                    self.announcements.end(address);
-                }
-            }
+            Output::Withdraw { vipa } => self.announcements.end(vipa),
             Output::Install { vipa, target, run } => self.install(vipa, target, &run),
             Output::Listeners { vipa, target, listening } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.targets.intern(target);
                     self.view.vipas[index].listeners.insert(target, listening.into_iter().collect());
                     self.reach_targets();
                 }
             }
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    for target in services.iter().flat_map(|service| &service.candidates) {
-                        self.view.targets.intern(*target);
-                    }
+                    self.view.intern(&services);
                     self.view.vipas[index].services = services;
                     self.reach_targets();
                 }
@@ -266,10 +253,17 @@ impl Control {
     }
 
     fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
-        let (Some(index), Some(target)) = (self.view.vipa_index(vipa), self.view.targets.intern(target)) else {
-            return;
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let now = Tick::from(self.clock.now());
+        let reporter = Reporter {
+            vipa: vipa_id(index),
+            vipa_address: vipa,
+            services: &self.view.vipas[index].services,
+            target,
+            ways: &mut self.view.ways,
+            now,
         };
-        let taken = self.reports.install(vipa_id(index), target, run, Tick::from(self.clock.now()));
+        let taken = self.reports.install(reporter, run);
         self.takeovers.reported(vipa, taken);
         self.counts.reports.add(taken);
         self.reach_targets();
@@ -278,7 +272,7 @@ impl Control {
     fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let message = |entries, part| Table { vipa, epoch, entries, part };
-        for table in table::export(&self.flows, &self.view.targets, vipa_id(index), message) {
+        for table in table::export(&self.flows, &self.view.ways, vipa_id(index), message) {
             self.links.send(to, &Message::Table(table));
         }
     }
@@ -287,8 +281,9 @@ impl Control {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
         for (connection, target) in entries {
-            let Some(target) = self.view.targets.intern(*target) else { continue };
-            if let Some(key) = table::key(vipa_id(index), connection) {
+            let Some(key) = AnyKey::of(vipa_id(index), vipa, connection) else { continue };
+            let way = Way::of(*target, &self.view.vipas[index].services, key.service());
+            if let Some(target) = self.view.ways.intern(way) {
                 // What a target reported stays: it is the truth, and this only the old owner's belief.
                 let _ = self.flows.admit(&key, target, FlowState::Open, now);
             }
@@ -299,7 +294,7 @@ impl Control {
     /// Keeps every known target resolved; new ones are asked for at once.
     fn reach_targets(&mut self) {
         let now = self.clock.now();
-        self.view.neighbours.want(self.view.reachable_targets(), now);
+        self.view.neighbours.want(self.view.wanted_neighbours(), now);
         self.ask_neighbours(now);
         self.routes_stale = true;
     }
@@ -308,7 +303,7 @@ impl Control {
         let (ports, door, counts) = (&self.view.ports, &self.door, &self.counts);
         self.view.neighbours.ask_due(now, |port, address| {
             let own = &ports[usize::from(port.0)];
-            send_frame(door, counts, port, &vipa_packet::arp::request(&own.mac.0, own.address, address));
+            send_frame(door, counts, (port, own), &question(own, address));
         });
     }
 
@@ -318,10 +313,9 @@ impl Control {
         found.map(|vipa| vipa.ranks.clone()).unwrap_or_default()
     }
 
-    fn announce(&self, vipa: Ipv4Addr) {
-        for (index, port) in self.view.ports.iter().enumerate() {
-            let port_id = PortId(u16::try_from(index).expect("few ports"));
-            send_frame(&self.door, &self.counts, port_id, &vipa_packet::arp::gratuitous(&port.mac.0, vipa));
+    fn announce(&self, vipa: IpAddr) {
+        for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.view.ports) {
+            send_frame(&self.door, &self.counts, (id, port), &announcement(port, vipa));
         }
     }
 
@@ -341,6 +335,7 @@ impl Control {
                         self.routes_stale = true;
                     }
                 }
+                Note::Wanted { port, address } => self.view.neighbours.want_passer(address, port, now),
             }
         }
         self.ask_neighbours(now);
@@ -358,9 +353,26 @@ fn vipa_id(index: usize) -> VipaId {
     VipaId(u16::try_from(index).expect("the configuration limits VIPAs"))
 }
 
+/// Who has `address`?
+fn question(port: &PortRoute, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => vipa_packet::arp::request(&port.mac.0, port.address, address).to_vec(),
+        IpAddr::V6(address) => vipa_packet::nd::solicitation(&port.mac.0, port.source6(), address).to_vec(),
+    }
+}
+
+/// `vipa` is here from now on.
+fn announcement(port: &PortRoute, vipa: IpAddr) -> Vec<u8> {
+    match vipa {
+        IpAddr::V4(vipa) => vipa_packet::arp::gratuitous(&port.mac.0, vipa).to_vec(),
+        IpAddr::V6(vipa) => vipa_packet::nd::unsolicited(&port.mac.0, vipa).to_vec(),
+    }
+}
+
 /// A frame that finds the worker's mailbox full is not sent; ARP asks and announces again anyway.
-fn send_frame(door: &ControlDoor, counts: &Counts, port: PortId, bytes: &[u8]) {
-    if !door.send(Frame::new(port, bytes)) {
+fn send_frame(door: &ControlDoor, counts: &Counts, (id, port): (PortId, &PortRoute), bytes: &[u8]) {
+    let tagged = port.vlan.map(|vlan| vipa_packet::ethernet::tagged(bytes, vlan));
+    if !door.send(Frame::new(id, tagged.as_deref().unwrap_or(bytes))) {
         counts.frames_unsent.set(counts.frames_unsent.get() + 1);
     }
 }

@@ -21,6 +21,7 @@ mod status;
 mod table;
 mod takeovers;
 mod view;
+mod ways;
 
 pub use control::{Clock, Control, Ends, Packets};
 pub use prepare::{ControlError, Prepared};

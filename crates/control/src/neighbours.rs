@@ -1,4 +1,5 @@
-//! Which Ethernet address each target and gateway has, found and kept by ARP (RFC 826).
+//! Which Ethernet address each target and gateway has, found and kept by ARP (RFC 826) or
+//! neighbour discovery (RFC 4861).
 //!
 //! ```text
 //!   want ──► unresolved ──answer──► resolved ──REFRESH──► asked again, the old address still used
@@ -8,7 +9,7 @@
 //! An address once learned is used until another replaces it: a neighbour that went silent is no reason to drop
 //! packets early; that a target died is its agent's and its link's news, not ARP's.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::{Mac, Moment, PortId};
 
@@ -20,10 +21,15 @@ const QUICK_RETRIES: u32 = 10;
 /// A resolved neighbour is asked again after this long, so that a changed address is noticed.
 const REFRESH: Duration = Duration::from_secs(20);
 
-/// The neighbours this router wants to reach; limited by what the configuration and the agents name.
+/// A client that `nat` answers is remembered for this long after it was last heard of.
+const PASSING: Duration = Duration::from_secs(60);
+/// Such clients at one time; one more is not found, and its answers are dropped.
+const PASSERS: usize = 4096;
+
+/// The neighbours this router wants to reach; limited by what the configuration and the agents name, and by [`PASSERS`].
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
-    entries: BTreeMap<Ipv4Addr, Neighbour>,
+    entries: BTreeMap<IpAddr, Neighbour>,
 }
 
 #[derive(Debug)]
@@ -33,6 +39,8 @@ struct Neighbour {
     ask_at: Moment,
     /// Requests since the last answer.
     asked: u32,
+    /// A client on a port's own network: when it was last wanted or heard of.
+    passing: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,29 +53,53 @@ pub(crate) enum Learned {
 
 impl Neighbours {
     /// Sets whom to keep resolved. What is known of those that stay is kept, the others are forgotten.
-    pub(crate) fn want(&mut self, wanted: impl IntoIterator<Item = (Ipv4Addr, PortId)>, now: Moment) {
+    pub(crate) fn want(&mut self, wanted: impl IntoIterator<Item = (IpAddr, PortId)>, now: Moment) {
         let mut old = std::mem::take(&mut self.entries);
         for (address, port) in wanted {
             let kept = old.remove(&address).filter(|entry| entry.port == port);
-            self.entries.insert(address, kept.unwrap_or(Neighbour { port, mac: None, ask_at: now, asked: 0 }));
+            let new = Neighbour { port, mac: None, ask_at: now, asked: 0, passing: None };
+            self.entries.insert(address, Neighbour { passing: None, ..kept.unwrap_or(new) });
+        }
+        self.entries.extend(old.into_iter().filter(|(_, entry)| entry.passing.is_some()));
+    }
+
+    /// A packet waits for this one, who is nobody that was to be expected.
+    pub(crate) fn want_passer(&mut self, address: IpAddr, port: PortId, now: Moment) {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            if entry.passing.is_some() {
+                entry.passing = Some(now);
+            }
+            return;
+        }
+        let passers = self.entries.values().filter(|entry| entry.passing.is_some()).count();
+        if passers < PASSERS {
+            let passer = Neighbour { port, mac: None, ask_at: now, asked: 0, passing: Some(now) };
+            self.entries.insert(address, passer);
         }
     }
 
-    pub(crate) fn mac(&self, address: Ipv4Addr) -> Option<Mac> {
+    /// Everybody who has been found.
+    pub(crate) fn found(&self) -> impl Iterator<Item = (IpAddr, (PortId, Mac))> + '_ {
+        self.entries.iter().filter_map(|(&address, entry)| Some((address, (entry.port, entry.mac?))))
+    }
+
+    pub(crate) fn mac(&self, address: IpAddr) -> Option<Mac> {
         self.entries.get(&address)?.mac
     }
 
-    pub(crate) fn learn(&mut self, port: PortId, address: Ipv4Addr, mac: Mac, now: Moment) -> Learned {
+    pub(crate) fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac, now: Moment) -> Learned {
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.port == port) else {
             return Learned::Nothing;
         };
         entry.asked = 0;
+        entry.passing = entry.passing.map(|_| now);
         entry.ask_at = now + REFRESH;
         if entry.mac.replace(mac) == Some(mac) { Learned::Nothing } else { Learned::Changed }
     }
 
     /// Names every neighbour to send a request for now, and notes that it was sent.
-    pub(crate) fn ask_due(&mut self, now: Moment, mut ask: impl FnMut(PortId, Ipv4Addr)) {
+    pub(crate) fn ask_due(&mut self, now: Moment, mut ask: impl FnMut(PortId, IpAddr)) {
+        self.entries.retain(|_, entry| entry.passing.is_none_or(|heard| now.since(heard) < PASSING));
         for (&address, entry) in &mut self.entries {
             if entry.ask_at <= now {
                 ask(entry.port, address);
@@ -80,13 +112,15 @@ impl Neighbours {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const TARGET: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 21);
+    const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
     const PORT: PortId = PortId(0);
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    fn asked(neighbours: &mut Neighbours, now: Moment) -> Vec<Ipv4Addr> {
+    fn asked(neighbours: &mut Neighbours, now: Moment) -> Vec<IpAddr> {
         let mut list = Vec::new();
         neighbours.ask_due(now, |_, address| list.push(address));
         list
@@ -121,7 +155,10 @@ mod tests {
     fn strangers_and_answers_on_another_port_teach_nothing() {
         let mut neighbours = Neighbours::default();
         neighbours.want([(TARGET, PORT)], Moment::ZERO);
-        assert_eq!(neighbours.learn(PORT, Ipv4Addr::new(198, 51, 100, 99), MAC, Moment::ZERO), Learned::Nothing);
+        assert_eq!(
+            neighbours.learn(PORT, IpAddr::V4(Ipv4Addr::new(198, 51, 100, 99)), MAC, Moment::ZERO),
+            Learned::Nothing
+        );
         assert_eq!(neighbours.learn(PortId(1), TARGET, MAC, Moment::ZERO), Learned::Nothing);
         assert_eq!(neighbours.mac(TARGET), None);
     }
@@ -131,9 +168,30 @@ mod tests {
         let mut neighbours = Neighbours::default();
         neighbours.want([(TARGET, PORT)], Moment::ZERO);
         neighbours.learn(PORT, TARGET, MAC, Moment::ZERO);
-        neighbours.want([(TARGET, PORT), (Ipv4Addr::new(198, 51, 100, 22), PORT)], Moment::ZERO);
+        neighbours.want([(TARGET, PORT), (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 22)), PORT)], Moment::ZERO);
         assert_eq!(neighbours.mac(TARGET), Some(MAC));
         neighbours.want([], Moment::ZERO);
         assert_eq!(neighbours.mac(TARGET), None);
+    }
+
+    #[test]
+    fn a_client_on_the_network_is_found_and_forgotten_when_it_is_silent() {
+        let mut neighbours = Neighbours::default();
+        neighbours.want_passer(TARGET, PORT, Moment::ZERO);
+        assert_eq!(asked(&mut neighbours, Moment::ZERO), [TARGET]);
+        neighbours.learn(PORT, TARGET, MAC, Moment::ZERO);
+        neighbours.want([], Moment::ZERO);
+        assert_eq!(neighbours.found().count(), 1, "it is no target, and stays");
+        asked(&mut neighbours, Moment::ZERO + PASSING);
+        assert_eq!(neighbours.found().count(), 0);
+    }
+
+    #[test]
+    fn clients_fill_no_more_than_their_room() {
+        let mut neighbours = Neighbours::default();
+        for client in 0..10_000 {
+            neighbours.want_passer(IpAddr::V4(Ipv4Addr::from_bits(client)), PORT, Moment::ZERO);
+        }
+        assert_eq!(asked(&mut neighbours, Moment::ZERO).len(), PASSERS);
     }
 }

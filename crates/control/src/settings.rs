@@ -29,7 +29,7 @@ pub(crate) fn settings(config: &config::Config, incarnation: Incarnation) -> Set
 }
 
 fn vipa_settings(vipa: &config::Vipa) -> VipaSettings {
-    let config::Vipa { address, ranks, activate, takeback, services } = vipa;
+    let config::Vipa { address, ranks, activate, takeback, services, new_per_second: _ } = vipa;
     VipaSettings {
         address: *address,
         ranks: ranks.clone(),

@@ -12,7 +12,7 @@ use vipa_protocol::{
     },
 };
 
-use crate::{control::Control, table};
+use crate::control::Control;
 
 pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
     match request {
@@ -124,7 +124,7 @@ fn held_by(control: &Control, vipa: IpAddr) -> HeldBy {
         });
     }
     for (id, count) in by_id {
-        if let Some(address) = control.view.targets.address(id) {
+        if let Some(address) = control.view.ways.address(id) {
             held.by_target.insert(address, count);
         }
     }
@@ -143,12 +143,12 @@ fn connections(control: &Control, limit: u32, vipa: Option<IpAddr>) -> Answer {
         let names = names(control, view.address);
         control.flows.export(vipa_id(index), &mut |key, target, state| {
             list.total += 1;
-            if let Some(target) = control.view.targets.address(target)
+            if let Some(target) = control.view.ways.address(target)
                 && list.shown.len() < limit as usize
             {
                 list.shown.push(ConnectionRow {
                     vipa: view.address,
-                    connection: table::connection(&key),
+                    connection: key.connection(),
                     target,
                     node: names.get(&target).cloned(),
                     stage: stage(state),
@@ -194,9 +194,10 @@ fn distribution_rows(
     let mut held: BTreeMap<IpAddr, u64> = BTreeMap::new();
     if let Some(id) = control.view.vipa_index(vipa.vipa).map(vipa_id) {
         control.flows.export(id, &mut |key, target, _| {
-            if key.protocol == service.protocol
-                && service.ports.contains(key.vipa_port)
-                && let Some(address) = control.view.targets.address(target)
+            let (protocol, port) = key.service();
+            if protocol == service.protocol
+                && service.ports.contains(port)
+                && let Some(address) = control.view.ways.address(target)
             {
                 *held.entry(address).or_default() += 1;
             }

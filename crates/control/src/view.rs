@@ -2,16 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_handoff::{PortRoute, Routes, ServiceRoute, TargetRoute, VipaRoute};
-use vipa_model::{Balance, Epoch, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId};
+use vipa_handoff::{PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, VipaRoute, next_neighbour};
+use vipa_model::{
+    Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId, config,
+};
 use vipa_sync::Deadline;
 
-use crate::{neighbours::Neighbours, table::Targets};
+use crate::{
+    neighbours::Neighbours,
+    ways::{Way, Ways},
+};
 
 /// One VIPA as this router sees it; its place in `View::vipas` is its `VipaId`.
 pub(crate) struct VipaView {
@@ -24,6 +29,7 @@ pub(crate) struct VipaView {
     pub(crate) services: Vec<Service>,
     /// What listens where, as the targets last said.
     pub(crate) listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+    new_per_second: Option<u32>,
 }
 
 /// Everything `Routes` is made from.
@@ -31,20 +37,20 @@ pub(crate) struct View {
     pub(crate) key: ClusterKey,
     pub(crate) ports: Vec<PortRoute>,
     pub(crate) vipas: Vec<VipaView>,
-    pub(crate) targets: Targets,
+    pub(crate) ways: Ways,
     pub(crate) neighbours: Neighbours,
     pickers: Pickers,
     generation: u64,
 }
 
 impl View {
-    pub(crate) fn new(key: ClusterKey, ports: Vec<PortRoute>, vipas: impl IntoIterator<Item = IpAddr>) -> Self {
-        let vipas = vipas.into_iter().map(VipaView::new).collect();
+    pub(crate) fn new(key: ClusterKey, ports: Vec<PortRoute>, vipas: &[config::Vipa]) -> Self {
+        let vipas = vipas.iter().map(VipaView::new).collect();
         Self {
             key,
             ports,
             vipas,
-            targets: Targets::default(),
+            ways: Ways::default(),
             neighbours: Neighbours::default(),
             pickers: Pickers::default(),
             generation: 0,
@@ -55,81 +61,90 @@ impl View {
         self.vipas.iter().position(|vipa| vipa.address == address)
     }
 
-    /// The port on whose network `address` lies; direct return reaches nothing else.
-    pub(crate) fn port_towards(&self, address: Ipv4Addr) -> Option<PortId> {
-        let on_link = |port: &PortRoute| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(port.prefix_length)).unwrap_or(0);
-            (port.address.to_bits() ^ address.to_bits()) & mask == 0
-        };
-        self.ports.iter().position(on_link).map(|index| PortId(u16::try_from(index).expect("few ports")))
+    /// Every neighbour that packets to targets go by, and the gateways, with their ports.
+    pub(crate) fn wanted_neighbours(&self) -> Vec<(IpAddr, PortId)> {
+        let targets = self.ways.all().iter().filter_map(|way| way.neighbour(&self.ports));
+        let gateways = self.ports.iter().flat_map(|port| [port.gateway.map(IpAddr::V4), port.gateway6.map(IpAddr::V6)]);
+        let gateways = gateways.flatten().filter_map(|gateway| next_neighbour(&self.ports, gateway));
+        let own = |address: &IpAddr| self.ports.iter().any(|port| IpAddr::V4(port.address) == *address);
+        targets.chain(gateways).filter(|(_, address)| !own(address)).map(|(port, address)| (address, port)).collect()
     }
 
-    /// Every target's address with the port it is reached through.
-    pub(crate) fn reachable_targets(&self) -> Vec<(Ipv4Addr, PortId)> {
-        let ipv4 = self.targets.addresses().iter().filter_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        ipv4.filter_map(|address| Some((address, self.port_towards(address)?))).collect()
+    /// Gives every candidate of these services its way.
+    pub(crate) fn intern(&mut self, services: &[Service]) {
+        for service in services {
+            for candidate in &service.candidates {
+                self.ways.intern(Way::new(*candidate, &service.delivery));
+            }
+        }
     }
 
     /// The next snapshot for the workers.
     pub(crate) fn routes(&mut self) -> Routes {
         self.generation += 1;
         self.pickers.begin();
-        let mut vipas = Vec::with_capacity(self.vipas.len());
-        for vipa in &self.vipas {
+        let mut lists = RouteLists { ports: self.ports.clone(), ..RouteLists::default() };
+        for (id, vipa) in (0..=u16::MAX).map(VipaId).zip(&self.vipas) {
             let mut services = Vec::new();
             for service in &vipa.services {
-                segments(service, &vipa.listeners, &mut self.targets, |ports, eligible| {
+                let sources = SourceRule::build(&service.sources).map(Arc::new);
+                segments(service, &vipa.listeners, &mut self.ways, |ports, eligible| {
                     services.push(ServiceRoute {
                         protocol: service.protocol,
                         ports,
                         picker: self.pickers.get(&self.key, service.balance, &eligible),
                         orphans: service.orphans,
+                        sources: sources.clone(),
                     });
                 });
+                returns(id, service, &mut self.ways, &mut lists.returns);
             }
-            services.sort_by_key(|service| (service.protocol, service.ports.first));
             // Places in the list are `VipaId`s, so none may be left out.
-            let IpAddr::V4(address) = vipa.address else { unreachable!("the configuration refuses IPv6 VIPAs") };
-            vipas.push(VipaRoute {
-                address,
+            lists.vipas.push(VipaRoute {
+                address: vipa.address,
                 stance: vipa.stance,
                 lease: Arc::clone(&vipa.lease),
                 services,
                 quiet_until: vipa.quiet_until,
+                new_per_second: vipa.new_per_second,
             });
         }
         self.pickers.end();
-        let targets = self.targets.addresses().iter().map(|address| self.target_route(*address)).collect();
-        Routes::build(self.generation, self.key, self.ports.clone(), vipas, targets)
+        let mac = |address| self.neighbours.mac(address);
+        lists.targets = self.ways.all().iter().map(|way| way.route(&self.ports, mac)).collect();
+        lists.neighbours = self.neighbours.found().collect();
+        Routes::build(self.generation, self.key, lists)
     }
+}
 
-    fn target_route(&self, address: IpAddr) -> TargetRoute {
-        let address = match address {
-            IpAddr::V4(address) => address,
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
-        TargetRoute {
-            address,
-            port: self.port_towards(address).unwrap_or(PortId(0)),
-            mac: self.neighbours.mac(address),
-            forwarding: vipa_model::Forwarding::Direct,
+/// What may come back from the targets that a service reaches by `nat`.
+fn returns(vipa: VipaId, service: &Service, ways: &mut Ways, returns: &mut BTreeMap<IpAddr, Vec<ReturnRoute>>) {
+    for candidate in &service.candidates {
+        let way = Way::new(*candidate, &service.delivery);
+        if way.forwarding != Forwarding::Nat {
+            continue;
         }
+        let Some(target) = ways.intern(way) else { continue };
+        let (ports, vipa_port) = match way.target_port {
+            Some(port) => (PortRange::one(port), Some(service.ports.first)),
+            None => (service.ports, None),
+        };
+        let route = ReturnRoute { protocol: service.protocol, ports, vipa, vipa_port, target };
+        returns.entry(*candidate).or_default().push(route);
     }
 }
 
 impl VipaView {
-    fn new(address: IpAddr) -> Self {
+    fn new(vipa: &config::Vipa) -> Self {
         Self {
-            address,
+            address: vipa.address,
             epoch: Epoch::NONE,
             stance: Stance::Standby,
             quiet_until: Moment::ZERO,
             lease: Arc::new(Deadline::default()),
             services: Vec::new(),
             listeners: BTreeMap::new(),
+            new_per_second: vipa.new_per_second,
         }
     }
 }
@@ -138,7 +153,7 @@ impl VipaView {
 fn segments(
     service: &Service,
     listeners: &BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
-    targets: &mut Targets,
+    ways: &mut Ways,
     mut segment: impl FnMut(PortRange, Vec<Candidate>),
 ) {
     let range = service.ports;
@@ -163,7 +178,8 @@ fn segments(
             listeners.get(*address).is_some_and(|open| open.contains(&(service.protocol, ports.first)))
         };
         let eligible: Vec<IpAddr> = service.candidates.iter().filter(listens).copied().collect();
-        let candidate = |address| targets.intern(address).map(|target| Candidate { address, weight: 1, target });
+        let way = |address| Way::new(address, &service.delivery);
+        let candidate = |address| ways.intern(way(address)).map(|target| Candidate { address, weight: 1, target });
         segment(ports, eligible.into_iter().filter_map(candidate).collect());
     }
 }
@@ -198,6 +214,8 @@ impl Pickers {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const T1: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
@@ -207,9 +225,10 @@ mod tests {
         let service = Service {
             protocol: Protocol::Tcp,
             ports,
-            forwarding: vipa_model::Forwarding::Direct,
+            delivery: vipa_model::Delivery::default(),
             balance: Balance::Maglev,
             orphans: vipa_model::Orphans::Reset,
+            sources: vipa_model::Sources::default(),
             candidates: vec![T1, T2],
         };
         let mut listeners: BTreeMap<IpAddr, BTreeSet<_>> = BTreeMap::new();
@@ -217,7 +236,7 @@ mod tests {
             listeners.entry(address).or_default().insert((Protocol::Tcp, port));
         }
         let mut found = Vec::new();
-        segments(&service, &listeners, &mut Targets::default(), |ports, eligible| {
+        segments(&service, &listeners, &mut Ways::default(), |ports, eligible| {
             found.push((ports.first, ports.last, eligible.len()));
         });
         found

@@ -18,8 +18,8 @@ use arrayvec::ArrayVec;
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_dataplane::{BURST, IdlePolicy, Inlet, Limits, Rx, Tx, Worker};
 use vipa_flow::{Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Tick};
-use vipa_handoff::{Fate, PortRoute, Routes, ServiceRoute, Stance, TargetRoute, VipaRoute, open};
-use vipa_model::{Balance, Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, TargetId, VipaId};
+use vipa_handoff::{Fate, Flows, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute, open};
+use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
 use vipa_packet::{HeapPacket, PacketBuf, build::packet};
 use vipa_sync::Deadline;
 
@@ -98,12 +98,8 @@ fn buffers() -> Buffers {
 fn routes() -> Routes {
     let key = ClusterKey::new([7; 16]);
     let address = |n| Ipv4Addr::new(198, 51, 100, n);
-    let target = |n| TargetRoute {
-        address: address(n),
-        port: PortId(0),
-        mac: Some(Mac([2, 0, 0, 0, 1, n])),
-        forwarding: Forwarding::Direct,
-    };
+    let port = PortRoute::new(Mac(ROUTER_MAC), address(100), 24);
+    let target = |n| TargetRoute::direct(address(n), (PortId(0), &port), Mac([2, 0, 0, 0, 1, n]));
     let candidate = |n: u8| Candidate { address: address(n).into(), weight: 1, target: TargetId(u16::from(n)) };
     let candidates: Vec<_> = (0..16).map(candidate).collect();
     let service = ServiceRoute {
@@ -111,16 +107,18 @@ fn routes() -> Routes {
         ports: PortRange::one(80),
         picker: Picker::build(&key, Balance::Maglev, &candidates),
         orphans: Orphans::Reset,
+        sources: None,
     };
     let vipa = VipaRoute {
-        address: VIPA,
+        address: VIPA.into(),
         stance: Stance::Active,
         lease: Arc::new(Deadline::new(Moment(u64::MAX))),
         services: vec![service],
         quiet_until: Moment::ZERO,
+        new_per_second: None,
     };
-    let port = PortRoute { mac: Mac(ROUTER_MAC), address: address(100), prefix_length: 24 };
-    Routes::build(1, key, vec![port], vec![vipa], (0..16).map(target).collect())
+    let targets = (0..16).map(target).collect();
+    Routes::build(1, key, RouteLists { ports: vec![port], vipas: vec![vipa], targets, ..RouteLists::default() })
 }
 
 /// Nanoseconds a packet of the harness alone.
@@ -138,7 +136,7 @@ fn harness(flows: u64) -> f64 {
 }
 
 /// Nanoseconds a packet of a worker with `flows` established connections, the harness included.
-fn worker(flows: u64, table: &Arc<FlowTable>) -> f64 {
+fn worker(flows: u64, table: &Arc<Flows>) -> f64 {
     let (control, mut doors) = open(Arc::new(routes()), 1);
     let buffers = buffers();
     let inlets = vec![Inlet { port: PortId(0), rx: Source { buffers: Rc::clone(&buffers), flows, random: 1 } }];
@@ -158,7 +156,7 @@ fn worker(flows: u64, table: &Arc<FlowTable>) -> f64 {
 }
 
 /// Percent of a core that a worker takes without any traffic, as the owner of a VIPA, when it sleeps.
-fn idle(table: &Arc<FlowTable>) -> f64 {
+fn idle(table: &Arc<Flows>) -> f64 {
     let (control, mut doors) = open(Arc::new(routes()), 1);
     let buffers = Rc::new(RefCell::new(Vec::new()));
     let inlets = vec![Inlet { port: PortId(0), rx: Source { buffers: Rc::clone(&buffers), flows: 1, random: 1 } }];
@@ -174,7 +172,7 @@ fn idle(table: &Arc<FlowTable>) -> f64 {
     (on_core() - start) / clock.elapsed().as_nanos() as f64 * 100.0
 }
 
-fn table_of(flows: u64) -> Arc<FlowTable> {
+fn table_of(flows: u64) -> Arc<Flows> {
     // Half full: at its very capacity a small table may refuse one connection in thousands.
     let capacity = Capacity::connections(flows as usize * 3 / 2);
     let table = FlowTable::new(capacity, HashSeed::random()).expect("memory for the table");
@@ -184,7 +182,8 @@ fn table_of(flows: u64) -> Arc<FlowTable> {
         let confirmed = table.confirm(&key, TargetId((n % 16) as u16), FlowState::Confirmed, Tick(0));
         assert_eq!(confirmed, Confirmed::New, "connection {n}");
     }
-    Arc::new(table)
+    let unused = FlowTable::new(Capacity::connections(1024), HashSeed::random()).expect("memory for a small table");
+    Arc::new(Flows { ipv4: table, ipv6: unused })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

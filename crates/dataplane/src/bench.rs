@@ -12,17 +12,20 @@
 //! ```
 
 use std::{
-    collections::VecDeque,
-    net::{IpAddr, Ipv4Addr},
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use arrayvec::ArrayVec;
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Key4, Tick};
-use vipa_handoff::{ControlDoor, Note, PortRoute, Routes, ServiceRoute, Stance, TargetRoute, Totals, VipaRoute, open};
-use vipa_model::{Balance, Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, TargetId, VipaId};
+use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Tick};
+use vipa_handoff::{
+    AnyKey, ControlDoor, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Totals,
+    VipaRoute, open,
+};
+use vipa_model::{Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
 use vipa_packet::{HeapPacket, build::Builder};
 use vipa_sync::Deadline;
 
@@ -31,6 +34,9 @@ use crate::{BURST, Inlet, Limits, Rx, Tx, Worker};
 /// Of the bench's one port, which has the address [`ROUTER`].
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0x51, 0, 0, 0, 1);
+/// The kernel interface behind the port, when the world has one.
+pub const KERNEL: PortId = PortId(1);
 /// Of the client, or of the router before it.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -92,7 +98,7 @@ impl Tx for HeapTx {
 pub struct Bench {
     pub worker: Worker<HeapRx, HeapTx>,
     pub control: ControlDoor,
-    pub flows: Arc<FlowTable>,
+    pub flows: Arc<Flows>,
     pub now: Moment,
     /// What `publish` makes the next routes from.
     pub world: World,
@@ -101,12 +107,16 @@ pub struct Bench {
 
 /// One VIPA, its services and its targets.
 pub struct World {
-    pub vipa: Ipv4Addr,
+    pub vipa: IpAddr,
+    pub port: PortRoute,
     pub stance: Stance,
     pub lease: Arc<Deadline>,
     pub quiet_until: Moment,
     pub services: Vec<ServiceRoute>,
     pub targets: Vec<TargetRoute>,
+    pub neighbours: HashMap<IpAddr, (PortId, Mac)>,
+    pub returns: BTreeMap<IpAddr, Vec<ReturnRoute>>,
+    pub new_per_second: Option<u32>,
     /// Of the bench's service.
     protocol: Protocol,
     generation: u64,
@@ -118,31 +128,36 @@ impl World {
     /// The routes as they are now.
     pub fn routes(&mut self) -> Routes {
         self.generation += 1;
-        let port = PortRoute { mac: Mac(ROUTER_MAC), address: ROUTER, prefix_length: 24 };
         let vipa = VipaRoute {
             address: self.vipa,
             stance: self.stance,
             lease: Arc::clone(&self.lease),
             services: self.services.clone(),
             quiet_until: self.quiet_until,
+            new_per_second: self.new_per_second,
         };
-        Routes::build(self.generation, KEY, vec![port], vec![vipa], self.targets.clone())
+        let lists = RouteLists {
+            ports: vec![self.port],
+            vipas: vec![vipa],
+            targets: self.targets.clone(),
+            neighbours: self.neighbours.clone(),
+            returns: self.returns.clone(),
+        };
+        Routes::build(self.generation, KEY, lists)
     }
 
     /// A picker of these targets.
     #[must_use]
     pub fn picker(&self, balance: Balance, targets: &[u16]) -> Picker {
-        let candidate = |&id: &u16| Candidate {
-            address: IpAddr::V4(self.targets[usize::from(id)].address),
-            weight: 1,
-            target: TargetId(id),
-        };
+        let candidate =
+            |&id: &u16| Candidate { address: self.targets[usize::from(id)].address, weight: 1, target: TargetId(id) };
         Picker::build(&KEY, balance, &targets.iter().map(candidate).collect::<Vec<_>>())
     }
 }
 
 impl Bench {
-    /// An active VIPA with one service, as "address:port/protocol", and targets that all serve it.
+    /// An active VIPA with one service, as "address:port/protocol" or "[address]:port/protocol", and targets that all
+    /// serve it.
     ///
     /// # Panics
     /// When the sentence cannot be read, or there is no memory for a small connection table.
@@ -158,33 +173,45 @@ impl Bench {
     #[must_use]
     pub fn with_limits<const N: usize>(service: &str, targets: [&str; N], connections: usize, limits: Limits) -> Self {
         let (vipa, port, protocol) = read_service(service).expect("a service is address:port/tcp or address:port/udp");
-        let target = |(n, address): (usize, &str)| TargetRoute {
-            address: address.parse().expect("a target is an IPv4 address"),
-            port: PortId(0),
-            mac: Some(Mac(target_mac(n as u8))),
-            forwarding: Forwarding::Direct,
+        let target = |(n, address): (usize, &str)| {
+            let address: IpAddr = address.parse().expect("a target is an IP address");
+            TargetRoute::direct(address, (PortId(0), &port_route()), Mac(target_mac(n as u8)))
         };
         let mut world = World {
             vipa,
+            port: port_route(),
             stance: Stance::Active,
             lease: Arc::new(Deadline::new(Moment(u64::MAX))),
             quiet_until: Moment::ZERO,
             services: Vec::new(),
             protocol,
             targets: targets.into_iter().enumerate().map(target).collect(),
+            neighbours: HashMap::new(),
+            returns: BTreeMap::new(),
+            new_per_second: None,
             generation: 0,
         };
         let all: Vec<u16> = (0..N as u16).collect();
         let picker = world.picker(Balance::Maglev, &all);
-        world.services = vec![ServiceRoute { protocol, ports: PortRange::one(port), picker, orphans: Orphans::Reset }];
+        world.services = vec![ServiceRoute {
+            protocol,
+            ports: PortRange::one(port),
+            picker,
+            orphans: Orphans::Reset,
+            sources: None,
+        }];
 
         let seed = HashSeed::new([1, 2, 3, 4]);
-        let table = FlowTable::new(Capacity::connections(connections), seed).expect("a small table fits anywhere");
-        let flows = Arc::new(table);
+        let capacity = Capacity::connections(connections);
+        let flows = Arc::new(Flows {
+            ipv4: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
+            ipv6: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
+        });
         let (control, mut doors) = open(Arc::new(world.routes()), 1);
-        let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
+        let inlet = |port| Inlet { port, rx: HeapRx::default() };
+        let inlets = vec![inlet(PortId(0)), inlet(KERNEL)];
         let door = doors.pop().expect("one worker has one door");
-        let worker = Worker::new(door, Arc::clone(&flows), inlets, vec![HeapTx::default()], limits);
+        let worker = Worker::new(door, Arc::clone(&flows), inlets, vec![HeapTx::default(), HeapTx::default()], limits);
         // Not zero: the oldest moment is for what has never been.
         let now = Moment::ZERO + Duration::from_secs(1000);
         Self { worker, control, flows, now, world, counted: Totals::default() }
@@ -244,7 +271,7 @@ impl Bench {
     /// A target has reported a connection of `client` to the VIPA.
     ///
     /// # Panics
-    /// When `client` is not an IPv4 address.
+    /// When `client` is not an address of the VIPA's family.
     pub fn confirm(&self, client: &str, client_port: u16, vipa_port: u16, target: u16) {
         let key = self.key(client, client_port, vipa_port);
         self.flows.confirm(&key, TargetId(target), FlowState::Confirmed, Tick::from(self.now));
@@ -253,17 +280,29 @@ impl Bench {
     /// Where the table has a connection of `client`, and how.
     ///
     /// # Panics
-    /// When `client` is not an IPv4 address.
+    /// When `client` is not an address of the VIPA's family.
     #[must_use]
     pub fn connection(&self, client: &str, client_port: u16, vipa_port: u16) -> Option<(u16, FlowState)> {
         let hit = self.flows.lookup(&self.key(client, client_port, vipa_port))?;
         Some((hit.target.0, hit.state))
     }
 
-    fn key(&self, client: &str, client_port: u16, vipa_port: u16) -> Key4 {
-        let client: Ipv4Addr = client.parse().expect("a client is an IPv4 address");
-        let protocol = self.world.protocol;
-        Key4 { client: client.to_bits(), client_port, vipa_port, vipa: VipaId(0), protocol }
+    fn key(&self, client: &str, client_port: u16, vipa_port: u16) -> AnyKey {
+        let client = SocketAddr::new(client.parse().expect("a client is an IP address"), client_port);
+        let connection = Connection { protocol: self.world.protocol, client, port: vipa_port };
+        AnyKey::of(VipaId(0), self.world.vipa, &connection).expect("client and VIPA are of one family")
+    }
+
+    /// What the kernel was given.
+    pub fn kernel(&mut self) -> Vec<HeapPacket> {
+        std::mem::take(&mut self.worker.tx(KERNEL).expect("a bench has a kernel interface").sent)
+    }
+
+    /// The kernel sends these.
+    pub fn from_kernel(&mut self, frames: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
+        self.worker.rx(1).expect("a bench has a kernel interface").arriving.extend(frames);
+        self.worker.turn(self.now);
+        std::mem::take(&mut self.tx().sent)
     }
 
     /// What the worker told control since this was last asked.
@@ -301,15 +340,23 @@ impl Bench {
     }
 }
 
-fn read_service(text: &str) -> Option<(Ipv4Addr, u16, Protocol)> {
-    let (address, rest) = text.split_once(':')?;
-    let (port, protocol) = rest.split_once('/')?;
+fn port_route() -> PortRoute {
+    PortRoute {
+        gateway: Some(Ipv4Addr::new(198, 51, 100, 254)),
+        address6: Some((ROUTER6, 64)),
+        ..PortRoute::new(Mac(ROUTER_MAC), ROUTER, 24)
+    }
+}
+
+fn read_service(text: &str) -> Option<(IpAddr, u16, Protocol)> {
+    let (end, protocol) = text.split_once('/')?;
+    let end: SocketAddr = end.parse().ok()?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         _ => return None,
     };
-    Some((address.parse().ok()?, port.parse().ok()?, protocol))
+    Some((end.ip(), end.port(), protocol))
 }
 
 /// Feeds a worker whatever `data` says, in each stance, and checks what must hold of any input. For the fuzzer: the

@@ -9,45 +9,145 @@
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
-use vipa_balance::hash_connection;
-use vipa_flow::{Admitted, FlowState, Hit, Key4};
-use vipa_handoff::{Count, LocalReply, Reason, Stance, VipaRoute};
-use vipa_model::{Orphans, Protocol, TargetId};
+use arrayvec::ArrayVec;
+use vipa_flow::{Admitted, FlowState, Hit};
+use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
+use vipa_model::{Orphans, Protocol, Stance, TargetId};
 use vipa_packet::TcpFlags;
 
 use crate::{
-    Scene,
-    classify::{Kind, Lanes, Verdict},
+    BURST, Scene,
+    family::Family,
+    lanes::{Kind, Lane, Lanes, Verdict},
+    limit::{SourceLimits, TokenBucket},
 };
 
-/// Decides for all packets of a burst that have a connection. `turn` counts the connections this worker has placed.
+/// What this worker remembers of the connections it has placed.
+pub(crate) struct Admission {
+    /// How many: whose turn it is.
+    turn: u64,
+    /// New connections to each VIPA, by `VipaId`; those without a limit have no part in it.
+    vipas: Vec<TokenBucket>,
+    sources: SourceLimits,
+    workers: u32,
+}
+
+impl Admission {
+    /// Of worker `index` of `workers`. Workers begin at different places, so that their first connections do not all
+    /// meet at one target.
+    pub(crate) fn new(index: usize, workers: usize) -> Self {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        Self { turn: index as u64, vipas: Vec::new(), sources: SourceLimits::new(), workers }
+    }
+
+    /// Makes room for these VIPAs and takes their limits. Called between turns.
+    pub(crate) fn limit(&mut self, vipas: &[VipaRoute]) {
+        let share = |vipa: &VipaRoute| vipa.new_per_second.unwrap_or(u32::MAX).div_ceil(self.workers);
+        self.vipas.truncate(vipas.len());
+        for (bucket, vipa) in self.vipas.iter_mut().zip(vipas) {
+            bucket.set_rate(share(vipa));
+        }
+        let further = vipas[self.vipas.len()..].iter().map(|vipa| TokenBucket::new(share(vipa)));
+        self.vipas.extend(further);
+    }
+
+    /// Whether the VIPA and the service take another connection of this client now.
+    fn permits<K: Family>(
+        &mut self,
+        scene: &Scene<'_>,
+        vipa: &VipaRoute,
+        service: &ServiceRoute,
+        key: &K,
+    ) -> Option<Reason> {
+        if let Some(rule) = &service.sources {
+            if !rule.admits(key.client()) {
+                return Some(Reason::Denied);
+            }
+            if let Some(limit) = rule.new_per_second
+                && !self.sources.take(key.source_hash(&scene.routes.key), limit.div_ceil(self.workers), scene.now)
+            {
+                return Some(Reason::SourceLimit);
+            }
+        }
+        if vipa.new_per_second.is_some()
+            && let Some(bucket) = self.vipas.get_mut(usize::from(key.vipa().0))
+            && !bucket.take(scene.now)
+        {
+            return Some(Reason::VipaLimit);
+        }
+        None
+    }
+}
+
+/// Decides for all packets of a burst that have a connection.
 #[inline]
-pub(crate) fn decide(scene: &Scene<'_>, lanes: &mut Lanes, turn: &mut u64) {
-    for (lane, asked) in lanes.asked.iter().enumerate() {
-        lanes.verdicts[usize::from(asked.packet)] =
-            decide_one(scene, &lanes.keys[lane], asked.kind, lanes.hits[lane], turn);
+pub(crate) fn decide(scene: &Scene<'_>, lanes: &mut Lanes, admission: &mut Admission) {
+    decide_lane(scene, &lanes.ipv4, &mut lanes.verdicts, admission);
+    decide_lane(scene, &lanes.ipv6, &mut lanes.verdicts, admission);
+}
+
+#[inline]
+fn decide_lane<K: Family>(
+    scene: &Scene<'_>,
+    lane: &Lane<K>,
+    verdicts: &mut ArrayVec<Verdict, BURST>,
+    admission: &mut Admission,
+) {
+    for (place, asked) in lane.asked.iter().enumerate() {
+        verdicts[usize::from(asked.packet)] =
+            decide_one(scene, &lane.keys[place], asked.kind, lane.hits[place], admission);
+    }
+}
+
+/// Decides for one packet that was held.
+pub(crate) fn decide_again(scene: &Scene<'_>, key: &AnyKey, kind: Kind, admission: &mut Admission) -> Verdict {
+    match key {
+        AnyKey::V4(key) => decide_one(scene, key, kind, scene.flows.ipv4.lookup(key), admission),
+        AnyKey::V6(key) => decide_one(scene, key, kind, scene.flows.ipv6.lookup(key), admission),
     }
 }
 
 /// Decides for one packet of the connection `key`.
 #[inline(always)]
-pub(crate) fn decide_one(scene: &Scene<'_>, key: &Key4, kind: Kind, hit: Option<Hit>, turn: &mut u64) -> Verdict {
+fn decide_one<K: Family>(
+    scene: &Scene<'_>,
+    key: &K,
+    kind: Kind,
+    hit: Option<Hit>,
+    admission: &mut Admission,
+) -> Verdict {
     match hit {
-        Some(hit) => known(scene, key, kind, hit, turn),
-        None => unknown(scene, key, kind, turn),
+        Some(hit) => known(scene, key, kind, hit, admission),
+        None => unknown(scene, key, kind, admission),
     }
 }
 
 #[inline(always)]
-fn known(scene: &Scene<'_>, key: &Key4, kind: Kind, hit: Hit, turn: &mut u64) -> Verdict {
+fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission: &mut Admission) -> Verdict {
     let state = match kind {
-        Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, turn),
+        Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),
         Kind::Segment(flags) => progress(hit.state, flags),
-        Kind::Datagram => return datagram(scene, key, hit, turn),
+        Kind::Datagram => return datagram(scene, key, hit, admission),
         Kind::Error => return Verdict::Forward(hit.target),
+        Kind::Return(from, flags) => return returned(scene, key, hit, (from, flags)),
     };
-    scene.flows.touch(&hit, state, scene.tick);
+    K::table(scene.flows).touch(&hit, state, scene.tick);
     Verdict::Forward(hit.target)
+}
+
+/// A packet from the target of `nat` that holds the connection. From any other it is somebody else's.
+#[inline]
+fn returned<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, (from, flags): (TargetId, Option<TcpFlags>)) -> Verdict {
+    if hit.target != from {
+        return Verdict::drop(Reason::Orphan);
+    }
+    // The target's SYN+ACK does not open what the client has not gone on with.
+    let state = match flags {
+        Some(flags) if flags.closes() => FlowState::Closing,
+        Some(_) | None => hit.state,
+    };
+    K::table(scene.flows).touch(&hit, state, scene.tick);
+    Verdict::Return(key.vipa(), key.vipa_port())
 }
 
 /// What a segment that does not open makes of a connection.
@@ -63,16 +163,16 @@ fn progress(state: FlowState, flags: TcpFlags) -> FlowState {
 /// A SYN on a connection in the table: sent again, or the client uses the port anew. It goes where it went before,
 /// unless that target takes no new connections and holds no established one.
 #[inline(never)]
-fn opened_again(scene: &Scene<'_>, key: &Key4, hit: Hit, turn: &mut u64) -> Verdict {
+fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let state = match hit.state {
         FlowState::HalfOpen | FlowState::Closing => FlowState::HalfOpen,
         // Whoever sends this may be anybody; the target, which holds the connection, answers it (RFC 5961 §4).
         FlowState::Open | FlowState::Confirmed | FlowState::Udp => return Verdict::Forward(hit.target),
     };
-    match place_anew(scene, key, hit, state, turn) {
+    match place_anew(scene, key, hit, state, admission) {
         Some(verdict) => verdict,
         None => {
-            scene.flows.touch(&hit, state, scene.tick);
+            K::table(scene.flows).touch(&hit, state, scene.tick);
             Verdict::Forward(hit.target)
         }
     }
@@ -80,11 +180,11 @@ fn opened_again(scene: &Scene<'_>, key: &Key4, hit: Hit, turn: &mut u64) -> Verd
 
 /// UDP has no connections that could break: when its target stops serving, it goes to another.
 #[inline(never)]
-fn datagram(scene: &Scene<'_>, key: &Key4, hit: Hit, turn: &mut u64) -> Verdict {
-    match place_anew(scene, key, hit, FlowState::Udp, turn) {
+fn datagram<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
+    match place_anew(scene, key, hit, FlowState::Udp, admission) {
         Some(verdict) => verdict,
         None => {
-            scene.flows.touch(&hit, hit.state, scene.tick);
+            K::table(scene.flows).touch(&hit, hit.state, scene.tick);
             Verdict::Forward(hit.target)
         }
     }
@@ -92,43 +192,65 @@ fn datagram(scene: &Scene<'_>, key: &Key4, hit: Hit, turn: &mut u64) -> Verdict 
 
 /// When the target of `hit` takes no new connections and this router may place new ones: places the connection anew.
 /// `None`: it stays where it is.
-fn place_anew(scene: &Scene<'_>, key: &Key4, hit: Hit, state: FlowState, turn: &mut u64) -> Option<Verdict> {
-    let vipa = scene.routes.vipa(key.vipa)?;
+fn place_anew<K: Family>(
+    scene: &Scene<'_>,
+    key: &K,
+    hit: Hit,
+    state: FlowState,
+    admission: &mut Admission,
+) -> Option<Verdict> {
+    let vipa = scene.routes.vipa(key.vipa())?;
     let served =
-        vipa.find_service(key.protocol, key.vipa_port).is_some_and(|service| service.picker.serves(hit.target));
+        vipa.find_service(key.protocol(), key.vipa_port()).is_some_and(|service| service.picker.serves(hit.target));
     if served || vipa.stance == Stance::Standby || vipa.lease.passed(scene.now) {
         return None;
     }
-    let target = match pick(scene, vipa, key, turn) {
+    let target = match pick(scene, vipa, key, admission) {
         Ok(target) => target,
-        Err(verdict) => return Some(verdict),
+        Err(reason) => return Some(Verdict::drop(reason)),
     };
-    if scene.flows.redirect(&hit, target, state, scene.tick) {
+    if K::table(scene.flows).redirect(&hit, target, state, scene.tick) {
         scene.desk.counters.add(Count::FlowOpened, 1);
         return Some(Verdict::Forward(target));
     }
     // Somebody was faster; it is where they put it.
-    Some(scene.flows.lookup(key).map_or(Verdict::drop(Reason::TableFull), |hit| Verdict::Forward(hit.target)))
+    Some(K::table(scene.flows).lookup(key).map_or(Verdict::drop(Reason::TableFull), |hit| Verdict::Forward(hit.target)))
 }
 
 #[inline(never)]
-fn unknown(scene: &Scene<'_>, key: &Key4, kind: Kind, turn: &mut u64) -> Verdict {
-    let Some(vipa) = scene.routes.vipa(key.vipa) else { return Verdict::drop(Reason::NoVipa) };
+fn unknown<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, admission: &mut Admission) -> Verdict {
+    let Some(vipa) = scene.routes.vipa(key.vipa()) else { return Verdict::drop(Reason::NoVipa) };
     match kind {
-        Kind::Segment(flags) if flags.opens() => admit(scene, vipa, key, FlowState::HalfOpen, turn),
-        Kind::Segment(flags) => match scene.flows.lookup(key) {
+        Kind::Segment(flags) if flags.opens() => admit(scene, vipa, key, FlowState::HalfOpen, admission),
+        Kind::Segment(flags) => match K::table(scene.flows).lookup(key) {
             // It came since the burst was looked up: by a packet before it, or by a target's report.
-            Some(hit) => known(scene, key, kind, hit, turn),
-            None => orphan(scene, vipa, key, flags, turn),
+            Some(hit) => known(scene, key, kind, hit, admission),
+            None => orphan(scene, vipa, key, flags, admission),
         },
-        Kind::Datagram => admit(scene, vipa, key, FlowState::Udp, turn),
+        Kind::Datagram => admit(scene, vipa, key, FlowState::Udp, admission),
         Kind::Error => Verdict::drop(Reason::IcmpOrphan),
+        Kind::Return(..) => unknown_return(scene, vipa),
+    }
+}
+
+/// A target of `nat` answers on a connection that is not in the table, which may come while it is being rebuilt.
+fn unknown_return(scene: &Scene<'_>, vipa: &VipaRoute) -> Verdict {
+    match vipa.stance {
+        Stance::Rebuilding => Verdict::Hold,
+        Stance::Active | Stance::Yielding if scene.now < vipa.quiet_until => Verdict::Hold,
+        Stance::Standby | Stance::Active | Stance::Yielding => Verdict::drop(Reason::Orphan),
     }
 }
 
 /// A segment in the middle of a connection that is not in the table. Never guess: a wrong target would answer with a
 /// reset and kill the connection.
-fn orphan(scene: &Scene<'_>, vipa: &VipaRoute, key: &Key4, flags: TcpFlags, turn: &mut u64) -> Verdict {
+fn orphan<K: Family>(
+    scene: &Scene<'_>,
+    vipa: &VipaRoute,
+    key: &K,
+    flags: TcpFlags,
+    admission: &mut Admission,
+) -> Verdict {
     match vipa.stance {
         Stance::Standby => Verdict::drop(Reason::Standby),
         Stance::Rebuilding => Verdict::Hold,
@@ -137,18 +259,24 @@ fn orphan(scene: &Scene<'_>, vipa: &VipaRoute, key: &Key4, flags: TcpFlags, turn
         _ if vipa.lease.passed(scene.now) => Verdict::drop(Reason::Fenced),
         // The successor may know the connection already; it will answer what is sent again.
         Stance::Yielding => Verdict::drop(Reason::Orphan),
-        Stance::Active => match vipa.find_service(Protocol::Tcp, key.vipa_port).map(|service| service.orphans) {
+        Stance::Active => match vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans) {
             None => Verdict::drop(Reason::NoService),
             Some(_) if flags.has(TcpFlags::RST) => Verdict::drop(Reason::Orphan),
             Some(Orphans::Drop) => Verdict::drop(Reason::Orphan),
             Some(Orphans::Reset) => Verdict::Answer(LocalReply::Reset),
-            Some(Orphans::Balance) => admit(scene, vipa, key, progress(FlowState::Open, flags), turn),
+            Some(Orphans::Balance) => admit(scene, vipa, key, progress(FlowState::Open, flags), admission),
         },
     }
 }
 
 /// Places a new connection, if this router may.
-fn admit(scene: &Scene<'_>, vipa: &VipaRoute, key: &Key4, state: FlowState, turn: &mut u64) -> Verdict {
+fn admit<K: Family>(
+    scene: &Scene<'_>,
+    vipa: &VipaRoute,
+    key: &K,
+    state: FlowState,
+    admission: &mut Admission,
+) -> Verdict {
     match vipa.stance {
         Stance::Standby => return Verdict::drop(Reason::Standby),
         Stance::Rebuilding | Stance::Active | Stance::Yielding => {}
@@ -156,12 +284,12 @@ fn admit(scene: &Scene<'_>, vipa: &VipaRoute, key: &Key4, state: FlowState, turn
     if vipa.lease.passed(scene.now) {
         return Verdict::drop(Reason::Fenced);
     }
-    let target = match pick(scene, vipa, key, turn) {
+    let target = match pick(scene, vipa, key, admission) {
         Ok(target) => target,
-        Err(verdict) => return verdict,
+        Err(reason) => return Verdict::drop(reason),
     };
     let counters = &scene.desk.counters;
-    match scene.flows.admit(key, target, state, scene.tick) {
+    match K::table(scene.flows).admit(key, target, state, scene.tick) {
         Admitted::Existing(hit) => return Verdict::Forward(hit.target),
         Admitted::Full => return Verdict::drop(Reason::TableFull),
         Admitted::Opened => {}
@@ -171,12 +299,19 @@ fn admit(scene: &Scene<'_>, vipa: &VipaRoute, key: &Key4, state: FlowState, turn
     Verdict::Forward(target)
 }
 
-/// The target that `balance` names for a new connection.
-fn pick(scene: &Scene<'_>, vipa: &VipaRoute, key: &Key4, turn: &mut u64) -> Result<TargetId, Verdict> {
-    let Key4 { client, client_port, vipa_port, vipa: _, protocol } = *key;
-    let service = vipa.find_service(protocol, vipa_port).ok_or(Verdict::drop(Reason::NoService))?;
-    let hash = hash_connection(&scene.routes.key, client, client_port, vipa.address.to_bits(), vipa_port, protocol);
-    let target = service.picker.pick(hash, *turn).ok_or(Verdict::drop(Reason::NoTarget))?;
-    *turn = turn.wrapping_add(1);
+/// The target that `balance` names for a new connection, if it may be opened.
+fn pick<K: Family>(
+    scene: &Scene<'_>,
+    vipa: &VipaRoute,
+    key: &K,
+    admission: &mut Admission,
+) -> Result<TargetId, Reason> {
+    let service = vipa.find_service(key.protocol(), key.vipa_port()).ok_or(Reason::NoService)?;
+    if let Some(reason) = admission.permits(scene, vipa, service, key) {
+        return Err(reason);
+    }
+    let hash = key.balance_hash(&scene.routes.key, vipa.address);
+    let target = service.picker.pick(hash, admission.turn).ok_or(Reason::NoTarget)?;
+    admission.turn = admission.turn.wrapping_add(1);
     Ok(target)
 }

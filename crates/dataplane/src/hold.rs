@@ -2,16 +2,15 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use vipa_flow::Key4;
-use vipa_handoff::Reason;
+use vipa_handoff::{AnyKey, Reason};
 use vipa_model::{Moment, PortId};
 
-use crate::classify::Kind;
+use crate::lanes::Kind;
 
 /// A packet that waits.
 pub(crate) struct Held<B> {
     pub(crate) packet: B,
-    pub(crate) key: Key4,
+    pub(crate) key: AnyKey,
     pub(crate) kind: Kind,
     /// Where it came in.
     pub(crate) port: PortId,

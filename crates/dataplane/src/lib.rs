@@ -17,25 +17,30 @@
 pub mod bench;
 mod classify;
 mod decide;
+mod family;
+mod fragments;
 mod hold;
 mod idle;
 mod io;
+mod lanes;
+mod limit;
 mod outlet;
+mod way;
 mod worker;
 
 pub use idle::{IdlePolicy, LONGEST_AS_OWNER};
 pub use io::{BURST, Rx, Tx};
 pub use worker::{Inlet, Limits, Worker};
 
-use vipa_flow::{FlowTable, Tick};
-use vipa_handoff::{Desk, Routes};
+use vipa_flow::Tick;
+use vipa_handoff::{Desk, Flows, Routes};
 use vipa_model::Moment;
 
 /// What a turn sees: taken once, the same for all its packets.
 #[derive(Clone, Copy)]
 struct Scene<'a> {
     routes: &'a Routes,
-    flows: &'a FlowTable,
+    flows: &'a Flows,
     desk: &'a Desk,
     now: Moment,
     tick: Tick,

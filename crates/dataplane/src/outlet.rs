@@ -2,10 +2,10 @@
 
 use arrayvec::ArrayVec;
 use vipa_handoff::{Count, Counters, Fate, LocalReply, PortRoute, Reason};
-use vipa_model::{PortId, TargetId};
-use vipa_packet::{PacketBuf, arp, icmp, set_macs, tcp};
+use vipa_model::PortId;
+use vipa_packet::{Link, PacketBuf, arp, ethernet, icmp, icmp6, nd, tcp};
 
-use crate::{BURST, Scene, Tx};
+use crate::{BURST, Scene, Tx, limit::TokenBucket};
 
 /// A port's transmit queue and what is on its way there.
 struct Outlet<T: Tx> {
@@ -13,40 +13,91 @@ struct Outlet<T: Tx> {
     waiting: ArrayVec<T::Buf, BURST>,
     /// What each waiting packet's fate is if the port takes it.
     fates: ArrayVec<Fate, BURST>,
+    /// How much a kernel interface gets.
+    share: Option<TokenBucket>,
 }
 
-/// One for each port, by `PortId`.
+/// One for each port, by `PortId`, those of kernel interfaces after the others.
 pub(crate) struct Outlets<T: Tx> {
     outlets: Vec<Outlet<T>>,
+    /// Answers that anybody can ask for: pings, resets, word of too big packets.
+    answers: TokenBucket,
 }
 
 impl<T: Tx> Outlets<T> {
-    pub(crate) fn new(queues: Vec<T>) -> Self {
-        let outlet = |tx| Outlet { tx, waiting: ArrayVec::new(), fates: ArrayVec::new() };
-        Self { outlets: queues.into_iter().map(outlet).collect() }
+    /// `shares` has this worker's packets a second to each kernel interface, `None` for the other ports.
+    pub(crate) fn new(queues: Vec<T>, shares: &[Option<u32>], answers_per_second: u32) -> Self {
+        let share = |index: usize| shares.get(index).copied().flatten().map(TokenBucket::new);
+        let outlet = |(index, tx)| Outlet { tx, waiting: ArrayVec::new(), fates: ArrayVec::new(), share: share(index) };
+        let outlets = queues.into_iter().enumerate().map(outlet).collect();
+        Self { outlets, answers: TokenBucket::new(answers_per_second) }
     }
 
-    /// Sends a packet to a target by direct return; gives it back when the target cannot be reached yet.
+    /// Gives a packet to a port; back when there is no such port.
     #[inline(always)]
-    pub(crate) fn forward(&mut self, scene: &Scene<'_>, target: TargetId, mut packet: T::Buf) -> Result<(), T::Buf> {
-        let Some(route) = scene.routes.target(target) else { return Err(packet) };
-        let Some(mac) = route.mac else { return Err(packet) };
-        let Some((port, outlet)) = self.outlet(scene, route.port) else { return Err(packet) };
-        set_macs(packet.bytes_mut(), &mac.0, &port.mac.0);
-        outlet.push(&scene.desk.counters, packet, Fate::Forward);
-        Ok(())
+    pub(crate) fn send(&mut self, counters: &Counters, port: PortId, packet: T::Buf, fate: Fate) -> Result<(), T::Buf> {
+        match self.outlets.get_mut(usize::from(port.0)) {
+            Some(outlet) => {
+                outlet.push(counters, packet, fate);
+                Ok(())
+            }
+            None => Err(packet),
+        }
     }
 
     /// Turns a packet into its answer and sends it back where it came from.
     #[inline(never)]
-    pub(crate) fn answer(&mut self, scene: &Scene<'_>, from: PortId, reply: LocalReply, mut packet: T::Buf) {
+    pub(crate) fn answer(&mut self, scene: &Scene<'_>, from: PortId, reply: LocalReply, packet: T::Buf) {
+        self.answer_with(scene, from, reply, packet, |port, packet| write_answer(port, reply, packet));
+    }
+
+    /// Tells a packet's sender that nothing larger than `mtu` passes.
+    #[inline(never)]
+    pub(crate) fn answer_too_big(&mut self, scene: &Scene<'_>, from: PortId, packet: T::Buf, mtu: u16) {
+        self.answer_with(scene, from, LocalReply::TooBig, packet, |port, packet| write_too_big(port, mtu, packet));
+    }
+
+    fn answer_with(
+        &mut self,
+        scene: &Scene<'_>,
+        from: PortId,
+        reply: LocalReply,
+        mut packet: T::Buf,
+        write: impl FnOnce(&PortRoute, &mut T::Buf) -> bool,
+    ) {
         let counters = &scene.desk.counters;
-        match self.outlet(scene, from) {
-            Some((port, outlet)) if write_answer(port, reply, &mut packet) => {
-                outlet.push(counters, packet, Fate::Local(reply));
-            }
-            // An answer that cannot be written: a ping with IP options, say.
-            _ => counters.add(Fate::Drop(unanswered(reply)), 1),
+        let asked_by_neighbours = matches!(reply, LocalReply::Arp | LocalReply::Neighbour);
+        if !asked_by_neighbours && !self.answers.take(scene.now) {
+            return counters.add(Fate::Drop(Reason::AnswerLimit), 1);
+        }
+        let written = scene.routes.port(from).is_some_and(|port| write(port, &mut packet));
+        // An answer that cannot be written: a ping with IP options, say.
+        if !written || self.send(counters, from, packet, Fate::Local(reply)).is_err() {
+            counters.add(Fate::Drop(unanswered(reply)), 1);
+        }
+    }
+
+    /// Gives a packet to a kernel interface, as the kernel would have got it from the NIC.
+    #[inline(never)]
+    pub(crate) fn pass_to_kernel(&mut self, scene: &Scene<'_>, kernel: PortId, mut packet: T::Buf) {
+        let counters = &scene.desk.counters;
+        let share = self.outlets.get_mut(usize::from(kernel.0)).and_then(|outlet| outlet.share.as_mut());
+        if !share.is_some_and(|share| share.take(scene.now)) {
+            return counters.add(Fate::Drop(Reason::KernelLimit), 1);
+        }
+        retag(&mut packet, None);
+        if self.send(counters, kernel, packet, Fate::ToKernel).is_err() {
+            counters.add(Fate::Drop(Reason::NoRoute), 1);
+        }
+    }
+
+    /// Sends a packet of the kernel's out of its port.
+    #[inline(never)]
+    pub(crate) fn pass_from_kernel(&mut self, scene: &Scene<'_>, port: PortId, mut packet: T::Buf) {
+        let counters = &scene.desk.counters;
+        retag(&mut packet, scene.routes.port(port).and_then(|port| port.vlan));
+        if self.send(counters, port, packet, Fate::FromKernel).is_err() {
+            counters.add(Fate::Drop(Reason::NoRoute), 1);
         }
     }
 
@@ -63,11 +114,6 @@ impl<T: Tx> Outlets<T> {
                 outlet.transmit(counters);
             }
         }
-    }
-
-    #[inline(always)]
-    fn outlet<'a>(&mut self, scene: &Scene<'a>, port: PortId) -> Option<(&'a PortRoute, &mut Outlet<T>)> {
-        scene.routes.port(port).zip(self.outlets.get_mut(usize::from(port.0)))
     }
 
     pub(crate) fn queue(&mut self, port: PortId) -> Option<&mut T> {
@@ -108,20 +154,47 @@ impl<T: Tx> Outlet<T> {
     }
 }
 
+/// Gives a frame this VLAN tag, or none, whatever it had.
+fn retag(packet: &mut impl PacketBuf, vlan: Option<u16>) {
+    let frame = packet.bytes();
+    let (Some(destination), Some(source)) = (frame.first_chunk::<6>(), frame.get(6..12)) else { return };
+    let Some((tagged, ether_type)) = ethernet::ether_type(frame) else { return };
+    if !tagged && vlan.is_none() {
+        return;
+    }
+    let mut link = Link { source: [0; 6], destination: *destination, vlan };
+    link.source.copy_from_slice(source);
+    let l3 = if tagged { ethernet::HEADER + ethernet::VLAN_TAG } else { ethernet::HEADER };
+    // With no headroom it leaves as it is, and whoever looks for the tag drops it.
+    let _ = ethernet::relink(packet, l3, ether_type, &link);
+}
+
 /// Rewrites a packet into its answer; false, and nothing changed, when it has none.
 fn write_answer(port: &PortRoute, reply: LocalReply, packet: &mut impl PacketBuf) -> bool {
     let Ok(parsed) = vipa_packet::parse(packet.bytes()) else { return false };
     match reply {
         LocalReply::Arp => arp::reply(packet.bytes_mut(), parsed.l3, &port.mac.0),
-        LocalReply::IcmpEcho => icmp::echo_reply(packet.bytes_mut(), &parsed, &port.mac.0),
+        LocalReply::Neighbour => nd::advertise(packet, &parsed, &port.mac.0),
+        LocalReply::IcmpEcho => {
+            icmp::echo_reply(packet.bytes_mut(), &parsed, &port.mac.0)
+                || icmp6::echo_reply(packet.bytes_mut(), &parsed, &port.mac.0)
+        }
         LocalReply::Reset => tcp::reset(packet, &parsed, &port.mac.0),
+        LocalReply::TooBig => false,
     }
+}
+
+/// Word from the address that the packet was sent to: the VIPA is the end that its sender knows.
+fn write_too_big(port: &PortRoute, mtu: u16, packet: &mut impl PacketBuf) -> bool {
+    let Ok(parsed) = vipa_packet::parse(packet.bytes()) else { return false };
+    icmp::too_big(packet, &parsed, mtu, &port.mac.0) || icmp6::too_big(packet, &parsed, mtu, &port.mac.0)
 }
 
 fn unanswered(reply: LocalReply) -> Reason {
     match reply {
-        LocalReply::Arp => Reason::ArpOfOthers,
+        LocalReply::Arp | LocalReply::Neighbour => Reason::ArpOfOthers,
         LocalReply::IcmpEcho => Reason::Icmp,
         LocalReply::Reset => Reason::Orphan,
+        LocalReply::TooBig => Reason::TooBig,
     }
 }

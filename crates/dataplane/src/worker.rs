@@ -3,19 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
-use vipa_flow::{AgeLimits, Cursor, FlowTable, Key4, Tick};
-use vipa_handoff::{Count, Desk, Fate, Reason, Routes, Stance, WorkerDoor};
-use vipa_model::{Moment, PortId};
-use vipa_packet::PacketBuf;
+use vipa_flow::{AgeLimits, Cursor, FlowTable, Key, Tick};
+use vipa_handoff::{Count, Desk, Fate, Flows, Reason, Routes, WorkerDoor};
+use vipa_model::{Moment, PortId, Stance};
 use vipa_sync::{Flag, Reader};
 
 use crate::{
     BURST, IdlePolicy, Rx, Scene, Tx,
-    classify::{Kind, Lanes, Verdict, classify, lookup},
-    decide::{decide, decide_one},
+    classify::{classify, first_part},
+    decide::{Admission, decide, decide_again},
+    fragments::{Fragments, Lesson},
     hold::{Awaiting, Held, Hold},
     idle::{Duty, Idle, Rest},
+    lanes::{Lanes, Verdict},
     outlet::Outlets,
+    way::{Stuck, forward, give_back},
 };
 
 /// Turns between two housekeepings under load; without load they come by [`HOUSEKEEP_TIME`].
@@ -42,11 +44,21 @@ pub struct Limits {
     pub held_for: Duration,
     /// How long a silent connection stays in the table, by state.
     pub ages: AgeLimits,
+    /// Answers a second to pings, strays and packets that are too big, of each worker.
+    pub answers_per_second: u32,
+    /// By `PortId`: this worker's packets a second to a kernel interface; `None` is another port.
+    pub kernel_per_second: Vec<Option<u32>>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { held_packets: 4096, held_for: Duration::from_secs(3), ages: AgeLimits::default() }
+        Self {
+            held_packets: 4096,
+            held_for: Duration::from_secs(3),
+            ages: AgeLimits::default(),
+            answers_per_second: 10_000,
+            kernel_per_second: Vec::new(),
+        }
     }
 }
 
@@ -62,18 +74,19 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     routes: Reader<Routes>,
     desk: Arc<Desk>,
     stop: Arc<Flag>,
-    flows: Arc<FlowTable>,
+    flows: Arc<Flows>,
     limits: Limits,
     inlets: Vec<Inlet<R>>,
     outlets: Outlets<T>,
     burst: ArrayVec<R::Buf, BURST>,
     lanes: Lanes,
     hold: Hold<R::Buf>,
-    /// Connections this worker has placed: whose turn it is.
-    placed: u64,
-    /// This worker's part of the table, for ageing, and its size in buckets.
-    cursor: Cursor,
-    buckets: usize,
+    fragments: Fragments<R::Buf, Verdict>,
+    admission: Admission,
+    /// This worker's parts of the tables, for ageing.
+    rounds: Rounds,
+    /// The routes that limits were last taken from.
+    limited_by: u64,
     /// Turns since the last housekeeping.
     turns: u32,
     housekept: Moment,
@@ -85,13 +98,7 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
 impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     /// `outlets` has one queue for each port of the routes, by `PortId`: a target may be reached through any.
     #[must_use]
-    pub fn new(
-        door: WorkerDoor,
-        flows: Arc<FlowTable>,
-        inlets: Vec<Inlet<R>>,
-        outlets: Vec<T>,
-        limits: Limits,
-    ) -> Self {
+    pub fn new(door: WorkerDoor, flows: Arc<Flows>, inlets: Vec<Inlet<R>>, outlets: Vec<T>, limits: Limits) -> Self {
         let WorkerDoor { index, workers, routes, desk, stop } = door;
         Self {
             index,
@@ -99,15 +106,15 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             desk,
             stop,
             inlets,
-            outlets: Outlets::new(outlets),
+            outlets: Outlets::new(outlets, &limits.kernel_per_second, limits.answers_per_second),
             burst: ArrayVec::new(),
             lanes: Lanes::new(),
             hold: Hold::new(limits.held_packets, limits.held_for),
+            fragments: Fragments::new(),
+            admission: Admission::new(index, workers),
+            rounds: Rounds { ipv4: Cursor::new(index, workers), ipv6: Cursor::new(index, workers), workers },
+            limited_by: u64::MAX,
             limits,
-            // Workers begin at different places, so that their first connections do not all meet at one target.
-            placed: index as u64,
-            buckets: flows.slots() / BUCKET / workers,
-            cursor: Cursor::new(index, workers),
             flows,
             turns: 0,
             housekept: Moment::ZERO,
@@ -136,20 +143,27 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         let routes = self.routes.snapshot();
         let scene = Scene { routes, flows: &self.flows, desk: &self.desk, now, tick: Tick::from(now) };
         let mut received = 0;
-        if !self.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
-            retry(&scene, &mut self.hold, &mut self.outlets, &mut self.placed);
+        let mut settler = Settler { hold: &mut self.hold, fragments: &mut self.fragments, outlets: &mut self.outlets };
+        if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
+            settler.retry(&scene, &mut self.admission);
         }
         for inlet in &mut self.inlets {
             inlet.rx.burst(&mut self.burst);
             received += self.burst.len();
-            classify(&scene, inlet.port, &self.burst, &mut self.lanes);
-            lookup(scene.flows, &mut self.lanes);
-            decide(&scene, &mut self.lanes, &mut self.placed);
-            settle(&scene, inlet.port, &mut self.burst, &self.lanes, &mut self.hold, &mut self.outlets);
+            classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
+            self.lanes.lookup(scene.flows);
+            decide(&scene, &mut self.lanes, &mut self.admission);
+            if !self.lanes.firsts.is_empty() {
+                settler.learn(&scene, &mut self.lanes);
+            }
+            settler.settle(&scene, inlet.port, &mut self.burst, &self.lanes);
+        }
+        if settler.fragments.waiting() > 0 {
+            settler.release_parts(&scene);
         }
         self.outlets.transmit(&self.desk.counters);
         self.desk.counters.add(Count::Received, received as u64);
-        self.desk.counters.set(Count::Holding, self.hold.len() as u64);
+        self.desk.counters.set(Count::Holding, (self.hold.len() + self.fragments.waiting()) as u64);
         self.send_frames();
         self.housekeep_sometimes(now);
         received
@@ -186,6 +200,10 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         let routes = self.routes.snapshot();
         let owns = routes.vipas.iter().any(|vipa| vipa.stance != Stance::Standby);
         self.duty = if owns { Duty::Owner } else { Duty::Backup };
+        if routes.generation != self.limited_by {
+            self.limited_by = routes.generation;
+            self.admission.limit(&routes.vipas);
+        }
         self.routes.quiescent();
         self.age(now);
         self.turns = 0;
@@ -195,11 +213,11 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     /// Looks over as many buckets of its part as the time since the last housekeeping is of a round.
     fn age(&mut self, now: Moment) {
         let passed = now.since(self.housekept).min(AGEING_ROUND);
-        let share = self.buckets as f64 * passed.as_secs_f64() / AGEING_ROUND.as_secs_f64();
-        // At least one, so that a small table has its rounds too.
-        let buckets = (share as usize).clamp(1, AGEING_MOST);
-        let aged = self.flows.age(&mut self.cursor, buckets, Tick::from(now), &self.limits.ages);
-        self.desk.counters.add(Count::FlowAged, aged.removed.total());
+        let share = passed.as_secs_f64() / AGEING_ROUND.as_secs_f64() / self.rounds.workers as f64;
+        let (tick, ages) = (Tick::from(now), &self.limits.ages);
+        let aged = age(&self.flows.ipv4, &mut self.rounds.ipv4, share, tick, ages)
+            + age(&self.flows.ipv6, &mut self.rounds.ipv6, share, tick, ages);
+        self.desk.counters.add(Count::FlowAged, aged);
     }
 
     /// At the end no packet is left without a fate.
@@ -207,6 +225,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         while self.hold.pop().is_some() {
             self.desk.counters.add(Fate::Drop(Reason::HoldExpired), 1);
         }
+        self.desk.counters.add(Fate::Drop(Reason::Fragment), self.fragments.give_up() as u64);
         self.desk.counters.set(Count::Holding, 0);
     }
 
@@ -221,55 +240,18 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     }
 }
 
-/// Does with each packet of a burst what was decided.
-#[inline]
-fn settle<T: Tx>(
-    scene: &Scene<'_>,
-    from: PortId,
-    burst: &mut ArrayVec<T::Buf, BURST>,
-    lanes: &Lanes,
-    hold: &mut Hold<T::Buf>,
-    outlets: &mut Outlets<T>,
-) {
-    for (place, packet) in burst.drain(..).enumerate() {
-        let (packet, awaiting) = match lanes.verdicts[place] {
-            Verdict::Forward(target) => match outlets.forward(scene, target, packet) {
-                Ok(()) => continue,
-                Err(packet) => (packet, Awaiting::Neighbour),
-            },
-            Verdict::Answer(reply) => {
-                outlets.answer(scene, from, reply, packet);
-                continue;
-            }
-            Verdict::Done(fate) => {
-                scene.desk.counters.add(fate, 1);
-                continue;
-            }
-            Verdict::Hold => (packet, Awaiting::Connection),
-        };
-        let connection = lanes.connection_of(place);
-        hold_or_drop(scene, hold, packet, connection, from, awaiting);
-    }
+/// Where a worker's ageing has come to, in each table.
+struct Rounds {
+    ipv4: Cursor,
+    ipv6: Cursor,
+    workers: usize,
 }
 
-#[inline(never)]
-fn hold_or_drop<B: PacketBuf>(
-    scene: &Scene<'_>,
-    hold: &mut Hold<B>,
-    packet: B,
-    connection: Option<(Key4, Kind)>,
-    port: PortId,
-    awaiting: Awaiting,
-) {
-    let held = match connection {
-        Some((key, kind)) => hold.push(Held { packet, key, kind, port, since: scene.now }, awaiting),
-        // Only a connection's packets are held.
-        None => Err(Reason::Orphan),
-    };
-    match held {
-        Ok(()) => scene.desk.counters.add(Count::Held, 1),
-        Err(reason) => scene.desk.counters.add(Fate::Drop(reason), 1),
-    }
+/// Looks over this share of a table; says how many connections went.
+fn age<K: Key>(flows: &FlowTable<K>, cursor: &mut Cursor, share: f64, now: Tick, ages: &AgeLimits) -> u64 {
+    // At least one, so that a small table has its rounds too.
+    let buckets = ((flows.slots() / BUCKET) as f64 * share) as usize;
+    flows.age(cursor, buckets.clamp(1, AGEING_MOST), now, ages).removed.total()
 }
 
 fn retry_is_due(retried: &mut (Moment, u64), scene: &Scene<'_>) -> bool {
@@ -280,45 +262,179 @@ fn retry_is_due(retried: &mut (Moment, u64), scene: &Scene<'_>) -> bool {
     due
 }
 
-/// Looks all held packets up again, in order of arrival.
-#[inline(never)]
-fn retry<T: Tx>(scene: &Scene<'_>, hold: &mut Hold<T::Buf>, outlets: &mut Outlets<T>, placed: &mut u64) {
-    let mut left = hold.len();
-    while left > 0 {
-        let batch: ArrayVec<Held<T::Buf>, BURST> = (0..left.min(BURST)).map_while(|_| hold.pop()).collect();
-        left -= batch.len();
-        let keys: ArrayVec<Key4, BURST> = batch.iter().map(|held| held.key).collect();
-        let mut hits = [const { None }; BURST];
-        scene.flows.lookup_batch(&keys, &mut hits[..keys.len()]);
-        for (held, hit) in batch.into_iter().zip(hits) {
-            let verdict = decide_one(scene, &held.key, held.kind, hit, placed);
-            settle_held(scene, hold, outlets, held, verdict);
+/// Does with packets what was decided.
+struct Settler<'w, T: Tx> {
+    hold: &'w mut Hold<T::Buf>,
+    fragments: &'w mut Fragments<T::Buf, Verdict>,
+    outlets: &'w mut Outlets<T>,
+}
+
+impl<T: Tx> Settler<'_, T> {
+    /// All packets of a burst.
+    #[inline]
+    fn settle(&mut self, scene: &Scene<'_>, from: PortId, burst: &mut ArrayVec<T::Buf, BURST>, lanes: &Lanes) {
+        for (place, packet) in burst.drain(..).enumerate() {
+            let verdict = lanes.verdicts[place];
+            if let Verdict::Forward(target) = verdict {
+                match forward(scene, self.outlets, target, packet) {
+                    Ok(()) => {}
+                    Err(stuck) => self.stuck(scene, from, lanes, (place, stuck)),
+                }
+                continue;
+            }
+            self.settle_other(scene, from, lanes, (place, verdict), packet);
+        }
+    }
+
+    #[inline(never)]
+    fn settle_other(
+        &mut self,
+        scene: &Scene<'_>,
+        from: PortId,
+        lanes: &Lanes,
+        (place, verdict): (usize, Verdict),
+        packet: T::Buf,
+    ) {
+        match verdict {
+            Verdict::Return(vipa, port) => {
+                if let Err(stuck) = give_back(scene, self.outlets, (vipa, port), packet) {
+                    self.stuck(scene, from, lanes, (place, stuck));
+                }
+            }
+            Verdict::Hold => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Connection),
+            Verdict::HoldFragment => self.hold_part(scene, from, packet),
+            other => self.finish(scene, from, other, packet),
+        }
+    }
+
+    /// Verdicts after which nothing more is asked.
+    fn finish(&mut self, scene: &Scene<'_>, from: PortId, verdict: Verdict, packet: T::Buf) {
+        match verdict {
+            Verdict::Answer(reply) => self.outlets.answer(scene, from, reply, packet),
+            Verdict::ToKernel(kernel) => self.outlets.pass_to_kernel(scene, kernel, packet),
+            Verdict::FromKernel(port) => self.outlets.pass_from_kernel(scene, port, packet),
+            Verdict::Done(fate) => scene.desk.counters.add(fate, 1),
+            Verdict::Forward(_) | Verdict::Return(..) | Verdict::Hold | Verdict::HoldFragment => {
+                unreachable!("asked for by the caller")
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn stuck(&mut self, scene: &Scene<'_>, from: PortId, lanes: &Lanes, (place, stuck): (usize, Stuck<T::Buf>)) {
+        match stuck {
+            Stuck::Neighbour(packet) => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Neighbour),
+            Stuck::TooBig(packet, mtu) => self.outlets.answer_too_big(scene, from, packet, mtu),
+            Stuck::Drop(reason) => scene.desk.counters.add(Fate::Drop(reason), 1),
+        }
+    }
+
+    fn hold_or_drop(
+        &mut self,
+        scene: &Scene<'_>,
+        port: PortId,
+        lanes: &Lanes,
+        place: usize,
+        packet: T::Buf,
+        awaiting: Awaiting,
+    ) {
+        let held = match (lanes.connection_of(place), awaiting) {
+            (Some((key, kind)), _) => self.hold.push(Held { packet, key, kind, port, since: scene.now }, awaiting),
+            // Only a connection's packets are held; a packet's later parts have none of their own.
+            (None, Awaiting::Neighbour) => Err(Reason::NoNeighbour),
+            (None, Awaiting::Connection) => Err(Reason::Orphan),
+        };
+        match held {
+            Ok(()) => scene.desk.counters.add(Count::Held, 1),
+            Err(reason) => scene.desk.counters.add(Fate::Drop(reason), 1),
+        }
+    }
+
+    /// Looks all held packets up again, in order of arrival.
+    #[inline(never)]
+    fn retry(&mut self, scene: &Scene<'_>, admission: &mut Admission) {
+        for _ in 0..self.hold.len() {
+            let Some(held) = self.hold.pop() else { return };
+            let verdict = decide_again(scene, &held.key, held.kind, admission);
+            self.settle_held(scene, held, verdict);
+        }
+    }
+
+    fn settle_held(&mut self, scene: &Scene<'_>, held: Held<T::Buf>, verdict: Verdict) {
+        let counters = &scene.desk.counters;
+        let expired = self.hold.has_expired(&held, scene.now);
+        let Held { packet, key, kind, port, since } = held;
+        self.learn_held(scene, &packet, verdict);
+        let left = match verdict {
+            Verdict::Forward(target) => forward(scene, self.outlets, target, packet),
+            Verdict::Return(vipa, vipa_port) => give_back(scene, self.outlets, (vipa, vipa_port), packet),
+            Verdict::Hold if expired => Err(Stuck::Drop(Reason::HoldExpired)),
+            Verdict::Hold => return self.hold.put_back(Held { packet, key, kind, port, since }),
+            other => return self.finish(scene, port, other, packet),
+        };
+        match left {
+            Ok(()) => counters.add(Count::Released, 1),
+            Err(Stuck::Neighbour(_)) if expired => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
+            Err(Stuck::Neighbour(packet)) => self.hold.put_back(Held { packet, key, kind, port, since }),
+            Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, port, packet, mtu),
+            Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
         }
     }
 }
 
-fn settle_held<T: Tx>(
-    scene: &Scene<'_>,
-    hold: &mut Hold<T::Buf>,
-    outlets: &mut Outlets<T>,
-    held: Held<T::Buf>,
-    verdict: Verdict,
-) {
-    let counters = &scene.desk.counters;
-    let expired = hold.has_expired(&held, scene.now);
-    let Held { packet, key, kind, port, since } = held;
-    let (packet, late) = match verdict {
-        Verdict::Forward(target) => match outlets.forward(scene, target, packet) {
-            Ok(()) => return counters.add(Count::Released, 1),
-            Err(packet) => (packet, Reason::NoNeighbour),
-        },
-        Verdict::Answer(reply) => return outlets.answer(scene, port, reply, packet),
-        Verdict::Done(fate) => return counters.add(fate, 1),
-        Verdict::Hold => (packet, Reason::HoldExpired),
-    };
-    if expired {
-        counters.add(Fate::Drop(late), 1);
-    } else {
-        hold.put_back(Held { packet, key, kind, port, since });
+/// Parts of packets.
+impl<T: Tx> Settler<'_, T> {
+    /// First parts teach where the others go; one that contradicts what was learnt goes nowhere.
+    #[inline(never)]
+    fn learn(&mut self, scene: &Scene<'_>, lanes: &mut Lanes) {
+        for first in &lanes.firsts {
+            let verdict = &mut lanes.verdicts[usize::from(first.packet)];
+            if !matches!(verdict, Verdict::Forward(_) | Verdict::Return(..)) {
+                continue;
+            }
+            if !self.fragments.learn(first.key, Lesson { verdict: *verdict, first_end: first.end }, scene.now) {
+                *verdict = Verdict::drop(Reason::FragmentBad);
+            }
+        }
+    }
+
+    /// A first part that was held teaches when it goes on.
+    fn learn_held(&mut self, scene: &Scene<'_>, packet: &T::Buf, verdict: Verdict) {
+        if matches!(verdict, Verdict::Forward(_) | Verdict::Return(..))
+            && let Some((key, first_end)) = first_part(packet)
+        {
+            self.fragments.learn(key, Lesson { verdict, first_end }, scene.now);
+        }
+    }
+
+    fn hold_part(&mut self, scene: &Scene<'_>, port: PortId, packet: T::Buf) {
+        let counters = &scene.desk.counters;
+        let Some((key, offset)) = crate::classify::later_part(&packet) else {
+            return counters.add(Fate::Drop(Reason::Fragment), 1);
+        };
+        match self.fragments.wait(key, offset, packet, port, scene.now) {
+            Ok(()) => counters.add(Count::Held, 1),
+            Err(_) => counters.add(Fate::Drop(Reason::Fragment), 1),
+        }
+    }
+
+    #[inline(never)]
+    fn release_parts(&mut self, scene: &Scene<'_>) {
+        let counters = &scene.desk.counters;
+        let mut looked = 0;
+        while let Some(released) = self.fragments.release(&mut looked, scene.now) {
+            let left = match released.verdict {
+                Ok(Verdict::Forward(target)) => forward(scene, self.outlets, target, released.packet),
+                Ok(Verdict::Return(vipa, port)) => give_back(scene, self.outlets, (vipa, port), released.packet),
+                Ok(_) => Err(Stuck::Drop(Reason::Fragment)),
+                Err(reason) => Err(Stuck::Drop(reason)),
+            };
+            match left {
+                Ok(()) => counters.add(Count::Released, 1),
+                Err(Stuck::Neighbour(_)) => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
+                Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, released.port, packet, mtu),
+                Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
+            }
+        }
     }
 }

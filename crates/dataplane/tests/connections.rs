@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
 use vipa_flow::FlowState;
-use vipa_handoff::Stance;
+use vipa_model::Stance;
 use vipa_model::{Balance, Moment, Orphans, PortRange};
 use vipa_packet::{TcpFlags, icmp};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
-use vipa_handoff::Stance;
-use vipa_model::{Mac, Moment};
+use vipa_model::Moment;
+use vipa_model::Stance;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -102,10 +102,14 @@ fn an_orphan_is_not_answered_once_the_lease_has_passed_but_may_still_be_reported
 fn packets_wait_for_a_target_whose_ethernet_address_is_not_known_yet() {
     let mut bench = bench();
     bench.confirm(CLIENT, 40_000, 80, 1);
-    bench.change(|world| world.targets[1].mac = None);
+    bench.change(|world| world.targets[1].next_hop = None);
     assert_eq!(bench.turn([&segment(40_000)]), NOTHING);
     bench.assert_changed(["received +1", "held +1", "holding +1"]);
-    bench.change(|world| world.targets[1].mac = Some(Mac(vipa_dataplane::bench::target_mac(1))));
+    let hop = bench.world.targets[0].next_hop.map(|hop| {
+        let link = vipa_packet::Link { destination: vipa_dataplane::bench::target_mac(1), ..hop.link };
+        vipa_handoff::NextHop { link, ..hop }
+    });
+    bench.change(|world| world.targets[1].next_hop = hop);
     assert_eq!(bench.turn([]), [to_target(1, &segment(40_000))]);
     bench.assert_changed(["released +1", "holding -1", "forwarded +1", "sent +1"]);
 }
@@ -115,7 +119,7 @@ fn a_silent_target_takes_half_of_the_room_for_held_packets_at_most_and_its_packe
     let limits = Limits { held_packets: 40, ..Limits::default() };
     let mut bench = Bench::with_limits(SERVICE, [T0, T1], 1000, limits);
     bench.confirm(CLIENT, 40_000, 80, 1);
-    bench.change(|world| (world.targets[1].mac, world.stance) = (None, Stance::Rebuilding));
+    bench.change(|world| (world.targets[1].next_hop, world.stance) = (None, Stance::Rebuilding));
     let packets = vec![segment(40_000); 50];
     bench.turn(&packets);
     bench.assert_changed(["received +50", "held +20", "holding +20", "dropped.no-neighbour +30"]);

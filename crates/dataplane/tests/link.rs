@@ -2,17 +2,17 @@
 
 mod support;
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use support::*;
 use vipa_balance::ClusterKey;
 use vipa_dataplane::bench::{CLIENT_MAC, ROUTER, ROUTER_MAC, target_mac};
-use vipa_handoff::{Frame, Note, Routes, Stance};
-use vipa_model::{Mac, Moment, PortId};
+use vipa_handoff::{Frame, Note, Routes};
+use vipa_model::{Mac, Moment, PortId, Stance};
 use vipa_packet::{HeapPacket, arp, build::packet};
 
 fn neighbour(address: &str, mac: [u8; 6]) -> Note {
-    Note::Neighbour { port: PortId(0), address: address.parse::<Ipv4Addr>().unwrap(), mac: Mac(mac) }
+    Note::Neighbour { port: PortId(0), address: address.parse::<IpAddr>().unwrap(), mac: Mac(mac) }
 }
 
 #[test]
@@ -115,12 +115,12 @@ fn frames_of_other_stations_and_groups_are_dropped() {
 fn what_no_service_can_have_is_dropped_by_name() {
     let mut bench = bench();
     bench.turn([
-        &from_client().ether_type(0x86dd),
+        &from_client().ether_type(0x88a8),
         &segment(40_000).syn().vlan(5),
         &from_client().ipv4(CLIENT, T0).tcp(40_000, 80).syn(),
         &from_client().ipv4(CLIENT, T0).udp(40_000, 80),
         &from_client().ipv4(CLIENT, T0).protocol(47),
-        &segment(40_000).first_fragment(),
+        &segment(40_000).payload([0; 4]).first_fragment(),
         &from_client().ipv4(CLIENT, VIPA).protocol(47),
         &segment(40_000).spoil_ipv4_checksum(),
         &from_client().ipv4("127.0.0.1", VIPA).tcp(40_000, 80),
@@ -130,7 +130,7 @@ fn what_no_service_can_have_is_dropped_by_name() {
         "dropped.ether-type +1",
         "dropped.vlan +1",
         "dropped.no-vipa +3",
-        "dropped.fragment +1",
+        "dropped.orphan +1",
         "dropped.ip-protocol +1",
         "dropped.ipv4-checksum +1",
         "dropped.ipv4-source +1",
@@ -138,11 +138,10 @@ fn what_no_service_can_have_is_dropped_by_name() {
 }
 
 #[test]
-fn a_priority_tag_is_no_vlan_and_stays() {
+fn a_priority_tag_is_no_vlan_and_ends_here() {
     let mut bench = bench();
-    let syn = segment(40_000).syn().vlan(0xe000);
-    let sent = bench.turn([&syn]);
-    assert_eq!(sent, [to_target(target_of(&bench, 40_000), &syn)]);
+    let sent = bench.turn([&segment(40_000).syn().vlan(0xe000)]);
+    assert_eq!(sent, [to_target(target_of(&bench, 40_000), &segment(40_000).syn())]);
 }
 
 #[test]

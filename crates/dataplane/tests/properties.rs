@@ -10,7 +10,8 @@ use vipa_dataplane::{
     IdlePolicy,
     bench::{Bench, CLIENT_MAC, ROUTER_MAC, fuzz},
 };
-use vipa_handoff::{Count, Fate, Stance};
+use vipa_handoff::{Count, Fate};
+use vipa_model::Stance;
 use vipa_model::{Balance, Moment, Orphans};
 use vipa_packet::{HeapPacket, TcpFlags, build::packet};
 

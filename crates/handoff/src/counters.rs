@@ -25,13 +25,17 @@ pub enum Count {
     FlowEvicted,
     /// Entries removed because nothing was heard of them for long.
     FlowAged,
+    /// Of the forwarded: those that came back from a `nat` target.
+    Returned,
+    /// SYNs whose maximum segment size was lowered.
+    MssClamped,
     /// Control's frames that were sent, and that no port took.
     FrameSent,
     FrameRefused,
 }
 
 impl Count {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Received,
         Self::Sent,
         Self::Held,
@@ -40,6 +44,8 @@ impl Count {
         Self::FlowOpened,
         Self::FlowEvicted,
         Self::FlowAged,
+        Self::Returned,
+        Self::MssClamped,
         Self::FrameSent,
         Self::FrameRefused,
     ];
@@ -55,6 +61,8 @@ impl Count {
             Self::FlowOpened => "flow.opened",
             Self::FlowEvicted => "flow.evicted",
             Self::FlowAged => "flow.aged",
+            Self::Returned => "returned",
+            Self::MssClamped => "mss.clamped",
             Self::FrameSent => "frame.sent",
             Self::FrameRefused => "frame.refused",
         }

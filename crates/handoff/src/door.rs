@@ -1,6 +1,6 @@
 //! The two ends of the door.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use vipa_model::{Mac, PortId};
 use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader};
@@ -39,8 +39,10 @@ pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlDoor, Vec<WorkerDoor
 /// What a worker tells control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// ARP on `port` said that `address` is at `mac`.
-    Neighbour { port: PortId, address: Ipv4Addr, mac: Mac },
+    /// ARP or neighbour discovery on `port` said that `address` is at `mac`.
+    Neighbour { port: PortId, address: IpAddr, mac: Mac },
+    /// A packet waits for this neighbour to be found.
+    Wanted { port: PortId, address: IpAddr },
 }
 
 /// A whole Ethernet frame that control wants sent.

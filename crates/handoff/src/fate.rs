@@ -6,8 +6,12 @@ use vipa_packet::Malformed;
 /// released or its time is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
-    /// Given to the port towards its connection's target.
+    /// Given to the port towards its connection's target, or, coming back from it, towards the client.
     Forward,
+    /// Given to the port's kernel interface.
+    ToKernel,
+    /// The kernel's, given to the port.
+    FromKernel,
     /// Turned into an answer, and given to the port it came from.
     Local(LocalReply),
     /// What it says was told to control.
@@ -20,9 +24,13 @@ pub enum Fate {
 #[repr(u8)]
 pub enum LocalReply {
     Arp,
+    /// A neighbour advertisement, IPv6's answer to who has an address.
+    Neighbour,
     IcmpEcho,
     /// A reset, to a segment of a connection that nobody knows.
     Reset,
+    /// Word to the sender of a packet that is too big for the way to its target.
+    TooBig,
 }
 
 /// Why a packet was dropped.
@@ -35,14 +43,16 @@ pub enum Reason {
     Group,
     /// ARP about others.
     ArpOfOthers,
-    /// Neither ARP nor IPv4.
+    /// Neither ARP nor IP.
     EtherType,
-    /// In a VLAN, and the port is not.
+    /// In another VLAN than the port, or in none although the port is in one.
     Vlan,
-    /// To an IPv4 address that is no VIPA of ours.
+    /// To an address that is no VIPA of ours.
     NoVipa,
-    /// A part of an IPv4 packet: only the first part names a connection.
+    /// A part of a packet whose first part, which alone names the connection, did not come in time.
     Fragment,
+    /// A first part of a packet that does not hold the ports, or a part that overlaps another.
+    FragmentBad,
     /// To a VIPA, and neither TCP, UDP nor ICMP.
     IpProtocol,
     /// ICMP to a VIPA that is neither an echo request nor about a connection.
@@ -53,6 +63,22 @@ pub enum Reason {
     NoService,
     /// The service has no target that listens.
     NoTarget,
+    /// The service's lists do not admit this client.
+    Denied,
+    /// The VIPA has had its share of new connections in this second.
+    VipaLimit,
+    /// The client has had its share of new connections in this second.
+    SourceLimit,
+    /// Too big for the way to its target, and nobody is told.
+    TooBig,
+    /// Its time to live ended here.
+    TimeToLive,
+    /// Worth an answer, but there have been too many lately.
+    AnswerLimit,
+    /// No port leads to where it goes.
+    NoRoute,
+    /// For the kernel, which has had its share in this second.
+    KernelLimit,
     /// The target's Ethernet address is not known yet.
     NoNeighbour,
     /// A segment of a connection that nobody knows.
@@ -72,21 +98,23 @@ pub enum Reason {
 }
 
 impl LocalReply {
-    pub const ALL: [Self; 3] = [Self::Arp, Self::IcmpEcho, Self::Reset];
+    pub const ALL: [Self; 5] = [Self::Arp, Self::Neighbour, Self::IcmpEcho, Self::Reset, Self::TooBig];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Arp => "replied.arp",
+            Self::Neighbour => "replied.neighbour",
             Self::IcmpEcho => "replied.icmp-echo",
             Self::Reset => "replied.reset",
+            Self::TooBig => "replied.too-big",
         }
     }
 }
 
 impl Reason {
     /// All but the malformed ones.
-    const OTHERS: [Self; 20] = [
+    const OTHERS: [Self; 29] = [
         Self::NotForUs,
         Self::Group,
         Self::ArpOfOthers,
@@ -94,11 +122,20 @@ impl Reason {
         Self::Vlan,
         Self::NoVipa,
         Self::Fragment,
+        Self::FragmentBad,
         Self::IpProtocol,
         Self::Icmp,
         Self::IcmpOrphan,
         Self::NoService,
         Self::NoTarget,
+        Self::Denied,
+        Self::VipaLimit,
+        Self::SourceLimit,
+        Self::TooBig,
+        Self::TimeToLive,
+        Self::AnswerLimit,
+        Self::NoRoute,
+        Self::KernelLimit,
         Self::NoNeighbour,
         Self::Orphan,
         Self::Fenced,
@@ -123,19 +160,28 @@ impl Reason {
             Self::Vlan => 4,
             Self::NoVipa => 5,
             Self::Fragment => 6,
-            Self::IpProtocol => 7,
-            Self::Icmp => 8,
-            Self::IcmpOrphan => 9,
-            Self::NoService => 10,
-            Self::NoTarget => 11,
-            Self::NoNeighbour => 12,
-            Self::Orphan => 13,
-            Self::Fenced => 14,
-            Self::Standby => 15,
-            Self::TableFull => 16,
-            Self::HoldFull => 17,
-            Self::HoldExpired => 18,
-            Self::TxRefused => 19,
+            Self::FragmentBad => 7,
+            Self::IpProtocol => 8,
+            Self::Icmp => 9,
+            Self::IcmpOrphan => 10,
+            Self::NoService => 11,
+            Self::NoTarget => 12,
+            Self::Denied => 13,
+            Self::VipaLimit => 14,
+            Self::SourceLimit => 15,
+            Self::TooBig => 16,
+            Self::TimeToLive => 17,
+            Self::AnswerLimit => 18,
+            Self::NoRoute => 19,
+            Self::KernelLimit => 20,
+            Self::NoNeighbour => 21,
+            Self::Orphan => 22,
+            Self::Fenced => 23,
+            Self::Standby => 24,
+            Self::TableFull => 25,
+            Self::HoldFull => 26,
+            Self::HoldExpired => 27,
+            Self::TxRefused => 28,
         };
         Malformed::COUNT + other
     }
@@ -148,19 +194,7 @@ impl Reason {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Malformed(malformed) => match malformed {
-                Malformed::TooShort => "dropped.too-short",
-                Malformed::Ipv4Version => "dropped.ipv4-version",
-                Malformed::Ipv4HeaderLength => "dropped.ipv4-header-length",
-                Malformed::Ipv4TotalLength => "dropped.ipv4-total-length",
-                Malformed::Ipv4Checksum => "dropped.ipv4-checksum",
-                Malformed::Ipv4Source => "dropped.ipv4-source",
-                Malformed::TcpHeader => "dropped.tcp-header",
-                Malformed::UdpLength => "dropped.udp-length",
-                Malformed::IcmpTooShort => "dropped.icmp-too-short",
-                Malformed::IcmpQuote => "dropped.icmp-quote",
-                Malformed::Arp => "dropped.arp-malformed",
-            },
+            Self::Malformed(malformed) => malformed.counter(),
             Self::NotForUs => "dropped.not-for-us",
             Self::Group => "dropped.group",
             Self::ArpOfOthers => "dropped.arp-of-others",
@@ -168,11 +202,20 @@ impl Reason {
             Self::Vlan => "dropped.vlan",
             Self::NoVipa => "dropped.no-vipa",
             Self::Fragment => "dropped.fragment",
+            Self::FragmentBad => "dropped.fragment-bad",
             Self::IpProtocol => "dropped.ip-protocol",
             Self::Icmp => "dropped.icmp",
             Self::IcmpOrphan => "dropped.icmp-orphan",
             Self::NoService => "dropped.no-service",
             Self::NoTarget => "dropped.no-target",
+            Self::Denied => "dropped.denied",
+            Self::VipaLimit => "dropped.vipa-limit",
+            Self::SourceLimit => "dropped.source-limit",
+            Self::TooBig => "dropped.too-big",
+            Self::TimeToLive => "dropped.time-to-live",
+            Self::AnswerLimit => "dropped.answer-limit",
+            Self::NoRoute => "dropped.no-route",
+            Self::KernelLimit => "dropped.kernel-limit",
             Self::NoNeighbour => "dropped.no-neighbour",
             Self::Orphan => "dropped.orphan",
             Self::Fenced => "dropped.fenced",
@@ -186,7 +229,7 @@ impl Reason {
 }
 
 impl Fate {
-    pub const COUNT: usize = 2 + LocalReply::ALL.len() + Reason::COUNT;
+    pub const COUNT: usize = 4 + LocalReply::ALL.len() + Reason::COUNT;
 
     /// Dense, below [`COUNT`](Self::COUNT).
     #[inline]
@@ -195,14 +238,16 @@ impl Fate {
         match self {
             Self::Forward => 0,
             Self::Punt => 1,
-            Self::Local(reply) => 2 + reply as usize,
-            Self::Drop(reason) => 2 + LocalReply::ALL.len() + reason.index(),
+            Self::ToKernel => 2,
+            Self::FromKernel => 3,
+            Self::Local(reply) => 4 + reply as usize,
+            Self::Drop(reason) => 4 + LocalReply::ALL.len() + reason.index(),
         }
     }
 
     /// Every fate, in the order of [`index`](Self::index).
     pub fn all() -> impl Iterator<Item = Self> {
-        [Self::Forward, Self::Punt]
+        [Self::Forward, Self::Punt, Self::ToKernel, Self::FromKernel]
             .into_iter()
             .chain(LocalReply::ALL.map(Self::Local))
             .chain(Reason::all().map(Self::Drop))
@@ -214,6 +259,8 @@ impl Fate {
         match self {
             Self::Forward => "forwarded",
             Self::Punt => "punted",
+            Self::ToKernel => "kernel.to",
+            Self::FromKernel => "kernel.from",
             Self::Local(reply) => reply.name(),
             Self::Drop(reason) => reason.name(),
         }

@@ -15,10 +15,14 @@
 mod counters;
 mod door;
 mod fate;
+mod flows;
 mod routes;
 
 pub use counters::{Cell, Count, Counters, Totals};
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
-pub use routes::{PortRoute, Routes, ServiceRoute, TargetRoute, VipaRoute};
-pub use vipa_model::Stance;
+pub use flows::{AnyKey, Flows};
+pub use routes::{
+    Hop, NextHop, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, Via, VipaRoute,
+    next_neighbour,
+};

@@ -1,10 +1,24 @@
 //! The world as the workers see it: immutable, replaced whole.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc};
+mod index;
+mod returns;
+mod sources;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use vipa_balance::{ClusterKey, Picker};
-use vipa_model::{Forwarding, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
+use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
+use vipa_packet::{Encapsulation, Link, Outer};
 use vipa_sync::Deadline;
+
+use index::Index;
+pub use returns::ReturnRoute;
+pub use sources::SourceRule;
 
 /// One snapshot for a burst. `PortId`, `VipaId` and `TargetId` are places in its lists.
 #[derive(Debug)]
@@ -15,8 +29,27 @@ pub struct Routes {
     pub ports: Vec<PortRoute>,
     pub vipas: Vec<VipaRoute>,
     pub targets: Vec<TargetRoute>,
-    vipa_index: Index,
-    target_index: Index,
+    /// Hosts that are no targets and have been found on a port's own network: gateways, and clients of `nat`.
+    neighbours: HashMap<IpAddr, (PortId, Mac)>,
+    vipa_index: Index<u32>,
+    vipa_index6: Index<u128>,
+    target_index: Index<u32>,
+    target_index6: Index<u128>,
+    /// By place: what may come back from one address.
+    returns: Vec<Vec<ReturnRoute>>,
+    return_index: Index<u32>,
+    return_index6: Index<u128>,
+}
+
+/// What [`Routes::build`] makes a snapshot from.
+#[derive(Default)]
+pub struct RouteLists {
+    pub ports: Vec<PortRoute>,
+    pub vipas: Vec<VipaRoute>,
+    pub targets: Vec<TargetRoute>,
+    pub neighbours: HashMap<IpAddr, (PortId, Mac)>,
+    /// By the targets' own addresses.
+    pub returns: BTreeMap<IpAddr, Vec<ReturnRoute>>,
 }
 
 /// A port of ours: how its network sees us.
@@ -25,11 +58,21 @@ pub struct PortRoute {
     pub mac: Mac,
     pub address: Ipv4Addr,
     pub prefix_length: u8,
+    pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 address and its network's length.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    pub gateway6: Option<Ipv6Addr>,
+    /// The tag of all its frames.
+    pub vlan: Option<u16>,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Where what is not for a VIPA goes, and where this port's kernel packets come from.
+    pub kernel: Option<PortId>,
 }
 
 /// A VIPA: what this router is to it, and its services.
 pub struct VipaRoute {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub stance: Stance,
     /// Past it nothing new is admitted and ARP is not answered. Workers look at it once for each burst.
     pub lease: Arc<Deadline>,
@@ -38,6 +81,8 @@ pub struct VipaRoute {
     /// Until then unknown connections' packets are held although the table is complete: a target's late report may
     /// still name them.
     pub quiet_until: Moment,
+    /// Most new connections a second, of all workers together.
+    pub new_per_second: Option<u32>,
 }
 
 /// A run of ports of a VIPA with the same targets.
@@ -47,16 +92,57 @@ pub struct ServiceRoute {
     pub ports: PortRange,
     pub picker: Picker,
     pub orphans: Orphans,
+    /// `None`: everybody may come.
+    pub sources: Option<Arc<SourceRule>>,
 }
 
-/// How packets get to a target.
+/// A way to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetRoute {
-    pub address: Ipv4Addr,
+    /// The target's own.
+    pub address: IpAddr,
+    pub via: Via,
+    /// `None` until the neighbour on the way has been found.
+    pub next_hop: Option<NextHop>,
+    /// Largest packet of a client that fits the way, bytes of IP.
+    pub mtu: u16,
+    /// Whether who sends a larger one is told.
+    pub tells_mtu: bool,
+    pub clamps_mss: bool,
+}
+
+/// What is done to a packet on a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The destination MAC is all.
+    Direct,
+    Tunnel {
+        outer: Outer,
+        how: Encapsulation,
+    },
+    /// The destination becomes the target's address and, where there is one, this port.
+    Nat {
+        port: Option<u16>,
+    },
+    /// To the kernel of this router.
+    Local,
+}
+
+/// The port a packet leaves by, and its Ethernet header there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
     pub port: PortId,
-    /// `None` until ARP has found it.
-    pub mac: Option<Mac>,
-    pub forwarding: Forwarding,
+    pub link: Link,
+}
+
+/// How to reach an address that is no target's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    Known(NextHop),
+    /// This neighbour has to be found first.
+    Unknown(PortId, IpAddr),
+    /// No port leads there.
+    None,
 }
 
 impl Routes {
@@ -65,39 +151,73 @@ impl Routes {
     /// # Panics
     /// With more than 65,535 VIPAs or targets, which their ids cannot name.
     #[must_use]
-    pub fn build(
-        generation: u64,
-        key: ClusterKey,
-        ports: Vec<PortRoute>,
-        mut vipas: Vec<VipaRoute>,
-        targets: Vec<TargetRoute>,
-    ) -> Self {
+    pub fn build(generation: u64, key: ClusterKey, lists: RouteLists) -> Self {
+        let RouteLists { ports, mut vipas, targets, neighbours, returns } = lists;
         for vipa in &mut vipas {
             vipa.services.sort_by_key(|service| (service.protocol, service.ports.first));
         }
-        let vipa_index = Index::build(vipas.iter().map(|vipa| vipa.address));
-        let target_index = Index::build(targets.iter().map(|target| target.address));
-        Self { generation, key, ports, vipas, targets, vipa_index, target_index }
+        let (vipa_index, vipa_index6) = index(vipas.iter().map(|vipa| vipa.address));
+        let (target_index, target_index6) = index(targets.iter().map(|target| target.address));
+        let (return_index, return_index6) = index(returns.keys().copied());
+        let returns = returns.into_values().collect();
+        Self {
+            generation,
+            key,
+            ports,
+            vipas,
+            targets,
+            neighbours,
+            vipa_index,
+            vipa_index6,
+            target_index,
+            target_index6,
+            returns,
+            return_index,
+            return_index6,
+        }
     }
 
     /// Before anything is known.
     #[must_use]
     pub fn empty(key: ClusterKey) -> Self {
-        Self::build(0, key, Vec::new(), Vec::new(), Vec::new())
+        Self::build(0, key, RouteLists::default())
     }
 
-    /// The VIPA with this address (in numeric order).
+    /// The VIPA with this IPv4 address (in numeric order).
     #[inline]
     #[must_use]
     pub fn find_vipa(&self, address: u32) -> Option<VipaId> {
         self.vipa_index.find(address).map(VipaId)
     }
 
-    /// The target with this address (in numeric order).
+    /// The VIPA with this IPv6 address (in numeric order).
     #[inline]
     #[must_use]
-    pub fn find_target(&self, address: u32) -> Option<TargetId> {
-        self.target_index.find(address).map(TargetId)
+    pub fn find_vipa6(&self, address: u128) -> Option<VipaId> {
+        self.vipa_index6.find(address).map(VipaId)
+    }
+
+    /// Whether a target has this address.
+    #[must_use]
+    pub fn is_target(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.target_index.find(address.to_bits()).is_some(),
+            IpAddr::V6(address) => self.target_index6.find(address.to_bits()).is_some(),
+        }
+    }
+
+    /// What may come back from this address of a target; nearly always nothing.
+    #[inline]
+    #[must_use]
+    pub fn returns(&self, address: u32) -> &[ReturnRoute] {
+        self.return_index.find(address).map_or(&[], |place| &self.returns[usize::from(place)])
+    }
+
+    /// As [`returns`](Self::returns), for IPv6.
+    #[inline]
+    #[must_use]
+    pub fn returns6(&self, address: u128) -> &[ReturnRoute] {
+        self.return_index6.find(address).map_or(&[], |place| &self.returns[usize::from(place)])
     }
 
     #[inline]
@@ -117,6 +237,116 @@ impl Routes {
     pub fn port(&self, id: PortId) -> Option<&PortRoute> {
         self.ports.get(usize::from(id.0))
     }
+
+    /// The port whose kernel interface `id` is.
+    #[must_use]
+    pub fn port_of_kernel(&self, id: PortId) -> Option<PortId> {
+        let port = self.ports.iter().position(|port| port.kernel == Some(id))?;
+        u16::try_from(port).ok().map(PortId)
+    }
+
+    /// Whether a port has this address for its own.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.ports.iter().any(|port| match address {
+            IpAddr::V4(address) => port.address == address,
+            IpAddr::V6(address) => port.address6.is_some_and(|(own, _)| own == address) || port.link_local() == address,
+        })
+    }
+
+    /// How to reach a host that is no target.
+    #[must_use]
+    pub fn hop(&self, address: IpAddr) -> Hop {
+        let Some((id, neighbour)) = next_neighbour(&self.ports, address) else { return Hop::None };
+        match (self.neighbours.get(&neighbour), self.port(id)) {
+            (Some(&(on, mac)), Some(port)) if on == id => Hop::Known(NextHop { port: id, link: port.link_to(mac) }),
+            _ => Hop::Unknown(id, neighbour),
+        }
+    }
+}
+
+/// The port towards `address`, and whose MAC packets to it get there: its own on the port's network, else the gateway's.
+#[must_use]
+pub fn next_neighbour(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, IpAddr)> {
+    let ids = || (0..=u16::MAX).map(PortId).zip(ports);
+    if let Some((id, _)) = ids().find(|(_, port)| port.is_on_link(address)) {
+        return Some((id, address));
+    }
+    ids().find_map(|(id, port)| {
+        let gateway = match address {
+            IpAddr::V4(_) => port.gateway.map(IpAddr::V4),
+            IpAddr::V6(_) => port.gateway6.map(IpAddr::V6),
+        };
+        Some((id, gateway?))
+    })
+}
+
+impl TargetRoute {
+    /// A target of direct return, found already.
+    #[must_use]
+    pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {
+        Self {
+            address: address.into(),
+            via: Via::Direct,
+            next_hop: Some(NextHop { port: id, link: port.link_to(mac) }),
+            mtu: port.mtu,
+            tells_mtu: true,
+            clamps_mss: true,
+        }
+    }
+}
+
+impl PortRoute {
+    /// A port with an IPv4 network and nothing else, of Ethernet's ordinary size.
+    #[must_use]
+    pub fn new(mac: Mac, address: Ipv4Addr, prefix_length: u8) -> Self {
+        Self {
+            mac,
+            address,
+            prefix_length,
+            gateway: None,
+            address6: None,
+            gateway6: None,
+            vlan: None,
+            mtu: 1500,
+            kernel: None,
+        }
+    }
+
+    /// Whether `address` lies on this port's own network.
+    #[must_use]
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
+        match (address, self.address6) {
+            (IpAddr::V4(address), _) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_length)).unwrap_or(0);
+                (self.address.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(address), Some((own, length))) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                (own.to_bits() ^ address.to_bits()) & mask == 0
+            }
+            (IpAddr::V6(_), None) => false,
+        }
+    }
+
+    /// The Ethernet header of a frame from this port to `mac`.
+    #[must_use]
+    pub fn link_to(&self, mac: Mac) -> Link {
+        Link { source: self.mac.0, destination: mac.0, vlan: self.vlan }
+    }
+
+    /// The port's link-local IPv6 address, made from its MAC (RFC 4291 appendix A).
+    #[must_use]
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// What it asks for IPv6 neighbours with.
+    #[must_use]
+    pub fn source6(&self) -> Ipv6Addr {
+        self.address6.map_or_else(|| self.link_local(), |(address, _)| address)
+    }
 }
 
 impl VipaRoute {
@@ -133,78 +363,29 @@ impl VipaRoute {
 
 impl fmt::Debug for VipaRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, stance, lease, services, quiet_until } = self;
+        let Self { address, stance, lease, services, quiet_until, new_per_second } = self;
         f.debug_struct("VipaRoute")
             .field("address", address)
             .field("stance", stance)
             .field("lease", &lease.get())
             .field("services", services)
             .field("quiet_until", quiet_until)
+            .field("new_per_second", new_per_second)
             .finish()
     }
 }
 
-/// Address → place in a list, by open addressing: at most half full, so that a look is nearly always one step.
-/// The addresses are the configuration's, not the network's, so the hash needs no secret.
-struct Index {
-    slots: Box<[Slot]>,
-    shift: u32,
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    address: u32,
-    id: u16,
-}
-
-/// No list is that long.
-const FREE: u16 = u16::MAX;
-
-impl Index {
-    fn build(addresses: impl ExactSizeIterator<Item = Ipv4Addr>) -> Self {
-        assert!(addresses.len() < usize::from(FREE), "{} addresses are more than an id can name", addresses.len());
-        let size = (addresses.len() * 2).next_power_of_two().max(2);
-        let mut index =
-            Self { slots: vec![Slot { address: 0, id: FREE }; size].into(), shift: u32::BITS - size.trailing_zeros() };
-        for (id, address) in (0..FREE).zip(addresses) {
-            let address = address.to_bits();
-            let mut slot = index.start(address);
-            while index.slots[slot].id != FREE && index.slots[slot].address != address {
-                slot = (slot + 1) % size;
-            }
-            if index.slots[slot].id == FREE {
-                index.slots[slot] = Slot { address, id };
-            }
-        }
-        index
-    }
-
-    #[inline]
-    fn find(&self, address: u32) -> Option<u16> {
-        let mut place = self.start(address);
-        loop {
-            let slot = self.slots[place];
-            if slot.id == FREE {
-                return None;
-            }
-            if slot.address == address {
-                return Some(slot.id);
-            }
-            place = (place + 1) & (self.slots.len() - 1);
+/// Places in a list by address, the families apart.
+fn index(addresses: impl ExactSizeIterator<Item = IpAddr>) -> (Index<u32>, Index<u128>) {
+    assert!(addresses.len() < usize::from(u16::MAX), "{} addresses are more than an id can name", addresses.len());
+    let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+    for (id, address) in (0..u16::MAX).zip(addresses) {
+        match address {
+            IpAddr::V4(address) => ipv4.push((address.to_bits(), id)),
+            IpAddr::V6(address) => ipv6.push((address.to_bits(), id)),
         }
     }
-
-    /// Fibonacci hashing: the top bits of the product depend on all bits of the address.
-    #[inline]
-    fn start(&self, address: u32) -> usize {
-        (address.wrapping_mul(0x9e37_79b9) >> self.shift) as usize
-    }
-}
-
-impl fmt::Debug for Index {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index").finish_non_exhaustive()
-    }
+    (Index::build(&ipv4), Index::build(&ipv6))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod sections;
 mod vipa;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -112,6 +112,15 @@ pub struct Port {
     pub prefix_length: u8,
     /// On the port's own network.
     pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 address and network; without one, IPv6 targets are not reached through this port.
+    pub address6: Option<(Ipv6Addr, u8)>,
+    /// On the port's own link.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Every frame of this port carries this tag (802.1Q).
+    pub vlan: Option<u16>,
+    /// The kernel's end of the exception path.
+    pub kernel_interface: Option<String>,
+    pub kernel_packets_per_second: u32,
     pub queues: u16,
     pub mtu: u16,
     pub promiscuous: bool,
@@ -155,6 +164,8 @@ pub struct Vipa {
     /// May claim the VIPA when nobody has owned it yet.
     pub activate: bool,
     pub takeback: Takeback,
+    /// Most new connections a second; the rest wait for their next SYN.
+    pub new_per_second: Option<u32>,
     /// This router's own list; `None`: it uses what the owner distributes.
     pub services: Option<Vec<Service>>,
 }

@@ -7,7 +7,7 @@ mod nouns;
 mod time;
 
 pub use nouns::{
-    Balance, Connection, ConnectionState, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName, Orphans,
-    PortId, PortRange, Protocol, Rank, Service, Stance, TargetId, VipaId,
+    Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName,
+    Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,
 };
 pub use time::Moment;

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A node's name: one DNS label (RFC 1123 §2.1), 1 to 63 of `a-z 0-9 -`, no hyphen at either end.
@@ -129,12 +130,86 @@ impl PortRange {
 }
 
 /// How a router gets a connection's packets to its target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forwarding {
     /// Direct return: the destination MAC becomes the target's; the target answers the client itself.
     #[default]
     Direct,
+    /// IP in IP (RFC 2003, RFC 2473), either family in either. The target unwraps, and answers the client itself.
+    Ipip,
+    /// GRE without options (RFC 2784).
+    Gre,
+    /// IP in UDP, Generic UDP Encapsulation (draft-ietf-intarea-gue, version 0): the outer source port spreads
+    /// connections over the network's paths and the target's queues.
+    Gue,
+    /// The destination becomes the target's own address and port, and the source the VIPA's again on the way back,
+    /// which must lead through this router. The client's address stays.
+    Nat,
+}
+
+impl Forwarding {
+    pub const ALL: [Self; 5] = [Self::Direct, Self::Ipip, Self::Gre, Self::Gue, Self::Nat];
+
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Ipip => "ipip",
+            Self::Gre => "gre",
+            Self::Gue => "gue",
+            Self::Nat => "nat",
+        }
+    }
+
+    /// Whether packets get an outer header, so that VIPA and target may be of different families.
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gre | Self::Gue)
+    }
+}
+
+/// How a service's packets get to its targets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Delivery {
+    pub forwarding: Forwarding,
+    /// Candidates that are reached another way than the others.
+    pub exceptions: Vec<(IpAddr, Forwarding)>,
+    /// The targets' port, where `nat` changes it; the service then has one port.
+    pub target_port: Option<u16>,
+    /// Answer a packet that is too big for the way to its target, so that its sender learns the path's MTU (RFC 1191,
+    /// RFC 8201). Otherwise it is dropped.
+    pub path_mtu: bool,
+    /// Lower the maximum segment size in SYNs to what fits the way (RFC 6691).
+    pub clamp_mss: bool,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        let forwarding = Forwarding::default();
+        Self { forwarding, exceptions: Vec::new(), target_port: None, path_mtu: true, clamp_mss: true }
+    }
+}
+
+impl Delivery {
+    /// How packets get to this candidate.
+    #[must_use]
+    pub fn forwarding_to(&self, candidate: IpAddr) -> Forwarding {
+        let exception = self.exceptions.iter().find(|(address, _)| *address == candidate);
+        exception.map_or(self.forwarding, |&(_, forwarding)| forwarding)
+    }
+}
+
+/// Which clients a service admits, and how fast. Asked about new connections only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sources {
+    /// When not empty, only these, as far as `deny` has no longer prefix.
+    pub allow: Vec<IpNet>,
+    /// Not these, as far as `allow` has no longer prefix.
+    pub deny: Vec<IpNet>,
+    /// Most new connections a second from one client address (an IPv6 client's /64).
+    pub new_per_second: Option<u32>,
 }
 
 /// How the target of a new connection is chosen.
@@ -164,9 +239,10 @@ pub enum Orphans {
 pub struct Service {
     pub protocol: Protocol,
     pub ports: PortRange,
-    pub forwarding: Forwarding,
+    pub delivery: Delivery,
     pub balance: Balance,
     pub orphans: Orphans,
+    pub sources: Sources,
     /// Addresses of the candidate targets, in the order of the configuration, each once.
     pub candidates: Vec<IpAddr>,
 }

@@ -12,13 +12,13 @@
 //! sequence numbers 0. Lengths and checksums are computed; [`Builder::spoil_ipv4_checksum`] and a change of the bytes
 //! afterwards make the frames that should not be.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    HeapPacket, ICMP, TCP, TcpFlags, UDP, arp,
+    HeapPacket, ICMP, ICMP6, TCP, TcpFlags, UDP, arp,
     checksum::{self, Sum},
-    ethernet::{self, HEADER, MacAddress, SHORTEST, TYPE_ARP, TYPE_IPV4, TYPE_VLAN, VLAN_TAG},
-    icmp, tcp, view,
+    ethernet::{self, HEADER, MacAddress, SHORTEST, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, VLAN_TAG},
+    icmp, icmp6, tcp,
 };
 
 /// What can stand for an IPv4 address in a sentence.
@@ -43,6 +43,31 @@ impl Address for u32 {
 impl Address for &str {
     fn address(self) -> Ipv4Addr {
         self.parse().unwrap_or_else(|_| panic!("{self:?} is not an IPv4 address"))
+    }
+}
+
+/// What can stand for an IPv6 address in a sentence.
+pub trait Address6 {
+    fn address6(self) -> Ipv6Addr;
+}
+
+impl Address6 for Ipv6Addr {
+    fn address6(self) -> Ipv6Addr {
+        self
+    }
+}
+
+impl Address6 for u128 {
+    fn address6(self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self)
+    }
+}
+
+/// # Panics
+/// When the text is not an IPv6 address.
+impl Address6 for &str {
+    fn address6(self) -> Ipv6Addr {
+        self.parse().unwrap_or_else(|_| panic!("{self:?} is not an IPv6 address"))
     }
 }
 
@@ -74,20 +99,32 @@ pub struct Builder {
 enum Network {
     Other(u16),
     Arp([u8; arp::LENGTH]),
-    Ipv4(Ipv4),
+    Ip(Ip),
 }
 
+/// An IP packet of either family.
 #[derive(Clone, Debug)]
-struct Ipv4 {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+struct Ip {
+    ends: Ends,
     ttl: u8,
-    identification: u16,
-    /// Flags and fragment offset, as in the header.
-    fragment: u16,
+    traffic_class: u8,
+    identification: u32,
+    dont_fragment: bool,
+    /// Bytes before this part, and whether another follows.
+    part: Option<(u16, bool)>,
+    /// Of IPv4.
     options: Vec<u8>,
     spoil: u16,
+    flow_label: u32,
+    /// Extension headers of IPv6, with the kind of each.
+    extensions: Vec<(u8, Vec<u8>)>,
     transport: Transport,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, Ipv6Addr),
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +133,8 @@ enum Transport {
     Tcp { ports: (u16, u16), sequence: u32, acknowledge: u32, flags: TcpFlags, window: u16, options: Vec<u8> },
     Udp { ports: (u16, u16) },
     Icmp { kind: u8, code: u8, rest: u32 },
+    Gue { ports: (u16, u16), inside: u8 },
+    Gre { ether_type: u16 },
 }
 
 /// The link.
@@ -117,7 +156,7 @@ impl Builder {
         self
     }
 
-    /// Neither ARP nor IPv4.
+    /// Neither ARP nor IP.
     pub fn ether_type(mut self, ether_type: u16) -> Self {
         self.network = Network::Other(ether_type);
         self
@@ -148,62 +187,135 @@ impl Builder {
     }
 }
 
-/// IPv4. Each but [`ipv4`](Builder::ipv4) is about the packet that it began.
+/// IP. Each but [`ipv4`](Builder::ipv4) and [`ipv6`](Builder::ipv6) is about the packet that one of these began.
 ///
 /// # Panics
-/// All of these, and those of the transports, when the sentence has no `ipv4` before them.
+/// All of these, and those of the transports, when the sentence has neither before them.
 impl Builder {
-    pub fn ipv4(mut self, source: impl Address, destination: impl Address) -> Self {
-        let (source, destination) = (source.address(), destination.address());
-        let transport = Transport::Raw(253);
-        let (fragment, options) = (0, Vec::new());
-        let header = Ipv4 { source, destination, ttl: 64, identification: 0, fragment, options, spoil: 0, transport };
-        self.network = Network::Ipv4(header);
+    pub fn ipv4(self, source: impl Address, destination: impl Address) -> Self {
+        self.ip(Ends::V4(source.address(), destination.address()))
+    }
+
+    pub fn ipv6(self, source: impl Address6, destination: impl Address6) -> Self {
+        self.ip(Ends::V6(source.address6(), destination.address6()))
+    }
+
+    fn ip(mut self, ends: Ends) -> Self {
+        self.network = Network::Ip(Ip {
+            ends,
+            ttl: 64,
+            traffic_class: 0,
+            identification: 0,
+            dont_fragment: false,
+            part: None,
+            options: Vec::new(),
+            spoil: 0,
+            flow_label: 0,
+            extensions: Vec::new(),
+            transport: Transport::Raw(253),
+        });
         self
     }
 
+    /// Time to live, or hop limit.
     pub fn ttl(self, ttl: u8) -> Self {
-        self.with_ipv4(|ip| ip.ttl = ttl)
+        self.with_ip(|ip| ip.ttl = ttl)
     }
 
-    pub fn identification(self, identification: u16) -> Self {
-        self.with_ipv4(|ip| ip.identification = identification)
+    /// DSCP and ECN.
+    pub fn traffic_class(self, class: u8) -> Self {
+        self.with_ip(|ip| ip.traffic_class = class)
+    }
+
+    pub fn identification(self, identification: impl Into<u32>) -> Self {
+        self.with_ip(|ip| ip.identification = identification.into())
     }
 
     pub fn dont_fragment(self) -> Self {
-        self.with_ipv4(|ip| ip.fragment |= 0x4000)
+        self.with_ip(|ip| ip.dont_fragment = true)
     }
 
-    /// The first part of a packet, with its transport header.
+    /// The first part of a packet, with its transport header. In IPv6 a fragment header says so, the last of its kind.
     pub fn first_fragment(self) -> Self {
-        self.with_ipv4(|ip| ip.fragment = 0x2000)
+        self.part(0, true)
     }
 
     /// The last part of a packet: `offset` bytes of its payload went before (a multiple of 8, not 0).
     pub fn last_fragment(self, offset: u16) -> Self {
-        self.with_ipv4(|ip| ip.fragment = offset / 8)
+        self.part(offset, false)
     }
 
-    /// IP options, padded with zeros (end of options) to a multiple of 4; at most 40 bytes.
+    /// Any part of a packet.
+    pub fn part(self, offset: u16, more: bool) -> Self {
+        self.with_ip(|ip| ip.part = Some((offset, more)))
+    }
+
+    /// IPv4 options, padded with zeros (end of options) to a multiple of 4; at most 40 bytes.
     pub fn ip_options(self, options: &[u8]) -> Self {
         assert!(options.len() <= 40, "an IPv4 header has room for 40 bytes of options");
-        self.with_ipv4(|ip| ip.options = padded_to_words(options))
+        self.with_ip(|ip| ip.options = padded_to_words(options))
+    }
+
+    /// Of IPv6, 20 bits.
+    pub fn flow_label(self, label: u32) -> Self {
+        self.with_ip(|ip| ip.flow_label = label)
+    }
+
+    /// An IPv6 extension header of this kind: what follows its kind and length, padded with zeros.
+    pub fn extension(self, kind: u8, content: &[u8]) -> Self {
+        self.with_ip(|ip| ip.extensions.push((kind, content.to_vec())))
     }
 
     /// Makes the header checksum wrong.
     pub fn spoil_ipv4_checksum(self) -> Self {
-        self.with_ipv4(|ip| ip.spoil = 0x0101)
+        self.with_ip(|ip| ip.spoil = 0x0101)
     }
 
     /// A protocol that the builder does not know.
     pub fn protocol(self, protocol: u8) -> Self {
-        self.with_ipv4(|ip| ip.transport = Transport::Raw(protocol))
+        self.with_ip(|ip| ip.transport = Transport::Raw(protocol))
     }
 
-    fn with_ipv4(mut self, change: impl FnOnce(&mut Ipv4)) -> Self {
-        let Network::Ipv4(header) = &mut self.network else { panic!("say .ipv4(source, destination) first") };
+    fn with_ip(mut self, change: impl FnOnce(&mut Ip)) -> Self {
+        let Network::Ip(header) = &mut self.network else { panic!("say .ipv4 or .ipv6(source, destination) first") };
         change(header);
         self
+    }
+}
+
+/// Packets that carry the IP packet of another frame, which may be tagged and padded.
+///
+/// # Panics
+/// When `frame` holds no IP packet.
+impl Builder {
+    pub fn ipip(self, frame: &HeapPacket) -> Self {
+        let (inside, _, packet) = ip_packet(frame);
+        self.protocol(inside).payload(packet)
+    }
+
+    pub fn gre(self, frame: &HeapPacket) -> Self {
+        let (_, ether_type, packet) = ip_packet(frame);
+        self.with_ip(|ip| ip.transport = Transport::Gre { ether_type }).payload(packet)
+    }
+
+    pub fn gue(self, source_port: u16, destination_port: u16, frame: &HeapPacket) -> Self {
+        let (inside, _, packet) = ip_packet(frame);
+        let ports = (source_port, destination_port);
+        self.with_ip(|ip| ip.transport = Transport::Gue { ports, inside }).payload(packet)
+    }
+}
+
+/// Its number inside another, its EtherType, and its bytes.
+fn ip_packet(frame: &HeapPacket) -> (u8, u16, Vec<u8>) {
+    let bytes: &[u8] = frame.as_ref();
+    let (tagged, ether_type) = ethernet::ether_type(bytes).expect("a frame has a type");
+    let packet = &bytes[HEADER + if tagged { VLAN_TAG } else { 0 }..];
+    let said = |at: usize| usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+    // What follows the packet is padding.
+    match ether_type {
+        TYPE_IPV4 => (4, ether_type, packet[..said(2).min(packet.len())].to_vec()),
+        TYPE_IPV6 => (41, ether_type, packet[..(40 + said(4)).min(packet.len())].to_vec()),
+        _ => panic!("only an IP packet can be carried"),
     }
 }
 
@@ -213,7 +325,7 @@ impl Builder {
 /// All but `tcp` when the sentence has no `tcp` before them.
 impl Builder {
     pub fn tcp(self, source_port: u16, destination_port: u16) -> Self {
-        self.with_ipv4(|ip| {
+        self.with_ip(|ip| {
             let (sequence, acknowledge, flags, window) = (0, 0, TcpFlags::ACK, 0xffff);
             let ports = (source_port, destination_port);
             ip.transport = Transport::Tcp { ports, sequence, acknowledge, flags, window, options: Vec::new() };
@@ -274,7 +386,7 @@ impl Builder {
     }
 
     fn with_tcp(self, change: impl FnOnce(&mut Transport)) -> Self {
-        self.with_ipv4(|ip| {
+        self.with_ip(|ip| {
             assert!(matches!(ip.transport, Transport::Tcp { .. }), "say .tcp(source_port, destination_port) first");
             change(&mut ip.transport);
         })
@@ -284,7 +396,7 @@ impl Builder {
 /// UDP and ICMP.
 impl Builder {
     pub fn udp(self, source_port: u16, destination_port: u16) -> Self {
-        self.with_ipv4(|ip| ip.transport = Transport::Udp { ports: (source_port, destination_port) })
+        self.with_ip(|ip| ip.transport = Transport::Udp { ports: (source_port, destination_port) })
     }
 
     pub fn icmp_echo(self, identifier: u16, sequence: u16) -> Self {
@@ -316,30 +428,46 @@ impl Builder {
     /// # Panics
     /// When `frame` holds no IPv4 packet.
     pub fn icmp_error(self, kind: u8, code: u8, rest: u32, frame: &HeapPacket) -> Self {
-        let frame: &[u8] = frame.as_ref();
-        let l3 = HEADER + if view::u16_at(frame, 12) == Some(TYPE_VLAN) { VLAN_TAG } else { 0 };
-        assert_eq!(view::u16_at(frame, l3 - 2), Some(TYPE_IPV4), "only an IPv4 packet can be quoted");
-        let header = usize::from(frame[l3] & 0x0f) * 4;
-        let quote = &frame[l3..frame.len().min(l3 + header + 8)];
-        self.icmp(kind, code, rest).payload(quote)
+        let (_, ether_type, packet) = ip_packet(frame);
+        assert_eq!(ether_type, TYPE_IPV4, "ICMP quotes IPv4");
+        let header = usize::from(packet[0] & 0x0f) * 4;
+        self.icmp(kind, code, rest).payload(&packet[..packet.len().min(header + 8)])
     }
 
-    /// Any ICMP message; `rest` is the header's second word.
+    pub fn icmp6_echo(self, identifier: u16, sequence: u16) -> Self {
+        self.icmp(icmp6::ECHO_REQUEST, 0, u32::from(identifier) << 16 | u32::from(sequence))
+    }
+
+    pub fn icmp6_echo_reply(self, identifier: u16, sequence: u16) -> Self {
+        self.icmp(icmp6::ECHO_REPLY, 0, u32::from(identifier) << 16 | u32::from(sequence))
+    }
+
+    /// Any ICMPv6 error about the IPv6 packet in `frame`, which is quoted as far as 1,280 bytes allow.
+    ///
+    /// # Panics
+    /// When `frame` holds no IPv6 packet.
+    pub fn icmp6_error(self, kind: u8, code: u8, rest: u32, frame: &HeapPacket) -> Self {
+        let (_, ether_type, packet) = ip_packet(frame);
+        assert_eq!(ether_type, TYPE_IPV6, "ICMPv6 quotes IPv6");
+        self.icmp(kind, code, rest).payload(&packet[..packet.len().min(1232)])
+    }
+
+    /// Any ICMP message, or ICMPv6 in an IPv6 packet; `rest` is the header's second word.
     pub fn icmp(self, kind: u8, code: u8, rest: u32) -> Self {
-        self.with_ipv4(|ip| ip.transport = Transport::Icmp { kind, code, rest })
+        self.with_ip(|ip| ip.transport = Transport::Icmp { kind, code, rest })
     }
 }
 
 /// The end of a sentence.
 impl Builder {
     /// # Panics
-    /// When the packet would be longer than an IPv4 header can say.
+    /// When the packet would be longer than its header can say.
     #[must_use]
     pub fn build(&self) -> HeapPacket {
         let (ether_type, body) = match &self.network {
             Network::Other(ether_type) => (*ether_type, self.payload.clone()),
             Network::Arp(message) => (TYPE_ARP, message.to_vec()),
-            Network::Ipv4(header) => (TYPE_IPV4, header.assemble(&self.payload)),
+            Network::Ip(ip) => ip.assemble(&self.payload),
         };
         let mut frame = Vec::with_capacity(HEADER + VLAN_TAG + body.len());
         frame.extend(self.destination_mac);
@@ -367,20 +495,31 @@ impl PartialEq<Builder> for HeapPacket {
     }
 }
 
-impl Ipv4 {
-    fn assemble(&self, payload: &[u8]) -> Vec<u8> {
+impl Ip {
+    /// EtherType and packet.
+    fn assemble(&self, payload: &[u8]) -> (u16, Vec<u8>) {
         let (protocol, transport) = self.transport(payload);
+        match self.ends {
+            Ends::V4(source, destination) => (TYPE_IPV4, self.assemble4((source, destination), protocol, &transport)),
+            Ends::V6(source, destination) => (TYPE_IPV6, self.assemble6((source, destination), protocol, &transport)),
+        }
+    }
+
+    fn assemble4(&self, (source, destination): (Ipv4Addr, Ipv4Addr), protocol: u8, transport: &[u8]) -> Vec<u8> {
         let header = 20 + self.options.len();
         let total = u16::try_from(header + transport.len()).expect("an IPv4 packet has at most 65,535 bytes");
+        let (offset, more) = self.part.unwrap_or_default();
+        let fragment = u16::from(self.dont_fragment) << 14 | u16::from(more) << 13 | (offset / 8);
         let mut packet = vec![0; header];
         packet[0] = 0x40 | (header / 4) as u8;
+        packet[1] = self.traffic_class;
         packet[2..4].copy_from_slice(&total.to_be_bytes());
-        packet[4..6].copy_from_slice(&self.identification.to_be_bytes());
-        packet[6..8].copy_from_slice(&self.fragment.to_be_bytes());
+        packet[4..6].copy_from_slice(&(self.identification as u16).to_be_bytes());
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
         packet[8] = self.ttl;
         packet[9] = protocol;
-        packet[12..16].copy_from_slice(&self.source.octets());
-        packet[16..20].copy_from_slice(&self.destination.octets());
+        packet[12..16].copy_from_slice(&source.octets());
+        packet[16..20].copy_from_slice(&destination.octets());
         packet[20..].copy_from_slice(&self.options);
         let sum = checksum::of(&packet) ^ self.spoil;
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -388,10 +527,69 @@ impl Ipv4 {
         packet
     }
 
+    fn assemble6(&self, (source, destination): (Ipv6Addr, Ipv6Addr), protocol: u8, transport: &[u8]) -> Vec<u8> {
+        const FRAGMENT: u8 = 44;
+        let mut headers: Vec<(u8, Vec<u8>)> = Vec::new();
+        for (kind, content) in &self.extensions {
+            let mut header = vec![0, 0];
+            header.extend(content);
+            header.resize(header.len().next_multiple_of(8), 0);
+            header[1] = (header.len() / 8 - 1) as u8;
+            headers.push((*kind, header));
+        }
+        if let Some((offset, more)) = self.part {
+            let mut header = vec![0, 0];
+            header.extend((offset | u16::from(more)).to_be_bytes());
+            header.extend(self.identification.to_be_bytes());
+            headers.push((FRAGMENT, header));
+        }
+        let mut kinds: Vec<u8> = headers.iter().map(|(kind, _)| *kind).collect();
+        kinds.push(protocol);
+        let body: Vec<u8> = headers
+            .iter_mut()
+            .zip(&kinds[1..])
+            .flat_map(|((_, header), next)| {
+                header[0] = *next;
+                header.clone()
+            })
+            .chain(transport.iter().copied())
+            .collect();
+        let length = u16::try_from(body.len()).expect("an IPv6 packet carries at most 65,535 bytes");
+        let first = 6 << 28 | u32::from(self.traffic_class) << 20 | self.flow_label;
+        let mut packet = first.to_be_bytes().to_vec();
+        packet.extend(length.to_be_bytes());
+        packet.extend([kinds[0], self.ttl]);
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        packet.extend(body);
+        packet
+    }
+
+    /// What a checksum begins with.
+    fn pseudo_header(&self, protocol: u8, length: usize) -> Sum {
+        let length = length as u16;
+        match self.ends {
+            Ends::V4(source, destination) => {
+                checksum::pseudo_header(source.to_bits(), destination.to_bits(), protocol, length)
+            }
+            Ends::V6(source, destination) => {
+                checksum::pseudo_header6(source.to_bits(), destination.to_bits(), protocol, length)
+            }
+        }
+    }
+
     /// Protocol number, and header and payload with their checksum.
     fn transport(&self, payload: &[u8]) -> (u8, Vec<u8>) {
         let (protocol, mut bytes, checksum_at) = match &self.transport {
             Transport::Raw(protocol) => return (*protocol, payload.to_vec()),
+            Transport::Gre { ether_type } => return (47, [&[0, 0], &ether_type.to_be_bytes()[..], payload].concat()),
+            Transport::Gue { ports, inside } => {
+                let mut bytes = ports_of(*ports);
+                bytes.extend((12 + payload.len() as u16).to_be_bytes());
+                bytes.extend([0, 0, 0, *inside, 0, 0]);
+                bytes.extend(payload);
+                return (UDP, bytes);
+            }
             Transport::Tcp { ports, sequence, acknowledge, flags, window, options } => {
                 let mut header = ports_of(*ports);
                 header.extend(sequence.to_be_bytes());
@@ -411,16 +609,11 @@ impl Ipv4 {
             Transport::Icmp { kind, code, rest } => {
                 let mut header = vec![*kind, *code, 0, 0];
                 header.extend(rest.to_be_bytes());
-                (ICMP, header, 2)
+                (if matches!(self.ends, Ends::V4(..)) { ICMP } else { ICMP6 }, header, 2)
             }
         };
         bytes.extend(payload);
-        let pseudo = if protocol == ICMP {
-            Sum::default()
-        } else {
-            let (source, destination) = (self.source.to_bits(), self.destination.to_bits());
-            checksum::pseudo_header(source, destination, protocol, bytes.len() as u16)
-        };
+        let pseudo = if protocol == ICMP { Sum::default() } else { self.pseudo_header(protocol, bytes.len()) };
         let sum = match pseudo.bytes(&bytes).checksum() {
             // In UDP zero means "no checksum" (RFC 768).
             0 if protocol == UDP => 0xffff,

@@ -32,6 +32,12 @@ impl Sum {
         Self(self.0 + address as u64)
     }
 
+    #[must_use]
+    pub const fn address6(self, address: u128) -> Self {
+        let (high, low) = ((address >> 64) as u64, address as u64);
+        Self(self.0 + (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff))
+    }
+
     /// The sum, 16 bits wide.
     #[must_use]
     pub const fn fold(self) -> u16 {
@@ -82,6 +88,12 @@ pub fn ipv4_header_is_valid(header: &[u8; 20]) -> bool {
 #[must_use]
 pub const fn pseudo_header(source: u32, destination: u32, protocol: u8, length: u16) -> Sum {
     Sum(0).address(source).address(destination).word(protocol as u16).word(length)
+}
+
+/// The same of IPv6 (RFC 8200 §8.1).
+#[must_use]
+pub const fn pseudo_header6(source: u128, destination: u128, protocol: u8, length: u16) -> Sum {
+    Sum(0).address6(source).address6(destination).word(protocol as u16).word(length)
 }
 
 /// `checksum` after a word it covers changed from `old` to `new` (RFC 1624 equation 3: HC' = ~(~HC + ~m + m')).

@@ -1,6 +1,6 @@
 //! The Ethernet header: whose frame it is, and where it goes next.
 
-use crate::view;
+use crate::{PacketBuf, view};
 
 /// An Ethernet address. The same six bytes as `vipa_model::Mac`; this room knows no nouns.
 pub type MacAddress = [u8; 6];
@@ -17,6 +17,37 @@ pub const SHORTEST: usize = 60;
 pub const TYPE_IPV4: u16 = 0x0800;
 pub const TYPE_ARP: u16 = 0x0806;
 pub const TYPE_VLAN: u16 = 0x8100;
+pub const TYPE_IPV6: u16 = 0x86dd;
+
+/// A frame's header where it leaves: from whom, to whom, and in which VLAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub source: MacAddress,
+    pub destination: MacAddress,
+    pub vlan: Option<u16>,
+}
+
+impl Link {
+    /// Bytes of this header.
+    #[inline]
+    #[must_use]
+    pub const fn length(&self) -> usize {
+        HEADER + if self.vlan.is_some() { VLAN_TAG } else { 0 }
+    }
+
+    /// Writes it; `place` has its length.
+    #[inline(always)]
+    pub(crate) fn write(&self, place: &mut [u8], ether_type: u16) {
+        set_macs(place, &self.destination, &self.source);
+        if let (Some(vlan), Some(tag)) = (self.vlan, place.get_mut(12..16)) {
+            tag[..2].copy_from_slice(&TYPE_VLAN.to_be_bytes());
+            tag[2..].copy_from_slice(&vlan.to_be_bytes());
+        }
+        if let Some(last) = place.last_chunk_mut::<2>() {
+            *last = ether_type.to_be_bytes();
+        }
+    }
+}
 
 /// Whether a frame is meant for a port, by its destination address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +86,46 @@ pub fn set_macs(frame: &mut [u8], destination: &MacAddress, source: &MacAddress)
         place[..6].copy_from_slice(destination);
         place[6..].copy_from_slice(source);
     }
+}
+
+/// Whether an 802.1Q tag follows the addresses.
+#[inline(always)]
+#[must_use]
+pub fn is_tagged(frame: &[u8]) -> bool {
+    view::u16_at(frame, HEADER - 2) == Some(TYPE_VLAN)
+}
+
+/// Whether a frame is tagged, and the EtherType of what it carries.
+#[must_use]
+pub fn ether_type(frame: &[u8]) -> Option<(bool, u16)> {
+    match view::u16_at(frame, HEADER - 2)? {
+        TYPE_VLAN => Some((true, view::u16_at(frame, HEADER + 2)?)),
+        ether_type => Some((false, ether_type)),
+    }
+}
+
+/// Replaces whatever is before `l3` by another Ethernet header. False, and nothing changed, without headroom.
+#[inline]
+#[must_use]
+pub fn relink(packet: &mut impl PacketBuf, l3: usize, ether_type: u16, link: &Link) -> bool {
+    let length = link.length();
+    if packet.headroom() + l3 < length || !packet.trim_front(l3) {
+        return false;
+    }
+    match packet.prepend(length) {
+        Some(place) => {
+            link.write(place, ether_type);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The frame with this tag, for frames composed without one.
+#[must_use]
+pub fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12.min(frame.len()));
+    [addresses, &TYPE_VLAN.to_be_bytes(), &vlan.to_be_bytes(), rest].concat()
 }
 
 /// Sends a frame back to the station it came from, as from `our_mac`.

@@ -1,7 +1,8 @@
 //! ICMP for IPv4 (RFC 792): answers pings, and reads whose packet an error message is about.
 
 use crate::{
-    Malformed, Parsed, TCP, UDP, checksum,
+    ICMP, Malformed, PacketBuf, Parsed, TCP, UDP,
+    checksum::{self, Sum},
     ethernet::{self, MacAddress},
     parse::Body,
     view,
@@ -36,7 +37,7 @@ pub enum Icmp {
     Error {
         kind: u8,
         code: u8,
-        quoted: Quoted,
+        quoted: Quoted<u32>,
     },
     /// Anything else: other types, and errors about a packet without ports (another protocol, a later fragment).
     /// Source quench and redirect are here too: nobody may act on the one (RFC 6633), and the other is
@@ -47,9 +48,9 @@ pub enum Icmp {
 /// What an error message quotes: the addresses and ports of a packet that the error's receiver had sent.
 /// So for a VIPA's connection the *source* is the VIPA and the *destination* is the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quoted {
-    pub source: u32,
-    pub destination: u32,
+pub struct Quoted<A> {
+    pub source: A,
+    pub destination: A,
     /// [`TCP`](crate::TCP) or [`UDP`](crate::UDP).
     pub protocol: u8,
     pub source_port: u16,
@@ -71,7 +72,7 @@ pub(crate) fn read(message: &[u8]) -> Result<Icmp, Malformed> {
 }
 
 enum Quote {
-    Ports(Quoted),
+    Ports(Quoted<u32>),
     NoPorts,
     Malformed,
 }
@@ -137,6 +138,64 @@ pub fn echo_reply(frame: &mut [u8], parsed: &Parsed, our_mac: &MacAddress) -> bo
 
     ethernet::turn_round(frame, our_mac);
     true
+}
+
+/// Longest error message we send (RFC 1812 §4.3.2.3).
+const LONGEST_ERROR: usize = 576;
+const IPV4_HEADER: usize = 20;
+
+/// Turns a packet into word to its sender that nothing above `mtu` bytes passes: fragmentation needed (RFC 1191 §4), as from
+/// the packet's destination. False, and nothing changed, for an ICMP error, a later part (RFC 1122 §3.2.2), a packet to a
+/// group, or without headroom.
+#[must_use]
+pub fn too_big(packet: &mut impl PacketBuf, parsed: &Parsed, mtu: u16, our_mac: &MacAddress) -> bool {
+    let (source, destination) = match parsed.body {
+        Body::Ipv4Tcp(segment) => (segment.source, segment.destination),
+        Body::Ipv4Udp(datagram) => (datagram.source, datagram.destination),
+        Body::Ipv4Fragment(part) if part.offset == 0 => (part.source, part.destination),
+        Body::Ipv4Icmp(Ipv4Icmp { source, destination, message: Icmp::EchoRequest }) => (source, destination),
+        _ => return false,
+    };
+    if destination >> 28 >= 0xe {
+        return false;
+    }
+    const HEADERS: usize = IPV4_HEADER + HEADER;
+    let l3 = usize::from(parsed.l3);
+    let quoted = (parsed.end as usize - l3).min(LONGEST_ERROR - HEADERS);
+    let mut link = [0; ethernet::HEADER + ethernet::VLAN_TAG];
+    let Some(link) = link.get_mut(..l3) else { return false };
+    link.copy_from_slice(&packet.bytes()[..l3]);
+    if packet.headroom() < HEADERS || !packet.truncate(l3 + quoted) || packet.prepend(HEADERS).is_none() {
+        return false;
+    }
+    let frame = packet.bytes_mut();
+    frame[..l3].copy_from_slice(link);
+    let (headers, quote) = frame[l3..].split_at_mut(HEADERS);
+    headers.fill(0);
+    let (ip, icmp) = headers.split_at_mut(IPV4_HEADER);
+    // Network control, as RFC 1812 §4.3.2.5 wants errors to be.
+    (ip[0], ip[1]) = (0x45, 0xc0);
+    ip[2..4].copy_from_slice(&((HEADERS + quoted) as u16).to_be_bytes());
+    (ip[8], ip[9]) = (TTL, ICMP);
+    ip[12..16].copy_from_slice(&destination.to_be_bytes());
+    ip[16..20].copy_from_slice(&source.to_be_bytes());
+    let sum = checksum::of(ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    (icmp[0], icmp[1]) = (UNREACHABLE, FRAGMENTATION_NEEDED);
+    icmp[6..8].copy_from_slice(&mtu.to_be_bytes());
+    let sum = Sum::default().bytes(icmp).bytes(quote).checksum();
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    ethernet::turn_round(frame, our_mac);
+    true
+}
+
+/// Whether a packet must not be cut on its way: its sender looks for the path's MTU, as all of IPv6 does.
+#[must_use]
+pub fn must_not_be_cut(frame: &[u8], parsed: &Parsed) -> bool {
+    match view::chunk::<IPV4_HEADER>(frame, usize::from(parsed.l3)) {
+        Some(header) => header[0] >> 4 == 6 || header[6] & 0x40 != 0,
+        None => false,
+    }
 }
 
 #[cfg(test)]

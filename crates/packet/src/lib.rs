@@ -8,11 +8,15 @@
 //! | [`mod@ethernet`] | whose frame it is, and its MAC addresses |
 //! | [`arp`] | requests, replies and announcements (RFC 826, RFC 5227) |
 //! | [`icmp`] | echo replies, and what an error message quotes (RFC 792, RFC 1812) |
+//! | [`icmp6`] | the same of IPv6 (RFC 4443) |
+//! | [`nd`] | IPv6's neighbour discovery (RFC 4861) |
+//! | `tunnel` | packets wrapped for a target: IP in IP, GRE, GUE |
+//! | [`nat`] | addresses and ports rewritten, checksums mended (RFC 1624) |
 //! | [`tcp`] | flags, and the reset that answers a segment (RFC 9293) |
 //! | [`checksum`] | the Internet checksum, whole and incremental (RFC 1071, RFC 1624) |
 //! | [`build`] | frames written as sentences, for tests, benchmarks and the lab |
 //!
-//! IPv4 addresses are `u32` in numeric (host) order wherever a packet is forwarded, as the connection table keys them.
+//! Addresses are `u32` and `u128` in numeric (host) order wherever a packet is forwarded, as the connection table keys them.
 
 #![forbid(unsafe_code)]
 
@@ -22,16 +26,28 @@ pub mod build;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
+pub mod icmp6;
+mod malformed;
+pub mod nat;
+pub mod nd;
 mod parse;
 pub mod tcp;
+mod tunnel;
 mod view;
 
 pub use arp::Arp;
 pub use buffer::{HEADROOM, HeapPacket, PacketBuf};
-pub use ethernet::{Delivery, MacAddress, set_macs};
+pub use ethernet::{Delivery, Link, MacAddress, set_macs};
 pub use icmp::{Icmp, Ipv4Icmp, Quoted};
-pub use parse::{Body, Ipv4Tcp, Ipv4Udp, Malformed, Parsed, parse, parse_plain};
+pub use icmp6::{Icmp6, Ipv6Icmp};
+pub use malformed::Malformed;
+pub use nat::{Endpoint, decrement_ttl};
+pub use parse::{
+    Body, Fragment, FragmentHead, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Tcp, Udp, parse, parse_plain,
+    parse_plain6,
+};
 pub use tcp::TcpFlags;
+pub use tunnel::{Encapsulation, Outer, decapsulate, encapsulate};
 
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;
@@ -39,3 +55,5 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IP protocol number of ICMPv6.
+pub const ICMP6: u8 = 58;

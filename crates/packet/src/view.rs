@@ -15,6 +15,11 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     chunk(bytes, at).map(|four| u32::from_be_bytes(*four))
 }
 
+#[inline(always)]
+pub(crate) fn u128_at(bytes: &[u8], at: usize) -> Option<u128> {
+    chunk(bytes, at).map(|sixteen| u128::from_be_bytes(*sixteen))
+}
+
 /// Copies `from` to `at`; false, and nothing written, when it does not fit.
 #[inline(always)]
 pub(crate) fn put(bytes: &mut [u8], at: usize, from: &[u8]) -> bool {

@@ -100,7 +100,17 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
             Port::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
         let mac = Mac(handle.mac());
         tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, "the port is open");
-        opened.routes.push(PortRoute { mac, address: port.address, prefix_length: port.prefix_length });
+        opened.routes.push(PortRoute {
+            mac,
+            address: port.address,
+            prefix_length: port.prefix_length,
+            gateway: port.gateway,
+            address6: port.address6,
+            gateway6: port.gateway6,
+            vlan: port.vlan,
+            mtu: port.mtu,
+            kernel: None,
+        });
         for (queue, rx) in rx.into_iter().enumerate() {
             opened.queues[queue % workers].inlets.push(Inlet { port: id, rx: Receive(rx) });
         }
@@ -109,7 +119,41 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         }
         opened._ports.push(handle);
     }
+    for (index, port) in config.ports.iter().enumerate() {
+        if let Some(interface) = &port.kernel_interface {
+            let id = open_kernel_interface(port, interface, opened.routes[index].mac, eal, limits, &mut opened)?;
+            opened.routes[index].kernel = Some(id);
+        }
+    }
     Ok(opened)
+}
+
+/// A TAP interface with the port's MAC: what the kernel sends there is ready for the wire, and what came for that MAC is
+/// the kernel's. Each worker has a pair of queues, since the driver wants as many of one kind as of the other.
+fn open_kernel_interface(
+    port: &config::Port,
+    interface: &str,
+    mac: Mac,
+    eal: &Eal,
+    limits: &Limits,
+    opened: &mut Opened,
+) -> anyhow::Result<PortId> {
+    let id = PortId(u16::try_from(opened._ports.len()).context("too many ports")?);
+    let queues = u16::try_from(opened.queues.len()).context("too many workers")?;
+    let what = || format!("kernel_interface {interface} of port {}", port.name);
+    let device: Device = format!("net_tap_vipa{},iface={interface},mac={mac}", id.0).parse().with_context(what)?;
+    let as_port = config::Port { queues, ..port.clone() };
+    let pool = Pool::new(eal, &pool_options(&as_port, id, queues, limits)).with_context(what)?;
+    let mut options = PortOptions::new(&device, queues, queues);
+    options.mtu = Some(port.mtu);
+    let vipa_dpdk::OpenPort { port: handle, rx, tx } = Port::open(&options, &pool).with_context(what)?;
+    tracing::info!(port = %port.name, %interface, "the kernel has an interface behind the port");
+    for ((queues, rx), tx) in opened.queues.iter_mut().zip(rx).zip(tx) {
+        queues.inlets.push(Inlet { port: id, rx: Receive(rx) });
+        queues.outlets.push(Transmit(tx));
+    }
+    opened._ports.push(handle);
+    Ok(id)
 }
 
 /// Enough for full rings, every worker's held packets, bursts under way and caches.

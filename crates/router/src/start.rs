@@ -14,7 +14,7 @@ use vipa_control::{Clock, Packets, Prepared};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
-use vipa_handoff::WorkerDoor;
+use vipa_handoff::{Flows, WorkerDoor};
 use vipa_model::config::{Config, Idle};
 
 use crate::ports::{self, Queues};
@@ -30,10 +30,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let stop = Stop::listen()?;
     // What can be refused is refused before a port is touched.
     let prepared = Prepared::new(Arc::clone(&config))?;
-    let connections = usize::try_from(config.table.connections).context("[table] connections")?;
-    let flows = FlowTable::new(Capacity::connections(connections), HashSeed::random()).context("connection table")?;
-    let flows = Arc::new(flows);
-
+    let flows = Arc::new(tables(&config)?);
     let limits = limits(&config);
     let (eal, devices) = ports::start_dpdk(&config)?;
     let opened = ports::open(&config, &eal, &devices, &limits)?;
@@ -105,7 +102,7 @@ struct Job {
     door: WorkerDoor,
     queues: Queues,
     core: core_affinity::CoreId,
-    flows: Arc<FlowTable>,
+    flows: Arc<Flows>,
     eal: Eal,
 }
 
@@ -130,6 +127,19 @@ fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyh
     Ok(thread)
 }
 
+/// The connection tables. One of a family that no VIPA has stays small.
+fn tables(config: &Config) -> anyhow::Result<Flows> {
+    const UNUSED: usize = 1024;
+    let wanted = usize::try_from(config.table.connections).context("[table] connections")?;
+    let capacity = |used: bool| Capacity::connections(if used { wanted } else { UNUSED });
+    let ipv6 = config.vipas.iter().any(|vipa| vipa.address.is_ipv6());
+    let ipv4 = !ipv6 || config.vipas.iter().any(|vipa| vipa.address.is_ipv4());
+    Ok(Flows {
+        ipv4: FlowTable::new(capacity(ipv4), HashSeed::random()).context("IPv4 connection table")?,
+        ipv6: FlowTable::new(capacity(ipv6), HashSeed::random()).context("IPv6 connection table")?,
+    })
+}
+
 fn limits(config: &Config) -> Limits {
     let table = &config.table;
     let ages = AgeLimits {
@@ -139,7 +149,11 @@ fn limits(config: &Config) -> Limits {
         udp: table.udp,
         ..AgeLimits::default()
     };
-    Limits { ages, ..Limits::default() }
+    let workers = u32::try_from(config.workers.cores.len()).unwrap_or(u32::MAX);
+    let share = |port: &vipa_model::config::Port| Some(port.kernel_packets_per_second.div_ceil(workers));
+    let kernels = config.ports.iter().filter(|port| port.kernel_interface.is_some());
+    let kernel_per_second = config.ports.iter().map(|_| None).chain(kernels.map(share)).collect();
+    Limits { ages, kernel_per_second, ..Limits::default() }
 }
 
 fn cores(config: &Config) -> anyhow::Result<Vec<core_affinity::CoreId>> {

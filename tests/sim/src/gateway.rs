@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -15,11 +15,12 @@ use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
 };
-use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Key4, Tick};
-use vipa_handoff::{ControlDoor, Frame, PortRoute, Routes, ServiceRoute, Stance, TargetRoute, VipaRoute, open};
+use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Tick};
+use vipa_handoff::{
+    AnyKey, ControlDoor, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute, open,
+};
 use vipa_model::{
-    Balance, Connection, ConnectionState, Forwarding, Mac, Moment, NodeName, PortId, Protocol, Service, TargetId,
-    VipaId,
+    Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, VipaId,
 };
 use vipa_packet::{HeapPacket, arp};
 use vipa_protocol::{Change, Message, Part, Run, Table};
@@ -37,7 +38,7 @@ pub(crate) type Pickers = Rc<RefCell<BTreeMap<Vec<usize>, Picker>>>;
 pub(crate) struct Gateway {
     pub(crate) index: usize,
     pub(crate) brain: Router,
-    pub(crate) flows: Arc<FlowTable>,
+    pub(crate) flows: Arc<Flows>,
     pub(crate) lease: Moment,
     worker: Worker<HeapRx, HeapTx>,
     door: ControlDoor,
@@ -71,8 +72,11 @@ impl Gateway {
         targets: usize,
         pickers: Pickers,
     ) -> Self {
-        let flows = FlowTable::new(Capacity::connections(2048), HashSeed::new([1, 2, 3, 4 + index as u64]));
-        let flows = Arc::new(flows.expect("a small table fits anywhere"));
+        let (capacity, seed) = (Capacity::connections(2048), HashSeed::new([1, 2, 3, 4 + index as u64]));
+        let flows = Arc::new(Flows {
+            ipv4: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
+            ipv6: FlowTable::new(Capacity::connections(16), seed).expect("a small table fits anywhere"),
+        });
         let (door, mut doors) = open(Arc::new(Routes::empty(KEY)), 1);
         let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
         let worker_door = doors.pop().expect("one worker has one door");
@@ -228,9 +232,7 @@ impl Gateway {
     pub(crate) fn known(&self) -> Vec<(Connection, usize, FlowState)> {
         let mut known = Vec::new();
         self.flows.export(THE_VIPA, &mut |key, target, state| {
-            let client = SocketAddr::from((Ipv4Addr::from_bits(key.client), key.client_port));
-            let connection = Connection { protocol: key.protocol, client, port: key.vipa_port };
-            known.push((connection, usize::from(target.0), state));
+            known.push((key.connection(), usize::from(target.0), state));
         });
         known
     }
@@ -266,26 +268,26 @@ impl Gateway {
             ports: service.ports,
             picker: picker.clone(),
             orphans: service.orphans,
+            sources: None,
         };
         let vipa = VipaRoute {
-            address: VIPA_V4,
+            address: VIPA,
             stance: self.stance,
             lease: Arc::clone(&self.deadline),
             services: self.services.iter().map(service).collect(),
             quiet_until: self.quiet_until,
+            new_per_second: None,
         };
-        let target = |target| TargetRoute {
-            address: v4(target_address(target)),
-            port: PortId(0),
-            mac: Some(Mac(target_mac(target))),
-            forwarding: Forwarding::Direct,
+        let port = PortRoute::new(Mac(router_mac(self.index)), router_address(self.index), 24);
+        let target = |target| TargetRoute::direct(target_address(target), (PortId(0), &port), Mac(target_mac(target)));
+        let lists = RouteLists {
+            ports: vec![port],
+            vipas: vec![vipa],
+            targets: (0..self.targets).map(target).collect(),
+            ..RouteLists::default()
         };
-        let port =
-            PortRoute { mac: Mac(router_mac(self.index)), address: router_address(self.index), prefix_length: 24 };
-        let routes =
-            Routes::build(self.generation, KEY, vec![port], vec![vipa], (0..self.targets).map(target).collect());
         drop(pickers);
-        self.door.publish(Arc::new(routes));
+        self.door.publish(Arc::new(Routes::build(self.generation, KEY, lists)));
     }
 
     /// Packets arrive, and the worker turns once; says what leaves.
@@ -314,25 +316,10 @@ fn workers_word(stance: vipa_model::Stance) -> Stance {
     }
 }
 
-fn v4(address: IpAddr) -> Ipv4Addr {
-    match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    }
-}
-
 fn id(target: usize) -> TargetId {
     TargetId(u16::try_from(target).expect("few targets"))
 }
 
-fn key(connection: &Connection) -> Key4 {
-    let IpAddr::V4(client) = connection.client.ip() else { unreachable!("the sim's clients have IPv4") };
-    debug_assert_eq!((connection.protocol, VIPA), (Protocol::Tcp, IpAddr::V4(VIPA_V4)));
-    Key4 {
-        client: client.to_bits(),
-        client_port: connection.client.port(),
-        vipa_port: connection.port,
-        vipa: THE_VIPA,
-        protocol: connection.protocol,
-    }
+fn key(connection: &Connection) -> AnyKey {
+    AnyKey::of(THE_VIPA, VIPA, connection).expect("the sim's clients have IPv4")
 }

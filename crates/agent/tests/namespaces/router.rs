@@ -168,9 +168,10 @@ impl Router {
         let service = |&(protocol, ports): &(Protocol, PortRange)| Service {
             protocol,
             ports,
-            forwarding: Default::default(),
+            delivery: Default::default(),
             balance: Default::default(),
             orphans: Default::default(),
+            sources: Default::default(),
             candidates: candidates.clone(),
         };
         self.send(&Message::Distribution(Distribution {

@@ -1,4 +1,4 @@
-use vipa_model::{Balance, ConnectionState::*, Forwarding, Orphans, Service};
+use vipa_model::{Balance, ConnectionState::*, Delivery, Orphans, Service, Sources};
 use vipa_protocol::{Change, Connections, Listeners, Part, Position, Run, VERSION};
 
 use super::*;
@@ -69,9 +69,10 @@ impl Bench {
         let service = Service {
             protocol: Protocol::Tcp,
             ports: PortRange::one(80),
-            forwarding: Forwarding::Direct,
+            delivery: Delivery::default(),
             balance: Balance::Maglev,
             orphans: Orphans::Reset,
+            sources: Sources::default(),
             candidates: candidates.to_vec(),
         };
         let (ranks, services) = (Vec::new(), vec![service]);

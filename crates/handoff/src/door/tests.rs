@@ -1,14 +1,14 @@
 use vipa_balance::ClusterKey;
 
 use super::*;
-use crate::Count;
+use crate::{Count, RouteLists};
 
 fn door(workers: usize) -> (ControlDoor, Vec<WorkerDoor>) {
     open(Arc::new(Routes::empty(ClusterKey::new([0; 16]))), workers)
 }
 
 fn generation(n: u64) -> Arc<Routes> {
-    Arc::new(Routes::build(n, ClusterKey::new([0; 16]), Vec::new(), Vec::new(), Vec::new()))
+    Arc::new(Routes::build(n, ClusterKey::new([0; 16]), RouteLists::default()))
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn every_worker_sees_what_was_published_last_and_old_routes_go_when_all_have_mov
 #[test]
 fn control_reads_every_workers_notes_and_full_boxes_count_what_they_refuse() {
     let (control, workers) = door(2);
-    let note = |n: u8| Note::Neighbour { port: PortId(0), address: Ipv4Addr::new(10, 0, 0, n), mac: Mac([n; 6]) };
+    let note = |n: u8| Note::Neighbour { port: PortId(0), address: [10, 0, 0, n].into(), mac: Mac([n; 6]) };
     workers[1].desk.notes.try_send(note(1)).unwrap();
     workers[0].desk.notes.try_send(note(2)).unwrap();
     assert_eq!(control.notes().collect::<Vec<_>>(), [note(2), note(1)]);

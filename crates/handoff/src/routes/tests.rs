@@ -2,22 +2,38 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn vipa(address: Ipv4Addr, services: Vec<ServiceRoute>) -> VipaRoute {
-    VipaRoute { address, stance: Stance::Active, lease: Arc::default(), services, quiet_until: Moment::ZERO }
+fn vipa(address: impl Into<IpAddr>, services: Vec<ServiceRoute>) -> VipaRoute {
+    VipaRoute {
+        address: address.into(),
+        stance: Stance::Active,
+        lease: Arc::default(),
+        services,
+        quiet_until: Moment::ZERO,
+        new_per_second: None,
+    }
 }
 
 fn service(protocol: Protocol, first: u16, last: u16) -> ServiceRoute {
-    ServiceRoute { protocol, ports: PortRange { first, last }, picker: Picker::None, orphans: Orphans::Reset }
+    ServiceRoute {
+        protocol,
+        ports: PortRange { first, last },
+        picker: Picker::None,
+        orphans: Orphans::Reset,
+        sources: None,
+    }
 }
 
 fn routes(vipas: Vec<VipaRoute>) -> Routes {
-    Routes::build(1, ClusterKey::new([0; 16]), Vec::new(), vipas, Vec::new())
+    Routes::build(1, ClusterKey::new([0; 16]), RouteLists { vipas, ..RouteLists::default() })
 }
 
 #[test]
 fn empty_routes_find_nothing() {
     let routes = Routes::empty(ClusterKey::new([0; 16]));
-    assert_eq!((routes.find_vipa(0), routes.find_target(u32::MAX)), (None, None));
+    assert_eq!(
+        (routes.find_vipa(0), routes.find_vipa6(0), routes.is_target(Ipv4Addr::BROADCAST.into())),
+        (None, None, false)
+    );
 }
 
 #[test]
@@ -45,6 +61,56 @@ fn routes_can_be_printed() {
     assert!(text.contains("192.0.2.10") && text.contains("Active"), "{text}");
 }
 
+fn port(address: &str, length: u8, gateway: Option<&str>) -> PortRoute {
+    PortRoute {
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        address6: Some(("2001:db8::1".parse().unwrap(), 64)),
+        ..PortRoute::new(Mac([2, 0, 0, 0, 0, 1]), address.parse().unwrap(), length)
+    }
+}
+
+#[test]
+fn a_host_is_reached_by_its_own_network_else_by_a_gateway_else_not() {
+    let ports = [port("10.0.0.1", 24, Some("10.0.0.254")), port("10.1.0.1", 16, None)];
+    let towards = |address: &str| next_neighbour(&ports, address.parse().unwrap());
+    let on = |port, neighbour: &str| Some((PortId(port), neighbour.parse().unwrap()));
+    assert_eq!(towards("10.0.0.9"), on(0, "10.0.0.9"));
+    assert_eq!(towards("10.1.9.9"), on(1, "10.1.9.9"));
+    assert_eq!(towards("203.0.113.1"), on(0, "10.0.0.254"));
+    assert_eq!(towards("2001:db8::9"), on(0, "2001:db8::9"));
+    assert_eq!(towards("2001:db9::9"), None);
+}
+
+#[test]
+fn a_host_is_known_by_the_port_it_was_found_on() {
+    let client: IpAddr = "10.0.0.9".parse().unwrap();
+    let build = |neighbours| {
+        let lists = RouteLists { ports: vec![port("10.0.0.1", 24, None)], neighbours, ..RouteLists::default() };
+        Routes::build(1, ClusterKey::new([0; 16]), lists)
+    };
+    assert_eq!(build(HashMap::new()).hop(client), Hop::Unknown(PortId(0), client));
+    let mac = Mac([2, 0, 0, 0, 0, 9]);
+    let found = build(HashMap::from([(client, (PortId(0), mac))]));
+    assert!(matches!(found.hop(client), Hop::Known(hop) if hop.link.destination == mac.0));
+    assert_eq!(found.hop("203.0.113.1".parse().unwrap()), Hop::None);
+}
+
+#[test]
+fn a_return_has_the_port_of_its_service_or_its_own() {
+    let route = |ports, vipa_port| ReturnRoute {
+        protocol: Protocol::Tcp,
+        ports,
+        vipa: VipaId(0),
+        vipa_port,
+        target: TargetId(0),
+    };
+    let moved = route(PortRange::one(8080), Some(80));
+    assert_eq!(moved.port_on_vipa(Protocol::Tcp, 8080), Some(80));
+    assert_eq!(moved.port_on_vipa(Protocol::Tcp, 80), None);
+    assert_eq!(moved.port_on_vipa(Protocol::Udp, 8080), None);
+    assert_eq!(route(PortRange::ALL, None).port_on_vipa(Protocol::Tcp, 443), Some(443));
+}
+
 proptest! {
     #[test]
     fn every_address_is_found_and_no_other(
@@ -59,5 +125,19 @@ proptest! {
         for stranger in strangers.into_iter().filter(|stranger| !addresses.contains(stranger)) {
             prop_assert_eq!(routes.find_vipa(stranger), None);
         }
+    }
+
+    #[test]
+    fn every_ipv6_address_is_found_and_no_other(
+        addresses in prop::collection::hash_set(any::<u128>(), 0..200),
+        stranger in any::<u128>(),
+    ) {
+        let list: Vec<_> = addresses.iter().copied().collect();
+        let address = |bits: &u128| std::net::Ipv6Addr::from_bits(*bits);
+        let routes = routes(list.iter().map(|bits| vipa(address(bits), Vec::new())).collect());
+        for (id, bits) in list.iter().enumerate() {
+            prop_assert_eq!(routes.find_vipa6(*bits), Some(VipaId(id as u16)));
+        }
+        prop_assert!(addresses.contains(&stranger) || routes.find_vipa6(stranger).is_none());
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
+use ipnet::IpNet;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -176,13 +177,30 @@ pub(super) fn address(problems: &mut Problems, value: &Value<'_>) -> Option<IpAd
 }
 
 /// An address packets are forwarded for or to.
-pub(super) fn ipv4(problems: &mut Problems, value: &Value<'_>) -> Option<IpAddr> {
-    match address(problems, value)? {
-        IpAddr::V6(_) => problems.add(value.span(), "IPv6 is not forwarded yet: use an IPv4 address"),
-        ipv4 if ipv4.is_unspecified() || ipv4.is_multicast() => {
-            problems.add(value.span(), format!("{ipv4} is no host's address; use one such as \"192.0.2.10\""))
+pub(super) fn host(problems: &mut Problems, value: &Value<'_>) -> Option<IpAddr> {
+    let address = address(problems, value)?;
+    let no_host = match address {
+        IpAddr::V4(address) => address.is_unspecified() || address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(v6) => {
+            v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some()
         }
-        ipv4 => Some(ipv4),
+    };
+    if no_host {
+        let message = format!("{address} is no host's address; use one such as \"192.0.2.10\" or \"2001:db8::10\"");
+        return problems.add(value.span(), message);
+    }
+    Some(address)
+}
+
+/// A run of addresses, or one.
+pub(super) fn prefix(problems: &mut Problems, value: &Value<'_>) -> Option<IpNet> {
+    let text = value.get_ref().as_str();
+    let parsed = text.and_then(|text| text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?))));
+    match parsed {
+        Some(prefix) if prefix != prefix.trunc() => problems
+            .add(value.span(), format!("{prefix} has bits beyond its length; did you mean \"{}\"?", prefix.trunc())),
+        Some(prefix) => Some(prefix),
+        None => wrong(problems, value, "a prefix such as \"203.0.113.0/24\" or \"2001:db8::/32\""),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sections of the file in their order, and the rules between them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::{
     Agent, Cluster, Config, ConfigErrors, Dpdk, Idle, Memory, Node, Pki, Port, Program, Table, Workers,
     problems::Problems,
-    read::{At, Section, Value, choice, flag, ipv4, list, node, number, parsed, text},
+    read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
 };
 use crate::NodeName;
@@ -269,6 +269,12 @@ fn read_port(problems: &mut Problems, section: &mut Section<'_>) -> Option<Port>
     let device = section.required(problems, "device", "device = \"net_af_packet0,iface=eth0\"", text);
     let address = section.required(problems, "address", "address = \"10.0.0.1/24\"", network);
     let gateway = section.optional(problems, "gateway", parsed::<Ipv4Addr>("an IPv4 address such as \"10.0.0.254\""));
+    let address6 = section.optional(problems, "address6", network6);
+    let gateway6 = section.optional(problems, "gateway6", parsed::<Ipv6Addr>("an IPv6 address such as \"fe80::1\""));
+    let vlan = section.optional(problems, "vlan", number(1..=4_094, "a VLAN identifier"));
+    let kernel_interface = section.optional(problems, "kernel_interface", interface_name);
+    let kernel_rate =
+        section.or(problems, "kernel_packets_per_second", 20_000, number(1..=10_000_000, "a number of packets"));
     let queues = section.or(problems, "queues", 1, number(1..=64, "a number of queues"));
     let mtu = section.or(problems, "mtu", 1_500, number(576..=9_600, "a number of bytes"));
     let promiscuous = section.or(problems, "promiscuous", false, flag);
@@ -282,12 +288,29 @@ fn read_port(problems: &mut Problems, section: &mut Section<'_>) -> Option<Port>
             problems.add::<()>(span.clone(), message);
         }
     }
+    let address6 = address6?.map(|network| network.value);
+    let gateway6 = gateway6?;
+    if let Some(At { value: gateway, span }) = &gateway6 {
+        let on_link = |(address, length): (Ipv6Addr, u8)| {
+            let mask = u128::MAX << (128 - length);
+            (gateway.to_bits() ^ address.to_bits()) & mask == 0 && *gateway != address
+        };
+        if !gateway.is_unicast_link_local() && !address6.is_some_and(on_link) {
+            let message = "the gateway must be link-local (fe80::…), or another host on the network of `address6`";
+            problems.add::<()>(span.clone(), message);
+        }
+    }
     Some(Port {
         name: name?.value,
         device: device?.value,
         address,
         prefix_length,
         gateway: gateway.map(|gateway| gateway.value),
+        address6,
+        gateway6: gateway6.map(|gateway| gateway.value),
+        vlan: vlan?.map(|vlan| vlan.value),
+        kernel_interface: kernel_interface?.map(|name| name.value),
+        kernel_packets_per_second: kernel_rate?.value,
         queues: queues?.value,
         mtu: mtu?.value,
         promiscuous: promiscuous?.value,
@@ -301,6 +324,22 @@ fn network(problems: &mut Problems, value: &Value<'_>) -> Option<(Ipv4Addr, u8)>
     split.filter(|(_, length)| (8..=30).contains(length)).or_else(|| problems.add(value.span(), what))
 }
 
+fn network6(problems: &mut Problems, value: &Value<'_>) -> Option<(Ipv6Addr, u8)> {
+    let text = text(problems, value)?;
+    let split = text.split_once('/').and_then(|(address, length)| Some((address.parse().ok()?, length.parse().ok()?)));
+    let what =
+        "this must be an IPv6 address and its network's prefix length from 16 to 126, such as \"2001:db8::1/64\"";
+    split.filter(|(_, length)| (16..=126).contains(length)).or_else(|| problems.add(value.span(), what))
+}
+
+/// The kernel's limit is 15 bytes (IFNAMSIZ), none of them a slash or a space.
+fn interface_name(problems: &mut Problems, value: &Value<'_>) -> Option<String> {
+    let name = text(problems, value)?;
+    let fits = name.len() <= 15 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b',');
+    let what = "an interface's name has at most 15 letters, digits, '-', '_' or '.'";
+    if fits { Some(name) } else { problems.add(value.span(), what) }
+}
+
 fn read_workers(problems: &mut Problems, mut section: Section<'_>) -> Option<Workers> {
     let cores = section.or(problems, "cores", vec![0], |problems, value| {
         let cores = list(number(0..=1_023, "a core"))(problems, value)?;
@@ -308,7 +347,7 @@ fn read_workers(problems: &mut Problems, mut section: Section<'_>) -> Option<Wor
     });
     let idles = [("sleep", Idle::Sleep), ("pause", Idle::Pause), ("spin", Idle::Spin)];
     let idle = section.or(problems, "idle", Idle::Sleep, choice(&idles));
-    let idle_max = section.or(problems, "idle_max_us", 200, number(1..=10_000, "a number of microseconds"));
+    let idle_max = section.or(problems, "idle_max_us", 1_000, number(1..=10_000, "a number of microseconds"));
     section.finish(problems);
     Some(Workers { cores: cores?.value, idle: idle?.value, idle_max: Duration::from_micros(idle_max?.value) })
 }
@@ -332,7 +371,7 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
 }
 
 fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent> {
-    let address = section.required(problems, "address", "address = \"10.0.0.31\"", ipv4);
+    let address = section.required(problems, "address", "address = \"10.0.0.31\"", host);
     let interface = section.or(problems, "interface", "lo".into(), text);
     let observe = section.or(problems, "observe_ms", 50, number(1..=LONGEST_SETTING_MS, "a number of milliseconds"));
     let log_records = section.or(problems, "log_records", 65_536, number(1_024..=1 << 24, "a number of records"));
@@ -347,5 +386,8 @@ fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent
 
 /// The address of one of this node's own ports, so that nothing else takes it.
 pub(super) fn is_own(ports: &[Port], address: IpAddr) -> bool {
-    ports.iter().any(|port| address == port.address)
+    ports.iter().any(|port| match address {
+        IpAddr::V4(address) => address == port.address,
+        IpAddr::V6(address) => port.address6.is_some_and(|(own, _)| own == address),
+    })
 }

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Balance, Forwarding, Orphans, PortRange, Protocol};
+use crate::{Balance, Delivery, Forwarding, Orphans, PortRange, Protocol, Sources};
 
 const ROUTER: &str = r#"
 [node]
@@ -117,12 +117,17 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
         address: Ipv4Addr::new(10, 77, 0, 21),
         prefix_length: 24,
         gateway: Some(Ipv4Addr::new(10, 77, 0, 1)),
+        address6: None,
+        gateway6: None,
+        vlan: None,
+        kernel_interface: None,
+        kernel_packets_per_second: 20_000,
         queues: 1,
         mtu: 1500,
         promiscuous: false,
     };
     assert_eq!(config.ports, [port]);
-    let workers = Workers { cores: vec![0], idle: Idle::Sleep, idle_max: Duration::from_micros(200) };
+    let workers = Workers { cores: vec![0], idle: Idle::Sleep, idle_max: Duration::from_micros(1_000) };
     assert_eq!(config.workers, workers);
     assert_eq!(config.agent, None);
 }
@@ -134,9 +139,10 @@ fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
     let web = Service {
         protocol: Protocol::Tcp,
         ports: PortRange::one(80),
-        forwarding: Forwarding::Direct,
+        delivery: Delivery::default(),
         balance: Balance::Maglev,
         orphans: Orphans::Reset,
+        sources: Sources::default(),
         candidates: vec![target(32), target(31)],
     };
     let games = Service {
@@ -151,9 +157,41 @@ fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
         ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(100))],
         activate: true,
         takeback: Takeback::Immediate,
+        new_per_second: None,
         services: Some(vec![web, games]),
     };
     assert_eq!(config.vipas, [vipa]);
+}
+
+#[test]
+fn a_service_says_how_its_targets_are_reached_and_who_may_come() {
+    let keys = r#"ports = 80
+forwarding = "gue"
+clamp_mss = false
+allow = ["203.0.113.0/24", "2001:db8::/32"]
+deny = ["203.0.113.7"]
+new_per_second_per_source = 100"#;
+    let config = changed("ports = 80", keys).unwrap();
+    let service = &config.vipas[0].services.as_ref().unwrap()[0];
+    let delivery = Delivery { forwarding: Forwarding::Gue, clamp_mss: false, ..Delivery::default() };
+    assert_eq!(service.delivery, delivery);
+    let sources = Sources {
+        allow: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+        deny: vec!["203.0.113.7/32".parse().unwrap()],
+        new_per_second: Some(100),
+    };
+    assert_eq!(service.sources, sources);
+}
+
+#[test]
+fn a_candidate_may_be_reached_another_way_than_the_others_and_in_another_family() {
+    let list = r#"["10.77.0.32", { address = "2001:db8::31", forwarding = "ipip" }]"#;
+    let config = changed("[\"10.77.0.32\", \"10.77.0.31\"]", list).unwrap();
+    let service = &config.vipas[0].services.as_ref().unwrap()[0];
+    let other = "2001:db8::31".parse().unwrap();
+    assert_eq!(service.candidates, ["10.77.0.32".parse::<IpAddr>().unwrap(), other]);
+    assert_eq!(service.delivery.forwarding_to(other), Forwarding::Ipip);
+    assert_eq!(service.delivery.forwarding_to(service.candidates[0]), Forwarding::Direct);
 }
 
 #[test]
@@ -275,7 +313,27 @@ fn each_rule_has_its_sentence() {
         (
             "address = \"10.77.0.100\"",
             "address = \"2001:db8::1\"",
-            "27:11: IPv6 is not forwarded yet: use an IPv4 address",
+            "27:11: candidate 10.77.0.32 is of the other family, which \"direct\" does not reach; \"ipip\", \"gre\" and \"gue\" do",
+        ),
+        ("address = \"10.77.0.100\"", "address = \"ff02::1\"", "27:11: ff02::1 is no host's address"),
+        ("ports = 80", "ports = 80\ntarget_port = 8080", "32:15: only forwarding = \"nat\" changes the port"),
+        (
+            "ports = \"8000-8099\"",
+            "ports = \"8000-8099\"\nforwarding = \"nat\"\ntarget_port = 8080",
+            "38:15: one target port for several ports cannot be told apart",
+        ),
+        ("ports = 80", "ports = 80\nforwarding = \"vxlan\"", "32:14: this must be \"direct\" or \"ipip\" or"),
+        ("ports = 80", "ports = 80\nallow = [\"10.1.2.3/8\"]", "32:10: 10.1.2.3/8 has bits beyond its length"),
+        (
+            "gateway = \"10.77.0.1\"",
+            "gateway6 = \"2001:db8::1\"",
+            "24:12: the gateway must be link-local (fe80::…), or another host on the network of `address6`",
+        ),
+        ("gateway = \"10.77.0.1\"", "vlan = 4095", "24:8: this must be a VLAN identifier from 1 to 4094"),
+        (
+            "gateway = \"10.77.0.1\"",
+            "kernel_interface = \"a name with spaces\"",
+            "24:20: an interface's name has at most 15",
         ),
         ("[\"10.77.0.31\"]", "[]", "37:14: a service without candidates serves nobody: name at least one target"),
         ("\"tcp\"", "\"sctp\"", "35:12: this must be \"tcp\" or \"udp\", and is the text \"sctp\""),

@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     Port, Takeback, Vipa,
     problems::Problems,
-    read::{Section, Value, choice, flag, ipv4, list, number},
+    read::{At, Section, Value, choice, flag, host, list, number, prefix},
     sections::is_own,
 };
-use crate::{Balance, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service};
+use crate::{Balance, Delivery, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources};
 
 /// What VIPAs are checked against.
 pub(super) struct Surroundings<'a> {
@@ -37,12 +37,13 @@ pub(super) fn read_all(
 }
 
 fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings<'_>) -> Option<Vipa> {
-    let address = section.required(problems, "address", "address = \"192.0.2.10\"", ipv4);
+    let address = section.required(problems, "address", "address = \"192.0.2.10\"", host);
     let ranks = section.required(problems, "ranks", "ranks = { r1 = 200, r2 = 100 }", |problems, value| {
         ranks(problems, value, around)
     });
     let activate = section.or(problems, "activate", true, flag);
     let takeback = section.or(problems, "takeback", Takeback::Immediate, choice(&[("immediate", Takeback::Immediate)]));
+    let new_per_second = section.optional(problems, "new_per_second", number(1..=u32::MAX, "a number of connections"));
     let service_sections = section.tables(problems, "service", "vipa.service");
     section.finish(problems);
 
@@ -63,6 +64,9 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
     }
 
     let (address, ranks) = (address?, ranks?.value);
+    for service in &services {
+        check_families(problems, &address, service);
+    }
     if is_own(around.ports, address.value) {
         problems.add::<()>(address.span.clone(), "this is a port's own address; a VIPA needs one of its own");
     }
@@ -79,6 +83,7 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
         ranks,
         activate: activate?.value,
         takeback: takeback?.value,
+        new_per_second: new_per_second?.map(|limit| limit.value),
         services: (count > 0).then_some(services),
     })
 }
@@ -128,21 +133,51 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
     let balance = section.or(problems, "balance", Balance::Maglev, choice(&balances));
     let orphan_words = [("reset", Orphans::Reset), ("drop", Orphans::Drop), ("balance", Orphans::Balance)];
     let orphans = section.or(problems, "orphans", Orphans::Reset, choice(&orphan_words));
-    let forwarding = section.or(problems, "forwarding", Forwarding::Direct, choice(&[("direct", Forwarding::Direct)]));
+    let forwarding = section.or(problems, "forwarding", Forwarding::Direct, forwarding);
+    let target_port = section.optional(problems, "target_port", number(1..=u16::MAX, "a port"));
+    let path_mtu = section.or(problems, "path_mtu", true, flag);
+    let clamp_mss = section.or(problems, "clamp_mss", true, flag);
+    let allow = section.or(problems, "allow", Vec::new(), list(prefix));
+    let deny = section.or(problems, "deny", Vec::new(), list(prefix));
+    let new_per_second =
+        section.optional(problems, "new_per_second_per_source", number(1..=u32::MAX, "a number of connections"));
     section.finish(problems);
+    let (candidates, exceptions) = candidates?.value;
+    let (forwarding, target_port, ports) = (forwarding?.value, target_port?, ports?);
+    if let Some(target_port) = &target_port {
+        let nat = forwarding == Forwarding::Nat || exceptions.iter().any(|(_, how)| *how == Forwarding::Nat);
+        if !nat {
+            let message = "only forwarding = \"nat\" changes the port; the other ways keep it";
+            problems.add::<()>(target_port.span.clone(), message);
+        } else if ports.value.first != ports.value.last {
+            let message =
+                "one target port for several ports cannot be told apart on the way back: give the service one port";
+            problems.add::<()>(target_port.span.clone(), message);
+        }
+    }
     if let (Some(protocol), Some(balance)) = (&protocol, &balance)
         && (protocol.value, balance.value) == (Protocol::Udp, Balance::RoundRobin)
     {
         let message = "udp needs \"maglev\": no target reports its clients, and only maglev finds each one's again";
         problems.add::<()>(balance.span.clone(), message);
     }
+    let delivery = Delivery {
+        forwarding,
+        exceptions,
+        target_port: target_port.map(|port| port.value),
+        path_mtu: path_mtu?.value,
+        clamp_mss: clamp_mss?.value,
+    };
+    let sources =
+        Sources { allow: allow?.value, deny: deny?.value, new_per_second: new_per_second?.map(|limit| limit.value) };
     Some(Service {
         protocol: protocol?.value,
-        ports: ports?.value,
-        forwarding: forwarding?.value,
+        ports: ports.value,
+        delivery,
         balance: balance?.value,
         orphans: orphans?.value,
-        candidates: candidates?.value,
+        sources,
+        candidates,
     })
 }
 
@@ -161,10 +196,61 @@ fn ports(problems: &mut Problems, value: &Value<'_>) -> Option<PortRange> {
     range.filter(|range| range.first <= range.last).or_else(|| problems.add(value.span(), what))
 }
 
-fn candidates(problems: &mut Problems, value: &Value<'_>) -> Option<Vec<IpAddr>> {
-    let candidates = list(ipv4)(problems, value)?;
+fn forwarding(problems: &mut Problems, value: &Value<'_>) -> Option<Forwarding> {
+    choice(&Forwarding::ALL.map(|forwarding| (forwarding.name(), forwarding)))(problems, value)
+}
+
+type Candidates = (Vec<IpAddr>, Vec<(IpAddr, Forwarding)>);
+
+/// Each an address, or `{ address = "10.0.0.31", forwarding = "ipip" }`.
+fn candidates(problems: &mut Problems, value: &Value<'_>) -> Option<Candidates> {
+    let candidates = list(candidate)(problems, value)?;
     if candidates.is_empty() {
         return problems.add(value.span(), "a service without candidates serves nobody: name at least one target");
     }
-    Some(candidates)
+    let exceptions = candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.forwarding?)));
+    Some((candidates.iter().map(|candidate| candidate.address).collect(), exceptions.collect()))
+}
+
+struct Candidate {
+    address: IpAddr,
+    forwarding: Option<Forwarding>,
+}
+
+/// Who is in a list is in it once, whichever way it is reached.
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
+}
+
+impl std::fmt::Display for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+fn candidate(problems: &mut Problems, value: &Value<'_>) -> Option<Candidate> {
+    if value.get_ref().as_table().is_none() {
+        return Some(Candidate { address: host(problems, value)?, forwarding: None });
+    }
+    let mut section = Section::of("vipa.service.candidates", Some(value), problems);
+    let address = section.required(problems, "address", "address = \"10.0.0.31\"", host);
+    let way = section.optional(problems, "forwarding", forwarding);
+    section.finish(problems);
+    Some(Candidate { address: address?.value, forwarding: way?.map(|way| way.value) })
+}
+
+/// Only a tunnel leads from one family into the other.
+fn check_families(problems: &mut Problems, vipa: &At<IpAddr>, service: &Service) {
+    for candidate in &service.candidates {
+        let forwarding = service.delivery.forwarding_to(*candidate);
+        if !forwarding.is_tunnel() && candidate.is_ipv4() != vipa.value.is_ipv4() {
+            let message = format!(
+                "candidate {candidate} is of the other family, which \"{}\" does not reach; \"ipip\", \"gre\" and \"gue\" do",
+                forwarding.name()
+            );
+            problems.add::<()>(vipa.span.clone(), message);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{HeapPacket, Icmp, PacketBuf, build::packet};
+use crate::{HeapPacket, ICMP, Icmp, PacketBuf, build::packet};
 
 const VIPA: &str = "192.0.2.10";
 const CLIENT: &str = "203.0.113.4";
@@ -73,11 +73,77 @@ fn udp_and_ping_are_read() {
 }
 
 #[test]
-fn fragments_have_no_ports_not_even_the_first() {
-    let tcp = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80);
-    for part in [tcp.clone().first_fragment(), tcp.last_fragment(1_480)] {
-        let fragment = Body::Ipv4Fragment { source: SOURCE, destination: DESTINATION, protocol: TCP };
-        assert_eq!(parsed(&part.build()).body, fragment);
+fn only_the_first_part_of_a_packet_has_ports() {
+    let tcp = packet().ipv4(CLIENT, VIPA).identification(7_u16).tcp(40_000, 80).payload([0; 20]);
+    let head = FragmentHead { source_port: 40_000, destination_port: 80, flags: Some(TcpFlags::ACK) };
+    for (part, offset, more, head) in
+        [(tcp.clone().first_fragment(), 0, true, Some(head)), (tcp.last_fragment(1_480), 1_480, false, None)]
+    {
+        let (source, destination, protocol, identification) = (SOURCE, DESTINATION, TCP, 7);
+        let fragment = Fragment { source, destination, protocol, identification, offset, more, head };
+        assert_eq!(parsed(&part.build()).body, Body::Ipv4Fragment(fragment));
+    }
+}
+
+const CLIENT6: &str = "2001:db8:1::4";
+const VIPA6: &str = "2001:db8::10";
+const SOURCE6: u128 = 0x2001_0db8_0001 << 80 | 4;
+const DESTINATION6: u128 = 0x2001_0db8 << 96 | 0x10;
+
+#[test]
+fn ipv6_is_read_as_ipv4_is() {
+    let tcp = Tcp {
+        source: SOURCE6,
+        destination: DESTINATION6,
+        source_port: 40_000,
+        destination_port: 80,
+        flags: TcpFlags::SYN,
+    };
+    let syn = packet().ipv6(CLIENT6, VIPA6).tcp(40_000, 80).syn();
+    let expected = Parsed { vlan: None, l3: 14, l4: 54, end: 74, body: Body::Ipv6Tcp(tcp) };
+    assert_eq!(parsed(&syn.build()), expected);
+    assert_eq!(parse_plain6(syn.build().bytes()), Some(expected));
+    let tagged = Parsed { vlan: Some(5), l3: 18, l4: 58, end: 78, body: Body::Ipv6Tcp(tcp) };
+    assert_eq!(parsed(&syn.clone().vlan(5).build()), tagged);
+    let extended = syn.extension(0, &[1, 4]).extension(60, &[1, 12]).build();
+    assert_eq!((parsed(&extended).l4, parsed(&extended).body), (54 + 8 + 8, Body::Ipv6Tcp(tcp)));
+    assert_eq!(parse_plain6(extended.bytes()), None);
+    let udp = packet().ipv6(CLIENT6, VIPA6).udp(53, 53).payload([1, 2, 3]).build();
+    assert!(matches!(parsed(&udp).body, Body::Ipv6Udp(Udp { source_port: 53, .. })));
+}
+
+#[test]
+fn parts_of_ipv6_packets_say_so_in_a_header_of_their_own() {
+    let udp = packet().ipv6(CLIENT6, VIPA6).identification(0xdead_beef_u32).udp(40_000, 53).payload([0; 16]);
+    let Body::Ipv6Fragment(first) = parsed(&udp.clone().first_fragment().build()).body else { panic!("a part") };
+    let head = FragmentHead { source_port: 40_000, destination_port: 53, flags: None };
+    assert_eq!((first.identification, first.offset, first.more, first.head), (0xdead_beef, 0, true, Some(head)));
+    let Body::Ipv6Fragment(last) = parsed(&udp.last_fragment(1_232).build()).body else { panic!("a part") };
+    assert_eq!((last.identification, last.offset, last.more, last.head), (0xdead_beef, 1_232, false, None));
+}
+
+#[test]
+fn every_fault_of_ipv6_has_its_name() {
+    let tcp = packet().ipv6(CLIENT6, VIPA6).tcp(40_000, 80);
+    let from = |source: &str| packet().ipv6(source, VIPA6).tcp(40_000, 80).build();
+    let many = (0..9).fold(tcp.clone(), |packet, _| packet.extension(60, &[]));
+    let too_long = with(&tcp.build(), 19, 200);
+    for (frame, reason) in [
+        (with(&tcp.build(), 14, 0x40), Malformed::Ipv6Version),
+        (too_long, Malformed::Ipv6PayloadLength),
+        (from("ff02::1"), Malformed::Ipv6Source),
+        (from("::1"), Malformed::Ipv6Source),
+        (from("::"), Malformed::Ipv6Source),
+        (from("::ffff:10.0.0.1"), Malformed::Ipv6Source),
+        (tcp.clone().extension(60, &[]).extension(0, &[]).build(), Malformed::Ipv6HopByHop),
+        (tcp.clone().extension(43, &[0, 1]).build(), Malformed::Ipv6RoutingHeader),
+        (many.build(), Malformed::Ipv6TooManyHeaders),
+        (with(&tcp.clone().extension(60, &[]).build(), 55, 200), Malformed::Ipv6ExtensionHeader),
+        (tcp.payload([0; 3]).first_fragment().build(), Malformed::Ipv6Fragment),
+        (packet().ipv6(CLIENT6, VIPA6).protocol(crate::ICMP6).payload([1; 7]).build(), Malformed::Icmp6TooShort),
+        (packet().ipv6(CLIENT6, VIPA6).icmp(1, 0, 0).payload([0x60; 39]).build(), Malformed::Icmp6Quote),
+    ] {
+        assert_eq!(parse(frame.bytes()), Err(reason), "{frame:?}");
     }
 }
 
@@ -88,8 +154,8 @@ fn a_fragment_too_small_for_its_transport_header_is_still_a_fragment() {
 }
 
 #[test]
-fn what_is_neither_arp_nor_ipv4_says_its_type() {
-    for ether_type in [0x86dd, 0x88a8, 0x0026] {
+fn what_is_neither_arp_nor_ip_says_its_type() {
+    for ether_type in [0x9000, 0x88a8, 0x0026] {
         let frame = packet().ether_type(ether_type).payload([0; 40]).build();
         assert_eq!(parsed(&frame).body, Body::OtherEtherType(ether_type));
         let tagged = packet().ether_type(ether_type).payload([0; 40]).vlan(7).build();

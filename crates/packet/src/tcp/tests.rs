@@ -79,7 +79,7 @@ fn a_reset_and_what_is_not_tcp_are_never_answered() {
     assert_eq!(answered(&segment().rst()), None);
     assert_eq!(answered(&segment().flags(TcpFlags::RST.with(TcpFlags::ACK))), None);
     assert_eq!(answered(&packet().ipv4(CLIENT, VIPA).udp(1, 2)), None);
-    assert_eq!(answered(&packet().ipv4(CLIENT, VIPA).tcp(1, 2).first_fragment()), None);
+    assert_eq!(answered(&packet().ipv4(CLIENT, VIPA).tcp(1, 2).payload([0; 4]).first_fragment()), None);
 }
 
 #[test]
@@ -96,4 +96,47 @@ fn only_a_lone_syn_opens_and_fin_or_rst_closes() {
 fn flags_print_as_their_names() {
     assert_eq!(format!("{:?}", TcpFlags::SYN.with(TcpFlags::ACK)), "SYN+ACK");
     assert_eq!(format!("{:?}", TcpFlags::default()), "none");
+}
+
+#[test]
+fn a_reset_answers_ipv6_as_it_does_ipv4() {
+    let segment = packet().ipv6("2001:db8:1::4", "2001:db8::10").tcp(40_000, 80).sequence(7).acknowledge(9);
+    let mut frame = segment.payload(b"stray").build();
+    let parsed = parse(frame.bytes()).unwrap();
+    assert!(reset(&mut frame, &parsed, &[2, 0, 0, 0, 0, 2]));
+    let expected = packet().macs([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]).ipv6("2001:db8::10", "2001:db8:1::4");
+    let mut expected = expected.tcp(80, 40_000).rst().sequence(9).build();
+    // A reset offers no window.
+    expected.bytes_mut()[54 + 14..54 + 16].fill(0);
+    expected.bytes_mut()[54 + 16..54 + 18].copy_from_slice(&frame.bytes()[54 + 16..54 + 18]);
+    assert_eq!(frame, expected);
+    let sum = checksum::pseudo_header6(0x2001_0db8 << 96 | 0x10, 0x2001_0db8_0001 << 80 | 4, TCP, 20);
+    assert_eq!(sum.bytes(&frame.bytes()[54..]).fold(), 0xffff);
+}
+
+#[test]
+fn an_offered_segment_size_is_lowered_wherever_it_stands() {
+    for options in [&[2, 4, 0x05, 0xb4][..], &[1, 2, 4, 0x05, 0xb4, 1, 1, 0], &[4, 2, 2, 4, 0x05, 0xb4, 0, 0]] {
+        let mut lowered = options.to_vec();
+        let at = options.windows(2).position(|pair| pair == [0x05, 0xb4]).unwrap();
+        lowered[at..at + 2].copy_from_slice(&1400_u16.to_be_bytes());
+        let syn =
+            |options: &[u8]| packet().ipv4("203.0.113.4", "192.0.2.10").tcp(40_000, 80).syn().tcp_options(options);
+        let mut frame = syn(options).build();
+        let parsed = parse(frame.bytes()).unwrap();
+        assert!(clamp_mss(frame.bytes_mut(), &parsed, 1400));
+        assert_eq!(frame, syn(&lowered));
+        assert!(!clamp_mss(frame.bytes_mut(), &parsed, 1400), "it fits now");
+    }
+}
+
+#[test]
+fn options_that_are_cut_short_or_absent_are_left_alone() {
+    for options in [&[][..], &[2, 3, 0, 0], &[2, 4], &[3, 0, 0, 0], &[8, 200, 0, 0], &[0, 2, 4, 9, 9]] {
+        let syn = packet().ipv4("203.0.113.4", "192.0.2.10").tcp(40_000, 80).syn().tcp_options(options);
+        let mut frame = syn.build();
+        let parsed = parse(frame.bytes()).unwrap();
+        assert!(!clamp_mss(frame.bytes_mut(), &parsed, 1));
+        assert_eq!(frame, syn);
+    }
 }

@@ -2,8 +2,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::{collection::vec, option, prelude::*};
 use vipa_model::{
-    Balance, Connection, ConnectionState, Epoch, Forwarding, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank,
-    Service,
+    Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName, Orphans, PortRange,
+    Protocol, Rank, Service, Sources,
 };
 
 use super::*;
@@ -35,12 +35,35 @@ fn connection() -> impl Strategy<Value = Connection> {
 fn service() -> impl Strategy<Value = Service> {
     let orphans = prop_oneof![Just(Orphans::Reset), Just(Orphans::Drop), Just(Orphans::Balance)];
     let balance = prop_oneof![Just(Balance::Maglev), Just(Balance::RoundRobin)];
-    (protocol(), any::<(u16, u16)>(), balance, orphans, vec(any::<IpAddr>(), 0..5)).prop_map(
-        |(protocol, (first, last), balance, orphans, candidates)| {
+    (protocol(), any::<(u16, u16)>(), balance, orphans, vec(any::<IpAddr>(), 0..5), delivery(), sources()).prop_map(
+        |(protocol, (first, last), balance, orphans, candidates, delivery, sources)| {
             let ports = PortRange { first, last };
-            Service { protocol, ports, forwarding: Forwarding::Direct, balance, orphans, candidates }
+            Service { protocol, ports, delivery, balance, orphans, sources, candidates }
         },
     )
+}
+
+fn delivery() -> impl Strategy<Value = Delivery> {
+    let forwarding = || prop::sample::select(Forwarding::ALL.to_vec());
+    let exceptions = vec((any::<IpAddr>(), forwarding()), 0..3);
+    (forwarding(), exceptions, option::of(any::<u16>()), any::<(bool, bool)>()).prop_map(
+        |(forwarding, exceptions, target_port, (path_mtu, clamp_mss))| Delivery {
+            forwarding,
+            exceptions,
+            target_port,
+            path_mtu,
+            clamp_mss,
+        },
+    )
+}
+
+fn sources() -> impl Strategy<Value = Sources> {
+    let prefixes = || vec(any::<IpAddr>().prop_map(ipnet::IpNet::from), 0..3);
+    (prefixes(), prefixes(), option::of(any::<u32>())).prop_map(|(allow, deny, new_per_second)| Sources {
+        allow,
+        deny,
+        new_per_second,
+    })
 }
 
 fn part() -> impl Strategy<Value = Part> {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use vipa_cluster::{Event, Settings, StoredVote, Takeback, Timing, VipaSettings, target};
-use vipa_model::{Balance, Forwarding, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service};
+use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources};
 use vipa_protocol::Hello;
 
 use super::{MS, PORT, Time, VIPA, What, World, lease, router_name, target_address};
@@ -50,9 +50,10 @@ impl World {
         let service = |targets: &Vec<usize>| Service {
             protocol: Protocol::Tcp,
             ports: PortRange::one(PORT),
-            forwarding: Forwarding::Direct,
+            delivery: Delivery::default(),
             balance: Balance::Maglev,
             orphans: Orphans::Reset,
+            sources: Sources::default(),
             candidates: targets.iter().map(|target| target_address(*target)).collect(),
         };
         let vipa = VipaSettings {

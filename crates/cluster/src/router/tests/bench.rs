@@ -7,8 +7,8 @@ use std::{
 };
 
 use vipa_model::{
-    Balance, Connection, ConnectionState, Forwarding, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol,
-    Rank, Service,
+    Balance, Connection, ConnectionState, Delivery, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol, Rank,
+    Service, Sources,
 };
 use vipa_protocol::{Hello, Message, Part, Table, TakeoverReport};
 
@@ -30,9 +30,10 @@ pub(super) fn service(candidates: &[&str]) -> Service {
     Service {
         protocol: Protocol::Tcp,
         ports: PortRange::one(80),
-        forwarding: Forwarding::Direct,
+        delivery: Delivery::default(),
         balance: Balance::Maglev,
         orphans: Orphans::Reset,
+        sources: Sources::default(),
         candidates: candidates.iter().map(|node| address(node)).collect(),
     }
 }

@@ -1,0 +1,61 @@
+//! Who has which address on the link: ARP and IPv6's neighbour discovery, both asked and told.
+
+use std::net::IpAddr;
+
+use vipa_handoff::{Fate, LocalReply, Note};
+use vipa_model::Mac;
+use vipa_packet::{
+    Arp, Delivery, Icmp6, Ipv6Icmp,
+    arp::Operation,
+    nd::{Advertisement, Solicitation},
+};
+
+use super::{At, answered_vipa};
+use crate::{Scene, lanes::Verdict};
+
+/// Answers who asks for an address of ours, and tells control who has said where they are: whoever spoke to us, and
+/// the targets whatever they say. `None`: it is not about us.
+#[inline(never)]
+pub(super) fn arp(scene: &Scene<'_>, at: At<'_>, delivery: Delivery, message: &Arp) -> Option<Verdict> {
+    let ours = message.target == at.route.address || answered_vipa(scene, message.target.into());
+    let heard = message.neighbour().map(|(address, mac)| (IpAddr::V4(address), mac));
+    let told = tell(scene, at, ours || delivery == Delivery::Ours, heard);
+    if ours && message.operation == Operation::Request && !message.is_announcement() {
+        Some(Verdict::Answer(LocalReply::Arp))
+    } else {
+        told.then(|| punted(at))
+    }
+}
+
+/// The same for IPv6. `None`: it is not about us, or no neighbour discovery.
+pub(super) fn discovery(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp) -> Option<Verdict> {
+    match icmp.message {
+        Icmp6::Solicitation(Solicitation { target, source_mac }) => {
+            let wanted = IpAddr::V6(target.into());
+            let ours = scene.routes.is_own(wanted) || answered_vipa(scene, wanted);
+            // From the unspecified address somebody only asks whether it is free (RFC 4862 §5.4.2).
+            let heard = source_mac.filter(|_| icmp.source != 0).map(|mac| (IpAddr::V6(icmp.source.into()), mac));
+            let told = tell(scene, at, ours, heard);
+            if ours { Some(Verdict::Answer(LocalReply::Neighbour)) } else { told.then(|| punted(at)) }
+        }
+        Icmp6::Advertisement(Advertisement { target, mac, .. }) => {
+            let heard = mac.map(|mac| (IpAddr::V6(target.into()), mac));
+            tell(scene, at, true, heard).then(|| punted(at))
+        }
+        _ => None,
+    }
+}
+
+/// Tells control where a neighbour is, if it may want to know; whether it was told.
+fn tell(scene: &Scene<'_>, at: At<'_>, to_us: bool, heard: Option<(IpAddr, [u8; 6])>) -> bool {
+    let Some((address, mac)) = heard.filter(|(address, _)| to_us || scene.routes.is_target(*address)) else {
+        return false;
+    };
+    // A full box counts what it refuses; the neighbour will be asked again.
+    scene.desk.notes.try_send(Note::Neighbour { port: at.port, address, mac: Mac(mac) }).is_ok()
+}
+
+/// Told to control; the kernel behind the port has neighbours of its own to find.
+fn punted(at: At<'_>) -> Verdict {
+    at.route.kernel.map_or(Verdict::Done(Fate::Punt), Verdict::ToKernel)
+}

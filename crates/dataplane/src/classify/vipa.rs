@@ -1,0 +1,234 @@
+//! Packets to a VIPA, from a `nat` target on their way back, and parts of either.
+
+use std::net::IpAddr;
+
+use vipa_flow::{Key4, Key6};
+use vipa_handoff::{LocalReply, Reason, ReturnRoute, Routes};
+use vipa_model::{Protocol, Stance, VipaId};
+use vipa_packet::{Fragment, FragmentHead, Icmp, Icmp6, Ipv4Icmp, Ipv6Icmp, PacketBuf, Quoted, Tcp, TcpFlags, Udp};
+
+use super::At;
+use crate::{
+    Scene,
+    family::Parts,
+    fragments::{FragmentKey, Fragments},
+    lanes::{Kind, Laned, Lanes, Verdict},
+};
+
+/// An address of either family, as packets carry it.
+pub(super) trait Addressed: Copy {
+    type Key: Parts<Self> + Laned;
+    fn find_vipa(routes: &Routes, address: Self) -> Option<VipaId>;
+    fn returns(routes: &Routes, address: Self) -> &[ReturnRoute];
+    fn wide(self) -> u128;
+}
+
+impl Addressed for u32 {
+    type Key = Key4;
+
+    #[inline(always)]
+    fn find_vipa(routes: &Routes, address: Self) -> Option<VipaId> {
+        routes.find_vipa(address)
+    }
+
+    #[inline(always)]
+    fn returns(routes: &Routes, address: Self) -> &[ReturnRoute] {
+        routes.returns(address)
+    }
+
+    fn wide(self) -> u128 {
+        u128::from(self)
+    }
+}
+
+impl Addressed for u128 {
+    type Key = Key6;
+
+    #[inline(always)]
+    fn find_vipa(routes: &Routes, address: Self) -> Option<VipaId> {
+        routes.find_vipa6(address)
+    }
+
+    #[inline(always)]
+    fn returns(routes: &Routes, address: Self) -> &[ReturnRoute] {
+        routes.returns6(address)
+    }
+
+    fn wide(self) -> u128 {
+        self
+    }
+}
+
+/// A packet with ports.
+pub(super) trait VipaPacket: Sized {
+    /// Asks for the connection if this is to a VIPA.
+    fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict>;
+
+    /// The same if it is from a target of `nat`, with its own address.
+    fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict>;
+
+    #[inline]
+    fn classify(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+        self.to_vipa(scene, lanes).or_else(|| self.coming_back(scene, lanes))
+    }
+}
+
+impl<A: Addressed> VipaPacket for Tcp<A> {
+    #[inline(always)]
+    fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+        let vipa = A::find_vipa(scene.routes, self.destination)?;
+        let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Tcp);
+        Some(lanes.ask(key, Kind::Segment(self.flags)))
+    }
+
+    #[inline]
+    fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+        let ends = (self.source, self.source_port, self.destination, self.destination_port);
+        returned(scene, lanes, Protocol::Tcp, ends, Some(self.flags))
+    }
+}
+
+impl<A: Addressed> VipaPacket for Udp<A> {
+    #[inline]
+    fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+        let vipa = A::find_vipa(scene.routes, self.destination)?;
+        let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Udp);
+        Some(lanes.ask(key, Kind::Datagram))
+    }
+
+    #[inline]
+    fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+        let ends = (self.source, self.source_port, self.destination, self.destination_port);
+        returned(scene, lanes, Protocol::Udp, ends, None)
+    }
+}
+
+/// Asks for the connection that a packet from (source, port) to (client, port) is the answer of. With several VIPAs on
+/// one port of a target, the table says which it is: the target itself could not tell two apart.
+#[inline]
+fn returned<A: Addressed>(
+    scene: &Scene<'_>,
+    lanes: &mut Lanes,
+    protocol: Protocol,
+    (source, source_port, client, client_port): (A, u16, A, u16),
+    flags: Option<TcpFlags>,
+) -> Option<Verdict> {
+    let mut routes = A::returns(scene.routes, source)
+        .iter()
+        .filter_map(|route| Some((route, route.port_on_vipa(protocol, source_port)?)));
+    let key = |(route, port): (&ReturnRoute, u16)| A::Key::of(client, client_port, route.vipa, port, protocol);
+    let first = routes.next()?;
+    let table = <A::Key as crate::family::Family>::table(scene.flows);
+    let holds = |(route, port): (&ReturnRoute, u16)| {
+        table.lookup(&key((route, port))).is_some_and(|hit| hit.target == route.target)
+    };
+    let mut further = routes.peekable();
+    let chosen =
+        if further.peek().is_none() || holds(first) { first } else { further.find(|one| holds(*one)).unwrap_or(first) };
+    Some(lanes.ask(key(chosen), Kind::Return(chosen.0.target, flags)))
+}
+
+/// ICMP to a VIPA, to us, or about a packet that a `nat` target was sent.
+pub(super) fn icmp4(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv4Icmp, lanes: &mut Lanes) -> Option<Verdict> {
+    let vipa = scene.routes.find_vipa(icmp.destination);
+    match (vipa, icmp.message) {
+        (Some(vipa), Icmp::EchoRequest) => Some(ping(scene, vipa)),
+        (None, Icmp::EchoRequest) if icmp.destination == at.route.address.to_bits() && at.route.kernel.is_none() => {
+            Some(Verdict::Answer(LocalReply::IcmpEcho))
+        }
+        (Some(vipa), Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
+            Some(lanes.ask(quoted_by_client(vipa, &quoted), Kind::Error))
+        }
+        (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
+        (None, Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
+            quoted_by_target(scene, &quoted, lanes)
+        }
+        (None, _) => None,
+    }
+}
+
+/// The same for IPv6.
+pub(super) fn icmp6(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp, lanes: &mut Lanes) -> Option<Verdict> {
+    let vipa = scene.routes.find_vipa6(icmp.destination);
+    match (vipa, icmp.message) {
+        (Some(vipa), Icmp6::EchoRequest) => Some(ping(scene, vipa)),
+        (None, Icmp6::EchoRequest)
+            if at.route.kernel.is_none() && scene.routes.is_own(IpAddr::V6(icmp.destination.into())) =>
+        {
+            Some(Verdict::Answer(LocalReply::IcmpEcho))
+        }
+        (Some(vipa), Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
+            Some(lanes.ask(quoted_by_client(vipa, &quoted), Kind::Error))
+        }
+        (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
+        (None, Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
+            quoted_by_target(scene, &quoted, lanes)
+        }
+        (None, _) => None,
+    }
+}
+
+fn ping(scene: &Scene<'_>, vipa: VipaId) -> Verdict {
+    match scene.routes.vipa(vipa) {
+        None => Verdict::drop(Reason::NoVipa),
+        Some(vipa) if vipa.stance == Stance::Standby => Verdict::drop(Reason::Standby),
+        Some(vipa) if vipa.lease.passed(scene.now) => Verdict::drop(Reason::Fenced),
+        Some(_) => Verdict::Answer(LocalReply::IcmpEcho),
+    }
+}
+
+fn protocol_of(number: u8) -> Protocol {
+    if number == vipa_packet::UDP { Protocol::Udp } else { Protocol::Tcp }
+}
+
+/// The connection that an ICMP error to a VIPA is about: what it quotes was sent by the VIPA to the client.
+fn quoted_by_client<A: Addressed>(vipa: VipaId, quoted: &Quoted<A>) -> A::Key {
+    let protocol = protocol_of(quoted.protocol);
+    A::Key::of(quoted.destination, quoted.destination_port, vipa, quoted.source_port, protocol)
+}
+
+/// An ICMP error to a client about a packet that we sent on to a target of `nat`.
+fn quoted_by_target<A: Addressed>(scene: &Scene<'_>, quoted: &Quoted<A>, lanes: &mut Lanes) -> Option<Verdict> {
+    let ends = (quoted.destination, quoted.destination_port, quoted.source, quoted.source_port);
+    returned(scene, lanes, protocol_of(quoted.protocol), ends, None)
+}
+
+/// A part of a packet. The first one names the connection; the others go where it went.
+pub(super) fn part<A: Addressed, B: PacketBuf>(
+    scene: &Scene<'_>,
+    fragment: &Fragment<A>,
+    payload: usize,
+    fragments: &Fragments<B, Verdict>,
+    lanes: &mut Lanes,
+) -> Option<Verdict> {
+    let to_vipa = A::find_vipa(scene.routes, fragment.destination).is_some();
+    if !to_vipa && A::returns(scene.routes, fragment.source).is_empty() {
+        return None;
+    }
+    let key = fragment_key(fragment);
+    if fragment.offset > 0 {
+        return Some(match fragments.find(&key, fragment.offset, scene.now) {
+            Some(Ok(verdict)) => verdict,
+            Some(Err(reason)) => Verdict::drop(reason),
+            None => Verdict::HoldFragment,
+        });
+    }
+    let Some(FragmentHead { source_port, destination_port, flags }) = fragment.head else {
+        return Some(Verdict::drop(Reason::FragmentBad));
+    };
+    lanes.note_first(key, u16::try_from(payload).unwrap_or(u16::MAX));
+    let Fragment { source, destination, .. } = *fragment;
+    match flags {
+        Some(flags) => Tcp { source, destination, source_port, destination_port, flags }.classify(scene, lanes),
+        None => Udp { source, destination, source_port, destination_port }.classify(scene, lanes),
+    }
+}
+
+pub(crate) fn fragment_key<A: Addressed>(fragment: &Fragment<A>) -> FragmentKey {
+    FragmentKey {
+        source: fragment.source.wide(),
+        destination: fragment.destination.wide(),
+        identification: fragment.identification,
+        protocol: fragment.protocol,
+    }
+}

@@ -1,0 +1,161 @@
+//! A burst's packets side by side: what is known of each so far.
+
+use arrayvec::ArrayVec;
+use vipa_flow::{Hit, Key4, Key6};
+use vipa_handoff::{AnyKey, Fate, Flows, LocalReply, Reason};
+use vipa_model::{PortId, TargetId, VipaId};
+use vipa_packet::TcpFlags;
+
+use crate::{BURST, family::Family, fragments::FragmentKey};
+
+/// What is to be done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Forward(TargetId),
+    /// Back to the client, as from this VIPA and port.
+    Return(VipaId, u16),
+    Answer(LocalReply),
+    /// To the kernel interface `PortId`.
+    ToKernel(PortId),
+    /// From the kernel, out of this port.
+    FromKernel(PortId),
+    /// Wait with it: its connection may become known.
+    Hold,
+    /// Wait with it: the packet's first part may come.
+    HoldFragment,
+    /// Nothing more; this is its fate.
+    Done(Fate),
+}
+
+impl Verdict {
+    pub(crate) const fn drop(reason: Reason) -> Self {
+        Self::Done(Fate::Drop(reason))
+    }
+}
+
+/// What a connection's packet means to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Segment(TcpFlags),
+    Datagram,
+    /// An ICMP error about it, which must reach the target that sends too much or in vain.
+    Error,
+    /// From this target, on its way back to the client: a segment's flags, or none of a datagram or an ICMP error.
+    Return(TargetId, Option<TcpFlags>),
+}
+
+/// A packet whose connection is to be looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// Its place in the burst.
+    pub(crate) packet: u8,
+    pub(crate) kind: Kind,
+}
+
+/// The packets of one family that have a connection: what each is, its key, what the table says.
+pub(crate) struct Lane<K> {
+    pub(crate) asked: ArrayVec<Asked, BURST>,
+    pub(crate) keys: ArrayVec<K, BURST>,
+    pub(crate) hits: [Option<Hit>; BURST],
+}
+
+/// A first part of a packet, which will teach where the others go.
+#[derive(Clone, Copy)]
+pub(crate) struct First {
+    pub(crate) packet: u8,
+    pub(crate) key: FragmentKey,
+    pub(crate) end: u16,
+}
+
+pub(crate) struct Lanes {
+    /// One for each packet.
+    pub(crate) verdicts: ArrayVec<Verdict, BURST>,
+    pub(crate) ipv4: Lane<Key4>,
+    pub(crate) ipv6: Lane<Key6>,
+    pub(crate) firsts: ArrayVec<First, BURST>,
+}
+
+impl<K: Family> Lane<K> {
+    const fn new() -> Self {
+        Self { asked: ArrayVec::new_const(), keys: ArrayVec::new_const(), hits: [const { None }; BURST] }
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.asked.clear();
+        self.keys.clear();
+    }
+
+    /// Finds the connections asked for: hashes all, prefetches all, then looks.
+    #[inline]
+    fn lookup(&mut self, flows: &Flows) {
+        let count = self.keys.len();
+        if count > 0 {
+            K::table(flows).lookup_batch(&self.keys, &mut self.hits[..count]);
+        }
+    }
+
+    fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
+        let place = self.asked.binary_search_by_key(&packet, |asked| usize::from(asked.packet)).ok()?;
+        Some((self.keys[place].any(), self.asked[place].kind))
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new() -> Self {
+        Self { verdicts: ArrayVec::new(), ipv4: Lane::new(), ipv6: Lane::new(), firsts: ArrayVec::new() }
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.verdicts.clear();
+        self.ipv4.clear();
+        self.ipv6.clear();
+        self.firsts.clear();
+    }
+
+    #[inline]
+    pub(crate) fn lookup(&mut self, flows: &Flows) {
+        self.ipv4.lookup(flows);
+        self.ipv6.lookup(flows);
+    }
+
+    /// Whose packet this is, when it is held.
+    pub(crate) fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
+        self.ipv4.connection_of(packet).or_else(|| self.ipv6.connection_of(packet))
+    }
+
+    /// The connection will decide; until then, and should nobody decide, the packet is an orphan.
+    #[inline]
+    pub(crate) fn ask<K: Laned>(&mut self, key: K, kind: Kind) -> Verdict {
+        let packet = self.verdicts.len() as u8;
+        let lane = K::lane(self);
+        lane.asked.push(Asked { packet, kind });
+        lane.keys.push(key);
+        Verdict::drop(Reason::Orphan)
+    }
+
+    /// The packet being classified is a first part.
+    pub(crate) fn note_first(&mut self, key: FragmentKey, end: u16) {
+        self.firsts.push(First { packet: self.verdicts.len() as u8, key, end });
+    }
+}
+
+/// A key that has a lane of its own.
+pub(crate) trait Laned: Family {
+    fn lane(lanes: &mut Lanes) -> &mut Lane<Self>;
+}
+
+impl Laned for Key4 {
+    #[inline(always)]
+    fn lane(lanes: &mut Lanes) -> &mut Lane<Self> {
+        &mut lanes.ipv4
+    }
+}
+
+impl Laned for Key6 {
+    #[inline(always)]
+    fn lane(lanes: &mut Lanes) -> &mut Lane<Self> {
+        &mut lanes.ipv6
+    }
+}

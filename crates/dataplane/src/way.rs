@@ -1,0 +1,238 @@
+//! A packet's last stretch here: rewritten or wrapped for its target, or turned back into the VIPA's for the client.
+
+use std::net::IpAddr;
+
+use vipa_handoff::{Count, Fate, Hop, NextHop, Note, Reason, TargetRoute, Via};
+use vipa_model::{TargetId, VipaId};
+use vipa_packet::{
+    Body, Endpoint, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs, tcp,
+};
+
+use crate::{Scene, Tx, outlet::Outlets};
+
+/// Why a packet has not left.
+pub(crate) enum Stuck<B> {
+    /// The next neighbour's MAC is not known yet.
+    Neighbour(B),
+    /// Its sender is to be told that no more than this fits.
+    TooBig(B, u16),
+    Drop(Reason),
+}
+
+/// Sends a packet to a target.
+#[inline(always)]
+pub(crate) fn forward<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    target: TargetId,
+    mut packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    let Some(route) = scene.routes.target(target) else { return Err(Stuck::Neighbour(packet)) };
+    let Some(hop) = &route.next_hop else { return Err(Stuck::Neighbour(packet)) };
+    let frame = packet.bytes_mut();
+    // The longest frames of a port have its largest packet and a header without a tag.
+    if route.via == Via::Direct
+        && hop.link.vlan.is_none()
+        && frame.len() <= usize::from(route.mtu) + ethernet::HEADER
+        && !ethernet::is_tagged(frame)
+    {
+        set_macs(frame, &hop.link.destination, &hop.link.source);
+        return outlets
+            .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
+            .map_err(|_| Stuck::Drop(Reason::NoRoute));
+    }
+    forward_rewritten(scene, outlets, (route, hop), packet)
+}
+
+#[inline(never)]
+fn forward_rewritten<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    (route, hop): (&TargetRoute, &NextHop),
+    mut packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    let frame = packet.bytes_mut();
+    let parsed = match parse_plain(frame) {
+        Some(parsed) => parsed,
+        None => vipa_packet::parse(frame).map_err(|malformed| Stuck::Drop(Reason::Malformed(malformed)))?,
+    };
+    let size = parsed.end as usize - usize::from(parsed.l3);
+    if size > usize::from(route.mtu) {
+        let must_not_be_cut = icmp::must_not_be_cut(frame, &parsed);
+        return Err(too_big(route, must_not_be_cut, packet));
+    }
+    match route.via {
+        Via::Direct | Via::Local => relink(&mut packet, &parsed, hop)?,
+        Via::Tunnel { outer, how } => {
+            if route.clamps_mss && opens(&parsed) {
+                clamp(scene, frame, &parsed, route.mtu);
+            }
+            if !vipa_packet::decrement_ttl(frame, &parsed) {
+                return Err(Stuck::Drop(Reason::TimeToLive));
+            }
+            let entropy = entropy(&parsed);
+            if !encapsulate(&mut packet, &parsed, &outer, how, entropy, &hop.link) {
+                return Err(Stuck::Drop(Reason::TooBig));
+            }
+        }
+        Via::Nat { port } => {
+            if !vipa_packet::decrement_ttl(frame, &parsed) {
+                return Err(Stuck::Drop(Reason::TimeToLive));
+            }
+            if !translate(frame, &parsed, route.address, port) {
+                return Err(Stuck::Drop(Reason::IpProtocol));
+            }
+            relink(&mut packet, &parsed, hop)?;
+        }
+    }
+    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+}
+
+/// Makes a packet to the VIPA one to the target itself.
+fn translate(frame: &mut [u8], parsed: &Parsed, target: IpAddr, port: Option<u16>) -> bool {
+    let endpoint = |to: u16| endpoint(target, port.unwrap_or(to));
+    match parsed.body {
+        Body::Ipv4Icmp(icmp) => match icmp.message {
+            vipa_packet::Icmp::Error { quoted, .. } => {
+                nat::error_to_target(frame, parsed, endpoint(quoted.source_port))
+            }
+            _ => false,
+        },
+        Body::Ipv6Icmp(icmp) => match icmp.message {
+            vipa_packet::Icmp6::Error { quoted, .. } => {
+                nat::error_to_target(frame, parsed, endpoint(quoted.source_port))
+            }
+            _ => false,
+        },
+        Body::Ipv4Tcp(segment) => nat::to_target(frame, parsed, endpoint(segment.destination_port)),
+        Body::Ipv6Tcp(segment) => nat::to_target(frame, parsed, endpoint(segment.destination_port)),
+        Body::Ipv4Udp(datagram) => nat::to_target(frame, parsed, endpoint(datagram.destination_port)),
+        Body::Ipv6Udp(datagram) => nat::to_target(frame, parsed, endpoint(datagram.destination_port)),
+        Body::Ipv4Fragment(part) => {
+            nat::to_target(frame, parsed, endpoint(part.head.map_or(0, |head| head.destination_port)))
+        }
+        Body::Ipv6Fragment(part) => {
+            nat::to_target(frame, parsed, endpoint(part.head.map_or(0, |head| head.destination_port)))
+        }
+        Body::Ipv4Other { .. } | Body::Ipv6Other { .. } | Body::Arp(_) | Body::OtherEtherType(_) => false,
+    }
+}
+
+/// Sends a packet of a `nat` target to the client, as from the VIPA.
+#[inline(never)]
+pub(crate) fn give_back<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    (vipa, vipa_port): (VipaId, u16),
+    mut packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    let frame = packet.bytes_mut();
+    let parsed = match parse_plain(frame) {
+        Some(parsed) => parsed,
+        None => vipa_packet::parse(frame).map_err(|malformed| Stuck::Drop(Reason::Malformed(malformed)))?,
+    };
+    let Some(vipa) = scene.routes.vipa(vipa) else { return Err(Stuck::Drop(Reason::NoVipa)) };
+    let Some(client) = destination(&parsed.body) else { return Err(Stuck::Drop(Reason::IpProtocol)) };
+    let hop = match scene.routes.hop(client) {
+        Hop::Known(hop) => hop,
+        Hop::Unknown(port, address) => {
+            // A full box counts what it refuses; the packet will be tried again.
+            let _ = scene.desk.notes.try_send(Note::Wanted { port, address });
+            return Err(Stuck::Neighbour(packet));
+        }
+        Hop::None => return Err(Stuck::Drop(Reason::NoRoute)),
+    };
+    if scene
+        .routes
+        .port(hop.port)
+        .is_some_and(|port| parsed.end as usize - usize::from(parsed.l3) > usize::from(port.mtu))
+    {
+        return Err(Stuck::Drop(Reason::TooBig));
+    }
+    if !vipa_packet::decrement_ttl(frame, &parsed) {
+        return Err(Stuck::Drop(Reason::TimeToLive));
+    }
+    let source = endpoint(vipa.address, vipa_port);
+    let rewritten = match parsed.body {
+        Body::Ipv4Icmp(_) | Body::Ipv6Icmp(_) => nat::error_from_target(frame, &parsed, source),
+        _ => nat::from_target(frame, &parsed, source),
+    };
+    if !rewritten {
+        return Err(Stuck::Drop(Reason::IpProtocol));
+    }
+    relink(&mut packet, &parsed, &hop)?;
+    scene.desk.counters.add(Count::Returned, 1);
+    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+}
+
+fn too_big<B>(route: &TargetRoute, must_not_be_cut: bool, packet: B) -> Stuck<B> {
+    if route.tells_mtu && must_not_be_cut { Stuck::TooBig(packet, route.mtu) } else { Stuck::Drop(Reason::TooBig) }
+}
+
+fn relink<B: PacketBuf>(packet: &mut B, parsed: &Parsed, hop: &NextHop) -> Result<(), Stuck<B>> {
+    let (l3, link) = (usize::from(parsed.l3), &hop.link);
+    let relinked = ethernet::ether_type(packet.bytes())
+        .is_some_and(|(_, ether_type)| ethernet::relink(packet, l3, ether_type, link));
+    if relinked { Ok(()) } else { Err(Stuck::Drop(Reason::TooBig)) }
+}
+
+fn endpoint(address: IpAddr, port: u16) -> Endpoint {
+    match address {
+        IpAddr::V4(address) => Endpoint::V4(address.to_bits(), port),
+        IpAddr::V6(address) => Endpoint::V6(address.to_bits(), port),
+    }
+}
+
+fn destination(body: &Body) -> Option<IpAddr> {
+    let v4 = |address: u32| Some(IpAddr::V4(address.into()));
+    let v6 = |address: u128| Some(IpAddr::V6(address.into()));
+    match *body {
+        Body::Ipv4Tcp(segment) => v4(segment.destination),
+        Body::Ipv4Udp(datagram) => v4(datagram.destination),
+        Body::Ipv4Icmp(icmp) => v4(icmp.destination),
+        Body::Ipv4Fragment(part) => v4(part.destination),
+        Body::Ipv4Other { destination, .. } => v4(destination),
+        Body::Ipv6Tcp(segment) => v6(segment.destination),
+        Body::Ipv6Udp(datagram) => v6(datagram.destination),
+        Body::Ipv6Icmp(icmp) => v6(icmp.destination),
+        Body::Ipv6Fragment(part) => v6(part.destination),
+        Body::Ipv6Other { destination, .. } => v6(destination),
+        Body::Arp(_) | Body::OtherEtherType(_) => None,
+    }
+}
+
+fn opens(parsed: &Parsed) -> bool {
+    match parsed.body {
+        Body::Ipv4Tcp(segment) => segment.flags.has(TcpFlags::SYN),
+        Body::Ipv6Tcp(segment) => segment.flags.has(TcpFlags::SYN),
+        _ => false,
+    }
+}
+
+/// A segment of this size, with headers without options, fills the way's MTU (RFC 6691 §2).
+fn clamp(scene: &Scene<'_>, frame: &mut [u8], parsed: &Parsed, mtu: u16) {
+    let headers = if matches!(parsed.body, Body::Ipv6Tcp(_)) { 60 } else { 40 };
+    if tcp::clamp_mss(frame, parsed, mtu.saturating_sub(headers)) {
+        scene.desk.counters.add(Count::MssClamped, 1);
+    }
+}
+
+/// A number alike for all packets of a connection and spread over all connections, for the outer header. No secret: it
+/// chooses among paths of equal worth.
+fn entropy(parsed: &Parsed) -> u32 {
+    let mix = |address: u64, ports: u32| {
+        let word = (address ^ u64::from(ports) << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (word >> 32) as u32
+    };
+    let ports = |source: u16, destination: u16| u32::from(source) << 16 | u32::from(destination);
+    let fold = |address: u128| (address >> 64) as u64 ^ address as u64;
+    match parsed.body {
+        Body::Ipv4Tcp(s) => mix(s.source.into(), ports(s.source_port, s.destination_port)),
+        Body::Ipv4Udp(s) => mix(s.source.into(), ports(s.source_port, s.destination_port)),
+        Body::Ipv6Tcp(s) => mix(fold(s.source), ports(s.source_port, s.destination_port)),
+        Body::Ipv6Udp(s) => mix(fold(s.source), ports(s.source_port, s.destination_port)),
+        Body::Ipv4Fragment(part) => mix(part.source.into(), part.identification),
+        Body::Ipv6Fragment(part) => mix(fold(part.source), part.identification),
+        _ => 0,
+    }
+}

@@ -1,0 +1,246 @@
+//! Destination translation: a client's packet to the VIPA becomes one to the target itself, and the target's answer the VIPA's
+//! again. Checksums are updated, not recomputed (RFC 1624), so what was damaged on its way stays recognisably damaged.
+
+use crate::{
+    Parsed, TCP, UDP,
+    checksum::{self, Sum},
+    icmp, icmp6,
+    parse::{Body, walk_ipv6},
+    view,
+};
+
+/// An address, numeric, and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    V4(u32, u16),
+    V6(u128, u16),
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Source,
+    Destination,
+}
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+
+/// Makes `target` the destination of the TCP segment, UDP datagram or part of either that `parsed` found. In a later part
+/// only the address changes. False, and nothing changed, for anything else or the other family.
+#[inline]
+#[must_use]
+pub fn to_target(frame: &mut [u8], parsed: &Parsed, target: Endpoint) -> bool {
+    translate(frame, parsed, End::Destination, target)
+}
+
+/// Makes `vipa` the source; otherwise as [`to_target`].
+#[inline]
+#[must_use]
+pub fn from_target(frame: &mut [u8], parsed: &Parsed, vipa: Endpoint) -> bool {
+    translate(frame, parsed, End::Source, vipa)
+}
+
+#[inline(always)]
+fn translate(frame: &mut [u8], parsed: &Parsed, end: End, new: Endpoint) -> bool {
+    let (protocol, has_header) = match parsed.body {
+        Body::Ipv4Tcp(_) | Body::Ipv6Tcp(_) => (TCP, true),
+        Body::Ipv4Udp(_) | Body::Ipv6Udp(_) => (UDP, true),
+        Body::Ipv4Fragment(part) => (part.protocol, part.head.is_some()),
+        Body::Ipv6Fragment(part) => (part.protocol, part.head.is_some()),
+        _ => return false,
+    };
+    let is_ipv4 = matches!(parsed.body, Body::Ipv4Tcp(_) | Body::Ipv4Udp(_) | Body::Ipv4Fragment(_));
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let (Some(change), port) = (match (is_ipv4, new) {
+        (true, Endpoint::V4(address, port)) => (replace4(frame, l3, end, address), port),
+        (false, Endpoint::V6(address, port)) => (replace6(frame, l3, end, address), port),
+        _ => return false,
+    }) else {
+        return false;
+    };
+    if has_header {
+        let change = replace_port(frame, l4, end, port).map_or(change, |ports| change.and(ports));
+        mend_transport(frame, l4, protocol, change);
+    }
+    true
+}
+
+/// What a rewrite adds to a ones' complement sum: the new words and the complements of the old.
+#[derive(Clone, Copy)]
+struct Change(Sum);
+
+impl Change {
+    fn word(old: u16, new: u16) -> Self {
+        Self(Sum::default().word(!old).word(new))
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(self.0.word(other.0.fold()))
+    }
+
+    /// `checksum` after this change of what it covers (RFC 1624 §3).
+    fn apply(self, checksum: u16) -> u16 {
+        self.0.word(!checksum).checksum()
+    }
+}
+
+/// Replaces an address in the IPv4 header at `l3` and mends the header's checksum.
+#[inline(always)]
+fn replace4(frame: &mut [u8], l3: usize, end: End, new: u32) -> Option<Change> {
+    let header: &mut [u8; IPV4_HEADER] = frame.get_mut(l3..)?.first_chunk_mut()?;
+    let at = match end {
+        End::Source => 12,
+        End::Destination => 16,
+    };
+    let old = view::u32_at(header, at)?;
+    let change = Change(Sum::default().address(!old).address(new));
+    header[at..at + 4].copy_from_slice(&new.to_be_bytes());
+    let sum = u16::from_be_bytes([header[10], header[11]]);
+    header[10..12].copy_from_slice(&change.apply(sum).to_be_bytes());
+    Some(change)
+}
+
+/// Replaces an address in the IPv6 header at `l3`, which has no checksum of its own.
+#[inline(always)]
+fn replace6(frame: &mut [u8], l3: usize, end: End, new: u128) -> Option<Change> {
+    let header: &mut [u8; IPV6_HEADER] = frame.get_mut(l3..)?.first_chunk_mut()?;
+    let at = match end {
+        End::Source => 8,
+        End::Destination => 24,
+    };
+    let old = view::u128_at(header, at)?;
+    header[at..at + 16].copy_from_slice(&new.to_be_bytes());
+    Some(Change(Sum::default().bytes(&(!old).to_be_bytes()).bytes(&new.to_be_bytes())))
+}
+
+#[inline(always)]
+fn replace_port(frame: &mut [u8], l4: usize, end: End, new: u16) -> Option<Change> {
+    let at = match end {
+        End::Source => l4,
+        End::Destination => l4 + 2,
+    };
+    let old = view::u16_at(frame, at)?;
+    view::put(frame, at, &new.to_be_bytes()).then(|| Change::word(old, new))
+}
+
+/// In UDP zero means "no checksum" and stays; a sum never becomes it (RFC 768).
+#[inline(always)]
+fn mend_transport(frame: &mut [u8], l4: usize, protocol: u8, change: Change) {
+    let at = l4 + if protocol == TCP { 16 } else { 6 };
+    let Some(old) = view::u16_at(frame, at) else { return };
+    let new = match (protocol, old) {
+        (UDP, 0) => return,
+        (UDP, sum) => match change.apply(sum) {
+            0 => 0xffff,
+            mended => mended,
+        },
+        (_, sum) => change.apply(sum),
+    };
+    let _ = view::put(frame, at, &new.to_be_bytes());
+}
+
+/// An ICMP error to the VIPA, about a packet from the VIPA to a client: makes `target` its destination and the source of what
+/// it quotes, as the target sent it. False, and nothing changed, when `parsed` found no such error.
+#[must_use]
+pub fn error_to_target(frame: &mut [u8], parsed: &Parsed, target: Endpoint) -> bool {
+    translate_error(frame, parsed, (End::Destination, target), End::Source, None)
+}
+
+/// An ICMP error to a client, about a packet that was sent on to a target: makes `vipa` the destination of what it quotes, as
+/// the client sent it, and its source where the target itself complains.
+#[must_use]
+pub fn error_from_target(frame: &mut [u8], parsed: &Parsed, vipa: Endpoint) -> bool {
+    // A router on the way stays the one who complains.
+    let from_target = match parsed.body {
+        Body::Ipv4Icmp(icmp) => match icmp.message {
+            icmp::Icmp::Error { quoted, .. } => icmp.source == quoted.destination,
+            _ => return false,
+        },
+        Body::Ipv6Icmp(icmp) => match icmp.message {
+            icmp6::Icmp6::Error { quoted, .. } => icmp.source == quoted.destination,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    translate_error(frame, parsed, (End::Source, vipa), End::Destination, Some(from_target))
+}
+
+/// The checksum within the quoted transport header is left: it is mostly cut off, and nobody verifies it.
+fn translate_error(
+    frame: &mut [u8],
+    parsed: &Parsed,
+    (end, new): (End, Endpoint),
+    quoted_end: End,
+    outer_too: Option<bool>,
+) -> bool {
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let quote = l4 + icmp::HEADER;
+    let outer_too = outer_too.unwrap_or(true);
+    let is_error = match parsed.body {
+        Body::Ipv4Icmp(icmp) => matches!(icmp.message, icmp::Icmp::Error { .. }) && matches!(new, Endpoint::V4(..)),
+        Body::Ipv6Icmp(icmp) => matches!(icmp.message, icmp6::Icmp6::Error { .. }) && matches!(new, Endpoint::V6(..)),
+        _ => false,
+    };
+    if !is_error {
+        return false;
+    }
+    let change = match new {
+        Endpoint::V4(address, port) => {
+            let ports = quote + usize::from(frame[quote] & 0x0f) * 4;
+            let Some(old_sum) = view::u16_at(frame, quote + 10) else { return false };
+            let Some(change) = replace4(frame, quote, quoted_end, address) else { return false };
+            let new_sum = view::u16_at(frame, quote + 10).unwrap_or(old_sum);
+            let change = change.and(Change::word(old_sum, new_sum));
+            let change = replace_port(frame, ports, quoted_end, port).map_or(change, |ports| change.and(ports));
+            // The sum of an IPv4 message covers no addresses of its own packet.
+            if outer_too && replace4(frame, l3, end, address).is_none() {
+                return false;
+            }
+            change
+        }
+        Endpoint::V6(address, port) => {
+            let Some(ports) = frame.get(quote..).and_then(|quote| Some(walk_ipv6(quote).ok()?.at)) else {
+                return false;
+            };
+            let Some(mut change) = replace6(frame, quote, quoted_end, address) else { return false };
+            if let Some(ports) = replace_port(frame, quote + ports, quoted_end, port) {
+                change = change.and(ports);
+            }
+            if outer_too && let Some(outer) = replace6(frame, l3, end, address) {
+                change = change.and(outer);
+            }
+            change
+        }
+    };
+    let Some(sum) = view::u16_at(frame, l4 + 2) else { return false };
+    view::put(frame, l4 + 2, &change.apply(sum).to_be_bytes())
+}
+
+/// Counts a hop (RFC 791 §3.2, RFC 8200 §3): what is translated or wrapped has been routed here, what only gets another MAC
+/// has not. False, and nothing changed, when this was the last one.
+#[inline]
+#[must_use]
+pub fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) -> bool {
+    let l3 = usize::from(parsed.l3);
+    let Some(header) = frame.get_mut(l3..).and_then(|packet| packet.first_chunk_mut::<IPV4_HEADER>()) else {
+        return false;
+    };
+    match header[0] >> 4 {
+        4 if header[8] > 1 => {
+            let old = u16::from_be_bytes([header[8], header[9]]);
+            header[8] -= 1;
+            let new = u16::from_be_bytes([header[8], header[9]]);
+            let sum = u16::from_be_bytes([header[10], header[11]]);
+            header[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
+            true
+        }
+        6 if header[7] > 1 => {
+            header[7] -= 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

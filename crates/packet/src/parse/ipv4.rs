@@ -1,0 +1,66 @@
+//! IPv4 (RFC 791) in all its forms.
+
+use super::{Body, Fragment, LONGEST, transport};
+use crate::{
+    ICMP, Malformed, TCP, UDP, checksum,
+    icmp::{self, Ipv4Icmp},
+    view,
+};
+
+pub(super) const HEADER: usize = 20;
+/// More fragments, or a fragment offset: the packet is not whole.
+pub(super) const FRAGMENT: u16 = 0x3fff;
+const MORE: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+
+/// Where the transport header begins, where the packet ends, and what it is.
+pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malformed> {
+    let ip: &[u8; HEADER] = view::chunk(frame, l3).ok_or(Malformed::TooShort)?;
+    let header_length = usize::from(ip[0] & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    if ip[0] >> 4 != 4 {
+        return Err(Malformed::Ipv4Version);
+    }
+    if header_length < HEADER {
+        return Err(Malformed::Ipv4HeaderLength);
+    }
+    let packet = frame.get(l3..l3 + total).ok_or(Malformed::Ipv4TotalLength)?;
+    let Some((header, payload)) = packet.split_at_checked(header_length) else {
+        return Err(if total < HEADER { Malformed::Ipv4TotalLength } else { Malformed::Ipv4HeaderLength });
+    };
+    if !checksum::is_valid(header) {
+        return Err(Malformed::Ipv4Checksum);
+    }
+    let source = u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]);
+    let destination = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    if is_martian(source) {
+        return Err(Malformed::Ipv4Source);
+    }
+    let protocol = ip[9];
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+    let body = if fragment & FRAGMENT != 0 {
+        let (offset, more) = ((fragment & OFFSET) * 8, fragment & MORE != 0);
+        if usize::from(offset) + payload.len() > LONGEST || (more && !payload.len().is_multiple_of(8)) {
+            return Err(Malformed::Ipv4Fragment);
+        }
+        let identification = u32::from(u16::from_be_bytes([ip[4], ip[5]]));
+        let head = if offset == 0 { transport::read_head(payload, protocol) } else { None };
+        Body::Ipv4Fragment(Fragment { source, destination, protocol, identification, offset, more, head })
+    } else {
+        match protocol {
+            TCP => Body::Ipv4Tcp(transport::read_tcp(payload, source, destination)?),
+            UDP => Body::Ipv4Udp(transport::read_udp(payload, source, destination)?),
+            ICMP => Body::Ipv4Icmp(Ipv4Icmp { source, destination, message: icmp::read(payload)? }),
+            _ => Body::Ipv4Other { source, destination, protocol },
+        }
+    };
+    Ok((l3 + header_length, l3 + total, body))
+}
+
+/// Whether no host can have this address: 0/8, 127/8, 224/4 or 255/8. One bit for each first byte.
+#[inline(always)]
+pub(crate) const fn is_martian(address: u32) -> bool {
+    const MARTIAN: [u64; 4] = [1, 1 << 63, 0, (0xffff << 32) | (1 << 63)];
+    let first = address >> 24;
+    MARTIAN[(first >> 6) as usize] >> (first & 63) & 1 != 0
+}
