@@ -29,6 +29,8 @@ pub struct Router {
     process: Option<Process>,
     /// Killed, and perhaps not yet gone.
     killed: Option<Process>,
+    /// Lives so far, all of them in one log.
+    starts: usize,
 }
 
 impl Router {
@@ -49,7 +51,7 @@ impl Router {
         }
         let config = config::write_router(lab, plan, number)?;
         let socket = lab.dir().join(format!("{name}.sock"));
-        Ok(Self { host, number, ports: plan.ports, config, socket, process: None, killed: None })
+        Ok(Self { host, number, ports: plan.ports, config, socket, process: None, killed: None, starts: 0 })
     }
 
     #[must_use]
@@ -84,6 +86,7 @@ impl Router {
         }
         let arguments = ["--config".into(), self.config.display().to_string()];
         let mut process = self.host.spawn(self.name(), programs::path("vipad")?, arguments)?;
+        self.starts += 1;
         if self.ports == Ports::Tap {
             self.plumb(&mut process)?;
         }
@@ -93,14 +96,18 @@ impl Router {
 
     /// Bridges the TAP device that `vipad` makes to the wire.
     fn plumb(&self, process: &mut Process) -> Result<()> {
-        wait("vipad to make its TAP device", PATIENCE, || {
-            (self.host.ip(&["link", "show", "dtap0"]).is_ok() || process.ended().is_some()).then_some(())
+        // Until the port is open DPDK gives the kernel's end the port's address again.
+        wait("vipad to open its TAP port", PATIENCE, || {
+            let opened = process.tail(usize::MAX).matches("the port is open").count();
+            (opened >= self.starts || process.ended().is_some()).then_some(())
         })?;
         // The port keeps its address; were the kernel's end to have the same, the bridge would take the port's
         // packets for its own.
         let mac = format!("02:56:49:50:54:{:02x}", self.number);
         let plumb = || {
             self.host.ip(&["link", "set", "dtap0", "address", &mac])?;
+            // The kernel's own 500 packets are less than a burst of 2,000 clients.
+            self.host.ip(&["link", "set", "dtap0", "txqueuelen", "10000"])?;
             self.host.ip(&["link", "set", "dtap0", "master", "br0", "up"])
         };
         plumb().map(drop).with_context(|| format!("{}'s log ends:\n{}", self.name(), process.tail(20)))
