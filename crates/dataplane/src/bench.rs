@@ -207,6 +207,7 @@ impl Bench {
             ipv4: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
             ipv6: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
         });
+        let limits = Limits { kernel_per_second: vec![None, Some(1000)], ..limits };
         let (control, mut doors) = open(Arc::new(world.routes()), 1);
         let inlet = |port| Inlet { port, rx: HeapRx::default() };
         let inlets = vec![inlet(PortId(0)), inlet(KERNEL)];
