@@ -171,7 +171,12 @@ impl Bench {
     /// # Panics
     /// As [`with_service`](Self::with_service).
     #[must_use]
-    pub fn with_limits<const N: usize>(service: &str, targets: [&str; N], connections: usize, limits: Limits) -> Self {
+    pub fn with_limits<const N: usize>(
+        service: &str,
+        targets: [&str; N],
+        connections: usize,
+        mut limits: Limits,
+    ) -> Self {
         let (vipa, port, protocol) = read_service(service).expect("a service is address:port/tcp or address:port/udp");
         let target = |(n, address): (usize, &str)| {
             let address: IpAddr = address.parse().expect("a target is an IP address");
@@ -207,7 +212,7 @@ impl Bench {
             ipv4: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
             ipv6: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
         });
-        let limits = Limits { kernel_per_second: vec![None, Some(1000)], ..limits };
+        limits.kernel_per_second = vec![None, Some(1000)];
         let (control, mut doors) = open(Arc::new(world.routes()), 1);
         let inlet = |port| Inlet { port, rx: HeapRx::default() };
         let inlets = vec![inlet(PortId(0)), inlet(KERNEL)];
