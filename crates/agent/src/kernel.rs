@@ -179,8 +179,8 @@ impl Observer {
         let mut ended: BTreeSet<(IpAddr, Connection)> = BTreeSet::new();
         let watched = &self.watched;
         let mut notices = self.ends.read(|socket| {
-            if watched.contains_key(&socket.local.0) && socket.remote.1 != 0 {
-                ended.insert((socket.local.0, connection_of(&socket)));
+            if let Some((vipa, connection)) = connection_of(watched, &socket).filter(|_| socket.remote.1 != 0) {
+                ended.insert((vipa, connection));
             }
         })?;
         if ended.len() > MANY_ENDS {
@@ -202,9 +202,24 @@ impl Observer {
 
     /// The state of this very connection now; `None` when it has ended.
     fn find(&mut self, vipa: IpAddr, connection: &Connection) -> io::Result<Option<ConnectionState>> {
-        let Connection { protocol: _, client, port } = connection;
-        let found = self.diag.find((vipa, *port), (client.ip(), client.port()))?;
-        Ok(found.and_then(|socket| state_of(socket.state)))
+        for local in self.sockets_of(vipa, connection) {
+            let client = connection.client;
+            if let Some(socket) = self.diag.find(local, (client.ip(), client.port()))?
+                && let Some(state) = state_of(socket.state)
+            {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Under which addresses and ports the kernel may have a connection to a VIPA: the VIPA's, and those of `nat`.
+    fn sockets_of(&self, vipa: IpAddr, connection: &Connection) -> Vec<(IpAddr, u16)> {
+        let translated = self.watched.get(&vipa).map_or(&[][..], |watched| &watched.translated);
+        let translated = translated
+            .iter()
+            .filter_map(|service| Some((service.address, service.port_here(connection.protocol, connection.port)?)));
+        std::iter::once((vipa, connection.port)).chain(translated).collect()
     }
 
     /// One whole look, told as `Holds` and `Listening` of every watched VIPA, then `Looked`.
@@ -218,9 +233,7 @@ impl Observer {
         for (vipa, list) in &mut holds {
             let mut passed_over = Vec::new();
             for connection in missing(self.known.get(vipa).map_or(&[], Vec::as_slice), list) {
-                let Connection { protocol: _, client, port } = connection;
-                let found = self.diag.find((*vipa, port), (client.ip(), client.port()))?;
-                passed_over.extend(found.and_then(|socket| Some((connection, state_of(socket.state)?))));
+                passed_over.extend(self.find(*vipa, &connection)?.map(|state| (connection, state)));
             }
             list.extend(passed_over);
             list.sort_unstable();
@@ -246,11 +259,13 @@ impl Observer {
         if lists.is_empty() {
             return Ok(lists);
         }
+        let watched = &self.watched;
         self.diag.dump(Protocol::Tcp, States::CONNECTIONS, |socket| {
-            if let Some(list) = lists.get_mut(&socket.local.0)
+            if let Some((vipa, connection)) = connection_of(watched, &socket)
+                && let Some(list) = lists.get_mut(&vipa)
                 && let Some(state) = state_of(socket.state)
             {
-                list.push((connection_of(&socket), state));
+                list.push((connection, state));
             }
         })?;
         for list in lists.values_mut() {
@@ -278,11 +293,19 @@ impl Observer {
             self.diag.dump(protocol, states, |socket| {
                 let port = socket.local.1;
                 for watched in &vipas {
+                    for service in &watched.translated {
+                        if accepts(&socket, service.address)
+                            && let Some(vipa_port) = service.vipa_port(protocol, service.address, port)
+                        {
+                            found.entry(watched.vipa).or_default().insert((protocol, vipa_port));
+                        }
+                    }
                     let wanted = |(p, range): &(Protocol, _)| {
                         let range: &vipa_model::PortRange = range;
                         *p == protocol && range.contains(port)
                     };
-                    if accepts(&socket, watched.vipa) && watched.services.iter().any(wanted) {
+                    let moved = watched.translated.iter().any(|service| service.vipa_port == Some(port));
+                    if !moved && accepts(&socket, watched.vipa) && watched.services.iter().any(wanted) {
                         found.entry(watched.vipa).or_default().insert((protocol, port));
                     }
                 }
@@ -326,8 +349,18 @@ fn accepts(socket: &Socket, vipa: IpAddr) -> bool {
     }
 }
 
-fn connection_of(socket: &Socket) -> Connection {
-    Connection { protocol: Protocol::Tcp, client: SocketAddr::from(socket.remote), port: socket.local.1 }
+/// Whose connection a socket is: a VIPA's, under its own address, or by `nat` under this target's. Of several VIPAs that
+/// are translated to one port here the first is named, because the kernel knows no more.
+fn connection_of(watched: &BTreeMap<IpAddr, Watched>, socket: &Socket) -> Option<(IpAddr, Connection)> {
+    let (address, port) = socket.local;
+    let connection = |port| Connection { protocol: Protocol::Tcp, client: SocketAddr::from(socket.remote), port };
+    if watched.contains_key(&address) {
+        return Some((address, connection(port)));
+    }
+    watched.values().find_map(|watched| {
+        let ports = watched.translated.iter().find_map(|service| service.vipa_port(Protocol::Tcp, address, port));
+        Some((watched.vipa, connection(ports?)))
+    })
 }
 
 fn state_of(state: TcpState) -> Option<ConnectionState> {

@@ -9,7 +9,7 @@ mod serving;
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol};
+use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{
     Associate, Ballot, Distribution, Hello, Message, Record, Refusal, Refuse, Release, Role, Standing,
 };
@@ -120,6 +120,45 @@ pub type Outbox = Vec<Output>;
 pub struct Watched {
     pub vipa: IpAddr,
     pub services: Vec<(Protocol, PortRange)>,
+    /// Where its connections bear this target's own address.
+    pub translated: Vec<Translated>,
+}
+
+/// What `nat` has made of a service: its connections are known here under this address and these ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Translated {
+    pub address: IpAddr,
+    pub protocol: Protocol,
+    pub ports: PortRange,
+    /// The port on the VIPA; `None`: the same.
+    pub vipa_port: Option<u16>,
+}
+
+impl Translated {
+    pub(crate) fn of(service: &Service, address: IpAddr) -> Self {
+        let (ports, vipa_port) = match service.delivery.target_port {
+            Some(port) => (PortRange::one(port), Some(service.ports.first)),
+            None => (service.ports, None),
+        };
+        Self { address, protocol: service.protocol, ports, vipa_port }
+    }
+
+    /// The port on the VIPA of a socket here; `None`: it is none of the service's.
+    #[must_use]
+    pub fn vipa_port(&self, protocol: Protocol, address: IpAddr, port: u16) -> Option<u16> {
+        let ours = self.protocol == protocol && self.address == address && self.ports.contains(port);
+        ours.then(|| self.vipa_port.unwrap_or(port))
+    }
+
+    /// The other way round: the port here of a connection to this port of the VIPA.
+    #[must_use]
+    pub fn port_here(&self, protocol: Protocol, vipa_port: u16) -> Option<u16> {
+        match self.vipa_port {
+            _ if self.protocol != protocol => None,
+            Some(port) => (port == vipa_port).then_some(self.ports.first),
+            None => self.ports.contains(vipa_port).then_some(vipa_port),
+        }
+    }
 }
 
 /// What an operator may want to read.
@@ -304,8 +343,9 @@ impl Target {
     }
 
     fn distributed(&mut self, from: &NodeName, distribution: Distribution, out: &mut Outbox) {
+        let me = self.settings.address;
         if let Some(serving) = self.serving(distribution.vipa, out) {
-            serving.distributed(from, distribution, out);
+            serving.distributed(from, distribution, me, out);
         }
     }
 
@@ -339,9 +379,8 @@ impl Target {
 
     /// Says what is to be served and watched, when that has changed.
     fn tell_shell(&mut self, out: &mut Outbox) {
-        let me = self.settings.address;
         let served: Vec<IpAddr> =
-            self.vipas.iter().filter(|(_, serving)| serving.is_needed_here(me)).map(|(vipa, _)| *vipa).collect();
+            self.vipas.iter().filter(|(_, serving)| serving.is_needed_here()).map(|(vipa, _)| *vipa).collect();
         if served != self.served {
             self.served.clone_from(&served);
             out.push(Output::Serve { vipas: served });

@@ -7,7 +7,11 @@ use super::*;
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 fn watch(kernel: &Kernel, port: u16) {
-    kernel.watch(vec![Watched { vipa: HERE, services: vec![(Protocol::Tcp, PortRange::one(port))] }]);
+    kernel.watch(vec![Watched {
+        vipa: HERE,
+        services: vec![(Protocol::Tcp, PortRange::one(port))],
+        translated: vec![],
+    }]);
 }
 
 /// Reads events until one satisfies `is_it`; the number is a limit, not a time.

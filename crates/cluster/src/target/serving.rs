@@ -5,10 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, PortRange, Protocol};
+use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, Incarnation, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing};
 
-use super::{Outbox, Output, Watched};
+use super::{Outbox, Output, Translated, Watched};
 use crate::log::ConnectionLog;
 
 #[derive(Clone, Debug)]
@@ -30,7 +30,9 @@ struct List {
     standing: Standing,
     epoch: Epoch,
     services: BTreeSet<(Protocol, PortRange)>,
-    candidates: BTreeSet<IpAddr>,
+    /// Whether its packets come here with the VIPA as their destination.
+    serves: bool,
+    translated: BTreeSet<Translated>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,16 +76,23 @@ impl Serving {
     }
 
     /// Whether the VIPA must be on this host: a list names it, or somebody still talks to it here.
-    pub(super) fn is_needed_here(&self, me: IpAddr) -> bool {
-        !self.log.live().is_empty() || self.lists.values().any(|list| list.candidates.contains(&me))
+    pub(super) fn is_needed_here(&self) -> bool {
+        let untranslated = self.lists.values().all(|list| list.translated.is_empty());
+        (untranslated && !self.log.live().is_empty()) || self.lists.values().any(|list| list.serves)
     }
 
     pub(super) fn watched(&self) -> Watched {
         let services: BTreeSet<_> = self.lists.values().flat_map(|list| list.services.iter().copied()).collect();
-        Watched { vipa: self.vipa, services: services.into_iter().collect() }
+        let translated: BTreeSet<_> = self.lists.values().flat_map(|list| list.translated.iter().copied()).collect();
+        Watched {
+            vipa: self.vipa,
+            services: services.into_iter().collect(),
+            translated: translated.into_iter().collect(),
+        }
     }
 
-    pub(super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, out: &mut Outbox) {
+    /// `me` is this target's own address.
+    pub(super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, me: IpAddr, out: &mut Outbox) {
         let Distribution { vipa: _, epoch, sender, ranks: _, services } = distribution;
         if sender == Standing::Owner {
             if epoch < self.epoch {
@@ -93,9 +102,12 @@ impl Serving {
             // An owner of the past has no say any more, until it speaks again.
             self.lists.retain(|_, list| list.standing == Standing::Backup || list.epoch >= epoch);
         }
-        let candidates = services.iter().flat_map(|service| service.candidates.iter().copied()).collect();
+        let mine = || services.iter().filter(|service| service.candidates.contains(&me));
+        let is_nat = |service: &&Service| service.delivery.forwarding_to(me) == Forwarding::Nat;
+        let serves = mine().any(|service| !is_nat(&service));
+        let translated = mine().filter(is_nat).map(|service| Translated::of(service, me)).collect();
         let services = services.iter().map(|service| (service.protocol, service.ports)).collect();
-        self.lists.insert(from.clone(), List { standing: sender, epoch, services, candidates });
+        self.lists.insert(from.clone(), List { standing: sender, epoch, services, serves, translated });
         self.tell_listeners(out);
     }
 

@@ -181,8 +181,9 @@ fn a_new_owner_makes_the_old_one_a_backup_and_the_old_one_is_told_when_it_insist
 #[test]
 fn the_vipa_is_here_while_a_list_names_this_target_or_a_connection_lives() {
     let mut bench = Bench::linked();
-    let watch =
-        Output::Watch { vipas: vec![Watched { vipa: VIPA, services: vec![(Protocol::Tcp, PortRange::one(80))] }] };
+    let watch = Output::Watch {
+        vipas: vec![Watched { vipa: VIPA, services: vec![(Protocol::Tcp, PortRange::one(80))], translated: vec![] }],
+    };
     let serve = |vipas: &[IpAddr]| Output::Serve { vipas: vipas.to_vec() };
     assert_eq!(bench.distribute("r1", Standing::Owner, 1, &[ME]), [serve(&[VIPA]), watch]);
     bench.holds(&[1]);
