@@ -11,7 +11,7 @@ export CONNECTIONS PORTS
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev \
-            dpdk iproute2 ethtool nftables
+            dpdk iproute2 ethtool nftables curl iperf3 iputils-ping
 
 # Rooms that need DPDK or root; the others are the workspace's default members.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab

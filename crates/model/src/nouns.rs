@@ -162,12 +162,6 @@ impl Forwarding {
             Self::Nat => "nat",
         }
     }
-
-    /// Whether packets get an outer header, so that VIPA and target may be of different families.
-    #[must_use]
-    pub const fn is_tunnel(self) -> bool {
-        matches!(self, Self::Ipip | Self::Gre | Self::Gue)
-    }
 }
 
 /// How a service's packets get to its targets.

@@ -18,7 +18,7 @@ mod view;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     str::FromStr,
     time::Duration,
@@ -36,6 +36,7 @@ use crate::{
 };
 
 pub const VIPA: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+pub const VIPA6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
 pub const SERVICE_PORT: u16 = 80;
 
 /// How long a cluster may take to do what it does in a moment on an idle machine.
@@ -87,6 +88,39 @@ pub struct Plan {
     pub absent: Vec<String>,
     /// Connections each server shall be able to hold.
     pub connections: usize,
+    /// How the VIPAs' packets get to the targets.
+    pub way: Way,
+}
+
+/// How packets get to the targets, and in which families.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// The configuration's word.
+    pub forwarding: &'static str,
+    /// Services on all ports, TCP and UDP, instead of the one on port 80.
+    pub all_ports: bool,
+    /// There is an IPv6 VIPA beside the other.
+    pub vipa6: bool,
+    /// There is an IPv4 VIPA; not where `nat` has IPv6 targets alone.
+    pub vipa4: bool,
+    /// Targets have their IPv6 addresses for their names.
+    pub targets6: bool,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self { forwarding: "direct", all_ports: false, vipa6: false, vipa4: true, targets6: false }
+    }
+}
+
+impl Way {
+    fn has_ipv6(&self) -> bool {
+        self.vipa6 || self.targets6
+    }
+
+    fn is_tunnel(&self) -> bool {
+        matches!(self.forwarding, "ipip" | "gre" | "gue")
+    }
 }
 
 impl Plan {
@@ -104,6 +138,7 @@ impl Plan {
             silent: Vec::new(),
             absent: Vec::new(),
             connections: 2_000,
+            way: Way::default(),
         }
     }
 
@@ -162,6 +197,9 @@ impl Cluster {
         let addresses: Vec<_> = (0..sources).map(|number| Ipv4Addr::new(10, 77, 0, 51 + number)).collect();
         let client = lab.host("client", &addresses)?;
         client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
+        if plan.way.has_ipv6() {
+            node::enable_ipv6(&client, 51)?;
+        }
         let mut cluster = Self { routers: BTreeMap::new(), targets: BTreeMap::new(), client, plan, lab };
         for number in 1..=cluster.plan.targets {
             let target = Target::prepare(&cluster.lab, &cluster.plan, number)?;
@@ -196,6 +234,33 @@ impl Cluster {
     #[must_use]
     pub fn target_hosts(&self) -> Vec<Host> {
         self.targets.values().map(|target| target.host().clone()).collect()
+    }
+
+    #[must_use]
+    pub fn way(&self) -> &Way {
+        &self.plan.way
+    }
+
+    /// What a target calls itself.
+    #[must_use]
+    pub fn own_address(&self, target: &str) -> IpAddr {
+        let number = target.trim_start_matches('t').parse().unwrap_or(0);
+        config::agent_address(&self.plan, number)
+    }
+
+    /// Waits until every target has every VIPA on its loopback interface.
+    pub fn wait_addresses(&self) -> Result<()> {
+        for target in self.targets.values() {
+            for (_, vipa) in self.vipas() {
+                target.wait_address(vipa, Presence::Present)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn vipas(&self) -> impl Iterator<Item = (bool, IpAddr)> + use<> {
+        let Way { vipa4, vipa6, .. } = self.plan.way;
+        [(vipa4, IpAddr::from(VIPA)), (vipa6, IpAddr::from(VIPA6))].into_iter().filter(|(there, _)| *there)
     }
 
     #[must_use]

@@ -5,17 +5,23 @@
 //! both ends; [`Client`] runs as many client processes as the number of connections needs and adds their reports up.
 
 mod client;
+mod datagram;
 mod driver;
 mod frame;
 mod report;
 mod server;
 mod spray;
+mod tunnel_end;
+mod web;
 
 pub use client::{ClientSettings, run};
+pub use datagram::{ask, echo};
 pub use driver::{Client, ClientPlan, Fresh, Server};
 pub use report::{Broken, Report, ServerReport};
 pub use server::{ServerSettings, serve};
-pub use spray::{SpraySettings, spray};
+pub use spray::{SpraySettings, flood, spray};
+pub use tunnel_end::tunnel_end;
+pub use web::web;
 
 use std::time::Duration;
 

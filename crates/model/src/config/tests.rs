@@ -312,8 +312,8 @@ fn each_rule_has_its_sentence() {
         ),
         (
             "address = \"10.77.0.100\"",
-            "address = \"2001:db8::1\"",
-            "27:11: candidate 10.77.0.32 is of the other family, which \"direct\" does not reach; \"ipip\", \"gre\" and \"gue\" do",
+            "address = \"::1:2:3:4\"\nranks = { r2 = 100, r1 = 200 }\n[[vipa.service]]\nports = 80\nforwarding = \"nat\"\ncandidates = [\"10.0.0.1\"]\n[[vipa]]\naddress = \"10.77.0.100\"",
+            "27:11: candidate 10.0.0.1 is of the other family, into which \"nat\" does not translate",
         ),
         ("address = \"10.77.0.100\"", "address = \"ff02::1\"", "27:11: ff02::1 is no host's address"),
         ("ports = 80", "ports = 80\ntarget_port = 8080", "32:15: only forwarding = \"nat\" changes the port"),

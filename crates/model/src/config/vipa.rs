@@ -241,14 +241,14 @@ fn candidate(problems: &mut Problems, value: &Value<'_>) -> Option<Candidate> {
     Some(Candidate { address: address?.value, forwarding: way?.map(|way| way.value) })
 }
 
-/// Only a tunnel leads from one family into the other.
+/// Direct return rewrites the MAC alone, whichever address it was found by, and a tunnel carries either family; only a
+/// translation needs both ends of one.
 fn check_families(problems: &mut Problems, vipa: &At<IpAddr>, service: &Service) {
     for candidate in &service.candidates {
         let forwarding = service.delivery.forwarding_to(*candidate);
-        if !forwarding.is_tunnel() && candidate.is_ipv4() != vipa.value.is_ipv4() {
+        if forwarding == Forwarding::Nat && candidate.is_ipv4() != vipa.value.is_ipv4() {
             let message = format!(
-                "candidate {candidate} is of the other family, which \"{}\" does not reach; \"ipip\", \"gre\" and \"gue\" do",
-                forwarding.name()
+                "candidate {candidate} is of the other family, into which \"nat\" does not translate; \"direct\" and the tunnels reach it"
             );
             problems.add::<()>(vipa.span.clone(), message);
         }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use clap::Parser;
-use vipa_lab::load::{ClientSettings, ServerSettings, SpraySettings, run, serve, spray};
+use vipa_lab::load::{
+    ClientSettings, ServerSettings, SpraySettings, ask, echo, flood, run, serve, spray, tunnel_end, web,
+};
 
 #[derive(Parser)]
 #[command(name = "vipa-load", about = "Real TCP connections that notice every byte: both ends")]
@@ -49,6 +51,39 @@ enum Order {
         count: u64,
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// SYNs of ever new clients instead
+        #[arg(long)]
+        flood: bool,
+    },
+    /// Serve files of any size over HTTP: GET /N gives N bytes
+    Web {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Answer every UDP datagram with itself
+    Echo {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Send UDP datagrams to a VIPA and want each back
+    Ask {
+        #[arg(long)]
+        vipa: SocketAddr,
+        #[arg(long)]
+        size: usize,
+        #[arg(long, default_value_t = 10)]
+        count: u16,
+    },
+    /// Take tunnels off what arrives at an interface, and put the inside before the kernel on a veth
+    TunnelEnd {
+        #[arg(long)]
+        from: String,
+        /// One end of the veth
+        #[arg(long)]
+        to: String,
+        /// The other end's Ethernet address
+        #[arg(long, value_parser = mac)]
+        mac: [u8; 6],
     },
 }
 
@@ -68,9 +103,14 @@ fn main() -> ExitCode {
             fresh_per_second,
             patience: Duration::from_secs(patience_s),
         }),
-        Order::Spray { interface, to, vipa, count, seed } => {
-            spray(&SpraySettings { interface, to, vipa: *vipa.ip(), port: vipa.port(), count, seed })
+        Order::Spray { interface, to, vipa, count, seed, flood: only_syns } => {
+            let settings = SpraySettings { interface, to, vipa: *vipa.ip(), port: vipa.port(), count, seed };
+            if only_syns { flood(&settings) } else { spray(&settings) }
         }
+        Order::Web { listen } => web(listen),
+        Order::Echo { listen } => echo(listen),
+        Order::Ask { vipa, size, count } => ask(vipa, size, count),
+        Order::TunnelEnd { from, to, mac } => tunnel_end(&from, &to, mac),
     };
     match end {
         Ok(()) => ExitCode::SUCCESS,

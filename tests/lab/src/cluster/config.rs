@@ -1,10 +1,16 @@
 //! The nodes' configurations and certificates.
 
-use std::{fmt::Write, fs, net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{
+    fmt::Write,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
-use super::{Plan, Ports, SERVICE_PORT, VIPA};
+use super::{Plan, Ports, SERVICE_PORT, VIPA, VIPA6};
 use crate::{
     netns::{Lab, finish},
     programs,
@@ -22,6 +28,14 @@ pub(super) fn port_address(router: u8) -> Ipv4Addr {
 
 pub(super) fn target_address(target: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 30 + target)
+}
+
+/// What a target calls itself.
+pub(super) fn agent_address(plan: &Plan, target: u8) -> IpAddr {
+    if plan.way.targets6 {
+        return Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x30 + u16::from(target)).into();
+    }
+    target_address(target).into()
 }
 
 /// A certificate authority and a certificate for every node of the plan, in `<lab>/pki`.
@@ -59,7 +73,11 @@ pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
     let ranks: Vec<_> = (1..=plan.routers).map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
     let all: Vec<u8> = (1..=plan.targets).collect();
     let candidates = plan.candidates.get(&name).unwrap_or(&all);
-    let candidates: Vec<_> = candidates.iter().map(|target| format!("\"{}\"", target_address(*target))).collect();
+    let candidates: Vec<_> = candidates.iter().map(|target| format!("\"{}\"", agent_address(plan, *target))).collect();
+    let address6 = match plan.way.has_ipv6() {
+        true => format!("address6 = \"fd77::{}/64\"\n", 20 + number),
+        false => String::new(),
+    };
     write!(
         text,
         r#"
@@ -72,41 +90,48 @@ file_prefix = "{tag}-{name}"
 name = "p0"
 device = "{device}"
 address = "{port}/24"
-
+{address6}
 [workers]
 cores = [{core}]
 idle = "sleep"
 
 [table]
 connections = {table}
-
-[[vipa]]
-address = "{VIPA}"
-ranks = {{ {ranks} }}
 "#,
         tag = lab.tag(),
         port = port_address(number),
         core = (number - 1) % 2,
         table = (plan.connections * 4).max(100_000),
-        ranks = ranks.join(", "),
     )?;
-    if !plan.inherits.contains(&name) {
-        write!(
-            text,
-            "\n[[vipa.service]]\nprotocol = \"tcp\"\nports = {SERVICE_PORT}\ncandidates = [{}]\n",
-            candidates.join(", ")
-        )?;
+    let vipas = [(plan.way.vipa4, IpAddr::from(VIPA)), (plan.way.vipa6, IpAddr::from(VIPA6))];
+    for (_, vipa) in vipas.iter().filter(|(there, _)| *there) {
+        write!(text, "\n[[vipa]]\naddress = \"{vipa}\"\nranks = {{ {} }}\n", ranks.join(", "))?;
+        if plan.inherits.contains(&name) {
+            continue;
+        }
+        let services: &[(&str, String)] = match plan.way.all_ports {
+            true => &[("tcp", "\"all\"".into()), ("udp", "\"all\"".into())],
+            false => &[("tcp", SERVICE_PORT.to_string())],
+        };
+        for (protocol, ports) in services {
+            write!(
+                text,
+                "\n[[vipa.service]]\nprotocol = \"{protocol}\"\nports = {ports}\nforwarding = \"{}\"\ncandidates = [{}]\n",
+                plan.way.forwarding,
+                candidates.join(", ")
+            )?;
+        }
     }
     save(lab, &name, &text)
 }
 
 /// Writes the configuration of target `number`; where it is.
 pub(super) fn write_target(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
-    write_agent(lab, plan, &format!("t{number}"), target_address(number), "pki")
+    write_agent(lab, plan, &format!("t{number}"), agent_address(plan, number), "pki")
 }
 
 /// Writes the configuration of an agent whose certificate is in `<lab>/<pki>`; where it is.
-pub(super) fn write_agent(lab: &Lab, plan: &Plan, name: &str, address: Ipv4Addr, pki: &str) -> Result<PathBuf> {
+pub(super) fn write_agent(lab: &Lab, plan: &Plan, name: &str, address: IpAddr, pki: &str) -> Result<PathBuf> {
     let mut text = head(lab, name, pki, None)?;
     cluster(&mut text, plan)?;
     write!(text, "\n[agent]\naddress = \"{address}\"\n")?;

@@ -1,12 +1,18 @@
 //! The nodes of a cluster: their hosts, and the processes in them.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::{
-    CONNECTIONS_PER_SERVER, PATIENCE, Plan, Ports, SERVICE_PORT,
+    CONNECTIONS_PER_SERVER, PATIENCE, Plan, Ports, SERVICE_PORT, VIPA, VIPA6,
     config::{self, control_address, port_address, target_address},
 };
 use crate::{
@@ -169,6 +175,26 @@ impl Router {
     }
 }
 
+/// Gives a host the address `fd77::<number>`.
+pub(super) fn enable_ipv6(host: &Host, number: u16) -> Result<()> {
+    for (key, value) in [("all.disable_ipv6", "0"), ("eth0.accept_ra", "0")] {
+        host.sysctl(&format!("net.ipv6.conf.{key}"), value)?;
+    }
+    let number = if number == 51 { 0x51 } else { number };
+    host.ip(&["-6", "address", "add", &format!("fd77::{number:x}/64"), "dev", "eth0", "nodad"]).map(drop)
+}
+
+/// Starts what unwraps tunnels, with a veth pair for what was inside.
+fn tunnel_end(host: &Host) -> Result<Process> {
+    const INSIDE: &str = "02:56:49:50:49:4e";
+    host.ip(&["link", "add", "inside0", "type", "veth", "peer", "name", "inside1", "address", INSIDE])?;
+    for interface in ["inside0", "inside1"] {
+        host.ip(&["link", "set", interface, "up"])?;
+    }
+    let arguments = ["tunnel-end", "--from", "eth0", "--to", "inside0", "--mac", INSIDE];
+    host.spawn(&format!("{}-tunnel-end", host.name()), programs::path("vipa-load")?, arguments)
+}
+
 /// A host with a `vipa-agent` and servers.
 pub struct Target {
     host: Host,
@@ -177,6 +203,10 @@ pub struct Target {
     agent: Option<Process>,
     servers: Vec<Server>,
     server_count: usize,
+    /// What its servers listen on: any address, of both families where there are two.
+    any: IpAddr,
+    /// Unwraps what the routers wrap; ends with the host.
+    _tunnel_end: Option<Process>,
 }
 
 impl Target {
@@ -185,9 +215,22 @@ impl Target {
         // A takeover opens many connections at once; a full backlog would look like a router's fault.
         host.sysctl("net.core.somaxconn", "8192")?;
         host.sysctl("net.ipv4.tcp_max_syn_backlog", "8192")?;
+        if plan.way.has_ipv6() {
+            enable_ipv6(&host, 0x30 + u16::from(number))?;
+        }
+        let any = if plan.way.has_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let tunnel_end = if plan.way.is_tunnel() { Some(tunnel_end(&host)?) } else { None };
+        if plan.way.forwarding == "nat" {
+            // Answers to the client must pass the router, which the VIPA's owner is.
+            host.ip(&["route", "add", "10.77.0.51/32", "via", &VIPA.to_string()])?;
+            if plan.way.has_ipv6() {
+                host.ip(&["-6", "route", "add", "fd77::51/128", "via", &VIPA6.to_string()])?;
+            }
+        }
         let config = config::write_target(lab, plan, number)?;
         let server_count = plan.connections.div_ceil(CONNECTIONS_PER_SERVER).max(1);
-        let mut target = Self { host, number, config, agent: None, servers: Vec::new(), server_count };
+        let mut target =
+            Self { host, number, config, agent: None, servers: Vec::new(), server_count, any, _tunnel_end: tunnel_end };
         if !plan.silent.contains(&number) {
             target.start_servers()?;
         }
@@ -199,8 +242,17 @@ impl Target {
         let host = lab.host("foreign", &[target_address(number)])?;
         config::issue(lab, "foreign", [name.to_string()])?;
         fs::copy(lab.dir().join("pki/ca.pem"), lab.dir().join("foreign/ca.pem"))?;
-        let config = config::write_agent(lab, plan, name, target_address(number), "foreign")?;
-        let mut target = Self { host, number, config, agent: None, servers: Vec::new(), server_count: 0 };
+        let config = config::write_agent(lab, plan, name, target_address(number).into(), "foreign")?;
+        let mut target = Self {
+            host,
+            number,
+            config,
+            agent: None,
+            servers: Vec::new(),
+            server_count: 0,
+            any: Ipv4Addr::UNSPECIFIED.into(),
+            _tunnel_end: None,
+        };
         target.start_agent()?;
         Ok(target)
     }
@@ -247,7 +299,7 @@ impl Target {
     /// Starts the servers, on any address, and waits until they listen.
     pub fn start_servers(&mut self) -> Result<()> {
         for _ in 0..self.server_count {
-            self.servers.push(Server::start(&self.host, (Ipv4Addr::UNSPECIFIED, SERVICE_PORT).into())?);
+            self.servers.push(Server::start(&self.host, (self.any, SERVICE_PORT).into())?);
         }
         Ok(())
     }
@@ -282,12 +334,15 @@ impl Target {
     }
 
     /// The kernel's answer: does this host have `address` on any interface?
-    pub fn has_address(&self, address: Ipv4Addr) -> Result<bool> {
-        Ok(self.host.ip(&["-o", "address", "show"])?.contains(&format!(" {address}/32 ")))
+    pub fn has_address(&self, address: impl Into<IpAddr>) -> Result<bool> {
+        let address = address.into();
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Ok(self.host.ip(&["-o", "address", "show"])?.contains(&format!(" {address}/{length} ")))
     }
 
     /// Waits until `lo` carries the VIPA, or does not any more.
-    pub fn wait_address(&self, address: Ipv4Addr, presence: Presence) -> Result<()> {
+    pub fn wait_address(&self, address: impl Into<IpAddr>, presence: Presence) -> Result<()> {
+        let address = address.into();
         let what = format!("{} to have {address} {presence:?}", self.name());
         wait(&what, Duration::from_secs(10), || {
             (self.has_address(address).ok()? == (presence == Presence::Present)).then_some(())

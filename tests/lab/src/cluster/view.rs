@@ -44,7 +44,8 @@ pub struct View {
 impl Router {
     pub fn view(&self) -> Result<View> {
         let status: Status = self.ask(&["status"])?;
-        let vipa = status.vipas.iter().find(|vipa| vipa.address == VIPA);
+        // The IPv4 VIPA; there may be an IPv6 one alone.
+        let vipa = status.vipas.iter().find(|vipa| vipa.address == VIPA).or(status.vipas.first());
         let vipa = vipa.with_context(|| format!("{} knows nothing of {VIPA}", self.name()))?;
         let linked = status.links.iter().filter(|link| link.up).map(|link| link.node.to_string());
         let names = |wanted: fn(&TargetStatus) -> bool| -> BTreeSet<String> {

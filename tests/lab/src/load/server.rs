@@ -27,7 +27,7 @@ pub fn serve(settings: &ServerSettings) -> Result<()> {
 }
 
 async fn serve_on(settings: &ServerSettings) -> Result<()> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = if settings.listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?; // Many connections need several server processes.
     socket.bind(settings.listen).with_context(|| format!("cannot bind {}", settings.listen))?;

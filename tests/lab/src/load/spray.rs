@@ -26,6 +26,29 @@ pub struct SpraySettings {
 
 /// Sends `count` frames, each spoilt in a way of its own.
 pub fn spray(settings: &SpraySettings) -> Result<()> {
+    send(settings, |own, number| spoilt(settings, own, number))
+}
+
+/// Sends `count` SYNs, each of another client that will never answer.
+pub fn flood(settings: &SpraySettings) -> Result<()> {
+    let mut frame = Vec::new();
+    send(settings, |own, number| {
+        if frame.is_empty() {
+            frame = tcp(settings, own, 0x02, 0);
+        }
+        let drawn = scramble(settings.seed ^ scramble(number)).to_be_bytes();
+        // 198.18.0.0/15 is for such tests (RFC 2544).
+        frame[26..30].copy_from_slice(&[198, 18 | drawn[0] & 1, drawn[1], drawn[2]]);
+        frame[34..36].copy_from_slice(&drawn[3..5]);
+        frame[24..26].fill(0);
+        let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame.clone()
+    })
+}
+
+fn send(settings: &SpraySettings, mut frame: impl FnMut([u8; 6], u64) -> Vec<u8>) -> Result<()> {
     let all = getifaddrs().context("cannot list the interfaces")?;
     let interface = all
         .filter(|entry| entry.interface_name == settings.interface)
@@ -35,8 +58,11 @@ pub fn spray(settings: &SpraySettings) -> Result<()> {
     let own = interface.addr().context("the interface has no address")?;
     debug_assert_eq!(interface.family(), Some(AddressFamily::Packet));
     for number in 0..settings.count {
-        let frame = spoilt(settings, own, number);
-        sendto(raw.as_raw_fd(), &frame, &interface, MsgFlags::empty()).context("cannot send")?;
+        match sendto(raw.as_raw_fd(), &frame(own, number), &interface, MsgFlags::empty()) {
+            // The link takes no more just now.
+            Ok(_) | Err(nix::Error::ENOBUFS) => {}
+            Err(error) => return Err(error).context("cannot send"),
+        }
     }
     Ok(())
 }

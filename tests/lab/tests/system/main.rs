@@ -11,6 +11,7 @@ mod r05_own_list;
 mod r06_association;
 mod r07_takeback;
 mod r08_nothing_lost;
+mod r11_families;
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
