@@ -5,7 +5,7 @@ use crate::{
     Parsed, TCP, UDP,
     checksum::{self, Sum},
     icmp, icmp6,
-    parse::{Body, walk_ipv6},
+    parse::{Body, Fragment, FragmentHead, walk_ipv6},
     view,
 };
 
@@ -26,43 +26,53 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 
 /// Makes `target` the destination of the TCP segment, UDP datagram or part of either that `parsed` found. In a later part
-/// only the address changes. False, and nothing changed, for anything else or the other family.
+/// only the address changes. False, and nothing changed, for anything else, a first part without its whole transport header,
+/// or the other family.
 #[inline]
 #[must_use]
 pub fn to_target(frame: &mut [u8], parsed: &Parsed, target: Endpoint) -> bool {
-    translate(frame, parsed, End::Destination, target)
+    translate(frame, parsed, End::Destination, target).is_some()
 }
 
 /// Makes `vipa` the source; otherwise as [`to_target`].
 #[inline]
 #[must_use]
 pub fn from_target(frame: &mut [u8], parsed: &Parsed, vipa: Endpoint) -> bool {
-    translate(frame, parsed, End::Source, vipa)
+    translate(frame, parsed, End::Source, vipa).is_some()
 }
 
 #[inline(always)]
-fn translate(frame: &mut [u8], parsed: &Parsed, end: End, new: Endpoint) -> bool {
-    let (protocol, has_header) = match parsed.body {
-        Body::Ipv4Tcp(_) | Body::Ipv6Tcp(_) => (TCP, true),
-        Body::Ipv4Udp(_) | Body::Ipv6Udp(_) => (UDP, true),
-        Body::Ipv4Fragment(part) => (part.protocol, part.head.is_some()),
-        Body::Ipv6Fragment(part) => (part.protocol, part.head.is_some()),
-        _ => return false,
+fn translate(frame: &mut [u8], parsed: &Parsed, end: End, new: Endpoint) -> Option<()> {
+    let transport = match parsed.body {
+        Body::Ipv4Tcp(_) | Body::Ipv6Tcp(_) => Some(TCP),
+        Body::Ipv4Udp(_) | Body::Ipv6Udp(_) => Some(UDP),
+        Body::Ipv4Fragment(part) => of_part(&part)?,
+        Body::Ipv6Fragment(part) => of_part(&part)?,
+        _ => return None,
     };
     let is_ipv4 = matches!(parsed.body, Body::Ipv4Tcp(_) | Body::Ipv4Udp(_) | Body::Ipv4Fragment(_));
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
-    let (Some(change), port) = (match (is_ipv4, new) {
-        (true, Endpoint::V4(address, port)) => (replace4(frame, l3, end, address), port),
-        (false, Endpoint::V6(address, port)) => (replace6(frame, l3, end, address), port),
-        _ => return false,
-    }) else {
-        return false;
+    let (change, port) = match (is_ipv4, new) {
+        (true, Endpoint::V4(address, port)) => (replace4(frame, l3, end, address)?, port),
+        (false, Endpoint::V6(address, port)) => (replace6(frame, l3, end, address)?, port),
+        _ => return None,
     };
-    if has_header {
+    if let Some(protocol) = transport {
         let change = replace_port(frame, l4, end, port).map_or(change, |ports| change.and(ports));
         mend_transport(frame, l4, protocol, change);
     }
-    true
+    Some(())
+}
+
+/// Whose header a part has: TCP's, UDP's or, in a later one, none. `None` for a first part that has not its whole header:
+/// with a new address but the old port and sum it would be nobody's.
+#[inline(always)]
+fn of_part<A>(part: &Fragment<A>) -> Option<Option<u8>> {
+    match part.head {
+        Some(FragmentHead { flags: Some(_), .. }) => Some(Some(TCP)),
+        Some(FragmentHead { flags: None, .. }) => Some(Some(UDP)),
+        None => (part.offset != 0).then_some(None),
+    }
 }
 
 /// What a rewrite adds to a ones' complement sum: the new words and the complements of the old.

@@ -83,8 +83,9 @@ pub(crate) fn read(message: &[u8], source: u128, destination: u128, hop_limit: u
     Ok(Icmp6::Advertisement(Advertisement { target, mac, solicited, overrides }))
 }
 
-/// The station in the option of this kind. Options are in units of 8 bytes, none of them empty (§4.6).
+/// The station in the first option of this kind. Options are in units of 8 bytes, none of them empty (§4.6).
 fn mac_option(mut options: &[u8], wanted: u8) -> Result<Option<MacAddress>, Malformed> {
+    let mut found = None;
     while let [kind, units, ..] = *options {
         let length = usize::from(units) * 8;
         if length == 0 || length > options.len() {
@@ -93,11 +94,14 @@ fn mac_option(mut options: &[u8], wanted: u8) -> Result<Option<MacAddress>, Malf
         if kind == wanted
             && let Some(mac) = view::chunk::<6>(options, 2)
         {
-            return if length == 8 && ethernet::is_station(mac) { Ok(Some(*mac)) } else { Err(Malformed::NdMessage) };
+            if length != 8 || !ethernet::is_station(mac) {
+                return Err(Malformed::NdMessage);
+            }
+            found = found.or(Some(*mac));
         }
         options = &options[length..];
     }
-    if options.is_empty() { Ok(None) } else { Err(Malformed::NdMessage) }
+    if options.is_empty() { Ok(found) } else { Err(Malformed::NdMessage) }
 }
 
 /// Turns the solicitation that `parsed` found into the advertisement that says the address it asks for is at `our_mac`.

@@ -110,7 +110,7 @@ pub type Ipv6Udp = Udp<u128>;
 pub struct Fragment<A> {
     pub source: A,
     pub destination: A,
-    /// The transport protocol; in a later part of an IPv6 packet it may be the extension header's that precedes it.
+    /// The transport protocol; in IPv6 it may be an extension header's that precedes the transport header, in all parts alike.
     pub protocol: u8,
     /// 16 bits in IPv4.
     pub identification: u32,

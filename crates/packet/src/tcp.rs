@@ -136,8 +136,17 @@ pub fn reset(packet: &mut impl PacketBuf, parsed: &Parsed, our_mac: &MacAddress)
 }
 
 /// Lowers the maximum segment size that a SYN or SYN+ACK offers to `most` (RFC 9293 §3.7.1); the checksum is mended. False,
-/// and nothing changed, when it offers none or no more than that.
+/// and nothing changed, when it offers none or no more than that, or is another packet: there the option says nothing
+/// (RFC 9293 §3.2).
 pub fn clamp_mss(frame: &mut [u8], parsed: &Parsed, most: u16) -> bool {
+    let flags = match parsed.body {
+        Body::Ipv4Tcp(segment) => segment.flags,
+        Body::Ipv6Tcp(segment) => segment.flags,
+        _ => return false,
+    };
+    if !flags.has(TcpFlags::SYN) {
+        return false;
+    }
     let l4 = usize::from(parsed.l4);
     let Some(data_offset) = frame.get(l4 + 12).map(|byte| usize::from(byte >> 4) * 4) else { return false };
     let Some(segment) = frame.get_mut(l4..l4 + data_offset) else { return false };

@@ -9,6 +9,7 @@ use crate::{
     checksum::Sum,
     ethernet::{self, Link, TYPE_IPV4, TYPE_IPV6},
     icmp::TTL,
+    parse::Body,
     view,
 };
 
@@ -82,6 +83,9 @@ pub fn encapsulate(
 ) -> bool {
     let (l3, end) = (usize::from(parsed.l3), parsed.end as usize);
     let Some(&[first, second]) = view::chunk::<2>(packet.bytes(), l3) else { return false };
+    if matches!(parsed.body, Body::Arp(_) | Body::OtherEtherType(_)) {
+        return false;
+    }
     let (inside, ether_type, traffic_class) = match first >> 4 {
         4 => (IPV4_INSIDE, TYPE_IPV4, second),
         6 => (IPV6_INSIDE, TYPE_IPV6, first << 4 | second >> 4),

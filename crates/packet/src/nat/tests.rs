@@ -74,6 +74,20 @@ fn later_parts_keep_their_bytes_and_first_ones_get_the_port() {
 }
 
 #[test]
+fn a_first_part_without_its_whole_header_and_parts_of_the_other_family_are_refused() {
+    let cut4 = client4().protocol(TCP).payload([0; 16]).first_fragment();
+    let cut6 = client6().part(0, true).protocol(TCP).payload([0; 16]);
+    let family = client6().part(0, true).udp(40_000, 80).payload([0; 8]);
+    for (frame, endpoint) in [(cut4, TARGET4), (cut6, TARGET6), (family, TARGET4)] {
+        let mut rewritten = frame.build();
+        let parsed = parse(rewritten.bytes()).unwrap();
+        assert!(matches!(parsed.body, Body::Ipv4Fragment(_) | Body::Ipv6Fragment(_)), "{parsed:?}");
+        assert!(!to_target(rewritten.bytes_mut(), &parsed, endpoint));
+        assert_eq!(rewritten, frame);
+    }
+}
+
+#[test]
 fn the_other_family_and_other_protocols_are_left_alone() {
     for (frame, endpoint) in [
         (client4().tcp(1, 2), TARGET6),

@@ -79,6 +79,7 @@ fn what_crossed_a_router_is_damaged_or_misformed_is_nothing() {
         (question(255).payload([0; 8]).build(), Malformed::NdMessage),
         (question(255).payload([0xff; 16]).build(), Malformed::NdMessage),
         (option(&[SOURCE_MAC, 0, 0, 0, 0, 0, 0, 0]), Malformed::NdMessage),
+        (option(&[SOURCE_MAC, 1, 2, 0, 0, 0, 0, 1, 14, 0, 0, 0, 0, 0, 0, 0]), Malformed::NdMessage),
         (option(&[SOURCE_MAC, 2, 0, 0, 0, 0, 0, 0]), Malformed::NdMessage),
         (option(&[SOURCE_MAC, 1, 0xff, 0, 0, 0, 0, 0]), Malformed::NdMessage),
     ] {

@@ -36,12 +36,12 @@ pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malf
     let Chain { protocol, at, part } = walk(packet)?;
     let payload = &packet[at..];
     let body = match part {
-        Some(Part { offset, more, identification }) if offset != 0 || more => {
+        Some(Part { next, offset, more, identification }) if offset != 0 || more => {
             if usize::from(offset) + payload.len() > LONGEST || (more && !(packet.len() - HEADER).is_multiple_of(8)) {
                 return Err(Malformed::Ipv6Fragment);
             }
             let head = if offset == 0 { transport::read_head(payload, protocol) } else { None };
-            Body::Ipv6Fragment(Fragment { source, destination, protocol, identification, offset, more, head })
+            Body::Ipv6Fragment(Fragment { source, destination, protocol: next, identification, offset, more, head })
         }
         // A packet in one part is whole (RFC 6946).
         _ => match protocol {
@@ -84,6 +84,8 @@ pub(crate) struct Chain {
 
 #[derive(Clone, Copy)]
 pub(crate) struct Part {
+    /// Type of the first header after the fragment header in the whole packet: the same in all parts (RFC 8200 §4.5).
+    pub(crate) next: u8,
     pub(crate) offset: u16,
     pub(crate) more: bool,
     pub(crate) identification: u32,
@@ -101,7 +103,7 @@ pub(crate) fn walk(packet: &[u8]) -> Result<Chain, Malformed> {
             }
             let word = u16::from_be_bytes([o0, o1]);
             let (offset, more) = (word & 0xfff8, word & 1 != 0);
-            chain.part = Some(Part { offset, more, identification: u32::from_be_bytes(identification) });
+            chain.part = Some(Part { next, offset, more, identification: u32::from_be_bytes(identification) });
             (chain.protocol, chain.at) = (next, chain.at + 8);
             if offset != 0 {
                 return Ok(chain);

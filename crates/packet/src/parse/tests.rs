@@ -123,6 +123,23 @@ fn parts_of_ipv6_packets_say_so_in_a_header_of_their_own() {
 }
 
 #[test]
+fn parts_of_one_packet_agree_in_protocol_whatever_headers_the_first_one_has() {
+    // Destination options of 8 bytes, then UDP: only the first part shows what follows them.
+    let options_then_udp = [&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &[0x9c, 0x40, 0, 53, 0, 40, 0, 0], &[7; 8]].concat();
+    let packet = packet().ipv6(CLIENT6, VIPA6).identification(7_u32).protocol(60);
+    let Body::Ipv6Fragment(first) = parsed(&packet.clone().payload(options_then_udp).first_fragment().build()).body
+    else {
+        panic!("a part")
+    };
+    let head = FragmentHead { source_port: 40_000, destination_port: 53, flags: None };
+    assert_eq!((first.protocol, first.head), (60, Some(head)));
+    let Body::Ipv6Fragment(last) = parsed(&packet.payload([7; 8]).last_fragment(24).build()).body else {
+        panic!("a part")
+    };
+    assert_eq!((last.protocol, last.head), (60, None));
+}
+
+#[test]
 fn every_fault_of_ipv6_has_its_name() {
     let tcp = packet().ipv6(CLIENT6, VIPA6).tcp(40_000, 80);
     let from = |source: &str| packet().ipv6(source, VIPA6).tcp(40_000, 80).build();

@@ -140,3 +140,22 @@ fn options_that_are_cut_short_or_absent_are_left_alone() {
         assert_eq!(frame, syn);
     }
 }
+
+#[test]
+fn only_a_syns_offer_is_lowered_and_a_datagram_is_no_segment() {
+    let offer = [2, 4, 0x05, 0xb4];
+    let segment = packet().ipv6("2001:db8:1::4", "2001:db8::10").tcp(40_000, 80).tcp_options(&offer);
+    // Read as a segment, this datagram would be a SYN whose header ends with an offer.
+    let like_a_segment = [&[0; 4][..], &[0x60, 2], &[0; 6], &offer].concat();
+    let datagram = packet().ipv4(CLIENT, VIPA).udp(40_000, 80).payload(like_a_segment);
+    for frame in [segment.clone().acknowledge(1), datagram] {
+        let mut clamped = frame.build();
+        let parsed = parse(clamped.bytes()).unwrap();
+        assert!(!clamp_mss(clamped.bytes_mut(), &parsed, 1_000));
+        assert_eq!(clamped, frame);
+    }
+    let mut syn_ack = segment.clone().syn_ack().build();
+    let parsed = parse(syn_ack.bytes()).unwrap();
+    assert!(clamp_mss(syn_ack.bytes_mut(), &parsed, 1_000));
+    assert_eq!(syn_ack, segment.syn_ack().tcp_options(&[2, 4, 0x03, 0xe8]));
+}
