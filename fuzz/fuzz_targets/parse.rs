@@ -1,0 +1,36 @@
+//! Any bytes get a verdict, within their bounds, and the same one however they are dressed.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vipa_fuzz::mend;
+use vipa_packet::{Body, Parsed, ethernet, parse, parse_plain, parse_plain6};
+
+fuzz_target!(|input: &[u8]| {
+    check(input);
+    let mut mended = input.to_vec();
+    mend(&mut mended);
+    check(&mended);
+});
+
+fn check(frame: &[u8]) {
+    let verdict = parse(frame);
+    for plain in [parse_plain(frame), parse_plain6(frame)].into_iter().flatten() {
+        assert_eq!(Ok(plain), verdict, "a short way says something else");
+    }
+    let Ok(parsed) = verdict else { return };
+    let Parsed { l3, l4, end, body, .. } = parsed;
+    let end = end as usize;
+    assert!(usize::from(l3) <= usize::from(l4) && usize::from(l4) <= end && end <= frame.len(), "{parsed:?}");
+    if matches!(body, Body::OtherEtherType(_)) {
+        return;
+    }
+    assert_eq!(parse(&[frame, &[0xaa; 7]].concat()), verdict, "padding is no part of the packet");
+    assert_eq!(parse(&frame[..end]), verdict, "nor is what follows it");
+    if parsed.vlan.is_none() {
+        // No short way knows a tag.
+        let tagged = ethernet::tagged(frame, 5);
+        let moved = Parsed { vlan: Some(5), l3: l3 + 4, l4: l4 + 4, end: parsed.end + 4, body };
+        assert_eq!(parse(&tagged), Ok(moved), "a tag is no part of the packet");
+    }
+}
