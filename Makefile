@@ -15,7 +15,9 @@ PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev \
             dpdk iproute2 ethtool nftables curl iperf3 iputils-ping
 
 # Rooms that need DPDK or root; the others are the workspace's default members.
-GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab
+GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab -p vipa-perf
+# dpdk-testpmd, the reference that `make bench` measures us against.
+BENCH_PACKAGES := dpdk-dev
 
 .PHONY: help
 help: ## List the targets
@@ -92,6 +94,12 @@ fuzz: ## Fuzz the packet room, T seconds a target (T=60; needs `cargo install ca
 	@for target in parse rewrite; do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --target-dir $(TARGET)/fuzz $$target -- -max_total_time=$(T) -max_len=1600 || exit 1; \
 	done
+
+.PHONY: bench
+bench: PACKAGES += $(BENCH_PACKAGES)
+bench: deps ## Every speed we owe, measured beside testpmd: ten minutes (root; ONLY=P1,P4)
+	$(CARGO) build --release -p vipa-perf
+	$(TARGET)/release/vipa-perf $(if $(ONLY),--only $(ONLY))
 
 .PHONY: demo
 demo: build ## A takeover and a takeback under 2,000 connections (root; CONNECTIONS=20000, PORTS=tap)

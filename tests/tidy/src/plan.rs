@@ -28,7 +28,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One package: `vipa-NAME`, in `crates/NAME` or `tests/NAME`.
+/// One package: `vipa-NAME`, in `crates/NAME` or `tests/NAME`; `perf` stands beside them.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     pub name: &'static str,
@@ -67,6 +67,7 @@ pub const ROOMS: &[Room] = &[
     Room::new("router",    5, Shell,   &["control", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "sync"]),
     Room::new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
     Room::new("lab",       5, Dev,     &["model", "packet", "protocol"]),
+    Room::new("perf",      5, Dev,     &["dpdk", "flow", "model"]),
     Room::new("tidy",      0, Dev,     &[]),
 ];
 
