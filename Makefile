@@ -12,7 +12,7 @@ export CONNECTIONS PORTS
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev \
-            dpdk iproute2 ethtool nftables curl iperf3 iputils-ping
+            dpdk iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap
 
 # Rooms that need DPDK or root; the others are the workspace's default members.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab -p vipa-perf
@@ -56,7 +56,7 @@ unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) amo
 
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
-	@tests/run format lint unit lint-guarded loom test-dpdk test-agent sim-short build test-system
+	@tests/run format lint unit lint-guarded loom test-dpdk test-agent sim-short build test-system test-docker
 
 .PHONY: lint-guarded
 lint-guarded: deps ## Clippy on the rooms that need DPDK or root
@@ -77,6 +77,10 @@ test-agent: ## Tests of the agent against this machine's kernel, in network name
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
 	$(CARGO) test --release -p vipa-lab -- --test-threads=1
+
+.PHONY: test-docker
+test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)
+	@docker/test
 
 .PHONY: sim
 sim: ## Simulate SEEDS clusters under faults (SEEDS=1000)

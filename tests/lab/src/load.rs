@@ -14,7 +14,7 @@ mod spray;
 mod tunnel_end;
 mod web;
 
-pub use client::{ClientSettings, run};
+pub use client::{ClientSettings, Voice, run};
 pub use datagram::{ask, echo};
 pub use driver::{Client, ClientPlan, Fresh, Server};
 pub use report::{Broken, Report, ServerReport};

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use vipa_lab::load::{
-    ClientSettings, ServerSettings, SpraySettings, ask, echo, flood, run, serve, spray, tunnel_end, web,
+    ClientSettings, ServerSettings, SpraySettings, Voice, ask, echo, flood, run, serve, spray, tunnel_end, web,
 };
 
 #[derive(Parser)]
@@ -37,6 +37,9 @@ enum Order {
         /// Source address; may be given several times
         #[arg(long)]
         source: Vec<IpAddr>,
+        /// Report in words, once a second; finish on SIGTERM or SIGINT, and fail when a connection was lost
+        #[arg(long)]
+        words: bool,
     },
     /// Send malformed and random packets to a router's port
     Spray {
@@ -95,14 +98,17 @@ fn mac(text: &str) -> Result<[u8; 6], String> {
 fn main() -> ExitCode {
     let end = match Order::parse() {
         Order::Serve { listen, name } => serve(&ServerSettings { name, listen }),
-        Order::Run { vipa, connections, interval_ms, fresh_per_second, patience_s, source } => run(ClientSettings {
-            vipa,
-            sources: source,
-            connections,
-            interval: Duration::from_millis(interval_ms),
-            fresh_per_second,
-            patience: Duration::from_secs(patience_s),
-        }),
+        Order::Run { vipa, connections, interval_ms, fresh_per_second, patience_s, source, words } => {
+            run(ClientSettings {
+                vipa,
+                sources: source,
+                connections,
+                interval: Duration::from_millis(interval_ms),
+                fresh_per_second,
+                patience: Duration::from_secs(patience_s),
+                voice: if words { Voice::Words } else { Voice::Json },
+            })
+        }
         Order::Spray { interface, to, vipa, count, seed, flood: only_syns } => {
             let settings = SpraySettings { interface, to, vipa: *vipa.ip(), port: vipa.port(), count, seed };
             if only_syns { flood(&settings) } else { spray(&settings) }

@@ -7,7 +7,7 @@
 //! - `pause`, `resume`: begin no exchange and no fresh connection in between;
 //! - `finish`: one last exchange on every connection, then close all in good order and end.
 //!
-//! When the input ends, so does the process.
+//! When the input ends, so does the process. A client that reports in words has no input: SIGTERM and SIGINT finish it.
 
 use std::{
     cell::RefCell,
@@ -22,6 +22,7 @@ use anyhow::{Result, bail, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc, watch},
     task::spawn_local,
     time::{Instant, sleep, sleep_until, timeout},
@@ -39,6 +40,8 @@ const OPENING: usize = 64;
 const FRESH_PATIENCE: Duration = Duration::from_secs(7);
 /// Exchanges of a fresh connection before it is closed.
 const FRESH_EXCHANGES: u64 = 3;
+/// How often a person is told.
+const WATCHED: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
@@ -52,9 +55,19 @@ pub struct ClientSettings {
     pub fresh_per_second: u32,
     /// A connection without an answer for this long is broken.
     pub patience: Duration,
+    pub voice: Voice,
 }
 
-/// Runs until told to finish; one JSON report a line on standard output.
+/// For whom the client reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    /// For the driver, which gives orders.
+    Json,
+    /// For a person who watches.
+    Words,
+}
+
+/// Runs until told to finish; one report a line on standard output.
 pub fn run(settings: ClientSettings) -> Result<()> {
     ensure!(settings.patience > STALL, "the patience must be longer than a stall, {STALL:?}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -114,25 +127,42 @@ async fn run_on(settings: ClientSettings) -> Result<()> {
         tasks.spawn_local(long_lived(Rc::clone(&shared), Rc::clone(&opening), number));
     }
     let fresh = spawn_local(freshen(Rc::clone(&shared)));
-    let orders = spawn_local(obey(Rc::clone(&shared)));
-    let mut every = tokio::time::interval(REPORT);
+    let voice = shared.settings.voice;
+    let (orders, period) = match voice {
+        Voice::Json => (spawn_local(obey(Rc::clone(&shared))), REPORT),
+        Voice::Words => (spawn_local(finish_on_signal(Rc::clone(&shared))), WATCHED),
+    };
+    let mut every = tokio::time::interval(period);
     loop {
         tokio::select! {
-            _ = every.tick() => println!("{}", shared.tally.borrow_mut().tell(false)),
+            _ = every.tick() => println!("{}", shared.tally.borrow_mut().tell(false, voice)),
             ended = tasks.join_next(), if !tasks.is_empty() => {
                 if let Some(Err(error)) = ended { bail!("a connection's task failed: {error}"); }
             }
         }
-        if orders.is_finished() {
+        let finishing = *shared.pace.borrow() == Pace::Finishing;
+        if orders.is_finished() && !finishing {
             bail!("the orders ended before `finish`");
         }
-        if tasks.is_empty() && *shared.pace.borrow() == Pace::Finishing {
+        if tasks.is_empty() && finishing {
             break;
         }
     }
     fresh.abort();
-    println!("{}", shared.tally.borrow_mut().tell(true));
+    println!("{}", shared.tally.borrow_mut().tell(true, voice));
+    let Report { asked, kept, .. } = shared.tally.borrow().report;
+    ensure!(voice == Voice::Json || kept == asked, "{} of {asked} connections were lost", asked - kept);
     Ok(())
+}
+
+async fn finish_on_signal(shared: Rc<Shared>) {
+    let both = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = both else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    shared.pace.send_replace(Pace::Finishing);
 }
 
 async fn obey(shared: Rc<Shared>) {
@@ -183,7 +213,7 @@ async fn long_lived(shared: Rc<Shared>, opening: Rc<Semaphore>, number: usize) {
     tally.lanes[number] = Lane::default();
     match end {
         Ok(()) => tally.report.kept += 1,
-        Err(trouble) => tally.broken(&format!("connection {number} from {}", talk.local), &trouble),
+        Err(trouble) => tally.broken(&format!("connection {number} from {}", talk.local), talk.server, &trouble),
     }
 }
 
@@ -393,7 +423,8 @@ impl Tally {
         self.fault(why);
     }
 
-    fn broken(&mut self, which: &str, loss: &Loss) {
+    fn broken(&mut self, which: &str, server: [u8; 16], loss: &Loss) {
+        *self.report.lost.entry(name(server)).or_default() += 1;
         let Broken { reset, closed, timeout, mismatch } = &mut self.report.broken;
         let count = match loss {
             Loss::Reset(_) => reset,
@@ -412,8 +443,8 @@ impl Tally {
         }
     }
 
-    /// The report as a line of JSON.
-    fn tell(&mut self, finished: bool) -> String {
+    /// The report as a line.
+    fn tell(&mut self, finished: bool, voice: Voice) -> String {
         let now = clock();
         let mut longest = self.longest_ns;
         let mut servers: BTreeMap<String, u64> = BTreeMap::new();
@@ -434,7 +465,15 @@ impl Tally {
         self.report.busy = busy;
         self.report.servers = servers;
         self.report.finished = finished;
-        serde_json::to_string(&self.report).expect("a report is plain data")
+        match voice {
+            Voice::Json => serde_json::to_string(&self.report).expect("a report is plain data"),
+            Voice::Words => {
+                // The longest wait is of the time since the last line.
+                self.longest_ns = 0;
+                self.mark = now;
+                self.report.to_string()
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the two ends report, one JSON object a line.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ pub struct Report {
     /// Long-lived connections that could not be opened in the first place.
     pub unopened: u64,
     pub broken: Broken,
+    /// The broken ones by server.
+    pub lost: BTreeMap<String, u64>,
     /// Messages sent and answered without a fault.
     pub messages: u64,
     /// Exchanges that took longer than [`super::STALL`].
@@ -75,6 +77,7 @@ impl Report {
             kept,
             unopened,
             broken,
+            lost,
             messages,
             stalls,
             longest_ms,
@@ -109,6 +112,9 @@ impl Report {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
+        for (server, count) in lost {
+            *self.lost.entry(server.clone()).or_default() += count;
+        }
         for (server, count) in servers {
             *self.servers.entry(server.clone()).or_default() += count;
         }
@@ -118,6 +124,22 @@ impl Report {
         let room = FAULTS.saturating_sub(self.faults.len());
         self.faults.extend(faults.iter().take(room).cloned());
         self.finished &= finished;
+    }
+}
+
+/// For a person who watches.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, open, kept, unopened, broken, servers, longest_ms, fresh_ok, fresh_failed, .. } = self;
+        let lost = broken.total() + unopened;
+        if self.finished {
+            write!(f, "kept {kept} of {asked} connections; {lost} broken; ")?;
+        } else {
+            let spread: Vec<_> = servers.iter().map(|(server, count)| format!("{server} {count}")).collect();
+            let spread = if spread.is_empty() { String::new() } else { format!(" ({})", spread.join(", ")) };
+            write!(f, "{open} of {asked} connections open{spread}; {lost} broken; longest wait {longest_ms} ms; ")?;
+        }
+        write!(f, "new ones: {fresh_ok} good, {fresh_failed} failed")
     }
 }
 

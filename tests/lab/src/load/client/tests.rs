@@ -37,6 +37,7 @@ fn told_of_bytes(answer: impl Fn(Frame) -> Vec<u8> + 'static) -> Vec<Result<(), 
             interval: Duration::from_millis(1),
             fresh_per_second: 0,
             patience: Duration::from_secs(5),
+            voice: Voice::Json,
         };
         let shared = Shared { settings, tally: RefCell::default(), pace: watch::channel(Pace::Talking).0, salt: 1 };
         let mut talk = open(&shared, 7, 0).await.expect("the server listens");
