@@ -56,7 +56,7 @@ unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) amo
 
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
-	@tests/run format lint unit lint-guarded loom test-dpdk test-agent sim-short build test-system test-docker
+	@tests/run format lint unit lint-guarded loom test-dpdk test-agent build sim-short test-system test-docker
 
 .PHONY: lint-guarded
 lint-guarded: deps ## Clippy on the rooms that need DPDK or root
@@ -64,7 +64,7 @@ lint-guarded: deps ## Clippy on the rooms that need DPDK or root
 
 .PHONY: loom
 loom: ## Model-check the lock-free rooms with loom
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --release -p vipa-sync -p vipa-flow --test loom
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --profile loom -p vipa-sync -p vipa-flow --test loom
 
 .PHONY: test-dpdk
 test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
@@ -87,8 +87,8 @@ sim: ## Simulate SEEDS clusters under faults (SEEDS=1000)
 	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
 
 .PHONY: sim-short
-sim-short:
-	@$(MAKE) --no-print-directory sim SEEDS=200
+sim-short: build
+	$(TARGET)/release/vipa-sim --seeds 200
 
 # RUSTC_BOOTSTRAP: the sanitizer's switch is not yet in stable Rust. A crash is kept in fuzz/artifacts; make it a test.
 .PHONY: fuzz
