@@ -12,12 +12,17 @@ use vipa_model::{
     Incarnation, Moment,
     config::{Agent as AgentConfig, Config},
 };
+use vipa_protocol::{HostLoad, Intent, Load};
 use vipa_transport::{
     Identity, LinkEvent, Sender, Timing, TransportSettings,
     votes::{VoteFile, VoteKeeper},
 };
 
-use crate::{address::Addresses, kernel::Kernel};
+use crate::{
+    address::Addresses,
+    kernel::Kernel,
+    load::{Condition, LoadWatch},
+};
 
 /// An address that could not be set is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -30,6 +35,7 @@ struct Agent {
     origin: Instant,
     links: Sender,
     kernel: Kernel,
+    load: LoadWatch,
     votes: VoteKeeper<StoredVote>,
     addresses: Addresses,
     /// The VIPAs wanted on this host, until they are there.
@@ -45,6 +51,7 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let addresses = Addresses::open(&agent.interface, &config.node.state_dir).await?;
     let (kernel, mut seen) = Kernel::start(agent.observe).context("cannot read the kernel's socket tables")?;
+    let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
     let origin = Instant::now();
     let target = Target::new(settings(config, agent), stored, Moment::ZERO);
@@ -52,7 +59,7 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
     let (votes, mut stored) = VoteKeeper::start(vote_file);
-    let mut agent = Agent { target, origin, links, kernel, votes, addresses, to_serve: None };
+    let mut agent = Agent { target, origin, links, kernel, load, votes, addresses, to_serve: None };
     tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
 
     let mut retry = tokio::time::interval(RETRY);
@@ -68,6 +75,10 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
                 Some(event) => agent.feed(event),
                 // What nobody reports is lost by the next failover: better to be restarted. The VIPAs stay for it.
                 None => bail!("the thread that reads the kernel's socket tables has ended, see above; start me again"),
+            },
+            condition = conditions.recv() => match condition {
+                Some(condition) => agent.fare(condition),
+                None => bail!("the thread that watches this host's load has ended, see above; start me again"),
             },
             _ = retry.tick(), if agent.to_serve.is_some() => {}
         }
@@ -103,6 +114,14 @@ impl Agent {
         }
     }
 
+    /// Tells the routers how this host fares.
+    fn fare(&mut self, condition: Condition) {
+        let Condition { host, headroom, listeners } = condition;
+        let connections = self.target.held().values().map(|held| held.len() as u64).sum();
+        let host = HostLoad { connections, ..host };
+        self.feed(Event::Fares { load: Load { intent: Intent::Serve, headroom, host, listeners, checks: Vec::new() } });
+    }
+
     fn feed(&mut self, event: Event) {
         let now = Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let mut out = Outbox::new();
@@ -113,7 +132,10 @@ impl Agent {
                 Output::StoreVotes { token, votes } => self.votes.store(token, votes),
                 Output::Look { token } => self.kernel.look(token),
                 Output::Serve { vipas } => self.to_serve = Some(vipas),
-                Output::Watch { vipas } => self.kernel.watch(vipas),
+                Output::Watch { vipas } => {
+                    self.load.watch(vipas.clone());
+                    self.kernel.watch(vipas);
+                }
                 Output::Note(note) => tracing::info!("{note}"),
             }
         }

@@ -11,7 +11,7 @@
 //!
 //! A look costs the kernel a walk over all its sockets, so its pace follows its cost: at most a tenth of a core.
 
-mod diag;
+pub(crate) mod diag;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -339,7 +339,7 @@ enum Wish {
 }
 
 /// Whether packets to `vipa` reach a listener or bound socket.
-fn accepts(socket: &Socket, vipa: IpAddr) -> bool {
+pub(crate) fn accepts(socket: &Socket, vipa: IpAddr) -> bool {
     match (socket.local.0, vipa) {
         (local, vipa) if local == vipa => true,
         (IpAddr::V4(local), IpAddr::V4(_)) => local.is_unspecified(),

@@ -6,6 +6,7 @@
 mod address;
 mod agent;
 mod kernel;
+mod load;
 
 use std::{
     path::{Path, PathBuf},

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 
 use anyhow::Context;
-use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service};
+use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service, Weights};
 use vipa_protocol::{
-    Trigger,
+    Fitness, Intent, Load, Trigger,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, ServiceDistribution, Stage,
         Stance, Status, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
+    load::FULL_HEADROOM,
     report::TakeoverReport,
 };
 
@@ -86,10 +87,11 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             ("link", Side::Left),
             ("log", Side::Left),
             ("listening", Side::Left),
+            ("headroom", Side::Left),
             ("connections", Side::Right),
         ],
     );
-    for TargetStatus { address, node, linked, complete, position, listening, connections } in targets {
+    for TargetStatus { address, node, linked, complete, position, listening, load, connections } in targets {
         let log = match (complete, position) {
             (true, Some(position)) => format!("at {}", position.sequence),
             (true, None) => "complete".into(),
@@ -101,6 +103,7 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             up_or_down(*linked),
             log,
             ports(listening),
+            load.as_ref().map_or_else(|| "-".into(), headroom),
             grouped(*connections),
         ]);
     }
@@ -178,7 +181,11 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
         Orphans::Drop => "dropped",
         Orphans::Balance => "balanced",
     };
-    writeln!(out, "  {}: balanced by {balance}, orphans {orphans}", service_name(service))?;
+    let weights = match service.choice.weights {
+        Weights::Static => "",
+        Weights::Load => " and the targets' load",
+    };
+    writeln!(out, "  {}: balanced by {balance}{weights}, orphans {orphans}", service_name(service))?;
     let total: u64 = targets.iter().map(|row| row.connections).sum();
     let mut table = Table::new(
         "    ",
@@ -186,31 +193,48 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
             ("target", Side::Left),
             ("node", Side::Left),
             ("link", Side::Left),
+            ("weight", Side::Right),
             ("new connections", Side::Left),
+            ("waiting", Side::Right),
             ("connections", Side::Right),
             ("share", Side::Right),
         ],
     );
-    for DistributionRow { target, node, candidate, linked, listening, connections } in targets {
-        let eligible = match (candidate, listening) {
-            (false, _) => "no, not a candidate".into(),
-            (true, 0) => "no, nothing listens".into(),
-            (true, 1) => "yes".into(),
-            (true, ports) => format!("yes, on {ports} ports"),
-        };
+    for row in targets {
+        let DistributionRow { target, node, candidate: _, linked, weight, waiting, connections, .. } = row;
         let share =
             if total == 0 { "-".into() } else { format!("{:.1} %", *connections as f64 * 100.0 / total as f64) };
         table.row([
             target.to_string(),
             node_name(node.as_ref()),
             up_or_down(*linked),
-            eligible,
+            weight.to_string(),
+            new_connections(row),
+            grouped(u64::from(*waiting)),
             grouped(*connections),
             share,
         ]);
     }
     table.print(out);
     Ok(())
+}
+
+/// Whether a target gets any, and why not.
+fn new_connections(row: &DistributionRow) -> String {
+    let DistributionRow { fitness, fit, listening, chosen, .. } = row;
+    match (fitness, chosen) {
+        (Fitness::Fit, _) if fit < listening => format!("yes, on {fit} of {listening} ports"),
+        (Fitness::Fit, _) if *fit > 1 => format!("yes, on {fit} ports"),
+        (Fitness::Fit, _) => "yes".into(),
+        (reason, true) => format!("yes, for want of a better: {reason}"),
+        (reason, false) => format!("no, {reason}"),
+    }
+}
+
+/// Steps of headroom, and what the host's processors do.
+fn headroom(load: &Load) -> String {
+    let drains = if load.intent == Intent::Drain { ", draining" } else { "" };
+    format!("{}/{FULL_HEADROOM}, cpu {} %{drains}", load.headroom, load.host.cpu_permille / 10)
 }
 
 fn show_takeovers(out: &mut String, takeovers: &Takeovers) -> anyhow::Result<()> {

@@ -10,10 +10,11 @@ use std::{
 };
 
 use vipa_model::{
-    Balance, Connection, Delivery, Epoch, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources,
+    Balance, Choice, Connection, Delivery, Epoch, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service,
+    Sources,
 };
 use vipa_protocol::{
-    Position, TakeoverReport, Trigger,
+    Fitness, Load, Position, TakeoverReport, Trigger,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, Request,
         ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetStatus, Versioned,
@@ -78,6 +79,7 @@ fn web() -> Service {
         ports: PortRange::one(80),
         delivery: Delivery::default(),
         balance: Balance::Maglev,
+        choice: Choice::default(),
         orphans: Orphans::Reset,
         sources: Sources::default(),
         candidates: vec![address("10.77.0.31"), address("10.77.0.32")],
@@ -92,6 +94,7 @@ fn status() -> Status {
         complete,
         position: complete.then_some(Position { incarnation: Incarnation(1), sequence: 1_234 }),
         listening,
+        load: complete.then(|| Load { headroom: 12, ..Load::unknown() }),
         connections,
     };
     let vipa = VipaStatus {
@@ -132,9 +135,9 @@ connection table: 2,000 of 1,000,000
 VIPA 10.77.0.100: active
   epoch 4, owner r1, this router; ranks r1 200, r2 100
   services tcp/80; connections 2,000, confirmed 1,998
-  target      node  link  log      listening  connections
-  10.77.0.31  t1    up    at 1234  tcp/80           2,000
-  10.77.0.32  -     down  unknown  -                    0
+  target      node  link  log      listening  headroom        connections
+  10.77.0.31  t1    up    at 1234  tcp/80     12/16, cpu 0 %        2,000
+  10.77.0.32  -     down  unknown  -          -                         0
 
 links
   node  role               link
@@ -201,25 +204,41 @@ client            vipa         service  target      node  state
 
 #[test]
 fn distribution_shows_who_gets_new_connections_and_why_not() {
-    let row = |last: u8, candidate, listening, connections| DistributionRow {
+    let row = |last: u8, fitness: Fitness, chosen, connections| DistributionRow {
         target: address(&format!("10.77.0.{last}")),
         node: Some(name(&format!("t{}", last - 30))),
-        candidate,
+        candidate: fitness != Fitness::NotCandidate,
         linked: true,
-        listening,
+        listening: u32::from(fitness != Fitness::NotListening),
+        fit: u32::from(fitness == Fitness::Fit),
+        chosen,
+        weight: 1,
+        waiting: if let Fitness::NotAccepting { waiting } = fitness { waiting } else { 0 },
+        fitness,
         connections,
     };
-    let targets = vec![row(31, true, 1, 1_500), row(32, true, 0, 0), row(33, false, 1, 500)];
+    let failing = Fitness::CheckFailing { check: "web".into(), detail: "status 500".into() };
+    let targets = vec![
+        row(31, Fitness::Fit, true, 1_500),
+        row(32, Fitness::NotListening, false, 0),
+        row(33, Fitness::NotCandidate, false, 500),
+        row(34, failing, false, 0),
+        row(35, Fitness::NotAccepting { waiting: 12 }, false, 0),
+        row(36, Fitness::NotAccepting { waiting: 3 }, true, 0),
+    ];
     let services = vec![ServiceDistribution { service: web(), targets }];
     let vipas = vec![VipaDistribution { vipa: address("10.77.0.100"), epoch: Epoch(4), services }];
     let answer = Answer::Distribution(Distribution { vipas });
     let expected = "\
 VIPA 10.77.0.100, epoch 4
   tcp/80: balanced by maglev, orphans reset
-    target      node  link  new connections      connections   share
-    10.77.0.31  t1    up    yes                        1,500  75.0 %
-    10.77.0.32  t2    up    no, nothing listens            0   0.0 %
-    10.77.0.33  t3    up    no, not a candidate          500  25.0 %
+    target      node  link  weight  new connections                                                  waiting  connections   share
+    10.77.0.31  t1    up         1  yes                                                                    0        1,500  75.0 %
+    10.77.0.32  t2    up         1  no, nothing listens                                                    0            0   0.0 %
+    10.77.0.33  t3    up         1  no, not a candidate                                                    0          500  25.0 %
+    10.77.0.34  t4    up         1  no, its check \"web\" fails: status 500                                  0            0   0.0 %
+    10.77.0.35  t5    up         1  no, its server accepts none of 12 waiting                             12            0   0.0 %
+    10.77.0.36  t6    up         1  yes, for want of a better: its server accepts none of 3 waiting        3            0   0.0 %
 ";
     assert_eq!(stdout(&ask(&["distribution"], &Request::Distribution, &answer)), expected);
 }

@@ -213,7 +213,10 @@ impl Router {
     }
 
     fn disconnected(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
-        if self.peers.remove(peer).is_some() {
+        if let Some(Peer { role, .. }) = self.peers.remove(peer) {
+            if let Role::Target { address: target } = role {
+                out.push(Output::Load { target, load: None });
+            }
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.each_vipa(now, out, |vipa, cx| vipa.unlinked(peer, cx));
         }
@@ -253,6 +256,14 @@ impl Router {
             Message::Yield(asked) => {
                 let cue = Cue::Asked { by: from.clone(), epoch: asked.epoch };
                 self.cue(now, asked.vipa, cue, out);
+            }
+            Message::Load(load) => {
+                let role = self.peers.get(from).map(|peer| &peer.role);
+                if let Some(&Role::Target { address: target }) = role
+                    && load.is_bounded()
+                {
+                    out.push(Output::Load { target, load: Some(load) });
+                }
             }
             Message::Table(Table { vipa, epoch, entries, part }) => {
                 self.with_vipa(now, vipa, out, |vipa, cx| vipa.table(from, epoch, entries, part, cx));

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{
-    Associate, Ballot, Distribution, Hello, Message, Record, Refusal, Refuse, Release, Role, Standing,
+    Associate, Ballot, Distribution, Hello, Load, Message, Record, Refusal, Refuse, Release, Role, Standing,
 };
 
 use self::serving::Serving;
@@ -82,6 +82,10 @@ pub enum Event {
     /// What a look begun after `Output::Look` of this token (or an earlier one) saw has been fed, for every watched VIPA.
     Looked {
         token: u64,
+    },
+    /// How this host fares, about once a second and whenever that decides over new connections.
+    Fares {
+        load: Load,
     },
 }
 
@@ -222,6 +226,8 @@ pub struct Target {
     looks: u64,
     served: Vec<IpAddr>,
     watched: Vec<Watched>,
+    /// As the routers were told last.
+    load: Option<Load>,
 }
 
 impl Target {
@@ -233,7 +239,7 @@ impl Target {
         let is_voter = settings.voters.contains(&settings.me);
         let voter = is_voter.then(|| Voter::new(settings.lease, votes, now));
         let (peers, vipas) = (BTreeMap::new(), BTreeMap::new());
-        Self { settings, peers, voter, vipas, looks: 0, served: Vec::new(), watched: Vec::new() }
+        Self { settings, peers, voter, vipas, looks: 0, served: Vec::new(), watched: Vec::new(), load: None }
     }
 
     /// What this target says first on every link.
@@ -271,6 +277,12 @@ impl Target {
             Event::Changed { vipa, records } => self.at(vipa, |serving| serving.changed(records, out)),
             Event::Listening { vipa, listening } => self.at(vipa, |serving| serving.listening(listening, out)),
             Event::Looked { token } => self.vipas.values_mut().for_each(|serving| serving.looked(token, out)),
+            Event::Fares { load } => {
+                for to in self.peers.keys() {
+                    out.push(Output::Send { to: to.clone(), message: Message::Load(load.clone()) });
+                }
+                self.load = Some(load);
+            }
         }
         self.tell_shell(out);
     }
@@ -302,6 +314,9 @@ impl Target {
             return;
         }
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
+        if let Some(load) = &self.load {
+            out.push(Output::Send { to: peer.clone(), message: Message::Load(load.clone()) });
+        }
         self.peers.insert(peer, hello.incarnation);
     }
 
@@ -338,7 +353,8 @@ impl Target {
             | Message::Listeners(_)
             | Message::Connections(_)
             | Message::Yield(_)
-            | Message::Table(_) => {}
+            | Message::Table(_)
+            | Message::Load(_) => {}
         }
     }
 

@@ -216,6 +216,12 @@ impl Control {
                     self.reach_targets();
                 }
             }
+            Output::Load { target, load } => {
+                if let Some(changes) = self.view.fares(target, load) {
+                    self.routes_stale = true;
+                    changes.iter().for_each(|change| tracing::info!("{change}"));
+                }
+            }
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
                     self.view.intern(&services);

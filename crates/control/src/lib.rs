@@ -14,6 +14,7 @@
 mod admin;
 mod announce;
 mod control;
+mod fitness;
 mod neighbours;
 mod prepare;
 mod settings;

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, net::IpAddr};
 use vipa_flow::FlowState;
 use vipa_model::{NodeName, TargetId, VipaId};
 use vipa_protocol::{
-    Role,
+    Fitness, Role,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, Request,
         ServiceDistribution, Stage, Stance, Status, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
 };
 
-use crate::control::Control;
+use crate::{control::Control, fitness::Standing};
 
 pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
     match request {
@@ -64,6 +64,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         complete: false,
         position: None,
         listening: Vec::new(),
+        load: control.view.load(address).cloned(),
         connections: 0,
     };
     for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.by_target.keys()) {
@@ -204,18 +205,24 @@ fn distribution_rows(
         });
     }
     let others = held.keys().filter(|address| !service.candidates.contains(address));
+    let index = control.view.vipa_index(vipa.vipa).unwrap_or_default();
+    let judge = control.view.judge(index);
+    let standing = |address: &IpAddr| judge.standing(service, *address);
+    let nobody_is_fit = service.candidates.iter().all(|address| standing(address).fitness != Fitness::Fit);
     let row = |address: &IpAddr| {
         let known = vipa.targets.iter().find(|target| target.address == *address);
-        let listens = |(protocol, port): &&(vipa_model::Protocol, u16)| {
-            *protocol == service.protocol && service.ports.contains(*port)
-        };
+        let Standing { fitness, listening, fit, waiting } = standing(address);
         DistributionRow {
             target: *address,
             node: known.map(|target| target.node.clone()),
             candidate: service.candidates.contains(address),
             linked: known.is_some_and(|target| target.linked),
-            listening: known
-                .map_or(0, |target| u32::try_from(target.listening.iter().filter(listens).count()).unwrap_or(u32::MAX)),
+            listening,
+            chosen: fitness == Fitness::Fit || nobody_is_fit && fitness.is_last_resort(),
+            fitness,
+            fit,
+            weight: judge.weight(service, *address),
+            waiting,
             connections: held.get(address).copied().unwrap_or_default(),
         }
     };

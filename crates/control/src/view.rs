@@ -11,9 +11,11 @@ use vipa_handoff::{PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, Sou
 use vipa_model::{
     Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId, config,
 };
+use vipa_protocol::{Fitness, Load};
 use vipa_sync::Deadline;
 
 use crate::{
+    fitness::Judge,
     neighbours::Neighbours,
     ways::{Way, Ways},
 };
@@ -39,6 +41,8 @@ pub(crate) struct View {
     pub(crate) vipas: Vec<VipaView>,
     pub(crate) ways: Ways,
     pub(crate) neighbours: Neighbours,
+    /// How the linked targets fare, in their own words.
+    loads: BTreeMap<IpAddr, Load>,
     pickers: Pickers,
     generation: u64,
 }
@@ -52,6 +56,7 @@ impl View {
             vipas,
             ways: Ways::default(),
             neighbours: Neighbours::default(),
+            loads: BTreeMap::new(),
             pickers: Pickers::default(),
             generation: 0,
         }
@@ -59,6 +64,55 @@ impl View {
 
     pub(crate) fn vipa_index(&self, address: IpAddr) -> Option<usize> {
         self.vipas.iter().position(|vipa| vipa.address == address)
+    }
+
+    /// What the candidates of a VIPA are judged by.
+    pub(crate) fn judge(&self, vipa: usize) -> Judge<'_> {
+        let VipaView { address, listeners, .. } = &self.vipas[vipa];
+        Judge { vipa: *address, listeners, loads: &self.loads }
+    }
+
+    /// Takes in how a target fares, or that it is not linked any more. `None`: that decides nothing otherwise than
+    /// before; else what it changes for new connections beside weights, a sentence each.
+    pub(crate) fn fares(&mut self, target: IpAddr, load: Option<Load>) -> Option<Vec<String>> {
+        let known = self.loads.get(&target);
+        let is_same = match (&load, known) {
+            (Some(load), Some(known)) => !load.decides_otherwise_than(known),
+            (None, None) => true,
+            _ => false,
+        };
+        let before = if is_same { Vec::new() } else { self.standings(target) };
+        match load {
+            Some(load) => self.loads.insert(target, load),
+            None => self.loads.remove(&target),
+        };
+        if is_same {
+            return None;
+        }
+        let after = self.standings(target);
+        let changed = before.into_iter().zip(after).filter(|((_, before), (_, after))| before.code() != after.code());
+        let sentence = |(_, (service, fitness)): (_, (String, Fitness))| match fitness {
+            Fitness::Fit => format!("{service}: {target} gets new connections again"),
+            other => format!("{service}: {target} gets no new connections, because {other}"),
+        };
+        Some(changed.map(sentence).collect())
+    }
+
+    pub(crate) fn load(&self, target: IpAddr) -> Option<&Load> {
+        self.loads.get(&target)
+    }
+
+    /// How a target stands with every service it is a candidate of.
+    fn standings(&self, target: IpAddr) -> Vec<(String, Fitness)> {
+        let mut standings = Vec::new();
+        for (index, vipa) in self.vipas.iter().enumerate() {
+            for service in vipa.services.iter().filter(|service| service.candidates.contains(&target)) {
+                let Service { protocol, ports, .. } = service;
+                let name = format!("{} {protocol:?} {}-{}", vipa.address, ports.first, ports.last).to_lowercase();
+                standings.push((name, self.judge(index).standing(service, target).fitness));
+            }
+        }
+        standings
     }
 
     /// Every neighbour that packets to targets go by, and the gateways, with their ports.
@@ -88,7 +142,8 @@ impl View {
             let mut services = Vec::new();
             for service in &vipa.services {
                 let sources = SourceRule::build(&service.sources).map(Arc::new);
-                segments(service, &vipa.listeners, &mut self.ways, |ports, eligible| {
+                let judge = Judge { vipa: vipa.address, listeners: &vipa.listeners, loads: &self.loads };
+                segments(service, &judge, &mut self.ways, |ports, eligible| {
                     services.push(ServiceRoute {
                         protocol: service.protocol,
                         ports,
@@ -150,17 +205,12 @@ impl VipaView {
 }
 
 /// Cuts a service's ports into runs on which the same candidates listen, and names each run with those candidates.
-fn segments(
-    service: &Service,
-    listeners: &BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
-    ways: &mut Ways,
-    mut segment: impl FnMut(PortRange, Vec<Candidate>),
-) {
+fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: impl FnMut(PortRange, Vec<Candidate>)) {
     let range = service.ports;
     let listened = |address: &IpAddr| {
         let from = (service.protocol, range.first);
         let to = (service.protocol, range.last);
-        listeners.get(address).into_iter().flat_map(move |ports| ports.range(from..=to).map(|&(_, port)| port))
+        judge.listeners.get(address).into_iter().flat_map(move |ports| ports.range(from..=to).map(|&(_, port)| port))
     };
     // Where the answer may change: at each port with a listener, and right after it.
     let mut cuts = BTreeSet::from([u32::from(range.first)]);
@@ -174,12 +224,12 @@ fn segments(
         let next = starts.get(index + 1).copied().unwrap_or(end);
         let port = |number: u32| u16::try_from(number).expect("within the range");
         let ports = PortRange { first: port(start), last: port(next - 1) };
-        let listens = |address: &&IpAddr| {
-            listeners.get(*address).is_some_and(|open| open.contains(&(service.protocol, ports.first)))
+        // No segment holds a port with a listener and another: what is true of its first is true of all.
+        let eligible = judge.choose(service, ports.first);
+        let candidate = |address| {
+            let target = ways.intern(Way::new(address, &service.delivery))?;
+            Some(Candidate { address, weight: judge.weight(service, address), target })
         };
-        let eligible: Vec<IpAddr> = service.candidates.iter().filter(listens).copied().collect();
-        let way = |address| Way::new(address, &service.delivery);
-        let candidate = |address| ways.intern(way(address)).map(|target| Candidate { address, weight: 1, target });
         segment(ports, eligible.into_iter().filter_map(candidate).collect());
     }
 }
@@ -191,7 +241,7 @@ struct Pickers {
     old: BTreeMap<PickerKey, Picker>,
 }
 
-type PickerKey = (bool, Vec<TargetId>);
+type PickerKey = (bool, Vec<(TargetId, u16)>);
 
 impl Pickers {
     fn begin(&mut self) {
@@ -199,7 +249,7 @@ impl Pickers {
     }
 
     fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate]) -> Picker {
-        let ids = candidates.iter().map(|candidate| candidate.target).collect();
+        let ids = candidates.iter().map(|candidate| (candidate.target, candidate.weight)).collect();
         let name = (balance == Balance::RoundRobin, ids);
         let kept = self.used.get(&name).cloned().or_else(|| self.old.remove(&name));
         let picker = kept.unwrap_or_else(|| Picker::build(key, balance, candidates));
@@ -227,6 +277,7 @@ mod tests {
             ports,
             delivery: vipa_model::Delivery::default(),
             balance: Balance::Maglev,
+            choice: vipa_model::Choice::default(),
             orphans: vipa_model::Orphans::Reset,
             sources: vipa_model::Sources::default(),
             candidates: vec![T1, T2],
@@ -236,7 +287,8 @@ mod tests {
             listeners.entry(address).or_default().insert((Protocol::Tcp, port));
         }
         let mut found = Vec::new();
-        segments(&service, &listeners, &mut Ways::default(), |ports, eligible| {
+        let judge = Judge { vipa: T1, listeners: &listeners, loads: &BTreeMap::new() };
+        segments(&service, &judge, &mut Ways::default(), |ports, eligible| {
             found.push((ports.first, ports.last, eligible.len()));
         });
         found

@@ -2,10 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod choice;
 pub mod config;
 mod nouns;
 mod time;
 
+pub use choice::{Choice, Weights};
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName,
     Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,

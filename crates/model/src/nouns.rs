@@ -10,6 +10,8 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Choice;
+
 /// A node's name: one DNS label (RFC 1123 §2.1), 1 to 63 of `a-z 0-9 -`, no hyphen at either end.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);
@@ -235,6 +237,7 @@ pub struct Service {
     pub ports: PortRange,
     pub delivery: Delivery,
     pub balance: Balance,
+    pub choice: Choice,
     pub orphans: Orphans,
     pub sources: Sources,
     /// Addresses of the candidate targets, in the order of the configuration, each once.

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
 
-use crate::{message::Position, report::TakeoverReport};
+use crate::{fitness::Fitness, load::Load, message::Position, report::TakeoverReport};
 
 /// Version of this vocabulary.
 pub const VERSION: u16 = 1;
@@ -137,6 +137,8 @@ pub struct TargetStatus {
     pub complete: bool,
     pub position: Option<Position>,
     pub listening: Vec<(Protocol, u16)>,
+    /// How it fares, as it last said; `None`: it is not linked.
+    pub load: Option<Load>,
     pub connections: u64,
 }
 
@@ -196,6 +198,16 @@ pub struct DistributionRow {
     pub linked: bool,
     /// Ports of the service on which an application listens.
     pub listening: u32,
+    /// Whether it is fit for new connections on any of them, and if not, the first reason.
+    pub fitness: Fitness,
+    /// Ports on which it is.
+    pub fit: u32,
+    /// Whether it gets new connections: it is fit, or nobody is and it is the last resort.
+    pub chosen: bool,
+    /// Its share of new connections, relative to the others'.
+    pub weight: u16,
+    /// Connections that wait there to be accepted.
+    pub waiting: u32,
     /// Of this service, in the connection table.
     pub connections: u64,
 }

@@ -1,12 +1,17 @@
-//! What nodes say to each other (`message`), how it is put into bytes (`wire`), what a change of ownership leaves to
-//! tell (`report`), and what `vipactl` asks a router (`admin`). Pure.
+//! What nodes say to each other (`message`), how it is put into bytes (`wire`), how a target fares (`load`) and what that
+//! means for it (`fitness`), what a change of ownership leaves to tell (`report`), and what `vipactl` asks a router
+//! (`admin`). Pure.
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod fitness;
+pub mod load;
 pub mod message;
 pub mod report;
 pub mod wire;
 
+pub use fitness::Fitness;
+pub use load::{Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load};
 pub use message::*;
 pub use report::{TakeoverReport, Trigger};

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
 
+use crate::load::Load;
+
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
 pub const VERSION: u16 = 1;
 
@@ -26,6 +28,7 @@ pub enum Message {
     Connections(Connections),
     Yield(Yield),
     Table(Table),
+    Load(Load),
 }
 
 /// First message in each direction of a new link.

@@ -235,7 +235,8 @@ impl Lane {
             | Message::Associate(_)
             | Message::Release(_)
             | Message::Listeners(_)
-            | Message::Yield(_) => Self::Orders,
+            | Message::Yield(_)
+            | Message::Load(_) => Self::Orders,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! request   nlmsghdr 16 │ inet_diag_req_v2 56: family protocol ext pad │ states 4 │ inet_diag_sockid 48
-//! answer    nlmsghdr 16 │ inet_diag_msg 72: family state timer retrans │ inet_diag_sockid 48 │ … │ attributes
+//! answer    nlmsghdr 16 │ inet_diag_msg 72: family state timer retrans │ inet_diag_sockid 48
+//!                       │ expires 4 rqueue 4 wqueue 4 uid 4 inode 4 │ attributes
 //! sockid    sport 2 dport 2 (network order) │ src 16 │ dst 16 │ interface 4 │ cookie 8
 //!
 //! A dump is no photograph: the kernel walks its table in steps, and when sockets ahead of a step are gone it passes
@@ -61,6 +62,8 @@ impl States {
             | 1 << TcpState::LastAck as u32
             | 1 << TcpState::Closing as u32,
     );
+    /// Where a connection may be that waits to be accepted.
+    pub(crate) const ACCEPTABLE: Self = Self(1 << TcpState::Established as u32 | 1 << TcpState::CloseWait as u32);
     pub(crate) const LISTENERS: Self = Self(1 << TcpState::Listen as u32);
     /// UDP sockets that are bound and not connected.
     pub(crate) const UDP_BOUND: Self = Self(1 << TcpState::Close as u32);
@@ -106,6 +109,13 @@ pub(crate) struct Socket {
     pub(crate) remote: (IpAddr, u16),
     /// A socket bound to any IPv6 address that serves IPv4 clients too.
     pub(crate) takes_ipv4: bool,
+    /// Of a TCP listener: the connections that wait to be accepted, and how many may.
+    pub(crate) waiting: u32,
+    pub(crate) room: u32,
+    /// No application holds it: it has not been accepted yet, or it is closed.
+    pub(crate) is_nobodys: bool,
+    /// Tells sockets with one address apart.
+    pub(crate) cookie: u64,
 }
 
 /// A netlink socket that asks for dumps.
@@ -310,7 +320,17 @@ fn socket_of(body: &[u8]) -> Option<Socket> {
     let port = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
     let address = |at: usize| address_of(fixed[0], fixed[at..at + 16].try_into().expect("16 bytes"));
     let takes_ipv4 = fixed[0] == AF_INET6 && attribute(&body[ANSWER..], INET_DIAG_SKV6ONLY).is_some_and(|v| v == [0]);
-    Some(Socket { state, local: (address(8)?, port(4)), remote: (address(24)?, port(6)), takes_ipv4 })
+    let number = |at: usize| u32::from_ne_bytes(fixed[at..at + 4].try_into().expect("4 bytes"));
+    Some(Socket {
+        state,
+        local: (address(8)?, port(4)),
+        remote: (address(24)?, port(6)),
+        takes_ipv4,
+        waiting: number(56),
+        room: number(60),
+        is_nobodys: number(68) == 0,
+        cookie: u64::from_ne_bytes(fixed[44..52].try_into().expect("8 bytes")),
+    })
 }
 
 fn address_of(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {

@@ -77,6 +77,10 @@ fn a_socket_accepts_for_a_vipa_when_bound_to_it_or_to_any_address() {
         local: (local.parse().unwrap(), 80),
         remote: ("0.0.0.0".parse().unwrap(), 0),
         takes_ipv4,
+        waiting: 0,
+        room: 0,
+        is_nobodys: false,
+        cookie: 0,
     };
     assert!(accepts(&socket("192.0.2.10", false), vipa));
     assert!(accepts(&socket("0.0.0.0", false), vipa));

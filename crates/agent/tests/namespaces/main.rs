@@ -14,5 +14,6 @@ mod connections;
 mod host;
 mod links;
 mod listeners;
+mod load;
 mod router;
 mod sockets;

@@ -10,7 +10,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{
-    Associate, Change, Distribution, Hello, Message, Part, Position, Record, Role, Run, Standing, VERSION,
+    Associate, Change, Distribution, Hello, Load, Message, Part, Position, Record, Role, Run, Standing, VERSION,
 };
 use vipa_transport::{Identity, LinkEvent, Receiver, Sender, Timing, TransportSettings, start};
 
@@ -36,6 +36,9 @@ pub(crate) struct View {
     pub(crate) snapshots: usize,
     /// Every record of every tail, as it came.
     pub(crate) records: Vec<Record>,
+    /// How the agent's host fares, as it last said, and how often it has.
+    pub(crate) load: Option<Load>,
+    pub(crate) loads: usize,
     /// Everything that is no report.
     pub(crate) others: Vec<Message>,
 }
@@ -72,6 +75,10 @@ impl View {
                 }
                 self.position = Some(report.upto);
                 self.answered.extend(report.answers);
+            }
+            Message::Load(load) => {
+                self.load = Some(load);
+                self.loads += 1;
             }
             other => self.others.push(other),
         }
@@ -170,6 +177,7 @@ impl Router {
             ports,
             delivery: Default::default(),
             balance: Default::default(),
+            choice: Default::default(),
             orphans: Default::default(),
             sources: Default::default(),
             candidates: candidates.clone(),

@@ -71,6 +71,7 @@ impl Bench {
             ports: PortRange::one(80),
             delivery: Delivery::default(),
             balance: Balance::Maglev,
+            choice: vipa_model::Choice::default(),
             orphans: Orphans::Reset,
             sources: Sources::default(),
             candidates: candidates.to_vec(),
@@ -220,4 +221,24 @@ fn a_node_with_other_voters_is_not_listened_to() {
     let hello = Hello { voters: vec![name("r9")], node: name("r3"), role: Role::Router, ..bench.0.hello() };
     bench.feed(Event::Connected { peer: name("r3"), hello });
     assert_eq!(bench.associate("r3", Standing::Owner, 9, None), []);
+}
+
+#[test]
+fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
+    let mut bench = Bench::linked();
+    let load = Load { headroom: 3, ..Load::unknown() };
+    let told = |router| send(router, Message::Load(load.clone()));
+    assert_eq!(bench.feed(Event::Fares { load: load.clone() }), [told("r1"), told("r2")]);
+    bench.feed(Event::Disconnected { peer: name("r1") });
+    let mut out = Vec::new();
+    let hello = Hello {
+        version: VERSION,
+        cluster: "lab".into(),
+        node: name("r1"),
+        role: Role::Router,
+        incarnation: Incarnation(1),
+        voters: vec![name("t1")],
+    };
+    bench.0.handle(NOW, Event::Connected { peer: name("r1"), hello }, &mut out);
+    assert!(out.contains(&told("r1")), "{out:?}");
 }

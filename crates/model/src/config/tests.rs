@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Balance, Delivery, Forwarding, Orphans, PortRange, Protocol, Sources};
+use crate::{Balance, Choice, Delivery, Forwarding, Orphans, PortRange, Protocol, Sources, Weights};
 
 const ROUTER: &str = r#"
 [node]
@@ -141,6 +141,7 @@ fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
         ports: PortRange::one(80),
         delivery: Delivery::default(),
         balance: Balance::Maglev,
+        choice: Choice::default(),
         orphans: Orphans::Reset,
         sources: Sources::default(),
         candidates: vec![target(32), target(31)],
@@ -161,6 +162,17 @@ fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
         services: Some(vec![web, games]),
     };
     assert_eq!(config.vipas, [vipa]);
+}
+
+#[test]
+fn candidates_may_weigh_differently_and_by_their_load() {
+    let list = r#"candidates = ["10.77.0.32", { address = "10.77.0.31", weight = 3 }]"#;
+    let config =
+        changed(r#"candidates = ["10.77.0.32", "10.77.0.31"]"#, &format!("weights = \"load\"\n{list}")).unwrap();
+    let service = &config.vipas[0].services.as_ref().unwrap()[0];
+    let [heavy, usual] = ["10.77.0.31", "10.77.0.32"].map(|address| address.parse().unwrap());
+    assert_eq!(service.choice, Choice { weights: Weights::Load, exceptions: vec![(heavy, 3)] });
+    assert_eq!([heavy, usual].map(|candidate| service.choice.weight_of(candidate)), [3, 1]);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::{
     read::{At, Section, Value, choice, flag, host, list, number, prefix},
     sections::is_own,
 };
-use crate::{Balance, Delivery, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources};
+use crate::{
+    Balance, Choice, Delivery, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources, Weights,
+};
 
 /// What VIPAs are checked against.
 pub(super) struct Surroundings<'a> {
@@ -131,6 +133,12 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
     let candidates = section.required(problems, "candidates", "candidates = [\"10.0.0.31\"]", candidates);
     let balances = [("maglev", Balance::Maglev), ("round-robin", Balance::RoundRobin)];
     let balance = section.or(problems, "balance", Balance::Maglev, choice(&balances));
+    let weights = section.or(
+        problems,
+        "weights",
+        Weights::Static,
+        choice(&Weights::ALL.map(|weights| (weights.name(), weights))),
+    );
     let orphan_words = [("reset", Orphans::Reset), ("drop", Orphans::Drop), ("balance", Orphans::Balance)];
     let orphans = section.or(problems, "orphans", Orphans::Reset, choice(&orphan_words));
     let forwarding = section.or(problems, "forwarding", Forwarding::Direct, forwarding);
@@ -142,7 +150,7 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
     let new_per_second =
         section.optional(problems, "new_per_second_per_source", number(1..=u32::MAX, "a number of connections"));
     section.finish(problems);
-    let (candidates, exceptions) = candidates?.value;
+    let Candidates { addresses: candidates, ways: exceptions, weights: own_weights } = candidates?.value;
     let (forwarding, target_port, ports) = (forwarding?.value, target_port?, ports?);
     if let Some(target_port) = &target_port {
         let nat = forwarding == Forwarding::Nat || exceptions.iter().any(|(_, how)| *how == Forwarding::Nat);
@@ -175,6 +183,7 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
         ports: ports.value,
         delivery,
         balance: balance?.value,
+        choice: Choice { weights: weights?.value, exceptions: own_weights },
         orphans: orphans?.value,
         sources,
         candidates,
@@ -200,21 +209,30 @@ fn forwarding(problems: &mut Problems, value: &Value<'_>) -> Option<Forwarding> 
     choice(&Forwarding::ALL.map(|forwarding| (forwarding.name(), forwarding)))(problems, value)
 }
 
-type Candidates = (Vec<IpAddr>, Vec<(IpAddr, Forwarding)>);
+/// A list of candidates, and what is said of single ones.
+struct Candidates {
+    addresses: Vec<IpAddr>,
+    ways: Vec<(IpAddr, Forwarding)>,
+    weights: Vec<(IpAddr, u16)>,
+}
 
-/// Each an address, or `{ address = "10.0.0.31", forwarding = "ipip" }`.
+/// Each an address, or `{ address = "10.0.0.31", forwarding = "ipip", weight = 2 }`.
 fn candidates(problems: &mut Problems, value: &Value<'_>) -> Option<Candidates> {
     let candidates = list(candidate)(problems, value)?;
     if candidates.is_empty() {
         return problems.add(value.span(), "a service without candidates serves nobody: name at least one target");
     }
-    let exceptions = candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.forwarding?)));
-    Some((candidates.iter().map(|candidate| candidate.address).collect(), exceptions.collect()))
+    Some(Candidates {
+        addresses: candidates.iter().map(|candidate| candidate.address).collect(),
+        ways: candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.forwarding?))).collect(),
+        weights: candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.weight?))).collect(),
+    })
 }
 
 struct Candidate {
     address: IpAddr,
     forwarding: Option<Forwarding>,
+    weight: Option<u16>,
 }
 
 /// Who is in a list is in it once, whichever way it is reached.
@@ -232,13 +250,18 @@ impl std::fmt::Display for Candidate {
 
 fn candidate(problems: &mut Problems, value: &Value<'_>) -> Option<Candidate> {
     if value.get_ref().as_table().is_none() {
-        return Some(Candidate { address: host(problems, value)?, forwarding: None });
+        return Some(Candidate { address: host(problems, value)?, forwarding: None, weight: None });
     }
     let mut section = Section::of("vipa.service.candidates", Some(value), problems);
     let address = section.required(problems, "address", "address = \"10.0.0.31\"", host);
     let way = section.optional(problems, "forwarding", forwarding);
+    let weight = section.optional(problems, "weight", number(1..=Choice::MAX_WEIGHT, "a weight"));
     section.finish(problems);
-    Some(Candidate { address: address?.value, forwarding: way?.map(|way| way.value) })
+    Some(Candidate {
+        address: address?.value,
+        forwarding: way?.map(|way| way.value),
+        weight: weight?.map(|weight| weight.value),
+    })
 }
 
 /// Direct return rewrites the MAC alone, whichever address it was found by, and a tunnel carries either family; only a

@@ -2,8 +2,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::{collection::vec, option, prelude::*};
 use vipa_model::{
-    Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName, Orphans, PortRange,
-    Protocol, Rank, Service, Sources,
+    Balance, Choice, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName, Orphans,
+    PortRange, Protocol, Rank, Service, Sources, Weights,
 };
 
 use super::*;
@@ -35,12 +35,17 @@ fn connection() -> impl Strategy<Value = Connection> {
 fn service() -> impl Strategy<Value = Service> {
     let orphans = prop_oneof![Just(Orphans::Reset), Just(Orphans::Drop), Just(Orphans::Balance)];
     let balance = prop_oneof![Just(Balance::Maglev), Just(Balance::RoundRobin)];
-    (protocol(), any::<(u16, u16)>(), balance, orphans, vec(any::<IpAddr>(), 0..5), delivery(), sources()).prop_map(
-        |(protocol, (first, last), balance, orphans, candidates, delivery, sources)| {
+    (protocol(), any::<(u16, u16)>(), (balance, choice()), orphans, vec(any::<IpAddr>(), 0..5), delivery(), sources())
+        .prop_map(|(protocol, (first, last), (balance, choice), orphans, candidates, delivery, sources)| {
             let ports = PortRange { first, last };
-            Service { protocol, ports, delivery, balance, orphans, sources, candidates }
-        },
-    )
+            Service { protocol, ports, delivery, balance, choice, orphans, sources, candidates }
+        })
+}
+
+fn choice() -> impl Strategy<Value = Choice> {
+    let exceptions = vec((any::<IpAddr>(), any::<u16>()), 0..3);
+    (prop::sample::select(Weights::ALL.to_vec()), exceptions)
+        .prop_map(|(weights, exceptions)| Choice { weights, exceptions })
 }
 
 fn delivery() -> impl Strategy<Value = Delivery> {
@@ -155,8 +160,37 @@ fn reports() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn load() -> impl Strategy<Value = Message> {
+    let accepting = prop::sample::select(vec![Accepting::Yes, Accepting::Full, Accepting::Stalled]);
+    let listener = (any::<IpAddr>(), protocol(), any::<u16>(), any::<u32>(), any::<u32>(), accepting).prop_map(
+        |(vipa, protocol, port, waiting, room, accepting)| ListenerLoad {
+            vipa,
+            protocol,
+            port,
+            waiting,
+            room,
+            accepting,
+        },
+    );
+    let check = ("[a-z]{1,8}", option::of(any::<u16>()), any::<bool>(), ".{0,9}")
+        .prop_map(|(name, port, passing, detail)| CheckResult { name, port, passing, detail });
+    let host = any::<(u16, u32, u16, u64, u64)>().prop_map(
+        |(cpu_permille, runnable_percent, pressure_permille, passive_opens, connections)| HostLoad {
+            cpu_permille,
+            runnable_percent,
+            pressure_permille,
+            passive_opens,
+            connections,
+        },
+    );
+    let intent = prop_oneof![Just(Intent::Serve), Just(Intent::Drain)];
+    (intent, any::<u8>(), host, vec(listener, 0..4), vec(check, 0..4)).prop_map(
+        |(intent, headroom, host, listeners, checks)| Message::Load(Load { intent, headroom, host, listeners, checks }),
+    )
+}
+
 fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![hello(), beats(), ballots(), distribution(), reports()]
+    prop_oneof![hello(), beats(), ballots(), distribution(), reports(), load()]
 }
 
 proptest! {

@@ -312,6 +312,15 @@ impl Target {
         Ok(())
     }
 
+    /// SIGSTOP to the servers: the kernel goes on opening connections for them, and nobody accepts.
+    pub fn freeze_servers(&mut self) -> Result<()> {
+        self.servers.iter().try_for_each(|server| server.signal(Signal::SIGSTOP))
+    }
+
+    pub fn thaw_servers(&mut self) -> Result<()> {
+        self.servers.iter().try_for_each(|server| server.signal(Signal::SIGCONT))
+    }
+
     /// How its agent ended, when it has ended by itself.
     pub fn ended(&mut self) -> Option<String> {
         let agent = self.agent.as_mut()?;

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use vipa_model::Protocol;
 use vipa_protocol::{
-    Trigger,
-    admin::{Counters, Stance, Status, TakeoverRecord, Takeovers, TargetStatus},
+    Fitness, Trigger,
+    admin::{Counters, Distribution, DistributionRow, Stance, Status, TakeoverRecord, Takeovers, TargetStatus},
 };
 
 use super::{Cluster, PATIENCE, Router, SERVICE_PORT, VIPA};
@@ -73,6 +73,15 @@ impl Router {
         Ok(records.into_iter().filter(|record| record.report.vipa == VIPA).collect())
     }
 
+    /// Who gets new connections of the VIPA's first service, by node.
+    pub fn distribution(&self) -> Result<BTreeMap<String, DistributionRow>> {
+        let Distribution { vipas } = self.ask(&["distribution"])?;
+        let vipa = vipas.into_iter().find(|vipa| vipa.vipa == VIPA).context("no such VIPA")?;
+        let service = vipa.services.into_iter().next().context("it has no service")?;
+        let name = |row: &DistributionRow| row.node.as_ref().map_or(row.target.to_string(), ToString::to_string);
+        Ok(service.targets.into_iter().map(|row| (name(&row), row)).collect())
+    }
+
     /// Its counters by name, all workers together.
     pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
         let Counters { total, .. } = self.ask(&["counters"])?;
@@ -132,6 +141,29 @@ impl Cluster {
             Ok(Err(end)) => bail!("while waiting for {router}: {what}: {end}"),
             Err(error) => Err(error.context(format!("{router}'s last word: {last:#?}"))),
         }
+    }
+
+    /// Waits until `router` says of a target's fitness for new connections what is wanted.
+    pub fn wait_fitness(
+        &mut self,
+        router: &str,
+        target: &str,
+        what: &str,
+        met: impl Fn(&Fitness) -> bool,
+    ) -> Result<DistributionRow> {
+        let mut last = None;
+        let found = wait(&format!("{router}: {target} {what}"), PATIENCE, || {
+            let row = self.router(router).distribution().map(|mut rows| rows.remove(target));
+            match row {
+                Ok(Some(row)) if met(&row.fitness) => Some(row),
+                other => {
+                    last = Some(other);
+                    std::thread::sleep(LOOK);
+                    None
+                }
+            }
+        });
+        found.with_context(|| format!("{router}'s last word of {target}: {last:#?}"))
     }
 
     /// Waits until `router` has completed a takeover with this trigger since it was started; the latest such.

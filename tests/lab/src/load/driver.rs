@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 
 use super::{Report, ServerReport, clock};
@@ -220,6 +221,10 @@ impl Server {
     #[must_use]
     pub fn report(&self) -> ServerReport {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// SIGKILL: its kernel resets the connections it held.

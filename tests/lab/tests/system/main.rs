@@ -2,6 +2,7 @@
 //! proves (each file says what its own is). Run with `make test-system`, as root, one test at a time.
 
 mod failures;
+mod health;
 mod hostile;
 mod r01_knowledge;
 mod r02_listeners;

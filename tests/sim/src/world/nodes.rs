@@ -52,6 +52,7 @@ impl World {
             ports: PortRange::one(PORT),
             delivery: Delivery::default(),
             balance: Balance::Maglev,
+            choice: vipa_model::Choice::default(),
             orphans: Orphans::Reset,
             sources: Sources::default(),
             candidates: targets.iter().map(|target| target_address(*target)).collect(),

@@ -32,6 +32,7 @@ pub(super) fn service(candidates: &[&str]) -> Service {
         ports: PortRange::one(80),
         delivery: Delivery::default(),
         balance: Balance::Maglev,
+        choice: vipa_model::Choice::default(),
         orphans: Orphans::Reset,
         sources: Sources::default(),
         candidates: candidates.iter().map(|node| address(node)).collect(),

@@ -271,3 +271,25 @@ fn a_node_of_other_voters_is_refused_by_name_and_not_listened_to() {
     bench.assert_owner("r1");
     assert!(bench.story().contains("r1: r9: not listened to, because its voters are [r9]"));
 }
+
+#[test]
+fn a_targets_load_is_passed_on_by_its_address_and_forgotten_with_its_link() {
+    use vipa_protocol::Load;
+    let mut bench = Bench::settled();
+    let loads = |bench: &Bench| -> Vec<Option<Load>> {
+        let of_t1 = |(node, output): &(_, Output)| match output {
+            Output::Load { target, load } if *node == name("r1") && *target == address("t1") => Some(load.clone()),
+            _ => None,
+        };
+        bench.outputs.iter().filter_map(of_t1).collect()
+    };
+    bench.outputs.clear();
+    let load = Load { headroom: 5, ..Load::unknown() };
+    let say = |load: &Load| Event::Received { peer: name("t1"), message: Message::Load(load.clone()) };
+    bench.feed_router("r1", say(&load));
+    bench.feed_router("r1", say(&Load { headroom: 0, ..load.clone() }));
+    bench.feed_router("r1", Event::Received { peer: name("r2"), message: Message::Load(load.clone()) });
+    assert_eq!(loads(&bench), [Some(load)], "neither what no agent says nor what no target says");
+    bench.part("r1", "t1");
+    assert_eq!(loads(&bench).last(), Some(&None));
+}

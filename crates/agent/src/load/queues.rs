@@ -1,0 +1,166 @@
+//! Accept queues: which listeners accept what comes. Pure.
+//!
+//! ```text
+//!              something waits, and for HALF the queue has not been seen to fall
+//!   Accepting ────────────────────► a sample of who waits is taken
+//!       ▲  ▲                               │ PATIENCE is over, and none of the sample has been accepted
+//!       │  └── one of them was ────────────┤
+//!       │                                  ▼
+//!       └── the queue is half empty ─── Stalled            Full: more wait than there is room for, twice in a row
+//! ```
+//! A queue that stays as long as it was may be that of a busy server that accepts as fast as clients come. So a length
+//! alone condemns nobody: who waits is named, and is asked for again.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use vipa_model::Moment;
+use vipa_protocol::Accepting;
+
+/// A listener that accepts nothing for as long as this, while somebody waits, does not serve.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// From here on it is suspected.
+const HALF: Duration = Duration::from_millis(500);
+/// Waiting connections named in one sample.
+pub(crate) const SAMPLE: usize = 16;
+
+/// An address and a port.
+pub(crate) type Place = (IpAddr, u16);
+
+/// One listening socket as the kernel shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Tells listeners of one port apart.
+    pub(crate) cookie: u64,
+    pub(crate) local: Place,
+    pub(crate) waiting: u32,
+    pub(crate) room: u32,
+}
+
+/// What must be asked of the kernel before more can be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Who waits to be accepted on this port? At most `SAMPLE` of them.
+    WhoWaits { cookie: u64, port: u16 },
+    /// What has become of these?
+    WhatOfThem { cookie: u64, who: Vec<(Place, Place)> },
+}
+
+/// What has become of a connection that waited to be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fortune {
+    Waits,
+    Accepted,
+    /// Ended; whether it had been accepted, nobody knows.
+    Gone,
+}
+
+/// The queues of the listeners there are.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    queues: BTreeMap<u64, Queue>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    seen: Seen,
+    accepting: Accepting,
+    /// Since when no connection is known to have been accepted; meaningful while something waits.
+    still_since: Moment,
+    /// Who waited when it became suspect.
+    sample: Option<Vec<(Place, Place)>>,
+    /// Waiting when it was found stalled.
+    stalled_at: u32,
+    was_full: bool,
+}
+
+impl Queues {
+    /// Takes in a look at all listeners, and says what to ask next; the answers go to `sampled` and `learnt`.
+    pub(crate) fn observe(&mut self, now: Moment, listeners: &[Seen]) -> Vec<Question> {
+        self.queues.retain(|cookie, _| listeners.iter().any(|seen| seen.cookie == *cookie));
+        let mut questions = Vec::new();
+        for seen in listeners {
+            let queue = self.queues.entry(seen.cookie).or_insert_with(|| Queue::new(*seen, now));
+            questions.extend(queue.observe(now, *seen));
+        }
+        questions
+    }
+
+    /// The answer to `WhoWaits`.
+    pub(crate) fn sampled(&mut self, cookie: u64, who: Vec<(Place, Place)>) {
+        if let Some(queue) = self.queues.get_mut(&cookie) {
+            queue.sample = Some(who);
+        }
+    }
+
+    /// The answer to `WhatOfThem`.
+    pub(crate) fn learnt(&mut self, now: Moment, cookie: u64, fortunes: &[Fortune]) {
+        if let Some(queue) = self.queues.get_mut(&cookie) {
+            queue.judge(now, fortunes);
+        }
+    }
+
+    /// Every listener with something waiting or in trouble.
+    pub(crate) fn notable(&self) -> impl Iterator<Item = (&Seen, Accepting)> {
+        let queues = self.queues.values();
+        let notable = queues.filter(|queue| queue.seen.waiting > 0 || queue.accepting != Accepting::Yes);
+        notable.map(|queue| (&queue.seen, queue.accepting))
+    }
+
+    /// How full the fullest queue is, of a thousand parts.
+    pub(crate) fn fullest_permille(&self) -> u16 {
+        let fill = |queue: &Queue| u64::from(queue.seen.waiting) * 1000 / u64::from(queue.seen.room.max(1));
+        self.queues.values().map(|queue| fill(queue).min(1000) as u16).max().unwrap_or_default()
+    }
+}
+
+impl Queue {
+    fn new(seen: Seen, now: Moment) -> Self {
+        Self { seen, accepting: Accepting::Yes, still_since: now, sample: None, stalled_at: 0, was_full: false }
+    }
+
+    fn observe(&mut self, now: Moment, seen: Seen) -> Option<Question> {
+        let before = std::mem::replace(&mut self.seen, seen);
+        let fell = seen.waiting < before.waiting;
+        if seen.waiting == 0 || fell || before.waiting == 0 {
+            self.moved(now);
+        }
+        let is_full = seen.waiting > seen.room;
+        self.accepting = match self.accepting {
+            Accepting::Stalled if seen.waiting > self.stalled_at / 2 => Accepting::Stalled,
+            Accepting::Full if seen.waiting > seen.room / 2 => Accepting::Full,
+            Accepting::Yes | Accepting::Full | Accepting::Stalled if is_full && self.was_full => Accepting::Full,
+            Accepting::Yes | Accepting::Full | Accepting::Stalled => Accepting::Yes,
+        };
+        self.was_full = is_full;
+        if self.accepting == Accepting::Stalled || seen.waiting == 0 {
+            return None;
+        }
+        let still = now.since(self.still_since);
+        let cookie = seen.cookie;
+        match &self.sample {
+            None if still >= HALF => Some(Question::WhoWaits { cookie, port: seen.local.1 }),
+            Some(who) if still >= PATIENCE => Some(Question::WhatOfThem { cookie, who: who.clone() }),
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, now: Moment) {
+        self.still_since = now;
+        self.sample = None;
+    }
+
+    fn judge(&mut self, now: Moment, fortunes: &[Fortune]) {
+        let count = |wanted| fortunes.iter().filter(|fortune| **fortune == wanted).count();
+        // Most are gone: served quickly, for all we know. Nobody to be named at all, while the queue does not shrink:
+        // they all gave up, and their places are still taken.
+        if count(Fortune::Accepted) > 0 || count(Fortune::Gone) > count(Fortune::Waits) {
+            self.moved(now);
+        } else {
+            self.accepting = Accepting::Stalled;
+            self.stalled_at = self.seen.waiting;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

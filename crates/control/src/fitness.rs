@@ -1,0 +1,222 @@
+//! Whether a candidate gets new connections of a service, and how many: decided here and nowhere else.
+//!
+//! Everything that is known of a target speaks in one order: whether its agent is linked, what listens, what the target
+//! wants, what its checks say, how its server accepts. The first objection counts, and is what `vipactl` shows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use vipa_model::{Protocol, Service, Weights};
+use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
+
+/// What one VIPA's candidates are judged by.
+#[derive(Clone, Copy)]
+pub(crate) struct Judge<'a> {
+    pub(crate) vipa: IpAddr,
+    /// What listens where, as the targets last said.
+    pub(crate) listeners: &'a BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+    /// How the linked targets fare.
+    pub(crate) loads: &'a BTreeMap<IpAddr, Load>,
+}
+
+/// A candidate over all ports of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// `Fit` if it is on any port; else the first objection.
+    pub(crate) fitness: Fitness,
+    pub(crate) listening: u32,
+    pub(crate) fit: u32,
+    /// Connections that wait to be accepted.
+    pub(crate) waiting: u32,
+}
+
+impl Judge<'_> {
+    /// Whether `target` gets new connections to one port.
+    pub(crate) fn fitness(&self, service: &Service, target: IpAddr, port: u16) -> Fitness {
+        if !service.candidates.contains(&target) {
+            return Fitness::NotCandidate;
+        }
+        let load = self.loads.get(&target);
+        let listens = self.listeners.get(&target).is_some_and(|open| open.contains(&(service.protocol, port)));
+        if !listens {
+            return if load.is_some() { Fitness::NotListening } else { Fitness::NotLinked };
+        }
+        // Its first word of itself is still on the way.
+        let Some(load) = load else { return Fitness::Fit };
+        match load.intent {
+            Intent::Serve => {}
+            Intent::Drain => return Fitness::Draining,
+        }
+        let concerns = |check: &&vipa_protocol::CheckResult| check.port.is_none_or(|of| of == port);
+        if let Some(check) = load.checks.iter().filter(concerns).find(|check| !check.passing) {
+            return Fitness::CheckFailing { check: check.name.clone(), detail: check.detail.clone() };
+        }
+        match load.listener(self.vipa, service.protocol, port) {
+            None => Fitness::Fit,
+            Some(queue) => match queue.accepting {
+                Accepting::Yes => Fitness::Fit,
+                Accepting::Full => Fitness::QueueFull { waiting: queue.waiting },
+                Accepting::Stalled => Fitness::NotAccepting { waiting: queue.waiting },
+            },
+        }
+    }
+
+    /// Its share of new connections, relative to the others'.
+    pub(crate) fn weight(&self, service: &Service, target: IpAddr) -> u16 {
+        let configured = service.choice.weight_of(target);
+        match service.choice.weights {
+            Weights::Static => configured,
+            Weights::Load => {
+                let headroom = self.loads.get(&target).map_or(FULL_HEADROOM, |load| load.headroom);
+                configured.saturating_mul(u16::from(headroom))
+            }
+        }
+    }
+
+    /// Who gets new connections to one port. When nobody is fit, those whose only fault is their slowness.
+    pub(crate) fn choose(&self, service: &Service, port: u16) -> Vec<IpAddr> {
+        let judged: Vec<(IpAddr, Fitness)> =
+            service.candidates.iter().map(|target| (*target, self.fitness(service, *target, port))).collect();
+        let chosen = |wanted: fn(&Fitness) -> bool| -> Vec<IpAddr> {
+            judged.iter().filter(|(_, fitness)| wanted(fitness)).map(|(target, _)| *target).collect()
+        };
+        match chosen(|fitness| *fitness == Fitness::Fit) {
+            nobody if nobody.is_empty() => chosen(Fitness::is_last_resort),
+            fit => fit,
+        }
+    }
+
+    /// How a target stands with a service as a whole.
+    pub(crate) fn standing(&self, service: &Service, target: IpAddr) -> Standing {
+        let (from, to) = ((service.protocol, service.ports.first), (service.protocol, service.ports.last));
+        let open = self.listeners.get(&target).into_iter().flat_map(|ports| ports.range(from..=to));
+        let judged: Vec<Fitness> = open.map(|(_, port)| self.fitness(service, target, *port)).collect();
+        let fit = judged.iter().filter(|fitness| **fitness == Fitness::Fit).count();
+        let unheard = || self.fitness(service, target, service.ports.first);
+        let fitness = if fit > 0 { Fitness::Fit } else { judged.first().cloned().unwrap_or_else(unheard) };
+        let queues = self.loads.get(&target).map_or(&[][..], |load| &load.listeners);
+        let ours = queues.iter().filter(|queue| {
+            (queue.vipa, queue.protocol) == (self.vipa, service.protocol) && service.ports.contains(queue.port)
+        });
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Standing {
+            fitness,
+            listening: count(judged.len()),
+            fit: count(fit),
+            waiting: ours.map(|queue| queue.waiting).fold(0, u32::saturating_add),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vipa_model::{Choice, PortRange};
+    use vipa_protocol::{CheckResult, ListenerLoad};
+
+    use super::*;
+
+    const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+    const T1: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
+    const T2: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 22));
+
+    struct Bench {
+        service: Service,
+        listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+        loads: BTreeMap<IpAddr, Load>,
+    }
+
+    impl Bench {
+        /// Both targets are linked and listen on port 80.
+        fn new() -> Self {
+            let service = Service {
+                protocol: Protocol::Tcp,
+                ports: PortRange::one(80),
+                delivery: Default::default(),
+                balance: Default::default(),
+                choice: Choice::default(),
+                orphans: Default::default(),
+                sources: Default::default(),
+                candidates: vec![T1, T2],
+            };
+            let listeners = [T1, T2].map(|target| (target, BTreeSet::from([(Protocol::Tcp, 80)]))).into();
+            Self { service, listeners, loads: [T1, T2].map(|target| (target, Load::unknown())).into() }
+        }
+
+        fn judge(&self) -> Judge<'_> {
+            Judge { vipa: VIPA, listeners: &self.listeners, loads: &self.loads }
+        }
+
+        fn load(&mut self, target: IpAddr) -> &mut Load {
+            self.loads.get_mut(&target).unwrap()
+        }
+
+        fn accepts(&mut self, target: IpAddr, accepting: Accepting) {
+            let queue = ListenerLoad { vipa: VIPA, protocol: Protocol::Tcp, port: 80, waiting: 3, room: 8, accepting };
+            self.load(target).listeners = vec![queue];
+        }
+
+        fn of_t1(&self) -> (Fitness, Vec<IpAddr>) {
+            (self.judge().standing(&self.service, T1).fitness, self.judge().choose(&self.service, 80))
+        }
+    }
+
+    #[test]
+    fn the_first_objection_is_told_and_keeps_new_connections_away() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.of_t1(), (Fitness::Fit, vec![T1, T2]));
+        bench.accepts(T1, Accepting::Yes);
+        assert_eq!(bench.of_t1(), (Fitness::Fit, vec![T1, T2]));
+        bench.accepts(T1, Accepting::Full);
+        assert_eq!(bench.of_t1(), (Fitness::QueueFull { waiting: 3 }, vec![T2]));
+        bench.accepts(T1, Accepting::Stalled);
+        assert_eq!(bench.of_t1(), (Fitness::NotAccepting { waiting: 3 }, vec![T2]));
+        let check = CheckResult { name: "web".into(), port: Some(80), passing: false, detail: "status 500".into() };
+        bench.load(T1).checks = vec![check.clone()];
+        let failing = Fitness::CheckFailing { check: "web".into(), detail: "status 500".into() };
+        assert_eq!(bench.of_t1(), (failing, vec![T2]));
+        bench.load(T1).intent = Intent::Drain;
+        assert_eq!(bench.of_t1(), (Fitness::Draining, vec![T2]));
+        bench.listeners.remove(&T1);
+        assert_eq!(bench.of_t1(), (Fitness::NotListening, vec![T2]));
+        bench.loads.remove(&T1);
+        assert_eq!(bench.of_t1(), (Fitness::NotLinked, vec![T2]));
+    }
+
+    #[test]
+    fn a_check_of_one_port_says_nothing_of_another_and_one_without_a_port_speaks_for_all() {
+        let mut bench = Bench::new();
+        let check = |port| CheckResult { name: "x".into(), port, passing: false, detail: String::new() };
+        bench.load(T1).checks = vec![check(Some(81))];
+        assert_eq!(bench.of_t1().0, Fitness::Fit);
+        bench.load(T1).checks = vec![check(None)];
+        assert_eq!(bench.of_t1().1, [T2]);
+    }
+
+    #[test]
+    fn when_nobody_is_fit_the_slow_are_used_but_never_the_failing() {
+        let mut bench = Bench::new();
+        bench.accepts(T1, Accepting::Stalled);
+        bench.accepts(T2, Accepting::Full);
+        assert_eq!(bench.of_t1().1, [T1, T2]);
+        bench.load(T2).intent = Intent::Drain;
+        assert_eq!(bench.of_t1().1, [T1]);
+    }
+
+    #[test]
+    fn a_weight_is_the_configured_one_times_the_headroom_where_the_service_says_so() {
+        let mut bench = Bench::new();
+        bench.load(T1).headroom = 4;
+        bench.service.choice.exceptions = vec![(T1, 3)];
+        let weights = |bench: &Bench| [T1, T2].map(|target| bench.judge().weight(&bench.service, target));
+        assert_eq!(weights(&bench), [3, 1]);
+        bench.service.choice.weights = Weights::Load;
+        assert_eq!(weights(&bench), [12, 16]);
+        bench.service.choice.exceptions = vec![(T1, Choice::MAX_WEIGHT)];
+        bench.load(T1).headroom = FULL_HEADROOM;
+        assert_eq!(weights(&bench), [4096, 16], "the highest weight and full headroom fit");
+    }
+}

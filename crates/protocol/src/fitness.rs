@@ -1,0 +1,69 @@
+//! Whether a candidate gets new connections of a service, and if not, why: one code and one sentence for each reason.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The first reason that applies, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case")]
+pub enum Fitness {
+    Fit,
+    /// It still holds connections, but this router's list does not name it.
+    NotCandidate,
+    NotLinked,
+    NotListening,
+    Draining,
+    CheckFailing {
+        check: String,
+        detail: String,
+    },
+    /// Connections wait to be accepted and none is.
+    NotAccepting {
+        waiting: u32,
+    },
+    /// As many connections wait to be accepted as the kernel lets.
+    QueueFull {
+        waiting: u32,
+    },
+}
+
+impl Fitness {
+    /// As in JSON, and in logs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Fit => "fit",
+            Self::NotCandidate => "not-candidate",
+            Self::NotLinked => "not-linked",
+            Self::NotListening => "not-listening",
+            Self::Draining => "draining",
+            Self::CheckFailing { .. } => "check-failing",
+            Self::NotAccepting { .. } => "not-accepting",
+            Self::QueueFull { .. } => "queue-full",
+        }
+    }
+
+    /// Whether it may get new connections all the same when no candidate is fit: better a slow server than none.
+    #[must_use]
+    pub const fn is_last_resort(&self) -> bool {
+        matches!(self, Self::NotAccepting { .. } | Self::QueueFull { .. })
+    }
+}
+
+/// A sentence without its end, to stand after "no, ".
+impl fmt::Display for Fitness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fit => f.write_str("it gets new connections"),
+            Self::NotCandidate => f.write_str("not a candidate"),
+            Self::NotLinked => f.write_str("its agent has no link to this router"),
+            Self::NotListening => f.write_str("nothing listens"),
+            Self::Draining => f.write_str("it is draining"),
+            Self::CheckFailing { check, detail } if detail.is_empty() => write!(f, "its check {check:?} fails"),
+            Self::CheckFailing { check, detail } => write!(f, "its check {check:?} fails: {detail}"),
+            Self::NotAccepting { waiting } => write!(f, "its server accepts none of {waiting} waiting"),
+            Self::QueueFull { waiting } => write!(f, "its accept queue is full, {waiting} waiting"),
+        }
+    }
+}

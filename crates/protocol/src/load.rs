@@ -1,0 +1,137 @@
+//! How a target fares, in its own words: told to every router about once a second, and at once when something changes
+//! that decides over new connections.
+//!
+//! All routers hear the same words, and what they make of them is arithmetic: so they choose alike.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use vipa_model::Protocol;
+
+/// The headroom of an idle host. Few steps, so that a table of weights is not rebuilt for nothing.
+pub const FULL_HEADROOM: u8 = 16;
+/// Listeners told of; those that have nothing waiting and accept are told of by being left out.
+pub const MAX_LISTENER_LOADS: usize = 1024;
+/// Configured checks of one target.
+pub const MAX_CHECKS: usize = 64;
+/// Bytes of what a check says of itself.
+pub const MAX_CHECK_DETAIL: usize = 200;
+
+/// Target → router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    pub intent: Intent,
+    /// Its share of new connections where weights follow the load, 1 to [`FULL_HEADROOM`].
+    pub headroom: u8,
+    pub host: HostLoad,
+    /// Only those with something waiting, and those that do not accept.
+    pub listeners: Vec<ListenerLoad>,
+    pub checks: Vec<CheckResult>,
+}
+
+/// What the target itself wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Intent {
+    #[default]
+    Serve,
+    /// It is about to leave: no new connections; those it has run out.
+    Drain,
+}
+
+/// The whole host, not only what Vipa sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLoad {
+    /// Time the processors were not idle, of a thousand parts, over the last second or so.
+    pub cpu_permille: u16,
+    /// Processes that could run, those that do among them, in hundredths for each processor.
+    pub runnable_percent: u32,
+    /// Time in which some process waited for a processor (PSI), of a thousand parts; 0 where the kernel does not tell.
+    pub pressure_permille: u16,
+    /// TCP connections this host has accepted in its life: who sends it SYNs and sees this stand still does not reach it.
+    pub passive_opens: u64,
+    /// Live connections to the VIPAs.
+    pub connections: u64,
+}
+
+/// An accept queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerLoad {
+    pub vipa: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+    /// Connections that are established and not accepted; of several listeners on the port, together.
+    pub waiting: u32,
+    /// How many may wait before the kernel refuses more.
+    pub room: u32,
+    pub accepting: Accepting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accepting {
+    Yes,
+    /// The queue is full: the kernel drops SYNs.
+    Full,
+    /// Connections wait and none has been accepted for a second or more.
+    Stalled,
+}
+
+/// What a configured check last found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckResult {
+    pub name: String,
+    /// Whose port it is about; `None`: the whole target.
+    pub port: Option<u16>,
+    pub passing: bool,
+    /// Why it fails, or what it found, in a few words.
+    pub detail: String,
+}
+
+impl Load {
+    /// What is known before the first look: nothing that keeps anybody away.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            intent: Intent::Serve,
+            headroom: FULL_HEADROOM,
+            host: HostLoad::default(),
+            listeners: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Whether somebody who balances by `earlier` must hear of this at once.
+    #[must_use]
+    pub fn decides_otherwise_than(&self, earlier: &Self) -> bool {
+        let troubles = |load: &Self| -> Vec<(IpAddr, Protocol, u16, Accepting)> {
+            let troubled = load.listeners.iter().filter(|listener| listener.accepting != Accepting::Yes);
+            troubled.map(|listener| (listener.vipa, listener.protocol, listener.port, listener.accepting)).collect()
+        };
+        let failing = |load: &Self| -> Vec<(String, Option<u16>)> {
+            let failing = load.checks.iter().filter(|check| !check.passing);
+            failing.map(|check| (check.name.clone(), check.port)).collect()
+        };
+        self.intent != earlier.intent
+            || self.headroom != earlier.headroom
+            || troubles(self) != troubles(earlier)
+            || failing(self) != failing(earlier)
+    }
+
+    /// Whether it is within the limits of this page; what is not comes from no agent of ours.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        (1..=FULL_HEADROOM).contains(&self.headroom)
+            && self.listeners.len() <= MAX_LISTENER_LOADS
+            && self.checks.len() <= MAX_CHECKS
+            && self.checks.iter().all(|check| check.detail.len() <= MAX_CHECK_DETAIL)
+    }
+
+    /// What is told of one listener; `None`: nothing waits there, and it accepts.
+    #[must_use]
+    pub fn listener(&self, vipa: IpAddr, protocol: Protocol, port: u16) -> Option<&ListenerLoad> {
+        self.listeners
+            .iter()
+            .find(|listener| (listener.vipa, listener.protocol, listener.port) == (vipa, protocol, port))
+    }
+}

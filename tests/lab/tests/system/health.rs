@@ -1,0 +1,67 @@
+//! A target that listens but does not serve loses its traffic, and gets it back when it serves.
+
+use std::time::{Duration, Instant};
+
+use vipa_lab::{
+    cluster::{Cluster, Plan},
+    load::{ClientPlan, Fresh},
+};
+use vipa_protocol::Fitness;
+
+use crate::kill_the_owner;
+
+fn quiet_client(connections: usize) -> ClientPlan {
+    ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), connections) }
+}
+
+fn servers(fresh: &Fresh) -> Vec<&str> {
+    fresh.servers.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_again_when_it_goes_on() {
+    Plan::new("health_stopped").run(|cluster| {
+        let mut client = cluster.client_with(&quiet_client(0))?;
+        cluster.target("t1").freeze_servers()?;
+        // About a third of these reach t1, whose kernel opens them: nobody there accepts.
+        client.fresh(60)?;
+        let began = Instant::now();
+        for router in ["r1", "r2"] {
+            cluster.wait_fitness(
+                router,
+                "t1",
+                "not to accept",
+                |fitness| matches!(fitness, Fitness::NotAccepting { waiting } if *waiting > 0),
+            )?;
+        }
+        let took = began.elapsed();
+        println!("a stopped server was left out after {} ms", took.as_millis());
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let text = cluster.router("r1").vipactl(&["distribution"])?;
+        assert!(text.contains("no, its server accepts none of "), "{text}");
+
+        cluster.target("t1").thaw_servers()?;
+        cluster.wait_fitness("r1", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
+        client.wait_for("the fresh connections", Duration::from_secs(20), |report| {
+            report.fresh_ok + report.fresh_failed >= 60
+        })?;
+
+        cluster.target("t1").freeze_servers()?;
+        client.fresh(30)?;
+        cluster.wait_fitness("r1", "t1", "not to accept", |fitness| *fitness != Fitness::Fit)?;
+        kill_the_owner(cluster, &mut client)?;
+        let before = client.report();
+        client.fresh(60)?;
+        client.wait_for("the others to serve all", Duration::from_secs(20), |report| {
+            report.fresh_ok >= before.fresh_ok + 60
+        })?;
+        cluster.target("t1").thaw_servers()?;
+        cluster.wait_fitness("r2", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
+        client.wait_for("the stopped ones", Duration::from_secs(20), |report| {
+            report.fresh_ok + report.fresh_failed >= 150
+        })?;
+        let fresh = client.fresh_and_wait(90)?;
+        assert_eq!((fresh.failed, servers(&fresh)), (0, vec!["t1", "t2", "t3"]));
+        Ok(())
+    });
+}
