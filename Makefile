@@ -11,7 +11,7 @@ export CONNECTIONS PORTS
 
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
-PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev \
+PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev \
             dpdk iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap
 
 # Rooms that need DPDK or root; the others are the workspace's default members.

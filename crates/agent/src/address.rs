@@ -8,15 +8,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle,
-    packet_route::address::{AddressAttribute, AddressMessage},
+    packet_route::{
+        address::{AddressAttribute, AddressFlags, AddressMessage},
+        link::LinkAttribute,
+    },
 };
 use serde::{Deserialize, Serialize};
+
+use crate::kept::{Inheritance, Kept, KeptError};
+
+const FILE: &str = "host.json";
 
 /// Answer ARP only for addresses of the interface that was asked (1); ask with an address of the interface that asks
 /// (2). See ip-sysctl of the kernel's documentation.
@@ -25,12 +32,8 @@ const SYSCTLS: [(&str, &str); 2] =
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AddressError {
-    #[error("cannot use {path} to remember what is changed on this host: {source}; check state_dir")]
-    State { path: PathBuf, source: io::Error },
-    #[error("{path} is damaged: {source}; check the addresses of this host by hand, then remove the file")]
-    Damaged { path: PathBuf, source: serde_json::Error },
-    #[error("cannot open a netlink socket: {0}")]
-    Open(#[source] io::Error),
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     #[error("there is no interface {0:?} on this host; set agent.interface, usually \"lo\"")]
     NoInterface(String),
     #[error("cannot set {path}: {source}; the agent needs CAP_NET_ADMIN, run it as root")]
@@ -53,62 +56,59 @@ struct Changes {
 pub(crate) struct Addresses {
     handle: Handle,
     index: u32,
-    file: PathBuf,
-    changes: Changes,
+    kept: Kept<Changes>,
+    wanted: BTreeSet<IpAddr>,
+    inherited: Inheritance<BTreeSet<IpAddr>>,
 }
 
 impl Addresses {
-    /// Takes over what a crashed predecessor left. Call it within a runtime.
-    pub(crate) async fn open(interface: &str, state_dir: &Path) -> Result<Self, AddressError> {
-        fs::create_dir_all(state_dir).map_err(|source| AddressError::State { path: state_dir.into(), source })?;
-        let file = state_dir.join("host.json");
-        let mut changes: Changes = match fs::read(&file) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map_err(|source| AddressError::Damaged { path: file.clone(), source })?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Changes::default(),
-            Err(source) => return Err(AddressError::State { path: file, source }),
-        };
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Open)?;
-        tokio::spawn(connection);
+    /// Takes over what a crashed predecessor left.
+    pub(crate) async fn open(interface: &str, state_dir: &Path, handle: Handle) -> Result<Self, AddressError> {
+        let mut kept: Kept<Changes> = Kept::open(state_dir, FILE)?;
         let index = index_of(&handle, interface).await.ok_or_else(|| AddressError::NoInterface(interface.into()))?;
-        if changes.interface != interface {
+        let old = std::mem::replace(&mut kept.value.interface, interface.into());
+        if old != interface {
             // Configured anew since: what is left on the old interface is taken away, if that is still there.
-            let old = std::mem::replace(&mut changes.interface, interface.into());
+            let added = std::mem::take(&mut kept.value.added);
             if let Some(index) = index_of(&handle, &old).await {
-                let file = file.clone();
-                let sysctls = changes.sysctls.clone();
-                let added = std::mem::take(&mut changes.added);
-                let changes = Changes { interface: old, added, sysctls };
-                Self { handle: handle.clone(), index, file, changes }.serve(&[]).await?;
+                for address in added {
+                    remove(&handle, index, address).await.map_err(|source| error("remove", address, &old, source))?;
+                }
             }
-            changes.added.clear();
         }
-        let mut addresses = Self { handle, index, file, changes };
+        let inherited = Inheritance::new(BTreeSet::new());
+        let mut addresses = Self { handle, index, kept, wanted: BTreeSet::new(), inherited };
         addresses.forget_what_is_gone().await?;
+        addresses.inherited = Inheritance::new(addresses.kept.value.added.clone());
         Ok(addresses)
     }
 
     /// A reboot takes the addresses and leaves the file; they are ours to put there again.
     async fn forget_what_is_gone(&mut self) -> Result<(), AddressError> {
-        for address in self.changes.added.clone() {
+        for address in self.kept.value.added.clone() {
             if self.find(address).await?.is_none() {
-                self.changes.added.remove(&address);
+                self.kept.value.added.remove(&address);
             }
         }
         Ok(())
     }
 
+    /// What is to be served once a predecessor's addresses have been left alone for long enough, at that moment.
+    pub(crate) fn outlived(&mut self) -> Option<Vec<IpAddr>> {
+        self.inherited.ends_now().then(|| self.wanted.iter().copied().collect())
+    }
+
     /// Makes `vipas` and no others of ours be there.
     pub(crate) async fn serve(&mut self, vipas: &[IpAddr]) -> Result<(), AddressError> {
-        let wanted: BTreeSet<IpAddr> = vipas.iter().copied().collect();
+        self.wanted = vipas.iter().copied().collect();
+        let wanted: BTreeSet<IpAddr> = self.wanted.union(self.inherited.get()).copied().collect();
         if !wanted.is_empty() {
             self.set_sysctls()?;
         }
-        for address in wanted.difference(&self.changes.added.clone()) {
+        for address in wanted.difference(&self.kept.value.added.clone()) {
             self.add(*address).await?;
         }
-        for address in self.changes.added.clone().difference(&wanted) {
+        for address in self.kept.value.added.clone().difference(&wanted) {
             self.remove(*address).await?;
         }
         Ok(())
@@ -116,13 +116,12 @@ impl Addresses {
 
     /// Undoes everything.
     pub(crate) async fn restore(mut self) -> Result<(), AddressError> {
+        self.inherited.give_up();
         self.serve(&[]).await?;
-        for (path, value) in std::mem::take(&mut self.changes.sysctls) {
+        for (path, value) in std::mem::take(&mut self.kept.value.sysctls) {
             fs::write(&path, value).map_err(|source| AddressError::Sysctl { path, source })?;
         }
-        fs::remove_file(&self.file)
-            .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            .map_err(|source| AddressError::State { path: self.file.clone(), source })
+        Ok(self.kept.remove()?)
     }
 
     fn set_sysctls(&mut self) -> Result<(), AddressError> {
@@ -132,8 +131,8 @@ impl Addresses {
             if before == value {
                 continue;
             }
-            self.changes.sysctls.entry(path.into()).or_insert(before);
-            self.remember()?;
+            self.kept.value.sysctls.entry(path.into()).or_insert(before);
+            self.kept.save()?;
             fs::write(path, value).map_err(fail)?;
         }
         Ok(())
@@ -142,59 +141,80 @@ impl Addresses {
     async fn add(&mut self, address: IpAddr) -> Result<(), AddressError> {
         if self.find(address).await?.is_some() {
             // Somebody put it there before us; it is theirs to take away.
-            tracing::info!(%address, interface = %self.changes.interface, "the VIPA is there already");
+            tracing::info!(%address, interface = %self.kept.value.interface, "the VIPA is there already");
             return Ok(());
         }
-        self.changes.added.insert(address);
-        self.remember()?;
+        self.kept.value.added.insert(address);
+        self.kept.save()?;
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        let done = self.handle.address().add(self.index, address, prefix).execute().await;
+        let mut request = self.handle.address().add(self.index, address, prefix);
+        if address.is_ipv6() {
+            // Every target has it, so nobody asks whether another has (RFC 4862 §5.4). The kernel's answer to who asks on a
+            // link is none: it advertises on an interface the addresses of that interface only.
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        let done = request.execute().await;
         done.map_err(|source| self.error("put", address, source))?;
-        tracing::info!(%address, interface = %self.changes.interface, "the VIPA is on this host");
+        tracing::info!(%address, interface = %self.kept.value.interface, "the VIPA is on this host");
         Ok(())
     }
 
     async fn remove(&mut self, address: IpAddr) -> Result<(), AddressError> {
-        if let Some(message) = self.find(address).await? {
-            let done = self.handle.address().del(message).execute().await;
-            done.map_err(|source| self.error("remove", address, source))?;
-        }
-        self.changes.added.remove(&address);
-        tracing::info!(%address, interface = %self.changes.interface, "the VIPA is off this host");
-        self.remember()
+        let done = remove(&self.handle, self.index, address).await;
+        done.map_err(|source| self.error("remove", address, source))?;
+        self.kept.value.added.remove(&address);
+        tracing::info!(%address, interface = %self.kept.value.interface, "the VIPA is off this host");
+        Ok(self.kept.save()?)
     }
 
-    /// The address as the kernel has it on our interface.
     async fn find(&self, address: IpAddr) -> Result<Option<AddressMessage>, AddressError> {
-        let mut list = self.handle.address().get().set_link_index_filter(self.index).execute();
-        let is_it = |attribute: &AddressAttribute| match attribute {
-            AddressAttribute::Address(found) | AddressAttribute::Local(found) => *found == address,
-            _ => false,
-        };
-        let fail = |source| self.error("look for", address, source);
-        while let Some(message) = list.try_next().await.map_err(fail)? {
-            if message.attributes.iter().any(is_it) {
-                return Ok(Some(message));
-            }
-        }
-        Ok(None)
-    }
-
-    fn remember(&self) -> Result<(), AddressError> {
-        let beside = self.file.with_extension("json.new");
-        let text = serde_json::to_vec_pretty(&self.changes).expect("addresses and strings are JSON");
-        fs::write(&beside, text)
-            .and_then(|()| fs::rename(&beside, &self.file))
-            .map_err(|source| AddressError::State { path: self.file.clone(), source })
+        find(&self.handle, self.index, address).await.map_err(|source| self.error("look for", address, source))
     }
 
     fn error(&self, what: &'static str, address: IpAddr, source: rtnetlink::Error) -> AddressError {
-        let interface = self.changes.interface.clone();
-        AddressError::Address { what, address, interface, source: Box::new(source) }
+        error(what, address, &self.kept.value.interface, source)
     }
 }
 
-async fn index_of(handle: &Handle, interface: &str) -> Option<u32> {
+fn error(what: &'static str, address: IpAddr, interface: &str, source: rtnetlink::Error) -> AddressError {
+    AddressError::Address { what, address, interface: interface.into(), source: Box::new(source) }
+}
+
+/// The address as the kernel has it on this interface.
+async fn find(handle: &Handle, index: u32, address: IpAddr) -> Result<Option<AddressMessage>, rtnetlink::Error> {
+    let mut list = handle.address().get().set_link_index_filter(index).execute();
+    let is_it = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(found) | AddressAttribute::Local(found) => *found == address,
+        _ => false,
+    };
+    while let Some(message) = list.try_next().await? {
+        if message.attributes.iter().any(is_it) {
+            return Ok(Some(message));
+        }
+    }
+    Ok(None)
+}
+
+async fn remove(handle: &Handle, index: u32, address: IpAddr) -> Result<(), rtnetlink::Error> {
+    match find(handle, index, address).await? {
+        Some(message) => handle.address().del(message).execute().await,
+        None => Ok(()),
+    }
+}
+
+pub(crate) async fn index_of(handle: &Handle, interface: &str) -> Option<u32> {
     let mut links = handle.link().get().match_name(interface.to_string()).execute();
     links.try_next().await.ok().flatten().map(|link| link.header.index)
+}
+
+/// The interface that has this address.
+pub(crate) async fn interface_of(handle: &Handle, address: IpAddr) -> Result<Option<String>, rtnetlink::Error> {
+    let mut list = handle.address().get().set_address_filter(address).execute();
+    let Some(found) = list.try_next().await? else { return Ok(None) };
+    let mut links = handle.link().get().match_index(found.header.index).execute();
+    let Some(link) = links.try_next().await? else { return Ok(None) };
+    Ok(link.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    }))
 }

@@ -1,6 +1,9 @@
 //! The agent's loop: waits, feeds events to the target's brain, does what comes out.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant, SystemTime},
+};
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,12 +23,16 @@ use vipa_transport::{
 
 use crate::{
     address::Addresses,
+    decap::Decap,
     kernel::Kernel,
     load::{Condition, LoadWatch},
 };
 
-/// An address that could not be set is tried again after this long.
+/// What could not be set up on this host is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is said what tunnels brought, when they brought anything.
+const REPORT: Duration = Duration::from_secs(60);
 
 /// Telling the routers that this agent stops takes no longer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -38,8 +45,13 @@ struct Agent {
     load: LoadWatch,
     votes: VoteKeeper<StoredVote>,
     addresses: Addresses,
+    decap: Decap,
     /// The VIPAs wanted on this host, until they are there.
-    to_serve: Option<Vec<std::net::IpAddr>>,
+    to_serve: Option<Vec<IpAddr>>,
+    /// The VIPAs and routers of the tunnels to be unwrapped, until they are.
+    to_unwrap: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
+    /// Something has failed and waits for `RETRY`.
+    failed: bool,
 }
 
 /// Runs until SIGTERM or SIGINT, then takes back what was changed on this host.
@@ -49,7 +61,11 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let (vote_file, stored) = VoteFile::open(&config.node.state_dir)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let addresses = Addresses::open(&agent.interface, &config.node.state_dir).await?;
+    let (connection, netlink, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
+    tokio::spawn(connection);
+    let state_dir = &config.node.state_dir;
+    let addresses = Addresses::open(&agent.interface, state_dir, netlink.clone()).await?;
+    let decap = Decap::open(agent, state_dir, netlink)?;
     let (kernel, mut seen) = Kernel::start(agent.observe).context("cannot read the kernel's socket tables")?;
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
@@ -59,11 +75,25 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
     let (votes, mut stored) = VoteKeeper::start(vote_file);
-    let mut agent = Agent { target, origin, links, kernel, load, votes, addresses, to_serve: None };
+    let to_unwrap = decap.left_behind();
+    let mut agent = Agent {
+        target,
+        origin,
+        links,
+        kernel,
+        load,
+        votes,
+        addresses,
+        decap,
+        to_serve: None,
+        to_unwrap,
+        failed: false,
+    };
     tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
 
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut report = tokio::time::interval(REPORT);
     loop {
         tokio::select! {
             biased;
@@ -80,15 +110,17 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
                 Some(condition) => agent.fare(condition),
                 None => bail!("the thread that watches this host's load has ended, see above; start me again"),
             },
-            _ = retry.tick(), if agent.to_serve.is_some() => {}
+            _ = retry.tick() => agent.try_again(),
+            _ = report.tick() => agent.decap.report(),
         }
         agent.serve().await;
     }
     tracing::info!("stopping: taking back what was changed on this host");
     // First of all nobody is sent here any more. A router that does not answer is not waited for.
     let _ = tokio::time::timeout(FAREWELL, agent.links.close()).await;
-    agent.addresses.restore().await?;
-    Ok(())
+    let addresses = agent.addresses.restore().await;
+    agent.decap.restore().await?;
+    Ok(addresses?)
 }
 
 fn settings(config: &Config, agent: &AgentConfig) -> Settings {
@@ -132,6 +164,7 @@ impl Agent {
                 Output::StoreVotes { token, votes } => self.votes.store(token, votes),
                 Output::Look { token } => self.kernel.look(token),
                 Output::Serve { vipas } => self.to_serve = Some(vipas),
+                Output::Unwrap { vipas, routers } => self.to_unwrap = Some((vipas, routers)),
                 Output::Watch { vipas } => {
                     self.load.watch(vipas.clone());
                     self.kernel.watch(vipas);
@@ -141,13 +174,34 @@ impl Agent {
         }
     }
 
-    /// Puts the wanted VIPAs on this host; what fails is said and tried again.
+    /// What failed is due again, and what only a predecessor knew of is no longer ours.
+    fn try_again(&mut self) {
+        self.failed = false;
+        self.to_serve = self.to_serve.take().or_else(|| self.addresses.outlived());
+        self.to_unwrap = self.to_unwrap.take().or_else(|| self.decap.outlived());
+    }
+
+    /// Puts the wanted VIPAs on this host and unwraps what is sent to them; what fails is said and tried again.
     async fn serve(&mut self) {
+        if self.failed {
+            return;
+        }
+        if let Some((vipas, routers)) = &self.to_unwrap {
+            match self.decap.unwrap(vipas, routers).await {
+                Ok(()) => self.to_unwrap = None,
+                Err(error) => self.fail(&error),
+            }
+        }
         if let Some(vipas) = &self.to_serve {
             match self.addresses.serve(vipas).await {
                 Ok(()) => self.to_serve = None,
-                Err(error) => tracing::error!("{error}"),
+                Err(error) => self.fail(&error),
             }
         }
+    }
+
+    fn fail(&mut self, error: &dyn std::error::Error) {
+        tracing::error!("{error}");
+        self.failed = true;
     }
 }

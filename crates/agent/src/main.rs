@@ -5,6 +5,9 @@
 
 mod address;
 mod agent;
+mod bpf;
+mod decap;
+mod kept;
 mod kernel;
 mod load;
 

@@ -28,7 +28,7 @@ impl fmt::Display for Mismatch {
 
 /// `voters` sorted.
 pub(crate) fn check(cluster: &str, voters: &[NodeName], peer: &NodeName, hello: &Hello) -> Result<(), Mismatch> {
-    let Hello { version, cluster: theirs, node, role: _, incarnation: _, voters: their_voters } = hello;
+    let Hello { version, cluster: theirs, node, role: _, addresses: _, incarnation: _, voters: their_voters } = hello;
     if *version != VERSION {
         return Err(Mismatch::Version { theirs: *version });
     }

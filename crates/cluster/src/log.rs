@@ -3,8 +3,11 @@
 //! Every change has a sequence number within the target's incarnation. Who knows the log up to a position gets the
 //! records after it, who is too far behind (or of another incarnation) gets everything.
 
-use std::collections::{BTreeMap, VecDeque};
+mod live;
 
+use std::collections::VecDeque;
+
+pub use live::Live;
 use vipa_model::{Connection, ConnectionState, Incarnation};
 use vipa_protocol::{Change, Part, Position, Record, Run};
 
@@ -16,7 +19,7 @@ pub const RUN_LENGTH: usize = 2048;
 #[derive(Clone, Debug)]
 pub struct ConnectionLog {
     incarnation: Incarnation,
-    live: BTreeMap<Connection, ConnectionState>,
+    live: Live,
     kept: VecDeque<Record>,
     limit: usize,
     last: u64,
@@ -26,7 +29,7 @@ impl ConnectionLog {
     /// An empty log that keeps the last `limit` changes.
     #[must_use]
     pub fn new(incarnation: Incarnation, limit: usize) -> Self {
-        Self { incarnation, live: BTreeMap::new(), kept: VecDeque::new(), limit, last: 0 }
+        Self { incarnation, live: Live::default(), kept: VecDeque::new(), limit, last: 0 }
     }
 
     #[must_use]
@@ -35,7 +38,7 @@ impl ConnectionLog {
     }
 
     #[must_use]
-    pub fn live(&self) -> &BTreeMap<Connection, ConnectionState> {
+    pub fn live(&self) -> &Live {
         &self.live
     }
 
@@ -52,20 +55,15 @@ impl ConnectionLog {
     }
 
     /// Takes the whole truth in: the kernel holds exactly these. True when anything changed.
-    pub fn observe(&mut self, mut held: Vec<(Connection, ConnectionState)>) -> bool {
-        held.sort_unstable();
-        held.dedup_by_key(|(connection, _)| *connection);
+    pub fn observe(&mut self, held: Vec<(Connection, ConnectionState)>) -> bool {
+        let held: Live = held.into_iter().collect();
         let before = self.last;
-        let gone: Vec<Connection> = self
-            .live
-            .keys()
-            .filter(|connection| held.binary_search_by_key(connection, |(held, _)| held).is_err())
-            .copied()
-            .collect();
-        for connection in gone {
+        let gone: Vec<Connection> = self.live.without(&held).map(|(connection, _)| connection).collect();
+        for connection in gone.into_iter().filter(|connection| held.get(connection).is_none()) {
             self.apply(Record { connection, change: Change::Closed });
         }
-        for (connection, state) in held {
+        let news: Vec<_> = held.without(&self.live).collect();
+        for (connection, state) in news {
             self.apply(Record { connection, change: Change::Opened(state) });
         }
         self.last != before
@@ -120,8 +118,8 @@ impl ConnectionLog {
     }
 
     fn snapshot_runs(&self) -> Vec<(Run, Position)> {
-        let held: Vec<_> = self.live.iter().map(|(connection, state)| (*connection, *state)).collect();
-        let count = held.len().div_ceil(RUN_LENGTH).max(1);
+        let count = self.live.len().div_ceil(RUN_LENGTH).max(1);
+        let mut held = self.live.iter();
         let run = |index: usize| {
             let part = match (index, index + 1 == count) {
                 (0, true) => Part::Only,
@@ -129,8 +127,7 @@ impl ConnectionLog {
                 (_, false) => Part::Middle,
                 (_, true) => Part::Last,
             };
-            let range = index * RUN_LENGTH..held.len().min((index + 1) * RUN_LENGTH);
-            (Run::Snapshot { part, connections: held[range].to_vec() }, self.position())
+            (Run::Snapshot { part, connections: held.by_ref().take(RUN_LENGTH).collect() }, self.position())
         };
         (0..count).map(run).collect()
     }

@@ -113,6 +113,7 @@ impl Router {
             cluster: self.settings.cluster.clone(),
             node: self.settings.me.clone(),
             role: Role::Router,
+            addresses: self.settings.addresses.clone(),
             incarnation: self.settings.incarnation,
             voters: self.settings.voters.clone(),
         }

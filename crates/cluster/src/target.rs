@@ -6,7 +6,12 @@
 
 mod serving;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
@@ -17,12 +22,14 @@ use vipa_protocol::{
 use self::serving::Serving;
 use crate::{
     hello::{self, Mismatch},
-    log::KEPT_RECORDS,
+    log::{KEPT_RECORDS, Live},
     voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
 /// VIPAs a target follows; what is beyond is noted and not followed.
 const MAX_VIPAS: usize = 4096;
+/// Addresses of one router that tunnels are taken from; more ports than that no router has.
+const MAX_ADDRESSES: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -108,6 +115,11 @@ pub enum Output {
     /// Exactly these VIPAs are to be on this host.
     Serve {
         vipas: Vec<IpAddr>,
+    },
+    /// Exactly what comes in tunnels from these routers' addresses for these VIPAs is to be unwrapped.
+    Unwrap {
+        vipas: Vec<IpAddr>,
+        routers: Vec<IpAddr>,
     },
     /// Exactly these VIPAs are to be observed, whether on this host or not.
     Watch {
@@ -223,8 +235,12 @@ pub struct Target {
     peers: BTreeMap<NodeName, Incarnation>,
     voter: Option<Voter>,
     vipas: BTreeMap<IpAddr, Serving>,
+    /// Where each router's tunnels come from. Outlives the link: what a cut-off router sends is still to be unwrapped.
+    tunnels: BTreeMap<NodeName, Vec<IpAddr>>,
     looks: u64,
     served: Vec<IpAddr>,
+    /// VIPAs and routers' addresses, as last told to the shell.
+    unwrapped: (Vec<IpAddr>, Vec<IpAddr>),
     watched: Vec<Watched>,
     /// As the routers were told last.
     load: Option<Load>,
@@ -238,8 +254,18 @@ impl Target {
         settings.voters.dedup();
         let is_voter = settings.voters.contains(&settings.me);
         let voter = is_voter.then(|| Voter::new(settings.lease, votes, now));
-        let (peers, vipas) = (BTreeMap::new(), BTreeMap::new());
-        Self { settings, peers, voter, vipas, looks: 0, served: Vec::new(), watched: Vec::new(), load: None }
+        Self {
+            settings,
+            peers: BTreeMap::new(),
+            voter,
+            vipas: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            looks: 0,
+            served: Vec::new(),
+            unwrapped: Default::default(),
+            watched: Vec::new(),
+            load: None,
+        }
     }
 
     /// What this target says first on every link.
@@ -250,6 +276,7 @@ impl Target {
             cluster: self.settings.cluster.clone(),
             node: self.settings.me.clone(),
             role: Role::Target { address: self.settings.address },
+            addresses: Vec::new(),
             incarnation: self.settings.incarnation,
             voters: self.settings.voters.clone(),
         }
@@ -289,7 +316,7 @@ impl Target {
 
     /// The connections held, by VIPA.
     #[must_use]
-    pub fn held(&self) -> BTreeMap<IpAddr, &BTreeMap<Connection, ConnectionState>> {
+    pub fn held(&self) -> BTreeMap<IpAddr, &Live> {
         self.vipas.iter().map(|(vipa, serving)| (*vipa, serving.log().live())).collect()
     }
 
@@ -316,6 +343,10 @@ impl Target {
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
         if let Some(load) = &self.load {
             out.push(Output::Send { to: peer.clone(), message: Message::Load(load.clone()) });
+        }
+        if hello.role == Role::Router {
+            let addresses = hello.addresses.iter().copied().take(MAX_ADDRESSES).collect();
+            self.tunnels.insert(peer.clone(), addresses);
         }
         self.peers.insert(peer, hello.incarnation);
     }
@@ -400,6 +431,15 @@ impl Target {
         if served != self.served {
             self.served.clone_from(&served);
             out.push(Output::Serve { vipas: served });
+        }
+        let vipas: Vec<IpAddr> =
+            self.vipas.iter().filter(|(_, serving)| serving.is_tunnelled_here()).map(|(vipa, _)| *vipa).collect();
+        let routers: BTreeSet<IpAddr> = self.tunnels.values().flatten().copied().collect();
+        let unwrapped = if vipas.is_empty() { Default::default() } else { (vipas, routers.into_iter().collect()) };
+        if unwrapped != self.unwrapped {
+            self.unwrapped.clone_from(&unwrapped);
+            let (vipas, routers) = unwrapped;
+            out.push(Output::Unwrap { vipas, routers });
         }
         let watched: Vec<Watched> = self.vipas.values().map(Serving::watched).collect();
         if watched != self.watched {

@@ -13,6 +13,7 @@ pub(crate) fn settings(config: &config::Config, incarnation: Incarnation) -> Set
     Settings {
         cluster: cluster.name.clone(),
         me: config.node.name.clone(),
+        addresses: config.ports.iter().flat_map(config::Port::addresses).collect(),
         incarnation,
         voters: cluster.voters.clone(),
         timing: Timing {

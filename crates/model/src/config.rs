@@ -126,6 +126,13 @@ pub struct Port {
     pub promiscuous: bool,
 }
 
+impl Port {
+    /// Its own, of either family.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address.into()).chain(self.address6.map(|(address, _)| address.into()))
+    }
+}
+
 /// `[workers]`: one poll-mode thread for each core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
@@ -188,6 +195,20 @@ pub struct Agent {
     pub observe: Duration,
     /// Changes kept for routers that were away; an older position gets a snapshot.
     pub log_records: u32,
+    pub decap: Decap,
+    /// Where tunnels arrive; none: at the interface that has `address`.
+    pub decap_interfaces: Vec<String>,
+}
+
+/// Who unwraps what comes in tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decap {
+    /// The agent, in whatever way works here.
+    Auto,
+    /// The agent, by a BPF program.
+    Bpf,
+    /// Somebody else.
+    None,
 }
 
 impl Config {

@@ -153,6 +153,12 @@ pub enum Forwarding {
 impl Forwarding {
     pub const ALL: [Self; 5] = [Self::Direct, Self::Ipip, Self::Gre, Self::Gue, Self::Nat];
 
+    /// Whether the target gets packets wrapped in others.
+    #[must_use]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gre | Self::Gue)
+    }
+
     /// As in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -11,7 +11,7 @@ use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Prot
 use crate::load::Load;
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -38,6 +38,8 @@ pub struct Hello {
     pub cluster: String,
     pub node: NodeName,
     pub role: Role,
+    /// A router's own on its ports: what it wraps for targets comes from these. Targets name none.
+    pub addresses: Vec<IpAddr>,
     pub incarnation: Incarnation,
     /// Sorted; must be the same on every node.
     pub voters: Vec<NodeName>,

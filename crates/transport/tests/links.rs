@@ -65,6 +65,7 @@ fn hello(node: &str, incarnation: u64) -> Hello {
         cluster: "test".into(),
         node: name(node),
         role: Role::Router,
+        addresses: vec![],
         incarnation: Incarnation(incarnation),
         voters: vec![name("a"), name("b"), name("c")],
     }

@@ -117,10 +117,6 @@ impl Way {
     fn has_ipv6(&self) -> bool {
         self.vipa6 || self.targets6
     }
-
-    fn is_tunnel(&self) -> bool {
-        matches!(self.forwarding, "ipip" | "gre" | "gue")
-    }
 }
 
 impl Plan {

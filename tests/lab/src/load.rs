@@ -11,7 +11,6 @@ mod frame;
 mod report;
 mod server;
 mod spray;
-mod tunnel_end;
 mod web;
 
 pub use client::{ClientSettings, Voice, run};
@@ -20,7 +19,6 @@ pub use driver::{Client, ClientPlan, Fresh, Server};
 pub use report::{Broken, Report, ServerReport};
 pub use server::{ServerSettings, serve};
 pub use spray::{SpraySettings, flood, spray};
-pub use tunnel_end::tunnel_end;
 pub use web::web;
 
 use std::time::Duration;

@@ -84,7 +84,11 @@ impl Host {
             match output {
                 Output::Serve { vipas } => self.serves = vipas.contains(&VIPA),
                 Output::Watch { vipas } => self.watched = vipas.iter().map(|watched| watched.vipa).collect(),
-                Output::Send { .. } | Output::StoreVotes { .. } | Output::Look { .. } | Output::Note(_) => {}
+                Output::Send { .. }
+                | Output::StoreVotes { .. }
+                | Output::Look { .. }
+                | Output::Unwrap { .. }
+                | Output::Note(_) => {}
             }
         }
         out

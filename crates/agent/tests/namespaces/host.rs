@@ -114,6 +114,19 @@ address = "10.9.0.31"
         fs::write(self.config(), format!("{text}interface = \"{interface}\"\n")).expect("it is written");
     }
 
+    /// Makes the next agent have this address, and take tunnels at this interface.
+    pub(crate) fn configure_tunnels(&self, address: &str, interface: &str) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        let (head, _) = text.split_once("[agent]").expect("the section");
+        let text = format!("{head}[agent]\naddress = \"{address}\"\ndecap_interfaces = [\"{interface}\"]\n");
+        fs::write(self.config(), text).expect("it is written");
+    }
+
+    /// What the agents of this host have said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder().join("agent.log")).expect("a log")
+    }
+
     /// What the agent keeps of its changes to this host.
     pub(crate) fn kept_changes(&self) -> PathBuf {
         self.folder().join("state/host.json")

@@ -17,3 +17,4 @@ mod listeners;
 mod load;
 mod router;
 mod sockets;
+mod tunnels;

@@ -2,13 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{runtime::Handle, sync::oneshot};
-use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, PortRange, Protocol, Service};
+use vipa_model::{
+    Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName, PortRange, Protocol, Service,
+};
 use vipa_protocol::{
     Associate, Change, Distribution, Hello, Load, Message, Part, Position, Record, Role, Run, Standing, VERSION,
 };
@@ -22,6 +24,13 @@ pub(crate) const VIPA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The address that makes the agent a candidate, and one of another target.
 pub(crate) const HERE: &str = "10.9.0.31";
 pub(crate) const ELSEWHERE: &str = "10.9.0.32";
+/// The address of an agent that is reached by IPv6.
+pub(crate) const HERE6: &str = "fd09::31";
+/// A VIPA of the other family.
+pub(crate) const VIPA6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+/// Where the routers' tunnels come from.
+pub(crate) const PORT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 21);
+pub(crate) const PORT6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x21);
 
 /// What the agent has told a router of the VIPA.
 #[derive(Debug, Default)]
@@ -108,6 +117,7 @@ impl Router {
             cluster: "test".into(),
             node: node(name),
             role: Role::Router,
+            addresses: vec![PORT.into(), PORT6.into()],
             incarnation: Incarnation(u64::try_from(since.as_millis()).expect("a time of this age")),
             voters: ["r1", "r2", "t1"].map(node).to_vec(),
         };
@@ -151,7 +161,8 @@ impl Router {
         match event.expect("the transport runs") {
             LinkEvent::Up { peer, hello } => {
                 assert_eq!(peer, node("t1"));
-                assert_eq!(hello.role, Role::Target { address: HERE.parse().expect("an address") });
+                let here = [HERE, HERE6].map(|address| Role::Target { address: address.parse().expect("an address") });
+                assert!(here.contains(&hello.role), "{hello:?}");
                 self.view.linked = true;
             }
             LinkEvent::Down { .. } => self.view.linked = false,
@@ -189,6 +200,22 @@ impl Router {
             ranks: vec![],
             services: services.iter().map(service).collect(),
         }));
+    }
+
+    /// Says as the owner of `epoch` that this target gets the VIPA's datagrams in this way.
+    pub(crate) fn distribute_by(&self, forwarding: Forwarding, epoch: u64, vipa: IpAddr, here: &str) {
+        let service = Service {
+            protocol: Protocol::Udp,
+            ports: PortRange::ALL,
+            delivery: Delivery { forwarding, ..Delivery::default() },
+            balance: Default::default(),
+            choice: Default::default(),
+            orphans: Default::default(),
+            sources: Default::default(),
+            candidates: vec![here.parse().expect("an address")],
+        };
+        let (epoch, sender) = (Epoch(epoch), Standing::Owner);
+        self.send(&Message::Distribution(Distribution { vipa, epoch, sender, ranks: vec![], services: vec![service] }));
     }
 
     /// Asks as the owner of `epoch` for everything this router has not seen yet, and waits for the answer.

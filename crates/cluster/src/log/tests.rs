@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use vipa_model::{ConnectionState::*, Protocol};
 
@@ -110,7 +112,7 @@ proptest! {
                 }
                 seen = Some(upto);
             }
-            prop_assert_eq!(&copy, log.live());
+            prop_assert_eq!(&copy, &log.live().iter().collect::<BTreeMap<_, _>>());
         }
     }
 }

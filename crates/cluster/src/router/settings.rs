@@ -9,6 +9,8 @@ use vipa_model::{Incarnation, NodeName, Rank, Service};
 pub struct Settings {
     pub cluster: String,
     pub me: NodeName,
+    /// Of its ports: where targets find what it wraps to come from.
+    pub addresses: Vec<IpAddr>,
     pub incarnation: Incarnation,
     /// The same on every node.
     pub voters: Vec<NodeName>,

@@ -23,6 +23,8 @@ pub(super) struct Serving {
     listening: BTreeSet<(Protocol, u16)>,
     /// The services' part of it, as it was last sent.
     told: Vec<(Protocol, u16)>,
+    /// A list has had its packets come here in tunnels; those of its connections still may.
+    tunnelled: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +62,7 @@ impl Serving {
             log: ConnectionLog::new(incarnation, kept_records),
             listening: BTreeSet::new(),
             told: Vec::new(),
+            tunnelled: false,
         }
     }
 
@@ -79,6 +82,11 @@ impl Serving {
     pub(super) fn is_needed_here(&self) -> bool {
         let untranslated = self.lists.values().all(|list| list.translated.is_empty());
         (untranslated && !self.log.live().is_empty()) || self.lists.values().any(|list| list.serves)
+    }
+
+    /// Whether its packets may come to this host in tunnels.
+    pub(super) fn is_tunnelled_here(&self) -> bool {
+        self.tunnelled && self.is_needed_here()
     }
 
     pub(super) fn watched(&self) -> Watched {
@@ -105,6 +113,7 @@ impl Serving {
         let mine = || services.iter().filter(|service| service.candidates.contains(&me));
         let is_nat = |service: &&Service| service.delivery.forwarding_to(me) == Forwarding::Nat;
         let serves = mine().any(|service| !is_nat(&service));
+        self.tunnelled |= mine().any(|service| service.delivery.forwarding_to(me).is_tunnel());
         let translated = mine().filter(is_nat).map(|service| Translated::of(service, me)).collect();
         let services = services.iter().map(|service| (service.protocol, service.ports)).collect();
         self.lists.insert(from.clone(), List { standing: sender, epoch, services, serves, translated });

@@ -1,4 +1,4 @@
-use vipa_model::{Balance, ConnectionState::*, Delivery, Orphans, Service, Sources};
+use vipa_model::{Balance, ConnectionState::*, Delivery, Forwarding, Orphans, Service, Sources};
 use vipa_protocol::{Change, Connections, Listeners, Part, Position, Run, VERSION};
 
 use super::*;
@@ -42,15 +42,20 @@ impl Bench {
     }
 
     fn link(&mut self, router: &str) {
+        self.link_from(router, &[]);
+    }
+
+    fn link_from(&mut self, router: &str, addresses: &[IpAddr]) -> Vec<Output> {
         let hello = Hello {
             version: VERSION,
             cluster: "lab".into(),
             node: name(router),
             role: Role::Router,
+            addresses: addresses.to_vec(),
             incarnation: Incarnation(1),
             voters: vec![name("t1")],
         };
-        self.feed(Event::Connected { peer: name(router), hello });
+        self.feed(Event::Connected { peer: name(router), hello })
     }
 
     /// What comes out, but notes.
@@ -66,10 +71,21 @@ impl Bench {
     }
 
     fn distribute(&mut self, router: &str, sender: Standing, epoch: u64, candidates: &[IpAddr]) -> Vec<Output> {
+        self.distribute_by(Forwarding::Direct, router, sender, epoch, candidates)
+    }
+
+    fn distribute_by(
+        &mut self,
+        forwarding: Forwarding,
+        router: &str,
+        sender: Standing,
+        epoch: u64,
+        candidates: &[IpAddr],
+    ) -> Vec<Output> {
         let service = Service {
             protocol: Protocol::Tcp,
             ports: PortRange::one(80),
-            delivery: Delivery::default(),
+            delivery: Delivery { forwarding, ..Delivery::default() },
             balance: Balance::Maglev,
             choice: vipa_model::Choice::default(),
             orphans: Orphans::Reset,
@@ -201,6 +217,36 @@ fn a_backups_list_keeps_the_vipa_here_too() {
 }
 
 #[test]
+fn tunnels_are_unwrapped_from_every_router_that_was_ever_linked_while_the_vipa_is_here() {
+    let router = |last: u8| IpAddr::from([198, 51, 100, last]);
+    let told = |out: Vec<Output>| {
+        let is_it = |output: Output| match output {
+            Output::Unwrap { vipas, routers } => Some((vipas, routers)),
+            _ => None,
+        };
+        out.into_iter().filter_map(is_it).collect::<Vec<_>>()
+    };
+    let mut bench = Bench::linked();
+    assert_eq!(told(bench.link_from("r1", &[router(1)])), []);
+    let by_tunnel = bench.distribute_by(Forwarding::Gre, "r1", Standing::Owner, 1, &[ME]);
+    assert_eq!(told(by_tunnel), [(vec![VIPA], vec![router(1)])]);
+    assert_eq!(told(bench.feed(Event::Disconnected { peer: name("r1") })), []);
+    assert_eq!(told(bench.link_from("r2", &[router(2)])), [(vec![VIPA], vec![router(1), router(2)])]);
+    bench.holds(&[1]);
+    // No list names this target any more; the connection's packets still come.
+    assert_eq!(told(bench.distribute("r2", Standing::Owner, 2, &[OTHER])), []);
+    assert_eq!(told(bench.holds(&[])), [(vec![], vec![])]);
+}
+
+#[test]
+fn without_tunnels_nothing_is_unwrapped() {
+    let mut bench = Bench::linked();
+    bench.link_from("r1", &[OTHER]);
+    let out = bench.distribute("r1", Standing::Owner, 1, &[ME]);
+    assert!(!out.iter().any(|output| matches!(output, Output::Unwrap { .. })));
+}
+
+#[test]
 fn a_router_that_left_is_told_nothing_until_it_asks_again() {
     let mut bench = Bench::linked();
     bench.associate("r1", Standing::Owner, 1, None);
@@ -236,6 +282,7 @@ fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
         cluster: "lab".into(),
         node: name("r1"),
         role: Role::Router,
+        addresses: vec![],
         incarnation: Incarnation(1),
         voters: vec![name("t1")],
     };

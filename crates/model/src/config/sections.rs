@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Agent, Cluster, Config, ConfigErrors, Dpdk, Idle, Memory, Node, Pki, Port, Program, Table, Workers,
+    Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, Memory, Node, Pki, Port, Program, Table, Workers,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -375,10 +375,15 @@ fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent
     let interface = section.or(problems, "interface", "lo".into(), text);
     let observe = section.or(problems, "observe_ms", 50, number(1..=LONGEST_SETTING_MS, "a number of milliseconds"));
     let log_records = section.or(problems, "log_records", 65_536, number(1_024..=1 << 24, "a number of records"));
+    let decaps = [("auto", Decap::Auto), ("bpf", Decap::Bpf), ("none", Decap::None)];
+    let decap = section.or(problems, "decap", Decap::Auto, choice(&decaps));
+    let decap_interfaces = section.or(problems, "decap_interfaces", Vec::new(), list(interface_name));
     section.finish(problems);
     Some(Agent {
         address: address?.value,
         interface: interface?.value,
+        decap: decap?.value,
+        decap_interfaces: decap_interfaces?.value,
         observe: Duration::from_millis(observe?.value),
         log_records: log_records?.value,
     })

@@ -214,6 +214,8 @@ fn a_target_needs_no_port_and_a_router_no_agent() {
         interface: "lo".into(),
         observe: Duration::from_millis(50),
         log_records: 65_536,
+        decap: Decap::Auto,
+        decap_interfaces: vec![],
     };
     assert_eq!((config.agent, config.ports), (Some(agent), vec![]));
     assert_eq!(

@@ -91,10 +91,10 @@ fn run() -> impl Strategy<Value = Run> {
 
 fn hello() -> impl Strategy<Value = Message> {
     let role = prop_oneof![Just(Role::Router), any::<IpAddr>().prop_map(|address| Role::Target { address })];
-    (any::<u16>(), ".{0,20}", name(), role, any::<u64>(), vec(name(), 0..7)).prop_map(
-        |(version, cluster, node, role, incarnation, voters)| {
+    (any::<u16>(), ".{0,20}", name(), (role, vec(any::<IpAddr>(), 0..4)), any::<u64>(), vec(name(), 0..7)).prop_map(
+        |(version, cluster, node, (role, addresses), incarnation, voters)| {
             let incarnation = Incarnation(incarnation);
-            Message::Hello(Hello { version, cluster, node, role, incarnation, voters })
+            Message::Hello(Hello { version, cluster, node, role, addresses, incarnation, voters })
         },
     )
 }

@@ -15,6 +15,7 @@ fn hello() -> Hello {
         cluster: "test".into(),
         node: name("a"),
         role: Role::Router,
+        addresses: vec![],
         incarnation: Incarnation(1),
         voters: vec![],
     }

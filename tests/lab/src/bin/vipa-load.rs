@@ -7,9 +7,7 @@ use std::{
 };
 
 use clap::Parser;
-use vipa_lab::load::{
-    ClientSettings, ServerSettings, SpraySettings, Voice, ask, echo, flood, run, serve, spray, tunnel_end, web,
-};
+use vipa_lab::load::{ClientSettings, ServerSettings, SpraySettings, Voice, ask, echo, flood, run, serve, spray, web};
 
 #[derive(Parser)]
 #[command(name = "vipa-load", about = "Real TCP connections that notice every byte: both ends")]
@@ -77,22 +75,6 @@ enum Order {
         #[arg(long, default_value_t = 10)]
         count: u16,
     },
-    /// Take tunnels off what arrives at an interface, and put the inside before the kernel on a veth
-    TunnelEnd {
-        #[arg(long)]
-        from: String,
-        /// One end of the veth
-        #[arg(long)]
-        to: String,
-        /// The other end's Ethernet address
-        #[arg(long, value_parser = mac)]
-        mac: [u8; 6],
-    },
-}
-
-fn mac(text: &str) -> Result<[u8; 6], String> {
-    let bytes: Result<Vec<u8>, _> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
-    bytes.ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| format!("{text:?} is not an Ethernet address"))
 }
 
 fn main() -> ExitCode {
@@ -116,7 +98,6 @@ fn main() -> ExitCode {
         Order::Web { listen } => web(listen),
         Order::Echo { listen } => echo(listen),
         Order::Ask { vipa, size, count } => ask(vipa, size, count),
-        Order::TunnelEnd { from, to, mac } => tunnel_end(&from, &to, mac),
     };
     match end {
         Ok(()) => ExitCode::SUCCESS,

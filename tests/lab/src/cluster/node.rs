@@ -184,17 +184,6 @@ pub(super) fn enable_ipv6(host: &Host, number: u16) -> Result<()> {
     host.ip(&["-6", "address", "add", &format!("fd77::{number:x}/64"), "dev", "eth0", "nodad"]).map(drop)
 }
 
-/// Starts what unwraps tunnels, with a veth pair for what was inside.
-fn tunnel_end(host: &Host) -> Result<Process> {
-    const INSIDE: &str = "02:56:49:50:49:4e";
-    host.ip(&["link", "add", "inside0", "type", "veth", "peer", "name", "inside1", "address", INSIDE])?;
-    for interface in ["inside0", "inside1"] {
-        host.ip(&["link", "set", interface, "up"])?;
-    }
-    let arguments = ["tunnel-end", "--from", "eth0", "--to", "inside0", "--mac", INSIDE];
-    host.spawn(&format!("{}-tunnel-end", host.name()), programs::path("vipa-load")?, arguments)
-}
-
 /// A host with a `vipa-agent` and servers.
 pub struct Target {
     host: Host,
@@ -205,8 +194,6 @@ pub struct Target {
     server_count: usize,
     /// What its servers listen on: any address, of both families where there are two.
     any: IpAddr,
-    /// Unwraps what the routers wrap; ends with the host.
-    _tunnel_end: Option<Process>,
 }
 
 impl Target {
@@ -219,7 +206,6 @@ impl Target {
             enable_ipv6(&host, 0x30 + u16::from(number))?;
         }
         let any = if plan.way.has_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let tunnel_end = if plan.way.is_tunnel() { Some(tunnel_end(&host)?) } else { None };
         if plan.way.forwarding == "nat" {
             // Answers to the client must pass the router, which the VIPA's owner is.
             host.ip(&["route", "add", "10.77.0.51/32", "via", &VIPA.to_string()])?;
@@ -229,8 +215,7 @@ impl Target {
         }
         let config = config::write_target(lab, plan, number)?;
         let server_count = plan.connections.div_ceil(CONNECTIONS_PER_SERVER).max(1);
-        let mut target =
-            Self { host, number, config, agent: None, servers: Vec::new(), server_count, any, _tunnel_end: tunnel_end };
+        let mut target = Self { host, number, config, agent: None, servers: Vec::new(), server_count, any };
         if !plan.silent.contains(&number) {
             target.start_servers()?;
         }
@@ -251,7 +236,6 @@ impl Target {
             servers: Vec::new(),
             server_count: 0,
             any: Ipv4Addr::UNSPECIFIED.into(),
-            _tunnel_end: None,
         };
         target.start_agent()?;
         Ok(target)

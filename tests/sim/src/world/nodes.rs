@@ -67,6 +67,7 @@ impl World {
         Settings {
             cluster: "sim".into(),
             me: router_name(router),
+            addresses: Vec::new(),
             incarnation: Incarnation(life),
             voters: self.scene.voters.clone(),
             timing: Timing::of_lease(lease()),
@@ -221,7 +222,7 @@ impl World {
                     self.plan(at, What::Looked { node, life, token });
                 }
                 target::Output::Note(note) => self.tell_of(node, &note.to_string()),
-                target::Output::Serve { .. } | target::Output::Watch { .. } => {}
+                target::Output::Serve { .. } | target::Output::Unwrap { .. } | target::Output::Watch { .. } => {}
             }
         }
     }

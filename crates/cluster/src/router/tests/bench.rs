@@ -128,7 +128,7 @@ impl Bench {
                 takeback: Takeback::Immediate,
             };
             let timing = Timing::of_lease(LEASE);
-            let settings = Settings { cluster, me, incarnation, voters, timing, vipas: vec![vipa] };
+            let settings = Settings { cluster, me, addresses: vec![], incarnation, voters, timing, vipas: vec![vipa] };
             Node::Router(Box::new(Router::new(settings, votes, self.now)))
         } else {
             let (address, kept_records) = (address(node.as_str()), 64);
@@ -247,7 +247,10 @@ impl Bench {
                     queue.push_back((node.clone(), (Event::Timeout, event)));
                 }
             }
-            target::Output::Serve { .. } | target::Output::Watch { .. } | target::Output::Note(_) => {}
+            target::Output::Serve { .. }
+            | target::Output::Unwrap { .. }
+            | target::Output::Watch { .. }
+            | target::Output::Note(_) => {}
         }
     }
 

@@ -34,6 +34,7 @@ fn machine(state: State) -> (Vipa, Settings) {
     let all = Settings {
         cluster: "lab".into(),
         me: name("r2"),
+        addresses: vec![],
         incarnation: Incarnation(1),
         voters: vec![name("r1"), name("r2"), name("r3")],
         timing: Timing::of_lease(LEASE),
