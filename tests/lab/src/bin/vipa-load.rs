@@ -77,6 +77,11 @@ enum Order {
     },
 }
 
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Result<Vec<u8>, _> = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+    bytes.ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| format!("{text:?} is not an Ethernet address"))
+}
+
 fn main() -> ExitCode {
     let end = match Order::parse() {
         Order::Serve { listen, name } => serve(&ServerSettings { name, listen }),
