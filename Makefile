@@ -12,7 +12,7 @@ export CONNECTIONS PORTS
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev \
-            dpdk iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap
+            dpdk iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat
 
 # Rooms that need DPDK or root; the others are the workspace's default members.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab -p vipa-perf

@@ -6,7 +6,7 @@ use std::{
     process::{Command, exit},
 };
 
-const PROGRAMS: [&str; 1] = ["decap"];
+const PROGRAMS: [&str; 2] = ["decap", "observe"];
 
 fn main() {
     let variable = |name: &str| env::var(name).expect("cargo sets it");

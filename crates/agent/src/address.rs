@@ -20,8 +20,12 @@ use rtnetlink::{
     },
 };
 use serde::{Deserialize, Serialize};
+use vipa_model::config;
 
-use crate::kept::{Inheritance, Kept, KeptError};
+use crate::{
+    kept::{Inheritance, Kept, KeptError},
+    setup::Item,
+};
 
 const FILE: &str = "host.json";
 
@@ -29,6 +33,22 @@ const FILE: &str = "host.json";
 /// (2). See ip-sysctl of the kernel's documentation.
 const SYSCTLS: [(&str, &str); 2] =
     [("/proc/sys/net/ipv4/conf/all/arp_ignore", "1"), ("/proc/sys/net/ipv4/conf/all/arp_announce", "2")];
+
+/// What would be changed on this host.
+pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
+    let sysctl = |(path, value): &(&str, &str)| {
+        let name = path.trim_start_matches("/proc/sys/").replace('/', ".");
+        let how = match fs::read_to_string(path) {
+            Ok(before) if before.trim() == *value => format!("{name} is {value} already, and stays"),
+            Ok(before) => format!("{name} from {} to {value}", before.trim()),
+            Err(error) => format!("{name} to {value}, which cannot be read now: {error}"),
+        };
+        Item::new("sysctl", how)
+    };
+    let config::Agent { address, interface, .. } = agent;
+    let vipas = format!("each VIPA that a list of candidates sends to {address}: as /32 or /128 on {interface}");
+    SYSCTLS.iter().map(sysctl).chain([Item::new("address", vipas)]).collect()
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AddressError {

@@ -24,7 +24,7 @@ use vipa_transport::{
 use crate::{
     address::Addresses,
     decap::Decap,
-    kernel::Kernel,
+    kernel::{Kernel, Sight},
     load::{Condition, LoadWatch},
 };
 
@@ -66,7 +66,9 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let state_dir = &config.node.state_dir;
     let addresses = Addresses::open(&agent.interface, state_dir, netlink.clone()).await?;
     let decap = Decap::open(agent, state_dir, netlink)?;
-    let (kernel, mut seen) = Kernel::start(agent.observe).context("cannot read the kernel's socket tables")?;
+    let namespaces = agent.namespaces.clone();
+    let sight = Sight { observe: agent.observe, pace: agent.observe_every, namespaces };
+    let (kernel, mut seen) = Kernel::start(&sight)?;
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
     let origin = Instant::now();

@@ -11,7 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs, io,
     net::IpAddr,
     path::Path,
 };
@@ -39,6 +39,7 @@ use crate::{
     address::{index_of, interface_of},
     bpf::{Address, address_of},
     kept::{Inheritance, Kept, KeptError},
+    setup::Item,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"));
@@ -91,6 +92,56 @@ pub(crate) enum DecapError {
          `tc filter show dev {interface} ingress` shows what is there"
     )]
     Attach { interface: String, source: anyhow::Error },
+}
+
+/// What would be changed on this host.
+pub(crate) async fn plan(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
+    if agent.decap == config::Decap::None {
+        return vec![Item::new("tunnels", "are not unwrapped: agent.decap = \"none\"")];
+    }
+    let interfaces = match interfaces(&agent.decap_interfaces, agent.address, handle).await {
+        Ok(interfaces) => interfaces,
+        Err(error) => return vec![Item::new("tunnels", format!("cannot be unwrapped: {error}"))],
+    };
+    let mut plan = Vec::new();
+    for interface in interfaces {
+        let Ok(Some(link)) = Link::of(handle, &interface).await else {
+            plan.push(Item::new("tunnels", DecapError::NotThere(interface).to_string()));
+            continue;
+        };
+        if !has_clsact(handle, link.index).await.unwrap_or_default() {
+            plan.push(Item::new(
+                "qdisc",
+                format!("clsact on {interface}, once a list of candidates sends tunnels here"),
+            ));
+        }
+        let how = format!("BPF program {PROGRAM} on the ingress of {interface}, pref {PRIORITY}, handle 0x1, then too");
+        plan.push(Item::new("filter", how));
+        plan.extend(remarks(&interface, &link).into_iter().map(|remark| Item::new("to know", remark)));
+    }
+    plan
+}
+
+/// What may keep packets from getting through on an interface.
+fn remarks(interface: &str, link: &Link) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if !link.is_ethernet {
+        remarks.push(DecapError::NoEthernet(interface.into()).to_string());
+    }
+    let inside = link.mtu.saturating_sub(MOST_OVERHEAD);
+    let least = if inside < LEAST_MTU { "; IPv6 needs 1280: raise the MTU" } else { "" };
+    remarks.push(format!("{interface} has MTU {}: {inside} bytes fit into the longest headers{least}", link.mtu));
+    // The larger of both counts (ip-sysctl of the kernel's documentation).
+    let rp_filter = ["all", interface].map(|which| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    });
+    if rp_filter.into_iter().max() == Some(1) {
+        remarks.push(format!(
+            "{interface} has rp_filter 1: clients that are reached by another interface are not heard in tunnels; 2 hears them"
+        ));
+    }
+    remarks
 }
 
 /// What was put on this host and what it does.
@@ -175,7 +226,7 @@ impl Decap {
         if tunnels.vipas.is_empty() || self.mode == config::Decap::None {
             return self.clear().await;
         }
-        let interfaces = self.interfaces().await?;
+        let interfaces = interfaces(&self.interfaces, self.own, &self.handle).await?;
         self.kept.value.tunnels = tunnels.clone();
         self.kept.save()?;
         // First the maps, so that a program never hangs there that knows too little.
@@ -234,14 +285,6 @@ impl Decap {
         Ok(())
     }
 
-    async fn interfaces(&self) -> Result<Vec<String>, DecapError> {
-        if !self.interfaces.is_empty() {
-            return Ok(self.interfaces.clone());
-        }
-        let found = interface_of(&self.handle, self.own).await.map_err(Box::new)?;
-        Ok(vec![found.ok_or(DecapError::NoInterface(self.own))?])
-    }
-
     async fn attach(&mut self, interface: &str) -> Result<(), DecapError> {
         let Some(loaded) = self.loaded.as_mut().filter(|loaded| !loaded.attached.contains(interface)) else {
             return Ok(());
@@ -266,16 +309,8 @@ impl Decap {
             keep(program, id.map_err(|error| failed(error.into()))?);
         }
         loaded.attached.insert(interface.into());
-        let Link { mtu, .. } = link;
         tracing::info!(interface, "what routers wrap for this host is unwrapped by BPF as it arrives");
-        let inside = mtu.saturating_sub(MOST_OVERHEAD);
-        if inside < LEAST_MTU {
-            tracing::warn!(
-                interface,
-                mtu,
-                "a tunnel's packets must fit this MTU: with the longest headers {inside} bytes inside"
-            );
-        }
+        remarks(interface, &link).iter().for_each(|remark| tracing::info!("{remark}"));
         Ok(())
     }
 
@@ -372,6 +407,14 @@ impl Link {
         });
         Ok(Some(Self { index, is_ethernet, mtu: mtu.unwrap_or_default() }))
     }
+}
+
+async fn interfaces(configured: &[String], own: IpAddr, handle: &Handle) -> Result<Vec<String>, DecapError> {
+    if !configured.is_empty() {
+        return Ok(configured.to_vec());
+    }
+    let found = interface_of(handle, own).await.map_err(Box::new)?;
+    Ok(vec![found.ok_or(DecapError::NoInterface(own))?])
 }
 
 enum Side {

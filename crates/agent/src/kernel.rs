@@ -1,22 +1,32 @@
-//! What the kernel knows: a thread that looks at its socket tables and tells what it saw.
+//! What the kernel knows: a thread that follows its sockets and tells what it saw.
 //!
 //! ```text
-//!   Watch, Look ──► thread ──► Holds, Listening … Looked      a whole look: on demand, and at its own pace
+//!   Watch, Look ──► thread ──► Holds … Changed, Listening … Looked
 //!                      ▲
-//!   socket ended ──────┘   ──► Changed (closed)               at once, from the kernel's notices
+//!        ring ─────────┤   BPF: every connection established, changed, closed, at once
+//!        sock_diag ────┘   whole lists: what was there before, and whether the two agree; without BPF everything
 //! ```
+//! Without BPF the lists are the truth, as often as their cost allows, and the kernel's notices of ended sockets go before
+//! them. With BPF the ring is; a list then is looked at only now and then, and whatever it says otherwise is asked for by name,
+//! told, and counted: the two must agree.
+//!
 //! A connection told to have ended is forgotten by its router, so neither a notice nor a list is believed alone: a
 //! notice may be of a connection's former socket, and a list may pass over one that lives. Before an end is told, the
 //! kernel is asked for that very connection.
 //!
-//! A look costs the kernel a walk over all its sockets, so its pace follows its cost: at most a tenth of a core.
+//! A look costs the kernel a walk over all its sockets, so its pace follows its cost: at most a tenth of a core, with BPF
+//! a fiftieth.
 
 pub(crate) mod diag;
+mod namespace;
+mod ring;
+pub(crate) mod whose;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    ops::Bound,
     os::{fd::AsFd, unix::net::UnixDatagram},
     sync::mpsc as commands,
     thread,
@@ -25,20 +35,87 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
-use vipa_cluster::target::{Event, Watched};
-use vipa_model::{Connection, ConnectionState, Protocol};
+use vipa_cluster::{
+    log::Live,
+    target::{Event, Watched},
+};
+use vipa_model::{
+    Connection, ConnectionState, Protocol,
+    config::{self, Observe},
+};
 use vipa_protocol::{Change, Record};
 
-use self::diag::{Diag, Ends, Notices, Socket, States, TcpState};
+use self::{
+    diag::{Notices, States},
+    namespace::Namespace,
+    ring::{Became, Happening, Ring, RingError},
+    whose::{Watch, addresses, connection_of, note_listener, sockets_of, state_of},
+};
+use crate::setup::Item;
 
-/// A look may take this share of the time: one part in `LOOK_SHARE`.
+/// A look may take this share of the time: one part in `LOOK_SHARE`; one that only verifies, one in `VERIFY_SHARE`.
 const LOOK_SHARE: u32 = 10;
+const VERIFY_SHARE: u32 = 50;
 /// The longest time between two looks, whatever they cost.
 const SLOWEST: Duration = Duration::from_secs(5);
+/// The same, and the shortest, of those that only verify.
+const SLOWEST_TO_VERIFY: Duration = Duration::from_secs(60);
+const FASTEST_TO_VERIFY: Duration = Duration::from_secs(1);
+/// After the ring has said that there is something, more is waited for, so that it is told together.
+const GATHER: Duration = Duration::from_millis(4);
+/// Happenings taken from the ring before anything else has its turn: more than it has room for.
+const TURN: usize = 131_072;
 /// Ends whose connections are asked for one by one; more of them at once, as when a server dies, are left to a look.
 const MANY_ENDS: usize = 512;
+/// Connections of closed servers asked for one by one each time; with more of them they take turns.
+const MANY_LINGERING: usize = 256;
 /// Listening ports told of one VIPA; a service on all ports of a busy host has fewer.
 const MAX_LISTENING: usize = 8192;
+/// For so long after the start connections from before it may turn up.
+const BEGINNING: Duration = Duration::from_secs(60);
+
+/// Comes before every other place and connection.
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const NOBODY: Connection = Connection {
+    protocol: Protocol::Tcp,
+    client: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
+    port: 0,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KernelError {
+    #[error("cannot read the kernel's socket tables: {0}")]
+    Diag(#[from] io::Error),
+    #[error("cannot enter the network namespace {name}: {source}; the agent needs CAP_SYS_ADMIN for agent.namespaces")]
+    Namespace { name: String, source: io::Error },
+    #[error("{0}; agent.observe = \"diag\" does without BPF")]
+    Ring(#[from] RingError),
+    #[error("the kernel does not name network namespaces: {0}; agent.observe = \"diag\" does without BPF")]
+    Cookie(#[source] io::Error),
+}
+
+/// What would be changed on this host.
+pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
+    let how = match (agent.observe, ring::cgroup_root()) {
+        (Observe::Diag, _) => "no program; connections are followed by sock_diag".to_owned(),
+        (Observe::Auto | Observe::Bpf, Some(root)) => {
+            format!("program {} on {}, gone with the agent", ring::PROGRAM, root.display())
+        }
+        (Observe::Auto, None) => format!("no program, because {}", RingError::NoCgroup),
+        (Observe::Bpf, None) => format!("impossible: {}", RingError::NoCgroup),
+    };
+    vec![Item::new("bpf", how)]
+}
+
+/// How to look.
+#[derive(Clone, Debug)]
+pub(crate) struct Sight {
+    pub(crate) observe: Observe,
+    /// The shortest time between two looks that nobody asked for.
+    pub(crate) pace: Duration,
+    /// Looked into beside the agent's own.
+    pub(crate) namespaces: Vec<String>,
+}
 
 /// The asking end; dropping it ends the thread.
 #[derive(Debug)]
@@ -56,26 +133,43 @@ enum Order {
 
 impl Kernel {
     /// Starts looking; what is seen comes out of the receiver, in the order it was seen.
-    ///
-    /// `pace` is the shortest time between two looks that nobody asked for.
-    pub(crate) fn start(pace: Duration) -> io::Result<(Self, mpsc::Receiver<Event>)> {
+    pub(crate) fn start(sight: &Sight) -> Result<(Self, mpsc::Receiver<Event>), KernelError> {
         let (orders, orders_in) = commands::channel();
         let (wake, woken) = UnixDatagram::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         // Bounded: a control loop that cannot follow slows the looking down, nothing else.
         let (told, events) = mpsc::channel(1024);
+        let mut here = vec![Namespace::own()?];
+        for name in &sight.namespaces {
+            here.push(Namespace::open(name).map_err(|source| KernelError::Namespace { name: name.clone(), source })?);
+        }
+        let ring = open_ring(sight.observe, &here)?;
+        let now = Instant::now();
         let observer = Observer {
-            diag: Diag::open()?,
-            ends: Ends::open()?,
+            here,
+            ring,
             orders: orders_in,
             woken,
             told,
-            watched: BTreeMap::new(),
+            pace: sight.pace,
+            watched: Watch::new(),
             known: BTreeMap::new(),
+            elders: BTreeMap::new(),
+            lingering: BTreeSet::new(),
+            lingered: (ANY, NOBODY),
+            listening: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            comparing: false,
+            repaired: 0,
             token: 0,
+            asked: false,
+            started: now,
+            next_look: now,
+            next_glance: now,
         };
-        thread::Builder::new().name("kernel".into()).spawn(move || observer.run(pace))?;
+        thread::Builder::new().name("kernel".into()).spawn(move || observer.run())?;
         Ok((Self { orders, wake }, events))
     }
 
@@ -101,276 +195,479 @@ impl Drop for Kernel {
     }
 }
 
+fn open_ring(observe: Observe, here: &[Namespace]) -> Result<Option<Ring>, KernelError> {
+    let open = || {
+        let cookies = here.iter().map(|namespace| match &namespace.cookie {
+            Ok(cookie) => Ok(*cookie),
+            Err(error) => Err(KernelError::Cookie(error.kind().into())),
+        });
+        Ok(Ring::open(cookies.collect::<Result<_, _>>()?)?)
+    };
+    match observe {
+        Observe::Diag => Ok(None),
+        Observe::Bpf => open().map(Some),
+        Observe::Auto => match open() {
+            Ok(ring) => {
+                tracing::info!("connections are followed by BPF and verified by sock_diag");
+                Ok(Some(ring))
+            }
+            Err(error) => {
+                tracing::warn!("connections are followed by sock_diag alone, because {error}");
+                Ok(None)
+            }
+        },
+    }
+}
+
 struct Observer {
-    diag: Diag,
-    ends: Ends,
+    /// Network namespaces, the agent's own first.
+    here: Vec<Namespace>,
+    ring: Option<Ring>,
     orders: commands::Receiver<Order>,
     woken: UnixDatagram,
     told: mpsc::Sender<Event>,
-    watched: BTreeMap<IpAddr, Watched>,
-    /// What the last look saw, sorted.
-    known: BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>>,
+    pace: Duration,
+    watched: Watch,
+    /// What has been told of each VIPA that has been looked at.
+    known: BTreeMap<IpAddr, Live>,
+    /// Those of them that the ring may not know, because they are older than it.
+    elders: BTreeMap<IpAddr, Live>,
+    /// Their servers have closed, and nothing tells when their clients have.
+    lingering: BTreeSet<(IpAddr, Connection)>,
+    /// The last of them that was asked for.
+    lingered: (IpAddr, Connection),
+    /// As last told.
+    listening: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+    /// Not yet told.
+    changes: BTreeMap<IpAddr, Vec<Record>>,
+    /// What the ring has spoken of since the list was begun that it is compared with.
+    touched: BTreeSet<(IpAddr, Connection)>,
+    comparing: bool,
+    /// Differences between ring and list that were nobody's delay.
+    repaired: u64,
     /// Of the last look asked for.
     token: u64,
+    /// It has not been answered.
+    asked: bool,
+    started: Instant,
+    next_look: Instant,
+    /// With BPF: when listeners and lingering connections are looked at.
+    next_glance: Instant,
 }
 
 /// Why the thread has nothing more to do.
 struct Over;
 
+/// What went wrong, or that all is over.
+enum Stop {
+    Over,
+    Failed(io::Error),
+}
+
+impl From<Over> for Stop {
+    fn from(Over: Over) -> Self {
+        Self::Over
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<RingError> for Stop {
+    fn from(error: RingError) -> Self {
+        Self::Failed(io::Error::other(error))
+    }
+}
+
 impl Observer {
-    fn run(mut self, pace: Duration) {
-        let mut next = Instant::now();
+    fn run(mut self) {
         loop {
-            match self.wait(next) {
-                Ok(Wish::Look) => {}
-                Ok(Wish::Nothing) => continue,
-                Ok(Wish::End) => return,
-                Err(error) => {
-                    tracing::error!(%error, "cannot wait for the kernel; no more connections are reported");
-                    return;
+            if let Err(error) = self.wait() {
+                tracing::error!(%error, "cannot wait for the kernel; no more connections are reported");
+                return;
+            }
+            match self.turn() {
+                Ok(()) => {}
+                Err(Stop::Over) => return,
+                Err(Stop::Failed(error)) => {
+                    tracing::warn!(%error, "a look at the kernel's sockets failed; trying again");
+                    self.next_look = Instant::now() + self.pace;
                 }
             }
-            let began = Instant::now();
-            match self.look() {
-                Ok(Ok(())) => {}
-                Ok(Err(Over)) => return,
-                Err(error) => tracing::warn!(%error, "a look at the kernel's sockets failed; trying again"),
-            }
-            next = Instant::now() + (began.elapsed() * LOOK_SHARE).clamp(pace, SLOWEST.max(pace));
         }
     }
 
-    /// Waits for an order, for notices of ends, or until `next`.
-    fn wait(&mut self, next: Instant) -> io::Result<Wish> {
+    /// Waits for something to do.
+    fn wait(&mut self) -> io::Result<()> {
+        let next = if self.ring.is_some() { self.next_look.min(self.next_glance) } else { self.next_look };
         let timeout = next.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spun away.
         let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
-        let mut fds =
-            [PollFd::new(self.ends.fd(), PollFlags::POLLIN), PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        match &self.ring {
+            Some(ring) => fds.push(PollFd::new(ring.fd(), PollFlags::POLLIN)),
+            None => {
+                let ends = self.here.iter().filter_map(|namespace| namespace.ends.as_ref());
+                fds.extend(ends.map(|ends| PollFd::new(ends.fd(), PollFlags::POLLIN)));
+            }
+        }
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let by_ring = self.ring.is_some() && fds[1].any() == Some(true);
+        let by_order = fds[0].any() == Some(true);
+        drop(fds);
         while self.woken.recv(&mut [0; 8]).is_ok() {}
-        let mut wish = if Instant::now() >= next { Wish::Look } else { Wish::Nothing };
+        if by_ring && !by_order {
+            thread::sleep(GATHER);
+        }
+        Ok(())
+    }
+
+    /// Whatever there is to do now.
+    fn turn(&mut self) -> Result<(), Stop> {
+        self.take_orders()?;
+        self.read_ring()?;
+        if self.ring.is_none() {
+            self.read_ends()?;
+        }
+        self.flush()?;
+        let now = Instant::now();
+        let is_known = self.watched.keys().all(|vipa| self.known.contains_key(vipa));
+        if self.ring.is_some() && is_known && (self.asked || now >= self.next_glance) {
+            self.glance()?;
+            self.next_glance = Instant::now() + self.pace;
+        }
+        if now >= self.next_look || self.asked || !is_known {
+            self.look()?;
+            let took = now.elapsed();
+            self.next_look = Instant::now()
+                + if self.ring.is_some() && self.elders.is_empty() {
+                    (took * VERIFY_SHARE).clamp(FASTEST_TO_VERIFY.max(self.pace), SLOWEST_TO_VERIFY.max(self.pace))
+                } else {
+                    (took * LOOK_SHARE).clamp(self.pace, SLOWEST.max(self.pace))
+                };
+        }
+        Ok(())
+    }
+
+    fn take_orders(&mut self) -> Result<(), Stop> {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Watch(vipas)) => {
                     self.watched = vipas.into_iter().map(|watched| (watched.vipa, watched)).collect();
-                    self.known.retain(|vipa, _| self.watched.contains_key(vipa));
-                    wish = Wish::Look;
+                    self.forget_unwatched();
+                    if let Some(ring) = &mut self.ring {
+                        ring.watch(&addresses(&self.watched))?;
+                    }
+                    self.next_look = Instant::now();
                 }
-                Ok(Order::Look(token)) => {
-                    self.token = token;
-                    wish = Wish::Look;
-                }
-                Ok(Order::Stop) | Err(commands::TryRecvError::Disconnected) => return Ok(Wish::End),
-                Err(commands::TryRecvError::Empty) => break,
+                Ok(Order::Look(token)) => (self.token, self.asked) = (token, true),
+                Ok(Order::Stop) | Err(commands::TryRecvError::Disconnected) => return Err(Stop::Over),
+                Err(commands::TryRecvError::Empty) => return Ok(()),
             }
-        }
-        match self.tell_ends()? {
-            Ok(Notices::All) => Ok(wish),
-            Ok(Notices::SomeLost) => Ok(Wish::Look),
-            Err(Over) => Ok(Wish::End),
         }
     }
 
-    fn tell_ends(&mut self) -> io::Result<Result<Notices, Over>> {
-        let mut ended: BTreeSet<(IpAddr, Connection)> = BTreeSet::new();
+    fn forget_unwatched(&mut self) {
         let watched = &self.watched;
-        let mut notices = self.ends.read(|socket| {
-            if let Some((vipa, connection)) = connection_of(watched, &socket).filter(|_| socket.remote.1 != 0) {
-                ended.insert((vipa, connection));
+        self.known.retain(|vipa, _| watched.contains_key(vipa));
+        self.elders.retain(|vipa, _| watched.contains_key(vipa));
+        self.listening.retain(|vipa, _| watched.contains_key(vipa));
+        self.lingering.retain(|(vipa, _)| watched.contains_key(vipa));
+    }
+
+    /// Takes in what the ring has.
+    fn read_ring(&mut self) -> Result<(), Stop> {
+        let mut unclear = Vec::new();
+        for _ in 0..TURN {
+            let Some(happened) = self.ring.as_mut().and_then(Ring::next) else { break };
+            match happened {
+                Happening::Listening => self.next_glance = Instant::now(),
+                Happening::Connection { local, remote, became } => {
+                    let Some((vipa, connection)) = connection_of(&self.watched, local, remote) else { continue };
+                    if self.comparing {
+                        self.touched.insert((vipa, connection));
+                    }
+                    match became {
+                        Became::State(state) => self.note(vipa, connection, state_of(state)),
+                        Became::Gone => self.note(vipa, connection, None),
+                        Became::Unclear => unclear.push((vipa, connection)),
+                    }
+                }
             }
-        })?;
+        }
+        for (vipa, connection) in unclear {
+            self.linger(vipa, connection)?;
+        }
+        if let Some(ring) = &mut self.ring
+            && ring.has_lost()?
+        {
+            tracing::warn!("more happened to connections than the ring has room for; looking at all of them");
+            self.next_look = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Whether a connection whose server's socket is gone lives on; the next glance asks again.
+    fn linger(&mut self, vipa: IpAddr, connection: Connection) -> io::Result<()> {
+        let state = self.find(vipa, &connection)?;
+        self.note(vipa, connection, state);
+        if state == Some(ConnectionState::Closing) {
+            self.lingering.insert((vipa, connection));
+        } else {
+            self.lingering.remove(&(vipa, connection));
+        }
+        Ok(())
+    }
+
+    /// A connection is known to be in this state, or to have ended.
+    fn note(&mut self, vipa: IpAddr, connection: Connection, state: Option<ConnectionState>) {
+        let Some(known) = self.known.get_mut(&vipa) else { return };
+        let change = match state {
+            Some(state) if known.insert(connection, state) != Some(state) => Change::Opened(state),
+            None if known.remove(&connection).is_some() => Change::Closed,
+            _ => return,
+        };
+        if state.is_none() {
+            self.lingering.remove(&(vipa, connection));
+            if let Some(elders) = self.elders.get_mut(&vipa) {
+                elders.remove(&connection);
+            }
+        }
+        self.changes.entry(vipa).or_default().push(Record { connection, change });
+    }
+
+    /// Takes in the kernel's notices of ended sockets.
+    fn read_ends(&mut self) -> io::Result<()> {
+        let mut ended: BTreeSet<(IpAddr, Connection)> = BTreeSet::new();
+        let (watched, elders, by_ring) = (&self.watched, &self.elders, self.ring.is_some());
+        let mut notices = Notices::All;
+        for ends in self.here.iter_mut().filter_map(|namespace| namespace.ends.as_mut()) {
+            let read = ends.read(|socket| {
+                let found = connection_of(watched, socket.local, socket.remote).filter(|_| socket.remote.1 != 0);
+                let is_ours = |(vipa, connection): &(IpAddr, Connection)| {
+                    !by_ring || elders.get(vipa).is_some_and(|elders| elders.get(connection).is_some())
+                };
+                ended.extend(found.filter(is_ours));
+            })?;
+            if read == Notices::SomeLost {
+                notices = read;
+            }
+        }
         if ended.len() > MANY_ENDS {
             notices = Notices::SomeLost;
             ended.clear();
         }
-        let mut changes: BTreeMap<IpAddr, Vec<Record>> = BTreeMap::new();
         for (vipa, connection) in ended {
-            let change = self.find(vipa, &connection)?.map_or(Change::Closed, Change::Opened);
-            changes.entry(vipa).or_default().push(Record { connection, change });
+            let state = self.find(vipa, &connection)?;
+            self.note(vipa, connection, state);
         }
-        for (vipa, records) in changes {
-            if self.tell(Event::Changed { vipa, records }).is_err() {
-                return Ok(Err(Over));
-            }
+        if notices == Notices::SomeLost {
+            self.next_look = Instant::now();
         }
-        Ok(Ok(notices))
+        Ok(())
+    }
+
+    /// With BPF: what the ring does not tell of and is cheap to ask for. Answers who asked for a look: the ring is the truth.
+    fn glance(&mut self) -> Result<(), Stop> {
+        self.read_ends()?;
+        let after = self.lingering.range((Bound::Excluded(self.lingered), Bound::Unbounded));
+        let asked: Vec<_> =
+            after.chain(&self.lingering).take(MANY_LINGERING.min(self.lingering.len())).copied().collect();
+        for (vipa, connection) in asked {
+            self.lingered = (vipa, connection);
+            self.linger(vipa, connection)?;
+        }
+        self.elders.retain(|_, elders| !elders.is_empty());
+        if self.elders.is_empty() && self.started.elapsed() > BEGINNING {
+            self.here.iter_mut().for_each(|namespace| namespace.ends = None);
+        }
+        self.flush()?;
+        self.tell_listening()?;
+        if std::mem::take(&mut self.asked) {
+            self.tell(Event::Looked { token: self.token })?;
+            // Handshakes under way are in the list only.
+            self.next_look = Instant::now();
+        }
+        Ok(())
     }
 
     /// The state of this very connection now; `None` when it has ended.
     fn find(&mut self, vipa: IpAddr, connection: &Connection) -> io::Result<Option<ConnectionState>> {
-        for local in self.sockets_of(vipa, connection) {
-            let client = connection.client;
-            if let Some(socket) = self.diag.find(local, (client.ip(), client.port()))?
-                && let Some(state) = state_of(socket.state)
-            {
-                return Ok(Some(state));
+        let client = (connection.client.ip(), connection.client.port());
+        for local in sockets_of(&self.watched, vipa, connection) {
+            for namespace in &mut self.here {
+                if let Some(socket) = namespace.diag.find(local, client)?
+                    && let Some(state) = state_of(socket.state)
+                {
+                    return Ok(Some(state));
+                }
             }
         }
         Ok(None)
     }
 
-    /// Under which addresses and ports the kernel may have a connection to a VIPA: the VIPA's, and those of `nat`.
-    fn sockets_of(&self, vipa: IpAddr, connection: &Connection) -> Vec<(IpAddr, u16)> {
-        let translated = self.watched.get(&vipa).map_or(&[][..], |watched| &watched.translated);
-        let translated = translated
-            .iter()
-            .filter_map(|service| Some((service.address, service.port_here(connection.protocol, connection.port)?)));
-        std::iter::once((vipa, connection.port)).chain(translated).collect()
+    /// One whole look. Of a VIPA that has not been looked at yet everything is told, of others what has changed.
+    fn look(&mut self) -> Result<(), Stop> {
+        self.comparing = true;
+        let looked = self.look_and_compare();
+        self.comparing = false;
+        self.touched = BTreeSet::new();
+        looked
     }
 
-    /// One whole look, told as `Holds` and `Listening` of every watched VIPA, then `Looked`.
-    fn look(&mut self) -> io::Result<Result<(), Over>> {
-        let token = self.token;
-        if self.watched.keys().any(|vipa| !self.known.contains_key(vipa)) {
-            // Nothing is known that the list could lack; a second list is compared with this one.
-            self.known = self.list()?;
+    fn look_and_compare(&mut self) -> Result<(), Stop> {
+        let (token, asked) = (self.token, self.asked);
+        let fresh: Vec<IpAddr> = self.watched.keys().filter(|vipa| !self.known.contains_key(vipa)).copied().collect();
+        if !fresh.is_empty() {
+            // Nothing is known yet that a list could lack; so another list is compared with this one.
+            self.known.extend(fresh.iter().map(|vipa| (*vipa, Live::default())));
+            let first = self.list()?;
+            self.read_ring()?;
+            self.begin(&fresh, first);
         }
-        let mut holds = self.list()?;
-        for (vipa, list) in &mut holds {
-            let mut passed_over = Vec::new();
-            for connection in missing(self.known.get(vipa).map_or(&[], Vec::as_slice), list) {
-                passed_over.extend(self.find(*vipa, &connection)?.map(|state| (connection, state)));
-            }
-            list.extend(passed_over);
-            list.sort_unstable();
+        let listed = self.list()?;
+        self.read_ring()?;
+        self.compare(&fresh, &listed)?;
+        for vipa in fresh {
+            self.changes.remove(&vipa);
+            let connections = self.known.get(&vipa).map_or_else(Vec::new, |known| known.iter().collect());
+            self.tell(Event::Holds { vipa, connections })?;
         }
-        self.known.clone_from(&holds);
-        let mut listening = self.listening()?;
-        for (vipa, connections) in holds {
-            let ports = listening.remove(&vipa).unwrap_or_default().into_iter().take(MAX_LISTENING).collect();
-            let told = self
-                .tell(Event::Holds { vipa, connections })
-                .and_then(|()| self.tell(Event::Listening { vipa, listening: ports }));
-            if told.is_err() {
-                return Ok(Err(Over));
-            }
+        self.flush()?;
+        self.tell_listening()?;
+        if asked {
+            self.asked = false;
+            self.tell(Event::Looked { token })?;
         }
-        Ok(self.tell(Event::Looked { token }))
+        Ok(())
     }
 
-    /// The connections of every watched VIPA as the kernel lists them, sorted, each once.
-    fn list(&mut self) -> io::Result<BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>>> {
-        let mut lists: BTreeMap<IpAddr, Vec<(Connection, ConnectionState)>> =
-            self.watched.keys().map(|vipa| (*vipa, Vec::new())).collect();
+    /// What is listed of a VIPA is known now, and as far as the ring has not spoken of it, older than the ring.
+    fn begin(&mut self, fresh: &[IpAddr], mut listed: BTreeMap<IpAddr, Live>) {
+        for vipa in fresh {
+            let mut list = listed.remove(vipa).unwrap_or_default();
+            let from_ring = std::mem::take(self.known.entry(*vipa).or_default());
+            let touched = self.touched.range((*vipa, NOBODY)..).take_while(|(of, _)| of == vipa);
+            for (_, connection) in touched.clone() {
+                list.remove(connection);
+            }
+            if self.ring.is_some() && !list.is_empty() {
+                self.elders.insert(*vipa, list.clone());
+            }
+            list.extend(from_ring.iter());
+            self.known.insert(*vipa, list);
+        }
+    }
+
+    /// Finds out who is right where a list says other than what is known.
+    fn compare(&mut self, fresh: &[IpAddr], listed: &BTreeMap<IpAddr, Live>) -> Result<(), Stop> {
+        let by_ring = self.ring.is_some();
+        let mut found = Vec::new();
+        for (vipa, list) in listed {
+            let Some(known) = self.known.get(vipa) else { continue };
+            let missing = known.without(list).filter(|(connection, _)| list.get(connection).is_none());
+            let missing: Vec<_> = missing.map(|(connection, _)| connection).collect();
+            let news: Vec<_> = list.without(known).collect();
+            for connection in missing {
+                if !self.touched.contains(&(*vipa, connection)) {
+                    found.push((*vipa, connection, self.find(*vipa, &connection)?));
+                }
+            }
+            for (connection, state) in news {
+                if !by_ring {
+                    found.push((*vipa, connection, Some(state)));
+                } else if !self.touched.contains(&(*vipa, connection)) {
+                    found.push((*vipa, connection, self.find(*vipa, &connection)?));
+                }
+            }
+        }
+        // What happened while we asked is younger than the answers.
+        self.read_ring()?;
+        let mut repaired = 0;
+        for (vipa, connection, state) in found {
+            if self.touched.contains(&(vipa, connection)) {
+                continue;
+            }
+            let before = self.known.get(&vipa).and_then(|known| known.get(&connection));
+            let is_elder = self.elders.get(&vipa).is_some_and(|elders| elders.get(&connection).is_some());
+            let is_lingering = self.lingering.contains(&(vipa, connection));
+            if before != state
+                && !is_elder
+                && !is_lingering
+                && !fresh.contains(&vipa)
+                && [before, state].iter().all(|state| *state != Some(ConnectionState::HalfOpen))
+            {
+                repaired += 1;
+            }
+            self.note(vipa, connection, state);
+        }
+        if by_ring && repaired > 0 {
+            self.repaired += repaired;
+            let all = self.repaired;
+            tracing::warn!("BPF and sock_diag differed about {repaired} connections; repaired, {all} since the start");
+        }
+        Ok(())
+    }
+
+    /// The connections of every watched VIPA as the kernel lists them.
+    fn list(&mut self) -> io::Result<BTreeMap<IpAddr, Live>> {
+        let mut lists: BTreeMap<IpAddr, Live> = self.watched.keys().map(|vipa| (*vipa, Live::default())).collect();
         if lists.is_empty() {
             return Ok(lists);
         }
         let watched = &self.watched;
-        self.diag.dump(Protocol::Tcp, States::CONNECTIONS, |socket| {
-            if let Some((vipa, connection)) = connection_of(watched, &socket)
-                && let Some(list) = lists.get_mut(&vipa)
-                && let Some(state) = state_of(socket.state)
-            {
-                list.push((connection, state));
-            }
-        })?;
-        for list in lists.values_mut() {
-            list.sort_unstable();
-            // One that was listed twice has come further in between.
-            list.dedup_by(|later, kept| {
-                let same = later.0 == kept.0;
-                if same {
-                    kept.1 = later.1;
+        for namespace in &mut self.here {
+            namespace.diag.dump(Protocol::Tcp, States::CONNECTIONS, |socket| {
+                if let Some((vipa, connection)) = connection_of(watched, socket.local, socket.remote)
+                    && let Some(list) = lists.get_mut(&vipa)
+                    && let Some(state) = state_of(socket.state)
+                {
+                    // One that is listed twice has come further in between.
+                    list.insert(connection, state);
                 }
-                same
-            });
+            })?;
         }
         Ok(lists)
     }
 
-    fn listening(&mut self) -> io::Result<BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>> {
-        let mut found: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>> = BTreeMap::new();
+    fn tell_listening(&mut self) -> Result<(), Stop> {
+        let mut found: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>> =
+            self.watched.keys().map(|vipa| (*vipa, BTreeSet::new())).collect();
         for (protocol, states) in [(Protocol::Tcp, States::LISTENERS), (Protocol::Udp, States::UDP_BOUND)] {
             let served = self.watched.values().filter(|watched| watched.services.iter().any(|(p, _)| *p == protocol));
             let vipas: Vec<&Watched> = served.collect();
             if vipas.is_empty() {
                 continue;
             }
-            self.diag.dump(protocol, states, |socket| {
-                let port = socket.local.1;
-                for watched in &vipas {
-                    for service in &watched.translated {
-                        if accepts(&socket, service.address)
-                            && let Some(vipa_port) = service.vipa_port(protocol, service.address, port)
-                        {
-                            found.entry(watched.vipa).or_default().insert((protocol, vipa_port));
-                        }
-                    }
-                    let wanted = |(p, range): &(Protocol, _)| {
-                        let range: &vipa_model::PortRange = range;
-                        *p == protocol && range.contains(port)
-                    };
-                    let moved = watched.translated.iter().any(|service| service.vipa_port == Some(port));
-                    if !moved && accepts(&socket, watched.vipa) && watched.services.iter().any(wanted) {
-                        found.entry(watched.vipa).or_default().insert((protocol, port));
-                    }
-                }
-            })?;
+            for namespace in &mut self.here {
+                namespace.diag.dump(protocol, states, |socket| note_listener(&vipas, protocol, &socket, &mut found))?;
+            }
         }
-        Ok(found)
+        for (vipa, ports) in found {
+            if self.listening.get(&vipa) != Some(&ports) {
+                let listening = ports.iter().copied().take(MAX_LISTENING).collect();
+                self.tell(Event::Listening { vipa, listening })?;
+                self.listening.insert(vipa, ports);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Over> {
+        for (vipa, records) in std::mem::take(&mut self.changes) {
+            self.tell(Event::Changed { vipa, records })?;
+        }
+        Ok(())
     }
 
     fn tell(&self, event: Event) -> Result<(), Over> {
         self.told.blocking_send(event).map_err(|_| Over)
-    }
-}
-
-/// The connections of `before` that `now` lacks; both sorted.
-fn missing(before: &[(Connection, ConnectionState)], now: &[(Connection, ConnectionState)]) -> Vec<Connection> {
-    let mut now = now.iter().peekable();
-    let mut missing = Vec::new();
-    for (connection, _) in before {
-        while now.next_if(|(held, _)| held < connection).is_some() {}
-        if now.peek().is_none_or(|(held, _)| held != connection) {
-            missing.push(*connection);
-        }
-    }
-    missing
-}
-
-enum Wish {
-    Look,
-    Nothing,
-    End,
-}
-
-/// Whether packets to `vipa` reach a listener or bound socket.
-pub(crate) fn accepts(socket: &Socket, vipa: IpAddr) -> bool {
-    match (socket.local.0, vipa) {
-        (local, vipa) if local == vipa => true,
-        (IpAddr::V4(local), IpAddr::V4(_)) => local.is_unspecified(),
-        (IpAddr::V6(local), IpAddr::V6(_)) => local.is_unspecified(),
-        (IpAddr::V6(local), IpAddr::V4(_)) => local.is_unspecified() && socket.takes_ipv4,
-        (IpAddr::V4(_), IpAddr::V6(_)) => false,
-    }
-}
-
-/// Whose connection a socket is: a VIPA's, under its own address, or by `nat` under this target's. Of several VIPAs that
-/// are translated to one port here the first is named, because the kernel knows no more.
-fn connection_of(watched: &BTreeMap<IpAddr, Watched>, socket: &Socket) -> Option<(IpAddr, Connection)> {
-    let (address, port) = socket.local;
-    let connection = |port| Connection { protocol: Protocol::Tcp, client: SocketAddr::from(socket.remote), port };
-    if watched.contains_key(&address) {
-        return Some((address, connection(port)));
-    }
-    watched.values().find_map(|watched| {
-        let ports = watched.translated.iter().find_map(|service| service.vipa_port(Protocol::Tcp, address, port));
-        Some((watched.vipa, connection(ports?)))
-    })
-}
-
-fn state_of(state: TcpState) -> Option<ConnectionState> {
-    match state {
-        TcpState::SynReceived => Some(ConnectionState::HalfOpen),
-        TcpState::Established => Some(ConnectionState::Established),
-        TcpState::FinWait1 | TcpState::FinWait2 | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing => {
-            Some(ConnectionState::Closing)
-        }
-        TcpState::Close | TcpState::Listen => None,
     }
 }
 

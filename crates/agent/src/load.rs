@@ -31,8 +31,8 @@ use self::{
     queues::{Fortune, Place, Question, Queues, SAMPLE, Seen},
 };
 use crate::kernel::{
-    accepts,
     diag::{Diag, Socket, States, TcpState},
+    whose::accepts,
 };
 
 /// Between two looks at the accept queues.

@@ -1,7 +1,7 @@
 //! `vipa-agent`, the half of Vipa that runs beside the server: it tells the routers which connections this host
 //! holds, which ports are listened on, and votes if it is a voter.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod address;
 mod agent;
@@ -10,6 +10,7 @@ mod decap;
 mod kept;
 mod kernel;
 mod load;
+mod setup;
 
 use std::{
     path::{Path, PathBuf},
@@ -27,6 +28,7 @@ use vipa_model::config::{Agent, Config, Program};
     after_help = "\
 Examples:
   vipa-agent --check t1.toml       say every mistake in the configuration, with line and column
+  vipa-agent --print-setup t1.toml say what it would change on this host
   vipa-agent --config t1.toml      run in the foreground, beside the server
 
 It puts the VIPAs that the routers name on the configured interface, usually lo, and takes them away again when it
@@ -35,19 +37,23 @@ The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=de
 )]
 struct Arguments {
     /// Run with this configuration
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["check", "print_setup"])]
     config: Option<PathBuf>,
     /// Check this configuration and exit
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
+    /// Say what would be changed on this host, and exit
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "check"])]
+    print_setup: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match (&arguments.check, &arguments.config) {
-        (Some(file), _) => check(file),
-        (None, Some(file)) => run(file),
-        (None, None) => unreachable!("clap requires one of the two"),
+    let result = match &arguments {
+        Arguments { check: Some(file), .. } => check(file),
+        Arguments { print_setup: Some(file), .. } => print_setup(file),
+        Arguments { config: Some(file), .. } => run(file),
+        Arguments { config: None, .. } => unreachable!("clap requires one of them"),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +68,12 @@ fn check(file: &Path) -> anyhow::Result<()> {
     let (config, agent) = read(file)?;
     println!("{}: valid; target {} at {}", file.display(), config.node.name, agent.address);
     Ok(())
+}
+
+fn print_setup(file: &Path) -> anyhow::Result<()> {
+    let (config, agent) = read(file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(setup::print(&config, &agent))
 }
 
 fn run(file: &Path) -> anyhow::Result<()> {

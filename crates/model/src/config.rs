@@ -191,13 +191,25 @@ pub struct Agent {
     pub address: IpAddr,
     /// The interface that carries the VIPAs.
     pub interface: String,
+    pub observe: Observe,
     /// Shortest time between two looks at the kernel's sockets.
-    pub observe: Duration,
+    pub observe_every: Duration,
+    /// Network namespaces whose sockets are looked at beside the agent's own: names of `ip netns`, or paths.
+    pub namespaces: Vec<String>,
     /// Changes kept for routers that were away; an older position gets a snapshot.
     pub log_records: u32,
     pub decap: Decap,
     /// Where tunnels arrive; none: at the interface that has `address`.
     pub decap_interfaces: Vec<String>,
+}
+
+/// How a target's agent learns of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observe {
+    /// By BPF where the kernel allows it, else by sock_diag.
+    Auto,
+    Bpf,
+    Diag,
 }
 
 /// Who unwraps what comes in tunnels.

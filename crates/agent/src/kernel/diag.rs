@@ -85,7 +85,7 @@ pub(crate) enum TcpState {
 }
 
 impl TcpState {
-    fn of(number: u8) -> Option<Self> {
+    pub(crate) fn of(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::Established,
             3 | 12 => Self::SynReceived,

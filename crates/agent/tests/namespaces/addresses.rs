@@ -154,3 +154,26 @@ fn a_crashed_agent_s_vipa_moves_when_another_interface_is_configured() {
         assert_as_before(host);
     });
 }
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_would_be_changed_is_said_and_not_done() {
+    on_a_host(|host| {
+        run("ip", "link add v0 type veth peer name v1");
+        host.configure_tunnels(HERE, "v0");
+        let said = host.setup();
+        for line in [
+            "sysctl   net.ipv4.conf.all.arp_ignore from 0 to 1",
+            "sysctl   net.ipv4.conf.all.arp_announce from 0 to 2",
+            "address  each VIPA that a list of candidates sends to 10.9.0.31: as /32 or /128 on lo",
+            "bpf      program vipa_observe on /sys/fs/cgroup",
+            "qdisc    clsact on v0",
+            "filter   BPF program vipa_unwrap on the ingress of v0, pref 22089",
+            "to know  v0 has MTU 1500: 1448 bytes fit",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        assert_as_before(host);
+        assert!(!run("tc", "qdisc show dev v0").contains("clsact"));
+    });
+}

@@ -13,7 +13,7 @@ use vipa_model::ConnectionState::{Closing, Established, HalfOpen};
 use vipa_protocol::Change::{self, Closed, Opened};
 
 use crate::{
-    host::{on_a_crowded_host, on_a_host, run},
+    host::{on_a_crowded_host, on_a_host_by_both, run},
     router::Router,
     sockets::{Pair, abort, begin_to_open, open, serve},
 };
@@ -24,7 +24,7 @@ const SEVERAL_LOOKS: Duration = Duration::from_secs(1);
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_connection_is_told_when_it_opens_and_when_it_ends() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let listener = serve();
@@ -40,7 +40,7 @@ fn a_connection_is_told_when_it_opens_and_when_it_ends() {
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_connection_the_client_half_closed_is_closing_and_held_until_the_server_closes() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let listener = serve();
@@ -61,7 +61,7 @@ fn a_connection_the_client_half_closed_is_closing_and_held_until_the_server_clos
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_connection_the_server_half_closed_is_closing_and_held_until_the_client_closes() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let listener = serve();
@@ -79,7 +79,7 @@ fn a_connection_the_server_half_closed_is_closing_and_held_until_the_client_clos
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_connection_the_server_closed_first_is_held_until_the_client_has_closed_too() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let listener = serve();
@@ -98,7 +98,7 @@ fn a_connection_the_server_closed_first_is_held_until_the_client_has_closed_too(
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_handshake_under_way_is_half_open_until_it_is_done() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let _listener = serve();
@@ -116,7 +116,7 @@ fn a_handshake_under_way_is_half_open_until_it_is_done() {
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn connections_of_other_addresses_are_nobodys_business() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let other = std::net::TcpListener::bind("10.9.0.31:80").unwrap();
@@ -130,7 +130,7 @@ fn connections_of_other_addresses_are_nobodys_business() {
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_new_owner_gets_thousands_of_connections_as_a_snapshot_and_a_warm_one_nothing_twice() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut first = Router::take_over(host);
         let listener = serve();

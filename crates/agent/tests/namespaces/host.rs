@@ -36,6 +36,19 @@ pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send + 'static) {
     });
 }
 
+/// As `on_a_host`, twice: connections are followed by BPF, and by sock_diag alone.
+pub(crate) fn on_a_host_by_both(test: impl Fn(&Host) + Copy + Send + 'static) {
+    for observe in ["bpf", "diag"] {
+        in_a_thread(move || {
+            enter_a_namespace();
+            let host = Host::new();
+            host.configure(&format!("observe = \"{observe}\"\n"));
+            eprintln!("observed by {observe}:");
+            test(&host);
+        });
+    }
+}
+
 /// As `on_a_host`, with so small a table of connections in the kernel that many share a bucket, as on a busy host.
 pub(crate) fn on_a_crowded_host(test: impl FnOnce(&Host) + Send + 'static) {
     in_a_thread(|| {
@@ -108,10 +121,25 @@ address = "10.9.0.31"
         self.folder().join("t1.toml")
     }
 
+    /// Adds lines to the next agent's section.
+    fn configure(&self, lines: &str) {
+        let text = fs::read_to_string(self.config()).expect("the configuration");
+        fs::write(self.config(), text + lines).expect("it is written");
+    }
+
     /// Makes the next agent put VIPAs on this interface.
     pub(crate) fn configure_interface(&self, interface: &str) {
-        let text = fs::read_to_string(self.config()).expect("the configuration");
-        fs::write(self.config(), format!("{text}interface = \"{interface}\"\n")).expect("it is written");
+        self.configure(&format!("interface = \"{interface}\"\n"));
+    }
+
+    /// Makes the next agent look into this network namespace too.
+    pub(crate) fn configure_namespace(&self, path: &str) {
+        self.configure(&format!("namespaces = [\"{path}\"]\n"));
+    }
+
+    /// What `vipa-agent --print-setup` says.
+    pub(crate) fn setup(&self) -> String {
+        run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("--print-setup {}", self.config().display()))
     }
 
     /// Makes the next agent have this address, and take tunnels at this interface.

@@ -5,7 +5,7 @@ use std::net::{TcpListener, UdpSocket};
 use vipa_model::{PortRange, Protocol};
 
 use crate::{
-    host::on_a_host,
+    host::on_a_host_by_both,
     router::{HERE, Router, VIPA},
 };
 
@@ -14,7 +14,7 @@ const TCP: Protocol = Protocol::Tcp;
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn listeners_on_the_vipa_or_any_address_are_told_as_they_come_and_go() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::start(host, "r1");
         router.until_linked();
@@ -36,7 +36,7 @@ fn listeners_on_the_vipa_or_any_address_are_told_as_they_come_and_go() {
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_takeover_is_told_the_listeners_of_that_moment_beside_its_answer() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         for epoch in (2..40).step_by(2) {
@@ -53,7 +53,7 @@ fn a_takeover_is_told_the_listeners_of_that_moment_beside_its_answer() {
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn bound_udp_sockets_are_listeners_of_udp_services() {
-    on_a_host(|host| {
+    on_a_host_by_both(|host| {
         let _agent = host.start_agent();
         let mut router = Router::start(host, "r1");
         router.until_linked();

@@ -16,5 +16,6 @@ mod links;
 mod listeners;
 mod load;
 mod router;
+mod servers;
 mod sockets;
 mod tunnels;

@@ -98,6 +98,8 @@ impl View {
 #[derive(Debug)]
 pub(crate) struct Router {
     name: &'static str,
+    /// The one it owns.
+    vipa: IpAddr,
     sender: Sender,
     receiver: Receiver,
     runtime: Handle,
@@ -130,7 +132,15 @@ impl Router {
         drop(entered);
         let (end, ended) = oneshot::channel();
         let thread = thread::spawn(move || drop(runtime.block_on(ended)));
-        Self { name, sender, receiver, runtime: handle, end: Some((end, thread)), view: View::default() }
+        Self {
+            name,
+            vipa: VIPA.into(),
+            sender,
+            receiver,
+            runtime: handle,
+            end: Some((end, thread)),
+            view: View::default(),
+        }
     }
 
     /// Waits until what the agent has told makes it so.
@@ -176,6 +186,16 @@ impl Router {
         self.sender.send(&node("t1"), message);
     }
 
+    /// As `take_over`, of this VIPA.
+    pub(crate) fn take_over_of(host: &Host, vipa: IpAddr) -> Self {
+        let mut router = Self::start(host, "r1");
+        router.vipa = vipa;
+        router.until_linked();
+        router.distribute(1, PortRange::one(80), &[HERE]);
+        router.associate(1);
+        router
+    }
+
     /// Says as the owner of `epoch` who may serve these TCP ports of the VIPA.
     pub(crate) fn distribute(&self, epoch: u64, ports: PortRange, candidates: &[&str]) {
         self.distribute_services(epoch, &[(Protocol::Tcp, ports)], candidates);
@@ -194,7 +214,7 @@ impl Router {
             candidates: candidates.clone(),
         };
         self.send(&Message::Distribution(Distribution {
-            vipa: VIPA.into(),
+            vipa: self.vipa,
             epoch: Epoch(epoch),
             sender: Standing::Owner,
             ranks: vec![],
@@ -222,18 +242,14 @@ impl Router {
     #[track_caller]
     pub(crate) fn associate(&mut self, epoch: u64) {
         let epoch = Epoch(epoch);
-        let associate = Associate { vipa: VIPA.into(), epoch, standing: Standing::Owner, seen: self.view.position };
+        let associate = Associate { vipa: self.vipa, epoch, standing: Standing::Owner, seen: self.view.position };
         self.send(&Message::Associate(associate));
         self.until("the agent has answered", |view| view.answered.last() == Some(&epoch));
     }
 
     /// The usual beginning: linked, port 80 distributed to the agent, associated.
     pub(crate) fn take_over(host: &Host) -> Self {
-        let mut router = Self::start(host, "r1");
-        router.until_linked();
-        router.distribute(1, PortRange::one(80), &[HERE]);
-        router.associate(1);
-        router
+        Self::take_over_of(host, VIPA.into())
     }
 }
 

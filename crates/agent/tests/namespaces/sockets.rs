@@ -1,13 +1,15 @@
 //! Clients and servers of the VIPA.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::AsRawFd,
 };
 
 use nix::{
     libc,
-    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+    },
 };
 use vipa_model::{Connection, Protocol};
 
@@ -40,6 +42,15 @@ pub(crate) fn open(listener: &TcpListener) -> Pair {
     let client = TcpStream::from(client);
     let (server, _) = listener.accept().expect("a connection");
     Pair { connection: connection_of(client.local_addr().expect("an address")), client, server }
+}
+
+/// Connects from this address.
+pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> nix::Result<TcpStream> {
+    let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let client = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(client.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
+    connect(client.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(client.into())
 }
 
 /// A client that is connecting and does not wait for it.

@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, Memory, Node, Pki, Port, Program, Table, Workers,
+    Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, Memory, Node, Observe, Pki, Port, Program, Table, Workers,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -373,7 +373,11 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
 fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent> {
     let address = section.required(problems, "address", "address = \"10.0.0.31\"", host);
     let interface = section.or(problems, "interface", "lo".into(), text);
-    let observe = section.or(problems, "observe_ms", 50, number(1..=LONGEST_SETTING_MS, "a number of milliseconds"));
+    let sights = [("auto", Observe::Auto), ("bpf", Observe::Bpf), ("diag", Observe::Diag)];
+    let observe = section.or(problems, "observe", Observe::Auto, choice(&sights));
+    let namespaces = section.or(problems, "namespaces", Vec::new(), list(text));
+    let observe_every =
+        section.or(problems, "observe_ms", 50, number(1..=LONGEST_SETTING_MS, "a number of milliseconds"));
     let log_records = section.or(problems, "log_records", 65_536, number(1_024..=1 << 24, "a number of records"));
     let decaps = [("auto", Decap::Auto), ("bpf", Decap::Bpf), ("none", Decap::None)];
     let decap = section.or(problems, "decap", Decap::Auto, choice(&decaps));
@@ -384,7 +388,9 @@ fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent
         interface: interface?.value,
         decap: decap?.value,
         decap_interfaces: decap_interfaces?.value,
-        observe: Duration::from_millis(observe?.value),
+        observe: observe?.value,
+        observe_every: Duration::from_millis(observe_every?.value),
+        namespaces: namespaces?.value,
         log_records: log_records?.value,
     })
 }

@@ -212,7 +212,9 @@ fn a_target_needs_no_port_and_a_router_no_agent() {
     let agent = Agent {
         address: "10.77.0.31".parse().unwrap(),
         interface: "lo".into(),
-        observe: Duration::from_millis(50),
+        observe: Observe::Auto,
+        observe_every: Duration::from_millis(50),
+        namespaces: vec![],
         log_records: 65_536,
         decap: Decap::Auto,
         decap_interfaces: vec![],

@@ -1,0 +1,289 @@
+//! Real servers, crowds of clients, crashes in between: what the agent tells is what the kernel has.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    libc,
+    sched::{CloneFlags, unshare},
+    sys::socket::setsockopt,
+    sys::socket::sockopt::Linger,
+};
+use vipa_model::{
+    Connection,
+    ConnectionState::{self, Closing, Established},
+    PortRange, Protocol,
+};
+
+use crate::{
+    host::{Host, on_a_host_by_both, run, until},
+    router::{HERE, Router, VIPA, VIPA6},
+    sockets::{Pair, abort, connect_from, open, serve},
+};
+
+/// The issue's own: so long after the last change router and kernel agree.
+const CONVERGENCE: Duration = Duration::from_millis(100);
+/// Connections a second.
+const CHURN: u32 = 5_000;
+
+/// The connections to the VIPA's port 80 as the kernel lists them.
+fn kernel_list(vipa: IpAddr) -> BTreeMap<Connection, ConnectionState> {
+    let listed = run("ss", &format!("-Htn src {}", SocketAddr::new(vipa, 80)));
+    let connection = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let state = match words[0] {
+            "ESTAB" => Established,
+            "SYN-RECV" => ConnectionState::HalfOpen,
+            "TIME-WAIT" | "CLOSED" => return None,
+            _ => Closing,
+        };
+        let client: SocketAddr = words[4].parse().expect("an address and a port");
+        let client = match client.ip() {
+            IpAddr::V6(address) => (address.to_ipv4_mapped().map_or(client.ip(), IpAddr::V4), client.port()).into(),
+            IpAddr::V4(_) => client,
+        };
+        Some((Connection { protocol: Protocol::Tcp, client, port: 80 }, state))
+    };
+    listed.lines().filter_map(connection).collect()
+}
+
+/// A server that is somebody else's, ended with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
+}
+
+/// An echo by a process for each connection; it takes clients of both families by one socket, and shares the port with its like.
+fn socat() -> Server {
+    let listen = "TCP6-LISTEN:80,ipv6only=0,reuseaddr,reuseport,fork,backlog=512";
+    let server = Command::new("socat").args([listen, "PIPE"]).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    Server(server.expect("socat is installed: make deps"))
+}
+
+fn ask(to: SocketAddr) -> TcpStream {
+    let mut client = connect_from(client_of(to.ip()), to).expect("socat listens");
+    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+    client.write_all(b"hello").expect("it is open");
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"hello");
+    client
+}
+
+/// Not the VIPA, which the kernel would take of its own.
+fn client_of(vipa: IpAddr) -> IpAddr {
+    let address = if vipa.is_ipv4() { "10.9.0.1" } else { "fd09::1" };
+    address.parse().expect("an address")
+}
+
+fn clients_of_servers_are_told(vipa: IpAddr) -> impl Fn(&Host) + Copy + Send + 'static {
+    move |host| {
+        run("ip", "-6 address add fd09::1/128 dev lo");
+        let _agent = host.start_agent();
+        let mut router = Router::take_over_of(host, vipa);
+        let _servers = [socat(), socat(), socat()];
+        router.until("it listens", |view| view.listening == [(Protocol::Tcp, 80)]);
+        let to = SocketAddr::new(vipa, 80);
+        until("the VIPA is here", || connect_from(client_of(vipa), to).is_ok());
+        let mut clients: Vec<TcpStream> = (0..300).map(|_| ask(to)).collect();
+        for client in clients.drain(..100) {
+            drop(client);
+        }
+        // The server answers what it has got and closes.
+        for client in &clients[..50] {
+            client.shutdown(Shutdown::Write).expect("it is open");
+        }
+        router.until("150 are left", |view| view.live.len() == 150 && view.live == kernel_list(vipa));
+        let client = clients.last().expect("150 are left").local_addr().expect("an address");
+        let connection = Connection { protocol: Protocol::Tcp, client, port: 80 };
+        assert_eq!(router.view.live.get(&connection), Some(&Established));
+        drop(clients);
+        router.until("none is left", |view| view.live.is_empty() && kernel_list(vipa).is_empty());
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_clients_of_servers_that_share_a_port_are_told() {
+    on_a_host_by_both(clients_of_servers_are_told(VIPA.into()));
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn its_ipv6_clients_too() {
+    on_a_host_by_both(clients_of_servers_are_told(VIPA6.into()));
+}
+
+/// Opens and ends connections in every way there is, `CHURN` a second, until told to stop; how many there were.
+fn churn(listener: &TcpListener, stopped: &mpsc::Receiver<()>) -> u32 {
+    let began = Instant::now();
+    let mut count = 0;
+    while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+        let due = Duration::from_secs(1) * count / CHURN;
+        thread::sleep(due.saturating_sub(began.elapsed()));
+        let batch: Vec<Pair> = (0..50).map(|_| open(listener)).collect();
+        count += 50;
+        for (index, Pair { client, server, connection }) in batch.into_iter().enumerate() {
+            match index % 4 {
+                // The client closes first, the server does, half of it, or it is broken off.
+                0 => drop((client, server)),
+                1 => drop((server, client)),
+                2 => {
+                    client.shutdown(Shutdown::Write).expect("it is open");
+                    drop((server, client));
+                }
+                _ => abort(Pair { client, server, connection }),
+            }
+        }
+    }
+    count
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_is_told_converges_within_a_tenth_of_a_second_whatever_comes_and_goes() {
+    on_a_host_by_both(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let held: Vec<Pair> = (0..500).map(|_| open(&listener)).collect();
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let (stop, stopped) = mpsc::channel();
+            let ours = listener.try_clone().expect("a socket");
+            let churning = thread::spawn(move || churn(&ours, &stopped));
+            router.listen_for(Duration::from_secs(1));
+            stop.send(()).expect("it runs");
+            let count = churning.join().expect("it ended well");
+            assert!(count > CHURN / 4, "only {count} connections in a second");
+            let ended = Instant::now();
+            router.until("only the held ones are left", |view| view.live.len() == held.len());
+            times.push(ended.elapsed());
+            assert_eq!(router.view.live, kernel_list(VIPA.into()));
+        }
+        times.sort_unstable();
+        assert!(times[2] < CONVERGENCE, "it took {times:?}");
+        for pair in &held {
+            let connection = pair.connection;
+            let wrong = router.view.story_of(&connection).contains(&vipa_protocol::Change::Closed);
+            assert!(!wrong, "{connection:?} lives");
+        }
+        assert!(!host.log().contains("differed about"), "BPF and the lists agree: {}", host.log());
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn an_agent_killed_in_the_middle_of_it_all_is_followed_by_one_that_knows_everything() {
+    on_a_host_by_both(|host| {
+        let mut agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        let held: Vec<Pair> = (0..500).map(|_| open(&listener)).collect();
+        let (stop, stopped) = mpsc::channel();
+        let ours = listener.try_clone().expect("a socket");
+        let churning = thread::spawn(move || churn(&ours, &stopped));
+        for epoch in 2..5 {
+            router.listen_for(Duration::from_millis(300));
+            agent.crash();
+            router.until("the link is lost", |view| !view.linked);
+            agent = host.start_agent();
+            router.until_linked();
+            router.distribute(epoch, PortRange::one(80), &[HERE]);
+            router.associate(epoch);
+            for pair in &held {
+                assert_eq!(router.view.live.get(&pair.connection), Some(&Established), "in epoch {epoch}");
+            }
+        }
+        stop.send(()).expect("it runs");
+        churning.join().expect("it ended well");
+        router.until("only the held ones are left", |view| view.live.len() == held.len());
+        assert_eq!(router.view.live, kernel_list(VIPA.into()));
+        // Those that are older than the agent end like any other.
+        held.into_iter().for_each(abort);
+        router.until("none is left", |view| view.live.is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_connection_that_this_host_opened_from_the_vipa_is_told_too() {
+    on_a_host_by_both(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        drop(serve());
+        let elsewhere = TcpListener::bind("10.9.0.1:9000").expect("the address is on lo");
+        let client = connect_from(VIPA.into(), elsewhere.local_addr().expect("an address")).expect("it listens");
+        let port = client.local_addr().expect("an address").port();
+        let peer = elsewhere.local_addr().expect("an address");
+        let connection = Connection { protocol: Protocol::Tcp, client: peer, port };
+        router.until("it is told", |view| view.live.get(&connection) == Some(&Established));
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&client, Linger, &linger).expect("a socket");
+        drop(client);
+        router.until("it has ended", |view| view.live.is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn sockets_of_another_network_namespace_count_when_it_is_configured() {
+    on_a_host_by_both(|host| {
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let container = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            run("ip", "link set lo up");
+            run("ip", "address add 10.9.0.1/24 dev lo");
+            run("ip", "address add 192.0.2.10/32 dev lo");
+            tell.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())).expect("heard");
+            let _ = ended.recv();
+            let listener = serve();
+            let pair = open(&listener);
+            tell.send(pair.connection.client.to_string()).expect("heard");
+            let _ = ended.recv();
+            abort(pair);
+            let _ = ended.recv();
+        });
+        host.configure_namespace(&told.recv().expect("it is there"));
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        end.send(()).expect("it waits");
+        let client: SocketAddr = told.recv().expect("it is open").parse().expect("an address");
+        let connection = Connection { protocol: Protocol::Tcp, client, port: 80 };
+        router.until("it is told", |view| view.live.get(&connection) == Some(&Established));
+        router.until("its listener is told", |view| view.listening == [(Protocol::Tcp, 80)]);
+        end.send(()).expect("it waits");
+        router.until("it has ended", |view| view.live.is_empty());
+        drop(end);
+        container.join().expect("it ended well");
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn thousands_at_once_are_told_and_gone_at_once() {
+    on_a_host_by_both(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        for _ in 0..2 {
+            let pairs: Vec<Pair> = (0..4_000).map(|_| open(&listener)).collect();
+            router.until("all are told", |view| view.live.len() == 4_000);
+            // As when a server dies.
+            drop(pairs);
+            router.until("none is left", |view| view.live.is_empty());
+            assert_eq!(kernel_list(VIPA.into()), BTreeMap::new());
+        }
+    });
+}
