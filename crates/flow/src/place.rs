@@ -1,7 +1,8 @@
 //! How a connection gets a place, without a lock and without ever being in the table twice.
 //!
 //! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else one that is freed by moving an
-//!    entry from its home to its own other bucket, else the least valuable one's.
+//!    entry from its home to its own other bucket, else the least valuable one's, else one that is freed by moving an entry to
+//!    the place of a less valuable one in its other bucket.
 //! 2. *Announce*: write the key, then say so. The entry is pending: lookups pass it over, other inserters see it.
 //! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
 //!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
@@ -113,8 +114,9 @@ impl<K: Key> FlowTable<K> {
         for _ in 0..ATTEMPTS {
             let claim = self
                 .claim_empty(newcomer, now)
-                .or_else(|| self.claim_by_moving(newcomer, now))
-                .or_else(|| self.claim_by_evicting(newcomer, now));
+                .or_else(|| self.claim_by_moving(newcomer, now, Room::Free))
+                .or_else(|| self.claim_by_evicting(newcomer, now))
+                .or_else(|| self.claim_by_moving(newcomer, now, Room::Made));
             if claim.is_some() {
                 return claim;
             }
@@ -139,7 +141,7 @@ impl<K: Key> FlowTable<K> {
 
     /// Moves one of the eight neighbours from its home to its other bucket and takes the slot it leaves.
     #[cold]
-    fn claim_by_moving(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
+    fn claim_by_moving(&self, newcomer: &Newcomer<K::Words>, now: Tick, room: Room) -> Option<Claim> {
         let mut movable = [const { None }; 2 * SLOTS];
         let mut free = movable.iter_mut();
         for bucket in newcomer.spots.both() {
@@ -157,23 +159,47 @@ impl<K: Key> FlowTable<K> {
         }
         movable.iter().flatten().find_map(|resident| {
             let word = resident.word.claimed(&newcomer.packed, newcomer.target, now);
-            self.replace_by_moving(resident, word)?;
-            Some(Claim { bucket: resident.bucket, slot: resident.slot, word, evicted: None })
+            let spot = self.spot_for_copy(resident, newcomer.source, now, room)?;
+            self.replace_by_moving(resident, &spot, word)?;
+            Some(Claim { bucket: resident.bucket, slot: resident.slot, word, evicted: spot.evicted })
         })
     }
 
-    /// Moves `resident` to its other bucket, live in both for a moment, and makes its slot hold `next`.
+    /// A slot in a resident's other bucket, claimed for its copy: an empty one or, to make room, that of the least valuable
+    /// entry there.
+    fn spot_for_copy(&self, resident: &Resident<K::Words>, source: Source, now: Tick, room: Room) -> Option<Spot> {
+        let there = &self.buckets[resident.other];
+        match room {
+            Room::Free => (0..SLOTS).find_map(|at| {
+                let before = there.word(at);
+                let copy = before.claimed_like(resident.word);
+                let taken = before.is_empty() && there.swap(at, before, copy).is_ok();
+                taken.then_some(Spot { at, copy, evicted: None })
+            }),
+            Room::Made => {
+                let (_, at, before, state) = (0..SLOTS)
+                    .filter_map(|at| {
+                        let word = there.word(at);
+                        let state = word.state().filter(|_| !word.is_moving())?;
+                        Some((worth(state, age(now, word.tick()), source)?, at, word, state))
+                    })
+                    .min_by_key(|(worth, ..)| *worth)?;
+                let copy = before.claimed_like(resident.word);
+                there.swap(at, before, copy).ok()?;
+                self.ended(resident.other, before);
+                Some(Spot { at, copy, evicted: Some(state) })
+            }
+        }
+    }
+
+    /// Moves `resident` to that spot in its other bucket, live in both for a moment, and makes its slot hold `next`.
     ///
     /// While the original is marked as moving, only remove() and confirm() change it; then we take the copy back. Until
     /// we have, lookups find the original first, and nobody else can move it.
-    fn replace_by_moving(&self, resident: &Resident<K::Words>, next: Word) -> Option<()> {
+    fn replace_by_moving(&self, resident: &Resident<K::Words>, spot: &Spot, next: Word) -> Option<()> {
         let Resident { bucket, slot, packed, word, other } = *resident;
         let (here, there) = (&self.buckets[bucket], &self.buckets[other]);
-        let (at, copy) = (0..SLOTS).find_map(|at| {
-            let before = there.word(at);
-            let copy = before.claimed_like(word);
-            (before.is_empty() && there.swap(at, before, copy).is_ok()).then_some((at, copy))
-        })?;
+        let Spot { at, copy, .. } = *spot;
         if here.swap(slot, word, word.moving()).is_err() {
             there.end_life(at, copy);
             return None;
@@ -225,6 +251,21 @@ struct Resident<W> {
     packed: Packed<W>,
     word: Word,
     other: usize,
+}
+
+/// Where a moved entry finds its new place.
+#[derive(Clone, Copy)]
+enum Room {
+    Free,
+    /// In the place of an entry that is worth less than the newcomer.
+    Made,
+}
+
+/// A slot that is claimed for the copy of a moving entry, and who had to go for it.
+struct Spot {
+    at: usize,
+    copy: Word,
+    evicted: Option<FlowState>,
 }
 
 /// The least goes first; `None`: not for this newcomer. Of the same kind, the longest silent goes.

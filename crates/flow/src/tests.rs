@@ -256,6 +256,26 @@ fn three_quarters_full_next_to_nothing_is_lost() {
 }
 
 #[test]
+fn in_a_table_full_of_half_open_connections_what_a_target_reports_finds_room_as_in_an_empty_one() {
+    const CONNECTIONS: u32 = 20_000;
+    let table = table(CONNECTIONS as usize);
+    let half_open = |client: u32| key(0x8000_0000 | client.wrapping_mul(0x9e37_79b9) >> 1);
+    for client in 0..10 * CONNECTIONS {
+        table.admit(&half_open(client), ONE, FlowState::HalfOpen, NOW);
+    }
+    let reported = |client: u32| key(client.wrapping_mul(0x9e37_79b9) >> 1);
+    let refused = (0..CONNECTIONS)
+        .filter(|&client| table.confirm(&reported(client), TWO, FlowState::Confirmed, NOW) == Confirmed::Full)
+        .count();
+    assert!(refused * 2_000 < CONNECTIONS as usize, "{refused} of {CONNECTIONS} found no place");
+    for client in 10 * CONNECTIONS..20 * CONNECTIONS {
+        table.admit(&half_open(client), ONE, FlowState::HalfOpen, NOW);
+    }
+    let lost = (0..CONNECTIONS).filter(|&client| table.lookup(&reported(client)).is_none()).count();
+    assert_eq!(lost, refused, "whoever moved is still found, and nobody went");
+}
+
+#[test]
 fn a_table_of_no_connections_or_too_many_is_refused_with_a_reason() {
     let refused = |n| FlowTable::<Key4>::new(Capacity::connections(n), HashSeed::random()).err().unwrap().to_string();
     assert!(refused(0).contains("at least one connection"));
