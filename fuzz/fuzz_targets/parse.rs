@@ -3,10 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vipa_fuzz::mend;
-use vipa_packet::{Body, Parsed, ethernet, parse, parse_plain, parse_plain6};
+use vipa_packet::{Body, Parsed, ethernet, mend, parse, parse_plain, parse_plain6};
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: vipa_fuzz::plant("parse", vipa_fuzz::frames(&[])), |input: &[u8]| {
     check(input);
     let mut mended = input.to_vec();
     mend(&mut mended);

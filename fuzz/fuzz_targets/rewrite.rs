@@ -4,10 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vipa_fuzz::mend;
 use vipa_packet::{
     Body, Encapsulation, Endpoint, Fragment, HeapPacket, Icmp6, Link, MacAddress, Malformed, Outer, PacketBuf, Parsed,
-    arp, decapsulate, decrement_ttl, encapsulate, icmp, icmp6, nat, nd, parse, tcp,
+    arp, decapsulate, decrement_ttl, encapsulate, icmp, icmp6, mend, nat, nd, parse, tcp,
 };
 
 const US: MacAddress = [2, 0, 0, 0, 0, 2];
@@ -15,7 +14,8 @@ const LINK: Link = Link { source: US, destination: [2, 0, 0, 0, 0, 3], vlan: Non
 const ELSEWHERE4: u32 = 0x0a00_001f;
 const ELSEWHERE6: u128 = 0x2001_0db8_0000_0051 << 64 | 0x1f;
 
-fuzz_target!(|input: &[u8]| {
+// The first eight bytes of an input are its choices.
+fuzz_target!(init: vipa_fuzz::plant("rewrite", vipa_fuzz::frames(&[2, 80, 1, 2, 3, 4, 0, 0])), |input: &[u8]| {
     let [choice, port, numbers @ .., _, _] = *input.first_chunk::<8>().unwrap_or(&[0; 8]);
     let mut frame = input.get(8..).unwrap_or_default().to_vec();
     mend(&mut frame);

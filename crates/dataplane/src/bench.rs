@@ -11,6 +11,8 @@
 //! bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
 //! ```
 
+mod fuzz;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -30,6 +32,7 @@ use vipa_packet::{HeapPacket, build::Builder};
 use vipa_sync::Deadline;
 
 use crate::{BURST, Inlet, Limits, Rx, Tx, Worker};
+pub use fuzz::{fuzz, seeds};
 
 /// Of the bench's one port, which has the address [`ROUTER`].
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -363,44 +366,4 @@ fn read_service(text: &str) -> Option<(IpAddr, u16, Protocol)> {
         _ => return None,
     };
     Some((end.ip(), end.port(), protocol))
-}
-
-/// Feeds a worker whatever `data` says, in each stance, and checks what must hold of any input. For the fuzzer: the
-/// first byte of each piece says what happens, the next how long the frame after it is.
-///
-/// # Panics
-/// When something that must hold does not.
-pub fn fuzz(mut data: &[u8]) {
-    let mut bench = Bench::with_limits(
-        "192.0.2.10:80/tcp",
-        ["198.51.100.21", "198.51.100.22"],
-        64,
-        Limits { held_packets: 16, ..Limits::default() },
-    );
-    while let [what, length, rest @ ..] = data {
-        let (frame, rest) = rest.split_at(rest.len().min(usize::from(*length)));
-        data = rest;
-        let mut frame = frame.to_vec();
-        // Nearly every random frame is for another station; most of these should not be.
-        if what & 0x0f != 0
-            && let Some(destination) = frame.first_chunk_mut::<6>()
-        {
-            *destination = ROUTER_MAC;
-        }
-        match what >> 4 {
-            0 => bench.stance(Stance::Standby),
-            1 => bench.stance(Stance::Rebuilding),
-            2 => bench.stance(Stance::Yielding),
-            3 => bench.stance(Stance::Active),
-            4 => bench.world.lease.set(bench.now),
-            5 => bench.world.lease.set(Moment(u64::MAX)),
-            6 => bench.advance(Duration::from_millis(100)),
-            7 => bench.tx().room = usize::from(*length),
-            8 => bench.tx().room = usize::MAX,
-            _ => {}
-        }
-        let sent = bench.turn_frames([HeapPacket::from(frame)]);
-        assert!(sent.iter().all(|frame| frame.as_ref().get(6..12) == Some(&ROUTER_MAC[..])), "all that leaves is ours");
-        bench.settle();
-    }
 }

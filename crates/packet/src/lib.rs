@@ -14,7 +14,7 @@
 //! | [`nat`] | addresses and ports rewritten, checksums mended (RFC 1624) |
 //! | [`tcp`] | flags, and the reset that answers a segment (RFC 9293) |
 //! | [`checksum`] | the Internet checksum, whole and incremental (RFC 1071, RFC 1624) |
-//! | [`build`] | frames written as sentences, for tests, benchmarks and the lab |
+//! | [`build`] | frames written as sentences, for tests, benchmarks and the lab; [`mend`], for fuzzers |
 //!
 //! Addresses are `u32` and `u128` in numeric (host) order wherever a packet is forwarded, as the connection table keys them.
 
@@ -28,6 +28,7 @@ pub mod ethernet;
 pub mod icmp;
 pub mod icmp6;
 mod malformed;
+mod mend;
 pub mod nat;
 pub mod nd;
 mod parse;
@@ -41,6 +42,7 @@ pub use ethernet::{Delivery, Link, MacAddress, set_macs};
 pub use icmp::{Icmp, Ipv4Icmp, Quoted};
 pub use icmp6::{Icmp6, Ipv6Icmp};
 pub use malformed::Malformed;
+pub use mend::mend;
 pub use nat::{Endpoint, decrement_ttl};
 pub use parse::{
     Body, Fragment, FragmentHead, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Tcp, Udp, parse, parse_plain,
