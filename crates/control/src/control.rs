@@ -389,3 +389,17 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_of_controls_is_documented() {
+        let page = include_str!("../../../docs/counters.md");
+        let (_, of_control) = page.split_once("\n## Control\n").expect("control's counters have a chapter");
+        for (name, _) in Counts::default().named() {
+            assert!(of_control.contains(&format!("| `{name}` |")), "docs/counters.md does not say what {name} is");
+        }
+    }
+}

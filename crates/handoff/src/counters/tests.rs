@@ -40,3 +40,17 @@ fn a_difference_says_what_was_counted_between_two_moments() {
     let difference = counters.totals().since(&before);
     assert_eq!((difference.count(Count::Received), difference.count(Count::Holding)), (2, 0));
 }
+
+#[test]
+fn every_counter_is_documented_and_nothing_else_is() {
+    let page = include_str!("../../../../docs/counters.md");
+    let (of_packets, _) = page.split_once("\n## Control\n").expect("control's counters come last");
+    let documented: Vec<&str> =
+        of_packets.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    let counted: HashSet<&str> = Cell::all().map(Cell::name).collect();
+    let missing: Vec<_> = Cell::all().map(Cell::name).filter(|name| !documented.contains(name)).collect();
+    assert!(missing.is_empty(), "docs/counters.md does not say what these are: {missing:?}");
+    let unknown: Vec<_> = documented.iter().filter(|name| !counted.contains(**name)).collect();
+    assert!(unknown.is_empty(), "docs/counters.md has what nobody counts: {unknown:?}");
+    assert_eq!(documented.len(), counted.len(), "each once");
+}
