@@ -120,7 +120,7 @@ impl View {
         let targets = self.ways.all().iter().filter_map(|way| way.neighbour(&self.ports));
         let gateways = self.ports.iter().flat_map(|port| [port.gateway.map(IpAddr::V4), port.gateway6.map(IpAddr::V6)]);
         let gateways = gateways.flatten().filter_map(|gateway| next_neighbour(&self.ports, gateway));
-        let own = |address: &IpAddr| self.ports.iter().any(|port| IpAddr::V4(port.address) == *address);
+        let own = |address: &IpAddr| self.ports.iter().any(|port| port.has(*address));
         targets.chain(gateways).filter(|(_, address)| !own(address)).map(|(port, address)| (address, port)).collect()
     }
 

@@ -60,7 +60,7 @@ impl Way {
             tells_mtu: self.path_mtu,
             clamps_mss: self.clamp_mss,
         };
-        if let Some(port) = ports.iter().find(|port| is_own(port, self.address)) {
+        if let Some(port) = ports.iter().find(|port| port.has(self.address)) {
             let hop = port.kernel.map(|kernel| NextHop { port: kernel, link: own_link(port) });
             return route(Via::Local, hop, port.mtu);
         }
@@ -97,13 +97,6 @@ fn outer(port: &PortRoute, target: IpAddr) -> Option<Outer> {
         IpAddr::V4(target) => Outer::V4 { source: port.address.to_bits(), destination: target.to_bits() },
         IpAddr::V6(target) => Outer::V6 { source: port.address6?.0.to_bits(), destination: target.to_bits() },
     })
-}
-
-fn is_own(port: &PortRoute, address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => port.address == address,
-        IpAddr::V6(address) => port.address6.is_some_and(|(own, _)| own == address),
-    }
 }
 
 /// To the kernel, whose interface has the port's MAC.

@@ -3,8 +3,10 @@
 //! | | Standby | Rebuilding | Active, Yielding until `quiet_until` | Active after | Yielding after |
 //! |---|---|---|---|---|---|
 //! | hit | forward | forward | forward | forward | forward |
-//! | miss, SYN or UDP | drop | admit | admit | admit | admit |
+//! | miss, SYN or UDP | drop (*) | admit | admit | admit | admit |
 //! | miss, other TCP | drop | hold | hold | orphan policy | drop |
+//!
+//! (*) But for what the owner has sent here because this router is a target too: see [`to_own`].
 //!
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
@@ -278,16 +280,32 @@ fn admit<K: Family>(
     admission: &mut Admission,
 ) -> Verdict {
     match vipa.stance {
-        Stance::Standby => return Verdict::drop(Reason::Standby),
+        Stance::Standby => return to_own(scene, vipa, key, state),
         Stance::Rebuilding | Stance::Active | Stance::Yielding => {}
     }
     if vipa.lease.passed(scene.now) {
         return Verdict::drop(Reason::Fenced);
     }
-    let target = match pick(scene, vipa, key, admission) {
-        Ok(target) => target,
-        Err(reason) => return Verdict::drop(reason),
-    };
+    match pick(scene, vipa, key, admission) {
+        Ok(target) => open(scene, key, target, state),
+        Err(reason) => Verdict::drop(reason),
+    }
+}
+
+/// A backup may be a target as well. A new connection's packet comes to it because the owner has chosen it, and is its own
+/// application's, if that listens; from then on the connection is known here, and what follows finds it.
+#[inline(never)]
+fn to_own<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, state: FlowState) -> Verdict {
+    let own = scene.routes.own();
+    let service = if own.is_empty() { None } else { vipa.find_service(key.protocol(), key.vipa_port()) };
+    match service.and_then(|service| own.iter().find(|way| service.picker.serves(**way))) {
+        Some(&way) => open(scene, key, way, state),
+        None => Verdict::drop(Reason::Standby),
+    }
+}
+
+/// Enters a new connection to this target.
+fn open<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId, state: FlowState) -> Verdict {
     let counters = &scene.desk.counters;
     match K::table(scene.flows).admit(key, target, state, scene.tick) {
         Admitted::Existing(hit) => return Verdict::Forward(hit.target),

@@ -331,6 +331,41 @@ fn the_kernel_hears_no_tag_and_its_packets_get_the_ports() {
     assert_eq!(bench.from_kernel([answer.build()]), [answer.vlan(7)]);
 }
 
+/// The router is a target itself.
+fn own_target(bench: &mut Bench) {
+    bench.change(|world| {
+        world.port.kernel = Some(KERNEL);
+        let link = vipa_packet::Link { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
+        world.targets[0].via = Via::Local;
+        world.targets[0].next_hop = Some(vipa_handoff::NextHop { port: KERNEL, link });
+    });
+}
+
+#[test]
+fn a_connection_of_the_routers_own_target_goes_to_its_kernel() {
+    let mut bench = Bench::with_service(SERVICE, [T0]);
+    own_target(&mut bench);
+    assert_eq!(bench.turn([&segment(40_000).syn()]), NOTHING);
+    assert_eq!(bench.kernel(), [segment(40_000).macs(ROUTER_MAC, ROUTER_MAC).syn()]);
+    bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+}
+
+#[test]
+fn a_backup_that_is_a_target_takes_the_connections_that_the_owner_sends_it() {
+    let mut bench = bench();
+    own_target(&mut bench);
+    bench.stance(vipa_model::Stance::Standby);
+    let packets = [segment(40_000).syn(), segment(40_000).payload(b"data")];
+    assert_eq!(bench.turn(&packets), NOTHING);
+    assert_eq!(bench.kernel(), packets.map(|packet| packet.macs(ROUTER_MAC, ROUTER_MAC)));
+    bench.assert_changed(["received +2", "flow.opened +1", "forwarded +2", "sent +2"]);
+    bench.turn([&segment(40_001)]);
+    bench.assert_changed(["received +1", "dropped.standby +1"]);
+    bench.serve(vipa_model::Balance::Maglev, &[1]);
+    bench.turn([&segment(40_002).syn()]);
+    bench.assert_changed(["received +1", "dropped.standby +1"]);
+}
+
 #[test]
 fn the_kernel_gets_its_share_and_no_more() {
     let mut bench = with_kernel(bench());

@@ -39,6 +39,8 @@ pub struct Routes {
     returns: Vec<Vec<ReturnRoute>>,
     return_index: Index<u32>,
     return_index6: Index<u128>,
+    /// The ways to this router's own kernel.
+    own: Vec<TargetId>,
 }
 
 /// What [`Routes::build`] makes a snapshot from.
@@ -160,6 +162,8 @@ impl Routes {
         let (target_index, target_index6) = index(targets.iter().map(|target| target.address));
         let (return_index, return_index6) = index(returns.keys().copied());
         let returns = returns.into_values().collect();
+        let own = (0..=u16::MAX).map(TargetId).zip(&targets).filter(|(_, way)| way.via == Via::Local).map(|(id, _)| id);
+        let own = own.collect();
         Self {
             generation,
             key,
@@ -174,6 +178,7 @@ impl Routes {
             returns,
             return_index,
             return_index6,
+            own,
         }
     }
 
@@ -232,6 +237,12 @@ impl Routes {
         self.targets.get(usize::from(id.0))
     }
 
+    /// The ways to this router's own kernel: it may be a target itself. Nearly always none.
+    #[must_use]
+    pub fn own(&self) -> &[TargetId] {
+        &self.own
+    }
+
     #[inline]
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&PortRoute> {
@@ -248,10 +259,7 @@ impl Routes {
     /// Whether a port has this address for its own.
     #[must_use]
     pub fn is_own(&self, address: IpAddr) -> bool {
-        self.ports.iter().any(|port| match address {
-            IpAddr::V4(address) => port.address == address,
-            IpAddr::V6(address) => port.address6.is_some_and(|(own, _)| own == address) || port.link_local() == address,
-        })
+        self.ports.iter().any(|port| port.has(address) || address == port.link_local())
     }
 
     /// How to reach a host that is no target.
@@ -333,6 +341,15 @@ impl PortRoute {
     #[must_use]
     pub fn link_to(&self, mac: Mac) -> Link {
         Link { source: self.mac.0, destination: mac.0, vlan: self.vlan }
+    }
+
+    /// Whether this is its configured address, of either family.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.address == address,
+            IpAddr::V6(address) => self.address6.is_some_and(|(own, _)| own == address),
+        }
     }
 
     /// The port's link-local IPv6 address, made from its MAC (RFC 4291 appendix A).
