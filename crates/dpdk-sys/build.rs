@@ -7,10 +7,12 @@ use std::process::{Command, exit};
 const OLDEST_DPDK: &str = "22.11";
 
 /// Called as they are; all else of DPDK goes through the shim.
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 17] = [
     "rte_dev_probe",
     "rte_eal_cleanup",
     "rte_eal_init",
+    "rte_eth_allmulticast_disable",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_get_port_by_name",
     "rte_eth_dev_start",
     "rte_eth_promiscuous_disable",

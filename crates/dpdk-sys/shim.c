@@ -71,12 +71,15 @@ int vipa_port_info(uint16_t port, struct vipa_port_info *info) {
     info->max_mtu = from.max_mtu;
     info->min_rx_buffer = from.min_rx_bufsize;
     info->rss = from.flow_type_rss_offloads;
+    info->rss_key = from.hash_key_size;
+    info->rss_table = from.reta_size;
     info->socket = rte_eth_dev_socket_id(port);
     snprintf(info->driver, sizeof(info->driver), "%s", from.driver_name != NULL ? from.driver_name : "");
     return 0;
 }
 
-int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t mtu) {
+int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t mtu,
+                        const uint8_t key[VIPA_RSS_KEY]) {
     struct rte_eth_dev_info info;
     struct rte_eth_conf conf;
     int result = rte_eth_dev_info_get(port, &info);
@@ -89,6 +92,11 @@ int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, u
         if (spread != 0) {
             conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = spread;
+            if (info.hash_key_size > 0 && info.hash_key_size <= VIPA_RSS_KEY) {
+                /* Only read; the field is not const. */
+                conf.rx_adv_conf.rss_conf.rss_key = (uint8_t *)(uintptr_t)key;
+                conf.rx_adv_conf.rss_conf.rss_key_len = info.hash_key_size;
+            }
         }
     }
     result = rte_eth_dev_configure(port, rx_queues, tx_queues, &conf);
@@ -97,6 +105,48 @@ int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, u
     /* A driver that cannot change its MTU has none that would limit us. */
     result = rte_eth_dev_set_mtu(port, mtu);
     return result == -ENOTSUP ? 0 : result;
+}
+
+int vipa_port_deal(uint16_t port, uint16_t rx_queues) {
+    struct rte_eth_dev_info info;
+    struct rte_eth_rss_reta_entry64 groups[VIPA_RSS_TABLE / RTE_ETH_RETA_GROUP_SIZE];
+    int result = rte_eth_dev_info_get(port, &info);
+    if (result != 0)
+        return result;
+    if (rx_queues < 2 || info.flow_type_rss_offloads == 0 || info.reta_size == 0 || info.reta_size > VIPA_RSS_TABLE)
+        return 0;
+    memset(groups, 0, sizeof(groups));
+    for (uint16_t at = 0; at < info.reta_size; at++) {
+        groups[at / RTE_ETH_RETA_GROUP_SIZE].mask |= UINT64_C(1) << (at % RTE_ETH_RETA_GROUP_SIZE);
+        groups[at / RTE_ETH_RETA_GROUP_SIZE].reta[at % RTE_ETH_RETA_GROUP_SIZE] = at % rx_queues;
+    }
+    result = rte_eth_dev_rss_reta_update(port, groups, info.reta_size);
+    return result == -ENOTSUP ? 0 : result;
+}
+
+int vipa_port_spread(uint16_t port, uint8_t key[VIPA_RSS_KEY], uint16_t *key_length, uint16_t table[VIPA_RSS_TABLE],
+                     uint16_t *table_length) {
+    struct rte_eth_dev_info info;
+    struct rte_eth_rss_conf conf;
+    struct rte_eth_rss_reta_entry64 groups[VIPA_RSS_TABLE / RTE_ETH_RETA_GROUP_SIZE];
+    int result = rte_eth_dev_info_get(port, &info);
+    if (result != 0)
+        return result;
+    *key_length = info.hash_key_size <= VIPA_RSS_KEY ? info.hash_key_size : 0;
+    *table_length = info.reta_size <= VIPA_RSS_TABLE ? info.reta_size : 0;
+    memset(&conf, 0, sizeof(conf));
+    conf.rss_key = key;
+    conf.rss_key_len = (uint8_t)*key_length;
+    result = rte_eth_dev_rss_hash_conf_get(port, &conf);
+    if (result != 0 || *table_length == 0)
+        return result;
+    memset(groups, 0, sizeof(groups));
+    for (uint16_t at = 0; at < *table_length; at++)
+        groups[at / RTE_ETH_RETA_GROUP_SIZE].mask |= UINT64_C(1) << (at % RTE_ETH_RETA_GROUP_SIZE);
+    result = rte_eth_dev_rss_reta_query(port, groups, *table_length);
+    for (uint16_t at = 0; result == 0 && at < *table_length; at++)
+        table[at] = groups[at / RTE_ETH_RETA_GROUP_SIZE].reta[at % RTE_ETH_RETA_GROUP_SIZE];
+    return result;
 }
 
 int vipa_port_queues(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t rx_descriptors,

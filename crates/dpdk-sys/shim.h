@@ -36,7 +36,8 @@ enum vipa_mbuf_layout {
     VIPA_MAX_CACHE = RTE_MEMPOOL_CACHE_MAX_SIZE,
 };
 
-/* What a driver says of its port. `rss` is the set of packet types it can spread over queues. */
+/* What a driver says of its port. `rss` is the set of packet types it can spread over queues, `rss_key` the bytes of the key it
+ * does that with, `rss_table` the entries of the table that names a queue for each hash; 0 where it has none to set. */
 struct vipa_port_info {
     uint16_t max_rx_queues;
     uint16_t max_tx_queues;
@@ -44,6 +45,8 @@ struct vipa_port_info {
     uint16_t max_mtu;
     uint32_t min_rx_buffer;
     uint64_t rss;
+    uint16_t rss_key;
+    uint16_t rss_table;
     int socket;
     char driver[32];
 };
@@ -87,8 +90,20 @@ void vipa_free(struct rte_mbuf *packet);
 
 int vipa_port_info(uint16_t port, struct vipa_port_info *info);
 
-/* Configures queues and, for more than one receive queue, spreading by address and port. `mtu` 0 keeps the driver's. */
-int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t mtu);
+/* The longest key of any driver's, and the largest table. */
+enum vipa_rss_limits { VIPA_RSS_KEY = 52, VIPA_RSS_TABLE = 512 };
+
+/* Configures queues and, for more than one receive queue, spreading by address and port, with the beginning of `key` where the
+ * driver takes one. `mtu` 0 keeps the driver's. */
+int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t mtu,
+                        const uint8_t key[VIPA_RSS_KEY]);
+
+/* Deals a started port's hashes to its receive queues in turn. 0 as well where there is no table to set. */
+int vipa_port_deal(uint16_t port, uint16_t rx_queues);
+
+/* How a port spreads: its key, of which it says the length, and its table, likewise. */
+int vipa_port_spread(uint16_t port, uint8_t key[VIPA_RSS_KEY], uint16_t *key_length, uint16_t table[VIPA_RSS_TABLE],
+                     uint16_t *table_length);
 
 /* Sets every queue up with the driver's own defaults, its descriptors rounded to what the driver accepts. */
 int vipa_port_queues(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t rx_descriptors,

@@ -12,7 +12,7 @@ use crate::{
     BURST, IdlePolicy, Rx, Scene, Tx,
     classify::{classify, first_part},
     decide::{Admission, decide, decide_again},
-    fragments::{Fragments, Lesson},
+    fragments::{Fragments, Lesson, ROOM},
     hold::{Awaiting, Held, Hold},
     idle::{Duty, Idle, Rest},
     lanes::{Lanes, Verdict},
@@ -38,7 +38,8 @@ const FRAMES_A_TURN: usize = BURST;
 /// Bounds of one worker.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Packets held at once. A port's buffer pool must have as many beside its queues' for each worker.
+    /// Packets held at once. A port's buffer pool must have [`waiting_packets`](Self::waiting_packets) beside its queues' for
+    /// each worker.
     pub held_packets: usize,
     /// Longest time a packet is held.
     pub held_for: Duration,
@@ -48,6 +49,14 @@ pub struct Limits {
     pub answers_per_second: u32,
     /// By `PortId`: this worker's packets a second to a kernel interface; `None` is another port.
     pub kernel_per_second: Vec<Option<u32>>,
+}
+
+impl Limits {
+    /// Packets that may wait at a worker, for whatever reason.
+    #[must_use]
+    pub fn waiting_packets(&self) -> usize {
+        self.held_packets + ROOM
+    }
 }
 
 impl Default for Limits {

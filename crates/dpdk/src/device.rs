@@ -79,6 +79,9 @@ impl Device {
     }
 
     fn check_virtual(&self, driver: &str) -> Result<(), Error> {
+        if driver == "net_virtio_user" {
+            return self.check_vhost();
+        }
         let (capability, name) = match driver {
             "net_af_packet" => (CAP_NET_RAW, "CAP_NET_RAW"),
             "net_af_xdp" | "net_tap" => (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
@@ -98,6 +101,16 @@ impl Device {
             return Ok(());
         }
         Err(Error::NoInterface { device: self.to_string(), interface: interface.to_owned() })
+    }
+
+    /// Behind a virtio-user port is a device of the kernel's, or another process's socket.
+    fn check_vhost(&self) -> Result<(), Error> {
+        match self.argument("path") {
+            Some(path) if path.starts_with("/dev/") && !Path::new(path).exists() => {
+                Err(Error::NoVhost { device: self.to_string(), path: path.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_pci(&self) -> Result<(), Error> {

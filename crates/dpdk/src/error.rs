@@ -44,6 +44,10 @@ pub enum Error {
     NotPermitted { device: String, capability: &'static str },
     #[error("{device}: /dev/net/tun is missing: hand it to the container (--device /dev/net/tun) or create it")]
     NoTun { device: String },
+    #[error(
+        "{device}: {path} is missing: load the kernel's module (modprobe vhost-net), or set `kernel_driver = \"tap\"`"
+    )]
+    NoVhost { device: String, path: String },
     #[error("{device}: no such PCI device; `dpdk-devbind.py --status` lists them")]
     NoPciDevice { device: String },
     #[error(

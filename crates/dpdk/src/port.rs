@@ -22,10 +22,13 @@ pub struct PortOptions {
     /// Bytes of an IP packet; `None` keeps the driver's.
     pub mtu: Option<u16>,
     pub promiscuous: bool,
+    /// Take every group's frames, and not those of the port's own address and of all stations alone: IPv6's neighbours ask
+    /// groups, and so do routing daemons.
+    pub all_groups: bool,
 }
 
 impl PortOptions {
-    /// Ordinary settings: 1,024 descriptors, the driver's MTU, not promiscuous.
+    /// Ordinary settings: 1,024 descriptors, the driver's MTU, neither promiscuous nor in every group.
     #[must_use]
     pub fn new(device: &Device, rx_queues: u16, tx_queues: u16) -> Self {
         Self {
@@ -36,6 +39,7 @@ impl PortOptions {
             tx_descriptors: 1024,
             mtu: None,
             promiscuous: false,
+            all_groups: false,
         }
     }
 }
@@ -68,6 +72,15 @@ pub struct Link {
     pub full_duplex: bool,
 }
 
+/// How a port's hardware spreads packets over its receive queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// Of the Toeplitz hash over addresses and ports.
+    pub key: Vec<u8>,
+    /// The queue of each hash, by its low bits; empty where the hardware keeps that to itself.
+    pub queues: Vec<u16>,
+}
+
 /// A port's own counts since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -82,6 +95,19 @@ pub struct Stats {
     /// Lost because the pool was empty.
     pub no_buffer: u64,
 }
+
+/// The key of the hash that deals packets to queues: ours, and not the driver's, so that every port deals a connection alike
+/// and both directions of it to one queue (16 bits repeated; Woo and Park, "Scalable TCP Session Monitoring with Symmetric
+/// Receive-Side Scaling", 2012). No secret: who knows it can fill one queue, as he can with one address.
+pub(crate) const SPREAD_KEY: [u8; sys::VIPA_RSS_KEY as usize] = {
+    let mut key = [0x6d; sys::VIPA_RSS_KEY as usize];
+    let mut at = 1;
+    while at < key.len() {
+        key[at] = 0x5a;
+        at += 2;
+    }
+    key
+};
 
 /// The ports this process has opened, by DPDK's number.
 static OPENED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
@@ -132,6 +158,21 @@ impl Port {
         (result == 0).then_some(Link { up, megabits, full_duplex: full_duplex != 0 })
     }
 
+    /// `None` when the hardware does not spread packets, or does not say how.
+    #[must_use]
+    pub fn spread(&self) -> Option<Spread> {
+        let mut key = [0; sys::VIPA_RSS_KEY as usize];
+        let mut table = [0; sys::VIPA_RSS_TABLE as usize];
+        let (mut key_length, mut table_length) = (0, 0);
+        let (key_place, table_place) = (key.as_mut_ptr(), table.as_mut_ptr());
+        // SAFETY: the port is open; both arrays are as long as the callee's limits, and ours to write.
+        let result = unsafe {
+            sys::vipa_port_spread(self.0.id, key_place, &raw mut key_length, table_place, &raw mut table_length)
+        };
+        let (key, queues) = (key.get(..key_length.into())?, table.get(..table_length.into())?);
+        (result == 0).then(|| Spread { key: key.to_vec(), queues: queues.to_vec() })
+    }
+
     /// `None` when the driver does not count.
     #[must_use]
     pub fn stats(&self) -> Option<Stats> {
@@ -153,11 +194,11 @@ impl Port {
 impl Owned {
     fn start(&mut self, options: &PortOptions) -> Result<(), Error> {
         let (id, pool) = (self.id, self.pool.as_ptr());
-        let PortOptions { rx_queues, tx_queues, rx_descriptors, tx_descriptors, mtu, promiscuous, .. } = *options;
+        let PortOptions { rx_queues, tx_queues, rx_descriptors, tx_descriptors, mtu, .. } = *options;
         self.check(options)?;
         self.step("configure its queues", || {
-            // SAFETY: the port exists, is ours, and is stopped.
-            unsafe { sys::vipa_port_configure(id, rx_queues, tx_queues, mtu.unwrap_or(0)) }
+            // SAFETY: the port exists, is ours, and is stopped; the key is as long as the callee's limit.
+            unsafe { sys::vipa_port_configure(id, rx_queues, tx_queues, mtu.unwrap_or(0), SPREAD_KEY.as_ptr()) }
         })?;
         self.step("set its queues up", || {
             // SAFETY: as above; the pool lives as long as the port, which keeps it.
@@ -167,17 +208,11 @@ impl Owned {
             // SAFETY: the port is ours and its queues are set up.
             unsafe { sys::rte_eth_dev_start(id) }
         })?;
-        self.step("make it promiscuous or not", || {
-            // A driver that cannot filter says "not supported", and shows us every frame.
-            let result = if promiscuous {
-                // SAFETY: the port exists and is ours.
-                unsafe { sys::rte_eth_promiscuous_enable(id) }
-            } else {
-                // SAFETY: as above.
-                unsafe { sys::rte_eth_promiscuous_disable(id) }
-            };
-            if result == -NOT_SUPPORTED { 0 } else { result }
+        self.step("deal packets to its queues", || {
+            // SAFETY: the port is ours and started.
+            unsafe { sys::vipa_port_deal(id, rx_queues) }
         })?;
+        self.choose_frames(options)?;
         let mut mac = [0; 6];
         self.step("read its address", || {
             // SAFETY: the port exists; `mac` is 6 bytes to write.
@@ -185,6 +220,31 @@ impl Owned {
         })?;
         self.mac = mac;
         Ok(())
+    }
+
+    /// Which frames the port shows, beside its own and those for all. A driver that cannot filter says "not supported", and
+    /// shows us every frame.
+    fn choose_frames(&self, options: &PortOptions) -> Result<(), Error> {
+        let id = self.id;
+        let filtered = |result: i32| if result == -NOT_SUPPORTED { 0 } else { result };
+        self.step("make it promiscuous or not", || {
+            filtered(if options.promiscuous {
+                // SAFETY: the port exists and is ours.
+                unsafe { sys::rte_eth_promiscuous_enable(id) }
+            } else {
+                // SAFETY: as above.
+                unsafe { sys::rte_eth_promiscuous_disable(id) }
+            })
+        })?;
+        self.step("choose the groups it hears", || {
+            filtered(if options.all_groups {
+                // SAFETY: the port exists and is ours.
+                unsafe { sys::rte_eth_allmulticast_enable(id) }
+            } else {
+                // SAFETY: as above.
+                unsafe { sys::rte_eth_allmulticast_disable(id) }
+            })
+        })
     }
 
     fn check(&self, options: &PortOptions) -> Result<(), Error> {
@@ -280,3 +340,6 @@ fn explain_probe(device: &Device, error: i32, log: String) -> Error {
         _ => Error::Probe { device: device.to_string(), reason: reason(error), log },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,20 @@ fn a_driver_that_is_not_installed_is_named_with_its_package() {
 }
 
 #[test]
+fn a_kernel_without_vhost_is_said_with_the_remedy() {
+    alone("a_kernel_without_vhost_is_said_with_the_remedy", || {
+        let (_eal, pool) = start(&[], 63);
+        let virtio = device("net_virtio_user0,path=/dev/no-vhost-here,iface=k0");
+        let error = Port::open(&PortOptions::new(&virtio, 1, 1), &pool).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "net_virtio_user0,path=/dev/no-vhost-here,iface=k0: /dev/no-vhost-here is missing: load the kernel's module \
+             (modprobe vhost-net), or set `kernel_driver = \"tap\"`"
+        );
+    });
+}
+
+#[test]
 fn an_argument_the_driver_does_not_know_is_said_in_dpdks_words() {
     alone("an_argument_the_driver_does_not_know_is_said_in_dpdks_words", || {
         let (_eal, pool) = start(&[], 63);

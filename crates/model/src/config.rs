@@ -120,6 +120,7 @@ pub struct Port {
     pub vlan: Option<u16>,
     /// The kernel's end of the exception path.
     pub kernel_interface: Option<String>,
+    pub kernel_driver: KernelDriver,
     pub kernel_packets_per_second: u32,
     pub queues: u16,
     pub mtu: u16,
@@ -131,6 +132,14 @@ impl Port {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         std::iter::once(self.address.into()).chain(self.address6.map(|(address, _)| address.into()))
     }
+}
+
+/// What makes a kernel interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelDriver {
+    Tap,
+    /// By way of the kernel's `vhost-net`, which moves packets in bursts.
+    VirtioUser,
 }
 
 /// `[workers]`: one poll-mode thread for each core.

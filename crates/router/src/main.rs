@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fit;
 mod ports;
 mod start;
 
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {
     let config = read(file)?;
+    fit::check(&config)?;
     println!(
         "{}: valid; router {}, {} port(s), {} VIPA(s)",
         file.display(),

@@ -95,22 +95,13 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         options.rx_descriptors = DESCRIPTORS;
         options.tx_descriptors = DESCRIPTORS;
         options.promiscuous = port.promiscuous;
+        options.all_groups = hears_groups(config, port);
         options.mtu = Some(port.mtu);
         let vipa_dpdk::OpenPort { port: handle, rx, tx } =
             Port::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
         let mac = Mac(handle.mac());
         tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, "the port is open");
-        opened.routes.push(PortRoute {
-            mac,
-            address: port.address,
-            prefix_length: port.prefix_length,
-            gateway: port.gateway,
-            address6: port.address6,
-            gateway6: port.gateway6,
-            vlan: port.vlan,
-            mtu: port.mtu,
-            kernel: None,
-        });
+        opened.routes.push(route(port, mac));
         for (queue, rx) in rx.into_iter().enumerate() {
             opened.queues[queue % workers].inlets.push(Inlet { port: id, rx: Receive(rx) });
         }
@@ -128,7 +119,28 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
     Ok(opened)
 }
 
-/// A TAP interface with the port's MAC: what the kernel sends there is ready for the wire, and what came for that MAC is
+/// What the workers know of a port. Its kernel interface is opened after all ports.
+pub(crate) fn route(port: &config::Port, mac: Mac) -> PortRoute {
+    PortRoute {
+        mac,
+        address: port.address,
+        prefix_length: port.prefix_length,
+        gateway: port.gateway,
+        address6: port.address6,
+        gateway6: port.gateway6,
+        vlan: port.vlan,
+        mtu: port.mtu,
+        kernel: None,
+    }
+}
+
+/// Neighbours of IPv6 ask groups of stations who has an address, and the kernel's routing daemons speak to groups as well.
+fn hears_groups(config: &config::Config, port: &config::Port) -> bool {
+    let ipv6 = port.address6.is_some() || config.vipas.iter().any(|vipa| vipa.address.is_ipv6());
+    ipv6 || port.kernel_interface.is_some()
+}
+
+/// An interface of the kernel's with the port's MAC: what the kernel sends there is ready for the wire, and what came for that MAC is
 /// the kernel's. Each worker has a pair of queues, since the driver wants as many of one kind as of the other.
 fn open_kernel_interface(
     port: &config::Port,
@@ -141,7 +153,8 @@ fn open_kernel_interface(
     let id = PortId(u16::try_from(opened._ports.len()).context("too many ports")?);
     let queues = u16::try_from(opened.queues.len()).context("too many workers")?;
     let what = || format!("kernel_interface {interface} of port {}", port.name);
-    let device: Device = format!("net_tap_vipa{},iface={interface},mac={mac}", id.0).parse().with_context(what)?;
+    let device =
+        kernel_device(port.kernel_driver, id, queues, (interface, mac)).parse::<Device>().with_context(what)?;
     let as_port = config::Port { queues, ..port.clone() };
     let pool = Pool::new(eal, &pool_options(&as_port, id, queues, limits)).with_context(what)?;
     let mut options = PortOptions::new(&device, queues, queues);
@@ -156,10 +169,20 @@ fn open_kernel_interface(
     Ok(id)
 }
 
-/// Enough for full rings, every worker's held packets, bursts under way and caches.
+fn kernel_device(driver: config::KernelDriver, id: PortId, queues: u16, (interface, mac): (&str, Mac)) -> String {
+    match driver {
+        config::KernelDriver::Tap => format!("net_tap_vipa{},iface={interface},mac={mac}", id.0),
+        config::KernelDriver::VirtioUser => format!(
+            "net_virtio_user{},path=/dev/vhost-net,queues={queues},queue_size={DESCRIPTORS},iface={interface},mac={mac}",
+            id.0
+        ),
+    }
+}
+
+/// Enough for full rings, every packet that waits at a worker, bursts under way and caches.
 fn pool_options(port: &config::Port, id: PortId, workers: u16, limits: &Limits) -> PoolOptions {
     let rings = (u32::from(port.queues) + u32::from(workers)) * u32::from(DESCRIPTORS);
-    let held = u32::try_from(limits.held_packets).unwrap_or(u32::MAX / 4);
+    let held = u32::try_from(limits.waiting_packets()).unwrap_or(u32::MAX / 4);
     let each_worker = held + 4 * BURST as u32 + 2 * CACHE;
     let count = (rings + u32::from(workers) * each_worker + 1).next_power_of_two() - 1;
     let mut options = PoolOptions::new(&format!("port{}", id.0), count).for_mtu(port.mtu);

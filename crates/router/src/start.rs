@@ -17,7 +17,10 @@ use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
 use vipa_handoff::{Flows, WorkerDoor};
 use vipa_model::config::{Config, Idle};
 
-use crate::ports::{self, Queues};
+use crate::{
+    fit,
+    ports::{self, Queues},
+};
 
 /// Runs the router until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -29,6 +32,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     // From here on a signal is waited for instead of ending the process at a bad moment.
     let stop = Stop::listen()?;
     // What can be refused is refused before a port is touched.
+    fit::check(&config)?;
     let prepared = Prepared::new(Arc::clone(&config))?;
     let flows = Arc::new(tables(&config)?);
     let limits = limits(&config);

@@ -9,7 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, Memory, Node, Observe, Pki, Port, Program, Table, Workers,
+    Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node, Observe, Pki, Port, Program,
+    Table, Workers,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -273,6 +274,8 @@ fn read_port(problems: &mut Problems, section: &mut Section<'_>) -> Option<Port>
     let gateway6 = section.optional(problems, "gateway6", parsed::<Ipv6Addr>("an IPv6 address such as \"fe80::1\""));
     let vlan = section.optional(problems, "vlan", number(1..=4_094, "a VLAN identifier"));
     let kernel_interface = section.optional(problems, "kernel_interface", interface_name);
+    let drivers = [("tap", KernelDriver::Tap), ("virtio-user", KernelDriver::VirtioUser)];
+    let kernel_driver = section.or(problems, "kernel_driver", KernelDriver::Tap, choice(&drivers));
     let kernel_rate =
         section.or(problems, "kernel_packets_per_second", 20_000, number(1..=10_000_000, "a number of packets"));
     let queues = section.or(problems, "queues", 1, number(1..=64, "a number of queues"));
@@ -310,6 +313,7 @@ fn read_port(problems: &mut Problems, section: &mut Section<'_>) -> Option<Port>
         gateway6: gateway6.map(|gateway| gateway.value),
         vlan: vlan?.map(|vlan| vlan.value),
         kernel_interface: kernel_interface?.map(|name| name.value),
+        kernel_driver: kernel_driver?.value,
         kernel_packets_per_second: kernel_rate?.value,
         queues: queues?.value,
         mtu: mtu?.value,

@@ -121,6 +121,7 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
         gateway6: None,
         vlan: None,
         kernel_interface: None,
+        kernel_driver: KernelDriver::Tap,
         kernel_packets_per_second: 20_000,
         queues: 1,
         mtu: 1500,
