@@ -261,6 +261,7 @@ impl Control {
     fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
+        let ways = self.view.ways.all().len();
         let reporter = Reporter {
             vipa: vipa_id(index),
             vipa_address: vipa,
@@ -272,7 +273,7 @@ impl Control {
         let taken = self.reports.install(reporter, run);
         self.takeovers.reported(vipa, taken);
         self.counts.reports.add(taken);
-        self.reach_targets();
+        self.reach_new(ways);
     }
 
     fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
@@ -286,6 +287,7 @@ impl Control {
     fn install_table(&mut self, vipa: IpAddr, entries: &[(vipa_model::Connection, IpAddr)]) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
+        let ways = self.view.ways.all().len();
         for (connection, target) in entries {
             let Some(key) = AnyKey::of(vipa_id(index), vipa, connection) else { continue };
             let way = Way::of(*target, &self.view.vipas[index].services, key.service());
@@ -294,7 +296,15 @@ impl Control {
                 let _ = self.flows.admit(&key, target, FlowState::Open, now);
             }
         }
-        self.reach_targets();
+        self.reach_new(ways);
+    }
+
+    /// Reports come many times a second and nearly all name known targets; routes of thousands of services are not made
+    /// anew for each. `before`: how many ways there were.
+    fn reach_new(&mut self, before: usize) {
+        if self.view.ways.all().len() != before {
+            self.reach_targets();
+        }
     }
 
     /// Keeps every known target resolved; new ones are asked for at once.
