@@ -55,6 +55,9 @@ enum Order {
         /// SYNs of ever new clients instead
         #[arg(long)]
         flood: bool,
+        /// Frames a second; without it as fast as the link takes them
+        #[arg(long)]
+        per_second: Option<u32>,
     },
     /// Serve files of any size over HTTP: GET /N gives N bytes
     Web {
@@ -96,8 +99,9 @@ fn main() -> ExitCode {
                 voice: if words { Voice::Words } else { Voice::Json },
             })
         }
-        Order::Spray { interface, to, vipa, count, seed, flood: only_syns } => {
-            let settings = SpraySettings { interface, to, vipa: *vipa.ip(), port: vipa.port(), count, seed };
+        Order::Spray { interface, to, vipa, count, seed, flood: only_syns, per_second } => {
+            let (vipa, port) = (*vipa.ip(), vipa.port());
+            let settings = SpraySettings { interface, to, vipa, port, count, seed, per_second };
             if only_syns { flood(&settings) } else { spray(&settings) }
         }
         Order::Web { listen } => web(listen),

@@ -1,6 +1,10 @@
 //! Malformed and random packets, as a hostile or broken neighbour would send them.
 
-use std::{net::Ipv4Addr, os::fd::AsRawFd};
+use std::{
+    net::Ipv4Addr,
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -12,6 +16,8 @@ use super::frame::scramble;
 
 const MIN_FRAME: usize = 14;
 const MAX_FRAME: usize = 1514;
+/// Frames between two looks at the clock.
+const PACED: u64 = 32;
 
 #[derive(Clone, Debug)]
 pub struct SpraySettings {
@@ -22,6 +28,8 @@ pub struct SpraySettings {
     pub port: u16,
     pub count: u64,
     pub seed: u64,
+    /// Frames a second; `None`: as fast as the link takes them.
+    pub per_second: Option<u32>,
 }
 
 /// Sends `count` frames, each spoilt in a way of its own.
@@ -40,10 +48,13 @@ pub fn flood(settings: &SpraySettings) -> Result<()> {
         // 198.18.0.0/15 is for such tests (RFC 2544).
         frame[26..30].copy_from_slice(&[198, 18 | drawn[0] & 1, drawn[1], drawn[2]]);
         frame[34..36].copy_from_slice(&drawn[3..5]);
+        // Targets look at both checksums.
         frame[24..26].fill(0);
-        let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame[50..52].fill(0);
+        let ip = sum(&frame[14..34]);
+        let tcp = 6 + (frame.len() - 34) as u32 + sum(&frame[26..34]) + sum(&frame[34..]);
+        frame[24..26].copy_from_slice(&folded(ip).to_be_bytes());
+        frame[50..52].copy_from_slice(&folded(tcp).to_be_bytes());
         frame.clone()
     })
 }
@@ -57,7 +68,14 @@ fn send(settings: &SpraySettings, mut frame: impl FnMut([u8; 6], u64) -> Vec<u8>
     let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).context("no packet socket")?;
     let own = interface.addr().context("the interface has no address")?;
     debug_assert_eq!(interface.family(), Some(AddressFamily::Packet));
+    let begin = Instant::now();
     for number in 0..settings.count {
+        if let Some(pace) = settings.per_second
+            && number % PACED == 0
+        {
+            let due = begin + Duration::from_secs_f64(number as f64 / f64::from(pace));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
         match sendto(raw.as_raw_fd(), &frame(own, number), &interface, MsgFlags::empty()) {
             // The link takes no more just now.
             Ok(_) | Err(nix::Error::ENOBUFS) => {}
@@ -116,11 +134,20 @@ fn tcp(settings: &SpraySettings, own: [u8; 6], flags: u8, client_port: u16) -> V
     frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
     frame.extend([10, 77, 0, 250]);
     frame.extend(settings.vipa.octets());
-    let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    let checksum = folded(sum(&frame[14..34]));
     frame[24..26].copy_from_slice(&checksum.to_be_bytes());
     frame.extend(client_port.to_be_bytes());
     frame.extend(settings.port.to_be_bytes());
     frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
     frame
+}
+
+fn sum(bytes: &[u8]) -> u32 {
+    bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
+}
+
+/// The Internet checksum (RFC 1071).
+fn folded(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    !((once & 0xffff) + (once >> 16)) as u16
 }

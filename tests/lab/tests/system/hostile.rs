@@ -11,7 +11,7 @@ use vipa_lab::{
 use crate::{CONNECTIONS, all_kept, everyone_answered};
 
 /// The Ethernet address behind the VIPA, as the client's kernel learned it.
-fn vipa_mac(cluster: &Cluster) -> Result<String> {
+pub(crate) fn vipa_mac(cluster: &Cluster) -> Result<String> {
     let text = cluster.client_host().ip(&["neigh", "show", "to", &VIPA.to_string()])?;
     let mac = text.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);
     mac.map(String::from).with_context(|| format!("the client does not know the VIPA: {text:?}"))

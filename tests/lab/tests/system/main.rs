@@ -4,6 +4,7 @@
 mod failures;
 mod health;
 mod hostile;
+mod overload;
 mod r01_knowledge;
 mod r02_listeners;
 mod r03_rebuilding;
