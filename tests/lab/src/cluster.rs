@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 pub use node::{Presence, Router, Served, Target};
 pub use view::View;
@@ -90,6 +90,12 @@ pub struct Plan {
     pub connections: usize,
     /// How the VIPAs' packets get to the targets.
     pub way: Way,
+    /// Further lines of every router's `[[port]]`, and of every service.
+    pub port_lines: String,
+    pub service_lines: String,
+    /// The first router is a target too, [`Cluster::OWN_TARGET`]: its port's address is a candidate. Needs a
+    /// `kernel_interface` and TAP ports.
+    pub serves_itself: bool,
 }
 
 /// How packets get to the targets, and in which families.
@@ -135,6 +141,9 @@ impl Plan {
             absent: Vec::new(),
             connections: 2_000,
             way: Way::default(),
+            port_lines: String::new(),
+            service_lines: String::new(),
+            serves_itself: false,
         }
     }
 
@@ -185,6 +194,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// What the agent on the first router's host calls itself.
+    pub const OWN_TARGET: &str = "own";
+
     /// Builds the network, makes the certificates, and starts every process; does not wait for them to agree.
     pub fn start(plan: Plan) -> Result<Self> {
         let lab = Lab::new(&plan.name)?;
@@ -257,6 +269,12 @@ impl Cluster {
     fn vipas(&self) -> impl Iterator<Item = (bool, IpAddr)> + use<> {
         let Way { vipa4, vipa6, .. } = self.plan.way;
         [(vipa4, IpAddr::from(VIPA)), (vipa6, IpAddr::from(VIPA6))].into_iter().filter(|(there, _)| *there)
+    }
+
+    /// Starts an agent and a server on the first router's own host, as `serves_itself` foresees.
+    pub fn start_own_target(&self) -> Result<Target> {
+        let host = self.routers.get("r1").map(|router| router.host().clone()).context("the plan has no r1")?;
+        Target::on_router(&self.lab, &self.plan, host)
     }
 
     #[must_use]

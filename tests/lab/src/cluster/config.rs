@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Plan, Ports, SERVICE_PORT, VIPA, VIPA6};
+use super::{Cluster, Plan, Ports, SERVICE_PORT, VIPA, VIPA6};
 use crate::{
     netns::{Lab, finish},
     programs,
@@ -42,7 +42,8 @@ pub(super) fn agent_address(plan: &Plan, target: u8) -> IpAddr {
 pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
     let routers = (1..=plan.routers).map(|number| format!("r{number}"));
     let targets = (1..=plan.targets).map(|number| format!("t{number}"));
-    issue(lab, "pki", routers.chain(targets))
+    let own = plan.serves_itself.then(|| Cluster::OWN_TARGET.to_string());
+    issue(lab, "pki", routers.chain(targets).chain(own))
 }
 
 /// A certificate authority of its own in `<lab>/<folder>`, and certificates for `nodes`.
@@ -73,7 +74,9 @@ pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
     let ranks: Vec<_> = (1..=plan.routers).map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
     let all: Vec<u8> = (1..=plan.targets).collect();
     let candidates = plan.candidates.get(&name).unwrap_or(&all);
-    let candidates: Vec<_> = candidates.iter().map(|target| format!("\"{}\"", agent_address(plan, *target))).collect();
+    let own = plan.serves_itself.then(|| IpAddr::from(port_address(1)));
+    let candidates = candidates.iter().map(|target| agent_address(plan, *target)).chain(own);
+    let candidates: Vec<_> = candidates.map(|address| format!("\"{address}\"")).collect();
     let address6 = match plan.way.has_ipv6() {
         true => format!("address6 = \"fd77::{}/64\"\n", 20 + number),
         false => String::new(),
@@ -90,7 +93,7 @@ file_prefix = "{tag}-{name}"
 name = "p0"
 device = "{device}"
 address = "{port}/24"
-{address6}
+{address6}{lines}
 [workers]
 cores = [{core}]
 idle = "sleep"
@@ -99,6 +102,7 @@ idle = "sleep"
 connections = {table}
 "#,
         tag = lab.tag(),
+        lines = plan.port_lines,
         port = port_address(number),
         core = (number - 1) % 2,
         table = (plan.connections * 4).max(100_000),
@@ -116,9 +120,10 @@ connections = {table}
         for (protocol, ports) in services {
             write!(
                 text,
-                "\n[[vipa.service]]\nprotocol = \"{protocol}\"\nports = {ports}\nforwarding = \"{}\"\ncandidates = [{}]\n",
+                "\n[[vipa.service]]\nprotocol = \"{protocol}\"\nports = {ports}\nforwarding = \"{}\"\ncandidates = [{}]\n{}\n",
                 plan.way.forwarding,
-                candidates.join(", ")
+                candidates.join(", "),
+                plan.service_lines
             )?;
         }
     }

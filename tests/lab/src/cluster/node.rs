@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::{
-    CONNECTIONS_PER_SERVER, PATIENCE, Plan, Ports, SERVICE_PORT, VIPA, VIPA6,
+    CONNECTIONS_PER_SERVER, Cluster, PATIENCE, Plan, Ports, SERVICE_PORT, VIPA, VIPA6,
     config::{self, control_address, port_address, target_address},
 };
 use crate::{
@@ -241,6 +241,23 @@ impl Target {
         Ok(target)
     }
 
+    /// An agent and a server on a router's own host.
+    pub(super) fn on_router(lab: &Lab, plan: &Plan, host: Host) -> Result<Self> {
+        let config = config::write_agent(lab, plan, Cluster::OWN_TARGET, port_address(1).into(), "pki")?;
+        let mut target = Self {
+            host,
+            number: 0,
+            config,
+            agent: None,
+            servers: Vec::new(),
+            server_count: 1,
+            any: Ipv4Addr::UNSPECIFIED.into(),
+        };
+        target.start_servers()?;
+        target.start_agent()?;
+        Ok(target)
+    }
+
     #[must_use]
     pub fn name(&self) -> &str {
         self.host.name()
@@ -258,7 +275,9 @@ impl Target {
 
     pub fn start_agent(&mut self) -> Result<()> {
         let arguments = ["--config".into(), self.config.display().to_string()];
-        self.agent = Some(self.host.spawn(self.host.name(), programs::path("vipa-agent")?, arguments)?);
+        // On a router's host the name is the router's.
+        let name = if self.number == 0 { Cluster::OWN_TARGET } else { self.host.name() };
+        self.agent = Some(self.host.spawn(name, programs::path("vipa-agent")?, arguments)?);
         Ok(())
     }
 

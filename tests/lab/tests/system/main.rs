@@ -13,7 +13,9 @@ mod r05_own_list;
 mod r06_association;
 mod r07_takeback;
 mod r08_nothing_lost;
+mod r10_own_kernel;
 mod r11_families;
+mod r11_path_mtu;
 
 use anyhow::{Result, ensure};
 use vipa_lab::{

@@ -15,14 +15,14 @@ use vipa_lab::{
     programs,
 };
 
-const WEB: u16 = 8080;
+pub(crate) const WEB: u16 = 8080;
 const ECHO: u16 = 5300;
-const IPERF: u16 = 5201;
+pub(crate) const IPERF: u16 = 5201;
 /// Bytes that `curl` fetches.
 const PAGE: usize = 8_000_000;
 
 /// On every target: a web server and an echo of datagrams, of both families; on the first one iperf3.
-fn start_servers(cluster: &Cluster) -> Result<Vec<Process>> {
+pub(crate) fn start_servers(cluster: &Cluster) -> Result<Vec<Process>> {
     let mut servers = Vec::new();
     let load = programs::path("vipa-load")?;
     for host in cluster.target_hosts() {
@@ -86,14 +86,21 @@ fn everything_passes(way: Way, name: &str) {
     });
 }
 
+/// Waits until the client gets a page of the VIPA's.
+pub(crate) fn wait_served(cluster: &mut Cluster, vipa: IpAddr) -> Result<()> {
+    let client = cluster.client_host().clone();
+    let page = format!("http://{}/1", SocketAddr::new(vipa, WEB));
+    wait("every target's listeners to be known", Duration::from_secs(10), || {
+        let distribution = cluster.router("r1").vipactl(&["distribution"]).ok()?;
+        let shown = client.run("curl", ["-gsS", "--max-time", "5", &page]);
+        (shown.is_ok() && distribution.contains("tcp")).then_some(())
+    })
+}
+
 fn use_service(cluster: &mut Cluster, vipa: IpAddr) -> Result<()> {
     let client = cluster.client_host().clone();
     let web = SocketAddr::new(vipa, WEB);
-    wait("every target's listeners to be known", Duration::from_secs(10), || {
-        let distribution = cluster.router("r1").vipactl(&["distribution"]).ok()?;
-        let shown = client.run("curl", ["-gsS", "--max-time", "5", &format!("http://{web}/1")]);
-        (shown.is_ok() && distribution.contains("tcp")).then_some(())
-    })?;
+    wait_served(cluster, vipa)?;
     for _ in 0..6 {
         let page = format!("http://{web}/{PAGE}");
         let arguments = ["-gsS", "--max-time", "20", "-o", "/dev/null", "-w", "%{size_download}", &page];

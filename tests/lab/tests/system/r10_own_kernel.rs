@@ -1,0 +1,97 @@
+//! R10: a router may be its own target, and its kernel is reached through its ports as well: ping, TCP, and a flood that
+//! starves nobody.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vipa_lab::{
+    cluster::{Cluster, Plan, Ports, Presence, VIPA},
+    process::wait,
+    programs,
+};
+
+use crate::{CONNECTIONS, all_kept, everyone_answered, hostile::vipa_mac};
+
+/// The kernel's interface behind the port, and what it has there.
+const INTERFACE: &str = "k0";
+const KERNEL: &str = "10.78.0.1";
+const KERNEL6: &str = "fd78::1";
+
+fn plan(name: &str) -> Plan {
+    let port_lines = format!("kernel_interface = \"{INTERFACE}\"\n");
+    Plan { ports: Ports::Tap, targets: 2, port_lines, ..Plan::new(name) }
+}
+
+/// Gives the interface its addresses, and the client's host neighbours of theirs.
+fn address(cluster: &mut Cluster) -> Result<()> {
+    let router = cluster.router("r1").host().clone();
+    // The bridge is on the same wire; what is the interface's is not to be answered there.
+    router.sysctl("net.ipv4.conf.br0.arp_ignore", "1")?;
+    router.sysctl(&format!("net.ipv6.conf.{INTERFACE}.disable_ipv6"), "0")?;
+    router.ip(&["address", "add", &format!("{KERNEL}/24"), "dev", INTERFACE])?;
+    router.ip(&["-6", "address", "add", &format!("{KERNEL6}/64"), "dev", INTERFACE, "nodad"])?;
+    router.ip(&["link", "set", INTERFACE, "up"])?;
+    let client = cluster.client_host();
+    client.sysctl("net.ipv6.conf.eth0.disable_ipv6", "0")?;
+    client.ip(&["address", "add", "10.78.0.51/24", "dev", "eth0"])?;
+    client.ip(&["-6", "address", "add", "fd78::51/64", "dev", "eth0", "nodad"])?;
+    Ok(())
+}
+
+#[test]
+fn r10_the_routers_kernel_is_reached_through_its_port_and_a_flood_to_it_starves_nobody() {
+    plan("r10_kernel").run(|cluster| {
+        address(cluster)?;
+        let (router, host) = (cluster.router("r1").host().clone(), cluster.client_host().clone());
+        let tool = programs::path("vipa-load")?;
+        let mut web = router.spawn("r1-web", &tool, ["web", "--listen", &format!("{KERNEL}:8080")])?;
+        wait("the server to listen", Duration::from_secs(10), || {
+            (web.ended().is_some() || web.tail(5).contains("listening")).then_some(())
+        })?;
+        let reached = || -> Result<()> {
+            host.run("ping", ["-c", "3", "-i", "0.2", "-W", "2", KERNEL])?;
+            host.run("ping", ["-6", "-c", "3", "-i", "0.2", "-W", "2", KERNEL6])?;
+            let page = format!("http://{KERNEL}:8080/3000000");
+            let got =
+                host.run("curl", ["-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{size_download}", &page])?;
+            ensure!(got == "3000000", "{got} bytes of 3000000");
+            Ok(())
+        };
+        reached().map_err(|error| error.context(cluster.counters()))?;
+
+        let mut client = cluster.client(CONNECTIONS)?;
+        let mac = vipa_mac(cluster)?;
+        let (to, tool) = (format!("{KERNEL}:8080"), tool.display().to_string());
+        client.mark()?;
+        let flood = ["spray", "--flood", "--to", &mac, "--vipa", &to, "--count", "100000", "--per-second", "40000"];
+        host.run(&tool, flood)?;
+        everyone_answered(&mut client)?;
+        let counters = cluster.router("r1").counters()?;
+        let count = |name: &str| counters.get(name).copied().unwrap_or(0);
+        ensure!(count("dropped.kernel-limit") > 10_000, "the kernel got everything: {}", cluster.counters());
+        ensure!(count("kernel.to") > 10_000 && count("kernel.from") > 0, "{}", cluster.counters());
+        reached().map_err(|error| error.context(cluster.counters()))?;
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+#[test]
+fn r10_a_router_is_a_target_of_its_own_vipa() {
+    Plan { serves_itself: true, ..plan("r10_local") }.run(|cluster| {
+        let router = cluster.router("r1").host().clone();
+        router.sysctl("net.ipv4.conf.br0.arp_ignore", "1")?;
+        router.ip(&["link", "set", INTERFACE, "up"])?;
+        let own = cluster.start_own_target()?;
+        own.wait_address(VIPA, Presence::Present)?;
+        cluster.wait_view("r1", "its own target to listen", |view| view.listening.contains(Cluster::OWN_TARGET))?;
+        let mut client = cluster.client(CONNECTIONS)?;
+        let here = client.report().servers.get("r1").copied().unwrap_or(0);
+        ensure!(here > CONNECTIONS as u64 / 6, "the router serves {here} of {CONNECTIONS} itself");
+        cluster.wait_view("r1", "all to be reported", |view| view.confirmed >= CONNECTIONS as u64)?;
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        let served = own.served();
+        ensure!(served.broken == 0 && served.open >= here, "{served:#?}");
+        all_kept(cluster, client).map(drop)
+    });
+}
