@@ -87,6 +87,10 @@ impl Tx for HeapTx {
         self.sent.extend(packets.drain(..count));
     }
 
+    fn make(&mut self, frame: &[u8]) -> Option<HeapPacket> {
+        Some(HeapPacket::from(frame))
+    }
+
     fn compose(&mut self, frame: &[u8]) -> bool {
         let fits = self.room > 0;
         if fits {

@@ -21,6 +21,11 @@ pub trait Tx {
     /// Takes packets from the front. What the port refuses is left, in its order, and is still the caller's.
     fn burst(&mut self, packets: &mut ArrayVec<Self::Buf, BURST>);
 
+    /// A new packet with these bytes, to be sent; `None` when there is no buffer.
+    fn make(&mut self, _frame: &[u8]) -> Option<Self::Buf> {
+        None
+    }
+
     /// Sends a copy of `frame` at once; false when there was no buffer or the port refused it.
     fn compose(&mut self, frame: &[u8]) -> bool;
 }

@@ -1,7 +1,7 @@
 //! Where packets leave: one queue for each port, filled during a turn and given to the port at its end.
 
 use arrayvec::ArrayVec;
-use vipa_handoff::{Count, Counters, Fate, LocalReply, PortRoute, Reason};
+use vipa_handoff::{Cell, Count, Counters, Fate, LocalReply, PortRoute, Reason};
 use vipa_model::PortId;
 use vipa_packet::{Link, PacketBuf, arp, ethernet, icmp, icmp6, nd, tcp};
 
@@ -11,8 +11,8 @@ use crate::{BURST, Scene, Tx, limit::TokenBucket};
 struct Outlet<T: Tx> {
     tx: T,
     waiting: ArrayVec<T::Buf, BURST>,
-    /// What each waiting packet's fate is if the port takes it.
-    fates: ArrayVec<Fate, BURST>,
+    /// What each waiting packet counts as if the port takes it: its fate, or a further part of one that has its own.
+    taken: ArrayVec<Cell, BURST>,
     /// How much a kernel interface gets.
     share: Option<TokenBucket>,
 }
@@ -28,7 +28,7 @@ impl<T: Tx> Outlets<T> {
     /// `shares` has this worker's packets a second to each kernel interface, `None` for the other ports.
     pub(crate) fn new(queues: Vec<T>, shares: &[Option<u32>], answers_per_second: u32) -> Self {
         let share = |index: usize| shares.get(index).copied().flatten().map(TokenBucket::new);
-        let outlet = |(index, tx)| Outlet { tx, waiting: ArrayVec::new(), fates: ArrayVec::new(), share: share(index) };
+        let outlet = |(index, tx)| Outlet { tx, waiting: ArrayVec::new(), taken: ArrayVec::new(), share: share(index) };
         let outlets = queues.into_iter().enumerate().map(outlet).collect();
         Self { outlets, answers: TokenBucket::new(answers_per_second) }
     }
@@ -38,10 +38,22 @@ impl<T: Tx> Outlets<T> {
     pub(crate) fn send(&mut self, counters: &Counters, port: PortId, packet: T::Buf, fate: Fate) -> Result<(), T::Buf> {
         match self.outlets.get_mut(usize::from(port.0)) {
             Some(outlet) => {
-                outlet.push(counters, packet, fate);
+                outlet.push(counters, packet, Cell::Fate(fate));
                 Ok(())
             }
             None => Err(packet),
+        }
+    }
+
+    /// A new packet for a port, with these bytes.
+    pub(crate) fn make(&mut self, port: PortId, frame: &[u8]) -> Option<T::Buf> {
+        self.outlets.get_mut(usize::from(port.0))?.tx.make(frame)
+    }
+
+    /// Gives a further part of a packet to a port.
+    pub(crate) fn send_part(&mut self, counters: &Counters, port: PortId, part: T::Buf) {
+        if let Some(outlet) = self.outlets.get_mut(usize::from(port.0)) {
+            outlet.push(counters, part, Cell::Count(Count::PartSent));
         }
     }
 
@@ -123,12 +135,12 @@ impl<T: Tx> Outlets<T> {
 
 impl<T: Tx> Outlet<T> {
     #[inline(always)]
-    fn push(&mut self, counters: &Counters, packet: T::Buf, fate: Fate) {
+    fn push(&mut self, counters: &Counters, packet: T::Buf, taken: Cell) {
         if self.waiting.is_full() {
             self.transmit(counters);
         }
         self.waiting.push(packet);
-        self.fates.push(fate);
+        self.taken.push(taken);
     }
 
     /// What the port refuses is freed and counted: it is full, and will be on a second try.
@@ -136,21 +148,27 @@ impl<T: Tx> Outlet<T> {
     fn transmit(&mut self, counters: &Counters) {
         self.tx.burst(&mut self.waiting);
         let refused = self.waiting.len();
-        let taken = self.fates.len() - refused;
+        let sent = self.taken.len() - refused;
         let mut forwarded = 0;
-        for fate in &self.fates[..taken] {
-            match fate {
-                Fate::Forward => forwarded += 1,
+        for cell in &self.taken[..sent] {
+            match cell {
+                Cell::Fate(Fate::Forward) => forwarded += 1,
                 other => counters.add(*other, 1),
             }
         }
         counters.add(Fate::Forward, forwarded);
-        counters.add(Count::Sent, taken as u64);
+        counters.add(Count::Sent, sent as u64);
         if refused > 0 {
-            counters.add(Fate::Drop(Reason::TxRefused), refused as u64);
-            self.waiting.clear();
+            self.refuse(counters, sent);
         }
-        self.fates.clear();
+        self.taken.clear();
+    }
+
+    #[cold]
+    fn refuse(&mut self, counters: &Counters, sent: usize) {
+        let packets = self.taken[sent..].iter().filter(|cell| matches!(cell, Cell::Fate(_))).count();
+        counters.add(Fate::Drop(Reason::TxRefused), packets as u64);
+        self.waiting.clear();
     }
 }
 

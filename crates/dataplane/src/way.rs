@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vipa_handoff::{Count, Fate, Hop, NextHop, Note, Reason, TargetRoute, Via};
 use vipa_model::{TargetId, VipaId};
 use vipa_packet::{
-    Body, Endpoint, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs, tcp,
+    Body, Cut, Endpoint, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs, tcp,
 };
 
 use crate::{Scene, Tx, outlet::Outlets};
@@ -51,41 +51,88 @@ fn forward_rewritten<T: Tx>(
     (route, hop): (&TargetRoute, &NextHop),
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
-    let frame = packet.bytes_mut();
-    let parsed = match parse_plain(frame) {
-        Some(parsed) => parsed,
-        None => vipa_packet::parse(frame).map_err(|malformed| Stuck::Drop(Reason::Malformed(malformed)))?,
-    };
+    let frame = packet.bytes();
+    let parsed = look(frame).map_err(Stuck::Drop)?;
     let size = parsed.end as usize - usize::from(parsed.l3);
     if size > usize::from(route.mtu) {
-        let must_not_be_cut = icmp::must_not_be_cut(frame, &parsed);
-        return Err(too_big(route, must_not_be_cut, packet));
+        return match Cut::new(frame, &parsed, route.mtu) {
+            Some(cut) => forward_in_parts(scene, outlets, (route, hop), &cut, packet),
+            None if route.tells_mtu && icmp::must_not_be_cut(frame, &parsed) => Err(Stuck::TooBig(packet, route.mtu)),
+            None => Err(Stuck::Drop(Reason::TooBig)),
+        };
     }
+    rewrite(scene, (route, hop), &mut packet, &parsed).map_err(Stuck::Drop)?;
+    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+}
+
+/// As IPv4 wants it of routers: what may be cut is cut, so that a sender who does not look for the path's MTU is served. The
+/// packet becomes its own first part, whose fate is the packet's.
+#[cold]
+fn forward_in_parts<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    (route, hop): (&TargetRoute, &NextHop),
+    cut: &Cut,
+    mut packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    let mut place = [0; LONGEST_PART];
+    for n in 1.. {
+        let Some(length) = cut.write(packet.bytes(), n, &mut place) else { break };
+        let part = outlets.make(hop.port, &place[..length]);
+        let mut part = part.ok_or(Stuck::Drop(Reason::TxRefused))?;
+        let parsed = look(part.bytes()).map_err(Stuck::Drop)?;
+        rewrite(scene, (route, hop), &mut part, &parsed).map_err(Stuck::Drop)?;
+        outlets.send_part(&scene.desk.counters, hop.port, part);
+    }
+    if !cut.keep_first(&mut packet) {
+        return Err(Stuck::Drop(Reason::TooBig));
+    }
+    let parsed = look(packet.bytes()).map_err(Stuck::Drop)?;
+    rewrite(scene, (route, hop), &mut packet, &parsed).map_err(Stuck::Drop)?;
+    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+}
+
+/// The longest frame of a part: the configuration's largest MTU, an Ethernet header and a tag.
+const LONGEST_PART: usize = 9_600 + ethernet::HEADER + ethernet::VLAN_TAG;
+
+fn look(frame: &[u8]) -> Result<Parsed, Reason> {
+    match parse_plain(frame) {
+        Some(parsed) => Ok(parsed),
+        None => vipa_packet::parse(frame).map_err(Reason::Malformed),
+    }
+}
+
+/// What the way wants of a packet that fits it, link and all.
+fn rewrite(
+    scene: &Scene<'_>,
+    (route, hop): (&TargetRoute, &NextHop),
+    packet: &mut impl PacketBuf,
+    parsed: &Parsed,
+) -> Result<(), Reason> {
     match route.via {
-        Via::Direct | Via::Local => relink(&mut packet, &parsed, hop)?,
+        Via::Direct | Via::Local => relink(packet, parsed, hop),
         Via::Tunnel { outer, how } => {
-            if route.clamps_mss && opens(&parsed) {
-                clamp(scene, frame, &parsed, route.mtu);
+            let frame = packet.bytes_mut();
+            if route.clamps_mss && opens(parsed) {
+                clamp(scene, frame, parsed, route.mtu);
             }
-            if !vipa_packet::decrement_ttl(frame, &parsed) {
-                return Err(Stuck::Drop(Reason::TimeToLive));
+            if !vipa_packet::decrement_ttl(frame, parsed) {
+                return Err(Reason::TimeToLive);
             }
-            let entropy = entropy(&parsed);
-            if !encapsulate(&mut packet, &parsed, &outer, how, entropy, &hop.link) {
-                return Err(Stuck::Drop(Reason::TooBig));
-            }
+            let wrapped = encapsulate(packet, parsed, &outer, how, entropy(parsed), &hop.link);
+            if wrapped { Ok(()) } else { Err(Reason::TooBig) }
         }
         Via::Nat { port } => {
-            if !vipa_packet::decrement_ttl(frame, &parsed) {
-                return Err(Stuck::Drop(Reason::TimeToLive));
+            let frame = packet.bytes_mut();
+            if !vipa_packet::decrement_ttl(frame, parsed) {
+                return Err(Reason::TimeToLive);
             }
-            if !translate(frame, &parsed, route.address, port) {
-                return Err(Stuck::Drop(Reason::IpProtocol));
+            if !translate(frame, parsed, route.address, port) {
+                return Err(Reason::IpProtocol);
             }
-            relink(&mut packet, &parsed, hop)?;
+            relink(packet, parsed, hop)
         }
     }
-    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
 }
 
 /// Makes a packet to the VIPA one to the target itself.
@@ -127,10 +174,7 @@ pub(crate) fn give_back<T: Tx>(
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let frame = packet.bytes_mut();
-    let parsed = match parse_plain(frame) {
-        Some(parsed) => parsed,
-        None => vipa_packet::parse(frame).map_err(|malformed| Stuck::Drop(Reason::Malformed(malformed)))?,
-    };
+    let parsed = look(frame).map_err(Stuck::Drop)?;
     let Some(vipa) = scene.routes.vipa(vipa) else { return Err(Stuck::Drop(Reason::NoVipa)) };
     let Some(client) = destination(&parsed.body) else { return Err(Stuck::Drop(Reason::IpProtocol)) };
     let hop = match scene.routes.hop(client) {
@@ -142,12 +186,10 @@ pub(crate) fn give_back<T: Tx>(
         }
         Hop::None => return Err(Stuck::Drop(Reason::NoRoute)),
     };
-    if scene
-        .routes
-        .port(hop.port)
-        .is_some_and(|port| parsed.end as usize - usize::from(parsed.l3) > usize::from(port.mtu))
-    {
-        return Err(Stuck::Drop(Reason::TooBig));
+    let mtu = scene.routes.port(hop.port).map_or(u16::MAX, |port| port.mtu);
+    if parsed.end as usize - usize::from(parsed.l3) > usize::from(mtu) {
+        let told = icmp::must_not_be_cut(frame, &parsed);
+        return Err(if told { Stuck::TooBig(packet, mtu) } else { Stuck::Drop(Reason::TooBig) });
     }
     if !vipa_packet::decrement_ttl(frame, &parsed) {
         return Err(Stuck::Drop(Reason::TimeToLive));
@@ -160,20 +202,16 @@ pub(crate) fn give_back<T: Tx>(
     if !rewritten {
         return Err(Stuck::Drop(Reason::IpProtocol));
     }
-    relink(&mut packet, &parsed, &hop)?;
+    relink(&mut packet, &parsed, &hop).map_err(Stuck::Drop)?;
     scene.desk.counters.add(Count::Returned, 1);
     outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
 }
 
-fn too_big<B>(route: &TargetRoute, must_not_be_cut: bool, packet: B) -> Stuck<B> {
-    if route.tells_mtu && must_not_be_cut { Stuck::TooBig(packet, route.mtu) } else { Stuck::Drop(Reason::TooBig) }
-}
-
-fn relink<B: PacketBuf>(packet: &mut B, parsed: &Parsed, hop: &NextHop) -> Result<(), Stuck<B>> {
+fn relink(packet: &mut impl PacketBuf, parsed: &Parsed, hop: &NextHop) -> Result<(), Reason> {
     let (l3, link) = (usize::from(parsed.l3), &hop.link);
     let relinked = ethernet::ether_type(packet.bytes())
         .is_some_and(|(_, ether_type)| ethernet::relink(packet, l3, ether_type, link));
-    if relinked { Ok(()) } else { Err(Stuck::Drop(Reason::TooBig)) }
+    if relinked { Ok(()) } else { Err(Reason::TooBig) }
 }
 
 fn endpoint(address: IpAddr, port: u16) -> Endpoint {

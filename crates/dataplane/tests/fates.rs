@@ -166,7 +166,7 @@ fn not_admitted() -> Vec<Story> {
 }
 
 fn could_not_go_on() -> Vec<Story> {
-    let large = segment(40_000).payload([0; 1460]);
+    let large = segment(40_000).ip_options(&[1; 4]).payload([0; 1456]);
     let pings = vec![from_client().ipv4(CLIENT, VIPA).icmp_echo(1, 1); 3000];
     let strays = vec![from_client().ipv4(CLIENT, ROUTER).udp(1, 2); 500];
     let confirmed = |bench: &mut Bench| {

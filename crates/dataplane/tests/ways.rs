@@ -208,7 +208,7 @@ fn who_sends_more_than_fits_a_tunnel_is_told_how_much_does() {
     let told = to_client(packet().ipv4(VIPA, CLIENT).traffic_class(0xc0).icmp(3, 4, 1468).payload(quote));
     assert_eq!(bench.turn([&large]), [told]);
     bench.assert_changed(["received +1", "replied.too-big +1", "sent +1"]);
-    bench.turn([&segment(40_000).payload([7; 1460])]);
+    bench.turn([&segment(40_000).ip_options(&[1; 4]).payload([7; 1456])]);
     bench.assert_changed(["received +1", "dropped.too-big +1"]);
 
     let mut bench = tunnelled(SERVICE6, T6, Encapsulation::Ipip);
@@ -220,6 +220,52 @@ fn who_sends_more_than_fits_a_tunnel_is_told_how_much_does() {
     bench.settle();
     bench.turn([&large]);
     bench.assert_changed(["received +1", "dropped.too-big +1"]);
+}
+
+#[test]
+fn what_may_be_cut_goes_through_a_tunnel_in_parts_and_each_fits() {
+    for (how, rest) in [(Encapsulation::Ipip, 24), (GUE, 40)] {
+        let mut bench = tunnelled("192.0.2.10:53/udp", T0, how);
+        let sent = from_client().ipv4(CLIENT, VIPA).identification(9_u16).udp(40_000, 53).payload([7; 1472]);
+        let parts = bench.turn([&sent]);
+        assert_eq!(parts.len(), 2);
+        let mut together = Vec::new();
+        for (mut part, more) in parts.into_iter().rev().zip([true, false]) {
+            assert!(part.as_ref().len() <= 1514, "{part:?}");
+            assert!(vipa_packet::decapsulate(&mut part), "{part:?}");
+            let vipa_packet::Body::Ipv4Fragment(fragment) = vipa_packet::parse(part.as_ref()).unwrap().body else {
+                panic!("a part: {part:?}")
+            };
+            let seen = (fragment.identification, usize::from(fragment.offset), fragment.more);
+            assert_eq!(seen, (9, together.len(), more), "{how:?}");
+            together.extend_from_slice(&part.as_ref()[34..]);
+        }
+        assert_eq!(together, sent.build().as_ref()[34..]);
+        assert!((together.len() - rest).is_multiple_of(8), "parts end where eight bytes do");
+        bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "part.sent +1", "sent +2"]);
+    }
+}
+
+#[test]
+fn a_port_that_takes_the_further_part_only_has_not_forwarded_the_packet() {
+    let mut bench = tunnelled("192.0.2.10:53/udp", T0, GUE);
+    bench.tx().room = 1;
+    bench.turn([&from_client().ipv4(CLIENT, VIPA).udp(40_000, 53).payload([7; 1472])]);
+    bench.assert_changed(["received +1", "flow.opened +1", "part.sent +1", "sent +1", "dropped.tx-refused +1"]);
+}
+
+#[test]
+fn a_nat_targets_packet_that_is_too_big_for_the_clients_port_is_told_to_the_target() {
+    let mut bench = nat(SERVICE, T0, Some(8080));
+    bench.turn([&segment(40_000).syn()]);
+    bench.change(|world| world.port.mtu = 1400);
+    bench.settle();
+    let large = from_target().ipv4(T0, CLIENT).tcp(8080, 40_000).dont_fragment().payload([7; 1400]);
+    let told = bench.turn([&large]).remove(0);
+    assert_eq!(told.as_ref()[..6], target_mac(0));
+    let vipa_packet::Body::Ipv4Icmp(icmp) = vipa_packet::parse(told.as_ref()).unwrap().body else { panic!("{told:?}") };
+    assert_eq!(icmp.destination, T0.parse::<std::net::Ipv4Addr>().unwrap().to_bits());
+    bench.assert_changed(["received +1", "replied.too-big +1", "sent +1"]);
 }
 
 #[test]

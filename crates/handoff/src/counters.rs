@@ -29,13 +29,15 @@ pub enum Count {
     Returned,
     /// SYNs whose maximum segment size was lowered.
     MssClamped,
+    /// Further parts made of IPv4 packets that were too big for their way and may be cut.
+    PartSent,
     /// Control's frames that were sent, and that no port took.
     FrameSent,
     FrameRefused,
 }
 
 impl Count {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Received,
         Self::Sent,
         Self::Held,
@@ -46,6 +48,7 @@ impl Count {
         Self::FlowAged,
         Self::Returned,
         Self::MssClamped,
+        Self::PartSent,
         Self::FrameSent,
         Self::FrameRefused,
     ];
@@ -63,6 +66,7 @@ impl Count {
             Self::FlowAged => "flow.aged",
             Self::Returned => "returned",
             Self::MssClamped => "mss.clamped",
+            Self::PartSent => "part.sent",
             Self::FrameSent => "frame.sent",
             Self::FrameRefused => "frame.refused",
         }

@@ -11,6 +11,7 @@
 //! | [`icmp6`] | the same of IPv6 (RFC 4443) |
 //! | [`nd`] | IPv6's neighbour discovery (RFC 4861) |
 //! | `tunnel` | packets wrapped for a target: IP in IP, GRE, GUE |
+//! | `cut` | IPv4 packets cut into parts (RFC 791) |
 //! | [`nat`] | addresses and ports rewritten, checksums mended (RFC 1624) |
 //! | [`tcp`] | flags, and the reset that answers a segment (RFC 9293) |
 //! | [`checksum`] | the Internet checksum, whole and incremental (RFC 1071, RFC 1624) |
@@ -24,6 +25,7 @@ pub mod arp;
 mod buffer;
 pub mod build;
 pub mod checksum;
+mod cut;
 pub mod ethernet;
 pub mod icmp;
 pub mod icmp6;
@@ -38,6 +40,7 @@ mod view;
 
 pub use arp::Arp;
 pub use buffer::{HEADROOM, HeapPacket, PacketBuf};
+pub use cut::Cut;
 pub use ethernet::{Delivery, Link, MacAddress, set_macs};
 pub use icmp::{Icmp, Ipv4Icmp, Quoted};
 pub use icmp6::{Icmp6, Ipv6Icmp};

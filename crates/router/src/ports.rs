@@ -35,6 +35,10 @@ impl Tx for Transmit {
         self.0.burst(packets);
     }
 
+    fn make(&mut self, frame: &[u8]) -> Option<Mbuf> {
+        self.0.port().pool().compose(frame)
+    }
+
     fn compose(&mut self, frame: &[u8]) -> bool {
         self.0.compose(frame)
     }
