@@ -7,7 +7,8 @@ CONNECTIONS ?= 2000
 PORTS ?= af_packet
 SEEDS ?= 1000
 T ?= 60
-export CONNECTIONS PORTS
+SEED ?=
+export CONNECTIONS PORTS T SEED
 
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
@@ -77,6 +78,14 @@ test-agent: ## Tests of the agent against this machine's kernel, in network name
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
 	$(CARGO) test --release -p vipa-lab -- --test-threads=1
+
+.PHONY: chaos
+chaos: build ## Kills, pauses, partitions at random for T seconds under checked connections (root; T=60, SEED=…)
+	@$(TARGET)/release/vipa-chaos
+
+.PHONY: chaos-short
+chaos-short:
+	@$(MAKE) --no-print-directory chaos T=120 SEED=1
 
 .PHONY: test-docker
 test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)

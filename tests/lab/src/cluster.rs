@@ -86,6 +86,8 @@ pub struct Plan {
     pub silent: Vec<u8>,
     /// Routers that are not started.
     pub absent: Vec<String>,
+    /// Targets without a kernel, and how many connections each tells of; see [`crate::replay`].
+    pub replays: BTreeMap<u8, u32>,
     /// Connections each server shall be able to hold.
     pub connections: usize,
     /// How the VIPAs' packets get to the targets.
@@ -138,6 +140,7 @@ impl Plan {
             candidates: BTreeMap::new(),
             inherits: Vec::new(),
             silent: Vec::new(),
+            replays: BTreeMap::new(),
             absent: Vec::new(),
             connections: 2_000,
             way: Way::default(),
@@ -328,6 +331,42 @@ impl Cluster {
     /// Undoes [`Self::cut`].
     pub fn mend(&mut self, router: &str, node: &str) -> Result<()> {
         self.router(router).host().nft(&format!("delete table ip cut-{node}\n"))
+    }
+
+    /// Cuts what the clients and `router` tell each other, both ways; the nodes hear each other as before.
+    pub fn cut_clients(&self, router: &str) -> Result<()> {
+        let client = self.client.name();
+        self.lab.switch().nft(&format!(
+            "add table bridge cut-{router}\n\
+             add chain bridge cut-{router} through {{ type filter hook forward priority 0; }}\n\
+             add rule bridge cut-{router} through iifname {client} oifname {router} drop\n\
+             add rule bridge cut-{router} through iifname {router} oifname {client} drop\n"
+        ))
+    }
+
+    /// Undoes [`Self::cut_clients`].
+    pub fn mend_clients(&self, router: &str) -> Result<()> {
+        self.lab.switch().nft(&format!("delete table bridge cut-{router}\n"))
+    }
+
+    /// From now on the switch loses so many of a hundred packets.
+    pub fn lose(&self, percent: u8) -> Result<()> {
+        self.lab.switch().nft(&format!(
+            "add table bridge loss\n\
+             add chain bridge loss through {{ type filter hook forward priority 0; }}\n\
+             add rule bridge loss through numgen random mod 100 < {percent} drop\n"
+        ))
+    }
+
+    /// Undoes [`Self::lose`].
+    pub fn lose_no_more(&self) -> Result<()> {
+        self.lab.switch().nft("delete table bridge loss\n")
+    }
+
+    /// Every router and every target, by name.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<String> {
+        self.routers.keys().chain(self.targets.keys()).cloned().collect()
     }
 
     /// Where `node` is reached by the other nodes.

@@ -1,11 +1,14 @@
 //! Whole clusters in network namespaces, on real kernels' TCP stacks, for the whole-system tests and the demo.
 //!
 //! [`cluster`] is the whole; [`netns`] makes the network, [`process`] runs what lives in it, [`load`] is the client's
-//! and the servers' work, and [`ledger`] counts what got lost.
+//! and the servers' work, [`ledger`] counts what got lost,
+//! [`replay`] stands in for a kernel with more connections than there is room for, and [`chaos`] breaks whatever may break.
 
+pub mod chaos;
 pub mod cluster;
 pub mod ledger;
 pub mod load;
 pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod replay;

@@ -66,7 +66,7 @@ pub const ROOMS: &[Room] = &[
     Room::new("control",   4, Shell,   &["balance", "cluster", "flow", "handoff", "model", "packet", "protocol", "sync", "transport"]),
     Room::new("router",    5, Shell,   &["control", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "sync"]),
     Room::new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
-    Room::new("lab",       5, Dev,     &["model", "packet", "protocol"]),
+    Room::new("lab",       5, Dev,     &["cluster", "model", "protocol", "transport"]),
     Room::new("perf",      5, Dev,     &["dpdk", "flow", "model"]),
     Room::new("tidy",      0, Dev,     &[]),
 ];

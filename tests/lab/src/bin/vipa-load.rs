@@ -2,12 +2,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr, SocketAddrV4},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
 use vipa_lab::load::{ClientSettings, ServerSettings, SpraySettings, Voice, ask, echo, flood, run, serve, spray, web};
+use vipa_lab::replay::replay;
 
 #[derive(Parser)]
 #[command(name = "vipa-load", about = "Real TCP connections that notice every byte: both ends")]
@@ -64,6 +66,14 @@ enum Order {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// Be a target that tells of connections that nobody has
+    Replay {
+        /// An agent's configuration
+        #[arg(long)]
+        config: PathBuf,
+        #[arg(long)]
+        connections: u32,
+    },
     /// Answer every UDP datagram with itself
     Echo {
         #[arg(long)]
@@ -104,6 +114,7 @@ fn main() -> ExitCode {
             let settings = SpraySettings { interface, to, vipa, port, count, seed, per_second };
             if only_syns { flood(&settings) } else { spray(&settings) }
         }
+        Order::Replay { config, connections } => replay(&config, connections),
         Order::Web { listen } => web(listen),
         Order::Echo { listen } => echo(listen),
         Order::Ask { vipa, size, count } => ask(vipa, size, count),

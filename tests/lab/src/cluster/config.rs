@@ -105,7 +105,7 @@ connections = {table}
         lines = plan.port_lines,
         port = port_address(number),
         core = (number - 1) % 2,
-        table = (plan.connections * 4).max(100_000),
+        table = ((plan.connections + plan.replays.values().sum::<u32>() as usize) * 4).max(100_000),
     )?;
     let vipas = [(plan.way.vipa4, IpAddr::from(VIPA)), (plan.way.vipa6, IpAddr::from(VIPA6))];
     for (_, vipa) in vipas.iter().filter(|(there, _)| *there) {

@@ -190,6 +190,8 @@ pub struct Target {
     number: u8,
     config: PathBuf,
     agent: Option<Process>,
+    /// Instead of an agent: one that tells of so many connections.
+    replays: Option<u32>,
     servers: Vec<Server>,
     server_count: usize,
     /// What its servers listen on: any address, of both families where there are two.
@@ -215,8 +217,9 @@ impl Target {
         }
         let config = config::write_target(lab, plan, number)?;
         let server_count = plan.connections.div_ceil(CONNECTIONS_PER_SERVER).max(1);
-        let mut target = Self { host, number, config, agent: None, servers: Vec::new(), server_count, any };
-        if !plan.silent.contains(&number) {
+        let replays = plan.replays.get(&number).copied();
+        let mut target = Self { host, number, config, agent: None, replays, servers: Vec::new(), server_count, any };
+        if !plan.silent.contains(&number) && replays.is_none() {
             target.start_servers()?;
         }
         Ok(target)
@@ -233,6 +236,7 @@ impl Target {
             number,
             config,
             agent: None,
+            replays: None,
             servers: Vec::new(),
             server_count: 0,
             any: Ipv4Addr::UNSPECIFIED.into(),
@@ -249,6 +253,7 @@ impl Target {
             number: 0,
             config,
             agent: None,
+            replays: None,
             servers: Vec::new(),
             server_count: 1,
             any: Ipv4Addr::UNSPECIFIED.into(),
@@ -274,10 +279,16 @@ impl Target {
     }
 
     pub fn start_agent(&mut self) -> Result<()> {
-        let arguments = ["--config".into(), self.config.display().to_string()];
         // On a router's host the name is the router's.
         let name = if self.number == 0 { Cluster::OWN_TARGET } else { self.host.name() };
-        self.agent = Some(self.host.spawn(name, programs::path("vipa-agent")?, arguments)?);
+        let config = self.config.display().to_string();
+        self.agent = Some(match self.replays {
+            None => self.host.spawn(name, programs::path("vipa-agent")?, ["--config", &config])?,
+            Some(count) => {
+                let arguments = ["replay", "--config", &config, "--connections", &count.to_string()];
+                self.host.spawn(name, programs::path("vipa-load")?, arguments)?
+            }
+        });
         Ok(())
     }
 

@@ -101,7 +101,7 @@ impl Cluster {
         let started: Vec<_> = self.routers.keys().filter(|name| !self.plan.absent.contains(name)).cloned().collect();
         let owner = started.first().context("the plan starts no router")?.clone();
         let targets = self.targets.len();
-        let listening = targets - self.plan.silent.len();
+        let listening = targets - self.plan.silent.len() - self.plan.replays.len();
         for name in &started {
             let owns = *name == owner;
             self.wait_view(name, "the cluster to be ready", |view| {
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     /// A node that ended by itself, and how.
-    fn ended(&mut self) -> Option<String> {
+    pub fn ended(&mut self) -> Option<String> {
         self.routers
             .values_mut()
             .find_map(Router::ended)

@@ -144,7 +144,8 @@ async fn run_on(settings: ClientSettings) -> Result<()> {
         if orders.is_finished() && !finishing {
             bail!("the orders ended before `finish`");
         }
-        if tasks.is_empty() && finishing {
+        // To end in the middle of a fresh connection would be a reset that the server counts.
+        if tasks.is_empty() && finishing && shared.tally.borrow().fresh_busy == 0 {
             break;
         }
     }

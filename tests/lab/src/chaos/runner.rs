@@ -1,0 +1,297 @@
+//! Does what the schedule says, and tells what it sees.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+
+use super::{ROUTERS, Settings, TARGETS, VOTERS, What, schedule};
+use crate::{
+    cluster::{Cluster, PATIENCE, Plan},
+    load::{Client, ClientPlan, Report},
+    netns::Plug,
+};
+
+/// Between two looks at the cluster.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often the clients' state is told.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// The end of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub settings: Settings,
+    pub misfortunes: usize,
+    /// Changes of owner that were seen.
+    pub owners: usize,
+    pub asked: u64,
+    pub kept: u64,
+    /// At servers that were killed.
+    pub lost_with_servers: u64,
+    /// All others that are not there to the last byte.
+    pub broken: u64,
+    pub fresh_ok: u64,
+    pub fresh_failed: u64,
+}
+
+/// The last line, made for scripts.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { settings, misfortunes, owners, asked, kept, lost_with_servers, broken, fresh_ok, fresh_failed } =
+            self;
+        let Settings { seed, time, connections: _ } = settings;
+        write!(
+            f,
+            "chaos: seed {seed}, {} s, {misfortunes} misfortunes, {owners} changes of owner: kept {kept} of {asked} \
+             connections, {lost_with_servers} lost with killed servers, {broken} broken; new ones: {fresh_ok} good, \
+             {fresh_failed} failed",
+            time.as_secs()
+        )
+    }
+}
+
+/// Runs the whole; an error when the cluster does not find its way back.
+pub fn run(settings: Settings) -> Result<Outcome> {
+    let plan = Plan {
+        routers: ROUTERS,
+        targets: TARGETS,
+        connections: settings.connections,
+        voters: VOTERS.map(String::from).to_vec(),
+        // A target whose agent is away for longer than a takeover waits knows its connections all the same.
+        service_lines: "orphans = \"drop\"".into(),
+        ..Plan::new("chaos")
+    };
+    let mut runner = Runner::start(plan, settings)?;
+    let end = runner.story();
+    if end.as_ref().map_or(true, |outcome| outcome.broken > 0) {
+        runner.cluster.show_logs();
+    }
+    end
+}
+
+struct Runner {
+    cluster: Cluster,
+    settings: Settings,
+    started: Instant,
+    /// Routers that answer nobody now.
+    dumb: BTreeSet<String>,
+    owner: Option<(u64, String)>,
+    owners: usize,
+    killed_servers: BTreeSet<String>,
+    broken_told: u64,
+    told: Instant,
+}
+
+/// One end of a misfortune.
+enum Edge {
+    Begins,
+    Ends,
+}
+
+/// Of lost connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    KilledServers,
+    Others,
+}
+
+impl Runner {
+    fn start(plan: Plan, settings: Settings) -> Result<Self> {
+        println!(
+            "{ROUTERS} routers, {TARGETS} targets, voters {}; {} connections; seed {}, {} s of misfortunes",
+            VOTERS.join(", "),
+            settings.connections,
+            settings.seed,
+            settings.time.as_secs()
+        );
+        let now = Instant::now();
+        Ok(Self {
+            cluster: Cluster::start(plan)?,
+            settings,
+            started: now,
+            dumb: BTreeSet::new(),
+            owner: None,
+            owners: 0,
+            killed_servers: BTreeSet::new(),
+            broken_told: 0,
+            told: now,
+        })
+    }
+
+    fn story(&mut self) -> Result<Outcome> {
+        self.cluster.wait_ready()?;
+        let mut client = self.cluster.client_with(&ClientPlan::new(Cluster::service(), self.settings.connections))?;
+        self.started = Instant::now();
+        let schedule = schedule(self.settings.seed, self.settings.time);
+        let mut edges: Vec<_> =
+            schedule.iter().flat_map(|one| [(one.from, Edge::Begins, one), (one.until, Edge::Ends, one)]).collect();
+        edges.sort_by_key(|(at, ..)| *at);
+        for (at, edge, one) in edges {
+            self.watch(&mut client, at)?;
+            match edge {
+                Edge::Begins => {
+                    let lasts = one.until - one.from;
+                    self.say(&format!("{} (for {:.1} s)", one.what, lasts.as_secs_f64()));
+                    self.begin(&one.what, &client)?;
+                }
+                Edge::Ends => {
+                    self.say(&format!("over: {}", one.what));
+                    self.end(&one.what)?;
+                }
+            }
+        }
+        self.watch(&mut client, self.settings.time)?;
+        self.say("everything is mended; all must find their places again");
+        self.cluster.wait_ready()?;
+        self.look();
+        client.mark()?;
+        client.wait_for("an answer on every connection", PATIENCE, |report| report.silent_since_mark == 0)?;
+        self.say("every connection has had an answer; the client closes each in good order");
+        let end = client.finish(PATIENCE)?;
+        Ok(self.judge(schedule.len(), &end))
+    }
+
+    fn judge(&self, misfortunes: usize, end: &Report) -> Outcome {
+        for fault in &end.faults {
+            println!("  fault: {fault}");
+        }
+        Outcome {
+            settings: self.settings,
+            misfortunes,
+            owners: self.owners,
+            asked: end.asked,
+            kept: end.kept,
+            lost_with_servers: self.lost(end, Whose::KilledServers),
+            broken: self.lost(end, Whose::Others) + end.unopened,
+            fresh_ok: end.fresh_ok,
+            fresh_failed: end.fresh_failed,
+        }
+    }
+
+    fn lost(&self, report: &Report, whose: Whose) -> u64 {
+        let counts = |server: &String| self.killed_servers.contains(server) == (whose == Whose::KilledServers);
+        report.lost.iter().filter(|(server, _)| counts(server)).map(|(_, count)| count).sum()
+    }
+
+    /// Looks at everything until that moment of the run.
+    fn watch(&mut self, client: &mut Client, until: Duration) -> Result<()> {
+        while self.started.elapsed() < until {
+            if let Some(end) = self.cluster.ended() {
+                bail!("nobody asked it to: {end}");
+            }
+            self.look();
+            let report = client.report();
+            let broken = self.lost(&report, Whose::Others);
+            if broken > self.broken_told {
+                self.say(&format!("BROKEN: {broken} connections; the client's faults: {:#?}", report.faults));
+                self.broken_told = broken;
+            }
+            if self.told.elapsed() > PROGRESS {
+                self.say(&format!(
+                    "    {} of {} connections open, {} lost with killed servers, {broken} broken; longest wait {} ms",
+                    report.open,
+                    report.asked,
+                    self.lost(&report, Whose::KilledServers),
+                    report.longest_ms
+                ));
+                client.mark()?;
+                self.told = Instant::now();
+            }
+            sleep(LOOK.min(until.saturating_sub(self.started.elapsed())));
+        }
+        Ok(())
+    }
+
+    /// Says when the VIPA has another owner.
+    fn look(&mut self) {
+        let mut newest = self.owner.clone();
+        for number in 1..=ROUTERS {
+            let name = format!("r{number}");
+            if self.dumb.contains(&name) {
+                continue;
+            }
+            let Ok(view) = self.cluster.router(&name).view() else { continue };
+            if view.owns && !view.fenced && newest.as_ref().is_none_or(|(epoch, _)| view.epoch > *epoch) {
+                newest = Some((view.epoch, name));
+            }
+        }
+        if newest != self.owner {
+            if let Some((epoch, name)) = &newest {
+                self.say(&format!("    {name} owns the VIPA, in epoch {epoch}"));
+            }
+            self.owners += usize::from(self.owner.is_some());
+            self.owner = newest;
+        }
+    }
+
+    fn begin(&mut self, what: &What, client: &Client) -> Result<()> {
+        let cluster = &mut self.cluster;
+        match what {
+            What::KillRouter(name) => drop(cluster.router(name).kill()?),
+            What::StopRouter(name) => cluster.router(name).stop()?,
+            What::FreezeRouter(name) => cluster.router(name).freeze()?,
+            What::Unplug(name) => cluster.router(name).host().plug(Plug::Out)?,
+            What::CutOff(name) => {
+                for node in cluster.nodes().iter().filter(|node| *node != name) {
+                    cluster.cut(name, node)?;
+                }
+            }
+            What::CutApart(one, other) => cluster.cut(one, other)?,
+            What::CutClients(name) => cluster.cut_clients(name)?,
+            What::KillAgent(name) => cluster.target(name).kill_agent()?,
+            What::FreezeAgent(name) => cluster.target(name).freeze_agent()?,
+            What::KillServers(name) => {
+                let open = client.report().servers.get(name).copied().unwrap_or_default();
+                cluster.target(name).kill_servers()?;
+                self.killed_servers.insert(name.clone());
+                self.say(&format!("    it held {open} connections"));
+            }
+            What::Loss(percent) => cluster.lose(*percent)?,
+        }
+        if let What::KillRouter(name) | What::StopRouter(name) | What::FreezeRouter(name) = what {
+            self.dumb.insert(name.clone());
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, what: &What) -> Result<()> {
+        let cluster = &mut self.cluster;
+        match what {
+            What::KillRouter(name) | What::StopRouter(name) => cluster.router(name).start()?,
+            What::FreezeRouter(name) => cluster.router(name).go_on()?,
+            What::Unplug(name) => cluster.router(name).host().plug(Plug::In)?,
+            What::CutOff(name) => {
+                for node in cluster.nodes().iter().filter(|node| *node != name) {
+                    cluster.mend(name, node)?;
+                }
+            }
+            What::CutApart(one, other) => cluster.mend(one, other)?,
+            What::CutClients(name) => cluster.mend_clients(name)?,
+            What::KillAgent(name) => cluster.target(name).start_agent()?,
+            What::FreezeAgent(name) => cluster.target(name).thaw_agent()?,
+            What::KillServers(name) => cluster.target(name).start_servers()?,
+            What::Loss(_) => cluster.lose_no_more()?,
+        }
+        if let What::KillRouter(name) | What::StopRouter(name) | What::FreezeRouter(name) = what {
+            self.dumb.remove(name);
+        }
+        Ok(())
+    }
+
+    fn say(&self, what: &str) {
+        println!("[{:5.1} s] {what}", self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Outcome {
+    /// An error when a connection was lost that no killed server held.
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.broken == 0, "{} connections broke", self.broken);
+        ensure!(self.kept + self.lost_with_servers == self.asked, "{self:?}");
+        Ok(())
+    }
+}
