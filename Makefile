@@ -101,7 +101,7 @@ sim-short: build
 
 # libFuzzer as cargo-fuzz builds it, but with the stable compiler and nothing to install: its coverage is a pass of LLVM's that
 # the compiler has anyway. An explicit --target keeps it out of build scripts. Inputs that crash are kept in fuzz/artifacts:
-# make each a named test (crates/dataplane/tests/crashes.rs).
+# make each a test with a name, beside the others of its room.
 FUZZERS := fuzz-parse fuzz-rewrite fuzz-forward
 FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

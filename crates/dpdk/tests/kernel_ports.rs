@@ -10,6 +10,7 @@ use std::process::Command;
 
 use bench::{alone, device, frame, open, receive, start};
 use vipa_dpdk::{Burst, Error, Port, PortOptions, RxQueue};
+use vipa_packet::PacketBuf;
 
 /// A network namespace with a pair of interfaces, gone when dropped.
 struct Namespace(String);
@@ -118,6 +119,26 @@ fn af_packet_whose_link_is_down_neither_blocks_nor_leaks_and_works_again_after()
 /// Empties a queue.
 fn receive_at_once(rx: &mut RxQueue) {
     while rx.burst(&mut Burst::new()) > 0 {}
+}
+
+#[test]
+fn a_tag_of_a_vlan_is_there_again_where_the_kernel_has_taken_it_out_on_the_way() {
+    in_namespace("a_tag_of_a_vlan_is_there_again_where_the_kernel_has_taken_it_out_on_the_way", || {
+        let (a, b) = (device("net_af_packet0,iface=va"), device("net_af_packet1,iface=vb"));
+        let (_eal, pool) = start(&[&a, &b], 8191);
+        let (mut left, mut right) = (open(&a, &pool), open(&b, &pool));
+        let plain = frame(1, 100);
+        let tagged = vipa_packet::ethernet::tagged(&plain, 7);
+        assert!(left.tx[0].compose(&tagged) && left.tx[0].compose(&plain));
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        let mut came = Vec::new();
+        while came.len() < 2 && std::time::Instant::now() < end {
+            let mut burst = Burst::new();
+            right.rx[0].burst(&mut burst);
+            came.extend(burst.iter().map(|packet| packet.bytes().to_vec()).filter(|frame| frame.len() >= plain.len()));
+        }
+        assert_eq!(came, [tagged, plain]);
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whole clusters: real kernels' TCP stacks, real packets, a real kill. A test's name begins with the requirement it
 //! proves (each file says what its own is). Run with `make test-system`, as root, one test at a time.
 
+mod ageing;
 mod failures;
 mod health;
 mod hostile;

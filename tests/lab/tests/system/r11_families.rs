@@ -16,7 +16,7 @@ use vipa_lab::{
 };
 
 pub(crate) const WEB: u16 = 8080;
-const ECHO: u16 = 5300;
+pub(crate) const ECHO: u16 = 5300;
 pub(crate) const IPERF: u16 = 5201;
 /// Bytes that `curl` fetches.
 const PAGE: usize = 8_000_000;

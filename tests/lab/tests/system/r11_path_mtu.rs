@@ -1,14 +1,15 @@
 //! R11, path MTU: who sends more than fits is told, by us about tunnels and through us about what lies behind the client.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use vipa_lab::{
     cluster::{Plan, Ports, VIPA, VIPA6, Way},
     netns::Host,
+    programs,
 };
 
-use crate::r11_families::{IPERF, WEB, start_servers, wait_served};
+use crate::r11_families::{ECHO, IPERF, WEB, start_servers, wait_served};
 
 /// The router before the client, and the client behind it.
 const HOP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 60);
@@ -30,8 +31,12 @@ fn r11_a_client_learns_a_tunnels_mtu_from_the_router_where_segments_are_not_clam
         cluster.wait_addresses()?;
         let _servers = start_servers(cluster)?;
         let client = cluster.client_host().clone();
+        let tool = programs::path("vipa-load")?.display().to_string();
         for vipa in [IpAddr::from(VIPA), IpAddr::from(VIPA6)] {
             wait_served(cluster, vipa)?;
+            // Nothing has been learnt yet: IPv4's full-size parts are cut, and of IPv6's the sender is told.
+            let echo = SocketAddr::new(vipa, ECHO).to_string();
+            client.run(&tool, ["ask", "--vipa", &echo, "--size", "10000", "--count", "4"])?;
             let (to, port) = (vipa.to_string(), IPERF.to_string());
             client.run("iperf3", ["--client", &to, "--port", &port, "--bytes", "5M", "--connect-timeout", "5000"])?;
             let learnt = client.ip(&["route", "get", &to])?;
@@ -39,6 +44,7 @@ fn r11_a_client_learns_a_tunnels_mtu_from_the_router_where_segments_are_not_clam
         }
         let counters = cluster.router("r1").counters()?;
         let count = |name: &str| counters.get(name).copied().unwrap_or(0);
+        ensure!(count("part.sent") > 0, "nothing was cut: {}", cluster.counters());
         ensure!(count("replied.too-big") > 0 && count("mss.clamped") == 0, "{}", cluster.counters());
         Ok(())
     });
