@@ -13,6 +13,7 @@ use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 use crate::{
     admin::{AdminSocket, Question},
     announce::Announcements,
+    away::Absences,
     neighbours::Learned,
     status,
     table::{self, Reporter, Reports, Taken},
@@ -40,6 +41,7 @@ pub struct Control {
     pub(crate) clock: Clock,
     reports: Reports,
     announcements: Announcements,
+    absences: Absences,
     links: Sender,
     votes: VoteKeeper<StoredVote>,
     routes_stale: bool,
@@ -130,6 +132,7 @@ impl Control {
             reports: Reports::new(Arc::clone(&flows)),
             flows,
             announcements: Announcements::default(),
+            absences: Absences::default(),
             links,
             votes,
             routes_stale: true,
@@ -361,7 +364,20 @@ impl Control {
             self.announce(vipa);
         }
         self.takeovers.watch(&self.door.totals(), now);
+        if self.absences.is_due(now) {
+            self.look_for_absent(now);
+        }
         self.door.reclaim();
+    }
+
+    fn look_for_absent(&mut self, now: Moment) {
+        let targets = self.cluster.vipas().into_iter().flat_map(|vipa| vipa.targets);
+        let away = self.absences.look(targets.map(|target| (target.address, target.linked)), now);
+        if away != self.view.away {
+            tracing::info!(?away, "targets whose agents have been away for long");
+            self.view.away = away;
+            self.routes_stale = true;
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod admin;
 mod announce;
+mod away;
 mod control;
 mod fitness;
 mod neighbours;

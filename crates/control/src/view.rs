@@ -7,7 +7,9 @@ use std::{
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_handoff::{PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, VipaRoute, next_neighbour};
+use vipa_handoff::{
+    PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
+};
 use vipa_model::{
     Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId, config,
 };
@@ -41,6 +43,8 @@ pub(crate) struct View {
     pub(crate) vipas: Vec<VipaView>,
     pub(crate) ways: Ways,
     pub(crate) neighbours: Neighbours,
+    /// Targets whose agents have been away for long.
+    pub(crate) away: BTreeSet<IpAddr>,
     /// How the linked targets fare, in their own words.
     loads: BTreeMap<IpAddr, Load>,
     pickers: Pickers,
@@ -56,6 +60,7 @@ impl View {
             vipas,
             ways: Ways::default(),
             neighbours: Neighbours::default(),
+            away: BTreeSet::new(),
             loads: BTreeMap::new(),
             pickers: Pickers::default(),
             generation: 0,
@@ -166,7 +171,8 @@ impl View {
         }
         self.pickers.end();
         let mac = |address| self.neighbours.mac(address);
-        lists.targets = self.ways.all().iter().map(|way| way.route(&self.ports, mac)).collect();
+        let route = |way: &Way| TargetRoute { away: self.away.contains(&way.address), ..way.route(&self.ports, mac) };
+        lists.targets = self.ways.all().iter().map(route).collect();
         lists.neighbours = self.neighbours.found().collect();
         Routes::build(self.generation, self.key, lists)
     }
@@ -271,8 +277,8 @@ mod tests {
     const T1: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
     const T2: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 22));
 
-    fn cut(ports: PortRange, listening: &[(IpAddr, u16)]) -> Vec<(u16, u16, usize)> {
-        let service = Service {
+    fn service(ports: PortRange) -> Service {
+        Service {
             protocol: Protocol::Tcp,
             ports,
             delivery: vipa_model::Delivery::default(),
@@ -281,7 +287,11 @@ mod tests {
             orphans: vipa_model::Orphans::Reset,
             sources: vipa_model::Sources::default(),
             candidates: vec![T1, T2],
-        };
+        }
+    }
+
+    fn cut(ports: PortRange, listening: &[(IpAddr, u16)]) -> Vec<(u16, u16, usize)> {
+        let service = service(ports);
         let mut listeners: BTreeMap<IpAddr, BTreeSet<_>> = BTreeMap::new();
         for &(address, port) in listening {
             listeners.entry(address).or_default().insert((Protocol::Tcp, port));
@@ -305,5 +315,33 @@ mod tests {
     fn a_service_on_all_ports_is_cut_where_the_listeners_change() {
         let found = cut(PortRange::ALL, &[(T1, 80), (T2, 80), (T1, 81), (T2, 65535)]);
         assert_eq!(found, [(1, 79, 0), (80, 80, 2), (81, 81, 1), (82, 65534, 0), (65535, 65535, 1)]);
+    }
+
+    #[test]
+    fn thousands_of_services_share_the_tables_of_the_same_candidates() {
+        const VIPAS: u16 = 40;
+        const SERVICES: u16 = 100;
+        let vipa = |n: u16| config::Vipa {
+            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8 + 1)),
+            ranks: Vec::new(),
+            activate: true,
+            takeback: config::Takeback::Immediate,
+            new_per_second: None,
+            services: None,
+        };
+        let vipas: Vec<_> = (0..VIPAS).map(vipa).collect();
+        let port = PortRoute::new(vipa_model::Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(198, 51, 100, 1), 24);
+        let mut view = View::new(ClusterKey::new([7; 16]), vec![port], &vipas);
+        for vipa in &mut view.vipas {
+            vipa.services = (0..SERVICES).map(|n| service(PortRange::one(1_000 + n))).collect();
+            for target in [T1, T2] {
+                let ports = (0..SERVICES).map(|n| (Protocol::Tcp, 1_000 + n));
+                vipa.listeners.insert(target, ports.collect());
+            }
+        }
+        let routes = view.routes();
+        assert_eq!(routes.vipas.iter().map(|vipa| vipa.services.len()).sum::<usize>(), 4_000);
+        assert!(routes.vipas.iter().flat_map(|vipa| &vipa.services).all(|service| service.picker.serves(TargetId(1))));
+        assert_eq!((view.pickers.used.len(), routes.targets.len()), (1, 2));
     }
 }

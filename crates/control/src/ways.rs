@@ -59,6 +59,7 @@ impl Way {
             mtu,
             tells_mtu: self.path_mtu,
             clamps_mss: self.clamp_mss,
+            away: false,
         };
         if let Some(port) = ports.iter().find(|port| port.has(self.address)) {
             let hop = port.kernel.map(|kernel| NextHop { port: kernel, link: own_link(port) });

@@ -168,8 +168,13 @@ fn progress(state: FlowState, flags: TcpFlags) -> FlowState {
 fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let state = match hit.state {
         FlowState::HalfOpen | FlowState::Closing => FlowState::HalfOpen,
-        // Whoever sends this may be anybody; the target, which holds the connection, answers it (RFC 5961 §4).
-        FlowState::Open | FlowState::Confirmed | FlowState::Udp => return Verdict::Forward(hit.target),
+        // Whoever sends this may be anybody; the target, which holds the connection, answers it (RFC 5961 §4). But of one that has
+        // been away for long nobody knows whether it holds anything, and the client may come from this port again.
+        FlowState::Open | FlowState::Confirmed | FlowState::Udp => {
+            let away = scene.routes.is_away(hit.target);
+            let placed = if away { place_anew(scene, key, hit, FlowState::HalfOpen, admission) } else { None };
+            return placed.unwrap_or(Verdict::Forward(hit.target));
+        }
     };
     match place_anew(scene, key, hit, state, admission) {
         Some(verdict) => verdict,

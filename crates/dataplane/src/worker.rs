@@ -223,9 +223,9 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     fn age(&mut self, now: Moment) {
         let passed = now.since(self.housekept).min(AGEING_ROUND);
         let share = passed.as_secs_f64() / AGEING_ROUND.as_secs_f64() / self.rounds.workers as f64;
-        let (tick, ages) = (Tick::from(now), &self.limits.ages);
-        let aged = age(&self.flows.ipv4, &mut self.rounds.ipv4, share, tick, ages)
-            + age(&self.flows.ipv6, &mut self.rounds.ipv6, share, tick, ages);
+        let round = Round { share, now: Tick::from(now), ages: &self.limits.ages, routes: self.routes.snapshot() };
+        let aged =
+            round.age(&self.flows.ipv4, &mut self.rounds.ipv4) + round.age(&self.flows.ipv6, &mut self.rounds.ipv6);
         self.desk.counters.add(Count::FlowAged, aged);
     }
 
@@ -256,11 +256,23 @@ struct Rounds {
     workers: usize,
 }
 
-/// Looks over this share of a table; says how many connections went.
-fn age<K: Key>(flows: &FlowTable<K>, cursor: &mut Cursor, share: f64, now: Tick, ages: &AgeLimits) -> u64 {
-    // At least one, so that a small table has its rounds too.
-    let buckets = ((flows.slots() / BUCKET) as f64 * share) as usize;
-    flows.age(cursor, buckets.clamp(1, AGEING_MOST), now, ages).removed.total()
+/// A stretch of ageing.
+struct Round<'a> {
+    /// Of each table.
+    share: f64,
+    now: Tick,
+    ages: &'a AgeLimits,
+    routes: &'a Routes,
+}
+
+impl Round<'_> {
+    /// Looks over its share of a table; says how many connections went.
+    fn age<K: Key>(&self, flows: &FlowTable<K>, cursor: &mut Cursor) -> u64 {
+        // At least one, so that a small table has its rounds too.
+        let buckets = (((flows.slots() / BUCKET) as f64 * self.share) as usize).clamp(1, AGEING_MOST);
+        let is_away = |target| self.routes.is_away(target);
+        flows.age_without(cursor, buckets, self.now, self.ages, is_away).removed.total()
+    }
 }
 
 fn retry_is_due(retried: &mut (Moment, u64), scene: &Scene<'_>) -> bool {

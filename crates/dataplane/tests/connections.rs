@@ -110,6 +110,37 @@ fn a_confirmed_connection_goes_to_the_target_that_holds_it_in_every_stance_lease
 }
 
 #[test]
+fn a_client_that_comes_again_is_placed_anew_when_its_target_has_been_away_for_long() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 1);
+    bench.change(|world| world.targets[1].away = true);
+    let (data, syn) = (segment(40_000).payload(b"data"), segment(40_000).syn());
+    assert_eq!(bench.turn([&data, &syn]), [to_target(1, &data), to_target(1, &syn)], "it may be there all the same");
+    bench.serve(Balance::Maglev, &[0]);
+    assert_eq!(bench.turn([&data, &syn]), [to_target(1, &data), to_target(0, &syn)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((0, FlowState::HalfOpen)));
+    bench.assert_changed(["received +4", "forwarded +4", "sent +4", "flow.opened +1"]);
+}
+
+#[test]
+fn what_a_target_reported_is_kept_while_it_is_there_and_ages_when_it_has_been_away_for_long() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 0);
+    bench.confirm(CLIENT, 40_001, 80, 1);
+    bench.change(|world| world.targets[1].away = true);
+    bench.turn([]);
+    bench.settle();
+    bench.advance(Duration::from_secs(3_700));
+    for _ in 0..20 {
+        bench.advance(Duration::from_secs(1));
+        bench.turn([]);
+    }
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((0, FlowState::Confirmed)));
+    assert_eq!(bench.connection(CLIENT, 40_001, 80), None);
+    bench.assert_changed(["flow.aged +1"]);
+}
+
+#[test]
 fn new_connections_are_admitted_while_rebuilding_and_yielding() {
     for stance in [Stance::Rebuilding, Stance::Yielding] {
         let mut bench = bench();

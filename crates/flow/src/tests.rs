@@ -256,6 +256,22 @@ fn three_quarters_full_next_to_nothing_is_lost() {
 }
 
 #[test]
+fn what_a_target_confirmed_that_is_away_ages_like_an_open_connection() {
+    let table = table(100);
+    table.confirm(&key(1), ONE, FlowState::Confirmed, NOW);
+    table.confirm(&key(2), TWO, FlowState::Confirmed, NOW);
+    let limits = AgeLimits { open: Duration::from_secs(60), ..AgeLimits::default() };
+    let aged = |seconds: u32| {
+        let now = Tick(NOW.0 + seconds * 4);
+        table.age_without(&mut Cursor::default(), usize::MAX / 2, now, &limits, |target| target == ONE).removed
+    };
+    assert_eq!(aged(60), Counts::default());
+    assert_eq!(aged(61), Counts { confirmed: 1, ..Counts::default() });
+    assert_eq!((found(&table, &key(1)), found(&table, &key(2))), (None, Some((TWO, FlowState::Confirmed))));
+    assert_eq!(aged(10_000), Counts::default());
+}
+
+#[test]
 fn in_a_table_full_of_half_open_connections_what_a_target_reports_finds_room_as_in_an_empty_one() {
     const CONNECTIONS: u32 = 20_000;
     let table = table(CONNECTIONS as usize);

@@ -47,6 +47,19 @@ const ROUNDS: usize = 4;
 impl<K: Key> FlowTable<K> {
     /// Removes what has been silent for too long from the next `buckets` buckets, of four entries each.
     pub fn age(&self, cursor: &mut Cursor, buckets: usize, now: Tick, limits: &AgeLimits) -> Aged {
+        self.age_without(cursor, buckets, now, limits, |_| false)
+    }
+
+    /// The same; a connection that a target has confirmed who `is_away` counts as one that is merely open: nobody will say that
+    /// it has ended.
+    pub fn age_without(
+        &self,
+        cursor: &mut Cursor,
+        buckets: usize,
+        now: Tick,
+        limits: &AgeLimits,
+        is_away: impl Fn(TargetId) -> bool,
+    ) -> Aged {
         let AgeLimits { half_open, open, confirmed, closing, udp } = *limits;
         let limits = [half_open, open, confirmed, closing, udp].map(limit_in_ticks);
         let start = self.buckets.len() * cursor.part / cursor.parts;
@@ -54,7 +67,7 @@ impl<K: Key> FlowTable<K> {
         let mut removed = [0; FlowState::ALL.len()];
         let end = part.min(cursor.next + buckets);
         for bucket in start + cursor.next..start + end {
-            self.age_bucket(bucket, now, &limits, &mut removed);
+            self.age_bucket(bucket, now, &limits, &is_away, &mut removed);
         }
         let finished = end == part;
         cursor.next = if finished { 0 } else { end };
@@ -62,11 +75,21 @@ impl<K: Key> FlowTable<K> {
         Aged { removed: Counts { half_open, open, confirmed, closing, udp }, finished }
     }
 
-    fn age_bucket(&self, bucket: usize, now: Tick, limits: &[Option<u16>; 5], removed: &mut [u64; 5]) {
+    fn age_bucket(
+        &self,
+        bucket: usize,
+        now: Tick,
+        limits: &[Option<u16>; 5],
+        is_away: &impl Fn(TargetId) -> bool,
+        removed: &mut [u64; 5],
+    ) {
         for slot in 0..SLOTS {
             let word = self.buckets[bucket].word(slot);
             let Some(state) = word.state().filter(|_| !word.is_moving()) else { continue };
-            let too_old = limits[state.index()].is_some_and(|limit| age(now, word.tick()) > limit);
+            let silent = age(now, word.tick());
+            let exceeds = |state: FlowState| limits[state.index()].is_some_and(|limit| silent > limit);
+            let unclaimed = || state == FlowState::Confirmed && exceeds(FlowState::Open) && is_away(word.target());
+            let too_old = exceeds(state) || unclaimed();
             // Touched in this very moment: then it is not silent.
             if too_old && self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
                 self.ended(bucket, word);

@@ -111,6 +111,8 @@ pub struct TargetRoute {
     /// Whether who sends a larger one is told.
     pub tells_mtu: bool,
     pub clamps_mss: bool,
+    /// Its agent has been away for so long that nobody counts on what it reported any more.
+    pub away: bool,
 }
 
 /// What is done to a packet on a way.
@@ -243,6 +245,12 @@ impl Routes {
         &self.own
     }
 
+    /// Whether a target's agent has been away for long.
+    #[must_use]
+    pub fn is_away(&self, id: TargetId) -> bool {
+        self.target(id).is_some_and(|target| target.away)
+    }
+
     #[inline]
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&PortRoute> {
@@ -300,6 +308,7 @@ impl TargetRoute {
             mtu: port.mtu,
             tells_mtu: true,
             clamps_mss: true,
+            away: false,
         }
     }
 }
