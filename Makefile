@@ -118,7 +118,7 @@ fuzz-short:
 
 .PHONY: fuzz-build
 fuzz-build:
-	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build -q --release --locked --manifest-path fuzz/Cargo.toml \
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build -q --release --manifest-path fuzz/Cargo.toml \
 	  --target-dir $(TARGET)/fuzz --target $(FUZZ_HOST)
 
 .PHONY: $(FUZZERS)
