@@ -16,7 +16,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use vipa_model::NodeName;
-use vipa_protocol::admin::{DEFAULT_LIMIT, Request};
+use vipa_protocol::admin::{AuditMode, DEFAULT_LIMIT, Request};
 use vipa_transport::pki;
 
 /// Makes the certificates of a Vipa cluster, and asks its routers what they are doing.
@@ -33,6 +33,8 @@ Examples:
   vipactl pki issue r1 --dir pki        make a node's certificate: pki/r1.pem and pki/r1.key
   vipactl status                        who owns what, who is linked, which targets are known
   vipactl connections --limit 100       which connection is at which target
+  vipactl drill 192.0.2.100             on a backup: what would come of a takeover now
+  vipactl audit --repair                does the table know what the targets hold? Make it so
   vipactl takeovers --json              for scripts: the same as one JSON document
 
 A router's socket is /run/vipa/NAME.sock unless its configuration says otherwise (node.admin)."
@@ -70,6 +72,25 @@ enum Command {
     Takeovers,
     /// Every packet's fate, counted
     Counters,
+    /// Compare the connection table with what the targets hold, and show where it differs
+    Audit {
+        /// Only this VIPA
+        #[arg(value_name = "VIPA")]
+        vipa: Option<IpAddr>,
+        /// Put right what differs
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Rehearse a takeover without taking anything: what this router would have, how long it would take, what would be lost
+    Drill {
+        #[arg(value_name = "VIPA")]
+        vipa: IpAddr,
+    },
+    /// Where the other routers' configurations for a VIPA differ from this one's
+    Diff {
+        #[arg(value_name = "VIPA")]
+        vipa: IpAddr,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +154,12 @@ fn tell(arguments: &Arguments) -> anyhow::Result<String> {
         Command::Distribution => Request::Distribution,
         Command::Takeovers => Request::Takeovers,
         Command::Counters => Request::Counters,
+        Command::Audit { vipa, repair } => {
+            let mode = if *repair { AuditMode::Repair } else { AuditMode::Look };
+            Request::Audit { vipa: *vipa, mode }
+        }
+        Command::Drill { vipa } => Request::Drill { vipa: *vipa },
+        Command::Diff { vipa } => Request::Diff { vipa: *vipa },
     };
     let socket = ask::find_socket(arguments.socket.as_deref())?;
     let answer = ask::ask(&socket, &request)?;

@@ -1,5 +1,7 @@
 //! Answers as a person reads them, and as a script does.
 
+mod operating;
+
 use std::fmt::Write;
 
 use anyhow::Context;
@@ -27,6 +29,9 @@ pub(crate) fn json(answer: &Answer) -> anyhow::Result<String> {
         Answer::Distribution(distribution) => serde_json::to_string(distribution),
         Answer::Takeovers(takeovers) => serde_json::to_string(takeovers),
         Answer::Counters(counters) => serde_json::to_string(counters),
+        Answer::Audit(audit) => serde_json::to_string(audit),
+        Answer::Drill(drill) => serde_json::to_string(drill),
+        Answer::Diff(diff) => serde_json::to_string(diff),
         Answer::Error(sentence) => serde_json::to_string(sentence),
     };
     Ok(text.context("cannot write JSON")? + "\n")
@@ -40,6 +45,9 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
         Answer::Distribution(distribution) => show_distribution(&mut out, distribution)?,
         Answer::Takeovers(takeovers) => show_takeovers(&mut out, takeovers)?,
         Answer::Counters(counters) => show_counters(&mut out, counters),
+        Answer::Audit(audit) => operating::audit(&mut out, audit)?,
+        Answer::Drill(drill) => operating::drill(&mut out, drill)?,
+        Answer::Diff(diff) => operating::diff(&mut out, diff)?,
         Answer::Error(sentence) => writeln!(out, "{sentence}")?,
     }
     Ok(out)
@@ -239,7 +247,7 @@ fn headroom(load: &Load) -> String {
 
 fn show_takeovers(out: &mut String, takeovers: &Takeovers) -> anyhow::Result<()> {
     if takeovers.records.is_empty() {
-        out.push_str("this router has taken nothing over since it started\n");
+        out.push_str("this router has taken nothing over yet\n");
     }
     for (index, record) in takeovers.records.iter().enumerate() {
         if index > 0 {

@@ -16,8 +16,9 @@ use vipa_model::{
 use vipa_protocol::{
     Fitness, Load, Position, TakeoverReport, Trigger,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, Request,
-        ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetStatus, Versioned,
+        Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Diff, DiffRow,
+        Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, Peer, PeerAnswer, Request,
+        ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetAudit, TargetStatus, Versioned,
         VipaDistribution, VipaStatus,
     },
 };
@@ -281,7 +282,7 @@ fn takeovers_are_reports_a_person_can_read() {
 
     let none = Answer::Takeovers(Takeovers { records: vec![] });
     let text = stdout(&ask(&["takeovers"], &Request::Takeovers, &none));
-    assert_eq!(text, "this router has taken nothing over since it started\n");
+    assert_eq!(text, "this router has taken nothing over yet\n");
 }
 
 #[test]
@@ -302,6 +303,137 @@ forward      30        10        20
 received     60        20        40
 ";
     assert_eq!(stdout(&ask(&["counters"], &Request::Counters, &two)), expected);
+}
+
+#[test]
+fn an_audit_says_of_each_target_whether_the_table_agrees() {
+    let of = |last: u8, result| TargetAudit {
+        vipa: address("10.77.0.100"),
+        target: address(&format!("10.77.0.{last}")),
+        node: name(&format!("t{}", last - 30)),
+        result,
+    };
+    let connection =
+        |port: u16| Connection { protocol: Protocol::Tcp, client: address(&format!("10.77.0.50:{port}")), port: 80 };
+    let differs = |repaired| AuditResult::Differs {
+        connections: 1_500,
+        differences: vec![(Difference::Missing, 12), (Difference::Stale, 1)],
+        examples: vec![
+            AuditExample { connection: connection(40_000), difference: Difference::Missing },
+            AuditExample { connection: connection(40_001), difference: Difference::Stale },
+        ],
+        parts_left: 0,
+        repaired,
+    };
+    let targets = |repaired| {
+        let agrees = AuditResult::Agrees { connections: 2_000 };
+        vec![of(31, agrees), of(32, differs(repaired)), of(33, AuditResult::NoAnswer)]
+    };
+    let request = Request::Audit { vipa: None, mode: AuditMode::Look };
+    let output = ask(&["audit"], &request, &Answer::Audit(Audit { targets: targets(false) }));
+    let expected = "\
+vipa         target      node  the table
+10.77.0.100  10.77.0.31  t1    agrees on all 2,000 connections
+10.77.0.100  10.77.0.32  t2    differs: 12 missing, 1 stale of 1,500; --repair puts it right
+10.77.0.100  10.77.0.33  t3    could not be compared: no answer
+  t2: 10.77.0.50:40000 to tcp/80: the target holds it, the table does not know it
+  t2: 10.77.0.50:40001 to tcp/80: the table has it, the target does not
+";
+    assert_eq!(stdout(&output), expected);
+
+    let request = Request::Audit { vipa: Some(address("10.77.0.100")), mode: AuditMode::Repair };
+    let output = ask(&["audit", "10.77.0.100", "--repair"], &request, &Answer::Audit(Audit { targets: targets(true) }));
+    assert!(stdout(&output).contains("12 missing, 1 stale of 1,500; repaired\n"), "{output:?}");
+}
+
+fn drill() -> Drill {
+    let target = |last: u8, linked: bool| DrillTarget {
+        address: address(&format!("10.77.0.{last}")),
+        node: Some(name(&format!("t{}", last - 30))),
+        candidate: true,
+        linked,
+        reached: true,
+        listening: if linked { vec![(Protocol::Tcp, 80)] } else { vec![] },
+        known: 1_000,
+        held: linked.then_some(1_001),
+        behind: linked.then_some(1),
+        answer_us: linked.then_some(1_200),
+    };
+    Drill {
+        vipa: address("10.77.0.100"),
+        owner: Some(name("r1")),
+        owned_here: false,
+        before: vec![],
+        voters: 3,
+        voters_linked: 3,
+        detect_us: 110_000,
+        collect_us: 2_400,
+        rebuild_us: 1_200,
+        connections: 2_000,
+        targets: vec![target(31, true), target(32, false)],
+        losses: vec![Loss {
+            target: address("10.77.0.32"),
+            connections: None,
+            why: "its agent is not linked: what it holds beyond the connections known here would be unknown".into(),
+        }],
+        unserved: vec![],
+    }
+}
+
+#[test]
+fn a_drill_says_what_a_takeover_would_have_take_and_lose() {
+    let request = Request::Drill { vipa: address("10.77.0.100") };
+    let output = ask(&["drill", "10.77.0.100"], &request, &Answer::Drill(drill()));
+    let expected = "\
+VIPA 10.77.0.100, owned by r1; were its owner to fail now:
+  order        this router would be the next owner
+  voters       3 of 3 reachable, a majority
+  time         about 113.6 ms: detect 110.0 ms, collect 2.4 ms, rebuild 1.2 ms
+  connections  2,000 in the table
+  target      node  link  packets   listening  known   held  behind  answer
+  10.77.0.31  t1    up    reach it  tcp/80     1,000  1,001       1  1.2 ms
+  10.77.0.32  t2    down  reach it  -          1,000      -       -       -
+  lost         an unknown number at 10.77.0.32: its agent is not linked: what it holds beyond the connections known here would be unknown
+";
+    assert_eq!(stdout(&output), expected);
+
+    let well = Drill { losses: vec![], voters_linked: 1, before: vec![name("r3")], unserved: vec![web()], ..drill() };
+    let text = stdout(&ask(&["drill", "10.77.0.100"], &request, &Answer::Drill(well)));
+    for line in [
+        "  order        after r3\n",
+        "  voters       1 of 3 reachable, NO MAJORITY: it could not be granted\n",
+        "  unserved     tcp/80: no reachable target listens\n",
+        "  lost         nothing\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_diff_shows_only_what_differs_and_who_could_not_be_asked() {
+    let row =
+        |what: &str, here: &str, there: &str| DiffRow { what: what.into(), here: here.into(), there: there.into() };
+    let rows =
+        vec![row("cluster.lease_ms", "100", "200"), row("tcp/80 candidates", "10.77.0.31 10.77.0.32", "10.77.0.31")];
+    let peer = |node: &str, answer| Peer { node: name(node), answer };
+    let peers = vec![
+        peer("r2", PeerAnswer::Differs(rows)),
+        peer("r3", PeerAnswer::Differs(vec![])),
+        peer("r4", PeerAnswer::Silent),
+        peer("r5", PeerAnswer::NotConfigured),
+    ];
+    let request = Request::Diff { vipa: address("10.77.0.100") };
+    let output = ask(&["diff", "10.77.0.100"], &request, &Answer::Diff(Diff { vipa: address("10.77.0.100"), peers }));
+    let expected = "\
+VIPA 10.77.0.100: r2 differs
+  what               here                   r2
+  cluster.lease_ms   100                    200
+  tcp/80 candidates  10.77.0.31 10.77.0.32  10.77.0.31
+VIPA 10.77.0.100: r3 is configured as this router is
+VIPA 10.77.0.100: r4 is not linked or does not answer
+VIPA 10.77.0.100: r5 has no [[vipa]] for it
+";
+    assert_eq!(stdout(&output), expected);
 }
 
 #[test]

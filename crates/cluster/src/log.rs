@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 pub use live::Live;
 use vipa_model::{Connection, ConnectionState, Incarnation};
-use vipa_protocol::{Change, Part, Position, Record, Run};
+use vipa_protocol::{Change, Digests, Holds, Part, Position, Record, Run, question};
 
 /// Changes a log keeps; at 10,000 new connections a second, three seconds' worth.
 pub const KEPT_RECORDS: usize = 65_536;
@@ -20,6 +20,8 @@ pub const RUN_LENGTH: usize = 2048;
 pub struct ConnectionLog {
     incarnation: Incarnation,
     live: Live,
+    /// Of the established ones among them.
+    digests: Digests,
     kept: VecDeque<Record>,
     limit: usize,
     last: u64,
@@ -29,7 +31,8 @@ impl ConnectionLog {
     /// An empty log that keeps the last `limit` changes.
     #[must_use]
     pub fn new(incarnation: Incarnation, limit: usize) -> Self {
-        Self { incarnation, live: Live::default(), kept: VecDeque::new(), limit, last: 0 }
+        let (live, digests) = (Live::default(), Digests::default());
+        Self { incarnation, live, digests, kept: VecDeque::new(), limit, last: 0 }
     }
 
     #[must_use]
@@ -44,14 +47,35 @@ impl ConnectionLog {
 
     /// Takes one change in; one that changes nothing is no record.
     pub fn apply(&mut self, record: Record) -> bool {
-        let news = match record.change {
-            Change::Opened(state) => self.live.insert(record.connection, state) != Some(state),
-            Change::Closed => self.live.remove(&record.connection).is_some(),
+        let (before, now) = match record.change {
+            Change::Opened(state) => (self.live.insert(record.connection, state), Some(state)),
+            Change::Closed => (self.live.remove(&record.connection), None),
         };
+        let established = |state| state == Some(ConnectionState::Established);
+        match (established(before), established(now)) {
+            (false, true) => self.digests.add(&record.connection),
+            (true, false) => self.digests.remove(&record.connection),
+            (false, false) | (true, true) => {}
+        }
+        let news = before != now;
         if news {
             self.append(record);
         }
         news
+    }
+
+    /// What it holds established: in digests, and by name in these parts.
+    #[must_use]
+    pub fn holds(&self, buckets: &[u16]) -> Holds {
+        let mut connections = Vec::new();
+        // Named only when asked for: it takes a walk over all.
+        if !buckets.is_empty() {
+            let asked = &buckets[..buckets.len().min(question::MOST_BUCKETS)];
+            let wanted = |connection: &Connection| asked.contains(&question::bucket(connection));
+            let established = self.live.iter().filter(|(_, state)| *state == ConnectionState::Established);
+            connections.extend(established.map(|(connection, _)| connection).filter(wanted).take(question::MOST_TOLD));
+        }
+        Holds { upto: self.position(), digests: self.digests.clone(), connections }
     }
 
     /// Takes the whole truth in: the kernel holds exactly these. True when anything changed.

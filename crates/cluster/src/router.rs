@@ -225,7 +225,8 @@ impl Router {
 
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
         match message {
-            Message::Hello(_) | Message::Associate(_) | Message::Release(_) => {}
+            // Questions are the shell's to answer: it has the configuration, and asks by itself.
+            Message::Hello(_) | Message::Ask(_) | Message::Told(_) | Message::Associate(_) | Message::Release(_) => {}
             Message::Beat(beat) => self.hear(now, from, &beat, out),
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
             Message::Claim(claim) => {

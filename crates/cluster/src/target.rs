@@ -16,7 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{
-    Associate, Ballot, Distribution, Hello, Load, Message, Record, Refusal, Refuse, Release, Role, Standing,
+    Ask, Associate, Ballot, Distribution, Hello, Load, Message, Question, Record, Refusal, Refuse, Release, Reply,
+    Role, Standing, Told,
 };
 
 use self::serving::Serving;
@@ -377,7 +378,12 @@ impl Target {
             Message::Distribution(distribution) => self.distributed(from, distribution, out),
             Message::Associate(associate) => self.associate(from, &associate, out),
             Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.part_from(from)),
+            Message::Ask(Ask { token, question }) => {
+                let reply = self.reply(question);
+                out.push(Output::Send { to: from.clone(), message: Message::Told(Told { token, reply }) });
+            }
             Message::Hello(_)
+            | Message::Told(_)
             | Message::BeatAck(_)
             | Message::Grant(_)
             | Message::Refuse(_)
@@ -386,6 +392,17 @@ impl Target {
             | Message::Yield(_)
             | Message::Table(_)
             | Message::Load(_) => {}
+        }
+    }
+
+    /// From what the log knows at this moment.
+    fn reply(&self, question: Question) -> Reply {
+        match question {
+            Question::Holds { vipa, buckets } => match self.vipas.get(&vipa) {
+                Some(serving) => Reply::Holds(serving.log().holds(&buckets)),
+                None => Reply::Unknown,
+            },
+            Question::Settings { .. } => Reply::Unknown,
         }
     }
 

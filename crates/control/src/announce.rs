@@ -1,37 +1,38 @@
-//! Gratuitous ARP and unsolicited neighbour advertisements for VIPAs newly owned: at once, then again on a widening schedule, because a switch or a client
-//! may miss the first (RFC 5227 §3 sends at least two, RFC 4861 §7.2.6 up to
-//! three).
+//! Gratuitous ARP and unsolicited neighbour advertisements for VIPAs newly owned: at once, then again on a widening
+//! schedule, because a switch or a client may miss the first (RFC 5227 §3 sends at least two, RFC 4861 §7.2.6 up to
+//! three), and then now and then for as long as they are owned.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use vipa_model::Moment;
-
-/// Delays of the repetitions after the first announcement.
-const REPEATS: [Duration; 6] = [
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(10),
-];
+use vipa_model::{Moment, config};
 
 /// What is still to be announced.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Announcements {
+    /// Delays of the repetitions after the first announcement, growing.
+    repeat: Vec<Duration>,
+    refresh: Option<Duration>,
     pending: BTreeMap<IpAddr, Pending>,
 }
 
 #[derive(Debug)]
 struct Pending {
     since: Moment,
+    /// Repetitions of the schedule behind us.
     done: usize,
+    next: Moment,
 }
 
 impl Announcements {
+    pub(crate) fn new(settings: &config::Announce) -> Self {
+        Self { repeat: settings.repeat.clone(), refresh: settings.refresh, pending: BTreeMap::new() }
+    }
+
     /// Starts announcing `vipa`; the caller sends the first one itself, now.
     pub(crate) fn begin(&mut self, vipa: IpAddr, now: Moment) {
-        self.pending.insert(vipa, Pending { since: now, done: 0 });
+        let mut pending = Pending { since: now, done: 0, next: now };
+        pending.next = self.after(&pending, now);
+        self.pending.insert(vipa, pending);
     }
 
     /// It is ours no longer.
@@ -39,15 +40,24 @@ impl Announcements {
         self.pending.remove(&vipa);
     }
 
-    /// Names every VIPA to announce now.
+    /// Names every VIPA to announce now. What was missed while nobody asked is not made up for.
     pub(crate) fn due(&mut self, now: Moment, mut announce: impl FnMut(IpAddr)) {
-        self.pending.retain(|&vipa, pending| {
-            while pending.done < REPEATS.len() && pending.since + REPEATS[pending.done] <= now {
-                pending.done += 1;
-                announce(vipa);
-            }
-            pending.done < REPEATS.len()
-        });
+        let mut pending = std::mem::take(&mut self.pending);
+        for (&vipa, pending) in pending.iter_mut().filter(|(_, pending)| pending.next <= now) {
+            announce(vipa);
+            let late = |delay: &&Duration| pending.since + **delay <= now;
+            pending.done = self.repeat.iter().take_while(late).count();
+            pending.next = self.after(pending, now);
+        }
+        self.pending = pending;
+    }
+
+    fn after(&self, pending: &Pending, now: Moment) -> Moment {
+        match (self.repeat.get(pending.done), self.refresh) {
+            (Some(&delay), _) => pending.since + delay,
+            (None, Some(refresh)) => now + refresh,
+            (None, None) => Moment::NEVER,
+        }
     }
 }
 
@@ -59,28 +69,37 @@ mod tests {
 
     const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
-    fn announced_by(list: &mut Announcements, now: Duration) -> usize {
-        let mut count = 0;
-        list.due(Moment::ZERO + now, |_| count += 1);
-        count
+    fn schedule(refresh: Option<Duration>) -> Announcements {
+        let repeat = [20, 100, 500].map(Duration::from_millis).to_vec();
+        let mut list = Announcements::new(&config::Announce { repeat, refresh, interface: None, table: 7_400 });
+        list.begin(VIPA, Moment::ZERO);
+        list
+    }
+
+    /// When it is announced, milliseconds, of those at which it is looked at.
+    fn announced(list: &mut Announcements, looks: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut times = Vec::new();
+        for ms in looks {
+            list.due(Moment::ZERO + Duration::from_millis(ms), |_| times.push(ms));
+        }
+        times
     }
 
     #[test]
     fn a_vipa_is_announced_again_on_schedule_and_then_no_more() {
-        let mut list = Announcements::default();
-        list.begin(VIPA, Moment::ZERO);
-        assert_eq!(announced_by(&mut list, Duration::from_millis(19)), 0);
-        assert_eq!(announced_by(&mut list, Duration::from_millis(20)), 1);
-        assert_eq!(announced_by(&mut list, Duration::from_secs(1)), 3);
-        assert_eq!(announced_by(&mut list, Duration::from_secs(60)), 2);
-        assert_eq!(announced_by(&mut list, Duration::from_secs(120)), 0);
+        assert_eq!(announced(&mut schedule(None), (0..100_000).step_by(5)), [20, 100, 500]);
     }
 
     #[test]
-    fn a_vipa_that_is_ours_no_longer_is_not_announced() {
-        let mut list = Announcements::default();
-        list.begin(VIPA, Moment::ZERO);
+    fn it_is_refreshed_for_as_long_as_it_is_owned() {
+        let mut list = schedule(Some(Duration::from_secs(60)));
+        assert_eq!(announced(&mut list, (0..130_000).step_by(5)), [20, 100, 500, 60_500, 120_500]);
         list.end(VIPA);
-        assert_eq!(announced_by(&mut list, Duration::from_secs(60)), 0);
+        assert!(announced(&mut list, (130_000..600_000).step_by(500)).is_empty());
+    }
+
+    #[test]
+    fn one_announcement_stands_for_all_that_were_missed() {
+        assert_eq!(announced(&mut schedule(None), [400, 450, 500, 600]), [400, 500]);
     }
 }

@@ -7,14 +7,20 @@ use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, ControlDoor, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
-use vipa_protocol::{Message, Run, Table};
+use vipa_protocol::{
+    Ask, Message, Run, Table, Told,
+    admin::{Answer, Request},
+};
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 
 use crate::{
     admin::{AdminSocket, Question},
     announce::Announcements,
+    asking::{Audits, Finished},
     away::Absences,
     neighbours::Learned,
+    outward::Outward,
+    questions::{self, Asking, Waiting},
     status,
     table::{self, Reporter, Reports, Taken},
     takeovers::Takeovers,
@@ -42,6 +48,9 @@ pub struct Control {
     reports: Reports,
     announcements: Announcements,
     absences: Absences,
+    pub(crate) outward: Outward,
+    pub(crate) audits: Audits,
+    waiting: Waiting,
     links: Sender,
     votes: VoteKeeper<StoredVote>,
     routes_stale: bool,
@@ -98,6 +107,8 @@ pub struct Ends {
     pub(crate) events: Receiver,
     pub(crate) admin: AdminSocket,
     pub(crate) stored: mpsc::Receiver<u64>,
+    pub(crate) asked: mpsc::Receiver<Asking>,
+    pub(crate) finished: mpsc::Receiver<Finished>,
 }
 
 /// The packet path as control sees it.
@@ -114,25 +125,32 @@ pub struct Packets {
 pub(crate) struct Outside {
     pub(crate) links: Sender,
     pub(crate) votes: VoteKeeper<StoredVote>,
+    pub(crate) takeovers: Takeovers,
+    pub(crate) audits: Audits,
 }
 
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock } = packets;
-        let Outside { links, votes } = outside;
+        let Outside { links, votes, takeovers, audits } = outside;
+        let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
+        let announcements = Announcements::new(&config.announce);
         let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
             cluster,
             view,
             door,
-            takeovers: Takeovers::default(),
+            takeovers,
             counts: Counts::default(),
             clock,
             reports: Reports::new(Arc::clone(&flows)),
             flows,
-            announcements: Announcements::default(),
             absences: Absences::default(),
+            announcements,
+            outward,
+            audits,
+            waiting: Waiting::default(),
             links,
             votes,
             routes_stale: true,
@@ -142,7 +160,7 @@ impl Control {
 
     /// Runs until `stop` fires and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut stop: oneshot::Receiver<()>) {
-        let Ends { mut events, admin, mut stored } = ends;
+        let Ends { mut events, admin, mut stored, mut asked, mut finished } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
@@ -162,13 +180,35 @@ impl Control {
                     self.feed(Event::Stop);
                 }
                 _ = housekeeping.tick() => self.housekeep(),
-                Some((request, reply)) = questions.recv() => {
-                    // The client may have gone; its answer then has no reader.
-                    let _ = reply.send(status::answer(&self, &request));
+                Some((request, reply)) = questions.recv() => self.asked(&request, reply),
+                Some(asking) = asked.recv() => {
+                    if let Some((to, message)) = self.waiting.ask(asking) {
+                        self.links.send(&to, &message);
+                    }
                 }
+                Some(finished) = finished.recv() => self.audited(finished),
             }
             if self.routes_stale {
                 self.publish();
+            }
+        }
+        let Self { outward, takeovers, .. } = self;
+        outward.finish().await;
+        takeovers.close().await;
+    }
+
+    fn asked(&self, request: &Request, reply: oneshot::Sender<Answer>) {
+        match *request {
+            Request::Audit { vipa, mode } => self.audit(vipa, mode, reply),
+            Request::Drill { vipa } => self.drill(vipa, reply),
+            Request::Diff { vipa } => self.diff(vipa, reply),
+            Request::Status
+            | Request::Connections { .. }
+            | Request::Distribution
+            | Request::Takeovers
+            | Request::Counters => {
+                // The client may have gone; its answer then has no reader.
+                let _ = reply.send(status::answer(self, request));
             }
         }
     }
@@ -177,6 +217,11 @@ impl Control {
         match event {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
             LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
+            LinkEvent::Message { peer, message: Message::Ask(Ask { token, question }) } => {
+                let reply = questions::reply(&self.config, &question);
+                self.links.send(&peer, &Message::Told(Told { token, reply }));
+            }
+            LinkEvent::Message { peer, message: Message::Told(told) } => self.waiting.told(&peer, told),
             LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
             LinkEvent::Refused { peer, why } => {
                 self.counts.links_refused += 1;
@@ -209,9 +254,15 @@ impl Control {
                 self.publish();
                 self.announcements.begin(vipa, self.clock.now());
                 self.announce(vipa);
+                if let Some(index) = self.view.vipa_index(vipa) {
+                    self.outward.own(vipa, self.view.vipas[index].epoch);
+                }
                 self.takeovers.announced(vipa, self.clock.now());
             }
-            Output::Withdraw { vipa } => self.announcements.end(vipa),
+            Output::Withdraw { vipa } => {
+                self.announcements.end(vipa);
+                self.outward.release(vipa);
+            }
             Output::Install { vipa, target, run } => self.install(vipa, target, &run),
             Output::Listeners { vipa, target, listening } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
@@ -261,7 +312,7 @@ impl Control {
         self.routes_stale = true;
     }
 
-    fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
+    pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
         let ways = self.view.ways.all().len();
@@ -361,12 +412,16 @@ impl Control {
         let mut due = Vec::new();
         self.announcements.due(now, |vipa| due.push(vipa));
         for vipa in due {
-            self.announce(vipa);
+            // Once the lease has passed another may own it already.
+            if self.view.vipa_index(vipa).is_some_and(|index| !self.view.vipas[index].lease.passed(now)) {
+                self.announce(vipa);
+            }
         }
         self.takeovers.watch(&self.door.totals(), now);
         if self.absences.is_due(now) {
             self.look_for_absent(now);
         }
+        self.audit_by_turns(now);
         self.door.reclaim();
     }
 
@@ -381,7 +436,7 @@ impl Control {
     }
 }
 
-fn vipa_id(index: usize) -> VipaId {
+pub(crate) fn vipa_id(index: usize) -> VipaId {
     VipaId(u16::try_from(index).expect("the configuration limits VIPAs"))
 }
 

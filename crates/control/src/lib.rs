@@ -13,11 +13,19 @@
 
 mod admin;
 mod announce;
+mod asking;
+mod audit;
 mod away;
+mod compare;
 mod control;
+mod drill;
 mod fitness;
+mod hooks;
+mod kernel_routes;
 mod neighbours;
+mod outward;
 mod prepare;
+mod questions;
 mod settings;
 mod status;
 mod table;

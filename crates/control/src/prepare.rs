@@ -13,8 +13,11 @@ use vipa_transport::{
 
 use crate::{
     admin::AdminSocket,
+    asking::Audits,
     control::{Control, Ends, Outside, Packets},
+    questions::Asker,
     settings::settings,
+    takeovers::Takeovers,
 };
 
 /// Why control cannot start; each says what to do.
@@ -67,8 +70,11 @@ impl Prepared {
             TransportSettings { hello: cluster.hello(), listen: config.node.listen, dial, timing: Timing::default() };
         let (links, events) = vipa_transport::start(settings, &identity)?;
         let (votes, stored) = VoteKeeper::start(vote_file);
-        let control = Control::new(config, cluster, packets, Outside { links, votes });
-        Ok((control, Ends { events, admin, stored }))
+        let takeovers = Takeovers::open(&config.node.state_dir);
+        let (asker, asked) = Asker::new();
+        let (audits, finished) = Audits::new(asker);
+        let control = Control::new(config, cluster, packets, Outside { links, votes, takeovers, audits });
+        Ok((control, Ends { events, admin, stored, asked, finished }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use vipa_flow::FlowState;
-use vipa_model::{NodeName, TargetId, VipaId};
+use vipa_model::{NodeName, TargetId};
 use vipa_protocol::{
     Fitness, Role,
     admin::{
@@ -12,7 +12,10 @@ use vipa_protocol::{
     },
 };
 
-use crate::{control::Control, fitness::Standing};
+use crate::{
+    control::{Control, vipa_id},
+    fitness::Standing,
+};
 
 pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
     match request {
@@ -21,6 +24,9 @@ pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
         Request::Distribution => Answer::Distribution(distribution(control)),
         Request::Takeovers => Answer::Takeovers(Takeovers { records: control.takeovers.records() }),
         Request::Counters => Answer::Counters(counters(control)),
+        Request::Audit { .. } | Request::Drill { .. } | Request::Diff { .. } => {
+            unreachable!("these ask other nodes first")
+        }
     }
 }
 
@@ -108,13 +114,13 @@ fn stance(state: vipa_cluster::State) -> Stance {
 }
 
 #[derive(Default)]
-struct HeldBy {
-    by_target: BTreeMap<IpAddr, u64>,
+pub(crate) struct HeldBy {
+    pub(crate) by_target: BTreeMap<IpAddr, u64>,
     total: u64,
     confirmed: u64,
 }
 
-fn held_by(control: &Control, vipa: IpAddr) -> HeldBy {
+pub(crate) fn held_by(control: &Control, vipa: IpAddr) -> HeldBy {
     let mut held = HeldBy::default();
     let mut by_id: BTreeMap<TargetId, u64> = BTreeMap::new();
     if let Some(id) = control.view.vipa_index(vipa).map(vipa_id) {
@@ -234,10 +240,8 @@ fn counters(control: &Control) -> Counters {
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());
     total.extend(control.counts.named());
+    total.extend(control.outward.counts());
+    total.extend(control.audits.named());
     let workers = control.door.desks().iter().map(|desk| named(&desk.counters.totals())).collect();
     Counters { total, workers }
-}
-
-fn vipa_id(index: usize) -> VipaId {
-    VipaId(u16::try_from(index).expect("the configuration limits VIPAs"))
 }

@@ -1,25 +1,31 @@
 //! The takeover report of every change of ownership: the cluster tells the times and the answers, this adds what
-//! the packet path saw meanwhile.
+//! the packet path saw meanwhile. The newest reports are kept in a file across restarts.
 
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use tokio::{sync::watch, task::JoinHandle};
 use vipa_handoff::{Count, Fate, Reason, Totals};
 use vipa_model::Moment;
 use vipa_protocol::{TakeoverReport, admin::TakeoverRecord};
 
 use crate::table::Taken;
 
-/// Reports kept for `vipactl takeovers`, the newest.
-const KEPT: usize = 64;
+/// Reports kept for `vipactl takeovers`, the newest: about 150 KB of file.
+const KEPT: usize = 256;
+const FILE: &str = "takeovers.json";
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Takeovers {
     under_way: HashMap<IpAddr, Progress>,
     done: VecDeque<TakeoverRecord>,
+    /// To whoever writes the file; the newest word counts.
+    file: watch::Sender<Vec<TakeoverRecord>>,
+    writer: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -33,6 +39,23 @@ struct Progress {
 }
 
 impl Takeovers {
+    /// With what earlier lives left in `folder`. Call it within a runtime.
+    pub(crate) fn open(folder: &Path) -> Self {
+        let path = folder.join(FILE);
+        let done = read(&path);
+        let (file, changes) = watch::channel(Vec::new());
+        Self { under_way: HashMap::new(), done: done.into(), file, writer: tokio::spawn(write(path, changes)) }
+    }
+
+    /// Returns when the last report is on the disk.
+    pub(crate) async fn close(self) {
+        let Self { file, writer, .. } = self;
+        drop(file);
+        if writer.await.is_err() {
+            tracing::warn!("the last takeover reports may be lost");
+        }
+    }
+
     /// Packets of `vipa` are about to come here; the table knows `known` of its connections.
     pub(crate) fn begin(&mut self, vipa: IpAddr, known: u64, before: Totals, now: Moment) {
         let progress = Progress {
@@ -89,6 +112,7 @@ impl Takeovers {
             expired: meanwhile.fate(Fate::Drop(Reason::HoldExpired)),
             report,
         });
+        self.file.send_replace(self.records());
         self.done.back()
     }
 
@@ -102,7 +126,45 @@ impl Takeovers {
     }
 }
 
+/// A file that cannot be read costs its reports and nothing else.
+fn read(path: &Path) -> Vec<TakeoverRecord> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "earlier takeover reports cannot be read");
+            return Vec::new();
+        }
+    };
+    let mut records: Vec<TakeoverRecord> = serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "earlier takeover reports are not understood");
+        Vec::new()
+    });
+    records.drain(..records.len().saturating_sub(KEPT));
+    records
+}
+
+/// Replaces the file whole at each change, beside the loop.
+async fn write(path: PathBuf, mut changes: watch::Receiver<Vec<TakeoverRecord>>) {
+    // After the sender is gone its last word is still to be seen.
+    while changes.changed().await.is_ok() {
+        let records = changes.borrow_and_update().clone();
+        let beside = path.with_extension("json.new");
+        let path = path.clone();
+        let stored = tokio::task::spawn_blocking(move || {
+            std::fs::write(&beside, serde_json::to_vec(&records)?)?;
+            std::fs::rename(&beside, &path)
+        });
+        if let Ok(Err(error)) = stored.await {
+            tracing::warn!(%error, "the takeover report could not be stored");
+        }
+    }
+}
+
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,6 +138,12 @@ impl View {
         }
     }
 
+    /// Whether packets for this target find their way out.
+    pub(crate) fn reaches(&self, target: IpAddr) -> bool {
+        let mut ways = self.ways.all().iter().filter(|way| way.address == target);
+        ways.any(|way| way.route(&self.ports, |address| self.neighbours.mac(address)).next_hop.is_some())
+    }
+
     /// The next snapshot for the workers.
     pub(crate) fn routes(&mut self) -> Routes {
         self.generation += 1;

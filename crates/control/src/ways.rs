@@ -1,6 +1,9 @@
 //! The ways to targets: each has a `TargetId`, which the connection table keeps for every connection.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use vipa_handoff::{NextHop, PortRoute, TargetRoute, Via, next_neighbour};
 use vipa_model::{Delivery, Forwarding, Mac, PortId, Protocol, Service, TargetId};
@@ -130,6 +133,12 @@ impl Ways {
     /// Whose way it is.
     pub(crate) fn address(&self, id: TargetId) -> Option<IpAddr> {
         self.ways.get(usize::from(id.0)).map(|way| way.address)
+    }
+
+    /// All ways that lead to `address`.
+    pub(crate) fn to(&self, address: IpAddr) -> HashSet<TargetId> {
+        let leads = |(way, _): &(&Way, &TargetId)| way.address == address;
+        self.ids.iter().filter(leads).map(|(_, id)| *id).collect()
     }
 
     pub(crate) fn all(&self) -> &[Way] {

@@ -8,6 +8,7 @@
 //! `docs/configuration.md`; a test holds the page to it. The tree is walked by our own reader and not by serde's
 //! derive, because serde stops at the first mistake and knows no place for what is missing.
 
+mod announce;
 mod problems;
 mod read;
 mod sections;
@@ -34,6 +35,8 @@ pub struct Config {
     pub ports: Vec<Port>,
     pub workers: Workers,
     pub table: Table,
+    pub announce: Announce,
+    pub hooks: Hooks,
     pub vipas: Vec<Vipa>,
     /// Present at a target.
     pub agent: Option<Agent>,
@@ -169,6 +172,32 @@ pub struct Table {
     pub established: Duration,
     pub closing: Duration,
     pub udp: Duration,
+    /// Between two targets whose connections are compared with the table's.
+    pub audit: Option<Duration>,
+}
+
+/// `[announce]`: how the network learns where a VIPA is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announce {
+    /// Gratuitous ARP and unsolicited neighbour advertisements go out at once when a VIPA is taken, and again after each
+    /// of these; growing.
+    pub repeat: Vec<Duration>,
+    /// And then for as long as it is owned.
+    pub refresh: Option<Duration>,
+    /// A TUN interface that bears a route to each owned VIPA, for a routing daemon to pass on.
+    pub interface: Option<String>,
+    /// The kernel's routing table those routes are in.
+    pub table: u32,
+}
+
+/// `[hooks]`: programs that are told when a VIPA comes and goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Program and arguments, at least the former.
+    pub owned: Option<Vec<String>>,
+    pub released: Option<Vec<String>>,
+    /// One that runs longer is killed.
+    pub timeout: Duration,
 }
 
 /// `[[vipa]]`

@@ -16,6 +16,8 @@ pub struct Moment(pub u64);
 
 impl Moment {
     pub const ZERO: Self = Self(0);
+    /// Later than any clock will show.
+    pub const NEVER: Self = Self(u64::MAX);
 
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]

@@ -56,6 +56,19 @@ pub enum Request {
     Distribution,
     Takeovers,
     Counters,
+    /// Compares the connection table with what the targets of one VIPA, or of all, hold.
+    Audit {
+        vipa: Option<IpAddr>,
+        mode: AuditMode,
+    },
+    /// Rehearses a takeover.
+    Drill {
+        vipa: IpAddr,
+    },
+    /// Where the other routers' configurations for a VIPA differ.
+    Diff {
+        vipa: IpAddr,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +79,9 @@ pub enum Answer {
     Distribution(Distribution),
     Takeovers(Takeovers),
     Counters(Counters),
+    Audit(Audit),
+    Drill(Drill),
+    Diff(Diff),
     /// The request could not be answered; a sentence.
     Error(String),
 }
@@ -245,6 +261,144 @@ pub struct Counters {
     pub total: BTreeMap<String, u64>,
     /// Each worker by itself.
     pub workers: Vec<BTreeMap<String, u64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditMode {
+    Look,
+    Repair,
+}
+
+/// The connection table against what the targets hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Every linked target of every VIPA asked about.
+    pub targets: Vec<TargetAudit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetAudit {
+    pub vipa: IpAddr,
+    pub target: IpAddr,
+    pub node: NodeName,
+    pub result: AuditResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditResult {
+    /// The table has exactly the established connections that the target holds; how many.
+    Agrees {
+        connections: u64,
+    },
+    Differs {
+        connections: u64,
+        differences: Vec<(Difference, u64)>,
+        examples: Vec<AuditExample>,
+        /// Parts of the table that differ and were not looked at yet.
+        parts_left: u64,
+        repaired: bool,
+    },
+    NoAnswer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditExample {
+    pub connection: Connection,
+    pub difference: Difference,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Difference {
+    /// The target holds it, the table does not know it.
+    Missing,
+    /// The table has it at another target.
+    Elsewhere,
+    /// The table has it in another state than established and reported.
+    Unconfirmed,
+    /// The table has it, the target does not.
+    Stale,
+}
+
+/// A takeover rehearsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    pub vipa: IpAddr,
+    pub owner: Option<NodeName>,
+    pub owned_here: bool,
+    /// Live routers that would come first.
+    pub before: Vec<NodeName>,
+    pub voters: u32,
+    /// This router among them, if it is one.
+    pub voters_linked: u32,
+    /// From the owner's last beat to the first ballot; to the grants; to the last target's answer.
+    pub detect_us: u64,
+    pub collect_us: u64,
+    pub rebuild_us: u64,
+    /// In this router's table.
+    pub connections: u64,
+    pub targets: Vec<DrillTarget>,
+    pub losses: Vec<Loss>,
+    /// Services that no reachable target listens for.
+    pub unserved: Vec<Service>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillTarget {
+    pub address: IpAddr,
+    pub node: Option<NodeName>,
+    pub candidate: bool,
+    pub linked: bool,
+    /// Packets get there.
+    pub reached: bool,
+    pub listening: Vec<(Protocol, u16)>,
+    /// Its connections in this router's table.
+    pub known: u64,
+    /// Established ones it says it holds.
+    pub held: Option<u64>,
+    /// Records of its log that this router has not seen.
+    pub behind: Option<u64>,
+    pub answer_us: Option<u64>,
+}
+
+/// What would be lost, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    pub target: IpAddr,
+    /// `None`: nobody can tell how many.
+    pub connections: Option<u64>,
+    pub why: String,
+}
+
+/// Where other routers' configurations for a VIPA differ from this one's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    pub vipa: IpAddr,
+    pub peers: Vec<Peer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub node: NodeName,
+    pub answer: PeerAnswer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerAnswer {
+    /// In these; when there are none, in nothing.
+    Differs(Vec<DiffRow>),
+    NotConfigured,
+    Silent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffRow {
+    pub what: String,
+    pub here: String,
+    pub there: String,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
 
-use crate::load::Load;
+use crate::{Ask, Told, load::Load};
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
 pub const VERSION: u16 = 2;
@@ -16,6 +16,8 @@ pub const VERSION: u16 = 2;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     Hello(Hello),
+    Ask(Ask),
+    Told(Told),
     Beat(Beat),
     BeatAck(BeatAck),
     Claim(Claim),

@@ -1,10 +1,9 @@
 //! `vipad`, the router daemon: opens the ports, pins a worker to each core, runs control, and waits.
 
-#![forbid(unsafe_code)]
-
 mod fit;
 mod ports;
 mod start;
+mod tun;
 
 use std::{path::PathBuf, process::ExitCode};
 

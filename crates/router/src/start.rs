@@ -20,6 +20,7 @@ use vipa_model::config::{Config, Idle};
 use crate::{
     fit,
     ports::{self, Queues},
+    tun::Tun,
 };
 
 /// Runs the router until SIGTERM or SIGINT.
@@ -35,6 +36,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     fit::check(&config)?;
     let prepared = Prepared::new(Arc::clone(&config))?;
     let flows = Arc::new(tables(&config)?);
+    // Kept until control has ended, and with it the last announcement.
+    let tun = config.announce.interface.as_deref().map(Tun::open).transpose()?;
     let limits = limits(&config);
     let (eal, devices) = ports::start_dpdk(&config)?;
     let opened = ports::open(&config, &eal, &devices, &limits)?;
@@ -63,6 +66,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         control.run(ends, fired).await;
     });
     drop(inside);
+    drop(tun);
 
     drop(stop_workers);
     for worker in workers {

@@ -226,8 +226,9 @@ impl Lane {
     fn of(message: &Message) -> Self {
         match message {
             Message::Beat(_) | Message::BeatAck(_) => Self::Datagram,
-            Message::Connections(_) | Message::Table(_) => Self::Bulk,
+            Message::Connections(_) | Message::Table(_) | Message::Told(_) => Self::Bulk,
             Message::Hello(_)
+            | Message::Ask(_)
             | Message::Claim(_)
             | Message::Grant(_)
             | Message::Refuse(_)

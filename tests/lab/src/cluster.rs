@@ -98,6 +98,8 @@ pub struct Plan {
     /// The first router is a target too, [`Cluster::OWN_TARGET`]: its port's address is a candidate. Needs a
     /// `kernel_interface` and TAP ports.
     pub serves_itself: bool,
+    /// Further sections of every router's configuration.
+    pub further: String,
 }
 
 /// How packets get to the targets, and in which families.
@@ -147,6 +149,7 @@ impl Plan {
             port_lines: String::new(),
             service_lines: String::new(),
             serves_itself: false,
+            further: String::new(),
         }
     }
 

@@ -89,7 +89,7 @@ pub const NAMES_FOR_ANYTHING: &[&str] =
 /// Rooms besides the guarded ones that may say `unsafe`, and what for. Clippy demands the argument at each place.
 pub const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("agent", "system calls of netlink sockets that no safe wrapper covers"),
-    ("router", "pinning, naming and limiting threads and memory by libc"),
+    ("router", "the system call that makes a TUN interface"),
 ];
 
 /// The only rooms that know memory orderings.

@@ -116,3 +116,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_held_is_told_in_digests_and_by_name_where_asked() {
+    let connection = |port: u16| Connection {
+        protocol: vipa_model::Protocol::Tcp,
+        client: std::net::SocketAddr::from(([203, 0, 113, 4], port)),
+        port: 80,
+    };
+    let mut log = ConnectionLog::new(Incarnation(7), 1_024);
+    let opened = |port, state| Record { connection: connection(port), change: Change::Opened(state) };
+    for port in 1..=500 {
+        log.apply(opened(port, ConnectionState::HalfOpen));
+        log.apply(opened(port, ConnectionState::Established));
+    }
+    log.apply(opened(501, ConnectionState::HalfOpen));
+    log.apply(opened(2, ConnectionState::Closing));
+    log.apply(Record { connection: connection(3), change: Change::Closed });
+    let mut expected = vipa_protocol::Digests::default();
+    (1..=500).filter(|port| ![2, 3].contains(port)).for_each(|port| expected.add(&connection(port)));
+    let part = vipa_protocol::question::bucket(&connection(4));
+    let holds = log.holds(&[part]);
+    assert_eq!((holds.digests, holds.upto), (expected, log.position()));
+    assert!(holds.connections.contains(&connection(4)));
+    let of_part = |port: &u16| ![2, 3].contains(port) && vipa_protocol::question::bucket(&connection(*port)) == part;
+    assert_eq!(holds.connections.len(), (1..=500).filter(of_part).count());
+    assert!(log.holds(&[]).connections.is_empty());
+}

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node, Observe, Pki, Port, Program,
-    Table, Workers,
+    Table, Workers, announce,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -61,6 +61,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let cluster_section = section(problems, "cluster");
     let (dpdk_section, workers_section) = (section(problems, "dpdk"), section(problems, "workers"));
     let (table_section, agent_section) = (section(problems, "table"), section(problems, "agent"));
+    let (announce_section, hooks_section) = (section(problems, "announce"), section(problems, "hooks"));
     let port_sections = top.tables(problems, "port", "port");
     let vipa_sections = top.tables(problems, "vipa", "vipa");
     top.finish(problems);
@@ -74,6 +75,8 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let dpdk = read_dpdk(problems, dpdk_section, node.as_ref());
     let workers = read_workers(problems, workers_section);
     let table = read_table(problems, table_section);
+    let announce = announce::read_announce(problems, announce_section);
+    let hooks = announce::read_hooks(problems, hooks_section);
     let agent = if is_target { Some(read_agent(problems, agent_section)) } else { None };
     let ports = read_ports(problems, port_sections);
 
@@ -94,8 +97,9 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         Some(agent) => Some(agent?),
         None => None,
     };
-    let (pki, dpdk, ports, workers) = (pki?, dpdk?, ports?, workers?);
-    Some(Config { node, pki, cluster: cluster.value, dpdk, ports, workers, table: table?, vipas: vipas?, agent })
+    let (pki, dpdk, ports, workers, table) = (pki?, dpdk?, ports?, workers?, table?);
+    let (announce, hooks, vipas) = (announce?, hooks?, vipas?);
+    Some(Config { node, pki, cluster: cluster.value, dpdk, ports, workers, table, announce, hooks, vipas, agent })
 }
 
 fn check_router(
@@ -337,7 +341,7 @@ fn network6(problems: &mut Problems, value: &Value<'_>) -> Option<(Ipv6Addr, u8)
 }
 
 /// The kernel's limit is 15 bytes (IFNAMSIZ), none of them a slash or a space.
-fn interface_name(problems: &mut Problems, value: &Value<'_>) -> Option<String> {
+pub(super) fn interface_name(problems: &mut Problems, value: &Value<'_>) -> Option<String> {
     let name = text(problems, value)?;
     let fits = name.len() <= 15 && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b',');
     let what = "an interface's name has at most 15 letters, digits, '-', '_' or '.'";
@@ -364,6 +368,7 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
     let established = section.or(problems, "established_s", 10_800, seconds());
     let closing = section.or(problems, "closing_s", 120, seconds());
     let udp = section.or(problems, "udp_s", 120, seconds());
+    let audit = section.or(problems, "audit_s", 30, number(0..=86_400_u64, "a number of seconds (0: never)"));
     section.finish(problems);
     Some(Table {
         connections: connections?.value,
@@ -371,6 +376,7 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
         established: Duration::from_secs(established?.value),
         closing: Duration::from_secs(closing?.value),
         udp: Duration::from_secs(udp?.value),
+        audit: Some(audit?.value).filter(|seconds| *seconds > 0).map(Duration::from_secs),
     })
 }
 

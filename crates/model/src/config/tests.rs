@@ -130,6 +130,14 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
     assert_eq!(config.ports, [port]);
     let workers = Workers { cores: vec![0], idle: Idle::Sleep, idle_max: Duration::from_micros(1_000) };
     assert_eq!(config.workers, workers);
+    let announce = Announce {
+        repeat: [20, 100, 500, 1_000, 3_000, 10_000].map(Duration::from_millis).to_vec(),
+        refresh: Some(Duration::from_secs(60)),
+        interface: None,
+        table: 7_400,
+    };
+    assert_eq!(config.announce, announce);
+    assert_eq!(config.hooks, Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
     assert_eq!(config.agent, None);
 }
 
@@ -375,6 +383,22 @@ fn each_rule_has_its_sentence() {
             "20:1: `port` may stand more than once: write [[port]]\nr1.toml:2:1: a router needs a [[port]] with `name`, `device` and `address`; see dpdk-config/",
         ),
         ("[pki]", "[pkj]", "1:1: section [pki] is missing"),
+        (
+            "[[port]]",
+            "[announce]\nrepeat_ms = [100, 20]\n[[port]]",
+            "21:13: these are counted from the takeover, so each must be later than the last",
+        ),
+        (
+            "[[port]]",
+            "[announce]\ntable = 254\n[[port]]",
+            "21:9: this table is the kernel's own; use one of yours, such as 7400",
+        ),
+        (
+            "[[port]]",
+            "[hooks]\nowned = [\"logger\", \"-s\"]\n[[port]]",
+            "21:10: name the program by its whole path, such as \"/usr/bin/logger\"",
+        ),
+        ("[[port]]", "[hooks]\nreleased = []\n[[port]]", "21:12: this must be a program and its arguments"),
     ];
     let mut wrong = String::new();
     for (from, to, expected) in rules {

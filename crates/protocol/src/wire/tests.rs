@@ -116,6 +116,28 @@ fn ballots() -> impl Strategy<Value = Message> {
     )
 }
 
+fn questions() -> impl Strategy<Value = Message> {
+    let holds =
+        (any::<IpAddr>(), vec(any::<u16>(), 0..4)).prop_map(|(vipa, buckets)| Question::Holds { vipa, buckets });
+    let question = prop_oneof![holds, any::<IpAddr>().prop_map(|vipa| Question::Settings { vipa })];
+    let held = (position(), vec(connection(), 0..20)).prop_map(|(upto, connections)| {
+        let mut digests = Digests::default();
+        connections.iter().for_each(|connection| digests.add(connection));
+        Reply::Holds(Holds { upto, digests, connections })
+    });
+    let settings = (
+        vec((name(), any::<u8>().prop_map(Rank)), 0..3),
+        option::of(vec(service(), 0..3)),
+        vec((".{0,9}", ".{0,9}"), 0..3),
+    )
+        .prop_map(|(ranks, services, others)| Reply::Settings(question::VipaSettings { ranks, services, others }));
+    let reply = prop_oneof![held, settings, Just(Reply::Unknown)];
+    prop_oneof![
+        (any::<u64>(), question).prop_map(|(token, question)| Message::Ask(Ask { token, question })),
+        (any::<u64>(), reply).prop_map(|(token, reply)| Message::Told(Told { token, reply })),
+    ]
+}
+
 fn beats() -> impl Strategy<Value = Message> {
     let owned = (any::<IpAddr>(), epoch(), option::of(name())).prop_map(|(vipa, epoch, yielding_to)| Owned {
         vipa,
@@ -190,7 +212,7 @@ fn load() -> impl Strategy<Value = Message> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![hello(), beats(), ballots(), distribution(), reports(), load()]
+    prop_oneof![hello(), questions(), beats(), ballots(), distribution(), reports(), load()]
 }
 
 proptest! {

@@ -127,6 +127,7 @@ connections = {table}
             )?;
         }
     }
+    write!(text, "\n{}", plan.further)?;
     save(lab, &name, &text)
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +37,8 @@ pub struct Router {
     killed: Option<Process>,
     /// Lives so far, all of them in one log.
     starts: usize,
+    /// When the present one began, milliseconds since 1970.
+    pub(super) started_unix_ms: u64,
 }
 
 impl Router {
@@ -57,7 +59,17 @@ impl Router {
         }
         let config = config::write_router(lab, plan, number)?;
         let socket = lab.dir().join(format!("{name}.sock"));
-        Ok(Self { host, number, ports: plan.ports, config, socket, process: None, killed: None, starts: 0 })
+        Ok(Self {
+            host,
+            number,
+            ports: plan.ports,
+            config,
+            socket,
+            process: None,
+            killed: None,
+            starts: 0,
+            started_unix_ms: 0,
+        })
     }
 
     #[must_use]
@@ -90,6 +102,7 @@ impl Router {
         if self.process.is_some() {
             bail!("{} runs already", self.name());
         }
+        self.started_unix_ms = u64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?;
         let arguments = ["--config".into(), self.config.display().to_string()];
         let mut process = self.host.spawn(self.name(), programs::path("vipad")?, arguments)?;
         self.starts += 1;

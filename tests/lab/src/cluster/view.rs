@@ -67,8 +67,14 @@ impl Router {
         })
     }
 
-    /// Its takeovers that are complete, oldest first.
+    /// Its takeovers that are complete since it was last started, oldest first.
     pub fn takeovers(&self) -> Result<Vec<TakeoverRecord>> {
+        let now = |record: &TakeoverRecord| record.finished_unix_ms >= self.started_unix_ms;
+        Ok(self.takeovers_ever()?.into_iter().filter(now).collect())
+    }
+
+    /// Those of its earlier lives too.
+    pub fn takeovers_ever(&self) -> Result<Vec<TakeoverRecord>> {
         let Takeovers { records } = self.ask(&["takeovers"])?;
         Ok(records.into_iter().filter(|record| record.report.vipa == VIPA).collect())
     }

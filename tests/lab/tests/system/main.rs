@@ -2,9 +2,11 @@
 //! proves (each file says what its own is). Run with `make test-system`, as root, one test at a time.
 
 mod ageing;
+mod announcing;
 mod failures;
 mod health;
 mod hostile;
+mod operating;
 mod overload;
 mod partitions;
 mod r01_knowledge;
@@ -20,9 +22,12 @@ mod r10_own_kernel;
 mod r11_families;
 mod r11_path_mtu;
 
+use std::{thread::sleep, time::Duration};
+
 use anyhow::{Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, PATIENCE},
+    ledger::Ledger,
     load::{Client, Report},
 };
 use vipa_protocol::{Trigger, admin::TakeoverRecord};
@@ -54,4 +59,31 @@ fn all_kept(cluster: &mut Cluster, client: Client) -> Result<Report> {
         ensure!(served.broken == 0, "the server of {name} saw faults: {served:#?}");
     }
     Ok(end)
+}
+
+/// Delayed acknowledgements and closing handshakes are through by then.
+const QUIET: Duration = Duration::from_millis(400);
+
+/// Does `change` under traffic and counts every packet.
+fn nothing_lost(
+    cluster: &mut Cluster,
+    client: &mut Client,
+    change: impl FnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    let targets = cluster.target_hosts();
+    let ledger = Ledger::open(cluster.lab(), cluster.client_host(), targets, Cluster::service())?;
+    client.pause()?;
+    sleep(QUIET);
+    let before = ledger.read()?;
+    client.resume()?;
+    change(cluster)?;
+    client.mark()?;
+    everyone_answered(client)?;
+    client.pause()?;
+    sleep(QUIET);
+    let account = ledger.read()?.since(before);
+    client.resume()?;
+    ensure!(account.sent > 500, "there was traffic: {account:?}");
+    ensure!(account.lost() == 0, "packets were lost: {account:?}; {}", cluster.counters());
+    Ok(())
 }

@@ -1,43 +1,10 @@
 //! R8: in a takeback no packet is lost and no connection breaks.
 
-use std::{thread::sleep, time::Duration};
-
-use anyhow::{Result, ensure};
-use vipa_lab::{
-    cluster::{Cluster, Plan},
-    ledger::Ledger,
-    load::Client,
-};
+use anyhow::ensure;
+use vipa_lab::cluster::Plan;
 use vipa_protocol::Trigger;
 
-use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
-
-/// Delayed acknowledgements and closing handshakes are through by then.
-const QUIET: Duration = Duration::from_millis(400);
-
-/// Does `change` under traffic and counts every packet.
-fn nothing_lost(
-    cluster: &mut Cluster,
-    client: &mut Client,
-    change: impl FnOnce(&mut Cluster) -> Result<()>,
-) -> Result<()> {
-    let targets = cluster.target_hosts();
-    let ledger = Ledger::open(cluster.lab(), cluster.client_host(), targets, Cluster::service())?;
-    client.pause()?;
-    sleep(QUIET);
-    let before = ledger.read()?;
-    client.resume()?;
-    change(cluster)?;
-    client.mark()?;
-    everyone_answered(client)?;
-    client.pause()?;
-    sleep(QUIET);
-    let account = ledger.read()?.since(before);
-    client.resume()?;
-    ensure!(account.sent > 500, "there was traffic: {account:?}");
-    ensure!(account.lost() == 0, "packets were lost: {account:?}; {}", cluster.counters());
-    Ok(())
-}
+use crate::{CONNECTIONS, all_kept, kill_the_owner, nothing_lost};
 
 #[test]
 fn r08_a_takeback_loses_no_packet_and_breaks_no_connection() {

@@ -1,0 +1,174 @@
+//! What the answers to an operator's doings look like: audit, drill, diff.
+
+use std::fmt::Write;
+
+use vipa_protocol::admin::{
+    Audit, AuditExample, AuditResult, Diff, DiffRow, Difference, Drill, DrillTarget, Loss, Peer, PeerAnswer,
+    TargetAudit,
+};
+
+use super::{milliseconds, node_name, ports, protocol_name, service_name, up_or_down};
+use crate::table::{Side, Table, grouped};
+
+pub(super) fn audit(out: &mut String, audit: &Audit) -> anyhow::Result<()> {
+    let columns = [("vipa", Side::Left), ("target", Side::Left), ("node", Side::Left), ("the table", Side::Left)];
+    let mut table = Table::new("", &columns);
+    for TargetAudit { vipa, target, node, result } in &audit.targets {
+        table.row([vipa.to_string(), target.to_string(), node.to_string(), verdict(result)]);
+    }
+    if audit.targets.is_empty() {
+        out.push_str("no target is linked, so there is nobody to ask\n");
+        return Ok(());
+    }
+    table.print(out);
+    for TargetAudit { vipa: _, target: _, node, result } in &audit.targets {
+        let AuditResult::Differs { examples, .. } = result else { continue };
+        for AuditExample { connection, difference } in examples {
+            let (protocol, port) = (protocol_name(connection.protocol), connection.port);
+            writeln!(out, "  {node}: {} to {protocol}/{port}: {}", connection.client, explained(*difference))?;
+        }
+    }
+    Ok(())
+}
+
+fn verdict(result: &AuditResult) -> String {
+    match result {
+        AuditResult::Agrees { connections } => format!("agrees on all {} connections", grouped(*connections)),
+        AuditResult::NoAnswer => "could not be compared: no answer".into(),
+        AuditResult::Differs { connections, differences, examples: _, parts_left, repaired } => {
+            let counts: Vec<_> = differences
+                .iter()
+                .map(|(difference, count)| format!("{} {}", grouped(*count), word(*difference)))
+                .collect();
+            let more = if *parts_left > 0 { ", and more to be looked at" } else { "" };
+            let repaired = if *repaired { "; repaired" } else { "; --repair puts it right" };
+            format!("differs: {} of {}{more}{repaired}", counts.join(", "), grouped(*connections))
+        }
+    }
+}
+
+fn word(difference: Difference) -> &'static str {
+    match difference {
+        Difference::Missing => "missing",
+        Difference::Elsewhere => "elsewhere",
+        Difference::Unconfirmed => "unconfirmed",
+        Difference::Stale => "stale",
+    }
+}
+
+fn explained(difference: Difference) -> &'static str {
+    match difference {
+        Difference::Missing => "the target holds it, the table does not know it",
+        Difference::Elsewhere => "the target holds it, the table has it at another",
+        Difference::Unconfirmed => "the target holds it, the table has it in another state",
+        Difference::Stale => "the table has it, the target does not",
+    }
+}
+
+pub(super) fn drill(out: &mut String, drill: &Drill) -> anyhow::Result<()> {
+    let Drill {
+        vipa,
+        owner,
+        owned_here,
+        before,
+        voters,
+        voters_linked,
+        detect_us,
+        collect_us,
+        rebuild_us,
+        connections,
+        targets,
+        losses,
+        unserved,
+    } = drill;
+    let owner = owner.as_ref().map_or_else(|| "nobody".into(), ToString::to_string);
+    let whose = if *owned_here { "this router".into() } else { owner };
+    writeln!(out, "VIPA {vipa}, owned by {whose}; were its owner to fail now:")?;
+    let before: Vec<_> = before.iter().map(ToString::to_string).collect();
+    match (*owned_here, before.is_empty()) {
+        (true, _) => writeln!(out, "  order        this router is the owner; ask a backup for its own part")?,
+        (false, true) => writeln!(out, "  order        this router would be the next owner")?,
+        (false, false) => writeln!(out, "  order        after {}", before.join(", "))?,
+    }
+    let majority = if voters_linked * 2 > *voters { "a majority" } else { "NO MAJORITY: it could not be granted" };
+    writeln!(out, "  voters       {voters_linked} of {voters} reachable, {majority}")?;
+    let total = detect_us + collect_us + rebuild_us;
+    writeln!(
+        out,
+        "  time         about {}: detect {}, collect {}, rebuild {}",
+        milliseconds(total),
+        milliseconds(*detect_us),
+        milliseconds(*collect_us),
+        milliseconds(*rebuild_us)
+    )?;
+    writeln!(out, "  connections  {} in the table", grouped(*connections))?;
+    let columns = [
+        ("target", Side::Left),
+        ("node", Side::Left),
+        ("link", Side::Left),
+        ("packets", Side::Left),
+        ("listening", Side::Left),
+        ("known", Side::Right),
+        ("held", Side::Right),
+        ("behind", Side::Right),
+        ("answer", Side::Right),
+    ];
+    let mut table = Table::new("  ", &columns);
+    for DrillTarget { address, node, candidate: _, linked, reached, listening, known, held, behind, answer_us } in
+        targets
+    {
+        let number = |value: Option<u64>| value.map_or_else(|| "-".into(), grouped);
+        table.row([
+            address.to_string(),
+            node_name(node.as_ref()),
+            up_or_down(*linked),
+            if *reached { "reach it" } else { "do not" }.into(),
+            ports(listening),
+            grouped(*known),
+            number(*held),
+            number(*behind),
+            answer_us.map_or_else(|| "-".into(), milliseconds),
+        ]);
+    }
+    if !targets.is_empty() {
+        table.print(out);
+    }
+    for service in unserved {
+        writeln!(out, "  unserved     {}: no reachable target listens", service_name(service))?;
+    }
+    for Loss { target, connections, why } in losses {
+        let count = connections.map_or_else(|| "an unknown number".into(), grouped);
+        writeln!(out, "  lost         {count} at {target}: {why}")?;
+    }
+    if losses.is_empty() {
+        out.push_str("  lost         nothing\n");
+    }
+    Ok(())
+}
+
+pub(super) fn diff(out: &mut String, diff: &Diff) -> anyhow::Result<()> {
+    let Diff { vipa, peers } = diff;
+    if peers.is_empty() {
+        writeln!(out, "VIPA {vipa}: no other router has a rank for it")?;
+    }
+    for Peer { node, answer } in peers {
+        match answer {
+            PeerAnswer::Differs(rows) if rows.is_empty() => {
+                writeln!(out, "VIPA {vipa}: {node} is configured as this router is")?;
+            }
+            PeerAnswer::Differs(rows) => {
+                writeln!(out, "VIPA {vipa}: {node} differs")?;
+                let there = node.to_string();
+                let mut table =
+                    Table::new("  ", &[("what", Side::Left), ("here", Side::Left), (there.as_str(), Side::Left)]);
+                for DiffRow { what, here, there } in rows {
+                    table.row([what.clone(), here.clone(), there.clone()]);
+                }
+                table.print(out);
+            }
+            PeerAnswer::NotConfigured => writeln!(out, "VIPA {vipa}: {node} has no [[vipa]] for it")?,
+            PeerAnswer::Silent => writeln!(out, "VIPA {vipa}: {node} is not linked or does not answer")?,
+        }
+    }
+    Ok(())
+}

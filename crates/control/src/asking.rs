@@ -1,0 +1,241 @@
+//! Answers that take asking other nodes first: audit, drill and diff, and the audit that goes on by itself.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use vipa_model::{Moment, NodeName};
+use vipa_protocol::{
+    Run,
+    admin::{Answer, Audit, AuditMode, AuditResult},
+};
+
+use crate::{
+    audit::{Audited, Subject, audit},
+    compare,
+    control::{Control, vipa_id},
+    drill::{Cast, Scene, rehearse},
+    questions::{Asker, settings},
+    settings::settings as cluster_settings,
+};
+
+/// Where the answer to a client goes.
+pub(crate) type Reply = oneshot::Sender<Answer>;
+
+/// Audits that ended, waiting for the loop.
+const FINISHED: usize = 16;
+
+/// The audits of this router.
+pub(crate) struct Audits {
+    pub(crate) asker: Asker,
+    finished: mpsc::Sender<Finished>,
+    /// When the next one begins by itself, and at which target.
+    next: Moment,
+    turn: usize,
+    /// One at a time; a client\'s are its own affair.
+    running: bool,
+    pub(crate) counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Targets compared, and of those: without an answer.
+    pub(crate) done: u64,
+    pub(crate) unanswered: u64,
+    /// Connections found different, and put right.
+    pub(crate) differences: u64,
+    pub(crate) repaired: u64,
+}
+
+/// Comparisons that are over.
+pub(crate) struct Finished {
+    audited: Vec<Audited>,
+    mode: AuditMode,
+    /// `None`: it went on by itself.
+    reply: Option<Reply>,
+}
+
+impl Audits {
+    pub(crate) fn new(asker: Asker) -> (Self, mpsc::Receiver<Finished>) {
+        let (finished, ends) = mpsc::channel(FINISHED);
+        let counts = Counts::default();
+        (Self { asker, finished, next: Moment::ZERO, turn: 0, running: false, counts }, ends)
+    }
+
+    pub(crate) fn named(&self) -> [(String, u64); 4] {
+        let Counts { done, unanswered, differences, repaired } = self.counts;
+        [
+            ("audit.done".into(), done),
+            ("audit.unanswered".into(), unanswered),
+            ("audit.differences".into(), differences),
+            ("audit.repaired".into(), repaired),
+        ]
+    }
+}
+
+impl Control {
+    pub(crate) fn audit(&self, vipa: Option<IpAddr>, mode: AuditMode, reply: Reply) {
+        if let Some(unknown) = vipa.filter(|vipa| self.view.vipa_index(*vipa).is_none()) {
+            let _ = reply.send(unknown_vipa(unknown));
+            return;
+        }
+        self.start_audit(self.subjects(vipa), mode, Some(reply));
+    }
+
+    fn start_audit(&self, subjects: Vec<Subject>, mode: AuditMode, reply: Option<Reply>) {
+        let (asker, flows, finished) =
+            (self.audits.asker.clone(), Arc::clone(&self.flows), self.audits.finished.clone());
+        tokio::spawn(async move {
+            let mut looks = Vec::new();
+            for subject in subjects {
+                let (asker, flows) = (asker.clone(), Arc::clone(&flows));
+                looks.push(tokio::spawn(async move { audit(&asker, &flows, &subject).await }));
+            }
+            let mut audited = Vec::new();
+            for look in looks {
+                audited.extend(look.await.ok());
+            }
+            // The loop may have ended meanwhile.
+            let _ = finished.send(Finished { audited, mode, reply }).await;
+        });
+    }
+
+    /// Once every `audit_s` the next target of the next VIPA has its turn.
+    pub(crate) fn audit_by_turns(&mut self, now: Moment) {
+        let Some(every) = self.config.table.audit else { return };
+        if self.audits.running || now < self.audits.next {
+            return;
+        }
+        let first = self.audits.next == Moment::ZERO;
+        self.audits.next = now + every;
+        let subjects = self.subjects(None);
+        if first || subjects.is_empty() {
+            return;
+        }
+        let turn = self.audits.turn % subjects.len();
+        self.audits.turn = turn + 1;
+        self.audits.running = true;
+        self.start_audit(vec![subjects[turn].clone()], AuditMode::Repair, None);
+    }
+
+    pub(crate) fn audited(&mut self, finished: Finished) {
+        let Finished { audited, mode, reply } = finished;
+        let mut targets = Vec::new();
+        for Audited { mut result, repairs, answered_in: _, upto: _ } in audited {
+            let counts = &mut self.audits.counts;
+            counts.done += 1;
+            counts.unanswered += u64::from(result.result == AuditResult::NoAnswer);
+            counts.differences += repairs.len() as u64;
+            if !repairs.is_empty() {
+                tracing::warn!(vipa = %result.vipa, target = %result.node, "the table differs: {:?}", result.result);
+            }
+            if let (AuditMode::Repair, AuditResult::Differs { repaired, .. }) = (mode, &mut result.result) {
+                *repaired = true;
+                counts.repaired += repairs.len() as u64;
+                self.install(result.vipa, result.target, &Run::Tail { after: 0, records: repairs });
+            }
+            targets.push(result);
+        }
+        match reply {
+            // Who asked may be gone.
+            Some(reply) => drop(reply.send(Answer::Audit(Audit { targets }))),
+            None => self.audits.running = false,
+        }
+    }
+
+    /// Every target whose log is followed, by VIPA.
+    fn subjects(&self, only: Option<IpAddr>) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        for vipa in self.cluster.vipas().into_iter().filter(|vipa| only.is_none_or(|only| only == vipa.vipa)) {
+            let Some(index) = self.view.vipa_index(vipa.vipa) else { continue };
+            for target in vipa.targets.iter().filter(|target| target.linked && target.complete) {
+                subjects.push(Subject {
+                    vipa: vipa.vipa,
+                    id: vipa_id(index),
+                    node: target.node.clone(),
+                    target: target.address,
+                    ways: self.view.ways.to(target.address),
+                });
+            }
+        }
+        subjects
+    }
+
+    pub(crate) fn drill(&self, vipa: IpAddr, reply: Reply) {
+        let Some(scene) = self.scene(vipa) else {
+            let _ = reply.send(unknown_vipa(vipa));
+            return;
+        };
+        let (asker, flows) = (self.audits.asker.clone(), Arc::clone(&self.flows));
+        tokio::spawn(async move {
+            let _ = reply.send(Answer::Drill(rehearse(&asker, &flows, scene).await));
+        });
+    }
+
+    fn scene(&self, address: IpAddr) -> Option<Scene> {
+        let vipa = self.cluster.vipa(address)?;
+        let me = &self.config.node.name;
+        let peers = self.cluster.peers();
+        let linked = |node: &NodeName| peers.iter().any(|peer| peer.node == *node);
+        let ranks = self.ranks(address);
+        let above = ranks.iter().map(|(name, _)| name).take_while(|name| *name != me);
+        let before: Vec<_> = above.filter(|name| Some(*name) != vipa.owner.as_ref() && linked(name)).cloned().collect();
+        let timing = cluster_settings(&self.config, self.cluster.hello().incarnation).timing;
+        let steps = u32::try_from(before.len()).unwrap_or(u32::MAX);
+        let detect: Duration = timing.lease + timing.margin() + timing.claim_step * steps;
+        let voters = &self.config.cluster.voters;
+        let voters_linked = voters.iter().filter(|voter| *voter == me || linked(voter)).count();
+        Some(Scene {
+            vipa: address,
+            owned_here: vipa.owner.as_ref() == Some(me),
+            owner: vipa.owner.clone(),
+            before,
+            voters: voters.len(),
+            voters_linked,
+            detect,
+            services: vipa.services.clone(),
+            targets: self.cast(address, &vipa),
+        })
+    }
+
+    fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus) -> Vec<Cast> {
+        let held = crate::status::held_by(self, address).by_target;
+        let subjects = self.subjects(Some(address));
+        let mut addresses: Vec<IpAddr> =
+            vipa.services.iter().flat_map(|service| &service.candidates).copied().collect();
+        addresses.extend(vipa.targets.iter().map(|target| target.address).chain(held.keys().copied()));
+        addresses.sort_unstable();
+        addresses.dedup();
+        let cast = |target: IpAddr| {
+            let known = vipa.targets.iter().find(|known| known.address == target);
+            Cast {
+                node: known.map(|known| known.node.clone()),
+                address: target,
+                candidate: vipa.services.iter().any(|service| service.candidates.contains(&target)),
+                linked: known.is_some_and(|known| known.linked),
+                position: known.and_then(|known| known.position),
+                listening: known.map(|known| known.listening.clone()).unwrap_or_default(),
+                reached: self.view.reaches(target),
+                known: held.get(&target).copied().unwrap_or_default(),
+                subject: subjects.iter().find(|subject| subject.target == target).cloned(),
+            }
+        };
+        addresses.into_iter().map(cast).collect()
+    }
+
+    pub(crate) fn diff(&self, vipa: IpAddr, reply: Reply) {
+        let Some(mine) = self.config.vipas.iter().find(|known| known.address == vipa) else {
+            let _ = reply.send(unknown_vipa(vipa));
+            return;
+        };
+        let me = &self.config.node.name;
+        let others = mine.ranks.iter().map(|(name, _)| name).filter(|name| *name != me).cloned().collect();
+        let (asker, mine) = (self.audits.asker.clone(), settings(&self.config, mine));
+        tokio::spawn(async move {
+            let _ = reply.send(Answer::Diff(compare::compare(&asker, vipa, mine, others).await));
+        });
+    }
+}
+
+fn unknown_vipa(vipa: IpAddr) -> Answer {
+    Answer::Error(format!("{vipa} is not a VIPA of this router; `vipactl status` lists them"))
+}

@@ -1,0 +1,197 @@
+//! Whether the connection table agrees with what the targets hold, and putting right what does not.
+//!
+//! ```text
+//!   digests of a target ──equal──► agrees
+//!        │ some parts differ
+//!   its connections of those parts, compared one by one ──none──► agrees: it was on its way
+//!        │ suspects
+//!   a moment later, once more ── those found both times ──► differences, repaired when asked to
+//! ```
+//! A report under way differs for a moment and is no difference, hence the second look. Scanning the table happens beside
+//! the control loop, which waits for none of this.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use vipa_flow::FlowState;
+use vipa_handoff::{AnyKey, Flows};
+use vipa_model::{Connection, ConnectionState, NodeName, TargetId, VipaId};
+use vipa_protocol::{
+    Change, Digests, Holds, Question, Record, Reply,
+    admin::{AuditExample, AuditResult, Difference, TargetAudit},
+    question::{MOST_BUCKETS, bucket},
+};
+
+use crate::questions::Asker;
+
+/// Between the two looks: longer than an agent takes to report.
+const SETTLE: Duration = Duration::from_millis(400);
+/// Parts looked at connection by connection in one audit; the next one goes on.
+const MOST_PARTS: usize = 32;
+/// Differences shown one by one.
+const EXAMPLES: usize = 5;
+
+/// Whose connections are compared.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) vipa: IpAddr,
+    pub(crate) id: VipaId,
+    pub(crate) node: NodeName,
+    pub(crate) target: IpAddr,
+    /// The ways that lead to it.
+    pub(crate) ways: HashSet<TargetId>,
+}
+
+/// What an audit came to, and what would put it right.
+#[derive(Debug)]
+pub(crate) struct Audited {
+    pub(crate) result: TargetAudit,
+    /// How long the target took to answer.
+    pub(crate) answered_in: Duration,
+    /// The place in its log at which it answered.
+    pub(crate) upto: Option<vipa_protocol::Position>,
+    /// As if the target reported them.
+    pub(crate) repairs: Vec<Record>,
+}
+
+/// Compares the table with what one target holds.
+pub(crate) async fn audit(asker: &Asker, flows: &Arc<Flows>, subject: &Subject) -> Audited {
+    let began = Instant::now();
+    let first = ask(asker, subject, Vec::new()).await;
+    let answered_in = began.elapsed();
+    let upto = first.as_ref().map(|holds| holds.upto);
+    let found = match first {
+        Some(holds) => compare(asker, flows, subject, &holds).await,
+        None => None,
+    };
+    let Subject { vipa, node, target, .. } = subject.clone();
+    let done =
+        |result, repairs| Audited { result: TargetAudit { vipa, target, node, result }, answered_in, upto, repairs };
+    match found {
+        None => done(AuditResult::NoAnswer, Vec::new()),
+        Some(Found { connections, differences, .. }) if differences.is_empty() => {
+            done(AuditResult::Agrees { connections }, Vec::new())
+        }
+        Some(Found { connections, differences, parts_left }) => {
+            let mut counts: BTreeMap<Difference, u64> = BTreeMap::new();
+            differences.values().for_each(|difference| *counts.entry(*difference).or_default() += 1);
+            let examples = differences.iter().take(EXAMPLES);
+            let examples = examples
+                .map(|(connection, difference)| AuditExample { connection: *connection, difference: *difference });
+            let result = AuditResult::Differs {
+                connections,
+                differences: counts.into_iter().collect(),
+                examples: examples.collect(),
+                parts_left,
+                repaired: false,
+            };
+            done(result, differences.into_iter().map(repair).collect())
+        }
+    }
+}
+
+struct Found {
+    connections: u64,
+    differences: BTreeMap<Connection, Difference>,
+    parts_left: u64,
+}
+
+async fn compare(asker: &Asker, flows: &Arc<Flows>, subject: &Subject, holds: &Holds) -> Option<Found> {
+    let connections = holds.digests.count();
+    let mut parts = holds.digests.differing(&digests(flows, subject).await?);
+    let parts_left = parts.len().saturating_sub(MOST_PARTS) as u64;
+    parts.truncate(MOST_PARTS);
+    let mut differences = look(asker, flows, subject, parts).await?;
+    if !differences.is_empty() {
+        tokio::time::sleep(SETTLE).await;
+        let parts: BTreeSet<u16> = differences.keys().map(bucket).collect();
+        let again = look(asker, flows, subject, parts.into_iter().collect()).await?;
+        differences.retain(|connection, difference| again.get(connection) == Some(difference));
+    }
+    Some(Found { connections, differences, parts_left })
+}
+
+async fn ask(asker: &Asker, subject: &Subject, buckets: Vec<u16>) -> Option<Holds> {
+    match asker.ask(&subject.node, Question::Holds { vipa: subject.vipa, buckets }).await? {
+        Reply::Holds(holds) => Some(holds),
+        // It has never heard of the VIPA: it holds nothing of it, and says so in time.
+        Reply::Unknown | Reply::Settings(_) => None,
+    }
+}
+
+/// What the table says the target holds.
+async fn digests(flows: &Arc<Flows>, subject: &Subject) -> Option<Digests> {
+    let (flows, subject) = (Arc::clone(flows), subject.clone());
+    let scan = tokio::task::spawn_blocking(move || {
+        let mut digests = Digests::default();
+        flows.export(subject.id, &mut |key, target, state| {
+            if state == FlowState::Confirmed && subject.ways.contains(&target) {
+                digests.add(&key.connection());
+            }
+        });
+        digests
+    });
+    scan.await.ok()
+}
+
+/// Compares the connections of these parts one by one.
+async fn look(
+    asker: &Asker,
+    flows: &Arc<Flows>,
+    subject: &Subject,
+    parts: Vec<u16>,
+) -> Option<BTreeMap<Connection, Difference>> {
+    let mut held = BTreeSet::new();
+    for parts in parts.chunks(MOST_BUCKETS) {
+        held.extend(ask(asker, subject, parts.to_vec()).await?.connections);
+    }
+    let (flows, subject) = (Arc::clone(flows), subject.clone());
+    let compare = tokio::task::spawn_blocking(move || differences(&flows, &subject, &parts, &held));
+    compare.await.ok()
+}
+
+fn differences(
+    flows: &Flows,
+    subject: &Subject,
+    parts: &[u16],
+    held: &BTreeSet<Connection>,
+) -> BTreeMap<Connection, Difference> {
+    let mut found = BTreeMap::new();
+    for connection in held {
+        let Some(key) = AnyKey::of(subject.id, subject.vipa, connection) else { continue };
+        let difference = match flows.lookup(&key) {
+            None => Difference::Missing,
+            Some(hit) if !subject.ways.contains(&hit.target) => Difference::Elsewhere,
+            Some(hit) if hit.state != FlowState::Confirmed => Difference::Unconfirmed,
+            Some(_) => continue,
+        };
+        found.insert(*connection, difference);
+    }
+    flows.export(subject.id, &mut |key, target, state| {
+        if state == FlowState::Confirmed && subject.ways.contains(&target) {
+            let connection = key.connection();
+            if parts.contains(&bucket(&connection)) && !held.contains(&connection) {
+                found.insert(connection, Difference::Stale);
+            }
+        }
+    });
+    found
+}
+
+/// What the target would have reported.
+fn repair((connection, difference): (Connection, Difference)) -> Record {
+    let change = match difference {
+        Difference::Missing | Difference::Elsewhere | Difference::Unconfirmed => {
+            Change::Opened(ConnectionState::Established)
+        }
+        Difference::Stale => Change::Closed,
+    };
+    Record { connection, change }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Programs that are told when a VIPA comes and goes (`[hooks]`).
+//!
+//! Of each VIPA one runs at a time, of all at most [`AT_ONCE`]. A VIPA that came and went while its hook ran is looked at
+//! again when that has ended, so that the last word a hook was told is always the truth.
+
+use std::{collections::BTreeMap, net::IpAddr, process::Stdio};
+
+use tokio::{process::Command, sync::watch, task::JoinSet};
+use vipa_model::{Epoch, NodeName, config};
+
+use crate::outward::Owned;
+
+/// Hooks that run at one time.
+const AT_ONCE: usize = 8;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) run: u64,
+    /// Of those: ended badly, could not be started, or had to be killed.
+    pub(crate) failed: u64,
+}
+
+/// Runs hooks until the writer is gone and its last word has been told.
+pub(crate) async fn run(
+    me: NodeName,
+    settings: watch::Receiver<config::Hooks>,
+    mut owned: watch::Receiver<Owned>,
+    counts: watch::Sender<Counts>,
+) {
+    let mut told = Owned::new();
+    let mut running: JoinSet<(IpAddr, bool)> = JoinSet::new();
+    let mut busy: BTreeMap<IpAddr, Option<Epoch>> = BTreeMap::new();
+    let mut open = true;
+    loop {
+        let wanted = owned.borrow_and_update().clone();
+        for (vipa, epoch) in news(&told, &wanted) {
+            if busy.len() == AT_ONCE {
+                break;
+            }
+            if busy.contains_key(&vipa) {
+                continue;
+            }
+            let before = told.get(&vipa).copied();
+            let Some(hook) = Hook::of(&settings.borrow(), vipa, before, epoch) else {
+                tell(&mut told, vipa, epoch);
+                continue;
+            };
+            busy.insert(vipa, epoch);
+            let me = me.clone();
+            running.spawn(async move { (vipa, hook.run(&me).await) });
+        }
+        if !open && busy.is_empty() && told == wanted {
+            return;
+        }
+        tokio::select! {
+            changed = owned.changed(), if open => open = changed.is_ok(),
+            Some(ended) = running.join_next() => {
+                // A panic of ours would be in the log; its VIPA counts as told.
+                let Ok((vipa, went_well)) = ended else { continue };
+                if let Some(epoch) = busy.remove(&vipa) {
+                    tell(&mut told, vipa, epoch);
+                }
+                counts.send_modify(|counts| {
+                    counts.run += 1;
+                    counts.failed += u64::from(!went_well);
+                });
+            }
+        }
+    }
+}
+
+/// Where what was told and what is differ; `None`: it was released.
+fn news(told: &Owned, wanted: &Owned) -> Vec<(IpAddr, Option<Epoch>)> {
+    let gone = told.keys().filter(|vipa| !wanted.contains_key(vipa)).map(|vipa| (*vipa, None));
+    let come = wanted.iter().filter(|(vipa, epoch)| told.get(vipa) != Some(epoch));
+    gone.chain(come.map(|(vipa, epoch)| (*vipa, Some(*epoch)))).collect()
+}
+
+fn tell(told: &mut Owned, vipa: IpAddr, epoch: Option<Epoch>) {
+    match epoch {
+        Some(epoch) => told.insert(vipa, epoch),
+        None => told.remove(&vipa),
+    };
+}
+
+/// One run of a program.
+struct Hook {
+    command: Vec<String>,
+    word: &'static str,
+    vipa: IpAddr,
+    epoch: Epoch,
+    limit: std::time::Duration,
+}
+
+impl Hook {
+    fn of(settings: &config::Hooks, vipa: IpAddr, before: Option<Epoch>, now: Option<Epoch>) -> Option<Self> {
+        let (command, word) = match now {
+            Some(_) => (settings.owned.as_ref(), "owned"),
+            None => (settings.released.as_ref(), "released"),
+        };
+        let epoch = now.or(before).unwrap_or(Epoch::NONE);
+        Some(Self { command: command?.clone(), word, vipa, epoch, limit: settings.timeout })
+    }
+
+    /// Whether it went well; what did not is in the log.
+    async fn run(self, me: &NodeName) -> bool {
+        let Self { command, word, vipa, epoch, limit } = self;
+        let Some((program, arguments)) = command.split_first() else { return false };
+        let mut prepared = Command::new(program);
+        prepared.args(arguments).args([word, &vipa.to_string(), &epoch.to_string()]);
+        prepared.env("VIPA_NODE", me.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let run = async { prepared.spawn()?.wait().await };
+        let wrong = match tokio::time::timeout(limit, run).await {
+            Ok(Ok(status)) if status.success() => return true,
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(error)) => format!("cannot run it: {error}"),
+            Err(_) => format!("it was still running after {} ms and was killed", limit.as_millis()),
+        };
+        tracing::warn!(hook = %program, %word, %vipa, %epoch, "a hook failed: {wrong}");
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

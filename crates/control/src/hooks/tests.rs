@@ -1,0 +1,135 @@
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use vipa_model::config::{Announce, Hooks};
+
+use super::*;
+use crate::outward::Outward;
+
+const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+
+struct Bench {
+    folder: PathBuf,
+}
+
+impl Bench {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("vipa-hooks-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Self { folder }
+    }
+
+    /// A program that runs `script` with `log` as its place to write.
+    fn hooks(&self, script: &str, timeout: Duration) -> Hooks {
+        let program = self.folder.join(format!("hook{}", script.len()));
+        fs::write(&program, format!("#!/bin/sh\nlog={}\n{script}\n", self.log().display())).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let command = Some(vec![program.display().to_string(), "-q".into()]);
+        Hooks { owned: command.clone(), released: command, timeout }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn start(&self, hooks: &Hooks) -> Outward {
+        let announce = Announce { repeat: Vec::new(), refresh: None, interface: None, table: 7_400 };
+        Outward::start("r1".parse().unwrap(), hooks, &announce)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(String::from).collect()
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !what() {
+        assert!(Instant::now() < limit, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn count(outward: &Outward, name: &str) -> u64 {
+    outward.counts().iter().find(|(known, _)| known == name).map(|(_, count)| *count).unwrap()
+}
+
+#[tokio::test]
+async fn a_program_is_told_of_each_vipa_that_comes_and_goes_and_the_last_before_the_end() {
+    let bench = Bench::new("told");
+    let outward = bench.start(&bench.hooks("echo \"$@ by $VIPA_NODE\" >> $log", Duration::from_secs(5)));
+    outward.own(VIPA, Epoch(4));
+    until(|| count(&outward, "hook.run") == 1).await;
+    outward.release(VIPA);
+    outward.release(VIPA);
+    until(|| count(&outward, "hook.run") == 2).await;
+    outward.own(VIPA, Epoch(6));
+    until(|| count(&outward, "hook.run") == 3).await;
+    assert_eq!(count(&outward, "hook.failed"), 0);
+    outward.finish().await;
+    let told = [
+        "-q owned 192.0.2.10 4 by r1",
+        "-q released 192.0.2.10 4 by r1",
+        "-q owned 192.0.2.10 6 by r1",
+        "-q released 192.0.2.10 6 by r1",
+    ];
+    assert_eq!(lines(&bench.log()), told);
+}
+
+#[tokio::test]
+async fn what_came_and_went_while_a_hook_ran_is_left_out_and_the_last_word_is_the_truth() {
+    let bench = Bench::new("coalesced");
+    let script =
+        "echo \"$2 $4\" >> $log; [ -e $log.go ] || { touch $log.on; while [ ! -e $log.go ]; do sleep 0.01; done; }";
+    let outward = bench.start(&bench.hooks(script, Duration::from_secs(20)));
+    outward.own(VIPA, Epoch(1));
+    let on = bench.folder.join("log.on");
+    until(|| on.exists()).await;
+    for epoch in 2..50 {
+        outward.release(VIPA);
+        outward.own(VIPA, Epoch(epoch));
+    }
+    fs::write(bench.folder.join("log.go"), "").unwrap();
+    until(|| count(&outward, "hook.run") == 2).await;
+    outward.finish().await;
+    assert_eq!(lines(&bench.log()), ["owned 1", "owned 49", "released 49"]);
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_hangs_or_is_not_there_is_counted_and_holds_up_nothing() {
+    let bench = Bench::new("bad");
+    for (hooks, limit) in [
+        (bench.hooks("exit 3", Duration::from_secs(5)), 10),
+        (bench.hooks("exec sleep 60", Duration::from_millis(50)), 10),
+        (Hooks { owned: Some(vec!["/nowhere/hook".into()]), released: None, timeout: Duration::from_secs(5) }, 10),
+    ] {
+        let began = Instant::now();
+        let outward = bench.start(&hooks);
+        outward.own(VIPA, Epoch(1));
+        until(|| count(&outward, "hook.failed") == 1).await;
+        outward.finish().await;
+        assert!(began.elapsed() < Duration::from_secs(limit), "{hooks:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_hooks_nothing_runs() {
+    let bench = Bench::new("none");
+    let outward = bench.start(&Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
+    outward.own(VIPA, Epoch(1));
+    outward.release(VIPA);
+    outward.finish().await;
+    assert!(lines(&bench.log()).is_empty());
+}

@@ -1,0 +1,151 @@
+//! Questions to other nodes, and theirs to us (`vipa_protocol::question`).
+//!
+//! ```text
+//!   a task that audits ──Asking──► control ──Ask, with a token──► the other node
+//!                      ◄──Reply─── control ◄──Told, with it──────
+//! ```
+//! The tasks wait; control only passes on. An answer that does not come is the task's to give up.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use vipa_model::{NodeName, config};
+use vipa_protocol::{Ask, Message, Question, Reply, Told, question::VipaSettings};
+
+/// Questions under way at one time; one more is not asked.
+const AT_ONCE: usize = 1024;
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A question on its way to control.
+pub(crate) struct Asking {
+    to: NodeName,
+    question: Question,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// For tasks that ask; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Asker(mpsc::Sender<Asking>);
+
+impl Asker {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Asking>) {
+        let (asks, asked) = mpsc::channel(64);
+        (Self(asks), asked)
+    }
+
+    /// `None`: no answer in time, or no link.
+    pub(crate) async fn ask(&self, to: &NodeName, question: Question) -> Option<Reply> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Asking { to: to.clone(), question, reply }).await.ok()?;
+        tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+    }
+}
+
+/// Questions without an answer yet.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    last: u64,
+    by_token: BTreeMap<u64, (NodeName, oneshot::Sender<Reply>)>,
+}
+
+impl Waiting {
+    /// The message to send, and to whom; `None` when too many wait already.
+    pub(crate) fn ask(&mut self, asking: Asking) -> Option<(NodeName, Message)> {
+        let Asking { to, question, reply } = asking;
+        self.by_token.retain(|_, (_, reply)| !reply.is_closed());
+        if self.by_token.len() >= AT_ONCE {
+            return None;
+        }
+        self.last += 1;
+        self.by_token.insert(self.last, (to.clone(), reply));
+        Some((to, Message::Ask(Ask { token: self.last, question })))
+    }
+
+    /// An answer came. One that nobody waits for is let be, and one from somebody else.
+    pub(crate) fn told(&mut self, from: &NodeName, told: Told) {
+        if self.by_token.get(&told.token).is_some_and(|(asked, _)| asked == from)
+            && let Some((_, reply)) = self.by_token.remove(&told.token)
+        {
+            // Who asked may have given up.
+            let _ = reply.send(told.reply);
+        }
+    }
+}
+
+/// What this router answers.
+pub(crate) fn reply(config: &config::Config, question: &Question) -> Reply {
+    match question {
+        Question::Holds { .. } => Reply::Unknown,
+        Question::Settings { vipa } => match config.vipas.iter().find(|known| known.address == *vipa) {
+            Some(vipa) => Reply::Settings(settings(config, vipa)),
+            None => Reply::Unknown,
+        },
+    }
+}
+
+/// What two routers of a VIPA may differ in.
+pub(crate) fn settings(config: &config::Config, vipa: &config::Vipa) -> VipaSettings {
+    let config::Vipa { address: _, ranks, activate, takeback, new_per_second, services } = vipa;
+    let cluster = &config.cluster;
+    let text = |name: &str, value: String| (name.to_owned(), value);
+    let limit = new_per_second.map_or_else(|| "none".into(), |limit| limit.to_string());
+    let milliseconds = |span: Duration| span.as_millis().to_string();
+    VipaSettings {
+        ranks: ranks.clone(),
+        services: services.clone(),
+        others: vec![
+            text("activate", activate.to_string()),
+            text("takeback", format!("{takeback:?}").to_lowercase()),
+            text("new_per_second", limit),
+            text("cluster.lease_ms", milliseconds(cluster.lease)),
+            text("cluster.beat_ms", milliseconds(cluster.beat)),
+            text("cluster.drift_percent", cluster.drift_percent.to_string()),
+            text("cluster.rebuild_deadline_ms", milliseconds(cluster.rebuild_deadline)),
+            text("cluster.grace_ms", milliseconds(cluster.grace)),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_reaches_who_asked_and_only_from_whom_was_asked() {
+        let (asker, mut asked) = Asker::new();
+        let mut waiting = Waiting::default();
+        let question = tokio::spawn(async move { asker.ask(&name("r2"), Question::Settings { vipa: VIPA }).await });
+        let (to, message) = waiting.ask(asked.recv().await.unwrap()).unwrap();
+        let Message::Ask(Ask { token, .. }) = message else { panic!("{message:?}") };
+        assert_eq!(to, name("r2"));
+        waiting.told(&name("r3"), Told { token, reply: Reply::Unknown });
+        assert_eq!(waiting.by_token.len(), 1, "r3 was not asked");
+        waiting.told(&name("r2"), Told { token: token + 1, reply: Reply::Unknown });
+        waiting.told(&name("r2"), Told { token, reply: Reply::Unknown });
+        assert_eq!(question.await.unwrap(), Some(Reply::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_question_without_an_answer_is_given_up_and_forgotten() {
+        let (asker, mut asked) = Asker::new();
+        let mut waiting = Waiting::default();
+        let question = {
+            let asker = asker.clone();
+            tokio::spawn(async move { asker.ask(&name("r2"), Question::Settings { vipa: VIPA }).await })
+        };
+        waiting.ask(asked.recv().await.unwrap()).unwrap();
+        assert_eq!(question.await.unwrap(), None);
+        let (reply, _answer) = oneshot::channel();
+        waiting.ask(Asking { to: name("r3"), question: Question::Settings { vipa: VIPA }, reply }).unwrap();
+        assert_eq!(waiting.by_token.len(), 1);
+    }
+}
