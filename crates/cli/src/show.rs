@@ -266,6 +266,7 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
         first_forward_us,
         connections_known_before,
         connections_rebuilt,
+        unowned_ms,
         held,
         released,
         expired,
@@ -318,6 +319,13 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
         grouped(*released),
         grouped(*expired)
     )?;
+    if let Some(ms) = unowned_ms {
+        writeln!(
+            out,
+            "  gap          nobody owned it for {}, since this router last stopped",
+            milliseconds(ms * 1000)
+        )?;
+    }
     Ok(())
 }
 

@@ -266,11 +266,12 @@ fn takeovers_are_reports_a_person_can_read() {
         first_forward_us: Some(3_100),
         connections_known_before: 1_996,
         connections_rebuilt: 4,
+        unowned_ms: None,
         held: 7,
         released: 7,
         expired: 0,
     };
-    let answer = Answer::Takeovers(Takeovers { records: vec![record] });
+    let answer = Answer::Takeovers(Takeovers { records: vec![record.clone()] });
     let expected = "\
 2024-02-29 12:34:56 UTC  VIPA 10.77.0.100, epoch 5  failure: taken over from r1
   time         detect 65.2 ms, collect 1.3 ms, announce 0.2 ms, rebuild 12.0 ms; first packet forwarded after 3.1 ms
@@ -279,6 +280,11 @@ fn takeovers_are_reports_a_person_can_read() {
   packets      7 held, 7 released, 0 given up
 ";
     assert_eq!(stdout(&ask(&["takeovers"], &Request::Takeovers, &answer)), expected);
+
+    let alone = TakeoverRecord { unowned_ms: Some(1_812), ..record };
+    let text =
+        stdout(&ask(&["takeovers"], &Request::Takeovers, &Answer::Takeovers(Takeovers { records: vec![alone] })));
+    assert!(text.contains("  gap          nobody owned it for 1812.0 ms, since this router last stopped\n"), "{text}");
 
     let none = Answer::Takeovers(Takeovers { records: vec![] });
     let text = stdout(&ask(&["takeovers"], &Request::Takeovers, &none));

@@ -54,6 +54,7 @@ pub struct Control {
     links: Sender,
     votes: VoteKeeper<StoredVote>,
     routes_stale: bool,
+    stopping: bool,
     stopped: bool,
 }
 
@@ -154,6 +155,7 @@ impl Control {
             links,
             votes,
             routes_stale: true,
+            stopping: false,
             stopped: false,
         }
     }
@@ -176,6 +178,7 @@ impl Control {
                 Some(token) = stored.recv() => self.feed(Event::VotesStored { token }),
                 _ = &mut stop, if stop_by.is_none() => {
                     tracing::info!("stopping: handing over what this router owns");
+                    self.stopping = true;
                     stop_by = Some(self.clock.now() + STOP_LIMIT);
                     self.feed(Event::Stop);
                 }
@@ -307,6 +310,9 @@ impl Control {
             self.takeovers.begin(vipa, self.flows.count().total(), self.door.totals(), self.clock.now());
         }
         if stance == Stance::Standby {
+            if self.stopping && matches!(before, Stance::Active | Stance::Rebuilding) {
+                self.takeovers.leave(vipa);
+            }
             self.takeovers.abandon(vipa);
         }
         self.routes_stale = true;

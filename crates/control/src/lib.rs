@@ -22,6 +22,7 @@ mod drill;
 mod fitness;
 mod hooks;
 mod kernel_routes;
+mod last_life;
 mod neighbours;
 mod outward;
 mod prepare;

@@ -5,7 +5,6 @@ use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use tokio::{sync::watch, task::JoinHandle};
@@ -13,7 +12,10 @@ use vipa_handoff::{Count, Fate, Reason, Totals};
 use vipa_model::Moment;
 use vipa_protocol::{TakeoverReport, admin::TakeoverRecord};
 
-use crate::table::Taken;
+use crate::{
+    last_life::{LastLife, unix_ms},
+    table::Taken,
+};
 
 /// Reports kept for `vipactl takeovers`, the newest: about 150 KB of file.
 const KEPT: usize = 256;
@@ -23,6 +25,7 @@ const FILE: &str = "takeovers.json";
 pub(crate) struct Takeovers {
     under_way: HashMap<IpAddr, Progress>,
     done: VecDeque<TakeoverRecord>,
+    last_life: LastLife,
     /// To whoever writes the file; the newest word counts.
     file: watch::Sender<Vec<TakeoverRecord>>,
     writer: JoinHandle<()>,
@@ -36,6 +39,7 @@ struct Progress {
     announced: Option<Moment>,
     first_forward: Option<Moment>,
     reported: Taken,
+    unowned_ms: Option<u64>,
 }
 
 impl Takeovers {
@@ -44,12 +48,19 @@ impl Takeovers {
         let path = folder.join(FILE);
         let done = read(&path);
         let (file, changes) = watch::channel(Vec::new());
-        Self { under_way: HashMap::new(), done: done.into(), file, writer: tokio::spawn(write(path, changes)) }
+        Self {
+            under_way: HashMap::new(),
+            done: done.into(),
+            last_life: LastLife::open(folder),
+            file,
+            writer: tokio::spawn(write(path, changes)),
+        }
     }
 
     /// Returns when the last report is on the disk.
     pub(crate) async fn close(self) {
-        let Self { file, writer, .. } = self;
+        let Self { file, writer, last_life, .. } = self;
+        last_life.end();
         drop(file);
         if writer.await.is_err() {
             tracing::warn!("the last takeover reports may be lost");
@@ -65,6 +76,7 @@ impl Takeovers {
             announced: None,
             first_forward: None,
             reported: Taken::default(),
+            unowned_ms: self.last_life.owned_again(vipa),
         };
         self.under_way.insert(vipa, progress);
     }
@@ -107,6 +119,8 @@ impl Takeovers {
             first_forward_us: progress.first_forward.map(micros),
             connections_known_before: progress.known_before,
             connections_rebuilt: progress.reported.opened,
+            // If another was heard meanwhile it was not left alone.
+            unowned_ms: progress.unowned_ms.filter(|_| report.predecessor.is_none()),
             held: meanwhile.count(Count::Held),
             released: meanwhile.count(Count::Released),
             expired: meanwhile.fate(Fate::Drop(Reason::HoldExpired)),
@@ -119,6 +133,11 @@ impl Takeovers {
     /// Given up: somebody else owns the VIPA now.
     pub(crate) fn abandon(&mut self, vipa: IpAddr) {
         self.under_way.remove(&vipa);
+    }
+
+    /// This router stops, and nobody takes the VIPA.
+    pub(crate) fn leave(&mut self, vipa: IpAddr) {
+        self.last_life.leave(vipa);
     }
 
     pub(crate) fn records(&self) -> Vec<TakeoverRecord> {
@@ -159,11 +178,6 @@ async fn write(path: PathBuf, mut changes: watch::Receiver<Vec<TakeoverRecord>>)
             tracing::warn!(%error, "the takeover report could not be stored");
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -249,6 +249,9 @@ pub struct TakeoverRecord {
     pub connections_known_before: u64,
     /// Entries the targets' reports added or replaced.
     pub connections_rebuilt: u64,
+    /// When the VIPA was left alone by this router's last life: how long nobody owned it.
+    #[serde(default)]
+    pub unowned_ms: Option<u64>,
     /// Packets of unknown connections: kept, sent on through the rebuilt table, and given up.
     pub held: u64,
     pub released: u64,

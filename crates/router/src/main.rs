@@ -21,7 +21,8 @@ Examples:
   vipad --config r1.toml       run the router in the foreground
   vipactl --socket /run/vipa/r1.sock status
 
-SIGTERM and SIGINT stop it in good order: every VIPA it owns goes to a backup first.
+SIGTERM and SIGINT stop it in good order: every VIPA it owns goes to a backup first. Started again it takes them back.
+docs/systemd/vipad@.service runs it as a service.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug."
 )]
 struct Arguments {

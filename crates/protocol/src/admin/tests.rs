@@ -36,6 +36,7 @@ fn an_answer_comes_back_as_it_was_sent() {
         first_forward_us: None,
         connections_known_before: 2_000,
         connections_rebuilt: 9,
+        unowned_ms: None,
         held: 4,
         released: 4,
         expired: 0,
