@@ -113,6 +113,18 @@ impl Addresses {
         Ok(())
     }
 
+    /// What is to be served, if something of ours has been taken away by others.
+    pub(crate) async fn gone(&mut self) -> Option<Vec<IpAddr>> {
+        let before = self.kept.value.added.clone();
+        self.forget_what_is_gone().await.ok()?;
+        let gone: Vec<_> = before.difference(&self.kept.value.added).collect();
+        if gone.is_empty() {
+            return None;
+        }
+        tracing::warn!(interface = %self.kept.value.interface, "somebody has taken away {gone:?}");
+        Some(self.wanted.iter().copied().collect())
+    }
+
     /// What is to be served once a predecessor's addresses have been left alone for long enough, at that moment.
     pub(crate) fn outlived(&mut self) -> Option<Vec<IpAddr>> {
         self.inherited.ends_now().then(|| self.wanted.iter().copied().collect())

@@ -34,6 +34,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often it is said what tunnels brought, when they brought anything.
 const REPORT: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether what was set up on this host is still there.
+const LOOK_AFTER: Duration = Duration::from_secs(3);
+
 /// Telling the routers that this agent stops takes no longer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -96,6 +99,8 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut report = tokio::time::interval(REPORT);
+    let mut look_after = tokio::time::interval(LOOK_AFTER);
+    look_after.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
@@ -113,6 +118,7 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
                 None => bail!("the thread that watches this host's load has ended, see above; start me again"),
             },
             _ = retry.tick() => agent.try_again(),
+            _ = look_after.tick() => agent.look_after().await,
             _ = report.tick() => agent.decap.report(),
         }
         agent.serve().await;
@@ -181,6 +187,16 @@ impl Agent {
         self.failed = false;
         self.to_serve = self.to_serve.take().or_else(|| self.addresses.outlived());
         self.to_unwrap = self.to_unwrap.take().or_else(|| self.decap.outlived());
+    }
+
+    /// What others have taken away is put there again.
+    async fn look_after(&mut self) {
+        if self.to_serve.is_none() {
+            self.to_serve = self.addresses.gone().await;
+        }
+        if self.to_unwrap.is_none() {
+            self.to_unwrap = self.decap.gone().await;
+        }
     }
 
     /// Puts the wanted VIPAs on this host and unwraps what is sent to them; what fails is said and tried again.

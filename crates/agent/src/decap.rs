@@ -24,6 +24,7 @@ use aya::{
         tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
 };
+use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle,
@@ -52,6 +53,9 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 const MOST_OVERHEAD: u32 = 52;
 /// What every IPv6 link carries (RFC 8200 §5).
 const LEAST_MTU: u32 = 1_280;
+
+/// Offloads that make one packet of several, whichever tunnel they are in.
+const MERGING: [&str; 3] = ["rx-lro", "rx-gro-list", "rx-udp-gro-forwarding"];
 
 /// What becomes of a tunnel's packet: the order of `enum fate` of the program, and how it is told.
 const FATES: [&str; 9] = [
@@ -117,13 +121,13 @@ pub(crate) async fn plan(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
         }
         let how = format!("BPF program {PROGRAM} on the ingress of {interface}, pref {PRIORITY}, handle 0x1, then too");
         plan.push(Item::new("filter", how));
-        plan.extend(remarks(&interface, &link).into_iter().map(|remark| Item::new("to know", remark)));
+        plan.extend(remarks(&interface, &link).await.into_iter().map(|remark| Item::new("to know", remark)));
     }
     plan
 }
 
 /// What may keep packets from getting through on an interface.
-fn remarks(interface: &str, link: &Link) -> Vec<String> {
+async fn remarks(interface: &str, link: &Link) -> Vec<String> {
     let mut remarks = Vec::new();
     if !link.is_ethernet {
         remarks.push(DecapError::NoEthernet(interface.into()).to_string());
@@ -141,7 +145,32 @@ fn remarks(interface: &str, link: &Link) -> Vec<String> {
             "{interface} has rp_filter 1: clients that are reached by another interface are not heard in tunnels; 2 hears them"
         ));
     }
+    for offload in merging(interface).await {
+        remarks.push(format!(
+            "{interface} has {offload} on, which makes one packet of several before they are unwrapped: \
+             turn it off with ethtool -K {interface} {offload} off"
+        ));
+    }
     remarks
+}
+
+/// The offloads of this interface that are on and merge what is in tunnels.
+async fn merging(interface: &str) -> Vec<&'static str> {
+    let Ok((connection, mut handle, _)) = ethtool::new_connection() else { return Vec::new() };
+    let connection = tokio::spawn(connection);
+    let mut on = Vec::new();
+    if let Ok(mut features) = handle.feature().get(Some(interface)).execute().await {
+        while let Ok(Some(features)) = features.try_next().await {
+            for attribute in features.payload.nlas {
+                if let EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) = attribute {
+                    let is_on = |name: &&str| bits.iter().any(|bit| bit.name == *name && bit.value);
+                    on.extend(MERGING.into_iter().filter(is_on));
+                }
+            }
+        }
+    }
+    connection.abort();
+    on
 }
 
 /// What was put on this host and what it does.
@@ -215,8 +244,25 @@ impl Decap {
 
     /// What is to be unwrapped once a predecessor's tunnels have been left alone for long enough, at that moment.
     pub(crate) fn outlived(&mut self) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
-        let Tunnels { vipas, routers } = &self.wanted;
-        self.inherited.ends_now().then(|| (vipas.iter().copied().collect(), routers.iter().copied().collect()))
+        self.inherited.ends_now().then(|| self.wanted.lists())
+    }
+
+    /// What is to be unwrapped, if our program has been taken from an interface by others.
+    pub(crate) async fn gone(&mut self) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
+        let loaded = self.loaded.as_mut()?;
+        let mut is_gone = false;
+        for interface in loaded.attached.clone() {
+            let hangs_there = match index_of(&self.handle, &interface).await {
+                Some(index) => filters(&self.handle, index, Side::Ingress).await.ok()?.contains(&PRIORITY),
+                None => false,
+            };
+            if !hangs_there {
+                tracing::warn!(interface, "somebody has taken away what unwraps tunnels");
+                loaded.attached.remove(&interface);
+                is_gone = true;
+            }
+        }
+        is_gone.then(|| self.wanted.lists())
     }
 
     /// Makes it so that exactly what these routers wrap for these VIPAs is unwrapped.
@@ -310,7 +356,7 @@ impl Decap {
         }
         loaded.attached.insert(interface.into());
         tracing::info!(interface, "what routers wrap for this host is unwrapped by BPF as it arrives");
-        remarks(interface, &link).iter().for_each(|remark| tracing::info!("{remark}"));
+        remarks(interface, &link).await.iter().for_each(|remark| tracing::info!("{remark}"));
         Ok(())
     }
 
@@ -338,6 +384,10 @@ impl Decap {
 }
 
 impl Tunnels {
+    fn lists(&self) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        (self.vipas.iter().copied().collect(), self.routers.iter().copied().collect())
+    }
+
     fn and(&self, others: &Self) -> Self {
         Self { vipas: &self.vipas | &others.vipas, routers: &self.routers | &others.routers }
     }

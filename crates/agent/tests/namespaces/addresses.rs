@@ -160,6 +160,7 @@ fn a_crashed_agent_s_vipa_moves_when_another_interface_is_configured() {
 fn what_would_be_changed_is_said_and_not_done() {
     on_a_host(|host| {
         run("ip", "link add v0 type veth peer name v1");
+        run("ethtool", "-K v0 rx-gro-list on");
         host.configure_tunnels(HERE, "v0");
         let said = host.setup();
         for line in [
@@ -170,6 +171,7 @@ fn what_would_be_changed_is_said_and_not_done() {
             "qdisc    clsact on v0",
             "filter   BPF program vipa_unwrap on the ingress of v0, pref 22089",
             "to know  v0 has MTU 1500: 1448 bytes fit",
+            "to know  v0 has rx-gro-list on",
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }

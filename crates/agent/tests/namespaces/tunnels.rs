@@ -292,3 +292,19 @@ fn filters_of_other_peoples_stay_where_they_are() {
         assert_eq!(run("tc", "filter show dev v0 ingress"), before);
     });
 }
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_others_take_away_is_put_there_again() {
+    on_a_host(|host| {
+        let (agent, _router, wire, socket) = tunnelled(host);
+        run("tc", "qdisc del dev v0 clsact");
+        run("ip", "address del 192.0.2.10/32 dev lo");
+        drop(socket);
+        let socket = serve(VIPA.into());
+        until_unwrapped(&socket, &wire, &good(b"again"));
+        assert_eq!(filters(), 1);
+        agent.stop();
+        assert_eq!((filters(), has_clsact()), (0, false));
+    });
+}
