@@ -1,28 +1,78 @@
-//! The machine that is measured on.
+//! The machine that is measured on, and what is prepared there.
 
-use std::{fs, thread};
+use std::{fs, path::Path, path::PathBuf, thread};
 
 use anyhow::Context;
 use core_affinity::CoreId;
+use vipa_dpdk::Memory;
+
+/// Hugepages asked for while measuring: enough for all contenders and for the largest connection table.
+const HUGEPAGES: u64 = 1280;
+const HUGEPAGES_FILE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+/// The contenders' share of them.
+const CONTENDERS_MB: u64 = 1024;
 
 /// What a figure may use of the machine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Machine {
     /// As results name it.
     pub(crate) name: String,
     /// The core that is measured: the last one, which the kernel uses least.
     pub(crate) measured: CoreId,
     /// For who must not disturb it, or measures beside it; the same where there is only one.
-    #[expect(dead_code, reason = "for figures of two cores")]
     pub(crate) other: CoreId,
+    /// Whether DPDK's memory is of hugepages: in all contenders or in none.
+    pub(crate) hugepages: bool,
+    /// For captures and logs.
+    pub(crate) scratch: PathBuf,
+    _reserved: Reserved,
 }
 
 impl Machine {
-    pub(crate) fn look() -> anyhow::Result<Self> {
+    pub(crate) fn prepare(results: &Path) -> anyhow::Result<Self> {
         let cores = core_affinity::get_core_ids().context("the machine's cores are not to be seen")?;
         let (first, last) = cores.first().zip(cores.last()).context("a machine without cores")?;
-        Ok(Self { name: describe(cores.len()), measured: *last, other: *first })
+        let scratch = std::path::absolute(results)?.join("scratch");
+        fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+        let reserved = Reserved::ask();
+        let hugepages = Memory::hugepages_free_mb() >= CONTENDERS_MB && is_mounted();
+        Ok(Self {
+            name: describe(cores.len()),
+            measured: *last,
+            other: *first,
+            hugepages,
+            scratch,
+            _reserved: reserved,
+        })
     }
+}
+
+/// Hugepages set aside while we measure, where we may.
+#[derive(Debug)]
+struct Reserved {
+    before: Option<String>,
+}
+
+impl Reserved {
+    fn ask() -> Self {
+        let before = fs::read_to_string(HUGEPAGES_FILE).ok();
+        let wanted = before.as_ref().and_then(|before| before.trim().parse::<u64>().ok()).unwrap_or(0).max(HUGEPAGES);
+        // Without the right to, or on a full machine, we measure with what there is, and say so.
+        let asked = fs::write(HUGEPAGES_FILE, wanted.to_string());
+        Self { before: before.filter(|_| asked.is_ok()) }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = fs::write(HUGEPAGES_FILE, before);
+        }
+    }
+}
+
+fn is_mounted() -> bool {
+    fs::read_to_string("/proc/mounts").unwrap_or_default().lines().any(|line| line.contains(" hugetlbfs "))
 }
 
 fn describe(cores: usize) -> String {

@@ -9,11 +9,15 @@
 
 #![forbid(unsafe_code)]
 
+mod contender;
 mod figure;
 mod figures;
 mod machine;
 mod picture;
+mod ports;
 mod results;
+mod subject;
+mod world;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -35,6 +39,9 @@ struct Arguments {
     /// Where latest.json and the pictures are
     #[arg(long, default_value = "perf/results", value_name = "FOLDER")]
     results: PathBuf,
+    /// Be a process that is measured, as the parent process says
+    #[arg(long, hide = true)]
+    subject: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -48,12 +55,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(job) = &arguments.subject {
+        return subject::run(&serde_json::from_str(job)?);
+    }
     if arguments.list {
         figures::ALL.iter().for_each(|figure| println!("{:<4} {}", figure.id, figure.what));
         return Ok(());
     }
     let chosen = choose(&arguments.only)?;
-    let machine = Machine::look()?;
+    let machine = Machine::prepare(&arguments.results)?;
     let mut results = Results::open(&arguments.results, &machine)?;
     println!("{}", results.heading());
     println!("{}", results::TITLE);

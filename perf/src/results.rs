@@ -54,7 +54,6 @@ pub(crate) struct Row {
 impl Results {
     /// Those of `folder` if they are of this machine, or none yet.
     pub(crate) fn open(folder: &Path, machine: &Machine) -> anyhow::Result<Self> {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let text = fs::read_to_string(folder.join("latest.json")).unwrap_or_default();
         let known = serde_json::from_str::<File>(&text).ok().filter(|file| file.machine == machine.name);
         let figures = known.map(|file| file.figures).unwrap_or_default();
