@@ -54,14 +54,15 @@ const HUGEPAGE: usize = 2 << 20;
 
 #[cfg(not(loom))]
 impl<W: Words> Memory<W> {
+    /// Room for `count` buckets, and for as many more as fill the last hugepage.
     pub(crate) fn new(count: usize) -> Result<Self, TableError> {
         let bytes = count * size_of::<Bucket<W>>();
-        let bytes = bytes.next_multiple_of(if bytes < HUGEPAGE { PAGE } else { HUGEPAGE });
+        let is_large = bytes >= HUGEPAGE;
+        let bytes = bytes.next_multiple_of(if is_large { HUGEPAGE } else { PAGE });
+        let count = if is_large { bytes / size_of::<Bucket<W>>() } else { count };
         let wanted_mb = bytes as u64 >> 20;
         // Reserved hugepages are there or refused at once: the kernel sets them aside for the whole mapping.
-        if bytes >= HUGEPAGE
-            && let Ok(buckets) = map(bytes, libc::MAP_HUGETLB | libc::MAP_POPULATE)
-        {
+        if is_large && let Ok(buckets) = map(bytes, libc::MAP_HUGETLB | libc::MAP_POPULATE) {
             return Ok(Self { buckets, count, bytes, pages: Pages::Huge });
         }
         // Ordinary memory the kernel promises without having it, and kills somebody when it is used: look first.

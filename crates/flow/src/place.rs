@@ -1,8 +1,9 @@
 //! How a connection gets a place, without a lock and without ever being in the table twice.
 //!
-//! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else one that is freed by moving an
-//!    entry from its home to its own other bucket, else the least valuable one's, else one that is freed by moving an entry to
-//!    the place of a less valuable one in its other bucket.
+//! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else a half-open one's where these
+//!    crowd, else one that is freed by moving an entry from its home to its own other bucket, where another moves on first if
+//!    need be, else the least valuable one's, else one that is freed by moving an entry to the place of a less valuable one in
+//!    its other bucket.
 //! 2. *Announce*: write the key, then say so. The entry is pending: lookups pass it over, other inserters see it.
 //! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
 //!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
@@ -61,6 +62,10 @@ const PATIENCE: u32 = if cfg!(loom) { 1 } else { 256 };
 /// Silence after which an open connection may give way to a new one: one minute.
 const IDLE_TICKS: u16 = 240;
 
+/// Half-open entries among eight neighbours from which on they are a flood's, and one of them is not worth moving others
+/// for: with one in fifty half-open, as in ordinary traffic, one newcomer in two thousand meets so many.
+const CROWD: usize = 3;
+
 /// Other threads may take the victim or the gap first; so often is another one looked for.
 const ATTEMPTS: usize = 4;
 
@@ -114,7 +119,9 @@ impl<K: Key> FlowTable<K> {
         for _ in 0..ATTEMPTS {
             let claim = self
                 .claim_empty(newcomer, now)
+                .or_else(|| self.claim_in_crowd(newcomer, now))
                 .or_else(|| self.claim_by_moving(newcomer, now, Room::Free))
+                .or_else(|| self.claim_by_moving(newcomer, now, Room::Freed))
                 .or_else(|| self.claim_by_evicting(newcomer, now))
                 .or_else(|| self.claim_by_moving(newcomer, now, Room::Made));
             if claim.is_some() {
@@ -169,8 +176,11 @@ impl<K: Key> FlowTable<K> {
     /// entry there.
     fn spot_for_copy(&self, resident: &Resident<K::Words>, source: Source, now: Tick, room: Room) -> Option<Spot> {
         let there = &self.buckets[resident.other];
+        if room == Room::Freed {
+            self.move_on(resident.other, source, now)?;
+        }
         match room {
-            Room::Free => (0..SLOTS).find_map(|at| {
+            Room::Free | Room::Freed => (0..SLOTS).find_map(|at| {
                 let before = there.word(at);
                 let copy = before.claimed_like(resident.word);
                 let taken = before.is_empty() && there.swap(at, before, copy).is_ok();
@@ -190,6 +200,22 @@ impl<K: Key> FlowTable<K> {
                 Some(Spot { at, copy, evicted: Some(state) })
             }
         }
+    }
+
+    /// Moves one entry of a full bucket from there, its home, to a free place in its own other bucket.
+    fn move_on(&self, bucket: usize, source: Source, now: Tick) -> Option<()> {
+        // Two moves are one move twice, and to the model checker a multiple of its work.
+        let slots = if cfg!(loom) { 0 } else { SLOTS };
+        (0..slots).find_map(|slot| {
+            let (packed, word) = self.buckets[bucket].read_any(slot)?;
+            let Spots { home, other } = self.spots(packed);
+            if home != bucket || word.is_moving() {
+                return None;
+            }
+            let resident = Resident { bucket, slot, packed, word, other };
+            let spot = self.spot_for_copy(&resident, source, now, Room::Free)?;
+            self.replace_by_moving(&resident, &spot, word.emptied())
+        })
     }
 
     /// Moves `resident` to that spot in its other bucket, live in both for a moment, and makes its slot hold `next`.
@@ -237,6 +263,35 @@ impl<K: Key> FlowTable<K> {
                 Some((worth, bucket, slot, word, state))
             })
             .min_by_key(|(worth, ..)| *worth)?;
+        self.evict(newcomer, (bucket, slot, before, state), now)
+    }
+
+    /// The place of the longest silent of many half-open neighbours: a flood's newcomers take it from one another.
+    #[cold]
+    fn claim_in_crowd(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
+        let (mut crowd, mut oldest) = (0, None::<(u16, usize, usize, Word)>);
+        for bucket in newcomer.spots.both() {
+            for slot in 0..SLOTS {
+                let word = self.buckets[bucket].word(slot);
+                if word.state() == Some(FlowState::HalfOpen) && !word.is_moving() {
+                    crowd += 1;
+                    let age = age(now, word.tick());
+                    if oldest.is_none_or(|(oldest, ..)| age > oldest) {
+                        oldest = Some((age, bucket, slot, word));
+                    }
+                }
+            }
+        }
+        let (_, bucket, slot, before) = oldest.filter(|_| crowd >= CROWD)?;
+        self.evict(newcomer, (bucket, slot, before, FlowState::HalfOpen), now)
+    }
+
+    fn evict(
+        &self,
+        newcomer: &Newcomer<K::Words>,
+        (bucket, slot, before, state): (usize, usize, Word, FlowState),
+        now: Tick,
+    ) -> Option<Claim> {
         let word = before.claimed(&newcomer.packed, newcomer.target, now);
         self.buckets[bucket].swap(slot, before, word).ok()?;
         self.ended(bucket, before);
@@ -254,9 +309,11 @@ struct Resident<W> {
 }
 
 /// Where a moved entry finds its new place.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Room {
     Free,
+    /// By another entry's moving on from there.
+    Freed,
     /// In the place of an entry that is worth less than the newcomer.
     Made,
 }

@@ -306,7 +306,7 @@ impl<K: Key> FlowTable<K> {
         self.capacity
     }
 
-    /// Entries there is room for: four thirds of the capacity.
+    /// Entries there is room for: four thirds of the capacity, and what the memory's last page has left.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.buckets.len() * SLOTS
