@@ -32,6 +32,8 @@ pub(crate) struct Admission {
     vipas: Vec<TokenBucket>,
     sources: SourceLimits,
     workers: u32,
+    /// How many datagrams of the burst may still open a connection; SYNs beyond are not even looked up.
+    openings: u32,
 }
 
 impl Admission {
@@ -39,7 +41,7 @@ impl Admission {
     /// meet at one target.
     pub(crate) fn new(index: usize, workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        Self { turn: index as u64, vipas: Vec::new(), sources: SourceLimits::new(), workers }
+        Self { turn: index as u64, vipas: Vec::new(), sources: SourceLimits::new(), workers, openings: 0 }
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -84,6 +86,7 @@ impl Admission {
 /// Decides for all packets of a burst that have a connection.
 #[inline]
 pub(crate) fn decide(scene: &Scene<'_>, lanes: &mut Lanes, admission: &mut Admission) {
+    admission.openings = lanes.openings;
     decide_lane(scene, &lanes.ipv4, &mut lanes.verdicts, admission);
     decide_lane(scene, &lanes.ipv6, &mut lanes.verdicts, admission);
 }
@@ -103,6 +106,7 @@ fn decide_lane<K: Family>(
 
 /// Decides for one packet that was held.
 pub(crate) fn decide_again(scene: &Scene<'_>, key: &AnyKey, kind: Kind, admission: &mut Admission) -> Verdict {
+    admission.openings = 1;
     match key {
         AnyKey::V4(key) => decide_one(scene, key, kind, scene.flows.ipv4.lookup(key), admission),
         AnyKey::V6(key) => decide_one(scene, key, kind, scene.flows.ipv6.lookup(key), admission),
@@ -234,7 +238,11 @@ fn unknown<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, admission: &mut Ad
             Some(hit) => known(scene, key, kind, hit, admission),
             None => orphan(scene, vipa, key, flags, admission),
         },
-        Kind::Datagram => admit(scene, vipa, key, FlowState::Udp, admission),
+        Kind::Datagram if admission.openings == 0 => Verdict::drop(Reason::Overload),
+        Kind::Datagram => {
+            admission.openings -= 1;
+            admit(scene, vipa, key, FlowState::Udp, admission)
+        }
         Kind::Error => Verdict::drop(Reason::IcmpOrphan),
         Kind::Return(..) => unknown_return(scene, vipa),
     }

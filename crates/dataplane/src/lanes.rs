@@ -73,6 +73,8 @@ pub(crate) struct Lanes {
     pub(crate) ipv4: Lane<Key4>,
     pub(crate) ipv6: Lane<Key6>,
     pub(crate) firsts: ArrayVec<First, BURST>,
+    /// How many of this burst's packets may still open a connection.
+    pub(crate) openings: u32,
 }
 
 impl<K: Family> Lane<K> {
@@ -103,7 +105,7 @@ impl<K: Family> Lane<K> {
 
 impl Lanes {
     pub(crate) fn new() -> Self {
-        Self { verdicts: ArrayVec::new(), ipv4: Lane::new(), ipv6: Lane::new(), firsts: ArrayVec::new() }
+        Self { verdicts: ArrayVec::new(), ipv4: Lane::new(), ipv6: Lane::new(), firsts: ArrayVec::new(), openings: 0 }
     }
 
     #[inline]
@@ -112,6 +114,14 @@ impl Lanes {
         self.ipv4.clear();
         self.ipv6.clear();
         self.firsts.clear();
+    }
+
+    /// Whether one more may.
+    #[inline]
+    pub(crate) fn may_open(&mut self) -> bool {
+        let may = self.openings > 0;
+        self.openings = self.openings.saturating_sub(1);
+        may
     }
 
     #[inline]

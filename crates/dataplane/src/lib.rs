@@ -25,6 +25,7 @@ mod io;
 mod lanes;
 mod limit;
 mod outlet;
+mod pressure;
 mod way;
 mod worker;
 

@@ -17,6 +17,7 @@ use crate::{
     idle::{Duty, Idle, Rest},
     lanes::{Lanes, Verdict},
     outlet::Outlets,
+    pressure::Pressure,
     way::{Stuck, forward, give_back},
 };
 
@@ -86,6 +87,8 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     flows: Arc<Flows>,
     limits: Limits,
     inlets: Vec<Inlet<R>>,
+    /// Of each inlet.
+    pressures: Vec<Pressure>,
     outlets: Outlets<T>,
     burst: ArrayVec<R::Buf, BURST>,
     lanes: Lanes,
@@ -114,6 +117,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             routes,
             desk,
             stop,
+            pressures: vec![Pressure::default(); inlets.len()],
             inlets,
             outlets: Outlets::new(outlets, &limits.kernel_per_second, limits.answers_per_second),
             burst: ArrayVec::new(),
@@ -156,9 +160,10 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
             settler.retry(&scene, &mut self.admission);
         }
-        for inlet in &mut self.inlets {
+        for (inlet, pressure) in self.inlets.iter_mut().zip(&mut self.pressures) {
             inlet.rx.burst(&mut self.burst);
             received += self.burst.len();
+            self.lanes.openings = pressure.openings(self.burst.len());
             classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
             self.lanes.lookup(scene.flows);
             decide(&scene, &mut self.lanes, &mut self.admission);

@@ -69,6 +69,8 @@ pub enum Reason {
     VipaLimit,
     /// The client has had its share of new connections in this second.
     SourceLimit,
+    /// Of a new connection, while more packets arrive than the worker takes.
+    Overload,
     /// Too big for the way to its target, and nobody is told.
     TooBig,
     /// Its time to live ended here.
@@ -114,7 +116,7 @@ impl LocalReply {
 
 impl Reason {
     /// All but the malformed ones.
-    const OTHERS: [Self; 29] = [
+    const OTHERS: [Self; 30] = [
         Self::NotForUs,
         Self::Group,
         Self::ArpOfOthers,
@@ -144,6 +146,7 @@ impl Reason {
         Self::HoldFull,
         Self::HoldExpired,
         Self::TxRefused,
+        Self::Overload,
     ];
     pub const COUNT: usize = Malformed::COUNT + Self::OTHERS.len();
 
@@ -182,6 +185,7 @@ impl Reason {
             Self::HoldFull => 26,
             Self::HoldExpired => 27,
             Self::TxRefused => 28,
+            Self::Overload => 29,
         };
         Malformed::COUNT + other
     }
@@ -211,6 +215,7 @@ impl Reason {
             Self::Denied => "dropped.denied",
             Self::VipaLimit => "dropped.vipa-limit",
             Self::SourceLimit => "dropped.source-limit",
+            Self::Overload => "dropped.overload",
             Self::TooBig => "dropped.too-big",
             Self::TimeToLive => "dropped.time-to-live",
             Self::AnswerLimit => "dropped.answer-limit",

@@ -77,6 +77,9 @@ impl<A: Addressed> VipaPacket for Tcp<A> {
     #[inline(always)]
     fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
         let vipa = A::find_vipa(scene.routes, self.destination)?;
+        if self.flags.opens() && !lanes.may_open() {
+            return Some(Verdict::drop(Reason::Overload));
+        }
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Tcp);
         Some(lanes.ask(key, Kind::Segment(self.flags)))
     }
