@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc::{self, error::TrySendError},
+};
 use vipa_cluster::{
     StoredVote,
     target::{Event, Outbox, Output, Settings, Target},
@@ -15,7 +18,7 @@ use vipa_model::{
     Incarnation, Moment,
     config::{Agent as AgentConfig, Config},
 };
-use vipa_protocol::{HostLoad, Intent, Load};
+use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
 use vipa_transport::{
     Identity, LinkEvent, Sender, Timing, TransportSettings,
     votes::{VoteFile, VoteKeeper},
@@ -23,7 +26,9 @@ use vipa_transport::{
 
 use crate::{
     address::Addresses,
+    checks,
     decap::Decap,
+    drain::{self, Drain, DrainSocket, Progress, Stage, Wish},
     kernel::{Kernel, Sight},
     load::{Condition, LoadWatch},
 };
@@ -55,10 +60,16 @@ struct Agent {
     to_unwrap: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
     /// Something has failed and waits for `RETRY`.
     failed: bool,
+    /// As the load's thread last said.
+    condition: Option<Condition>,
+    checks: Vec<CheckResult>,
+    drain: Option<Drain>,
+    /// Who is told how it goes.
+    waiting: Vec<mpsc::Sender<Progress>>,
 }
 
 /// Runs until SIGTERM or SIGINT, then takes back what was changed on this host.
-pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<()> {
+pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
     let (vote_file, stored) = VoteFile::open(&config.node.state_dir)?;
@@ -67,15 +78,18 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     let (connection, netlink, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     tokio::spawn(connection);
     let state_dir = &config.node.state_dir;
-    let addresses = Addresses::open(&agent.interface, state_dir, netlink.clone()).await?;
-    let decap = Decap::open(agent, state_dir, netlink)?;
-    let namespaces = agent.namespaces.clone();
-    let sight = Sight { observe: agent.observe, pace: agent.observe_every, namespaces };
+    let addresses = Addresses::open(&config_agent.interface, state_dir, netlink.clone()).await?;
+    let decap = Decap::open(config_agent, state_dir, netlink)?;
+    let namespaces = config_agent.namespaces.clone();
+    let sight = Sight { observe: config_agent.observe, pace: config_agent.observe_every, namespaces };
     let (kernel, mut seen) = Kernel::start(&sight)?;
+    let mut orders = DrainSocket::open(&config.node.admin)
+        .with_context(|| format!("cannot open {}, where `vipa-agent drain` asks", config.node.admin.display()))?;
+    let (checks, mut answers) = checks::start(&config_agent.checks);
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
     let origin = Instant::now();
-    let target = Target::new(settings(config, agent), stored, Moment::ZERO);
+    let target = Target::new(settings(config, config_agent), stored, Moment::ZERO);
     let dial = config.cluster.routers.clone();
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
@@ -93,9 +107,16 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
         to_serve: None,
         to_unwrap,
         failed: false,
+        condition: None,
+        checks,
+        drain: None,
+        waiting: Vec::new(),
     };
     tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
 
+    let config_drain = config_agent.drain_timeout;
+    let mut asked_to_end = false;
+    let mut drain_tick = tokio::time::interval(drain::LOOK);
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut report = tokio::time::interval(REPORT);
@@ -104,7 +125,14 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
     loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => {
+                if config_drain.is_zero() || asked_to_end {
+                    break;
+                }
+                asked_to_end = true;
+                tracing::info!("draining for at most {} s; SIGTERM again leaves at once", config_drain.as_secs());
+                agent.begin_to_drain(Some(config_drain));
+            }
             _ = interrupt.recv() => break,
             Some(token) = stored.recv() => agent.feed(Event::VotesStored { token }),
             Some(event) = events.recv() => agent.link(event),
@@ -114,9 +142,22 @@ pub(crate) async fn run(config: &Config, agent: &AgentConfig) -> anyhow::Result<
                 None => bail!("the thread that reads the kernel's socket tables has ended, see above; start me again"),
             },
             condition = conditions.recv() => match condition {
-                Some(condition) => agent.fare(condition),
+                Some(condition) => {
+                    agent.condition = Some(condition);
+                    agent.fare();
+                }
                 None => bail!("the thread that watches this host's load has ended, see above; start me again"),
             },
+            Some((index, result)) = answers.recv() => {
+                agent.checks[index] = result;
+                agent.fare();
+            }
+            Some((wish, waiting)) = orders.recv() => agent.order(wish, waiting),
+            _ = drain_tick.tick(), if agent.drain.is_some() => {
+                if agent.tell_progress().leaves() {
+                    break;
+                }
+            }
             _ = retry.tick() => agent.try_again(),
             _ = look_after.tick() => agent.look_after().await,
             _ = report.tick() => agent.decap.report(),
@@ -155,11 +196,51 @@ impl Agent {
     }
 
     /// Tells the routers how this host fares.
-    fn fare(&mut self, condition: Condition) {
-        let Condition { host, headroom, listeners } = condition;
-        let connections = self.target.held().values().map(|held| held.len() as u64).sum();
-        let host = HostLoad { connections, ..host };
-        self.feed(Event::Fares { load: Load { intent: Intent::Serve, headroom, host, listeners, checks: Vec::new() } });
+    fn fare(&mut self) {
+        // Before the first look at the host there is nothing to tell; it comes within a moment.
+        let Some(Condition { host, headroom, listeners }) = self.condition.clone() else { return };
+        let intent = if self.drain.is_some() { Intent::Drain } else { Intent::Serve };
+        let host = HostLoad { connections: self.connections(), ..host };
+        self.feed(Event::Fares { load: Load { intent, headroom, host, listeners, checks: self.checks.clone() } });
+    }
+
+    fn connections(&self) -> u64 {
+        self.target.held().values().map(|held| held.len() as u64).sum()
+    }
+
+    fn order(&mut self, wish: Wish, waiting: mpsc::Sender<Progress>) {
+        self.waiting.push(waiting);
+        match wish {
+            Wish::Drain { timeout_s } => {
+                tracing::info!("asked to drain");
+                self.begin_to_drain(timeout_s.map(Duration::from_secs));
+                self.tell_progress();
+            }
+            Wish::Cancel => {
+                tracing::info!("asked to serve again");
+                self.drain = None;
+                self.fare();
+                self.tell(Progress { stage: Stage::Serving, connections: self.connections(), left_s: 0 });
+                self.waiting.clear();
+            }
+        }
+    }
+
+    fn begin_to_drain(&mut self, timeout: Option<Duration>) {
+        self.drain = Some(Drain::begin(tokio::time::Instant::now(), timeout));
+        self.fare();
+    }
+
+    fn tell_progress(&mut self) -> Stage {
+        let Some(drain) = &self.drain else { return Stage::Serving };
+        let progress = drain.progress(tokio::time::Instant::now(), self.connections());
+        self.tell(progress);
+        progress.stage
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        // Who does not read misses a word, and who has gone is forgotten.
+        self.waiting.retain(|waiting| !matches!(waiting.try_send(progress), Err(TrySendError::Closed(_))));
     }
 
     fn feed(&mut self, event: Event) {

@@ -6,10 +6,13 @@
 mod address;
 mod agent;
 mod bpf;
+mod checks;
 mod decap;
+mod drain;
 mod kept;
 mod kernel;
 mod load;
+mod privileges;
 mod setup;
 
 use std::{
@@ -17,8 +20,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use vipa_model::config::{Agent, Config, Program};
+
+use crate::{drain::Wish, privileges::Elsewhere};
 
 /// Tells Vipa's routers which connections this host holds, so that no failover breaks one.
 #[derive(Debug, Parser)]
@@ -30,12 +35,22 @@ Examples:
   vipa-agent --check t1.toml       say every mistake in the configuration, with line and column
   vipa-agent --print-setup t1.toml say what it would change on this host
   vipa-agent --config t1.toml      run in the foreground, beside the server
+  vipa-agent drain --config t1.toml --timeout 60
+                                   have the running agent ask for no new connections, wait until those it has
+                                   are over, 60 s at most, and leave
+  vipa-agent drain --config t1.toml --cancel
+                                   have it serve again
 
 It puts the VIPAs that the routers name on the configured interface, usually lo, and takes them away again when it
-is stopped with SIGTERM or SIGINT. It opens no listening port. It needs CAP_NET_ADMIN: run it as root.
+is stopped with SIGTERM or SIGINT; with `drain_timeout_s`, SIGTERM drains first and a second one does not. It opens no
+listening port. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run it as
+root, or as dist/vipa-agent.service does.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug."
 )]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    order: Option<Order>,
     /// Run with this configuration
     #[arg(long, value_name = "FILE", required_unless_present_any = ["check", "print_setup"])]
     config: Option<PathBuf>,
@@ -47,16 +62,40 @@ struct Arguments {
     print_setup: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Order {
+    /// Take this host out of service: no new connections, those it has run out, then the agent leaves
+    ///
+    /// Prints how many connections are left. Ends with success when none were, and with failure when time was over
+    /// before. Datagrams of UDP services go elsewhere at once: they have no connections to wait for.
+    Drain {
+        /// The running agent's configuration: it names the socket to ask
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Leave after this many seconds, whatever is left; without it, as long as it takes
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u64>,
+        /// Serve again
+        #[arg(long, conflicts_with = "timeout")]
+        cancel: bool,
+    },
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments {
-        Arguments { check: Some(file), .. } => check(file),
-        Arguments { print_setup: Some(file), .. } => print_setup(file),
-        Arguments { config: Some(file), .. } => run(file),
+        Arguments { order: Some(Order::Drain { config, timeout, cancel }), .. } => {
+            let wish = if *cancel { Wish::Cancel } else { Wish::Drain { timeout_s: *timeout } };
+            ask_to_drain(config, wish)
+        }
+        Arguments { check: Some(file), .. } => check(file).map(|()| true),
+        Arguments { print_setup: Some(file), .. } => print_setup(file).map(|()| true),
+        Arguments { config: Some(file), .. } => run(file).map(|()| true),
         Arguments { config: None, .. } => unreachable!("clap requires one of them"),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("vipa-agent: {error:#}");
             ExitCode::FAILURE
@@ -76,11 +115,18 @@ fn print_setup(file: &Path) -> anyhow::Result<()> {
     runtime.block_on(setup::print(&config, &agent))
 }
 
+fn ask_to_drain(file: &Path, wish: Wish) -> anyhow::Result<bool> {
+    let (config, _) = read(file)?;
+    drain::ask(&config.node.admin, wish)
+}
+
 fn run(file: &Path) -> anyhow::Result<()> {
     let (config, agent) = read(file)?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let elsewhere = if agent.namespaces.is_empty() { Elsewhere::No } else { Elsewhere::Yes };
+    privileges::drop_the_rest(elsewhere)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(agent::run(&config, &agent))
 }

@@ -9,6 +9,7 @@
 //! derive, because serde stops at the first mistake and knows no place for what is missing.
 
 mod announce;
+mod check;
 mod problems;
 mod read;
 mod sections;
@@ -22,7 +23,7 @@ use std::{
 
 pub use problems::{ConfigErrors, Problem};
 
-use crate::{NodeName, Rank, Service};
+use crate::{Check, NodeName, Rank, Service};
 
 /// What a node is told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,6 +240,10 @@ pub struct Agent {
     pub decap: Decap,
     /// Where tunnels arrive; none: at the interface that has `address`.
     pub decap_interfaces: Vec<String>,
+    /// How long SIGTERM waits for connections to run out; zero: not at all.
+    pub drain_timeout: Duration,
+    /// What this target checks of its own applications.
+    pub checks: Vec<Check>,
 }
 
 /// How a target's agent learns of connections.

@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod choice;
 pub mod config;
 mod nouns;
 mod time;
 
+pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Choice, Weights};
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName,

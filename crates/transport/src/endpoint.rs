@@ -10,7 +10,7 @@ use std::{
 
 use quinn::{
     ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Semaphore;
@@ -22,6 +22,7 @@ use crate::{
     inbox::{Receiver, inbox},
     link::{self, NoLink},
     registry::{Registry, Sender, code},
+    renewal::{self, Credentials, Listening},
 };
 
 /// Handshakes of strangers at one time; one more is refused and comes back.
@@ -60,6 +61,8 @@ pub struct Timing {
     /// Between two attempts at a peer: first and longest.
     pub retry_first: Duration,
     pub retry_longest: Duration,
+    /// Between two looks at the certificate's files.
+    pub renewal: Duration,
 }
 
 impl Default for Timing {
@@ -70,6 +73,7 @@ impl Default for Timing {
             keep_alive: Duration::from_millis(250),
             retry_first: Duration::from_millis(50),
             retry_longest: Duration::from_millis(500),
+            renewal: Duration::from_secs(5),
         }
     }
 }
@@ -93,8 +97,7 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
     tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
 
     let transport = Arc::new(transport(timing));
-    let mut server = ServerConfig::with_crypto(Arc::clone(&identity.server) as _);
-    server.transport_config(Arc::clone(&transport));
+    let credentials = Credentials::new(identity, transport);
     let mut config = EndpointConfig::new(Arc::clone(&identity.reset_key) as _);
     config.cid_generator(|| Box::new(AnyConnectionId)).min_reset_interval(Duration::from_millis(1));
     let v6_only = dial.first().is_some_and(|(_, address)| address.is_ipv6());
@@ -102,11 +105,8 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
     let address = listen.unwrap_or((any, 0).into());
     let cannot = |source| StartError::Listen { address, source };
     let socket = UdpSocket::bind(address).map_err(cannot)?;
-    let server = listen.map(|_| server);
-    let mut endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(cannot)?;
-    let mut client = quinn::ClientConfig::new(Arc::clone(&identity.client) as _);
-    client.transport_config(transport);
-    endpoint.set_default_client_config(client);
+    let server = listen.map(|_| credentials.server(identity));
+    let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(cannot)?;
 
     let (inbox, receiver) = inbox();
     let registry = Arc::new(Registry::new(inbox));
@@ -114,8 +114,19 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
         tokio::spawn(welcome(endpoint.clone(), Arc::clone(&registry), hello.clone()));
     }
     for (peer, address) in dial {
-        tokio::spawn(dial_for_ever(endpoint.clone(), Arc::clone(&registry), hello.clone(), peer, address, timing));
+        let dialler = Dialler {
+            endpoint: endpoint.clone(),
+            credentials: credentials.clone(),
+            registry: Arc::clone(&registry),
+            hello: hello.clone(),
+            peer,
+            address,
+        };
+        tokio::spawn(dialler.dial_for_ever(timing));
     }
+    let listening = if listen.is_some() { Listening::Yes } else { Listening::No };
+    let renewed = (hello.node, timing.renewal);
+    tokio::spawn(renewal::watch(identity.files.clone(), credentials, endpoint.clone(), listening, renewed));
     Ok((Sender { registry, endpoint }, receiver))
 }
 
@@ -217,54 +228,55 @@ impl Refusals {
     }
 }
 
-async fn dial_for_ever(
+/// One peer, to be dialled whenever there is no link to it.
+struct Dialler {
     endpoint: Endpoint,
+    credentials: Credentials,
     registry: Arc<Registry>,
     hello: Hello,
     peer: NodeName,
     address: SocketAddr,
-    timing: Timing,
-) {
-    let mut pause = timing.retry_first;
-    let mut said = String::new();
-    loop {
-        // The peer may have dialled us.
-        if !registry.is_linked(&peer) {
-            match dial(&endpoint, &registry, &hello, &peer, address).await {
-                Ok(()) => {
-                    pause = timing.retry_first;
-                    said.clear();
-                }
-                Err(NoLink::Ended(ConnectionError::LocallyClosed)) => return,
-                Err(why) => {
-                    tracing::debug!(%peer, %address, %why, "no link yet");
-                    // One that refuses is news, once; one that is not there is none.
-                    let why = if is_absence(&why) { String::new() } else { why.to_string() };
-                    if !why.is_empty() && why != said {
-                        registry.count(|statistics| statistics.refused += 1);
-                        registry.inbox.refused(peer.to_string(), why.clone());
-                    }
-                    said = why;
-                    pause = (pause * 2).min(timing.retry_longest);
-                }
-            }
-        }
-        tokio::time::sleep(pause).await;
-    }
 }
 
-async fn dial(
-    endpoint: &Endpoint,
-    registry: &Arc<Registry>,
-    hello: &Hello,
-    peer: &NodeName,
-    address: SocketAddr,
-) -> Result<(), NoLink> {
-    let connecting = endpoint.connect(address, peer.as_str()).map_err(|error| match error {
-        quinn::ConnectError::EndpointStopping => NoLink::Ended(ConnectionError::LocallyClosed),
-        other => NoLink::Greeting(other.to_string()),
-    })?;
-    link::run(Arc::clone(registry), connecting.await?, hello.clone()).await
+impl Dialler {
+    async fn dial_for_ever(self, timing: Timing) {
+        let Self { registry, peer, address, .. } = &self;
+        let mut pause = timing.retry_first;
+        let mut said = String::new();
+        loop {
+            // The peer may have dialled us.
+            if !registry.is_linked(peer) {
+                match self.dial().await {
+                    Ok(()) => {
+                        pause = timing.retry_first;
+                        said.clear();
+                    }
+                    Err(NoLink::Ended(ConnectionError::LocallyClosed)) => return,
+                    Err(why) => {
+                        tracing::debug!(%peer, %address, %why, "no link yet");
+                        // One that refuses is news, once; one that is not there is none.
+                        let why = if is_absence(&why) { String::new() } else { why.to_string() };
+                        if !why.is_empty() && why != said {
+                            registry.count(|statistics| statistics.refused += 1);
+                            registry.inbox.refused(peer.to_string(), why.clone());
+                        }
+                        said = why;
+                        pause = (pause * 2).min(timing.retry_longest);
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn dial(&self) -> Result<(), NoLink> {
+        let connecting = self.endpoint.connect_with(self.credentials.client(), self.address, self.peer.as_str());
+        let connecting = connecting.map_err(|error| match error {
+            quinn::ConnectError::EndpointStopping => NoLink::Ended(ConnectionError::LocallyClosed),
+            other => NoLink::Greeting(other.to_string()),
+        })?;
+        link::run(Arc::clone(&self.registry), connecting.await?, self.hello.clone()).await
+    }
 }
 
 /// Whether nobody answered, or somebody just left.

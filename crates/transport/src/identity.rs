@@ -16,6 +16,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use vipa_model::NodeName;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::renewal::Files;
+
 /// The application protocol, so that nothing else on the same port is taken for a peer.
 const ALPN: &[u8] = b"vipa";
 /// Context of the key that makes reset tokens; see RFC 9000 §10.3.2.
@@ -27,6 +29,7 @@ pub struct Identity {
     pub(crate) server: Arc<QuicServerConfig>,
     pub(crate) client: Arc<QuicClientConfig>,
     pub(crate) reset_key: Arc<ring::hmac::Key>,
+    pub(crate) files: Files,
 }
 
 impl fmt::Debug for Identity {
@@ -56,6 +59,7 @@ pub enum IdentityError {
 impl Identity {
     /// Reads and checks three PEM files.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let files = Files::new(ca, certificate, key);
         let authority = pem::<CertificateDer<'static>>(ca, "certificate")?;
         let chain = vec![pem::<CertificateDer<'static>>(certificate, "certificate")?];
         let private = pem::<PrivateKeyDer<'static>>(key, "private key")?;
@@ -102,6 +106,7 @@ impl Identity {
             server: Arc::new(QuicServerConfig::try_from(server).expect("ring has the initial cipher suite")),
             client: Arc::new(QuicClientConfig::try_from(client).expect("ring has the initial cipher suite")),
             reset_key: Arc::new(reset_key),
+            files,
         })
     }
 

@@ -9,7 +9,7 @@
 //! Datagrams and orders overtake bulk at both ends, so a report of a million connections delays no beat. Within one
 //! stream messages keep their order; between streams they do not. There is one link to a peer at most, and the newest
 //! incarnation has it. Everything is bounded: a peer that does not keep up loses its link and gets a new one, which
-//! the cluster's positions make good.
+//! the cluster's positions make good. `probe` asks, over the same network, what is no node.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,9 @@ mod identity;
 mod inbox;
 mod link;
 pub mod pki;
+pub mod probe;
 mod registry;
+mod renewal;
 pub mod votes;
 
 pub use endpoint::{StartError, Timing, TransportSettings, start};

@@ -20,6 +20,8 @@ const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// The tests of the workspace share the machine: a peer that only waits for the processor shall not be taken for dead.
 const IDLE: Duration = Duration::from_secs(4);
+/// Between two looks at the certificates.
+const RENEWAL: Duration = Duration::from_millis(50);
 /// Nothing here takes this long on any machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -39,6 +41,13 @@ impl Cluster {
 
     fn folder(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Puts another cluster's certificates in the place of these, one file after the other.
+    fn renew_from(&self, other: &Self) {
+        for file in fs::read_dir(other.folder()).expect("the folder").flatten() {
+            fs::copy(file.path(), self.folder().join(file.file_name())).expect("it is copied");
+        }
     }
 
     fn identity(&self, node: &str) -> Identity {
@@ -95,7 +104,7 @@ impl Node {
         listen: Option<SocketAddr>,
         dial: Vec<(NodeName, SocketAddr)>,
     ) -> Self {
-        let timing = Timing { idle: IDLE, ..Timing::default() };
+        let timing = Timing { idle: IDLE, renewal: RENEWAL, ..Timing::default() };
         let settings = TransportSettings { hello, listen, dial, timing };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -184,6 +193,66 @@ async fn two_nodes_link_up_and_each_hears_what_the_other_is() {
     assert_eq!(a.expect_up("b").await, hello("b", 7));
     assert_eq!(b.expect_up("a").await, hello("a", 3));
     assert_eq!((a.sender.linked(), b.sender.linked()), (vec![name("b")], vec![name("a")]));
+}
+
+#[tokio::test]
+async fn renewed_certificates_are_used_by_new_links_and_live_ones_stay() {
+    let (cluster, renewed) = (Cluster::new(), Cluster::new());
+    let (a, mut b) = linked(&cluster).await;
+    let of_yesterday = cluster.identity("c");
+    for node in ["a", "b", "c"] {
+        renewed.identity(node);
+    }
+    cluster.renew_from(&renewed);
+
+    // Until both have looked, the one or the other is refused.
+    let mut c = Node::start("c", hello("c", 2), &renewed.identity("c"), None, vec![(name("b"), b.address())]);
+    loop {
+        match c.next().await {
+            LinkEvent::Up { .. } => break,
+            LinkEvent::Refused { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    loop {
+        match b.next().await {
+            LinkEvent::Up { peer, .. } if peer == name("c") => break,
+            LinkEvent::Refused { .. } => {}
+            other => panic!("the live link stays; not {other:?}"),
+        }
+    }
+    a.send("b", &release(1));
+    assert_eq!(b.expect_message("a").await, release(1));
+    // What this node dials is made with the new certificate too: another life of b takes nobody else.
+    let address = b.address();
+    drop(b);
+    while UdpSocket::bind(address).is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut b = Node::start("b", hello("b", 2), &renewed.identity("b"), Some(address), vec![]);
+    let mut up = Vec::new();
+    while up.len() < 2 {
+        if let LinkEvent::Up { peer, .. } = b.next().await {
+            up.push(peer);
+        }
+    }
+    up.sort();
+    assert_eq!(up, [name("a"), name("c")]);
+    let mut old = Node::start("c", hello("c", 3), &of_yesterday, None, vec![(name("b"), address)]);
+    assert!(matches!(old.next().await, LinkEvent::Refused { .. }));
+}
+
+#[tokio::test]
+async fn certificates_that_do_not_fit_each_other_change_nothing() {
+    let (cluster, other) = (Cluster::new(), Cluster::new());
+    let (_a, mut b) = linked(&cluster).await;
+    let c = cluster.identity("c");
+    other.identity("b");
+    fs::copy(other.folder().join("b.pem"), cluster.folder().join("b.pem")).expect("it is copied");
+    tokio::time::sleep(RENEWAL * 4).await;
+    let mut c = Node::start("c", hello("c", 1), &c, None, vec![(name("b"), b.address())]);
+    c.expect_up("b").await;
+    b.expect_up("c").await;
 }
 
 #[tokio::test]

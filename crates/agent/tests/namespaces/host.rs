@@ -93,6 +93,7 @@ impl Host {
 [node]
 name = "t1"
 state_dir = "{folder}/state"
+admin = "{folder}/t1.sock"
 [pki]
 ca = "ca.pem"
 certificate = "t1.pem"
@@ -122,24 +123,35 @@ address = "10.9.0.31"
     }
 
     /// Adds lines to the next agent's section.
-    fn configure(&self, lines: &str) {
+    pub(crate) fn configure(&self, lines: &str) {
         let text = fs::read_to_string(self.config()).expect("the configuration");
-        fs::write(self.config(), text + lines).expect("it is written");
+        fs::write(self.config(), format!("{text}{lines}\n")).expect("it is written");
     }
 
     /// Makes the next agent put VIPAs on this interface.
     pub(crate) fn configure_interface(&self, interface: &str) {
-        self.configure(&format!("interface = \"{interface}\"\n"));
+        self.configure(&format!("interface = \"{interface}\""));
     }
 
     /// Makes the next agent look into this network namespace too.
     pub(crate) fn configure_namespace(&self, path: &str) {
-        self.configure(&format!("namespaces = [\"{path}\"]\n"));
+        self.configure(&format!("namespaces = [\"{path}\"]"));
     }
 
     /// What `vipa-agent --print-setup` says.
     pub(crate) fn setup(&self) -> String {
         run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("--print-setup {}", self.config().display()))
+    }
+
+    /// Begins `vipa-agent drain …` against the running agent.
+    pub(crate) fn drain(&self, arguments: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_vipa-agent"))
+            .args(["drain", "--config"])
+            .arg(self.config())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts")
     }
 
     /// Makes the next agent have this address, and take tunnels at this interface.
@@ -161,9 +173,28 @@ address = "10.9.0.31"
     }
 
     pub(crate) fn start_agent(&self) -> Agent {
+        self.start(Command::new(env!("CARGO_BIN_EXE_vipa-agent")))
+    }
+
+    /// As a user that is not root, with two capabilities and no other.
+    pub(crate) fn start_unprivileged_agent(&self) -> Agent {
+        // Where it was built may be nobody else's to enter.
+        let program = self.folder().join("vipa-agent");
+        fs::copy(env!("CARGO_BIN_EXE_vipa-agent"), &program).expect("it is copied");
+        run("chown", &format!("-R nobody {}", self.folder().display()));
+        let capabilities = "-all,+net_admin,+bpf";
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+            .args(["--inh-caps", capabilities, "--ambient-caps", capabilities])
+            .arg(program);
+        self.start(command)
+    }
+
+    fn start(&self, mut command: Command) -> Agent {
         let log = self.folder().join("agent.log");
         let file = File::options().create(true).append(true).open(&log).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_vipa-agent"))
+        let child = command
             .arg("--config")
             .arg(self.config())
             .env("RUST_LOG", "info")
@@ -191,8 +222,24 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// SIGTERM; returns when it has ended, which must be of its own will and well.
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
         self.signal(Signal::SIGTERM);
+        self.until_ended();
+    }
+
+    /// A line of its `/proc/PID/status`.
+    pub(crate) fn status(&self, key: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.expect("the kernel tells").trim().to_owned()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
+    }
+
+    /// Returns when it has ended, which must be of its own will and well.
+    pub(crate) fn until_ended(mut self) {
         let mut ended = None;
         until("the agent ends", || {
             ended = self.child.try_wait().expect("a child of ours");

@@ -10,7 +10,9 @@
 //! A namespace belongs to a thread of the test and is gone with it and the agent; nothing is left on the machine.
 
 mod addresses;
+mod checks;
 mod connections;
+mod drain;
 mod host;
 mod links;
 mod listeners;
@@ -18,4 +20,5 @@ mod load;
 mod router;
 mod servers;
 mod sockets;
+mod trust;
 mod tunnels;

@@ -149,7 +149,7 @@ fn until_unwrapped(socket: &UdpSocket, wire: &Wire, packet: &[u8]) {
 
 /// What hangs on the interface.
 fn filters() -> usize {
-    run("tc", "filter show dev v0 ingress").lines().filter(|line| line.contains("vipa_unwrap")).count()
+    run("tc", "filter show dev v0 ingress").lines().filter(|line| line.contains("direct-action")).count()
 }
 
 fn has_clsact() -> bool {

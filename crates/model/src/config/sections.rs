@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node, Observe, Pki, Port, Program,
-    Table, Workers, announce,
+    Table, Workers, announce, check,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -42,7 +42,7 @@ pub(super) fn config(file: &str, text: &str, program: Option<Program>) -> Result
 
 /// Asks for everything there may be, and gives the names asked for.
 pub(super) fn all_keys() -> Vec<String> {
-    let every_section = "[cluster.routers]\n[[port]]\n[[vipa]]\n[[vipa.service]]\n[agent]\n";
+    let every_section = "[cluster.routers]\n[[port]]\n[[vipa]]\n[[vipa.service]]\n[agent]\n[[agent.check]]\n";
     let (tree, _) = DeTable::parse_recoverable(every_section);
     let mut problems = Problems::default();
     // What is wrong with it is beside the point.
@@ -388,11 +388,14 @@ fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent
     let namespaces = section.or(problems, "namespaces", Vec::new(), list(text));
     let observe_every =
         section.or(problems, "observe_ms", 50, number(1..=LONGEST_SETTING_MS, "a number of milliseconds"));
+    let drain_timeout = section.or(problems, "drain_timeout_s", 0, number(0..=86_400, "a number of seconds"));
+    let check_sections = section.tables(problems, "check", "agent.check");
     let log_records = section.or(problems, "log_records", 65_536, number(1_024..=1 << 24, "a number of records"));
     let decaps = [("auto", Decap::Auto), ("bpf", Decap::Bpf), ("none", Decap::None)];
     let decap = section.or(problems, "decap", Decap::Auto, choice(&decaps));
     let decap_interfaces = section.or(problems, "decap_interfaces", Vec::new(), list(interface_name));
     section.finish(problems);
+    let checks = check::read_all(problems, check_sections);
     Some(Agent {
         address: address?.value,
         interface: interface?.value,
@@ -402,6 +405,8 @@ fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent
         observe_every: Duration::from_millis(observe_every?.value),
         namespaces: namespaces?.value,
         log_records: log_records?.value,
+        drain_timeout: Duration::from_secs(drain_timeout?.value),
+        checks: checks?,
     })
 }
 

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Balance, Choice, Delivery, Forwarding, Orphans, PortRange, Protocol, Sources, Weights};
+use crate::{Balance, Choice, Delivery, Forwarding, Orphans, Pace, PortRange, Probe, Protocol, Sources, Weights};
 
 const ROUTER: &str = r#"
 [node]
@@ -227,6 +227,8 @@ fn a_target_needs_no_port_and_a_router_no_agent() {
         log_records: 65_536,
         decap: Decap::Auto,
         decap_interfaces: vec![],
+        drain_timeout: Duration::ZERO,
+        checks: vec![],
     };
     assert_eq!((config.agent, config.ports), (Some(agent), vec![]));
     assert_eq!(
@@ -414,6 +416,65 @@ fn each_rule_has_its_sentence() {
         }
     }
     assert_eq!(wrong, "");
+}
+
+/// A target's file that ends with these lines.
+fn target_with(lines: &str) -> Result<Config, ConfigErrors> {
+    Config::parse_for(Program::Agent, "t1.toml", &format!("{TARGET}\n{lines}"))
+}
+
+#[test]
+fn checks_say_what_is_asked_how_often_and_for_whom() {
+    let lines = r#"drain_timeout_s = 30
+[[agent.check]]
+name = "web"
+probe = "http"
+port = 80
+path = "/health"
+status = "200-204"
+interval_ms = 500
+[[agent.check]]
+name = "database"
+probe = "tcp"
+address = "[::1]:5432"
+fall = 1
+[[agent.check]]
+name = "mine"
+probe = "command"
+command = ["/bin/ready", "-v", "-v"]"#;
+    let agent = target_with(lines).unwrap().agent.unwrap();
+    assert_eq!(agent.drain_timeout, Duration::from_secs(30));
+    let ms = Duration::from_millis;
+    let usual = Pace { interval: ms(1_000), timeout: ms(1_000), rise: 2, fall: 3 };
+    let http = Probe::Http { address: "127.0.0.1:80".parse().unwrap(), path: "/health".into(), statuses: (200, 204) };
+    let check = |name: &str, probe, port, pace| Check { name: name.into(), probe, port, pace };
+    let expected = [
+        check("web", http, Some(80), Pace { interval: ms(500), timeout: ms(500), ..usual }),
+        check("database", Probe::Connect("[::1]:5432".parse().unwrap()), None, Pace { fall: 1, ..usual }),
+        check("mine", Probe::Command(["/bin/ready", "-v", "-v"].map(String::from).to_vec()), None, usual),
+    ];
+    assert_eq!(agent.checks, expected);
+}
+
+#[test]
+fn each_rule_of_checks_has_its_sentence() {
+    let rules = [
+        ("probe = \"tcp\"", "name the `port` it is about, or the `address` to connect to"),
+        ("probe = \"tcp\"\nport = 80\npath = \"/\"", "only probe = \"http\" asks for a path"),
+        ("probe = \"command\"", "probe = \"command\" needs `command`"),
+        ("probe = \"command\"\ncommand = [\"ready\"]", "its first word a program's whole path"),
+        ("probe = \"http\"\nport = 80\npath = \"health\"", "a path begins with '/'"),
+        ("probe = \"http\"\nport = 80\nstatus = \"300-200\"", "statuses are 200 or \"200-399\""),
+        ("probe = \"tcp\"\nport = 80\ntimeout_ms = 2000", "at most interval_ms"),
+        (
+            "probe = \"tcp\"\nport = 80\n[[agent.check]]\nname = \"x\"\nprobe = \"tcp\"\nport = 81",
+            "another check is called \"x\"",
+        ),
+    ];
+    for (lines, expected) in rules {
+        let said = target_with(&format!("[[agent.check]]\nname = \"x\"\n{lines}")).unwrap_err().to_string();
+        assert!(said.contains(expected), "{lines}: {said}");
+    }
 }
 
 #[test]

@@ -148,8 +148,10 @@ pub(super) fn write_agent(lab: &Lab, plan: &Plan, name: &str, address: IpAddr, p
 fn head(lab: &Lab, name: &str, pki: &str, listen: Option<Ipv4Addr>) -> Result<String> {
     let dir = lab.dir().display();
     let mut text = format!("[node]\nname = \"{name}\"\nstate_dir = \"{dir}/state-{pki}-{name}\"\n");
+    let admin = if pki == "pki" { name.to_string() } else { format!("{pki}-{name}") };
+    writeln!(text, "admin = \"{dir}/{admin}.sock\"")?;
     if let Some(address) = listen {
-        write!(text, "listen = \"{address}:{CONTROL_PORT}\"\nadmin = \"{dir}/{name}.sock\"\n")?;
+        writeln!(text, "listen = \"{address}:{CONTROL_PORT}\"")?;
     }
     write!(text, "\n[pki]\nca = \"pki/ca.pem\"\ncertificate = \"{pki}/{name}.pem\"\nkey = \"{pki}/{name}.key\"\n")?;
     Ok(text)

@@ -348,6 +348,15 @@ impl Target {
         self.servers.iter().try_for_each(|server| server.signal(Signal::SIGCONT))
     }
 
+    /// `vipa-agent drain`: what it says once the agent has left.
+    pub fn drain_agent(&mut self) -> Result<String> {
+        let mut command = Command::new(programs::path("vipa-agent")?);
+        command.args(["drain", "--timeout", "60", "--config"]).arg(&self.config);
+        let said = finish(command)?;
+        self.agent = None;
+        Ok(said)
+    }
+
     /// How its agent ended, when it has ended by itself.
     pub fn ended(&mut self) -> Option<String> {
         let agent = self.agent.as_mut()?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vipa_lab::{
     cluster::{Cluster, Plan},
-    load::{ClientPlan, Fresh},
+    load::{ClientPlan, Fresh, Report},
 };
 use vipa_protocol::Fitness;
 
@@ -62,6 +62,22 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
         })?;
         let fresh = client.fresh_and_wait(90)?;
         assert_eq!((fresh.failed, servers(&fresh)), (0, vec!["t1", "t2", "t3"]));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_drained_target_loses_nothing_and_gets_nothing_new() {
+    Plan::new("health_drained").run(|cluster| {
+        let mut client = cluster.client_with(&ClientPlan { fresh_per_second: 100, ..quiet_client(0) })?;
+        client.wait_for("traffic", Duration::from_secs(20), |report| report.fresh_ok > 100)?;
+        let said = cluster.target("t1").drain_agent()?;
+        assert!(said.ends_with("drained: no connection left; the agent leaves\n"), "{said}");
+        let before = client.report();
+        let after = client
+            .wait_for("more traffic", Duration::from_secs(20), |report| report.fresh_ok > before.fresh_ok + 200)?;
+        let of_t1 = |report: &Report| report.fresh_servers.get("t1").copied();
+        assert_eq!((of_t1(&after), after.fresh_failed), (of_t1(&before), 0));
         Ok(())
     });
 }

@@ -1,0 +1,134 @@
+//! Certificates renewed without a restart: when the files change and hold together, new links use what is in them.
+//!
+//! Live links stay as they are: they have proved who they are. Files that do not fit each other, as while only one of
+//! them is written yet, change nothing; that they go on not fitting is said once.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig};
+
+use crate::identity::{Identity, IdentityError};
+
+/// What new links are made with.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    transport: Arc<TransportConfig>,
+    client: Arc<Mutex<ClientConfig>>,
+}
+
+impl Credentials {
+    pub(crate) fn new(identity: &Identity, transport: Arc<TransportConfig>) -> Self {
+        let client = Arc::new(Mutex::new(client(identity, &transport)));
+        Self { transport, client }
+    }
+
+    /// For a link this node dials.
+    pub(crate) fn client(&self) -> ClientConfig {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For links others dial.
+    pub(crate) fn server(&self, identity: &Identity) -> ServerConfig {
+        let mut server = ServerConfig::with_crypto(Arc::clone(&identity.server) as _);
+        server.transport_config(Arc::clone(&self.transport));
+        server
+    }
+
+    fn replace(&self, identity: &Identity, endpoint: &Endpoint, listening: Listening) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client(identity, &self.transport);
+        if listening == Listening::Yes {
+            endpoint.set_server_config(Some(self.server(identity)));
+        }
+    }
+}
+
+fn client(identity: &Identity, transport: &Arc<TransportConfig>) -> ClientConfig {
+    let mut client = ClientConfig::new(Arc::clone(&identity.client) as _);
+    client.transport_config(Arc::clone(transport));
+    client
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listening {
+    Yes,
+    No,
+}
+
+/// The files an identity came from, and what they were like just before they were read.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    read: Stamp,
+}
+
+/// Tells one content of the files from another without reading them.
+type Stamp = [Option<(u64, i64, i64, u64)>; 3];
+
+impl Files {
+    pub(crate) fn new(ca: &Path, certificate: &Path, key: &Path) -> Self {
+        let mut files = Self { ca: ca.into(), certificate: certificate.into(), key: key.into(), read: [None; 3] };
+        files.read = files.stamp();
+        files
+    }
+
+    fn stamp(&self) -> Stamp {
+        [&self.ca, &self.certificate, &self.key].map(|path| {
+            let file = std::fs::metadata(path).ok()?;
+            Some((file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
+        })
+    }
+
+    fn load(&self) -> Result<Identity, IdentityError> {
+        Identity::load(&self.ca, &self.certificate, &self.key)
+    }
+}
+
+/// Looks at the files every `pace`, for ever.
+pub(crate) async fn watch(
+    files: Files,
+    credentials: Credentials,
+    endpoint: Endpoint,
+    listening: Listening,
+    (node, pace): (vipa_model::NodeName, Duration),
+) {
+    let mut current = files.read;
+    let mut said = String::new();
+    loop {
+        tokio::time::sleep(pace).await;
+        let (looked, before) = (files.clone(), current);
+        // The disk may be slow, and beats wait for nobody.
+        let look = tokio::task::spawn_blocking(move || {
+            let stamp = looked.stamp();
+            (stamp != before).then(|| (stamp, looked.load()))
+        });
+        let Ok(Some((stamp, loaded))) = look.await else { continue };
+        match loaded {
+            Ok(identity) if identity.node == node => {
+                credentials.replace(&identity, &endpoint, listening);
+                current = stamp;
+                said.clear();
+                tracing::info!("the certificate has been renewed: new links use it");
+            }
+            Ok(identity) => complain(&mut said, &format!("the new certificate names {}, not {node}", identity.node)),
+            Err(error) => complain(&mut said, &error.to_string()),
+        }
+    }
+}
+
+/// The first look may have met files half written; what the second finds again is said.
+fn complain(said: &mut String, why: &str) {
+    let again = format!("said: {why}");
+    if said == why {
+        tracing::warn!(%why, "the certificate's files have changed and cannot be used; the old one stays in use");
+        *said = again;
+    } else if *said != again {
+        *said = why.to_owned();
+    }
+}
