@@ -129,6 +129,7 @@ SEC("sockops")
 int vipa_observe(struct bpf_sock_ops *socket)
 {
 	int flags = socket->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
+	__u8 before, now;
 
 	switch (socket->op) {
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
@@ -142,10 +143,13 @@ int vipa_observe(struct bpf_sock_ops *socket)
 		tell(socket, LISTENS, 0, BPF_TCP_LISTEN);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (socket->args[0] == BPF_TCP_LISTEN)
-			tell(socket, LISTENS, BPF_TCP_LISTEN, socket->args[1]);
-		else if (socket->args[0] != BPF_TCP_SYN_SENT && socket->args[0] != BPF_TCP_SYN_RECV)
-			tell(socket, CHANGED, socket->args[0], socket->args[1]);
+		before = socket->args[0];
+		now = socket->args[1];
+		if (before == BPF_TCP_LISTEN)
+			tell(socket, LISTENS, before, now);
+		// The steps of closing are all the same to the agent, and an attempt that failed was never told.
+		else if (before == BPF_TCP_ESTABLISHED || (now == BPF_TCP_CLOSE && before != BPF_TCP_SYN_SENT && before != BPF_TCP_SYN_RECV))
+			tell(socket, CHANGED, before, now);
 		break;
 	}
 	// Whatever other programs have answered stays.

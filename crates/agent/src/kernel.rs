@@ -15,7 +15,7 @@
 //! kernel is asked for that very connection.
 //!
 //! A look costs the kernel a walk over all its sockets, so its pace follows its cost: at most a tenth of a core, with BPF
-//! a fiftieth.
+//! a two-hundredth.
 
 pub(crate) mod diag;
 mod namespace;
@@ -55,14 +55,14 @@ use crate::setup::Item;
 
 /// A look may take this share of the time: one part in `LOOK_SHARE`; one that only verifies, one in `VERIFY_SHARE`.
 const LOOK_SHARE: u32 = 10;
-const VERIFY_SHARE: u32 = 50;
+const VERIFY_SHARE: u32 = 200;
 /// The longest time between two looks, whatever they cost.
 const SLOWEST: Duration = Duration::from_secs(5);
 /// The same, and the shortest, of those that only verify.
 const SLOWEST_TO_VERIFY: Duration = Duration::from_secs(60);
 const FASTEST_TO_VERIFY: Duration = Duration::from_secs(1);
 /// After the ring has said that there is something, more is waited for, so that it is told together.
-const GATHER: Duration = Duration::from_millis(4);
+const GATHER: Duration = Duration::from_millis(10);
 /// Happenings taken from the ring before anything else has its turn: more than it has room for.
 const TURN: usize = 131_072;
 /// Ends whose connections are asked for one by one; more of them at once, as when a server dies, are left to a look.
@@ -72,7 +72,9 @@ const MANY_LINGERING: usize = 256;
 /// Listening ports told of one VIPA; a service on all ports of a busy host has fewer.
 const MAX_LISTENING: usize = 8192;
 /// For so long after the start connections from before it may turn up.
-const BEGINNING: Duration = Duration::from_secs(60);
+const BEGINNING: Duration = Duration::from_secs(10);
+/// With BPF listeners are looked at only every so many paces: the ring tells of those of TCP.
+const LISTENERS_SHARE: u32 = 4;
 
 /// Comes before every other place and connection.
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -340,7 +342,8 @@ impl Observer {
         let is_known = self.watched.keys().all(|vipa| self.known.contains_key(vipa));
         if self.ring.is_some() && is_known && (self.asked || now >= self.next_glance) {
             self.glance()?;
-            self.next_glance = Instant::now() + self.pace;
+            let paces = if self.lingering.is_empty() { LISTENERS_SHARE } else { 1 };
+            self.next_glance = Instant::now() + self.pace * paces;
         }
         if now >= self.next_look || self.asked || !is_known {
             self.look()?;

@@ -37,7 +37,17 @@ pub(crate) fn serve() -> TcpListener {
 
 /// Connects from an address that is not the VIPA.
 pub(crate) fn open(listener: &TcpListener) -> Pair {
-    let client = socket_of_a_client(SockFlag::SOCK_CLOEXEC);
+    open_from(CLIENT, listener)
+}
+
+/// As one of many clients, which are of many addresses: one would run out of ports.
+pub(crate) fn open_as(number: u32, listener: &TcpListener) -> Pair {
+    let [.., last] = (1 + number % 250).to_be_bytes();
+    open_from(Ipv4Addr::new(10, 9, 0, last), listener)
+}
+
+fn open_from(source: Ipv4Addr, listener: &TcpListener) -> Pair {
+    let client = socket_of_a_client(source, SockFlag::SOCK_CLOEXEC);
     connect(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(VIPA, 80))).expect("the server listens");
     let client = TcpStream::from(client);
     let (server, _) = listener.accept().expect("a connection");
@@ -55,7 +65,7 @@ pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> nix::Result<TcpStr
 
 /// A client that is connecting and does not wait for it.
 pub(crate) fn begin_to_open() -> (Connection, TcpStream) {
-    let client = socket_of_a_client(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+    let client = socket_of_a_client(CLIENT, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
     let begun = connect(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(VIPA, 80)));
     assert_eq!(begun, Err(nix::Error::EINPROGRESS));
     let client = TcpStream::from(client);
@@ -74,8 +84,9 @@ pub(crate) fn connection_of(client: SocketAddr) -> Connection {
     Connection { protocol: Protocol::Tcp, client, port: 80 }
 }
 
-fn socket_of_a_client(flags: SockFlag) -> std::os::fd::OwnedFd {
+fn socket_of_a_client(source: Ipv4Addr, flags: SockFlag) -> std::os::fd::OwnedFd {
     let client = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
-    bind(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(CLIENT, 0))).expect("the address is on lo");
+    setsockopt(&client, sockopt::IpBindAddressNoPort, &true).expect("Linux 4.2 or later");
+    bind(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0))).expect("the address is on lo");
     client
 }
