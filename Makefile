@@ -129,10 +129,13 @@ $(FUZZERS): fuzz-%: fuzz-build
 	  -max_total_time=$(T) -max_len=4096 >$$log 2>&1 || { tail -40 $$log; exit 1; }; \
 	echo "$*: $$(grep -a '^Done' $$log | tail -1)"
 
+# The bench asks for hugepages; interrupted, it leaves giving them back to the trap.
 .PHONY: bench
 bench: PACKAGES += $(BENCH_PACKAGES)
-bench: deps ## Every speed we owe, measured beside testpmd: ten minutes (root; ONLY=P1,P4)
+bench: deps ## Every speed we owe, measured beside testpmd: five minutes (root; ONLY=P1,P4)
 	$(CARGO) build --release -p vipa-perf
+	@pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages; before=$$(cat $$pages); \
+	trap 'echo '$$before' > '$$pages EXIT; trap 'exit 1' INT TERM; \
 	$(TARGET)/release/vipa-perf $(if $(ONLY),--only $(ONLY))
 
 .PHONY: demo

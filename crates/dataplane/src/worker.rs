@@ -163,7 +163,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         for (inlet, pressure) in self.inlets.iter_mut().zip(&mut self.pressures) {
             inlet.rx.burst(&mut self.burst);
             received += self.burst.len();
-            self.lanes.openings = pressure.openings(self.burst.len());
+            self.lanes.openings = pressure.openings(self.burst.len(), now);
             classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
             self.lanes.lookup(scene.flows);
             decide(&scene, &mut self.lanes, &mut self.admission);

@@ -142,7 +142,15 @@ fn dropped_at_sight() -> Vec<Story> {
 fn not_admitted() -> Vec<Story> {
     let syn = segment(40_000).syn();
     let syns: Vec<_> = (0..50).map(|n| segment(40_000 + n).syn()).collect();
-    let more_than_it_takes: Vec<_> = (0..1_000).map(|n| segment(40_000 + n).syn()).collect();
+    let overloaded = {
+        let mut bench = bench();
+        let full_bursts: Vec<_> = (0..64).map(|n| segment(40_000 + n).syn()).collect();
+        for _ in 0..2 {
+            bench.turn(&full_bursts);
+            bench.advance(Duration::from_millis(100));
+        }
+        bench
+    };
     let denied = Sources { deny: vec!["203.0.113.0/24".parse().unwrap()], ..Sources::default() };
     let limited = Sources { new_per_second: Some(10), ..Sources::default() };
     let full = {
@@ -157,7 +165,7 @@ fn not_admitted() -> Vec<Story> {
         (Reason::Denied, after(|bench| admits(bench, &denied), [&syn])),
         (Reason::VipaLimit, after(|bench| bench.change(|world| world.new_per_second = Some(10)), &syns)),
         (Reason::SourceLimit, after(|bench| admits(bench, &limited), &syns)),
-        (Reason::Overload, came(&more_than_it_takes)),
+        (Reason::Overload, overloaded),
         (Reason::Orphan, came([&segment(40_000).flags(TcpFlags::RST)])),
         (Reason::Fenced, after(|bench| bench.world.lease.set(bench.now), [&syn])),
         (Reason::Standby, after(|bench| bench.stance(Stance::Standby), [&syn])),

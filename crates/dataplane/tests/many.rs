@@ -91,8 +91,7 @@ fn four_thousand_services_of_forty_vipas_take_their_own_connections_and_no_other
         for service in 0..SERVICES {
             let PortRange { first: low, last: high } = ports(service);
             let packets: Vec<_> = (low..=high).map(|port| first(of, service, port)).collect();
-            // Fewer at once than make a worker let new connections go.
-            let sent: Vec<_> = packets.chunks(500).flat_map(|some| bench.turn(some)).collect();
+            let sent = bench.turn(&packets);
             let mac = target_mac(target(of, service) as u8);
             assert_eq!(sent.len(), packets.len(), "VIPA {of}, service {service}");
             assert!(sent.iter().all(|frame: &HeapPacket| frame.bytes()[..6] == mac), "VIPA {of}, service {service}");
