@@ -100,6 +100,8 @@ pub struct Plan {
     pub serves_itself: bool,
     /// Further sections of every router's configuration.
     pub further: String,
+    /// Workers of each router, with a queue each; one or two.
+    pub workers: u8,
 }
 
 /// How packets get to the targets, and in which families.
@@ -150,6 +152,7 @@ impl Plan {
             service_lines: String::new(),
             serves_itself: false,
             further: String::new(),
+            workers: 1,
         }
     }
 

@@ -67,10 +67,12 @@ pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
     let name = format!("r{number}");
     let mut text = head(lab, &name, "pki", Some(control_address(number)))?;
     cluster(&mut text, plan)?;
+    let workers = plan.workers;
     let device = match plan.ports {
-        Ports::AfPacket => "net_af_packet0,iface=eth0,framecnt=8192",
-        Ports::Tap => "net_tap0,iface=dtap0",
+        Ports::AfPacket => format!("net_af_packet0,iface=eth0,framecnt=8192,qpairs={workers}"),
+        Ports::Tap => "net_tap0,iface=dtap0".into(),
     };
+    let cores: Vec<_> = (0..workers).map(|worker| ((number - 1 + worker) % 2).to_string()).collect();
     let ranks: Vec<_> = (1..=plan.routers).map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
     let all: Vec<u8> = (1..=plan.targets).collect();
     let candidates = plan.candidates.get(&name).unwrap_or(&all);
@@ -93,9 +95,10 @@ file_prefix = "{tag}-{name}"
 name = "p0"
 device = "{device}"
 address = "{port}/24"
+queues = {workers}
 {address6}{lines}
 [workers]
-cores = [{core}]
+cores = [{cores}]
 idle = "sleep"
 
 [table]
@@ -104,7 +107,7 @@ connections = {table}
         tag = lab.tag(),
         lines = plan.port_lines,
         port = port_address(number),
-        core = (number - 1) % 2,
+        cores = cores.join(", "),
         table = ((plan.connections + plan.replays.values().sum::<u32>() as usize) * 4).max(100_000),
     )?;
     let vipas = [(plan.way.vipa4, IpAddr::from(VIPA)), (plan.way.vipa6, IpAddr::from(VIPA6))];

@@ -94,6 +94,12 @@ impl Router {
         Ok(total)
     }
 
+    /// The same, worker by worker.
+    pub fn workers_counters(&self) -> Result<Vec<BTreeMap<String, u64>>> {
+        let Counters { workers, .. } = self.ask(&["counters"])?;
+        Ok(workers)
+    }
+
     fn ask<T: DeserializeOwned>(&self, question: &[&str]) -> Result<T> {
         let text = self.vipactl(&[question, &["--json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("{} says {text}", self.name()))
