@@ -57,7 +57,7 @@ unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) amo
 
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
-	@tests/run format lint unit fuzz-short lint-guarded loom test-dpdk test-agent build sim-short test-system test-docker
+	@tests/run format lint unit fuzz-short lint-guarded loom test-dpdk test-agent build sim-short test-system chaos-short test-docker
 
 .PHONY: lint-guarded
 lint-guarded: deps ## Clippy on the rooms that need DPDK or root
@@ -77,7 +77,7 @@ test-agent: ## Tests of the agent against this machine's kernel, in network name
 
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
-	$(CARGO) test --release -p vipa-lab -- --test-threads=1
+	$(CARGO) test --release -p vipa-lab -- --test-threads=2
 
 .PHONY: chaos
 chaos: build ## Kills, pauses, partitions at random for T seconds under checked connections (root; T=60, SEED=…)

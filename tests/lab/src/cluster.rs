@@ -21,6 +21,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     str::FromStr,
+    sync::{PoisonError, RwLock},
     time::Duration,
 };
 
@@ -95,6 +96,8 @@ pub struct Plan {
     /// Further lines of every router's `[[port]]`, and of every service.
     pub port_lines: String,
     pub service_lines: String,
+    /// Further sections of one router's configuration, by router: other VIPAs.
+    pub further_of: BTreeMap<String, String>,
     /// The first router is a target too, [`Cluster::OWN_TARGET`]: its port's address is a candidate. Needs a
     /// `kernel_interface` and TAP ports.
     pub serves_itself: bool,
@@ -102,6 +105,8 @@ pub struct Plan {
     pub further: String,
     /// Workers of each router, with a queue each; one or two.
     pub workers: u8,
+    /// It needs the whole machine: no other cluster of this process runs beside it.
+    pub alone: bool,
 }
 
 /// How packets get to the targets, and in which families.
@@ -150,9 +155,11 @@ impl Plan {
             way: Way::default(),
             port_lines: String::new(),
             service_lines: String::new(),
+            further_of: BTreeMap::new(),
             serves_itself: false,
             further: String::new(),
             workers: 1,
+            alone: false,
         }
     }
 
@@ -161,6 +168,9 @@ impl Plan {
     /// # Panics
     /// When anything fails; the ends of all logs are shown before.
     pub fn run(self, story: impl FnOnce(&mut Cluster) -> Result<()>) {
+        // A test that failed has cleaned up all the same, so a poisoned lock is as good as any.
+        let _alone = self.alone.then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
+        let _beside = (!self.alone).then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner));
         let mut cluster = None;
         let end = catch_unwind(AssertUnwindSafe(|| {
             let cluster = cluster.insert(Cluster::start(self)?);
@@ -191,6 +201,9 @@ impl Plan {
         voters
     }
 }
+
+/// The machine is for all who wait most of their time, or for one who does not.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// A running cluster.
 pub struct Cluster {

@@ -131,6 +131,7 @@ connections = {table}
         }
     }
     write!(text, "\n{}", plan.further)?;
+    text.push_str(plan.further_of.get(&name).map_or("", String::as_str));
     save(lab, &name, &text)
 }
 

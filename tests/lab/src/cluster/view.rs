@@ -43,10 +43,15 @@ pub struct View {
 
 impl Router {
     pub fn view(&self) -> Result<View> {
+        self.view_of(VIPA.into())
+    }
+
+    /// The same of another VIPA.
+    pub fn view_of(&self, address: IpAddr) -> Result<View> {
         let status: Status = self.ask(&["status"])?;
-        // The IPv4 VIPA; there may be an IPv6 one alone.
-        let vipa = status.vipas.iter().find(|vipa| vipa.address == VIPA).or(status.vipas.first());
-        let vipa = vipa.with_context(|| format!("{} knows nothing of {VIPA}", self.name()))?;
+        // There may be an IPv6 one alone.
+        let vipa = status.vipas.iter().find(|vipa| vipa.address == address).or(status.vipas.first());
+        let vipa = vipa.with_context(|| format!("{} knows nothing of {address}", self.name()))?;
         let linked = status.links.iter().filter(|link| link.up).map(|link| link.node.to_string());
         let names = |wanted: fn(&TargetStatus) -> bool| -> BTreeSet<String> {
             let targets = vipa.targets.iter().filter(|target| target.linked && wanted(target));

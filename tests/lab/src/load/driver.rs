@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     process::{ChildStdin, ChildStdout},
     sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -62,6 +63,8 @@ struct Share {
     process: Process,
     orders: ChildStdin,
     latest: Arc<Mutex<Report>>,
+    /// Ends when everything that the process has printed is in `latest`.
+    reader: JoinHandle<()>,
 }
 
 impl Client {
@@ -84,8 +87,8 @@ impl Client {
             let mut process = host.converse(&format!("{name}-{share}"), programs::path("vipa-load")?, arguments)?;
             let orders = process.input().context("the client has no input")?;
             let output = process.output().context("the client has no output")?;
-            let latest = follow(output, Report { asked: connections as u64, ..Report::default() });
-            processes.push(Share { process, orders, latest });
+            let (latest, reader) = follow(output, Report { asked: connections as u64, ..Report::default() });
+            processes.push(Share { process, orders, latest, reader });
         }
         Ok(Self { processes, orders: 0 })
     }
@@ -149,7 +152,7 @@ impl Client {
             }
             ended = self.processes.iter_mut().find_map(|share| {
                 let status = share.process.ended()?;
-                (!share.latest.lock().unwrap_or_else(PoisonError::into_inner).finished)
+                (share.reader.is_finished() && !share.latest.lock().unwrap_or_else(PoisonError::into_inner).finished)
                     .then(|| format!("{} ended: {status}\n{}", share.process.name(), share.process.tail(10)))
             });
             ended.as_ref().map(|_| None)
@@ -208,7 +211,8 @@ impl Server {
         let arguments = ["serve", "--name", &name, "--listen", &listen.to_string()].map(String::from);
         let mut process = host.converse(&format!("{name}-server"), programs::path("vipa-load")?, arguments)?;
         let output = process.output().context("the server has no output")?;
-        let mut server = Self { process, latest: follow(output, ServerReport::default()) };
+        let (latest, _) = follow(output, ServerReport::default());
+        let mut server = Self { process, latest };
         let up = wait("the server to listen", Duration::from_secs(10), || {
             (server.process.ended().is_some() || !server.report().server.is_empty()).then(|| server.process.ended())
         });
@@ -234,17 +238,17 @@ impl Server {
 }
 
 /// Keeps the latest report a process has printed.
-fn follow<R: DeserializeOwned + Send + 'static>(output: ChildStdout, first: R) -> Arc<Mutex<R>> {
+fn follow<R: DeserializeOwned + Send + 'static>(output: ChildStdout, first: R) -> (Arc<Mutex<R>>, JoinHandle<()>) {
     let latest = Arc::new(Mutex::new(first));
     let reported = Arc::clone(&latest);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             if let Ok(report) = serde_json::from_str(&line) {
                 *reported.lock().unwrap_or_else(PoisonError::into_inner) = report;
             }
         }
     });
-    latest
+    (latest, reader)
 }
 
 /// The end of a number of fresh connections.

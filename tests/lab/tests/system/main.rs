@@ -1,5 +1,6 @@
 //! Whole clusters: real kernels' TCP stacks, real packets, a real kill. A test's name begins with the requirement it
-//! proves (each file says what its own is). Run with `make test-system`, as root, one test at a time.
+//! proves (each file says what its own is). Run with `make test-system`, as root, two at a time:
+//! most of their time they wait. A plan that needs the machine for itself says so.
 
 mod ageing;
 mod announcing;

@@ -1,11 +1,15 @@
 //! R10: a router may be its own target, and its kernel is reached through its ports as well: ping, TCP, and a flood that
 //! starves nobody.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, Plan, Ports, Presence, VIPA},
+    load::ClientPlan,
     process::wait,
     programs,
 };
@@ -94,4 +98,72 @@ fn r10_a_router_is_a_target_of_its_own_vipa() {
         ensure!(served.broken == 0 && served.open >= here, "{served:#?}");
         all_kept(cluster, client).map(drop)
     });
+}
+
+/// `r2` owns this one, and `r1` is its backup.
+const BACKED_UP: &str = "10.77.0.101";
+/// `r2` alone may own this one, and `r1` is its only target.
+const SERVED: &str = "10.77.0.102";
+
+#[test]
+fn r10_a_router_is_owner_of_one_vipa_backup_of_another_and_target_of_a_third_at_once() {
+    let ranks = format!("[[vipa]]\naddress = \"{BACKED_UP}\"\nranks = {{ r2 = 200, r1 = 100 }}\n");
+    let vipas = [
+        ("r1".into(), ranks.clone()),
+        (
+            "r2".into(),
+            format!(
+                "{ranks}[[vipa.service]]\nports = 80\ncandidates = [\"10.77.0.31\", \"10.77.0.32\"]\n\
+                 [[vipa]]\naddress = \"{SERVED}\"\nranks = {{ r2 = 200 }}\n\
+                 [[vipa.service]]\nports = 80\ncandidates = [\"10.77.0.21\"]\n"
+            ),
+        ),
+    ];
+    let plan = Plan { serves_itself: true, further_of: vipas.into(), ..plan("r10_three_parts") };
+    plan.run(|cluster| {
+        let router = cluster.router("r1").host().clone();
+        router.sysctl("net.ipv4.conf.br0.arp_ignore", "1")?;
+        router.ip(&["link", "set", INTERFACE, "up"])?;
+        let own = cluster.start_own_target()?;
+        own.wait_address(SERVED.parse::<Ipv4Addr>()?, Presence::Present)?;
+        let service = |vipa: &str| -> Result<SocketAddr> { Ok(SocketAddr::new(vipa.parse()?, 80)) };
+        let open = |cluster: &mut Cluster, vipa: &str| {
+            let plan = ClientPlan { fresh_per_second: 0, ..ClientPlan::new(service(vipa)?, 100) };
+            cluster.client_with(&plan)
+        };
+        owns(cluster, "r2", BACKED_UP)?;
+        owns(cluster, "r2", SERVED)?;
+        let owned = cluster.client(100)?;
+        let backed_up = open(cluster, BACKED_UP)?;
+        let served = open(cluster, SERVED)?;
+        ensure!(served.report().servers.keys().eq(["r1"]), "{:?}", served.report().servers);
+        let mut clients = [owned, backed_up, served];
+        // r1 takes over what it backs up; what it serves has nobody else and waits for its owner.
+        cluster.router("r2").kill()?;
+        owns(cluster, "r1", BACKED_UP)?;
+        for client in &mut clients[..2] {
+            client.mark()?;
+            everyone_answered(client)?;
+        }
+        cluster.router("r2").start()?;
+        owns(cluster, "r2", BACKED_UP)?;
+        owns(cluster, "r2", SERVED)?;
+        for client in &mut clients {
+            client.mark()?;
+            everyone_answered(client)?;
+        }
+        ensure!(cluster.router("r1").view()?.owns, "r1 has owned its own all the time");
+        for client in clients {
+            all_kept(cluster, client)?;
+        }
+        Ok(())
+    });
+}
+
+fn owns(cluster: &mut Cluster, router: &str, vipa: &str) -> Result<()> {
+    let address = vipa.parse()?;
+    wait(&format!("{router} to own {vipa}"), Duration::from_secs(20), || {
+        let view = cluster.router(router).view_of(address).ok()?;
+        (view.owns && !view.rebuilding && !view.listening.is_empty()).then_some(())
+    })
 }
