@@ -28,7 +28,8 @@ impl Picker {
             Balance::Maglev => {
                 Maglev::build(key, candidates).map_or(Self::None, |maglev| Self::Maglev(Arc::new(maglev)))
             }
-            Balance::RoundRobin => match round(candidates) {
+            // What is active is known where the weights are made.
+            Balance::RoundRobin | Balance::WeightedActive => match round(candidates) {
                 turns if turns.is_empty() => Self::None,
                 turns => Self::RoundRobin(turns.into()),
             },

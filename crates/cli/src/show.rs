@@ -9,8 +9,9 @@ use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service,
 use vipa_protocol::{
     Fitness, Intent, Load, Trigger,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, ServiceDistribution, Stage,
-        Stance, Status, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, MirrorStatus,
+        ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution,
+        VipaStatus,
     },
     load::FULL_HEADROOM,
     report::TakeoverReport,
@@ -74,7 +75,8 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
 }
 
 fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Result<()> {
-    let VipaStatus { address, epoch, stance, owner, fenced, ranks, services, targets, connections, confirmed } = vipa;
+    let VipaStatus { address, epoch, stance, owner, fenced, ranks, services, targets, connections, confirmed, mirror } =
+        vipa;
     let owner = match owner {
         None => "nobody".into(),
         Some(owner) if owner == me => format!("{owner}, this router"),
@@ -87,6 +89,9 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
     let services: Vec<_> = services.iter().map(service_name).collect();
     let services = if services.is_empty() { "none known yet".into() } else { services.join(", ") };
     writeln!(out, "  services {services}; connections {}, confirmed {}", grouped(*connections), grouped(*confirmed))?;
+    if let Some(mirror) = mirror {
+        writeln!(out, "  without agents: {}", mirrored(mirror))?;
+    }
     let mut table = Table::new(
         "  ",
         &[
@@ -183,6 +188,7 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
     let balance = match service.balance {
         Balance::Maglev => "maglev",
         Balance::RoundRobin => "round-robin",
+        Balance::WeightedActive => "weighted-active",
     };
     let orphans = match service.orphans {
         Orphans::Reset => "reset",
@@ -209,13 +215,13 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
         ],
     );
     for row in targets {
-        let DistributionRow { target, node, candidate: _, linked, weight, waiting, connections, .. } = row;
+        let DistributionRow { target, node, candidate: _, agent, linked, weight, waiting, connections, .. } = row;
         let share =
             if total == 0 { "-".into() } else { format!("{:.1} %", *connections as f64 * 100.0 / total as f64) };
         table.row([
             target.to_string(),
             node_name(node.as_ref()),
-            up_or_down(*linked),
+            if *agent { up_or_down(*linked) } else { "none".into() },
             weight.to_string(),
             new_connections(row),
             grouped(u64::from(*waiting)),
@@ -225,6 +231,21 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
     }
     table.print(out);
     Ok(())
+}
+
+/// How far the connections of targets without an agent would outlive the owner.
+fn mirrored(mirror: &MirrorStatus) -> String {
+    match mirror {
+        MirrorStatus::Telling { followers, connections } => {
+            let names: Vec<_> = followers.iter().map(NodeName::as_str).collect();
+            let to = if names.is_empty() { "no backup".into() } else { names.join(", ") };
+            format!("{} connections, told to {to}", grouped(*connections))
+        }
+        MirrorStatus::Following { from, connections, behind_ms: Some(behind) } => {
+            format!("{} connections, told by {from}, at most {behind} ms behind", grouped(*connections))
+        }
+        MirrorStatus::Following { from, behind_ms: None, .. } => format!("not yet told by {from}"),
+    }
 }
 
 /// Whether a target gets any, and why not.

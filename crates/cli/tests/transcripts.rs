@@ -17,9 +17,9 @@ use vipa_protocol::{
     Fitness, Load, Position, TakeoverReport, Trigger,
     admin::{
         Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Diff, DiffRow,
-        Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, Peer, PeerAnswer, Request,
-        ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetAudit, TargetStatus, Versioned,
-        VipaDistribution, VipaStatus,
+        Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer, PeerAnswer,
+        Request, ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetAudit, TargetStatus,
+        Versioned, VipaDistribution, VipaStatus,
     },
 };
 
@@ -109,6 +109,7 @@ fn status() -> Status {
         targets: vec![target(31, true, vec![(Protocol::Tcp, 80)], 2_000), target(32, false, vec![], 0)],
         connections: 2_000,
         confirmed: 1_998,
+        mirror: None,
     };
     Status {
         node: name("r1"),
@@ -146,6 +147,22 @@ links
   t1    target 10.77.0.31  up
 ";
     assert_eq!(stdout(&output), expected);
+}
+
+#[test]
+fn the_lag_of_connections_without_agents_is_shown_at_both_ends() {
+    let mut of = status();
+    let mut shown = |mirror| {
+        of.vipas[0].mirror = Some(mirror);
+        stdout(&ask(&["status"], &Request::Status, &Answer::Status(of.clone())))
+    };
+    let text = shown(MirrorStatus::Telling { followers: vec![name("r2"), name("r3")], connections: 1_200 });
+    assert!(text.contains("\n  without agents: 1,200 connections, told to r2, r3\n"), "{text}");
+    let following = |behind_ms| MirrorStatus::Following { from: name("r1"), connections: 1_200, behind_ms };
+    let text = shown(following(Some(205)));
+    assert!(text.contains("\n  without agents: 1,200 connections, told by r1, at most 205 ms behind\n"), "{text}");
+    let text = shown(following(None));
+    assert!(text.contains("\n  without agents: not yet told by r1\n"), "{text}");
 }
 
 #[test]
@@ -209,7 +226,8 @@ fn distribution_shows_who_gets_new_connections_and_why_not() {
         target: address(&format!("10.77.0.{last}")),
         node: Some(name(&format!("t{}", last - 30))),
         candidate: fitness != Fitness::NotCandidate,
-        linked: true,
+        agent: last != 36,
+        linked: last != 36,
         listening: u32::from(fitness != Fitness::NotListening),
         fit: u32::from(fitness == Fitness::Fit),
         chosen,
@@ -239,7 +257,7 @@ VIPA 10.77.0.100, epoch 4
     10.77.0.33  t3    up         1  no, not a candidate                                                    0          500  25.0 %
     10.77.0.34  t4    up         1  no, its check \"web\" fails: status 500                                  0            0   0.0 %
     10.77.0.35  t5    up         1  no, its server accepts none of 12 waiting                             12            0   0.0 %
-    10.77.0.36  t6    up         1  yes, for want of a better: its server accepts none of 3 waiting        3            0   0.0 %
+    10.77.0.36  t6    none       1  yes, for want of a better: its server accepts none of 3 waiting        3            0   0.0 %
 ";
     assert_eq!(stdout(&ask(&["distribution"], &Request::Distribution, &answer)), expected);
 }

@@ -259,6 +259,11 @@ impl Router {
                 let cue = Cue::Asked { by: from.clone(), epoch: asked.epoch };
                 self.cue(now, asked.vipa, cue, out);
             }
+            Message::Mirror(mirror) => {
+                if self.vipas.get(&mirror.vipa).is_some_and(|vipa| vipa.settings.rank(from).is_some()) {
+                    out.push(Output::Mirror { from: from.clone(), mirror });
+                }
+            }
             Message::Load(load) => {
                 let role = self.peers.get(from).map(|peer| &peer.role);
                 if let Some(&Role::Target { address: target }) = role

@@ -391,7 +391,8 @@ impl Target {
             | Message::Connections(_)
             | Message::Yield(_)
             | Message::Table(_)
-            | Message::Load(_) => {}
+            | Message::Load(_)
+            | Message::Mirror(_) => {}
         }
     }
 

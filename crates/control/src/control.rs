@@ -5,21 +5,24 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_flow::{FlowState, Tick};
-use vipa_handoff::{AnyKey, ControlDoor, Flows, Frame, Note, PortRoute};
+use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
-    Ask, Message, Run, Table, Told,
+    Ask, Copied, Message, Mirror, Run, Table, Told,
     admin::{Answer, Request},
 };
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 
 use crate::{
+    active::Recount,
     admin::{AdminSocket, Question},
     announce::Announcements,
     asking::{Audits, Finished},
     away::Absences,
+    mirror::{About, Mirrors},
     neighbours::Learned,
     outward::Outward,
+    probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
     status,
     table::{self, Reporter, Reports, Taken},
@@ -30,6 +33,8 @@ use crate::{
 
 /// How often the workers' notes are read and timers of seconds are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(5);
+/// Between two comparisons of what was sent to targets with what arrived.
+const COMPARE: Duration = Duration::from_millis(250);
 /// A planned stop that nobody succeeds to ends after this long.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Notes read in one go, so that a flood of them cannot hold up a beat.
@@ -51,6 +56,11 @@ pub struct Control {
     pub(crate) outward: Outward,
     pub(crate) audits: Audits,
     waiting: Waiting,
+    recount: Recount,
+    compare_next: Moment,
+    probes: Probes,
+    findings: mpsc::Receiver<Finding>,
+    pub(crate) mirrors: Mirrors,
     links: Sender,
     votes: VoteKeeper<StoredVote>,
     routes_stale: bool,
@@ -136,6 +146,7 @@ impl Control {
         let Outside { links, votes, takeovers, audits } = outside;
         let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
+        let (probes, findings) = Probes::new();
         let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
@@ -152,6 +163,11 @@ impl Control {
             outward,
             audits,
             waiting: Waiting::default(),
+            recount: Recount::default(),
+            compare_next: Moment::ZERO,
+            probes,
+            findings,
+            mirrors: Mirrors::default(),
             links,
             votes,
             routes_stale: true,
@@ -188,6 +204,10 @@ impl Control {
                     if let Some((to, message)) = self.waiting.ask(asking) {
                         self.links.send(&to, &message);
                     }
+                }
+                Some(finding) = self.findings.recv() => {
+                    self.routes_stale = true;
+                    self.view.found(finding).iter().for_each(|change| tracing::info!("{change}"));
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
             }
@@ -279,10 +299,12 @@ impl Control {
                     changes.iter().for_each(|change| tracing::info!("{change}"));
                 }
             }
+            Output::Mirror { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
                     self.view.intern(&services);
                     self.view.vipas[index].services = services;
+                    self.probes.ask(&self.view.agentless());
                     self.reach_targets();
                 }
             }
@@ -330,6 +352,7 @@ impl Control {
             ways: &mut self.view.ways,
             now,
         };
+        self.view.reach.reported(target, opened(run));
         let taken = self.reports.install(reporter, run);
         self.takeovers.reported(vipa, taken);
         self.counts.reports.add(taken);
@@ -357,6 +380,54 @@ impl Control {
             }
         }
         self.reach_new(ways);
+    }
+
+    /// What another router says or asks about agentless targets' connections. What is not of this ownership is of the past.
+    fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
+        let Mirror { vipa, epoch, copied } = mirror;
+        let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.vipa(vipa)) else { return };
+        if epoch != status.epoch {
+            return;
+        }
+        let owns = status.owner.as_ref() == Some(&self.config.node.name);
+        match copied {
+            Copied::Wanted if owns => self.mirrors.wanted(vipa, epoch, from),
+            Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
+                let now = self.clock.now();
+                let before = self.view.ways.all().len();
+                let services = &self.view.vipas[index].services;
+                let about = About { vipa, id: vipa_id(index), epoch, services };
+                self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
+                self.reach_new(before);
+            }
+            Copied::Wanted | Copied::Round(_) => {}
+        }
+    }
+
+    /// As owner tells, as backup asks, of VIPAs with agentless candidates.
+    fn mirror(&mut self) {
+        for (index, view) in self.view.vipas.iter().enumerate() {
+            if view.services.iter().all(|service| service.choice.agentless.is_empty()) {
+                continue;
+            }
+            let Some(status) = self.cluster.vipa(view.address) else { continue };
+            let about = About { vipa: view.address, id: vipa_id(index), epoch: status.epoch, services: &view.services };
+            let is_linked = |node: &NodeName| self.cluster.is_linked(node);
+            match status.owner {
+                Some(owner) if owner == self.config.node.name => {
+                    let table = (&*self.flows, &self.view.ways);
+                    for (to, mirror) in self.mirrors.tell(&about, table, is_linked, || self.clock.now()) {
+                        self.links.send(&to, &Message::Mirror(mirror));
+                    }
+                }
+                Some(owner) if is_linked(&owner) => {
+                    if let Some(mirror) = self.mirrors.follow(&about, &owner, &self.flows, self.clock.now()) {
+                        self.links.send(&owner, &Message::Mirror(mirror));
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
     }
 
     /// Reports come many times a second and nearly all name known targets; routes of thousands of services are not made
@@ -415,6 +486,17 @@ impl Control {
             }
         }
         self.ask_neighbours(now);
+        self.mirror();
+        if now >= self.compare_next {
+            self.compare_next = now + COMPARE;
+            let changes = self.view.compare(now, |way| self.door.admitted(way));
+            self.routes_stale |= !changes.is_empty();
+            changes.iter().for_each(|change| tracing::info!("{change}"));
+        }
+        if let Some(turns) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened)) {
+            self.routes_stale |= self.view.recount(&self.flows, turns);
+            self.recount.took(now, self.clock.now());
+        }
         let mut due = Vec::new();
         self.announcements.due(now, |vipa| due.push(vipa));
         for vipa in due {
@@ -439,6 +521,16 @@ impl Control {
             self.view.away = away;
             self.routes_stale = true;
         }
+    }
+}
+
+/// Connections that a run names as there.
+fn opened(run: &Run) -> u64 {
+    match run {
+        Run::Tail { records, .. } => {
+            records.iter().filter(|record| matches!(record.change, vipa_protocol::Change::Opened(_))).count() as u64
+        }
+        Run::Snapshot { connections, .. } => connections.len() as u64,
     }
 }
 

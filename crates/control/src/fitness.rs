@@ -4,12 +4,14 @@
 //! wants, what its checks say, how its server accepts. The first objection counts, and is what `vipactl` shows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
-use vipa_model::{Protocol, Service, Weights};
+use vipa_model::{Agentless, Protocol, Service, Weights};
 use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
+
+use crate::{probes::Found, reach::Reach};
 
 /// What one VIPA's candidates are judged by.
 #[derive(Clone, Copy)]
@@ -19,6 +21,9 @@ pub(crate) struct Judge<'a> {
     pub(crate) listeners: &'a BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
     /// How the linked targets fare.
     pub(crate) loads: &'a BTreeMap<IpAddr, Load>,
+    /// What those without an agent have answered.
+    pub(crate) found: &'a HashMap<Agentless, Found>,
+    pub(crate) reach: &'a Reach,
 }
 
 /// A candidate over all ports of a service.
@@ -38,6 +43,9 @@ impl Judge<'_> {
         if !service.candidates.contains(&target) {
             return Fitness::NotCandidate;
         }
+        if let Some(agentless) = service.choice.agentless(target) {
+            return self.answered(agentless);
+        }
         let load = self.loads.get(&target);
         let listens = self.listeners.get(&target).is_some_and(|open| open.contains(&(service.protocol, port)));
         if !listens {
@@ -53,6 +61,9 @@ impl Judge<'_> {
         if let Some(check) = load.checks.iter().filter(concerns).find(|check| !check.passing) {
             return Fitness::CheckFailing { check: check.name.clone(), detail: check.detail.clone() };
         }
+        if let Some(in_vain) = self.reach.in_vain(target).filter(|_| service.protocol == Protocol::Tcp) {
+            return Fitness::Unreachable { in_vain };
+        }
         match load.listener(self.vipa, service.protocol, port) {
             None => Fitness::Fit,
             Some(queue) => match queue.accepting {
@@ -60,6 +71,17 @@ impl Judge<'_> {
                 Accepting::Full => Fitness::QueueFull { waiting: queue.waiting },
                 Accepting::Stalled => Fitness::NotAccepting { waiting: queue.waiting },
             },
+        }
+    }
+
+    /// Of a candidate without an agent all that is known is what it answers.
+    fn answered(&self, agentless: &Agentless) -> Fitness {
+        let failing =
+            |detail: &str| Fitness::CheckFailing { check: agentless.question.to_string(), detail: detail.to_owned() };
+        match self.found.get(agentless) {
+            None => failing("not asked yet"),
+            Some(Found { passes: true, .. }) => Fitness::Fit,
+            Some(Found { detail, .. }) => failing(detail),
         }
     }
 
@@ -90,6 +112,11 @@ impl Judge<'_> {
 
     /// How a target stands with a service as a whole.
     pub(crate) fn standing(&self, service: &Service, target: IpAddr) -> Standing {
+        if let Some(agentless) = service.choice.agentless(target) {
+            let fitness = self.answered(agentless);
+            let fit = u32::from(fitness == Fitness::Fit);
+            return Standing { fitness, listening: 1, fit, waiting: 0 };
+        }
         let (from, to) = ((service.protocol, service.ports.first), (service.protocol, service.ports.last));
         let open = self.listeners.get(&target).into_iter().flat_map(|ports| ports.range(from..=to));
         let judged: Vec<Fitness> = open.map(|(_, port)| self.fitness(service, target, *port)).collect();
@@ -127,6 +154,8 @@ mod tests {
         service: Service,
         listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
         loads: BTreeMap<IpAddr, Load>,
+        found: HashMap<Agentless, Found>,
+        reach: Reach,
     }
 
     impl Bench {
@@ -143,11 +172,17 @@ mod tests {
                 candidates: vec![T1, T2],
             };
             let listeners = [T1, T2].map(|target| (target, BTreeSet::from([(Protocol::Tcp, 80)]))).into();
-            Self { service, listeners, loads: [T1, T2].map(|target| (target, Load::unknown())).into() }
+            Self {
+                service,
+                listeners,
+                loads: [T1, T2].map(|target| (target, Load::unknown())).into(),
+                found: HashMap::new(),
+                reach: Reach::default(),
+            }
         }
 
         fn judge(&self) -> Judge<'_> {
-            Judge { vipa: VIPA, listeners: &self.listeners, loads: &self.loads }
+            Judge { vipa: VIPA, listeners: &self.listeners, loads: &self.loads, found: &self.found, reach: &self.reach }
         }
 
         fn load(&mut self, target: IpAddr) -> &mut Load {
@@ -194,6 +229,22 @@ mod tests {
         assert_eq!(bench.of_t1().0, Fitness::Fit);
         bench.load(T1).checks = vec![check(None)];
         assert_eq!(bench.of_t1().1, [T2]);
+    }
+
+    #[test]
+    fn a_candidate_without_an_agent_is_what_it_answers_whatever_an_agent_would_say() {
+        let mut bench = Bench::new();
+        let second = std::time::Duration::from_secs(1);
+        let pace = vipa_model::Pace { interval: second, timeout: second, rise: 1, fall: 1 };
+        let agentless = Agentless { address: T1, question: vipa_model::Question::Tcp(80), pace };
+        bench.service.choice.agentless = vec![agentless.clone()];
+        (bench.listeners, bench.loads) = (BTreeMap::new(), BTreeMap::new());
+        let failing = |detail: &str| Fitness::CheckFailing { check: "tcp 80".into(), detail: detail.into() };
+        assert_eq!(bench.of_t1(), (failing("not asked yet"), vec![]));
+        bench.found.insert(agentless.clone(), Found { passes: true, detail: String::new() });
+        assert_eq!(bench.of_t1(), (Fitness::Fit, vec![T1]));
+        bench.found.insert(agentless, Found { passes: false, detail: "refused".into() });
+        assert_eq!(bench.of_t1(), (failing("refused"), vec![]));
     }
 
     #[test]

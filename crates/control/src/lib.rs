@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod active;
 mod admin;
 mod announce;
 mod asking;
@@ -23,10 +24,13 @@ mod fitness;
 mod hooks;
 mod kernel_routes;
 mod last_life;
+mod mirror;
 mod neighbours;
 mod outward;
 mod prepare;
+mod probes;
 mod questions;
+mod reach;
 mod settings;
 mod status;
 mod table;

@@ -7,7 +7,7 @@ use vipa_model::{NodeName, TargetId};
 use vipa_protocol::{
     Fitness, Role,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, Request,
+        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, MirrorStatus, Request,
         ServiceDistribution, Stage, Stance, Status, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
 };
@@ -15,6 +15,7 @@ use vipa_protocol::{
 use crate::{
     control::{Control, vipa_id},
     fitness::Standing,
+    mirror,
 };
 
 pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
@@ -98,6 +99,20 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         targets: targets.into_values().collect(),
         connections: held.total,
         confirmed: held.confirmed,
+        mirror: control.mirrors.state(vipa.vipa, control.clock.now()).map(mirror),
+    }
+}
+
+fn mirror(state: mirror::State) -> MirrorStatus {
+    match state {
+        mirror::State::Telling { followers, connections } => {
+            MirrorStatus::Telling { followers, connections: connections as u64 }
+        }
+        mirror::State::Following { from, connections, behind } => MirrorStatus::Following {
+            from,
+            connections: connections as u64,
+            behind_ms: behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
+        },
     }
 }
 
@@ -222,6 +237,7 @@ fn distribution_rows(
             target: *address,
             node: known.map(|target| target.node.clone()),
             candidate: service.candidates.contains(address),
+            agent: service.choice.agentless(*address).is_none(),
             linked: known.is_some_and(|target| target.linked),
             listening,
             chosen: fitness == Fitness::Fit || nobody_is_fit && fitness.is_last_resort(),

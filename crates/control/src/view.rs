@@ -1,24 +1,28 @@
 //! What control knows of each VIPA, and the `Routes` the workers get from it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_handoff::{
-    PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
+    Flows, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
 };
 use vipa_model::{
-    Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId, config,
+    Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId,
+    config,
 };
 use vipa_protocol::{Fitness, Load};
 use vipa_sync::Deadline;
 
 use crate::{
+    active::{self, Turns, Weighed},
     fitness::Judge,
     neighbours::Neighbours,
+    probes::{Finding, Found},
+    reach::Reach,
     ways::{Way, Ways},
 };
 
@@ -33,6 +37,8 @@ pub(crate) struct VipaView {
     pub(crate) services: Vec<Service>,
     /// What listens where, as the targets last said.
     pub(crate) listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+    /// Of services balanced by live connections.
+    turns: Turns,
     new_per_second: Option<u32>,
 }
 
@@ -47,6 +53,10 @@ pub(crate) struct View {
     pub(crate) away: BTreeSet<IpAddr>,
     /// How the linked targets fare, in their own words.
     loads: BTreeMap<IpAddr, Load>,
+    /// What the candidates without an agent have answered.
+    found: HashMap<Agentless, Found>,
+    /// Whether what is sent to targets arrives.
+    pub(crate) reach: Reach,
     pickers: Pickers,
     generation: u64,
 }
@@ -62,6 +72,8 @@ impl View {
             neighbours: Neighbours::default(),
             away: BTreeSet::new(),
             loads: BTreeMap::new(),
+            found: HashMap::new(),
+            reach: Reach::default(),
             pickers: Pickers::default(),
             generation: 0,
         }
@@ -74,7 +86,7 @@ impl View {
     /// What the candidates of a VIPA are judged by.
     pub(crate) fn judge(&self, vipa: usize) -> Judge<'_> {
         let VipaView { address, listeners, .. } = &self.vipas[vipa];
-        Judge { vipa: *address, listeners, loads: &self.loads }
+        Judge { vipa: *address, listeners, loads: &self.loads, found: &self.found, reach: &self.reach }
     }
 
     /// Takes in how a target fares, or that it is not linked any more. `None`: that decides nothing otherwise than
@@ -89,18 +101,105 @@ impl View {
         let before = if is_same { Vec::new() } else { self.standings(target) };
         match load {
             Some(load) => self.loads.insert(target, load),
-            None => self.loads.remove(&target),
+            None => {
+                self.reach.forget(target);
+                self.loads.remove(&target)
+            }
         };
         if is_same {
             return None;
         }
+        Some(self.changes(target, before))
+    }
+
+    /// Compares what was sent to each linked target with what arrived there. Says what that changes, a sentence each.
+    pub(crate) fn compare(&mut self, now: Moment, admitted: impl Fn(TargetId) -> u64) -> Vec<String> {
+        let mut sent: BTreeMap<IpAddr, u64> = BTreeMap::new();
+        for (id, way) in (0..=u16::MAX).map(TargetId).zip(self.ways.all()) {
+            *sent.entry(way.address).or_default() += admitted(id);
+        }
+        let mut changes = Vec::new();
+        let linked: Vec<(IpAddr, u64)> =
+            self.loads.iter().map(|(target, load)| (*target, load.host.passive_opens)).collect();
+        for (target, opened) in linked {
+            if self.reach.observe(now, target, sent.get(&target).copied().unwrap_or_default(), opened) {
+                changes.push(match self.reach.in_vain(target) {
+                    Some(in_vain) => format!("{target} gets no new TCP connections: none of {in_vain} has reached it"),
+                    None => format!("{target} gets new TCP connections again: they reach it, or it is tried"),
+                });
+            }
+        }
+        changes
+    }
+
+    /// Takes in what an agentless candidate has answered. Says what that changes, a sentence each.
+    pub(crate) fn found(&mut self, (agentless, found): Finding) -> Vec<String> {
+        let target = agentless.address;
+        let before = self.standings(target);
+        self.found.insert(agentless, found);
+        self.changes(target, before)
+    }
+
+    /// Counts the live connections of services that are balanced by them, and deals `turns` of each out. Says whether
+    /// that changes anything.
+    pub(crate) fn recount(&mut self, flows: &Flows, turns: u64) -> bool {
+        let mut changed = false;
+        for index in 0..self.vipas.len() {
+            let vipa = &self.vipas[index];
+            let by_active = |service: &Service| service.balance == Balance::WeightedActive;
+            if vipa.stance == Stance::Standby || !vipa.services.iter().any(by_active) {
+                continue;
+            }
+            let id = VipaId(u16::try_from(index).expect("the configuration limits VIPAs"));
+            let counts = active::count(id, &vipa.services, flows, &self.ways);
+            let mut dealt = Turns::new();
+            for (place, service) in vipa.services.iter().enumerate().filter(|(_, service)| by_active(service)) {
+                let active =
+                    |target: &IpAddr| counts.get(&place).and_then(|held| held.get(target)).copied().unwrap_or_default();
+                let judge = self.judge(index);
+                let weigh = |target: &IpAddr| Weighed {
+                    target: *target,
+                    weight: judge.weight(service, *target),
+                    active: active(target),
+                };
+                let fit = |target: &&IpAddr| judge.standing(service, **target).fitness == Fitness::Fit;
+                let weighed: Vec<Weighed> = service.candidates.iter().filter(fit).map(weigh).collect();
+                let mut turns = active::deal(&weighed, turns);
+                // Who is fit and gets none is told from who becomes fit later.
+                for weighed in &weighed {
+                    turns.entry(weighed.target).or_default();
+                }
+                dealt.insert(place, turns);
+            }
+            if dealt != self.vipas[index].turns {
+                self.vipas[index].turns = dealt;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Every candidate without an agent, each question once.
+    pub(crate) fn agentless(&self) -> Vec<Agentless> {
+        let services = self.vipas.iter().flat_map(|vipa| &vipa.services);
+        let mut all: Vec<Agentless> = Vec::new();
+        for agentless in services.flat_map(|service| &service.choice.agentless) {
+            if !all.contains(agentless) {
+                all.push(agentless.clone());
+            }
+        }
+        all
+    }
+
+    /// What has changed for new connections, a sentence each.
+    fn changes(&self, target: IpAddr, before: Vec<(String, Fitness)>) -> Vec<String> {
         let after = self.standings(target);
         let changed = before.into_iter().zip(after).filter(|((_, before), (_, after))| before.code() != after.code());
         let sentence = |(_, (service, fitness)): (_, (String, Fitness))| match fitness {
             Fitness::Fit => format!("{service}: {target} gets new connections again"),
             other => format!("{service}: {target} gets no new connections, because {other}"),
         };
-        Some(changed.map(sentence).collect())
+        changed.map(sentence).collect()
     }
 
     pub(crate) fn load(&self, target: IpAddr) -> Option<&Load> {
@@ -151,10 +250,17 @@ impl View {
         let mut lists = RouteLists { ports: self.ports.clone(), ..RouteLists::default() };
         for (id, vipa) in (0..=u16::MAX).map(VipaId).zip(&self.vipas) {
             let mut services = Vec::new();
-            for service in &vipa.services {
+            for (index, service) in vipa.services.iter().enumerate() {
+                let turns = vipa.turns.get(&index);
                 let sources = SourceRule::build(&service.sources).map(Arc::new);
-                let judge = Judge { vipa: vipa.address, listeners: &vipa.listeners, loads: &self.loads };
-                segments(service, &judge, &mut self.ways, |ports, eligible| {
+                let judge = Judge {
+                    vipa: vipa.address,
+                    listeners: &vipa.listeners,
+                    loads: &self.loads,
+                    found: &self.found,
+                    reach: &self.reach,
+                };
+                segments(service, &judge, turns, &mut self.ways, |ports, eligible| {
                     services.push(ServiceRoute {
                         protocol: service.protocol,
                         ports,
@@ -211,13 +317,20 @@ impl VipaView {
             lease: Arc::new(Deadline::default()),
             services: Vec::new(),
             listeners: BTreeMap::new(),
+            turns: Turns::new(),
             new_per_second: vipa.new_per_second,
         }
     }
 }
 
 /// Cuts a service's ports into runs on which the same candidates listen, and names each run with those candidates.
-fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: impl FnMut(PortRange, Vec<Candidate>)) {
+fn segments(
+    service: &Service,
+    judge: &Judge<'_>,
+    turns: Option<&BTreeMap<IpAddr, u16>>,
+    ways: &mut Ways,
+    mut segment: impl FnMut(PortRange, Vec<Candidate>),
+) {
     let range = service.ports;
     let listened = |address: &IpAddr| {
         let from = (service.protocol, range.first);
@@ -238,9 +351,14 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
         let ports = PortRange { first: port(start), last: port(next - 1) };
         // No segment holds a port with a listener and another: what is true of its first is true of all.
         let eligible = judge.choose(service, ports.first);
+        // Since the last count, who had turns may have become unfit: the others are not left without any.
+        let turns =
+            turns.filter(|turns| eligible.iter().any(|target| turns.get(target).is_some_and(|dealt| *dealt > 0)));
         let candidate = |address| {
             let target = ways.intern(Way::new(address, &service.delivery))?;
-            Some(Candidate { address, weight: judge.weight(service, address), target })
+            // Who has become fit since the last count has its weight until the next.
+            let dealt = turns.and_then(|turns| turns.get(&address).copied());
+            Some(Candidate { address, weight: dealt.unwrap_or_else(|| judge.weight(service, address)), target })
         };
         segment(ports, eligible.into_iter().filter_map(candidate).collect());
     }
@@ -262,7 +380,7 @@ impl Pickers {
 
     fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate]) -> Picker {
         let ids = candidates.iter().map(|candidate| (candidate.target, candidate.weight)).collect();
-        let name = (balance == Balance::RoundRobin, ids);
+        let name = (balance != Balance::Maglev, ids);
         let kept = self.used.get(&name).cloned().or_else(|| self.old.remove(&name));
         let picker = kept.unwrap_or_else(|| Picker::build(key, balance, candidates));
         self.used.insert(name, picker.clone());
@@ -303,8 +421,14 @@ mod tests {
             listeners.entry(address).or_default().insert((Protocol::Tcp, port));
         }
         let mut found = Vec::new();
-        let judge = Judge { vipa: T1, listeners: &listeners, loads: &BTreeMap::new() };
-        segments(&service, &judge, &mut Ways::default(), |ports, eligible| {
+        let judge = Judge {
+            vipa: T1,
+            listeners: &listeners,
+            loads: &BTreeMap::new(),
+            found: &HashMap::new(),
+            reach: &Reach::default(),
+        };
+        segments(&service, &judge, None, &mut Ways::default(), |ports, eligible| {
             found.push((ports.first, ports.last, eligible.len()));
         });
         found

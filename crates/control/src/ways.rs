@@ -5,12 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_handoff::{NextHop, PortRoute, TargetRoute, Via, next_neighbour};
+use vipa_handoff::{NextHop, PortRoute, TargetRoute, Via, WAYS, next_neighbour};
 use vipa_model::{Delivery, Forwarding, Mac, PortId, Protocol, Service, TargetId};
 use vipa_packet::{Encapsulation, Outer};
 
 /// Ways a router tells apart in its life; a `TargetId` is never given twice.
-pub(crate) const MAX_WAYS: usize = 8192;
+pub(crate) const MAX_WAYS: usize = WAYS;
 /// Where GUE is expected: what IANA has assigned to it.
 const GUE_PORT: u16 = 6080;
 

@@ -222,6 +222,7 @@ fn place_anew<K: Family>(
     };
     if K::table(scene.flows).redirect(&hit, target, state, scene.tick) {
         scene.desk.counters.add(Count::FlowOpened, 1);
+        count_admitted(scene, target, state);
         return Some(Verdict::Forward(target));
     }
     // Somebody was faster; it is where they put it.
@@ -327,7 +328,15 @@ fn open<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId, state: FlowStat
         Admitted::OpenedEvicting(_) => counters.add(Count::FlowEvicted, 1),
     }
     counters.add(Count::FlowOpened, 1);
+    count_admitted(scene, target, state);
     Verdict::Forward(target)
+}
+
+/// For the router's half of what becomes of a SYN; a datagram has no other half.
+fn count_admitted(scene: &Scene<'_>, target: TargetId, state: FlowState) {
+    if state != FlowState::Udp {
+        scene.desk.admitted.add(usize::from(target.0), 1);
+    }
 }
 
 /// The target that `balance` names for a new connection, if it may be opened.

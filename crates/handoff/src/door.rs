@@ -2,8 +2,8 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use vipa_model::{Mac, PortId};
-use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader};
+use vipa_model::{Mac, PortId, TargetId};
+use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader, WorkerCounterList};
 
 use crate::{Counters, Routes, Totals};
 
@@ -12,6 +12,8 @@ use crate::{Counters, Routes, Totals};
 const NOTES: usize = 1024;
 /// Control's frames that worker 0 has not sent yet: one for each target and VIPA of a large configuration.
 const FRAMES: usize = 8192;
+/// Ways to targets there may be: a `TargetId` is below it.
+pub const WAYS: usize = 8192;
 /// Bytes of the longest frame control can send; ARP needs 60.
 pub const FRAME_MAX: usize = 128;
 
@@ -85,6 +87,8 @@ impl fmt::Debug for Frame {
 /// What one worker and control share.
 pub struct Desk {
     pub counters: Counters,
+    /// New connections given to each way, by `TargetId`.
+    pub admitted: WorkerCounterList,
     pub notes: Mailbox<Note>,
     pub frames: Mailbox<Frame>,
     /// Beats once for each turn.
@@ -95,6 +99,7 @@ impl Desk {
     fn new() -> Self {
         Self {
             counters: Counters::default(),
+            admitted: WorkerCounterList::new(WAYS),
             notes: Mailbox::new(NOTES),
             frames: Mailbox::new(FRAMES),
             heartbeat: Heartbeat::default(),
@@ -161,6 +166,12 @@ impl ControlDoor {
         let mut totals = Totals::default();
         self.desks.iter().for_each(|desk| totals.add(&desk.counters));
         totals
+    }
+
+    /// New connections that all workers have given to a way.
+    #[must_use]
+    pub fn admitted(&self, way: TargetId) -> u64 {
+        self.desks.iter().map(|desk| desk.admitted.read(usize::from(way.0))).sum()
     }
 
     /// Each worker's side of the door, for what counts or watches each alone.

@@ -19,7 +19,7 @@ mod flows;
 mod routes;
 
 pub use counters::{Cell, Count, Counters, Totals};
-pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WorkerDoor, open};
+pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Flows};
 pub use routes::{

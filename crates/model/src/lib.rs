@@ -9,7 +9,7 @@ mod nouns;
 mod time;
 
 pub use check::{Check, Pace, Probe, Verdict};
-pub use choice::{Choice, Weights};
+pub use choice::{Agentless, Choice, Question, Weights};
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName,
     Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,

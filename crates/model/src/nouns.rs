@@ -221,7 +221,10 @@ pub enum Balance {
     /// Consistent hashing of the client's address and port (Maglev, NSDI 2016 §3.4).
     #[default]
     Maglev,
+    /// In turn, weighted.
     RoundRobin,
+    /// To whoever has the fewest live connections for its weight.
+    WeightedActive,
 }
 
 /// What happens to a TCP packet whose connection nobody knows, once rebuilding is over.

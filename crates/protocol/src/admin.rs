@@ -141,6 +141,17 @@ pub struct VipaStatus {
     /// Its entries in the connection table; `confirmed` are those a target has reported.
     pub connections: u64,
     pub confirmed: u64,
+    /// How the connections of targets without an agent are known at more than one router; `None`: there are no such.
+    pub mirror: Option<MirrorStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "part", rename_all = "lowercase")]
+pub enum MirrorStatus {
+    /// The owner tells these backups.
+    Telling { followers: Vec<NodeName>, connections: u64 },
+    /// A backup is told. What was opened within `behind_ms` may be lost with the owner; `None`: nothing is known yet.
+    Following { from: NodeName, connections: u64, behind_ms: Option<u64> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +222,8 @@ pub struct DistributionRow {
     pub target: IpAddr,
     pub node: Option<NodeName>,
     pub candidate: bool,
+    /// Whether it is to have an agent; else the routers ask it themselves.
+    pub agent: bool,
     pub linked: bool,
     /// Ports of the service on which an application listens.
     pub listening: u32,

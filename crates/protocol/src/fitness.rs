@@ -18,6 +18,10 @@ pub enum Fitness {
         check: String,
         detail: String,
     },
+    /// Nothing that is sent to it seems to arrive there.
+    Unreachable {
+        in_vain: u64,
+    },
     /// Connections wait to be accepted and none is.
     NotAccepting {
         waiting: u32,
@@ -39,6 +43,7 @@ impl Fitness {
             Self::NotListening => "not-listening",
             Self::Draining => "draining",
             Self::CheckFailing { .. } => "check-failing",
+            Self::Unreachable { .. } => "unreachable",
             Self::NotAccepting { .. } => "not-accepting",
             Self::QueueFull { .. } => "queue-full",
         }
@@ -47,7 +52,7 @@ impl Fitness {
     /// Whether it may get new connections all the same when no candidate is fit: better a slow server than none.
     #[must_use]
     pub const fn is_last_resort(&self) -> bool {
-        matches!(self, Self::NotAccepting { .. } | Self::QueueFull { .. })
+        matches!(self, Self::Unreachable { .. } | Self::NotAccepting { .. } | Self::QueueFull { .. })
     }
 }
 
@@ -62,6 +67,7 @@ impl fmt::Display for Fitness {
             Self::Draining => f.write_str("it is draining"),
             Self::CheckFailing { check, detail } if detail.is_empty() => write!(f, "its check {check:?} fails"),
             Self::CheckFailing { check, detail } => write!(f, "its check {check:?} fails: {detail}"),
+            Self::Unreachable { in_vain } => write!(f, "none of {in_vain} new connections has reached it"),
             Self::NotAccepting { waiting } => write!(f, "its server accepts none of {waiting} waiting"),
             Self::QueueFull { waiting } => write!(f, "its accept queue is full, {waiting} waiting"),
         }

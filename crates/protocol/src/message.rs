@@ -31,6 +31,7 @@ pub enum Message {
     Yield(Yield),
     Table(Table),
     Load(Load),
+    Mirror(Mirror),
 }
 
 /// First message in each direction of a new link.
@@ -239,4 +240,35 @@ pub struct Table {
     /// Connection and its target's address; at most `TABLE_PART` in one message.
     pub entries: Vec<(Connection, IpAddr)>,
     pub part: Part,
+}
+
+/// Owner ↔ backup: connections of targets that have no agent, of which nobody else can tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub copied: Copied,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Copied {
+    /// Backup → owner: tell me everything, and from then on what changes.
+    Wanted,
+    /// Owner → backup.
+    Round(Round),
+}
+
+/// What one look at the owner's table found, in parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// One more than that of the look before.
+    pub number: u64,
+    pub part: Part,
+    /// Everything, and not only what has changed since the look before.
+    pub whole: bool,
+    /// Since the look before.
+    pub span_ms: u32,
+    /// Connection and its target's address.
+    pub opened: Vec<(Connection, IpAddr)>,
+    pub closed: Vec<Connection>,
 }

@@ -46,6 +46,32 @@ impl<const N: usize> Default for WorkerCounters<N> {
     }
 }
 
+/// As [`WorkerCounters`], as many as are asked for: for counts that are rare and many.
+pub struct WorkerCounterList {
+    cells: CachePadded<Box<[AtomicU64]>>,
+}
+
+impl WorkerCounterList {
+    #[must_use]
+    pub fn new(length: usize) -> Self {
+        Self { cells: CachePadded::new((0..length).map(|_| AtomicU64::new(0)).collect()) }
+    }
+
+    /// Adds `n` to counter `i`; one that there is not is not counted. Owner only.
+    #[inline]
+    pub fn add(&self, i: usize, n: u64) {
+        if let Some(cell) = self.cells.get(i) {
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Counter `i`, from any thread; 0 when there is none.
+    #[must_use]
+    pub fn read(&self, i: usize) -> u64 {
+        self.cells.get(i).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+}
+
 /// A count that several threads add to.
 pub struct Counter(CachePadded<AtomicU64>);
 
@@ -141,6 +167,15 @@ mod tests {
         counters.set(1, 9);
         counters.set(1, 4);
         assert_eq!([0, 1, 2].map(|i| counters.read(i)), [5, 4, 1]);
+    }
+
+    #[test]
+    fn a_list_counts_each_and_nothing_beyond_its_end() {
+        let counters = WorkerCounterList::new(2);
+        for (i, n) in [(0, 2), (1, 5), (0, 1), (2, 9)] {
+            counters.add(i, n);
+        }
+        assert_eq!([0, 1, 2].map(|i| counters.read(i)), [3, 5, 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | [`Mailbox`] | any → any | "this happened", bounded, refusals counted |
 //! | [`Deadline`] | control → workers | "until then you may" |
 //! | [`Flag`] | any → any | "stop", once and for all |
-//! | [`WorkerCounters`], [`Heartbeat`] | one worker → anyone | "so many so far" |
+//! | [`WorkerCounters`], [`WorkerCounterList`], [`Heartbeat`] | one worker → anyone | "so many so far" |
 //! | [`Counter`], [`Gauge`] | any → anyone | the same where several write, or where it can fall |
 
 mod atomics;
@@ -16,7 +16,7 @@ mod mailbox;
 mod publish;
 mod signals;
 
-pub use counters::{Counter, Gauge, Heartbeat, WorkerCounters};
+pub use counters::{Counter, Gauge, Heartbeat, WorkerCounterList, WorkerCounters};
 pub use mailbox::Mailbox;
 pub use publish::{Publish, Reader};
 pub use signals::{Deadline, Flag};

@@ -1,7 +1,13 @@
-//! Asks an application whether it serves, over the kernel's network: a TCP connection, or a page over HTTP/1.1.
+//! Asks an application whether it serves, over the kernel's network: a TCP connection, a page over HTTP/1.1; and a host
+//! whether it lives.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+};
 
+use ring::rand::{SecureRandom, SystemRandom};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -47,6 +53,45 @@ pub async fn http(address: SocketAddr, path: &str, statuses: (u16, u16)) -> Resu
     }
 }
 
+/// Sends an ICMP echo request (RFC 792, RFC 4443 §4.1) and waits for its answer. Needs CAP_NET_RAW.
+pub async fn ping(address: IpAddr) -> Result<(), ProbeError> {
+    let (domain, protocol, request, reply) = match address {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+    };
+    let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SocketAddr::new(address, 0).into())?;
+    // A raw socket is sent to and received from as a datagram's is.
+    let socket = tokio::net::UdpSocket::from_std(UdpSocket::from(socket))?;
+    let mut mark = [0; 8];
+    SystemRandom::new().fill(&mut mark).map_err(|_| io::Error::other("the kernel gives no random bytes"))?;
+    socket.send(&echo(request, mark)).await?;
+    let mut answer = [0; 256];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        // IPv4 comes with its header.
+        let header = if address.is_ipv4() { usize::from(answer[0] & 15) * 4 } else { 0 };
+        let echoed = answer[..length].get(header..).unwrap_or_default();
+        if echoed.first() == Some(&reply) && echoed.get(4..12) == Some(&mark[..]) {
+            return Ok(());
+        }
+    }
+}
+
+/// Type, code, checksum, and in the place of identifier, number and data a mark nobody else uses. The kernel sums IPv6's.
+fn echo(kind: u8, mark: [u8; 8]) -> [u8; 12] {
+    let mut message = [0; 12];
+    message[0] = kind;
+    message[4..].copy_from_slice(&mark);
+    let words = message.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    message[2..4].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    message
+}
+
 /// `HTTP/1.1 200 OK`
 fn status(answer: &[u8]) -> Option<u16> {
     let line = answer.split(|&byte| byte == b'\n').next()?;
@@ -85,6 +130,25 @@ mod tests {
         assert!(question.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"), "{question}");
         let (address, _asked) = answering(b"HTTP/1.0 503 Busy\r\n\r\n").await;
         assert_eq!(http(address, "/", (200, 399)).await.unwrap_err().to_string(), "status 503");
+    }
+
+    #[tokio::test]
+    async fn this_host_answers_a_ping_in_both_families() {
+        for address in ["127.0.0.1", "::1"] {
+            match ping(address.parse().unwrap()).await {
+                Ok(()) => {}
+                Err(ProbeError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(ProbeError::Io(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                Err(error) => panic!("{address}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_echo_sums_up_to_nothing() {
+        let message = echo(8, [0xff; 8]);
+        let sum: u32 = message.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
     }
 
     #[tokio::test]

@@ -226,7 +226,7 @@ impl Lane {
     fn of(message: &Message) -> Self {
         match message {
             Message::Beat(_) | Message::BeatAck(_) => Self::Datagram,
-            Message::Connections(_) | Message::Table(_) | Message::Told(_) => Self::Bulk,
+            Message::Connections(_) | Message::Table(_) | Message::Told(_) | Message::Mirror(_) => Self::Bulk,
             Message::Hello(_)
             | Message::Ask(_)
             | Message::Claim(_)

@@ -85,6 +85,8 @@ pub struct Plan {
     pub inherits: Vec<String>,
     /// Targets without a server.
     pub silent: Vec<u8>,
+    /// Targets without an agent: the routers ask them themselves.
+    pub agentless: Vec<u8>,
     /// Routers that are not started.
     pub absent: Vec<String>,
     /// Targets without a kernel, and how many connections each tells of; see [`crate::replay`].
@@ -150,6 +152,7 @@ impl Plan {
             inherits: Vec::new(),
             silent: Vec::new(),
             replays: BTreeMap::new(),
+            agentless: Vec::new(),
             absent: Vec::new(),
             connections: 2_000,
             way: Way::default(),
@@ -234,7 +237,11 @@ impl Cluster {
         for number in 1..=cluster.plan.targets {
             let target = Target::prepare(&cluster.lab, &cluster.plan, number)?;
             let target = cluster.targets.entry(target.name().into()).or_insert(target);
-            target.start_agent()?;
+            if cluster.plan.agentless.contains(&number) {
+                target.serve_without_agent()?;
+            } else {
+                target.start_agent()?;
+            }
         }
         for number in 1..=cluster.plan.routers {
             let router = Router::prepare(&cluster.lab, &cluster.plan, number)?;

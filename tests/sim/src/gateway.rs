@@ -154,7 +154,7 @@ impl Gateway {
             Output::Note(note) => return vec![Errand::Note(note.to_string())],
             Output::Report(report) => return vec![Errand::Note(format!("{report:?}"))],
             Output::Stopped => return vec![Errand::Stopped],
-            Output::Withdraw { .. } | Output::Load { .. } => {}
+            Output::Withdraw { .. } | Output::Load { .. } | Output::Mirror { .. } => {}
         }
         Vec::new()
     }

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, Epoch, Moment, NodeName, Protocol, Service, Stance};
-use vipa_protocol::{Hello, Load, Message, Refusal, Run, TakeoverReport};
+use vipa_protocol::{Hello, Load, Message, Mirror, Refusal, Run, TakeoverReport};
 
 use super::vipa::State;
 use crate::{hello::Mismatch, voter::StoredVote};
@@ -76,6 +76,11 @@ pub enum Output {
         vipa: IpAddr,
         target: IpAddr,
         listening: Vec<(Protocol, u16)>,
+    },
+    /// What another router of this VIPA says of agentless targets' connections, or asks about them.
+    Mirror {
+        from: NodeName,
+        mirror: Mirror,
     },
     /// How this target fares; `None` when it is not linked any more.
     Load {

@@ -73,6 +73,12 @@ impl Router {
         self.peers.iter().map(|(node, peer)| PeerStatus { node: node.clone(), role: peer.role.clone() }).collect()
     }
 
+    /// Whether there is a link to a node this router listens to.
+    #[must_use]
+    pub fn is_linked(&self, node: &NodeName) -> bool {
+        self.peers.contains_key(node)
+    }
+
     /// Every configured VIPA, by address.
     #[must_use]
     pub fn vipas(&self) -> Vec<VipaStatus> {

@@ -1,4 +1,4 @@
-//! `[[agent.check]]`.
+//! `[[agent.check]]`, and the check of a candidate without an agent.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,18 +9,19 @@ use super::{
     problems::Problems,
     read::{At, Section, Value, choice, list, number, parsed, text},
 };
-use crate::{Check, Pace, Probe};
+use crate::{Check, Pace, Probe, Question};
 
 const ADDRESS: &str = "an IP address and a port such as \"127.0.0.1:8080\"";
 /// Checks of one target: `vipa_protocol::load::MAX_CHECKS`.
 const MAX_CHECKS: usize = 64;
 const LONGEST_INTERVAL_MS: u64 = 3_600_000;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Tcp,
     Http,
     Command,
+    Ping,
 }
 
 pub(super) fn read_all(problems: &mut Problems, sections: Vec<Section<'_>>) -> Option<Vec<Check>> {
@@ -68,6 +69,7 @@ fn read(problems: &mut Problems, mut section: Section<'_>) -> Option<Check> {
             path: path.map_or_else(|| "/".into(), |path| path.value),
             statuses: statuses.map_or((200, 399), |statuses| statuses.value),
         },
+        Kind::Ping => unreachable!("an agent's check is none of these words"),
         Kind::Command => {
             let missing = "probe = \"command\" needs `command`, such as [\"/usr/local/bin/ready\", \"--fast\"]";
             Probe::Command(command.map(|c| c.value).or_else(|| problems.add(section.span.clone(), missing))?)
@@ -83,6 +85,46 @@ fn read_http(
     section: &mut Section<'_>,
 ) -> (Option<Option<At<String>>>, Option<Option<At<(u16, u16)>>>) {
     (section.optional(problems, "path", path), section.optional(problems, "status", statuses))
+}
+
+/// `check = { probe = "http", path = "/health" }` of a candidate; `None` where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    kind: Kind,
+    port: Option<u16>,
+    path: String,
+    statuses: (u16, u16),
+    pub(super) pace: Pace,
+}
+
+pub(super) fn read_question(problems: &mut Problems, value: Option<&Value<'_>>) -> Option<Asked> {
+    let mut section = Section::of("vipa.service.candidates.check", value, problems);
+    let kinds = [("tcp", Kind::Tcp), ("http", Kind::Http), ("ping", Kind::Ping)];
+    let kind = section.or(problems, "probe", Kind::Tcp, choice(&kinds));
+    let port = section.optional(problems, "port", number(1..=u16::MAX, "a port"));
+    let (path, statuses) = read_http(problems, &mut section);
+    let pace = read_pace(problems, &mut section);
+    section.finish(problems);
+    Some(Asked {
+        kind: kind?.value,
+        port: port?.map(|port| port.value),
+        path: path?.map_or_else(|| "/".into(), |path| path.value),
+        statuses: statuses?.map_or((200, 399), |statuses| statuses.value),
+        pace: pace?,
+    })
+}
+
+impl Asked {
+    /// Of a target whose service is on `own` there; `None`: on several, and none is named.
+    pub(super) fn question(self, own: Option<u16>) -> Option<Question> {
+        let Self { kind, port, path, statuses, pace: _ } = self;
+        Some(match kind {
+            Kind::Ping => Question::Ping,
+            Kind::Tcp => Question::Tcp(port.or(own)?),
+            Kind::Http => Question::Http { port: port.or(own)?, path, statuses },
+            Kind::Command => unreachable!("a candidate's check is none of these words"),
+        })
+    }
 }
 
 fn read_pace(problems: &mut Problems, section: &mut Section<'_>) -> Option<Pace> {

@@ -3,7 +3,9 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Balance, Choice, Delivery, Forwarding, Orphans, Pace, PortRange, Probe, Protocol, Sources, Weights};
+use crate::{
+    Balance, Choice, Delivery, Forwarding, Orphans, Pace, PortRange, Probe, Protocol, Question, Sources, Weights,
+};
 
 const ROUTER: &str = r#"
 [node]
@@ -180,8 +182,31 @@ fn candidates_may_weigh_differently_and_by_their_load() {
         changed(r#"candidates = ["10.77.0.32", "10.77.0.31"]"#, &format!("weights = \"load\"\n{list}")).unwrap();
     let service = &config.vipas[0].services.as_ref().unwrap()[0];
     let [heavy, usual] = ["10.77.0.31", "10.77.0.32"].map(|address| address.parse().unwrap());
-    assert_eq!(service.choice, Choice { weights: Weights::Load, exceptions: vec![(heavy, 3)] });
+    assert_eq!(service.choice, Choice { weights: Weights::Load, exceptions: vec![(heavy, 3)], agentless: vec![] });
     assert_eq!([heavy, usual].map(|candidate| service.choice.weight_of(candidate)), [3, 1]);
+}
+
+#[test]
+fn a_candidate_without_an_agent_is_asked_by_the_routers() {
+    let list = r#"candidates = [
+        { address = "10.77.0.32", agent = false },
+        { address = "10.77.0.31", agent = false, check = { probe = "http", path = "/up", status = 204, interval_ms = 200, fall = 1 } },
+        { address = "10.77.0.33", agent = false, check = { probe = "ping" } },
+    ]"#;
+    let config = changed(r#"candidates = ["10.77.0.32", "10.77.0.31"]"#, list).unwrap();
+    let service = &config.vipas[0].services.as_ref().unwrap()[0];
+    let asked: Vec<_> = service.choice.agentless.iter().map(|agentless| agentless.question.clone()).collect();
+    let http = Question::Http { port: 80, path: "/up".into(), statuses: (204, 204) };
+    assert_eq!(asked, [Question::Tcp(80), http, Question::Ping]);
+    let ms = Duration::from_millis;
+    let pace = Pace { interval: ms(200), timeout: ms(200), rise: 2, fall: 1 };
+    assert_eq!(service.choice.agentless("10.77.0.31".parse().unwrap()).unwrap().pace, pace);
+
+    let said = changed(r#"candidates = ["10.77.0.31"]"#, r#"candidates = [{ address = "10.77.0.31", agent = false }]"#);
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("which port of 10.77.0.31 is asked?"), "{said}");
+    let said = changed(r#"candidates = ["10.77.0.31"]"#, r#"candidates = [{ address = "10.77.0.31", check = {} }]"#);
+    assert!(said.unwrap_err().to_string().contains("only a candidate with agent = false"));
 }
 
 #[test]

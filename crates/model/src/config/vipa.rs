@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Port, Takeback, Vipa,
+    check::{self, Asked},
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, number, prefix},
     sections::is_own,
 };
 use crate::{
-    Balance, Choice, Delivery, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources, Weights,
+    Agentless, Balance, Choice, Delivery, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources,
+    Weights,
 };
 
 /// What VIPAs are checked against.
@@ -131,7 +133,11 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
         section.or(problems, "protocol", Protocol::Tcp, choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]));
     let ports = section.required(problems, "ports", "ports = 80", ports);
     let candidates = section.required(problems, "candidates", "candidates = [\"10.0.0.31\"]", candidates);
-    let balances = [("maglev", Balance::Maglev), ("round-robin", Balance::RoundRobin)];
+    let balances = [
+        ("maglev", Balance::Maglev),
+        ("round-robin", Balance::RoundRobin),
+        ("weighted-active", Balance::WeightedActive),
+    ];
     let balance = section.or(problems, "balance", Balance::Maglev, choice(&balances));
     let weights = section.or(
         problems,
@@ -150,7 +156,8 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
     let new_per_second =
         section.optional(problems, "new_per_second_per_source", number(1..=u32::MAX, "a number of connections"));
     section.finish(problems);
-    let Candidates { addresses: candidates, ways: exceptions, weights: own_weights } = candidates?.value;
+    let (candidates_span, candidates) = candidates.map(|candidates| (candidates.span, candidates.value))?;
+    let Candidates { addresses: candidates, ways: exceptions, weights: own_weights, asked } = candidates;
     let (forwarding, target_port, ports) = (forwarding?.value, target_port?, ports?);
     if let Some(target_port) = &target_port {
         let nat = forwarding == Forwarding::Nat || exceptions.iter().any(|(_, how)| *how == Forwarding::Nat);
@@ -164,10 +171,26 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
         }
     }
     if let (Some(protocol), Some(balance)) = (&protocol, &balance)
-        && (protocol.value, balance.value) == (Protocol::Udp, Balance::RoundRobin)
+        && protocol.value == Protocol::Udp
+        && balance.value != Balance::Maglev
     {
         let message = "udp needs \"maglev\": no target reports its clients, and only maglev finds each one's again";
         problems.add::<()>(balance.span.clone(), message);
+    }
+    let own_port = match &target_port {
+        Some(port) => Some(port.value),
+        None => (ports.value.first == ports.value.last).then_some(ports.value.first),
+    };
+    let mut agentless = Vec::new();
+    for (address, asked) in asked {
+        let pace = asked.pace;
+        match asked.question(own_port) {
+            Some(question) => agentless.push(Agentless { address, question, pace }),
+            None => {
+                let message = format!("which port of {address} is asked? Name it: check = {{ port = 80 }}, or ping it");
+                problems.add::<()>(candidates_span.clone(), message);
+            }
+        }
     }
     let delivery = Delivery {
         forwarding,
@@ -183,7 +206,7 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
         ports: ports.value,
         delivery,
         balance: balance?.value,
-        choice: Choice { weights: weights?.value, exceptions: own_weights },
+        choice: Choice { weights: weights?.value, exceptions: own_weights, agentless },
         orphans: orphans?.value,
         sources,
         candidates,
@@ -214,6 +237,7 @@ struct Candidates {
     addresses: Vec<IpAddr>,
     ways: Vec<(IpAddr, Forwarding)>,
     weights: Vec<(IpAddr, u16)>,
+    asked: Vec<(IpAddr, Asked)>,
 }
 
 /// Each an address, or `{ address = "10.0.0.31", forwarding = "ipip", weight = 2 }`.
@@ -225,6 +249,7 @@ fn candidates(problems: &mut Problems, value: &Value<'_>) -> Option<Candidates> 
     Some(Candidates {
         addresses: candidates.iter().map(|candidate| candidate.address).collect(),
         ways: candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.forwarding?))).collect(),
+        asked: candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.asked.clone()?))).collect(),
         weights: candidates.iter().filter_map(|candidate| Some((candidate.address, candidate.weight?))).collect(),
     })
 }
@@ -233,6 +258,7 @@ struct Candidate {
     address: IpAddr,
     forwarding: Option<Forwarding>,
     weight: Option<u16>,
+    asked: Option<Asked>,
 }
 
 /// Who is in a list is in it once, whichever way it is reached.
@@ -250,17 +276,31 @@ impl std::fmt::Display for Candidate {
 
 fn candidate(problems: &mut Problems, value: &Value<'_>) -> Option<Candidate> {
     if value.get_ref().as_table().is_none() {
-        return Some(Candidate { address: host(problems, value)?, forwarding: None, weight: None });
+        return Some(Candidate { address: host(problems, value)?, forwarding: None, weight: None, asked: None });
     }
     let mut section = Section::of("vipa.service.candidates", Some(value), problems);
     let address = section.required(problems, "address", "address = \"10.0.0.31\"", host);
     let way = section.optional(problems, "forwarding", forwarding);
     let weight = section.optional(problems, "weight", number(1..=Choice::MAX_WEIGHT, "a weight"));
+    let agent = section.or(problems, "agent", true, flag);
+    let check = section.get(problems, "check");
+    let asked = match agent.as_ref().is_none_or(|agent| agent.value) {
+        true => {
+            if let Some(check) = check {
+                let message =
+                    "only a candidate with agent = false is asked by the routers; an agent has [[agent.check]]";
+                problems.add::<()>(check.span(), message);
+            }
+            None
+        }
+        false => Some(check::read_question(problems, check)?),
+    };
     section.finish(problems);
     Some(Candidate {
         address: address?.value,
         forwarding: way?.map(|way| way.value),
         weight: weight?.map(|weight| weight.value),
+        asked,
     })
 }
 

@@ -2,8 +2,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::{collection::vec, option, prelude::*};
 use vipa_model::{
-    Balance, Choice, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName, Orphans,
-    PortRange, Protocol, Rank, Service, Sources, Weights,
+    Agentless, Balance, Choice, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName,
+    Orphans, Pace, PortRange, Protocol, Rank, Service, Sources, Weights,
 };
 
 use super::*;
@@ -34,7 +34,7 @@ fn connection() -> impl Strategy<Value = Connection> {
 
 fn service() -> impl Strategy<Value = Service> {
     let orphans = prop_oneof![Just(Orphans::Reset), Just(Orphans::Drop), Just(Orphans::Balance)];
-    let balance = prop_oneof![Just(Balance::Maglev), Just(Balance::RoundRobin)];
+    let balance = prop_oneof![Just(Balance::Maglev), Just(Balance::RoundRobin), Just(Balance::WeightedActive)];
     (protocol(), any::<(u16, u16)>(), (balance, choice()), orphans, vec(any::<IpAddr>(), 0..5), delivery(), sources())
         .prop_map(|(protocol, (first, last), (balance, choice), orphans, candidates, delivery, sources)| {
             let ports = PortRange { first, last };
@@ -44,8 +44,18 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn choice() -> impl Strategy<Value = Choice> {
     let exceptions = vec((any::<IpAddr>(), any::<u16>()), 0..3);
-    (prop::sample::select(Weights::ALL.to_vec()), exceptions)
-        .prop_map(|(weights, exceptions)| Choice { weights, exceptions })
+    let question = prop_oneof![
+        Just(vipa_model::Question::Ping),
+        any::<u16>().prop_map(vipa_model::Question::Tcp),
+        (any::<u16>(), "/[a-z]{0,9}", any::<(u16, u16)>())
+            .prop_map(|(port, path, statuses)| vipa_model::Question::Http { port, path, statuses }),
+    ];
+    let agentless = (any::<IpAddr>(), question, any::<(u32, u32)>()).prop_map(|(address, question, (rise, fall))| {
+        let second = std::time::Duration::from_secs(1);
+        Agentless { address, question, pace: Pace { interval: second, timeout: second, rise, fall } }
+    });
+    (prop::sample::select(Weights::ALL.to_vec()), exceptions, vec(agentless, 0..3))
+        .prop_map(|(weights, exceptions, agentless)| Choice { weights, exceptions, agentless })
 }
 
 fn delivery() -> impl Strategy<Value = Delivery> {
@@ -182,6 +192,17 @@ fn reports() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn mirror() -> impl Strategy<Value = Message> {
+    let opened = vec((connection(), any::<IpAddr>()), 0..9);
+    let round = (any::<u64>(), part(), any::<bool>(), any::<u32>(), opened, vec(connection(), 0..9)).prop_map(
+        |(number, part, whole, span_ms, opened, closed)| {
+            Copied::Round(Round { number, part, whole, span_ms, opened, closed })
+        },
+    );
+    (any::<IpAddr>(), epoch(), prop_oneof![Just(Copied::Wanted), round])
+        .prop_map(|(vipa, epoch, copied)| Message::Mirror(Mirror { vipa, epoch, copied }))
+}
+
 fn load() -> impl Strategy<Value = Message> {
     let accepting = prop::sample::select(vec![Accepting::Yes, Accepting::Full, Accepting::Stalled]);
     let listener = (any::<IpAddr>(), protocol(), any::<u16>(), any::<u32>(), any::<u32>(), accepting).prop_map(
@@ -212,7 +233,7 @@ fn load() -> impl Strategy<Value = Message> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![hello(), questions(), beats(), ballots(), distribution(), reports(), load()]
+    prop_oneof![hello(), questions(), beats(), ballots(), distribution(), reports(), load(), mirror()]
 }
 
 proptest! {

@@ -78,7 +78,12 @@ pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
     let candidates = plan.candidates.get(&name).unwrap_or(&all);
     let own = plan.serves_itself.then(|| IpAddr::from(port_address(1)));
     let candidates = candidates.iter().map(|target| agent_address(plan, *target)).chain(own);
-    let candidates: Vec<_> = candidates.map(|address| format!("\"{address}\"")).collect();
+    let is_agentless = |address: &IpAddr| plan.agentless.iter().any(|target| agent_address(plan, *target) == *address);
+    let candidate = |address: IpAddr| match is_agentless(&address) {
+        false => format!("\"{address}\""),
+        true => format!("{{ address = \"{address}\", agent = false, check = {{ interval_ms = 200 }} }}"),
+    };
+    let candidates: Vec<_> = candidates.map(candidate).collect();
     let address6 = match plan.way.has_ipv6() {
         true => format!("address6 = \"fd77::{}/64\"\n", 20 + number),
         false => String::new(),

@@ -305,6 +305,13 @@ impl Target {
         Ok(())
     }
 
+    /// What an administrator of a host without an agent does: the VIPA on `lo`, of which ARP says nothing.
+    pub(super) fn serve_without_agent(&self) -> Result<()> {
+        self.host.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
+        self.host.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
+        self.host.ip(&["address", "add", &format!("{VIPA}/32"), "dev", "lo"]).map(drop)
+    }
+
     /// SIGKILL to the agent; the servers and their connections live on.
     pub fn kill_agent(&mut self) -> Result<()> {
         self.agent.take().context("the agent does not run")?.kill()

@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 use vipa_model::Protocol;
 use vipa_protocol::{
     Fitness, Trigger,
-    admin::{Counters, Distribution, DistributionRow, Stance, Status, TakeoverRecord, Takeovers, TargetStatus},
+    admin::{
+        Counters, Distribution, DistributionRow, MirrorStatus, Stance, Status, TakeoverRecord, Takeovers, TargetStatus,
+    },
 };
 
 use super::{Cluster, PATIENCE, Router, SERVICE_PORT, VIPA};
@@ -72,6 +74,12 @@ impl Router {
         })
     }
 
+    /// How it knows the connections of targets without an agent.
+    pub fn mirror(&self) -> Result<Option<MirrorStatus>> {
+        let status: Status = self.ask(&["status"])?;
+        Ok(status.vipas.into_iter().find(|vipa| vipa.address == VIPA).and_then(|vipa| vipa.mirror))
+    }
+
     /// Its takeovers that are complete since it was last started, oldest first.
     pub fn takeovers(&self) -> Result<Vec<TakeoverRecord>> {
         let now = |record: &TakeoverRecord| record.finished_unix_ms >= self.started_unix_ms;
@@ -117,7 +125,7 @@ impl Cluster {
     pub fn wait_ready(&mut self) -> Result<()> {
         let started: Vec<_> = self.routers.keys().filter(|name| !self.plan.absent.contains(name)).cloned().collect();
         let owner = started.first().context("the plan starts no router")?.clone();
-        let targets = self.targets.len();
+        let targets = self.targets.len() - self.plan.agentless.len();
         let listening = targets - self.plan.silent.len() - self.plan.replays.len();
         for name in &started {
             let owns = *name == owner;

@@ -81,3 +81,49 @@ fn a_drained_target_loses_nothing_and_gets_nothing_new() {
         Ok(())
     });
 }
+
+#[test]
+fn a_target_that_no_packet_reaches_is_found_out_by_what_was_sent_in_vain() {
+    Plan::new("health_unreachable").run(|cluster| {
+        let mut client = cluster.client_with(&quiet_client(0))?;
+        // Its agent stays linked, its server listens, and what routers forward is lost on the last step.
+        cluster.target("t1").host().nft(
+            "add table ip deaf\n\
+             add chain ip deaf in { type filter hook prerouting priority -300; }\n\
+             add rule ip deaf in ip daddr 10.77.0.100 drop\n",
+        )?;
+        client.fresh(60)?;
+        cluster.wait_fitness(
+            "r1",
+            "t1",
+            "to be unreachable",
+            |fitness| matches!(fitness, Fitness::Unreachable { in_vain } if *in_vain >= 8),
+        )?;
+        let fresh = client.fresh_and_wait(60)?;
+        assert!(fresh.failed == 0 && !fresh.servers.contains_key("t1"), "{fresh:?}");
+        cluster.target("t1").host().nft("delete table ip deaf\n")?;
+        cluster.wait_fitness("r1", "t1", "to be tried again", |fitness| *fitness == Fitness::Fit)?;
+        let fresh = client.fresh_and_wait(60)?;
+        assert!(fresh.failed == 0 && fresh.servers.contains_key("t1"), "{fresh:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn new_connections_go_where_the_fewest_live_ones_are() {
+    let plan =
+        Plan { service_lines: "balance = \"weighted-active\"\n".into(), silent: vec![3], ..Plan::new("health_active") };
+    plan.run(|cluster| {
+        let client = cluster.client_with(&quiet_client(100))?;
+        let servers = client.report().servers;
+        assert!(servers.values().all(|&count| (40..=60).contains(&count)), "{servers:?}");
+        // One that comes late gets all new ones, until it has as many as the others.
+        cluster.target("t3").start_servers()?;
+        cluster.wait_view("r1", "t3's listener", |view| view.listening.contains("t3"))?;
+        std::thread::sleep(Duration::from_secs(1));
+        let late = cluster.client_with(&quiet_client(30))?;
+        let servers = late.report().servers;
+        assert!(servers.get("t3").is_some_and(|&count| count >= 25), "{servers:?}");
+        Ok(())
+    });
+}

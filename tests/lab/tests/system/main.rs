@@ -3,6 +3,7 @@
 //! most of their time they wait. A plan that needs the machine for itself says so.
 
 mod ageing;
+mod agentless;
 mod announcing;
 mod failures;
 mod health;

@@ -150,7 +150,7 @@ impl Vipa {
     /// How many targets are expected to answer for `epoch`, and those that have not: the linked ones and every
     /// candidate, whether of this router's list or of the owner's before.
     pub(super) fn census(&self, epoch: Epoch) -> (usize, Vec<IpAddr>) {
-        let mut expected = self.candidates();
+        let mut expected = self.reporters();
         expected.extend(self.targets.values().filter(|view| view.linked).map(|view| view.address));
         expected.sort_unstable();
         expected.dedup();

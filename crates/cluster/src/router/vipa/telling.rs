@@ -26,6 +26,16 @@ impl Vipa {
         candidates
     }
 
+    /// Candidates that have an agent, from whom reports can be expected.
+    pub(super) fn reporters(&self) -> Vec<IpAddr> {
+        let services = || self.services().iter().chain(self.distributed.iter().flatten());
+        let tells = |candidate: &IpAddr| {
+            services()
+                .any(|service| service.candidates.contains(candidate) && service.choice.agentless(*candidate).is_none())
+        };
+        self.candidates().into_iter().filter(tells).collect()
+    }
+
     /// First thing of all: the list, so that the candidates' neighbours are known before they are needed.
     pub(in super::super) fn greet(&mut self, cx: &mut Context<'_>) {
         if !self.services().is_empty() {

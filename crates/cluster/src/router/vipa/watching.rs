@@ -128,7 +128,7 @@ impl Vipa {
         if self.services().is_empty() || !self.targets.values().filter(|view| view.linked).all(TargetView::is_warm) {
             return false;
         }
-        let candidates = self.candidates();
+        let candidates = self.reporters();
         let linked = |address: &&IpAddr| self.targets.values().any(|view| view.linked && view.address == **address);
         let present = candidates.iter().filter(linked).count();
         let settled =
