@@ -20,7 +20,8 @@ fn servers(fresh: &Fresh) -> Vec<&str> {
 
 #[test]
 fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_again_when_it_goes_on() {
-    Plan::new("health_stopped").run(|cluster| {
+    // It measures seconds.
+    Plan { alone: true, ..Plan::new("health_stopped") }.run(|cluster| {
         let mut client = cluster.client_with(&quiet_client(0))?;
         cluster.target("t1").freeze_servers()?;
         // About a third of these reach t1, whose kernel opens them: nobody there accepts.
