@@ -44,8 +44,8 @@ fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Asks and waits for the answer; an answer that is an error is one.
-pub(crate) fn ask(socket: &Path, request: &Request) -> anyhow::Result<Answer> {
+/// Asks and waits for the answer; an answer that is an error is one. What is said before it goes to `progress`.
+pub(crate) fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(socket).with_context(|| {
         format!("cannot reach a router at {}; does vipad run there, and may you use its socket?", socket.display())
     })?;
@@ -54,19 +54,22 @@ pub(crate) fn ask(socket: &Path, request: &Request) -> anyhow::Result<Answer> {
     let mut line = serde_json::to_string(&Versioned::new(request)).context("cannot write the question")?;
     line.push('\n');
     (&stream).write_all(line.as_bytes()).context("the router does not take the question")?;
-    let mut answer = String::new();
-    BufReader::new(&stream)
-        .take(MAX_ANSWER)
-        .read_line(&mut answer)
-        .with_context(|| format!("the router did not answer within {} s; look at its log", PATIENCE.as_secs()))?;
-    if answer.is_empty() {
-        bail!("the router closed the connection without an answer; look at its log");
-    }
-    let answer: Versioned<Answer> =
-        serde_json::from_str(&answer).context("vipactl does not understand the router; install the same release")?;
-    match answer.current()? {
-        Answer::Error(sentence) => bail!("the router says: {sentence}"),
-        answer => Ok(answer),
+    let mut lines = BufReader::new(&stream).take(MAX_ANSWER);
+    loop {
+        let mut answer = String::new();
+        lines
+            .read_line(&mut answer)
+            .with_context(|| format!("the router did not answer within {} s; look at its log", PATIENCE.as_secs()))?;
+        if answer.is_empty() {
+            bail!("the router closed the connection without an answer; look at its log");
+        }
+        let answer: Versioned<Answer> = serde_json::from_str(&answer)
+            .context("vipactl does not understand the router; install the same release")?;
+        match answer.current()? {
+            Answer::Progress(said) => progress(&said.sentence),
+            Answer::Error(sentence) => bail!("the router says: {sentence}"),
+            answer => return Ok(answer),
+        }
     }
 }
 

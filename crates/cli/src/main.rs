@@ -1,8 +1,9 @@
-//! `vipactl`: makes a cluster's certificates, and asks a router what it is doing.
+//! `vipactl`: makes a cluster's certificates, asks a router what it is doing, and gives it orders.
 
 #![forbid(unsafe_code)]
 
 mod ask;
+mod order;
 mod show;
 mod table;
 
@@ -19,10 +20,11 @@ use vipa_model::NodeName;
 use vipa_protocol::admin::{AuditMode, DEFAULT_LIMIT, Request};
 use vipa_transport::pki;
 
-/// Makes the certificates of a Vipa cluster, and asks its routers what they are doing.
+/// Makes the certificates of a Vipa cluster, asks its routers what they are doing, and gives them orders.
 ///
 /// A router (`vipad`) owns virtual IP addresses and forwards each connection to one target; when it dies a backup takes
-/// over and no connection breaks. Questions go to a router on this machine, over its admin socket.
+/// over and no connection breaks. Questions and orders go to a router on this machine, over its admin socket. An order is
+/// waited for; what it decides outlives takeovers and restarts.
 #[derive(Debug, Parser)]
 #[command(
     name = "vipactl",
@@ -36,6 +38,9 @@ Examples:
   vipactl drill 192.0.2.100             on a backup: what would come of a takeover now
   vipactl audit --repair                does the table know what the targets hold? Make it so
   vipactl takeovers --json              for scripts: the same as one JSON document
+  vipactl vipa move 192.0.2.10 r2       r2 takes the VIPA over, and not a packet is lost
+  vipactl target quiesce 10.0.0.31      no new connections to this target; those it has run out
+  vipactl node leave                    this router gives up all it owns, say for maintenance; `join` ends that
 
 A router's socket is /run/vipa/NAME.sock unless its configuration says otherwise (node.admin)."
 )]
@@ -91,6 +96,20 @@ enum Command {
         #[arg(value_name = "VIPA")]
         vipa: IpAddr,
     },
+    /// What operators have decided by orders and is in force, on every router
+    Decisions,
+    /// Move a VIPA to another router, or keep one router from owning it
+    #[command(subcommand)]
+    Vipa(order::Vipa),
+    /// Keep new connections away from a target, and send it new ones again
+    #[command(subcommand)]
+    Target(order::Target),
+    /// Keep new connections away from a service, at one target or at all, and send it new ones again
+    #[command(subcommand)]
+    Service(order::Service),
+    /// Take a router or a target out of the cluster's work, and back
+    #[command(subcommand)]
+    Node(order::Node),
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,6 +149,7 @@ fn main() -> ExitCode {
 
 /// What there is to print.
 fn tell(arguments: &Arguments) -> anyhow::Result<String> {
+    let order = |order, drain| order::carry_out(arguments.socket.as_deref(), arguments.json, order, drain);
     let request = match &arguments.command {
         Command::Pki(Pki::Init { dir }) => {
             let pki::Made { certificate, key } = pki::init(dir)?;
@@ -160,8 +180,13 @@ fn tell(arguments: &Arguments) -> anyhow::Result<String> {
         }
         Command::Drill { vipa } => Request::Drill { vipa: *vipa },
         Command::Diff { vipa } => Request::Diff { vipa: *vipa },
+        Command::Decisions => Request::Decisions,
+        Command::Vipa(vipa) => return order(vipa.order(), None),
+        Command::Target(target) => return order(target.order(), target.drain()),
+        Command::Service(service) => return order(service.order(), service.drain()),
+        Command::Node(node) => return order(node.order(), None),
     };
     let socket = ask::find_socket(arguments.socket.as_deref())?;
-    let answer = ask::ask(&socket, &request)?;
+    let answer = ask::ask(&socket, &request, &mut |_| {})?;
     if arguments.json { show::json(&answer) } else { show::text(&answer) }
 }

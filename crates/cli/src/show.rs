@@ -7,11 +7,11 @@ use std::fmt::Write;
 use anyhow::Context;
 use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service, Weights};
 use vipa_protocol::{
-    Fitness, Intent, Load, Trigger,
+    Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, MirrorStatus,
-        ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution,
-        VipaStatus,
+        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
+        ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetStatus,
+        VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
     report::TakeoverReport,
@@ -33,6 +33,8 @@ pub(crate) fn json(answer: &Answer) -> anyhow::Result<String> {
         Answer::Audit(audit) => serde_json::to_string(audit),
         Answer::Drill(drill) => serde_json::to_string(drill),
         Answer::Diff(diff) => serde_json::to_string(diff),
+        Answer::Decisions(decisions) => serde_json::to_string(decisions),
+        Answer::Progress(said) | Answer::Done(said) => serde_json::to_string(said),
         Answer::Error(sentence) => serde_json::to_string(sentence),
     };
     Ok(text.context("cannot write JSON")? + "\n")
@@ -49,16 +51,26 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
         Answer::Audit(audit) => operating::audit(&mut out, audit)?,
         Answer::Drill(drill) => operating::drill(&mut out, drill)?,
         Answer::Diff(diff) => operating::diff(&mut out, diff)?,
+        Answer::Decisions(decisions) => show_decisions(&mut out, decisions)?,
+        Answer::Progress(said) | Answer::Done(said) => writeln!(out, "{}", said.sentence)?,
         Answer::Error(sentence) => writeln!(out, "{sentence}")?,
     }
     Ok(out)
 }
 
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
-    let Status { node, cluster, incarnation: _, uptime_ms, voters, links, vipas, connections, capacity } = status;
+    let Status { node, cluster, incarnation: _, uptime_ms, voters, links, vipas, connections, capacity, unfit, left } =
+        status;
     let voters: Vec<_> = voters.iter().map(NodeName::as_str).collect();
     writeln!(out, "router {node} of cluster {cluster}, up {}; voters {}", span(*uptime_ms), voters.join(", "))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
+    if let Some(why) = unfit {
+        writeln!(out, "UNFIT: {why}; its VIPAs go to routers that are fit")?;
+    }
+    if !left.is_empty() {
+        let left: Vec<_> = left.iter().map(NodeName::as_str).collect();
+        writeln!(out, "left: {}; `vipactl node join` takes them in again", left.join(", "))?;
+    }
     for vipa in vipas {
         show_vipa(out, node, vipa)?;
     }
@@ -75,8 +87,20 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
 }
 
 fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Result<()> {
-    let VipaStatus { address, epoch, stance, owner, fenced, ranks, services, targets, connections, confirmed, mirror } =
-        vipa;
+    let VipaStatus {
+        address,
+        epoch,
+        stance,
+        owner,
+        fenced,
+        ranks,
+        services,
+        targets,
+        connections,
+        confirmed,
+        mirror,
+        succession,
+    } = vipa;
     let owner = match owner {
         None => "nobody".into(),
         Some(owner) if owner == me => format!("{owner}, this router"),
@@ -86,6 +110,7 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
     writeln!(out, "\nVIPA {address}: {}{fenced}", stance_word(*stance))?;
     let ranks: Vec<_> = ranks.iter().map(|(name, Rank(rank))| format!("{name} {rank}")).collect();
     writeln!(out, "  epoch {epoch}, owner {owner}; ranks {}", ranks.join(", "))?;
+    show_succession(out, succession)?;
     let services: Vec<_> = services.iter().map(service_name).collect();
     let services = if services.is_empty() { "none known yet".into() } else { services.join(", ") };
     writeln!(out, "  services {services}; connections {}, confirmed {}", grouped(*connections), grouped(*confirmed))?;
@@ -104,7 +129,7 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             ("connections", Side::Right),
         ],
     );
-    for TargetStatus { address, node, linked, complete, position, listening, load, connections } in targets {
+    for TargetStatus { address, node, linked, complete, position, listening, load, connections, resting } in targets {
         let log = match (complete, position) {
             (true, Some(position)) => format!("at {}", position.sequence),
             (true, None) => "complete".into(),
@@ -115,13 +140,57 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             node_name(node.as_ref()),
             up_or_down(*linked),
             log,
-            ports(listening),
+            if resting.is_empty() { ports(listening) } else { format!("{}, quiesced", ports(listening)) },
             load.as_ref().map_or_else(|| "-".into(), headroom),
             grouped(*connections),
         ]);
     }
     if !targets.is_empty() {
         table.print(out);
+    }
+    Ok(())
+}
+
+fn show_succession(out: &mut String, succession: &Succession) -> anyhow::Result<()> {
+    let Succession { group, placed, barred, yielding_to, lingers_ms, takeback, takeback_in_ms } = succession;
+    let barred: Vec<_> = barred.iter().map(NodeName::as_str).collect();
+    let parts = [
+        group.as_ref().map(|group| format!("group {group}")),
+        placed.as_ref().map(|router| format!("moved to {router}")),
+        (!barred.is_empty()).then(|| format!("not at {}", barred.join(", "))),
+        yielding_to.as_ref().map(|router| format!("yields to {router}")),
+        lingers_ms.map(|ms| format!("forwards what still comes for {}", span(ms))),
+        takeback.as_ref().map(|wait| match takeback_in_ms {
+            Some(ms) => format!("takes it back in {}", span(*ms)),
+            None => format!("takes it back after: {wait}"),
+        }),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if !parts.is_empty() {
+        writeln!(out, "  {}", parts.join("; "))?;
+    }
+    Ok(())
+}
+
+fn show_decisions(out: &mut String, decisions: &Decisions) -> anyhow::Result<()> {
+    let Decisions { decisions } = decisions;
+    if decisions.is_empty() {
+        writeln!(out, "nothing is decided: all is as configured")?;
+    }
+    for Decision { matter, ruling, stamp } in decisions {
+        let what = match (matter, ruling) {
+            (Matter::Place { vipa }, Ruling::At(router)) => format!("{vipa} is moved to {router}"),
+            (Matter::Ownership { vipa, router }, _) => format!("{vipa} is deactivated on {router}"),
+            (Matter::Membership { node }, _) => format!("{node} has left"),
+            (Matter::Target { target }, _) => format!("target {target} is quiesced"),
+            (Matter::Service { vipa, protocol, port, target }, _) => {
+                let at = target.map_or(String::new(), |target| format!(" at {target}"));
+                let place = std::net::SocketAddr::new(*vipa, *port);
+                format!("service {place}/{} is quiesced{at}", protocol_name(*protocol))
+            }
+            (Matter::Place { vipa }, Ruling::AsConfigured | Ruling::Withheld) => format!("{vipa} goes by rank"),
+        };
+        writeln!(out, "{what}; decided by way of {}", stamp.by)?;
     }
     Ok(())
 }

@@ -14,12 +14,12 @@ use vipa_model::{
     Sources,
 };
 use vipa_protocol::{
-    Fitness, Load, Position, TakeoverReport, Trigger,
+    Decision, Fitness, Load, Matter, Order, Position, Ruling, Stamp, TakeoverReport, Trigger,
     admin::{
-        Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Diff, DiffRow,
-        Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer, PeerAnswer,
-        Request, ServiceDistribution, Stage, Stance, Status, TakeoverRecord, Takeovers, TargetAudit, TargetStatus,
-        Versioned, VipaDistribution, VipaStatus,
+        Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
+        DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer,
+        PeerAnswer, Request, Said, ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers,
+        TargetAudit, TargetStatus, Versioned, VipaDistribution, VipaStatus,
     },
 };
 
@@ -97,6 +97,7 @@ fn status() -> Status {
         listening,
         load: complete.then(|| Load { headroom: 12, ..Load::unknown() }),
         connections,
+        resting: Vec::new(),
     };
     let vipa = VipaStatus {
         address: address("10.77.0.100"),
@@ -110,6 +111,7 @@ fn status() -> Status {
         connections: 2_000,
         confirmed: 1_998,
         mirror: None,
+        succession: Succession::default(),
     };
     Status {
         node: name("r1"),
@@ -124,7 +126,98 @@ fn status() -> Status {
         vipas: vec![vipa],
         connections: 2_000,
         capacity: 1_000_000,
+        unfit: None,
+        left: Vec::new(),
     }
+}
+
+#[test]
+fn status_tells_what_bends_the_order_of_succession() {
+    let mut status = status();
+    status.left = vec![name("t3")];
+    status.vipas[0].succession = Succession {
+        group: Some("web".into()),
+        placed: Some(name("r2")),
+        barred: vec![name("r1")],
+        takeback: Some("takeback_delay_s".into()),
+        takeback_in_ms: Some(61_000),
+        ..Succession::default()
+    };
+    status.vipas[0].targets[0].resting = vec![(Protocol::Tcp, 80)];
+    let shown = stdout(&ask(&["status"], &Request::Status, &Answer::Status(status)));
+    assert!(shown.contains("left: t3; `vipactl node join` takes them in again\n"), "{shown}");
+    let line = "  group web; moved to r2; not at r1; takes it back in 1 min 1 s\n";
+    assert!(shown.contains(line), "{shown}");
+    assert!(shown.contains(", quiesced  "), "{shown}");
+}
+
+#[test]
+fn an_order_is_waited_for_and_its_progress_goes_to_the_other_stream() {
+    let order = Order::Move { vipa: address("10.77.0.100"), to: name("r2") };
+    let say = |answer| serde_json::to_string(&Versioned::new(answer)).expect("JSON") + "\n";
+    let progress = || Answer::Progress(Said { sentence: "r2 makes itself ready".into() });
+    let done = Answer::Done(Said { sentence: "10.77.0.100 is at r2".into() });
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (socket, router) = router(folder.path(), say(progress()) + &say(progress()) + &say(done));
+    let output = vipactl(&["--socket", socket.to_str().expect("UTF-8"), "vipa", "move", "10.77.0.100", "r2"]);
+    let asked: Versioned<Request> = serde_json::from_str(&router.join().expect("the router")).expect("a request");
+    assert_eq!(asked.current(), Ok(Request::Order { order }));
+    assert_eq!(stdout(&output), "10.77.0.100 is at r2\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "… r2 makes itself ready\n");
+}
+
+#[test]
+fn orders_are_what_was_said() {
+    let done = Answer::Done(Said { sentence: "done".into() });
+    let (vipa, target) = (address("10.77.0.100"), address("10.77.0.31"));
+    let (protocol, port) = (Protocol::Tcp, 80);
+    let said: [(&[&str], Order); 10] = [
+        (&["vipa", "deactivate", "10.77.0.100", "--force"], Order::Deactivate { vipa, force: true }),
+        (&["vipa", "reactivate", "10.77.0.100"], Order::Reactivate { vipa }),
+        (&["vipa", "takeback", "10.77.0.100"], Order::Takeback { vipa }),
+        (&["target", "quiesce", "10.77.0.31"], Order::QuiesceTarget { target }),
+        (&["target", "resume", "10.77.0.31"], Order::ResumeTarget { target }),
+        (&["service", "quiesce", "10.77.0.100:80/tcp"], Order::QuiesceService { vipa, protocol, port, target: None }),
+        (
+            &["service", "resume", "10.77.0.100:80", "10.77.0.31"],
+            Order::ResumeService { vipa, protocol, port, target: Some(target) },
+        ),
+        (&["node", "leave"], Order::Leave { node: None, force: false }),
+        (&["node", "leave", "t1"], Order::Leave { node: Some(name("t1")), force: false }),
+        (&["node", "join", "t1"], Order::Join { node: Some(name("t1")) }),
+    ];
+    for (arguments, order) in said {
+        let shown = order.to_string();
+        assert_eq!(stdout(&ask(arguments, &Request::Order { order }, &done)), "done\n", "{shown}");
+    }
+    let refused = Answer::Error("r9 has no rank for 10.77.0.100; it can be moved to r1, r2".into());
+    let order = Order::Move { vipa, to: name("r9") };
+    let output = ask(&["vipa", "move", "10.77.0.100", "r9"], &Request::Order { order }, &refused);
+    let expected = "vipactl: the router says: r9 has no rank for 10.77.0.100; it can be moved to r1, r2\n";
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn what_is_decided_is_a_line_each() {
+    let decided = |matter, ruling| Decision { matter, ruling, stamp: Stamp { count: 1, by: name("r1") } };
+    let (vipa, target) = (address("10.77.0.100"), address("10.77.0.31"));
+    let service = Matter::Service { vipa, protocol: Protocol::Tcp, port: 80, target: Some(target) };
+    let decisions = vec![
+        decided(Matter::Place { vipa }, Ruling::At(name("r2"))),
+        decided(Matter::Ownership { vipa, router: name("r1") }, Ruling::Withheld),
+        decided(Matter::Membership { node: name("t3") }, Ruling::Withheld),
+        decided(Matter::Target { target }, Ruling::Withheld),
+        decided(service, Ruling::Withheld),
+    ];
+    let shown = stdout(&ask(&["decisions"], &Request::Decisions, &Answer::Decisions(Decisions { decisions })));
+    let expected = "\
+10.77.0.100 is moved to r2; decided by way of r1
+10.77.0.100 is deactivated on r1; decided by way of r1
+t3 has left; decided by way of r1
+target 10.77.0.31 is quiesced; decided by way of r1
+service 10.77.0.100:80/tcp is quiesced at 10.77.0.31; decided by way of r1
+";
+    assert_eq!(shown, expected);
 }
 
 #[test]

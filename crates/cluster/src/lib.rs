@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod hello;
+mod ledger;
 pub mod log;
 mod router;
 pub mod target;
@@ -14,7 +15,7 @@ mod voter;
 
 pub use hello::Mismatch;
 pub use router::{
-    Event, Note, Outbox, Output, PeerStatus, Router, Settings, State, Takeback, TargetStatus, Timing, VipaBrief,
-    VipaSettings, VipaStatus,
+    Event, Note, Outbox, Output, PeerStatus, Resting, Router, Settings, Stage, State, Stored, Takeback, TargetStatus,
+    Timing, VipaBrief, VipaSettings, VipaStatus, Wait,
 };
 pub use voter::{Claimant, StoredVote, Verdict, Voter};

@@ -3,6 +3,8 @@
 mod beats;
 mod election;
 mod io;
+mod orders;
+mod precedence;
 mod reports;
 mod settings;
 mod status;
@@ -10,33 +12,44 @@ mod tenure;
 mod vipa;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
 };
 
 use vipa_model::{Incarnation, Moment, NodeName};
-use vipa_protocol::{Beat, BeatAck, Distribution, Hello, Message, Role, Table};
+use vipa_protocol::{Beat, BeatAck, Condition, Decisions, Distribution, Hello, Kept, Message, Retake, Role, Table};
 
 use self::{
     beats::Beats,
+    orders::Orders,
+    precedence::Precedence,
     vipa::{Cue, Vipa},
 };
 pub use self::{
-    io::{Event, Note, Outbox, Output},
-    settings::{Settings, Takeback, Timing, VipaSettings},
-    status::{PeerStatus, TargetStatus, VipaBrief, VipaStatus},
+    io::{Event, Note, Outbox, Output, Resting, Stage},
+    settings::{Settings, Stored, Takeback, Timing, VipaSettings},
+    status::{PeerStatus, TargetStatus, VipaBrief, VipaStatus, Wait},
     vipa::State,
 };
 use crate::{
     hello,
-    voter::{Claimant, StoredVote, Verdict, Voter},
+    ledger::Ledger,
+    voter::{Claimant, Verdict, Voter},
 };
 
 /// The cluster as one router sees it, and what it does about it.
 #[derive(Clone, Debug)]
 pub struct Router {
     settings: Settings,
+    /// When the last event came.
+    now: Moment,
     peers: BTreeMap<NodeName, Peer>,
+    /// Why this router cannot route, if it cannot.
+    unfit: Option<String>,
+    ledger: Ledger,
+    orders: Orders,
+    groups: Groups,
+    grouped_at: Moment,
     /// This router's own vote, if it is one of the voters.
     voter: Option<Voter>,
     vipas: BTreeMap<IpAddr, Vipa>,
@@ -52,6 +65,31 @@ pub struct Router {
 struct Peer {
     role: Role,
     incarnation: Incarnation,
+    /// Of a router: why it cannot route, if it cannot.
+    unfit: Option<String>,
+}
+
+/// What VIPAs that move together have to know of each other, by the group's name.
+type Groups = BTreeMap<String, Group>;
+
+#[derive(Clone, Debug, Default)]
+struct Group {
+    /// Those of which this router is neither the owner nor ready to be.
+    unready: BTreeSet<IpAddr>,
+    /// Where the group is to be: the first in line of the routers that own a part of it.
+    home: Option<NodeName>,
+}
+
+/// What can be seen of a router without touching it.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    now: Moment,
+    settings: &'a Settings,
+    peers: &'a BTreeMap<NodeName, Peer>,
+    ledger: &'a Ledger,
+    groups: &'a Groups,
+    unfit: bool,
+    stopping: bool,
 }
 
 /// What a VIPA's machine may see and use of the router around it.
@@ -59,13 +97,21 @@ struct Context<'a> {
     now: Moment,
     settings: &'a Settings,
     peers: &'a BTreeMap<NodeName, Peer>,
+    ledger: &'a Ledger,
+    groups: &'a Groups,
+    unfit: bool,
     stopping: bool,
     out: &'a mut Outbox,
     local: &'a mut VecDeque<Message>,
     beats: &'a mut Beats,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn around(&self) -> Around<'a> {
+        let Self { now, settings, peers, ledger, groups, unfit, stopping, .. } = *self;
+        Around { now, settings, peers, ledger, groups, unfit, stopping }
+    }
+
     fn send(&mut self, to: &NodeName, message: Message) {
         if *to == self.settings.me {
             self.local.push_back(message);
@@ -77,16 +123,12 @@ impl Context<'_> {
     fn note(&mut self, note: Note) {
         self.out.push(Output::Note(note));
     }
-
-    fn is_linked(&self, node: &NodeName) -> bool {
-        self.peers.contains_key(node)
-    }
 }
 
 impl Router {
-    /// `votes` as the disk has them; they matter only when this router is a voter.
     #[must_use]
-    pub fn new(mut settings: Settings, votes: Vec<StoredVote>, now: Moment) -> Self {
+    pub fn new(mut settings: Settings, stored: Stored, now: Moment) -> Self {
+        let Stored { votes, decisions } = stored;
         settings.voters.sort();
         settings.voters.dedup();
         let is_voter = settings.voters.contains(&settings.me);
@@ -94,7 +136,13 @@ impl Router {
         let vipas = settings.vipas.iter().map(|vipa| (vipa.address, Vipa::new(vipa.clone(), now))).collect();
         Self {
             settings,
+            now,
             peers: BTreeMap::new(),
+            unfit: None,
+            ledger: Ledger::new(decisions),
+            orders: Orders::default(),
+            groups: Groups::new(),
+            grouped_at: Moment::ZERO,
             voter,
             vipas,
             beats: Beats::default(),
@@ -122,19 +170,26 @@ impl Router {
     /// The latest moment at which `handle` must be called with `Event::Timeout`.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
-        let mut earliest = self.owns_any().then(|| self.beats.due(&self.settings.timing));
-        for vipa in self.vipas.values() {
-            let due = vipa.deadline(&self.settings, &self.peers, self.stopping);
-            earliest = earliest.into_iter().chain(due).min();
-        }
-        earliest
+        let beat = self.owns_any().then(|| self.beats.due(&self.settings.timing));
+        let around = self.around();
+        let vipas = self.vipas.values().filter_map(|vipa| vipa.deadline(&around));
+        vipas.chain(beat).chain(self.orders.deadline()).min()
+    }
+
+    fn around(&self) -> Around<'_> {
+        let Self { now, settings, peers, ledger, groups, unfit, stopping, .. } = self;
+        Around { now: *now, settings, peers, ledger, groups, unfit: unfit.is_some(), stopping: *stopping }
     }
 
     /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
     pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
+        self.now = now;
         if !self.greeted {
             self.greeted = true;
             self.each_vipa(now, out, |vipa, cx| vipa.greet(cx));
+        }
+        if now.since(self.grouped_at) >= self.settings.timing.beat {
+            self.regroup(now);
         }
         match event {
             Event::Timeout => self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Due, cx)),
@@ -151,12 +206,107 @@ impl Router {
                     self.send(now, &to, Message::Grant(grant), out);
                 }
             }
+            Event::DecisionsStored { token } => self.decisions_stored(now, token, out),
+            Event::Order { token, order } => self.ordered(now, token, order, out),
+            Event::Unfit { why } => self.turn_fit(now, Some(why), out),
+            Event::Fit => self.turn_fit(now, None, out),
+            Event::Configured { settings } => self.configure(now, *settings, out),
+            Event::Counted { vipa, connections } => {
+                self.with_vipa(now, vipa, out, |vipa, cx| vipa.counted(connections, cx));
+            }
             Event::Stop => {
                 self.stopping = true;
                 self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Stop, cx));
             }
         }
         self.settle(now, out);
+        self.review_orders(now, out);
+        self.drop_retired(now, out);
+    }
+
+    /// Whether this router can route is news for all.
+    fn turn_fit(&mut self, now: Moment, unfit: Option<String>, out: &mut Outbox) {
+        if self.unfit == unfit {
+            return;
+        }
+        for router in self.linked_routers() {
+            self.send(now, &router, Message::Condition(Condition { unfit: unfit.clone() }), out);
+        }
+        self.unfit.clone_from(&unfit);
+        out.push(Output::Note(Note::Fitness { router: self.settings.me.clone(), unfit }));
+        self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Reordered, cx));
+    }
+
+    fn linked_routers(&self) -> Vec<NodeName> {
+        self.peers.iter().filter(|(_, peer)| peer.role == Role::Router).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes VIPAs in, changes and retires them. What makes a node another one, or a vote worthless, stays as it was.
+    fn configure(&mut self, now: Moment, settings: Settings, out: &mut Outbox) {
+        let Settings { timing, mut vipas, .. } = settings;
+        let lease = self.settings.timing.lease;
+        self.settings.timing = Timing { lease, ..timing };
+        self.settings.vipas.clone_from(&vipas);
+        self.grouped_at = Moment::ZERO;
+        vipas.retain(|settings| {
+            let known = self.vipas.contains_key(&settings.address);
+            if known {
+                let settings = settings.clone();
+                self.with_vipa(now, settings.address, out, |vipa, cx| vipa.configure(settings, cx));
+            }
+            !known
+        });
+        for settings in vipas {
+            let (address, roles) = (settings.address, self.peers.iter());
+            let roles: Vec<_> = roles.map(|(name, peer)| (name.clone(), peer.role.clone())).collect();
+            self.vipas.insert(address, Vipa::new(settings, now));
+            self.with_vipa(now, address, out, |vipa, cx| {
+                vipa.greet(cx);
+                for (peer, role) in &roles {
+                    vipa.linked(peer, role, cx);
+                }
+            });
+        }
+        let kept: BTreeSet<IpAddr> = self.settings.vipas.iter().map(|vipa| vipa.address).collect();
+        let gone: Vec<IpAddr> = self.vipas.keys().filter(|vipa| !kept.contains(vipa)).copied().collect();
+        for vipa in gone {
+            self.with_vipa(now, vipa, out, Vipa::retire);
+        }
+    }
+
+    fn drop_retired(&mut self, now: Moment, out: &mut Outbox) {
+        let retired = self.vipas.values().filter(|vipa| vipa.retired && vipa.is_at_rest());
+        for address in retired.map(|vipa| vipa.settings.address).collect::<Vec<_>>() {
+            self.with_vipa(now, address, out, |vipa, cx| vipa.leave_nothing(cx));
+            self.vipas.remove(&address);
+        }
+    }
+
+    /// Looks at the groups anew.
+    fn regroup(&mut self, now: Moment) {
+        self.grouped_at = now;
+        self.groups.clear();
+        let mut groups = Groups::new();
+        let mut homes: BTreeMap<&str, (Option<Precedence>, &NodeName)> = BTreeMap::new();
+        let around = Around { now, ..self.around() };
+        for vipa in self.vipas.values() {
+            let Some(name) = &vipa.settings.group else { continue };
+            let group = groups.entry(name.clone()).or_default();
+            if vipa.tenure().is_none() && !vipa.is_ready(now, &self.settings.timing) {
+                group.unready.insert(vipa.settings.address);
+            }
+            if let Some(owner) = &vipa.owner {
+                let place = (vipa.precedence(owner, &around), owner);
+                let first = homes.entry(name).or_insert(place);
+                *first = place.max(*first);
+            }
+        }
+        for (name, (_, home)) in homes {
+            if let Some(group) = groups.get_mut(name) {
+                group.home = Some(home.clone());
+            }
+        }
+        self.groups = groups;
     }
 
     /// Lets this router hear itself, and beats when a beat is due.
@@ -209,8 +359,15 @@ impl Router {
             return;
         }
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
-        self.peers.insert(peer.clone(), Peer { role: hello.role.clone(), incarnation: hello.incarnation });
-        self.each_vipa(now, out, |vipa, cx| vipa.linked(&peer, hello, cx));
+        let role = hello.role.clone();
+        self.peers.insert(peer.clone(), Peer { role: role.clone(), incarnation: hello.incarnation, unfit: None });
+        // What it must know before it hears of a VIPA.
+        self.tell_decisions(now, &peer, out);
+        if let (Role::Router, Some(_)) = (&role, &self.unfit) {
+            let unfit = self.unfit.clone();
+            self.send(now, &peer, Message::Condition(Condition { unfit }), out);
+        }
+        self.each_vipa(now, out, |vipa, cx| vipa.linked(&peer, &role, cx));
     }
 
     fn disconnected(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
@@ -219,6 +376,7 @@ impl Router {
                 out.push(Output::Load { target, load: None });
             }
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
+            self.orders.unlinked(peer);
             self.each_vipa(now, out, |vipa, cx| vipa.unlinked(peer, cx));
         }
     }
@@ -256,7 +414,7 @@ impl Router {
                 self.with_vipa(now, connections.vipa, out, |vipa, cx| vipa.reported(from, connections, cx));
             }
             Message::Yield(asked) => {
-                let cue = Cue::Asked { by: from.clone(), epoch: asked.epoch };
+                let cue = Cue::Asked { by: from.clone(), epoch: asked.epoch, follows: asked.follows };
                 self.cue(now, asked.vipa, cue, out);
             }
             Message::Mirror(mirror) => {
@@ -272,6 +430,23 @@ impl Router {
                     out.push(Output::Load { target, load: Some(load) });
                 }
             }
+            Message::NotYet(refusal) => {
+                self.with_vipa(now, refusal.vipa, out, |vipa, cx| vipa.refused_takeback(from, refusal, cx));
+            }
+            Message::Retake(Retake { vipa }) => {
+                for vipa in self.together_with(vipa) {
+                    self.with_vipa(now, vipa, out, |vipa, cx| vipa.take_back_now(cx));
+                }
+            }
+            Message::Condition(Condition { unfit }) => {
+                if let Some(peer) = self.peers.get_mut(from) {
+                    peer.unfit.clone_from(&unfit);
+                    out.push(Output::Note(Note::Fitness { router: from.clone(), unfit }));
+                    self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Reordered, cx));
+                }
+            }
+            Message::Decisions(Decisions { decisions }) => self.heard_decisions(now, from, decisions, out),
+            Message::Kept(Kept { kept }) => self.orders.kept(from, &kept),
             Message::Table(Table { vipa, epoch, entries, part }) => {
                 self.with_vipa(now, vipa, out, |vipa, cx| vipa.table(from, epoch, entries, part, cx));
             }
@@ -346,8 +521,9 @@ impl Router {
     }
 
     fn context<'a>(&'a mut self, now: Moment, out: &'a mut Outbox) -> (&'a mut BTreeMap<IpAddr, Vipa>, Context<'a>) {
-        let Self { settings, peers, vipas, beats, local, stopping, .. } = self;
-        (vipas, Context { now, settings, peers, stopping: *stopping, out, local, beats })
+        let Self { settings, peers, vipas, beats, local, stopping, ledger, groups, unfit, .. } = self;
+        let (unfit, stopping) = (unfit.is_some(), *stopping);
+        (vipas, Context { now, settings, peers, ledger, groups, unfit, stopping, out, local, beats })
     }
 }
 

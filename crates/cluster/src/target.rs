@@ -16,13 +16,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{
-    Ask, Associate, Ballot, Distribution, Hello, Load, Message, Question, Record, Refusal, Refuse, Release, Reply,
-    Role, Standing, Told,
+    Ask, Associate, Ballot, Decisions, Distribution, Hello, Load, Message, Question, Record, Refusal, Refuse, Release,
+    Reply, Role, Standing, Told, message::DECISIONS_PART,
 };
 
 use self::serving::Serving;
 use crate::{
     hello::{self, Mismatch},
+    ledger::Ledger,
     log::{KEPT_RECORDS, Live},
     voter::{Claimant, StoredVote, Verdict, Voter},
 };
@@ -238,6 +239,8 @@ pub struct Target {
     vipas: BTreeMap<IpAddr, Serving>,
     /// Where each router's tunnels come from. Outlives the link: what a cut-off router sends is still to be unwrapped.
     tunnels: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// What operators decided, kept for routers whose disks have lost it or that were away.
+    ledger: Ledger,
     looks: u64,
     served: Vec<IpAddr>,
     /// VIPAs and routers' addresses, as last told to the shell.
@@ -261,6 +264,7 @@ impl Target {
             voter,
             vipas: BTreeMap::new(),
             tunnels: BTreeMap::new(),
+            ledger: Ledger::default(),
             looks: 0,
             served: Vec::new(),
             unwrapped: Default::default(),
@@ -349,6 +353,10 @@ impl Target {
             let addresses = hello.addresses.iter().copied().take(MAX_ADDRESSES).collect();
             self.tunnels.insert(peer.clone(), addresses);
         }
+        for decisions in self.ledger.all().chunks(DECISIONS_PART) {
+            let message = Message::Decisions(Decisions { decisions: decisions.to_vec() });
+            out.push(Output::Send { to: peer.clone(), message });
+        }
         self.peers.insert(peer, hello.incarnation);
     }
 
@@ -382,8 +390,17 @@ impl Target {
                 let reply = self.reply(question);
                 out.push(Output::Send { to: from.clone(), message: Message::Told(Told { token, reply }) });
             }
+            Message::Decisions(Decisions { decisions }) => {
+                for decision in decisions {
+                    self.ledger.merge(decision);
+                }
+            }
             Message::Hello(_)
             | Message::Told(_)
+            | Message::NotYet(_)
+            | Message::Retake(_)
+            | Message::Condition(_)
+            | Message::Kept(_)
             | Message::BeatAck(_)
             | Message::Grant(_)
             | Message::Refuse(_)

@@ -1,4 +1,4 @@
-//! The admin socket: one JSON request a line, one JSON answer a line (`vipa_protocol::admin`).
+//! The admin socket: one JSON request a line, its progress and its answer a line each (`vipa_protocol::admin`).
 
 use std::{
     io,
@@ -9,10 +9,10 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, oneshot},
 };
-use vipa_protocol::admin::{Answer, Request, Versioned};
+use vipa_protocol::admin::{Answer, Request, Said, Versioned};
 
 /// Longest request line, bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -21,8 +21,35 @@ const MAX_CLIENTS: usize = 16;
 /// A client that says nothing for this long is let go.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Sentences of progress that a client has not read yet; what is beyond is not said.
+const MOST_PROGRESS: usize = 8;
+
 /// A question on its way to the control loop, and where its answer goes.
-pub(crate) type Question = (Request, oneshot::Sender<Answer>);
+pub(crate) type Question = (Request, Reply);
+
+/// Where a client waits.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    progress: mpsc::Sender<Said>,
+    end: oneshot::Sender<Answer>,
+}
+
+impl Reply {
+    pub(crate) fn progress(&mut self, said: Said) {
+        // A client that reads slowly, or has gone, misses it.
+        let _ = self.progress.try_send(said);
+    }
+
+    /// The end alone, for what has no progress.
+    pub(crate) fn last(self) -> oneshot::Sender<Answer> {
+        self.end
+    }
+
+    pub(crate) fn end(self, answer: Answer) {
+        // The client may have gone; its answer then has no reader.
+        let _ = self.end.send(answer);
+    }
+}
 
 /// The listening socket; its file goes with it.
 #[derive(Debug)]
@@ -96,22 +123,33 @@ async fn serve_client(client: UnixStream, questions: mpsc::Sender<Question>) -> 
             return Ok(());
         }
         let answer = match serde_json::from_slice::<Versioned<Request>>(&line).map(Versioned::current) {
-            Ok(Ok(request)) => ask(request, &questions).await,
+            Ok(Ok(request)) => ask(request, &questions, &mut write).await?,
             Ok(Err(wrong)) => Answer::Error(wrong.to_string()),
             Err(error) => Answer::Error(format!("not a request this vipad knows: {error}")),
         };
-        let mut text = serde_json::to_vec(&Versioned::new(answer))?;
-        text.push(b'\n');
-        write.write_all(&text).await?;
+        tell(&mut write, answer).await?;
     }
 }
 
-async fn ask(request: Request, questions: &mpsc::Sender<Question>) -> Answer {
-    let (reply, answer) = oneshot::channel();
-    if questions.send((request, reply)).await.is_ok()
-        && let Ok(answer) = answer.await
-    {
-        return answer;
+async fn tell(write: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
+    let mut text = serde_json::to_vec(&Versioned::new(answer))?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+/// The answer, after its progress has been told.
+async fn ask(request: Request, questions: &mpsc::Sender<Question>, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
+    let (progress, mut news) = mpsc::channel(MOST_PROGRESS);
+    let (end, mut answer) = oneshot::channel();
+    let stopping = || Answer::Error("vipad is stopping".into());
+    if questions.send((request, Reply { progress, end })).await.is_err() {
+        return Ok(stopping());
     }
-    Answer::Error("vipad is stopping".into())
+    loop {
+        tokio::select! {
+            biased;
+            Some(said) = news.recv() => tell(write, Answer::Progress(said)).await?,
+            answer = &mut answer => return Ok(answer.unwrap_or_else(|_| stopping())),
+        }
+    }
 }

@@ -7,20 +7,18 @@ use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
-use vipa_protocol::{
-    Ask, Copied, Message, Mirror, Run, Table, Told,
-    admin::{Answer, Request},
-};
+use vipa_protocol::{Ask, Copied, Decision, Message, Mirror, Run, Table, Told, admin::Request};
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 
 use crate::{
     active::Recount,
-    admin::{AdminSocket, Question},
+    admin::{AdminSocket, Question, Reply},
     announce::Announcements,
     asking::{Audits, Finished},
     away::Absences,
     mirror::{About, Mirrors},
     neighbours::Learned,
+    orders::Orders,
     outward::Outward,
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
@@ -35,6 +33,8 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_millis(5);
 /// Between two comparisons of what was sent to targets with what arrived.
 const COMPARE: Duration = Duration::from_millis(250);
+/// How often connections are counted for a takeback that waits for none.
+const COUNTING: Duration = Duration::from_secs(1);
 /// A planned stop that nobody succeeds to ends after this long.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Notes read in one go, so that a flood of them cannot hold up a beat.
@@ -63,6 +63,8 @@ pub struct Control {
     pub(crate) mirrors: Mirrors,
     links: Sender,
     votes: VoteKeeper<StoredVote>,
+    decisions: VoteKeeper<Decision>,
+    orders: Orders,
     routes_stale: bool,
     stopping: bool,
     stopped: bool,
@@ -120,6 +122,7 @@ pub struct Ends {
     pub(crate) stored: mpsc::Receiver<u64>,
     pub(crate) asked: mpsc::Receiver<Asking>,
     pub(crate) finished: mpsc::Receiver<Finished>,
+    pub(crate) decided: mpsc::Receiver<u64>,
 }
 
 /// The packet path as control sees it.
@@ -138,12 +141,13 @@ pub(crate) struct Outside {
     pub(crate) votes: VoteKeeper<StoredVote>,
     pub(crate) takeovers: Takeovers,
     pub(crate) audits: Audits,
+    pub(crate) decisions: VoteKeeper<Decision>,
 }
 
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock } = packets;
-        let Outside { links, votes, takeovers, audits } = outside;
+        let Outside { links, votes, decisions, takeovers, audits } = outside;
         let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
@@ -170,6 +174,8 @@ impl Control {
             mirrors: Mirrors::default(),
             links,
             votes,
+            decisions,
+            orders: Orders::default(),
             routes_stale: true,
             stopping: false,
             stopped: false,
@@ -178,7 +184,7 @@ impl Control {
 
     /// Runs until `stop` fires and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut stop: oneshot::Receiver<()>) {
-        let Ends { mut events, admin, mut stored, mut asked, mut finished } = ends;
+        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut finished } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
@@ -192,6 +198,7 @@ impl Control {
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
                 Some(event) = events.recv() => self.link(event),
                 Some(token) = stored.recv() => self.feed(Event::VotesStored { token }),
+                Some(token) = decided.recv() => self.feed(Event::DecisionsStored { token }),
                 _ = &mut stop, if stop_by.is_none() => {
                     tracing::info!("stopping: handing over what this router owns");
                     self.stopping = true;
@@ -199,7 +206,7 @@ impl Control {
                     self.feed(Event::Stop);
                 }
                 _ = housekeeping.tick() => self.housekeep(),
-                Some((request, reply)) = questions.recv() => self.asked(&request, reply),
+                Some((request, reply)) = questions.recv() => self.asked(request, reply),
                 Some(asking) = asked.recv() => {
                     if let Some((to, message)) = self.waiting.ask(asking) {
                         self.links.send(&to, &message);
@@ -220,19 +227,22 @@ impl Control {
         takeovers.close().await;
     }
 
-    fn asked(&self, request: &Request, reply: oneshot::Sender<Answer>) {
-        match *request {
-            Request::Audit { vipa, mode } => self.audit(vipa, mode, reply),
-            Request::Drill { vipa } => self.drill(vipa, reply),
-            Request::Diff { vipa } => self.diff(vipa, reply),
-            Request::Status
+    fn asked(&mut self, request: Request, reply: Reply) {
+        match request {
+            Request::Order { order } => {
+                let token = self.orders.keep(reply);
+                tracing::info!(%order, "an order");
+                self.feed(Event::Order { token, order });
+            }
+            Request::Audit { vipa, mode } => self.audit(vipa, mode, reply.last()),
+            Request::Drill { vipa } => self.drill(vipa, reply.last()),
+            Request::Diff { vipa } => self.diff(vipa, reply.last()),
+            request @ (Request::Status
             | Request::Connections { .. }
             | Request::Distribution
             | Request::Takeovers
-            | Request::Counters => {
-                // The client may have gone; its answer then has no reader.
-                let _ = reply.send(status::answer(self, request));
-            }
+            | Request::Counters
+            | Request::Decisions) => reply.end(status::answer(self, &request)),
         }
     }
 
@@ -266,6 +276,16 @@ impl Control {
         match output {
             Output::Send { to, message } => self.links.send(&to, &message),
             Output::StoreVotes { token, votes } => self.votes.store(token, votes),
+            Output::StoreDecisions { token, decisions } => self.decisions.store(token, decisions),
+            Output::Order { token, stage } => self.orders.stage(token, stage),
+            Output::Rest { vipa, resting } => {
+                if let Some(index) = self.view.vipa_index(vipa) {
+                    self.view.vipas[index].resting = resting;
+                    self.routes_stale = true;
+                }
+            }
+            // What is left of it in the table ages.
+            Output::Dropped { vipa } => self.announcements.end(vipa),
             Output::Stance { vipa, epoch, stance, quiet_until } => self.take_stance(vipa, epoch, stance, quiet_until),
             Output::Lease { vipa, until } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
@@ -466,6 +486,20 @@ impl Control {
         }
     }
 
+    /// Counts the connections of VIPAs that are to be taken back once they are idle.
+    fn count_connections(&mut self, now: Moment) {
+        if now.since(self.orders.counted) < COUNTING {
+            return;
+        }
+        self.orders.counted = now;
+        for vipa in self.cluster.counts_wanted(now) {
+            let Some(index) = self.view.vipa_index(vipa) else { continue };
+            let mut connections = 0;
+            self.flows.export(vipa_id(index), &mut |_, _, _| connections += 1);
+            self.feed(Event::Counted { vipa, connections });
+        }
+    }
+
     fn publish(&mut self) {
         self.routes_stale = false;
         let routes = self.view.routes();
@@ -510,6 +544,7 @@ impl Control {
             self.look_for_absent(now);
         }
         self.audit_by_turns(now);
+        self.count_connections(now);
         self.door.reclaim();
     }
 

@@ -1,13 +1,15 @@
 //! Whether a candidate gets new connections of a service, and how many: decided here and nowhere else.
 //!
-//! Everything that is known of a target speaks in one order: whether its agent is linked, what listens, what the target
-//! wants, what its checks say, how its server accepts. The first objection counts, and is what `vipactl` shows.
+//! Everything that is known of a target speaks in one order: whether its agent is linked, what listens, what operators
+//! want, what the target wants, what its checks say, how its server accepts. The first objection counts, and is what
+//! `vipactl` shows.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
+use vipa_cluster::Resting;
 use vipa_model::{Agentless, Protocol, Service, Weights};
 use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
 
@@ -19,6 +21,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) vipa: IpAddr,
     /// What listens where, as the targets last said.
     pub(crate) listeners: &'a BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+    /// Where operators keep new connections away from.
+    pub(crate) resting: &'a [Resting],
     /// How the linked targets fare.
     pub(crate) loads: &'a BTreeMap<IpAddr, Load>,
     /// What those without an agent have answered.
@@ -50,6 +54,10 @@ impl Judge<'_> {
         let listens = self.listeners.get(&target).is_some_and(|open| open.contains(&(service.protocol, port)));
         if !listens {
             return if load.is_some() { Fitness::NotListening } else { Fitness::NotLinked };
+        }
+        let (protocol, ports) = (service.protocol, service.ports);
+        if self.resting.contains(&Resting { protocol, ports, target }) {
+            return Fitness::Quiesced;
         }
         // Its first word of itself is still on the way.
         let Some(load) = load else { return Fitness::Fit };
@@ -153,6 +161,7 @@ mod tests {
     struct Bench {
         service: Service,
         listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
+        resting: Vec<Resting>,
         loads: BTreeMap<IpAddr, Load>,
         found: HashMap<Agentless, Found>,
         reach: Reach,
@@ -175,6 +184,7 @@ mod tests {
             Self {
                 service,
                 listeners,
+                resting: Vec::new(),
                 loads: [T1, T2].map(|target| (target, Load::unknown())).into(),
                 found: HashMap::new(),
                 reach: Reach::default(),
@@ -182,7 +192,8 @@ mod tests {
         }
 
         fn judge(&self) -> Judge<'_> {
-            Judge { vipa: VIPA, listeners: &self.listeners, loads: &self.loads, found: &self.found, reach: &self.reach }
+            let Self { listeners, resting, loads, found, reach, .. } = self;
+            Judge { vipa: VIPA, listeners, resting, loads, found, reach }
         }
 
         fn load(&mut self, target: IpAddr) -> &mut Load {
@@ -215,6 +226,8 @@ mod tests {
         assert_eq!(bench.of_t1(), (failing, vec![T2]));
         bench.load(T1).intent = Intent::Drain;
         assert_eq!(bench.of_t1(), (Fitness::Draining, vec![T2]));
+        bench.resting = vec![Resting { protocol: Protocol::Tcp, ports: PortRange::one(80), target: T1 }];
+        assert_eq!(bench.of_t1(), (Fitness::Quiesced, vec![T2]));
         bench.listeners.remove(&T1);
         assert_eq!(bench.of_t1(), (Fitness::NotListening, vec![T2]));
         bench.loads.remove(&T1);

@@ -26,6 +26,7 @@ mod kernel_routes;
 mod last_life;
 mod mirror;
 mod neighbours;
+mod orders;
 mod outward;
 mod prepare;
 mod probes;

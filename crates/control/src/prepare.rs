@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use vipa_balance::ClusterKey;
-use vipa_cluster::{Router, StoredVote};
+use vipa_cluster::{Router, Stored};
 use vipa_handoff::Routes;
 use vipa_model::{Incarnation, config::Config};
 use vipa_transport::{
@@ -40,7 +40,8 @@ pub struct Prepared {
     identity: Identity,
     admin: AdminSocket,
     vote_file: VoteFile,
-    votes: Vec<StoredVote>,
+    decision_file: VoteFile,
+    stored: Stored,
 }
 
 impl Prepared {
@@ -49,9 +50,10 @@ impl Prepared {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
         let (vote_file, votes) = VoteFile::open(&config.node.state_dir)?;
+        let (decision_file, decisions) = VoteFile::open_as(&config.node.state_dir, "decisions.json")?;
         let path = &config.node.admin;
         let admin = AdminSocket::open(path).map_err(|source| ControlError::Admin { path: path.clone(), source })?;
-        Ok(Self { config, identity, admin, vote_file, votes })
+        Ok(Self { config, identity, admin, vote_file, decision_file, stored: Stored { votes, decisions } })
     }
 
     /// The workers' first snapshot.
@@ -62,8 +64,8 @@ impl Prepared {
 
     /// With ports open and workers at the other end of `door`: links up, ready to run.
     pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
-        let Self { config, identity, admin, vote_file, votes } = self;
-        let cluster = Router::new(settings(&config, incarnation()), votes, packets.clock.now());
+        let Self { config, identity, admin, vote_file, decision_file, stored } = self;
+        let cluster = Router::new(settings(&config, incarnation()), stored, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
         let settings =
@@ -73,8 +75,10 @@ impl Prepared {
         let takeovers = Takeovers::open(&config.node.state_dir);
         let (asker, asked) = Asker::new();
         let (audits, finished) = Audits::new(asker);
-        let control = Control::new(config, cluster, packets, Outside { links, votes, takeovers, audits });
-        Ok((control, Ends { events, admin, stored, asked, finished }))
+        let (decisions, decided) = VoteKeeper::start(decision_file);
+        let outside = Outside { links, votes, decisions, takeovers, audits };
+        let control = Control::new(config, cluster, packets, outside);
+        Ok((control, Ends { events, admin, stored, decided, asked, finished }))
     }
 }
 

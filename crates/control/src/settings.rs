@@ -30,7 +30,7 @@ pub(crate) fn settings(config: &config::Config, incarnation: Incarnation) -> Set
 }
 
 fn vipa_settings(vipa: &config::Vipa) -> VipaSettings {
-    let config::Vipa { address, ranks, activate, takeback, services, new_per_second: _ } = vipa;
+    let config::Vipa { address, ranks, activate, takeback, takeback_delay, group, services, new_per_second: _ } = vipa;
     VipaSettings {
         address: *address,
         ranks: ranks.clone(),
@@ -38,6 +38,10 @@ fn vipa_settings(vipa: &config::Vipa) -> VipaSettings {
         activate: *activate,
         takeback: match takeback {
             config::Takeback::Immediate => Takeback::Immediate,
+            config::Takeback::WhenIdle => Takeback::WhenIdle,
+            config::Takeback::Manual => Takeback::Manual,
         },
+        takeback_delay: *takeback_delay,
+        group: group.clone(),
     }
 }

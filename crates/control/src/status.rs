@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use vipa_cluster::Wait;
 use vipa_flow::FlowState;
-use vipa_model::{NodeName, TargetId};
+use vipa_model::{Moment, NodeName, TargetId};
 use vipa_protocol::{
-    Fitness, Role,
+    Decision, Fitness, Matter, Role, Ruling,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Distribution, DistributionRow, Link, MirrorStatus, Request,
-        ServiceDistribution, Stage, Stance, Status, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
+        Request, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus, VipaDistribution,
+        VipaStatus,
     },
 };
 
@@ -25,7 +27,12 @@ pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
         Request::Distribution => Answer::Distribution(distribution(control)),
         Request::Takeovers => Answer::Takeovers(Takeovers { records: control.takeovers.records() }),
         Request::Counters => Answer::Counters(counters(control)),
-        Request::Audit { .. } | Request::Drill { .. } | Request::Diff { .. } => {
+        Request::Decisions => {
+            let mut decisions = control.cluster.decisions();
+            decisions.retain(|decision| decision.ruling != Ruling::AsConfigured);
+            Answer::Decisions(Decisions { decisions })
+        }
+        Request::Audit { .. } | Request::Drill { .. } | Request::Diff { .. } | Request::Order { .. } => {
             unreachable!("these ask other nodes first")
         }
     }
@@ -58,6 +65,46 @@ fn status(control: &Control) -> Status {
         vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa)).collect(),
         connections: control.flows.count().total(),
         capacity: control.flows.capacity() as u64,
+        unfit: control.cluster.unfit().map(str::to_owned),
+        left: left(control),
+    }
+}
+
+fn left(control: &Control) -> Vec<NodeName> {
+    let left = |decision: Decision| match decision {
+        Decision { matter: Matter::Membership { node }, ruling: Ruling::Withheld, .. } => Some(node),
+        _ => None,
+    };
+    control.cluster.decisions().into_iter().filter_map(left).collect()
+}
+
+fn succession(control: &Control, vipa: &vipa_cluster::VipaStatus) -> Succession {
+    let now = control.clock.now();
+    let ms = |moment: Moment| u64::try_from(moment.since(now).as_millis()).unwrap_or(u64::MAX);
+    let list = |nodes: &[IpAddr]| nodes.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let (mut takeback_in_ms, owner) = (None, vipa.owner.as_ref().map_or("the owner", NodeName::as_str));
+    let takeback = vipa.takeback.as_ref().map(|wait| match wait {
+        Wait::Nothing => format!("{owner} is asked to yield"),
+        Wait::Targets { unlinked, unread } if unread.is_empty() => format!("no link to {}", list(unlinked)),
+        Wait::Targets { unlinked: _, unread } => format!("not everything is read from {}", list(unread)),
+        Wait::Unfollowed { targets } => format!("{targets:?} report to {owner} and not here"),
+        Wait::Group => "others of its group are not ready".into(),
+        Wait::Delay { until } => {
+            takeback_in_ms = Some(ms(*until));
+            "takeback_delay_s".into()
+        }
+        Wait::Idle { connections: Some(connections) } => format!("the end of {connections} connections"),
+        Wait::Idle { connections: None } => "connections to be counted".into(),
+        Wait::Order => format!("an order: vipactl vipa takeback {}", vipa.vipa),
+    });
+    Succession {
+        group: vipa.group.clone(),
+        placed: vipa.placed.clone(),
+        barred: vipa.barred.clone(),
+        yielding_to: vipa.yielding_to.clone(),
+        lingers_ms: vipa.lingers_until.map(ms),
+        takeback,
+        takeback_in_ms,
     }
 }
 
@@ -73,6 +120,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         listening: Vec::new(),
         load: control.view.load(address).cloned(),
         connections: 0,
+        resting: Vec::new(),
     };
     for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.by_target.keys()) {
         targets.insert(*address, unknown(*address));
@@ -88,6 +136,11 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
     for (address, count) in &held.by_target {
         targets.entry(*address).or_insert_with(|| unknown(*address)).connections = *count;
     }
+    for resting in &vipa.resting {
+        if let Some(target) = targets.get_mut(&resting.target) {
+            target.resting.push((resting.protocol, resting.ports.first));
+        }
+    }
     VipaStatus {
         address: vipa.vipa,
         epoch: vipa.epoch,
@@ -100,6 +153,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         connections: held.total,
         confirmed: held.confirmed,
         mirror: control.mirrors.state(vipa.vipa, control.clock.now()).map(mirror),
+        succession: succession(control, vipa),
     }
 }
 

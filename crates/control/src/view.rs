@@ -7,6 +7,7 @@ use std::{
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
+use vipa_cluster::Resting;
 use vipa_handoff::{
     Flows, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
 };
@@ -39,6 +40,8 @@ pub(crate) struct VipaView {
     pub(crate) listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
     /// Of services balanced by live connections.
     turns: Turns,
+    /// Which of their candidates new connections keep away from.
+    pub(crate) resting: Vec<Resting>,
     new_per_second: Option<u32>,
 }
 
@@ -85,8 +88,8 @@ impl View {
 
     /// What the candidates of a VIPA are judged by.
     pub(crate) fn judge(&self, vipa: usize) -> Judge<'_> {
-        let VipaView { address, listeners, .. } = &self.vipas[vipa];
-        Judge { vipa: *address, listeners, loads: &self.loads, found: &self.found, reach: &self.reach }
+        let VipaView { address, listeners, resting, .. } = &self.vipas[vipa];
+        Judge { vipa: *address, listeners, resting, loads: &self.loads, found: &self.found, reach: &self.reach }
     }
 
     /// Takes in how a target fares, or that it is not linked any more. `None`: that decides nothing otherwise than
@@ -256,6 +259,7 @@ impl View {
                 let judge = Judge {
                     vipa: vipa.address,
                     listeners: &vipa.listeners,
+                    resting: &vipa.resting,
                     loads: &self.loads,
                     found: &self.found,
                     reach: &self.reach,
@@ -318,6 +322,7 @@ impl VipaView {
             services: Vec::new(),
             listeners: BTreeMap::new(),
             turns: Turns::new(),
+            resting: Vec::new(),
             new_per_second: vipa.new_per_second,
         }
     }
@@ -424,6 +429,7 @@ mod tests {
         let judge = Judge {
             vipa: T1,
             listeners: &listeners,
+            resting: &[],
             loads: &BTreeMap::new(),
             found: &HashMap::new(),
             reach: &Reach::default(),
@@ -456,6 +462,8 @@ mod tests {
             ranks: Vec::new(),
             activate: true,
             takeback: config::Takeback::Immediate,
+            takeback_delay: std::time::Duration::ZERO,
+            group: None,
             new_per_second: None,
             services: None,
         };

@@ -210,6 +210,10 @@ pub struct Vipa {
     /// May claim the VIPA when nobody has owned it yet.
     pub activate: bool,
     pub takeback: Takeback,
+    /// How long it must have been ready before that.
+    pub takeback_delay: Duration,
+    /// VIPAs of one group move together.
+    pub group: Option<String>,
     /// Most new connections a second; the rest wait for their next SYN.
     pub new_per_second: Option<u32>,
     /// This router's own list; `None`: it uses what the owner distributes.
@@ -221,6 +225,10 @@ pub struct Vipa {
 pub enum Takeback {
     /// As soon as its table is complete.
     Immediate,
+    /// When the VIPA has no connections.
+    WhenIdle,
+    /// When an operator orders it.
+    Manual,
 }
 
 /// `[agent]`

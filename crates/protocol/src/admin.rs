@@ -1,7 +1,7 @@
 //! What `vipactl` asks a router, and what it is told.
 //!
-//! On the admin socket each side writes JSON, one document a line: `Versioned<Request>` and, for each, one
-//! `Versioned<Answer>`.
+//! On the admin socket each side writes JSON, one document a line: `Versioned<Request>` and, for each, any number of
+//! `Answer::Progress` and then one other `Versioned<Answer>`.
 //! ```text
 //! → {"version":1,"ask":"connections","limit":20,"vipa":null}
 //! ← {"version":1,"answer":"connections","data":{"total":2,"shown":[…]}}
@@ -13,7 +13,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
 
-use crate::{fitness::Fitness, load::Load, message::Position, report::TakeoverReport};
+use crate::{
+    fitness::Fitness,
+    load::Load,
+    message::Position,
+    order::{Decision, Order},
+    report::TakeoverReport,
+};
 
 /// Version of this vocabulary.
 pub const VERSION: u16 = 1;
@@ -69,6 +75,12 @@ pub enum Request {
     Diff {
         vipa: IpAddr,
     },
+    /// Answered by `Progress` and then `Done`, or by `Error` when nothing is changed.
+    Order {
+        order: Order,
+    },
+    /// What operators have decided and what is in force.
+    Decisions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,8 +94,25 @@ pub enum Answer {
     Audit(Audit),
     Drill(Drill),
     Diff(Diff),
+    Decisions(Decisions),
+    /// How far it is; more will follow.
+    Progress(Said),
+    /// It is carried out.
+    Done(Said),
     /// The request could not be answered; a sentence.
     Error(String),
+}
+
+/// A sentence for who gave an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    pub sentence: String,
+}
+
+/// Those that are as configured again are left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decisions {
+    pub decisions: Vec<Decision>,
 }
 
 /// The router at a glance.
@@ -100,6 +129,12 @@ pub struct Status {
     /// Entries in the connection table, and how many fit.
     pub connections: u64,
     pub capacity: u64,
+    /// Why this router cannot route, if it cannot.
+    #[serde(default)]
+    pub unfit: Option<String>,
+    /// Nodes that have left by an operator's order.
+    #[serde(default)]
+    pub left: Vec<NodeName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +178,8 @@ pub struct VipaStatus {
     pub confirmed: u64,
     /// How the connections of targets without an agent are known at more than one router; `None`: there are no such.
     pub mirror: Option<MirrorStatus>,
+    #[serde(default)]
+    pub succession: Succession,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +189,26 @@ pub enum MirrorStatus {
     Telling { followers: Vec<NodeName>, connections: u64 },
     /// A backup is told. What was opened within `behind_ms` may be lost with the owner; `None`: nothing is known yet.
     Following { from: NodeName, connections: u64, behind_ms: Option<u64> },
+}
+
+/// What bends a VIPA's order of succession, and what becomes of it next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Succession {
+    /// The VIPAs of one group move together.
+    pub group: Option<String>,
+    /// The router it was moved to: it comes before all others.
+    pub placed: Option<NodeName>,
+    /// Routers that may not own it: it is deactivated there, or they have left.
+    pub barred: Vec<NodeName>,
+    /// The router that the owner consents to be succeeded by.
+    pub yielding_to: Option<NodeName>,
+    /// This router handed it over, and forwards what still reaches it for so long.
+    pub lingers_ms: Option<u64>,
+    /// This router comes before the owner, and this is what it waits for; a sentence.
+    pub takeback: Option<String>,
+    /// What is left of `takeback_delay_s`.
+    pub takeback_in_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +224,9 @@ pub struct TargetStatus {
     /// How it fares, as it last said; `None`: it is not linked.
     pub load: Option<Load>,
     pub connections: u64,
+    /// The services that new connections to it keep away from, by their first port.
+    #[serde(default)]
+    pub resting: Vec<(Protocol, u16)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

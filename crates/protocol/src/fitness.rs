@@ -13,6 +13,8 @@ pub enum Fitness {
     NotCandidate,
     NotLinked,
     NotListening,
+    /// An operator keeps new connections away from it, or from the service.
+    Quiesced,
     Draining,
     CheckFailing {
         check: String,
@@ -41,6 +43,7 @@ impl Fitness {
             Self::NotCandidate => "not-candidate",
             Self::NotLinked => "not-linked",
             Self::NotListening => "not-listening",
+            Self::Quiesced => "quiesced",
             Self::Draining => "draining",
             Self::CheckFailing { .. } => "check-failing",
             Self::Unreachable { .. } => "unreachable",
@@ -64,6 +67,7 @@ impl fmt::Display for Fitness {
             Self::NotCandidate => f.write_str("not a candidate"),
             Self::NotLinked => f.write_str("its agent has no link to this router"),
             Self::NotListening => f.write_str("nothing listens"),
+            Self::Quiesced => f.write_str("it is quiesced by an operator"),
             Self::Draining => f.write_str("it is draining"),
             Self::CheckFailing { check, detail } if detail.is_empty() => write!(f, "its check {check:?} fails"),
             Self::CheckFailing { check, detail } => write!(f, "its check {check:?} fails: {detail}"),

@@ -1,6 +1,6 @@
 //! What nodes say to each other (`message`), how it is put into bytes (`wire`), how a target fares (`load`) and what that
-//! means for it (`fitness`), what a change of ownership leaves to tell (`report`), what they ask each other beside that (`question`), and what `vipactl` asks a router
-//! (`admin`). Pure.
+//! means for it (`fitness`), what they ask each other beside that (`question`), what a change of ownership leaves to tell
+//! (`report`), what operators decide (`order`), and what `vipactl` asks a router (`admin`). Pure.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ pub mod admin;
 pub mod fitness;
 pub mod load;
 pub mod message;
+pub mod order;
 pub mod question;
 pub mod report;
 pub mod wire;
@@ -15,5 +16,6 @@ pub mod wire;
 pub use fitness::Fitness;
 pub use load::{Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load};
 pub use message::*;
+pub use order::{Decision, Matter, Order, Ruling, Stamp};
 pub use question::{Ask, Digests, Holds, Question, Reply, Told};
 pub use report::{TakeoverReport, Trigger};

@@ -8,7 +8,11 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
 
-use crate::{Ask, Told, load::Load};
+use crate::{
+    Ask, Told,
+    load::Load,
+    order::{Decision, Matter, Stamp},
+};
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
 pub const VERSION: u16 = 2;
@@ -29,9 +33,14 @@ pub enum Message {
     Listeners(Listeners),
     Connections(Connections),
     Yield(Yield),
+    NotYet(NotYet),
     Table(Table),
     Load(Load),
     Mirror(Mirror),
+    Retake(Retake),
+    Condition(Condition),
+    Decisions(Decisions),
+    Kept(Kept),
 }
 
 /// First message in each direction of a new link.
@@ -225,11 +234,21 @@ pub enum Change {
     Closed,
 }
 
-/// Higher-ranked backup → owner: my table is complete and I am ready; please yield.
+/// Backup that comes before the owner → owner: my table is complete and I am ready; please yield.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Yield {
     pub vipa: IpAddr,
     pub epoch: Epoch,
+    /// The lives of the targets whose logs the sender follows. The owner compares them with its own.
+    pub follows: Vec<(NodeName, Incarnation)>,
+}
+
+/// Owner → who asked it to yield: these targets report to me, and you do not follow their logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotYet {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub missing: Vec<NodeName>,
 }
 
 /// Yielding owner → successor: its own table, so that connections too young for a target's report are known too.
@@ -271,4 +290,32 @@ pub struct Round {
     /// Connection and its target's address.
     pub opened: Vec<(Connection, IpAddr)>,
     pub closed: Vec<Connection>,
+}
+
+/// Router → the router that comes first: take the VIPA back, whatever your `takeback` says; an operator wants it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retake {
+    pub vipa: IpAddr,
+}
+
+/// Router → routers: whether the sender can route at all. Who never said so is fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Why it cannot; a sentence.
+    pub unfit: Option<String>,
+}
+
+/// Decisions in one message, at most.
+pub const DECISIONS_PART: usize = 256;
+
+/// Router → every node, target → router: what operators have decided; the later stamp counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decisions {
+    pub decisions: Vec<Decision>,
+}
+
+/// Router → router: these decisions of yours, or later ones, are on my disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub kept: Vec<(Matter, Stamp)>,
 }

@@ -237,6 +237,11 @@ impl Lane {
             | Message::Release(_)
             | Message::Listeners(_)
             | Message::Yield(_)
+            | Message::NotYet(_)
+            | Message::Retake(_)
+            | Message::Condition(_)
+            | Message::Decisions(_)
+            | Message::Kept(_)
             | Message::Load(_) => Self::Orders,
         }
     }

@@ -1,6 +1,6 @@
-//! A voter's memory: the file that keeps its grants across restarts.
+//! A node's memory: files that keep across restarts what it has granted, and what operators have decided.
 //!
-//! A grant is on the disk before it is sent, or an amnesiac voter could grant the same epoch twice. The file is JSON,
+//! A grant is on the disk before it is sent, or an amnesiac voter could grant the same epoch twice. A file is JSON,
 //! replaced whole: written beside, synced, renamed over, and the folder synced.
 
 use std::{
@@ -18,13 +18,13 @@ const UNDER_WAY: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum VoteFileError {
-    #[error("cannot use {path} for the votes of this node: {source}; check that state_dir exists and is writable")]
-    Folder { path: PathBuf, source: io::Error },
-    #[error("cannot read the votes in {path}: {source}")]
-    Read { path: PathBuf, source: io::Error },
     #[error(
-        "the votes in {path} are damaged ({source}); restore the file, or remove it while no other voter is restarting"
+        "cannot use {path} for what this node must remember: {source}; check that state_dir exists and is writable"
     )]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is damaged ({source}); restore the file, or remove it while no other node is restarting")]
     Damaged { path: PathBuf, source: serde_json::Error },
 }
 
@@ -37,8 +37,13 @@ pub struct VoteFile {
 impl VoteFile {
     /// Opens `votes.json` in `folder`, which is made if it is not there, and reads what it holds.
     pub fn open<V: DeserializeOwned>(folder: &Path) -> Result<(Self, Vec<V>), VoteFileError> {
+        Self::open_as(folder, "votes.json")
+    }
+
+    /// As `open`, for something else that must be remembered.
+    pub fn open_as<V: DeserializeOwned>(folder: &Path, name: &str) -> Result<(Self, Vec<V>), VoteFileError> {
         fs::create_dir_all(folder).map_err(|source| VoteFileError::Folder { path: folder.into(), source })?;
-        let path = folder.join("votes.json");
+        let path = folder.join(name);
         let votes = match fs::read(&path) {
             Ok(text) => {
                 serde_json::from_slice(&text).map_err(|source| VoteFileError::Damaged { path: path.clone(), source })?
@@ -79,7 +84,7 @@ impl<V: Serialize + Send + Sync + 'static> VoteKeeper<V> {
 
     pub fn store(&self, token: u64, votes: Vec<V>) {
         if self.tasks.try_send((token, votes)).is_err() {
-            tracing::error!("too many votes wait for the disk; this one is not given");
+            tracing::error!("too much waits for the disk; this vote or decision is not given");
         }
     }
 }
@@ -98,8 +103,8 @@ async fn keep<V: Serialize + Send + Sync + 'static>(
                     return;
                 }
             }
-            Ok(Err(error)) => tracing::error!(%error, "the vote could not be stored, so it is not given"),
-            Err(error) => tracing::error!(%error, "storing a vote failed"),
+            Ok(Err(error)) => tracing::error!(%error, "a vote or decision could not be stored, so it is not given"),
+            Err(error) => tracing::error!(%error, "storing failed"),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_cluster::{Event, Outbox, Output, Router, Settings, StoredVote};
+use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, StoredVote};
 use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
@@ -23,7 +23,7 @@ use vipa_model::{
     Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, VipaId,
 };
 use vipa_packet::{HeapPacket, arp};
-use vipa_protocol::{Change, Message, Part, Run, Table};
+use vipa_protocol::{Change, Decision, Message, Part, Run, Table};
 
 use vipa_sync::Deadline;
 
@@ -46,6 +46,7 @@ pub(crate) struct Gateway {
     stance: Stance,
     quiet_until: Moment,
     services: Vec<Service>,
+    resting: Vec<Resting>,
     pub(crate) listeners: BTreeMap<usize, bool>,
     deadline: Arc<Deadline>,
     generation: u64,
@@ -59,6 +60,8 @@ pub(crate) struct Gateway {
 pub(crate) enum Errand {
     Send { to: NodeName, message: Message },
     Store { token: u64, votes: Vec<StoredVote> },
+    Keep { token: u64, decisions: Vec<Decision> },
+    Ordered { token: u64, stage: Stage },
     Note(String),
     Stopped,
 }
@@ -67,7 +70,7 @@ impl Gateway {
     pub(crate) fn new(
         index: usize,
         settings: Settings,
-        votes: Vec<StoredVote>,
+        stored: Stored,
         now: Moment,
         targets: usize,
         pickers: Pickers,
@@ -83,7 +86,7 @@ impl Gateway {
         let worker = Worker::new(worker_door, Arc::clone(&flows), inlets, vec![HeapTx::default()], Limits::default());
         Self {
             index,
-            brain: Router::new(settings, votes, now),
+            brain: Router::new(settings, stored, now),
             flows,
             lease: Moment::ZERO,
             worker,
@@ -92,6 +95,7 @@ impl Gateway {
             stance: Stance::Standby,
             quiet_until: Moment::ZERO,
             services: Vec::new(),
+            resting: Vec::new(),
             listeners: BTreeMap::new(),
             deadline: Arc::default(),
             generation: 0,
@@ -154,7 +158,13 @@ impl Gateway {
             Output::Note(note) => return vec![Errand::Note(note.to_string())],
             Output::Report(report) => return vec![Errand::Note(format!("{report:?}"))],
             Output::Stopped => return vec![Errand::Stopped],
-            Output::Withdraw { .. } | Output::Load { .. } | Output::Mirror { .. } => {}
+            Output::StoreDecisions { token, decisions } => return vec![Errand::Keep { token, decisions }],
+            Output::Order { token, stage } => return vec![Errand::Ordered { token, stage }],
+            Output::Rest { resting, .. } => {
+                self.resting = resting;
+                self.stale = true;
+            }
+            Output::Withdraw { .. } | Output::Load { .. } | Output::Mirror { .. } | Output::Dropped { .. } => {}
         }
         Vec::new()
     }
@@ -251,7 +261,12 @@ impl Gateway {
             let address = target_address(*target);
             self.services.iter().any(|service| service.candidates.contains(&address))
         };
-        (0..self.targets).filter(listed).filter(|target| self.listeners.get(target) == Some(&true)).collect()
+        let rests = |target: &usize| self.resting.iter().any(|resting| resting.target == target_address(*target));
+        (0..self.targets)
+            .filter(listed)
+            .filter(|target| !rests(target))
+            .filter(|target| self.listeners.get(target) == Some(&true))
+            .collect()
     }
 
     fn publish(&mut self) {

@@ -15,6 +15,7 @@ use std::{
 use vipa_cluster::{Event, StoredVote, target};
 use vipa_model::{Moment, NodeName};
 use vipa_packet::HeapPacket;
+use vipa_protocol::Decision;
 
 use crate::{
     checks::Checks,
@@ -115,6 +116,7 @@ pub(crate) struct Node {
     origin: u64,
     rate: u64,
     pub(crate) disk: Vec<StoredVote>,
+    pub(crate) decisions: Vec<Decision>,
     disk_speed: Time,
     disk_free: Time,
     timer: Option<Time>,
@@ -128,6 +130,7 @@ enum What {
     LinkDead { one: NodeId, other: NodeId, generation: u64 },
     DiskWritten { node: NodeId, votes: Vec<StoredVote> },
     DiskDone { node: NodeId, life: u64, token: u64 },
+    DecisionsWritten { node: NodeId, life: u64, token: u64, decisions: Vec<Decision> },
     Looked { node: NodeId, life: u64, token: u64 },
     Observe { node: NodeId, life: u64 },
     Turn { node: NodeId, life: u64 },
@@ -330,6 +333,12 @@ impl World {
                     self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
                 }
             }
+            What::DecisionsWritten { node, life, token, decisions } => {
+                self.nodes[node].decisions = decisions;
+                if self.lives(node, life) {
+                    self.feed(node, Event::DecisionsStored { token }, target::Event::Looked { token: 0 });
+                }
+            }
             What::Looked { node, life, token } => self.look(node, life, Some(token)),
             What::Observe { node, life } => self.look(node, life, None),
             What::Turn { node, life } => {
@@ -372,6 +381,7 @@ impl Node {
             // Up to 3 % fast or slow: far more than real clocks, and within the lease's margin.
             rate: random.within(970_000..1_030_000),
             disk: Vec::new(),
+            decisions: Vec::new(),
             disk_speed: 3 * MS,
             disk_free: 0,
             timer: None,

@@ -3,10 +3,10 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, Epoch, Moment, NodeName, Protocol, Service, Stance};
-use vipa_protocol::{Hello, Load, Message, Mirror, Refusal, Run, TakeoverReport};
+use vipa_model::{Connection, Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance};
+use vipa_protocol::{Decision, Hello, Load, Message, Mirror, Order, Refusal, Run, TakeoverReport};
 
-use super::vipa::State;
+use super::{settings::Settings, vipa::State};
 use crate::{hello::Mismatch, voter::StoredVote};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,31 @@ pub enum Event {
     VotesStored {
         token: u64,
     },
+    /// The decisions of this token, and of every earlier one, are on the disk.
+    DecisionsStored {
+        token: u64,
+    },
+    /// An operator's order, answered by `Output::Order` of the same token: any number of `Stage::Progress`, then one
+    /// `Done` or `Refused`.
+    Order {
+        token: u64,
+        order: Order,
+    },
+    /// This router cannot route, and here is why: whoever can shall have its VIPAs.
+    Unfit {
+        why: String,
+    },
+    /// It can again.
+    Fit,
+    /// The configuration is another: VIPAs may have come, gone or changed. Name, cluster, voters and lease stay.
+    Configured {
+        settings: Box<Settings>,
+    },
+    /// How many connections the table has of a VIPA; asked for by `Router::counts_wanted`.
+    Counted {
+        vipa: IpAddr,
+        connections: u64,
+    },
     /// Hand over what is owned, then say `Stopped`.
     Stop,
 }
@@ -43,6 +68,25 @@ pub enum Output {
     StoreVotes {
         token: u64,
         votes: Vec<StoredVote>,
+    },
+    /// Replace the decisions on the disk by these, then feed `DecisionsStored`. What cannot be stored is not confirmed.
+    StoreDecisions {
+        token: u64,
+        decisions: Vec<Decision>,
+    },
+    /// How the order of this token stands.
+    Order {
+        token: u64,
+        stage: Stage,
+    },
+    /// Of the services of `ServeWith`, where new connections keep away from; whole each time it changes.
+    Rest {
+        vipa: IpAddr,
+        resting: Vec<Resting>,
+    },
+    /// This router has nothing to do with the VIPA any more; the configuration has lost it.
+    Dropped {
+        vipa: IpAddr,
     },
     /// What this router is to the VIPA from now on. `quiet_until`: orphans are held, not answered, until then.
     Stance {
@@ -109,6 +153,23 @@ pub enum Output {
     Stopped,
 }
 
+/// New connections of this service keep away from this target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Resting {
+    pub protocol: Protocol,
+    pub ports: PortRange,
+    pub target: IpAddr,
+}
+
+/// How an order stands; each with a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    Progress(String),
+    Done(String),
+    /// Nothing is changed by it.
+    Refused(String),
+}
+
 /// Everything one event led to, in order.
 pub type Outbox = Vec<Output>;
 
@@ -172,6 +233,20 @@ pub enum Note {
         one: NodeName,
         other: NodeName,
     },
+    /// An operator decided, here or elsewhere.
+    Decided {
+        decision: Decision,
+    },
+    /// The owner says that these targets report to it and not to us.
+    TakebackTooEarly {
+        vipa: IpAddr,
+        owner: NodeName,
+        missing: Vec<NodeName>,
+    },
+    Fitness {
+        router: NodeName,
+        unfit: Option<String>,
+    },
 }
 
 impl fmt::Display for Note {
@@ -201,6 +276,14 @@ impl fmt::Display for Note {
             Self::TargetLate { vipa, epoch, target } => {
                 write!(f, "{vipa}: target {target} did not report in time for epoch {epoch}")
             }
+            Self::Decided { decision: Decision { matter, ruling, stamp } } => {
+                write!(f, "decided by way of {}: {matter:?} is {ruling:?}", stamp.by)
+            }
+            Self::TakebackTooEarly { vipa, owner, missing } => {
+                write!(f, "{vipa}: not taken back yet, because {missing:?} report to {owner} and not here")
+            }
+            Self::Fitness { router, unfit: Some(why) } => write!(f, "{router} is unfit to route: {why}"),
+            Self::Fitness { router, unfit: None } => write!(f, "{router} is fit to route again"),
             Self::TwoOwners { vipa, epoch, one, other } => {
                 write!(f, "{vipa}: both {one} and {other} say they own epoch {epoch}")
             }

@@ -4,6 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, NodeName, Rank, Service};
+use vipa_protocol::Decision;
+
+use crate::voter::StoredVote;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -16,6 +19,14 @@ pub struct Settings {
     pub voters: Vec<NodeName>,
     pub timing: Timing,
     pub vipas: Vec<VipaSettings>,
+}
+
+/// What the disk has kept of this router's earlier lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// They matter only when this router is a voter.
+    pub votes: Vec<StoredVote>,
+    pub decisions: Vec<Decision>,
 }
 
 /// The spans everything is measured by.
@@ -74,24 +85,26 @@ pub struct VipaSettings {
     /// Whether this router may be the first owner.
     pub activate: bool,
     pub takeback: Takeback,
+    /// How long this router must have been ready before it takes the VIPA back.
+    pub takeback_delay: Duration,
+    /// VIPAs of one group have one owner; they agree on ranks and takeback.
+    pub group: Option<String>,
 }
 
 impl VipaSettings {
     pub(super) fn rank(&self, node: &NodeName) -> Option<Rank> {
         self.ranks.iter().find(|(name, _)| name == node).map(|(_, rank)| *rank)
     }
-
-    pub(super) fn ranked_above(&self, node: &NodeName) -> impl Iterator<Item = &NodeName> {
-        let rank = self.rank(node);
-        self.ranks.iter().filter(move |(_, other)| rank.is_some_and(|rank| *other > rank)).map(|(name, _)| name)
-    }
 }
 
-/// When a higher-ranked router takes a VIPA back.
+/// When a higher-ranked router takes a VIPA back, once it is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Takeback {
-    /// As soon as it is ready.
     #[default]
     Immediate,
+    /// When the VIPA has no connections.
+    WhenIdle,
+    /// When an operator says so.
+    Manual,
 }

@@ -4,15 +4,21 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName, Protocol, Rank, Service, Stance};
-use vipa_protocol::{Position, Role, TakeoverReport};
+use vipa_protocol::{Decision, Position, Role, TakeoverReport};
 
-use super::{Router, State, vipa::Vipa};
+use super::{
+    Around, Router, State,
+    io::Resting,
+    vipa::{Phase, Vipa},
+};
 
 /// A node this router has a link to, and listens to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     pub node: NodeName,
     pub role: Role,
+    /// Of a router that says it cannot route: why.
+    pub unfit: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +33,19 @@ pub struct VipaStatus {
     pub lease: Option<Moment>,
     pub fenced: bool,
     pub yielding_to: Option<NodeName>,
+    /// While this router forwards what still reaches it after a hand-over: until when.
+    pub lingers_until: Option<Moment>,
+    /// The router that comes first by an operator's decision.
+    pub placed: Option<NodeName>,
+    /// Ranked routers that may not own it: deactivated, or left.
+    pub barred: Vec<NodeName>,
+    /// What stands between this router and taking it back; `None` when it is not to.
+    pub takeback: Option<Wait>,
+    pub group: Option<String>,
     /// The list new connections use here.
     pub services: Vec<Service>,
+    /// Where they keep away from.
+    pub resting: Vec<Resting>,
     pub targets: Vec<TargetStatus>,
     pub last_report: Option<TakeoverReport>,
 }
@@ -42,6 +59,34 @@ pub struct TargetStatus {
     pub complete: bool,
     pub position: Option<Position>,
     pub listening: Vec<(Protocol, u16)>,
+}
+
+/// What a router that comes before the owner waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "kebab-case")]
+pub enum Wait {
+    /// Nothing: it asks, or has asked.
+    Nothing,
+    /// These candidates have no link to it, and of those linked it does not follow these logs yet.
+    Targets {
+        unlinked: Vec<IpAddr>,
+        unread: Vec<IpAddr>,
+    },
+    /// These targets report to the owner and not to it.
+    Unfollowed {
+        targets: Vec<NodeName>,
+    },
+    /// Others of its group are not ready.
+    Group,
+    Delay {
+        until: Moment,
+    },
+    /// The last connection's end; how many there are.
+    Idle {
+        connections: Option<u64>,
+    },
+    /// `takeback = "manual"`: an operator's order.
+    Order,
 }
 
 /// The little of a VIPA's status that costs nothing to ask for.
@@ -70,7 +115,12 @@ impl Router {
     /// The linked nodes, by name.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.peers.iter().map(|(node, peer)| PeerStatus { node: node.clone(), role: peer.role.clone() }).collect()
+        let status = |(node, peer): (&NodeName, &super::Peer)| PeerStatus {
+            node: node.clone(),
+            role: peer.role.clone(),
+            unfit: peer.unfit.clone(),
+        };
+        self.peers.iter().map(status).collect()
     }
 
     /// Whether there is a link to a node this router listens to.
@@ -82,7 +132,27 @@ impl Router {
     /// Every configured VIPA, by address.
     #[must_use]
     pub fn vipas(&self) -> Vec<VipaStatus> {
-        self.vipas.values().map(|vipa| vipa.status(&self.settings.me)).collect()
+        self.vipas.values().map(|vipa| vipa.status(&self.around())).collect()
+    }
+
+    /// The VIPAs whose connections are to be counted: feed `Event::Counted` about once a second.
+    #[must_use]
+    pub fn counts_wanted(&self, now: Moment) -> Vec<IpAddr> {
+        let around = self.around();
+        let idle = |vipa: &&Vipa| matches!(vipa.takeback(now, &around), Some(Wait::Idle { .. }));
+        self.vipas.values().filter(idle).map(|vipa| vipa.settings.address).collect()
+    }
+
+    /// Why this router cannot route, if it cannot.
+    #[must_use]
+    pub fn unfit(&self) -> Option<&str> {
+        self.unfit.as_deref()
+    }
+
+    /// What operators have decided, as this router knows it.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Decision> {
+        self.ledger.all()
     }
 
     #[must_use]
@@ -100,12 +170,14 @@ impl Router {
 
     #[must_use]
     pub fn vipa(&self, address: IpAddr) -> Option<VipaStatus> {
-        self.vipas.get(&address).map(|vipa| vipa.status(&self.settings.me))
+        self.vipas.get(&address).map(|vipa| vipa.status(&self.around()))
     }
 }
 
 impl Vipa {
-    fn status(&self, me: &NodeName) -> VipaStatus {
+    fn status(&self, around: &Around<'_>) -> VipaStatus {
+        let (vipa, me) = (self.settings.address, &around.settings.me);
+        let barred = self.settings.ranks.iter().map(|(name, _)| name).filter(|name| !around.ledger.may_own(vipa, name));
         let tenure = self.tenure();
         let target = |(node, view): (&NodeName, &super::reports::TargetView)| TargetStatus {
             node: node.clone(),
@@ -116,7 +188,7 @@ impl Vipa {
             listening: view.listening.clone().unwrap_or_default(),
         };
         VipaStatus {
-            vipa: self.settings.address,
+            vipa,
             state: self.state(),
             stance: self.state().stance(),
             epoch: self.epoch,
@@ -125,7 +197,20 @@ impl Vipa {
             lease: tenure.map(|tenure| tenure.lease),
             fenced: tenure.is_some_and(|tenure| tenure.fenced.is_some()),
             yielding_to: tenure.and_then(|tenure| tenure.consent.as_ref()).map(|consent| consent.to.clone()),
+            lingers_until: match self.phase {
+                Phase::Yielding { until } => Some(until),
+                Phase::Standby
+                | Phase::Suspecting(_)
+                | Phase::Claiming(_)
+                | Phase::Rebuilding(_)
+                | Phase::Active(_) => None,
+            },
+            placed: around.ledger.place(vipa).cloned(),
+            barred: barred.cloned().collect(),
+            takeback: self.takeback(around.now, around),
+            group: self.settings.group.clone(),
             services: self.services().to_vec(),
+            resting: self.resting().to_vec(),
             targets: self.targets.iter().map(target).collect(),
             last_report: self.last_report.clone(),
         }

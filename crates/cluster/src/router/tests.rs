@@ -1,3 +1,4 @@
 mod bench;
+mod orders;
 mod stories;
 mod table;

@@ -18,10 +18,13 @@ mod watching;
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Moment, NodeName, Service, Stance};
+use vipa_model::{Epoch, Incarnation, Moment, NodeName, Service, Stance};
 use vipa_protocol::{Ballot, Owned, Refusal, Refuse, TakeoverReport};
 
-use super::{Context, Note, Output, election::Candidacy, reports::TargetView, settings::VipaSettings, tenure::Tenure};
+use super::{
+    Context, Note, Output, election::Candidacy, io::Resting, reports::TargetView, settings::VipaSettings,
+    tenure::Tenure,
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Vipa {
@@ -45,8 +48,22 @@ pub(super) struct Vipa {
     not_before: Moment,
     /// Ballots lost since the owner was last heard or a voter last linked.
     ballots_lost: u32,
-    /// When the owner was last asked to yield.
+    /// When the owner was last asked to yield, and which targets it then missed here.
     asked: Option<Moment>,
+    unfollowed: Vec<NodeName>,
+    /// Since when this router has had all it needs to own it.
+    ready_since: Option<Moment>,
+    /// Since when an operator wants it back here.
+    ordered_back: Option<Moment>,
+    /// The last count of its connections in the table.
+    counted: Option<(Moment, u64)>,
+    /// Since when this owner is to own it no more.
+    leaving_since: Option<Moment>,
+    /// Who was last consented to and did not take it.
+    snubbed: Option<NodeName>,
+    /// The configuration has lost it.
+    pub(super) retired: bool,
+    resting: Vec<Resting>,
     /// The owner's list, as it distributed it.
     distributed: Option<Vec<Service>>,
     pub(super) targets: BTreeMap<NodeName, TargetView>,
@@ -123,11 +140,14 @@ pub(super) enum Cue {
     },
     /// What a target or the predecessor knows has come in.
     Reported,
-    /// A router asks to be consented to.
+    /// A router asks to be consented to; it follows the logs of these targets.
     Asked {
         by: NodeName,
         epoch: Epoch,
+        follows: Vec<(NodeName, Incarnation)>,
     },
+    /// Who comes before whom may have changed.
+    Reordered,
     Stop,
 }
 
@@ -148,6 +168,14 @@ impl Vipa {
             not_before: now,
             ballots_lost: 0,
             asked: None,
+            unfollowed: Vec::new(),
+            ready_since: None,
+            ordered_back: None,
+            counted: None,
+            leaving_since: None,
+            snubbed: None,
+            retired: false,
+            resting: Vec::new(),
             distributed: None,
             targets: BTreeMap::new(),
             last_report: None,
@@ -165,7 +193,7 @@ impl Vipa {
                 self.rebuilt(cx);
             }
             (P::Active(_), C::Due) => self.tend(cx),
-            (P::Yielding { .. }, C::Due) => self.retire(cx),
+            (P::Yielding { .. }, C::Due) => self.end_lingering(cx),
 
             (P::Standby, C::Heard { from, epoch, yielding_to, sequence }) => {
                 self.hear(from, epoch, yielding_to.as_ref(), sequence, cx);
@@ -252,9 +280,9 @@ impl Vipa {
             (P::Rebuilding(_), C::Reported) => self.rebuilt(cx),
             (P::Suspecting(_) | P::Claiming(_) | P::Active(_) | P::Yielding { .. }, C::Reported) => {}
 
-            (P::Active(tenure), C::Asked { by, epoch }) => {
+            (P::Active(tenure), C::Asked { by, epoch, follows }) => {
                 if tenure.epoch == epoch && self.may_succeed(&by, cx) {
-                    self.consent(by, cx);
+                    self.answer_asker(by, &follows, cx);
                 }
             }
             // Asked too early or too late; who still wants it asks again.
@@ -262,6 +290,15 @@ impl Vipa {
                 P::Standby | P::Suspecting(_) | P::Claiming(_) | P::Rebuilding(_) | P::Yielding { .. },
                 C::Asked { .. },
             ) => {}
+
+            (P::Standby, C::Reordered) => self.watch(cx),
+            (P::Suspecting(_) | P::Claiming(_), C::Reordered) => {
+                if self.own_precedence(&cx.around()).is_none() {
+                    self.stand_by(cx);
+                }
+            }
+            (P::Rebuilding(_) | P::Active(_), C::Reordered) => self.tend(cx),
+            (P::Yielding { .. }, C::Reordered) => {}
 
             (P::Suspecting(_) | P::Claiming(_), C::Stop) => self.stand_by(cx),
             (P::Rebuilding(_) | P::Active(_), C::Stop) => self.hand_over(cx),

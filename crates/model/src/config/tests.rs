@@ -169,6 +169,8 @@ fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
         ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(100))],
         activate: true,
         takeback: Takeback::Immediate,
+        takeback_delay: Duration::ZERO,
+        group: None,
         new_per_second: None,
         services: Some(vec![web, games]),
     };

@@ -1,12 +1,15 @@
 //! `[[vipa]]` and `[[vipa.service]]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     Port, Takeback, Vipa,
     check::{self, Asked},
     problems::Problems,
-    read::{At, Section, Value, choice, flag, host, list, number, prefix},
+    read::{At, Section, Value, choice, flag, host, list, number, prefix, text},
     sections::is_own,
 };
 use crate::{
@@ -33,7 +36,16 @@ pub(super) fn read_all(
         let span = section.span.clone();
         let Some(vipa) = read(problems, section, around) else { continue };
         if vipas.iter().any(|other| other.address == vipa.address) {
-            problems.add::<()>(span, format!("VIPA {} has a [[vipa]] already; keep one", vipa.address));
+            problems.add::<()>(span.clone(), format!("VIPA {} has a [[vipa]] already; keep one", vipa.address));
+        }
+        if let Some(other) = vipas.iter().find(|other| other.group.is_some() && other.group == vipa.group)
+            && (&other.ranks, other.takeback, other.takeback_delay) != (&vipa.ranks, vipa.takeback, vipa.takeback_delay)
+        {
+            let message = format!(
+                "VIPA {} is of the same group and moves with it: give both the same ranks, takeback and takeback_delay_s",
+                other.address
+            );
+            problems.add::<()>(span, message);
         }
         vipas.push(vipa);
     }
@@ -46,7 +58,11 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
         ranks(problems, value, around)
     });
     let activate = section.or(problems, "activate", true, flag);
-    let takeback = section.or(problems, "takeback", Takeback::Immediate, choice(&[("immediate", Takeback::Immediate)]));
+    let takebacks =
+        [("immediate", Takeback::Immediate), ("when-idle", Takeback::WhenIdle), ("manual", Takeback::Manual)];
+    let takeback = section.or(problems, "takeback", Takeback::Immediate, choice(&takebacks));
+    let delay = section.or(problems, "takeback_delay_s", 0_u32, number(0..=86_400, "a number of seconds"));
+    let group = section.optional(problems, "group", text);
     let new_per_second = section.optional(problems, "new_per_second", number(1..=u32::MAX, "a number of connections"));
     let service_sections = section.tables(problems, "service", "vipa.service");
     section.finish(problems);
@@ -87,6 +103,8 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
         ranks,
         activate: activate?.value,
         takeback: takeback?.value,
+        takeback_delay: Duration::from_secs(delay?.value.into()),
+        group: group?.map(|group| group.value),
         new_per_second: new_per_second?.map(|limit| limit.value),
         services: (count > 0).then_some(services),
     })

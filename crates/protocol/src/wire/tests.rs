@@ -170,7 +170,7 @@ fn distribution() -> impl Strategy<Value = Message> {
         |(vipa, epoch, standing, ranks, services, seen, kind)| match kind {
             0 => Message::Associate(Associate { vipa, epoch, standing, seen }),
             1 => Message::Release(Release { vipa, epoch }),
-            2 => Message::Yield(Yield { vipa, epoch }),
+            2 => Message::Retake(Retake { vipa }),
             _ => Message::Distribution(Distribution { vipa, epoch, sender: standing, ranks, services }),
         },
     )
@@ -232,8 +232,48 @@ fn load() -> impl Strategy<Value = Message> {
     )
 }
 
+fn decision() -> impl Strategy<Value = Decision> {
+    let matter = prop_oneof![
+        any::<IpAddr>().prop_map(|vipa| Matter::Place { vipa }),
+        (any::<IpAddr>(), name()).prop_map(|(vipa, router)| Matter::Ownership { vipa, router }),
+        name().prop_map(|node| Matter::Membership { node }),
+        any::<IpAddr>().prop_map(|target| Matter::Target { target }),
+        (any::<IpAddr>(), protocol(), any::<u16>(), option::of(any::<IpAddr>()))
+            .prop_map(|(vipa, protocol, port, target)| Matter::Service { vipa, protocol, port, target }),
+    ];
+    let ruling = prop_oneof![Just(Ruling::AsConfigured), Just(Ruling::Withheld), name().prop_map(Ruling::At)];
+    (matter, ruling, any::<u64>(), name()).prop_map(|(matter, ruling, count, by)| Decision {
+        matter,
+        ruling,
+        stamp: Stamp { count, by },
+    })
+}
+
+fn decided() -> impl Strategy<Value = Message> {
+    let kept = |decisions: Vec<Decision>| decisions.into_iter().map(|d| (d.matter, d.stamp)).collect();
+    let follows = vec((name(), any::<u64>().prop_map(Incarnation)), 0..5);
+    prop_oneof![
+        vec(decision(), 0..9).prop_map(|decisions| Message::Decisions(Decisions { decisions })),
+        vec(decision(), 0..9).prop_map(move |decisions| Message::Kept(Kept { kept: kept(decisions) })),
+        option::of(".{0,40}").prop_map(|unfit| Message::Condition(Condition { unfit })),
+        (any::<IpAddr>(), epoch(), follows).prop_map(|(vipa, epoch, follows)| Message::Yield(Yield {
+            vipa,
+            epoch,
+            follows
+        })),
+        (any::<IpAddr>(), epoch(), vec(name(), 0..5)).prop_map(|(vipa, epoch, missing)| Message::NotYet(NotYet {
+            vipa,
+            epoch,
+            missing
+        })),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
-    prop_oneof![hello(), questions(), beats(), ballots(), distribution(), reports(), load(), mirror()]
+    // Boxed: so many kinds side by side are more than a test's stack holds.
+    let owning = prop_oneof![beats().boxed(), ballots().boxed(), distribution().boxed(), decided().boxed()];
+    let telling = prop_oneof![reports().boxed(), load().boxed(), mirror().boxed()];
+    prop_oneof![hello().boxed(), questions().boxed(), owning.boxed(), telling.boxed()]
 }
 
 proptest! {

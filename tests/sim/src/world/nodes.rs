@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use vipa_cluster::{Event, Settings, StoredVote, Takeback, Timing, VipaSettings, target};
+use vipa_cluster::{Event, Settings, Stage, Stored, StoredVote, Takeback, Timing, VipaSettings, target};
 use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources};
-use vipa_protocol::Hello;
+use vipa_protocol::{Decision, Hello};
 
 use super::{MS, PORT, Time, VIPA, What, World, lease, router_name, target_address};
 use crate::{
@@ -28,7 +28,8 @@ impl World {
         if node < self.scene.routers {
             let settings = self.settings(node, life);
             let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
-            self.gateways[node] = Some(Gateway::new(node, settings, votes, now, targets, pickers));
+            let stored = Stored { votes, decisions: self.nodes[node].decisions.clone() };
+            self.gateways[node] = Some(Gateway::new(node, settings, stored, now, targets, pickers));
             self.plan(self.now + MS, What::Turn { node, life });
             self.feed(node, Event::Timeout, target::Event::Looked { token: 0 });
         } else {
@@ -63,6 +64,8 @@ impl World {
             services: self.scene.lists[router].as_ref().map(|list| vec![service(list)]),
             activate: true,
             takeback: Takeback::Immediate,
+            takeback_delay: std::time::Duration::ZERO,
+            group: None,
         };
         Settings {
             cluster: "sim".into(),
@@ -189,6 +192,8 @@ impl World {
             match errand {
                 Errand::Send { to, message } => self.post(node, &to, message),
                 Errand::Store { token, votes } => self.store(node, token, votes),
+                Errand::Keep { token, decisions } => self.keep(node, token, decisions),
+                Errand::Ordered { token, stage } => self.order_stands(node, token, &stage),
                 Errand::Note(note) => self.tell_of(node, &note),
                 Errand::Stopped => {
                     self.tell_of(node, "has stopped");
@@ -242,6 +247,18 @@ impl World {
         self.nodes[node].disk_free = told;
         self.plan(written, What::DiskWritten { node, votes });
         self.plan(told, What::DiskDone { node, life, token });
+    }
+
+    pub(super) fn keep(&mut self, node: NodeId, token: u64, decisions: Vec<Decision>) {
+        let life = self.nodes[node].life;
+        let speed = self.nodes[node].disk_speed;
+        let written = self.now.max(self.nodes[node].disk_free) + self.random.within(MS / 10..speed);
+        self.nodes[node].disk_free = written;
+        self.plan(written, What::DecisionsWritten { node, life, token, decisions });
+    }
+
+    pub(super) fn order_stands(&mut self, node: NodeId, token: u64, stage: &Stage) {
+        self.tell_of(node, &format!("order {token}: {stage:?}"));
     }
 
     pub(super) fn disk_written(&mut self, node: NodeId, votes: Vec<StoredVote>) {

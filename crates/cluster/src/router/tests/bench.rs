@@ -10,9 +10,9 @@ use vipa_model::{
     Balance, Connection, ConnectionState, Delivery, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol, Rank,
     Service, Sources,
 };
-use vipa_protocol::{Hello, Message, Part, Table, TakeoverReport};
+use vipa_protocol::{Decision, Hello, Message, Order, Part, Table, TakeoverReport};
 
-use super::super::{Event, Output, Router, Settings, State, Takeback, Timing, VipaSettings, VipaStatus};
+use super::super::{Event, Output, Router, Settings, Stage, State, Stored, Takeback, Timing, VipaSettings, VipaStatus};
 use crate::{StoredVote, target};
 
 pub(super) const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
@@ -58,6 +58,10 @@ pub(super) struct Bench {
     nodes: BTreeMap<NodeName, Node>,
     incarnations: BTreeMap<NodeName, u64>,
     disks: BTreeMap<NodeName, Vec<StoredVote>>,
+    decisions: BTreeMap<NodeName, Vec<Decision>>,
+    pub(super) takeback: Takeback,
+    pub(super) takeback_delay: Duration,
+    orders: u64,
     links: BTreeSet<(NodeName, NodeName)>,
     cuts: BTreeSet<(NodeName, NodeName)>,
     pub(super) held: BTreeMap<NodeName, Vec<(Connection, ConnectionState)>>,
@@ -84,6 +88,10 @@ impl Bench {
             nodes: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             disks: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            takeback: Takeback::Immediate,
+            takeback_delay: Duration::ZERO,
+            orders: 0,
             links: BTreeSet::new(),
             cuts: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -120,16 +128,10 @@ impl Bench {
         let voters = self.voters.clone();
         let (cluster, me) = (String::from("lab"), node.clone());
         let machine = if node.as_str().starts_with('r') {
-            let vipa = VipaSettings {
-                address: VIPA,
-                ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(150)), (name("r3"), Rank(100))],
-                services: self.lists.get(&node).cloned(),
-                activate: true,
-                takeback: Takeback::Immediate,
-            };
-            let timing = Timing::of_lease(LEASE);
-            let settings = Settings { cluster, me, addresses: vec![], incarnation, voters, timing, vipas: vec![vipa] };
-            Node::Router(Box::new(Router::new(settings, votes, self.now)))
+            let settings = self.settings(node.as_str());
+            let decisions = self.decisions.get(&node).cloned().unwrap_or_default();
+            let stored = Stored { votes, decisions };
+            Node::Router(Box::new(Router::new(settings, stored, self.now)))
         } else {
             let (address, kept_records) = (address(node.as_str()), 64);
             let settings = target::Settings { cluster, me, address, incarnation, voters, lease: LEASE, kept_records };
@@ -140,6 +142,34 @@ impl Bench {
         for other in others {
             self.join(node.as_str(), other.as_str());
         }
+    }
+
+    /// What a router is told at birth.
+    pub(super) fn settings(&self, router: &str) -> Settings {
+        let me = name(router);
+        let vipa = VipaSettings {
+            address: VIPA,
+            ranks: vec![(name("r1"), Rank(200)), (name("r2"), Rank(150)), (name("r3"), Rank(100))],
+            services: self.lists.get(&me).cloned(),
+            activate: true,
+            takeback: self.takeback,
+            takeback_delay: self.takeback_delay,
+            group: None,
+        };
+        Settings {
+            cluster: String::from("lab"),
+            addresses: vec![],
+            incarnation: Incarnation(self.incarnations.get(&me).copied().unwrap_or_default()),
+            me,
+            voters: self.voters.clone(),
+            timing: Timing::of_lease(LEASE),
+            vipas: vec![vipa],
+        }
+    }
+
+    /// A router's disk is another one: what it was told is gone.
+    pub(super) fn forget(&mut self, router: &str) {
+        self.decisions.remove(&name(router));
     }
 
     /// Gone without a word; the others notice the dead link later, or never.
@@ -225,6 +255,12 @@ impl Bench {
         match output {
             Output::Send { to, message } => self.deliver(node, &to, message, queue),
             Output::StoreVotes { token, votes } => self.store(node, token, votes, queue),
+            Output::StoreDecisions { token, decisions } => {
+                if !self.broken_disks.contains(node) {
+                    self.decisions.insert(node.clone(), decisions);
+                    queue.push_back((node.clone(), (Event::DecisionsStored { token }, nothing())));
+                }
+            }
             Output::SendTable { to, vipa, epoch } => {
                 self.outputs.push((node.clone(), Output::SendTable { to: to.clone(), vipa, epoch }));
                 let table = Table { vipa, epoch, entries: Vec::new(), part: Part::Only };
@@ -278,6 +314,30 @@ impl Bench {
         self.feed(Queue::from([(name(node), (Event::Timeout, event))]));
     }
 
+    /// Gives an order; what came of it within `span` milliseconds, if it is over by then.
+    pub(super) fn order(&mut self, router: &str, order: Order, span: u64) -> Option<Stage> {
+        self.orders += 1;
+        let token = self.orders;
+        self.feed_router(router, Event::Order { token, order });
+        self.run_ms(span);
+        let over = |(node, output): &(NodeName, Output)| match output {
+            Output::Order { token: of, stage: stage @ (Stage::Done(_) | Stage::Refused(_)) }
+                if *of == token && node.as_str() == router =>
+            {
+                Some(stage.clone())
+            }
+            _ => None,
+        };
+        self.outputs.iter().find_map(over)
+    }
+
+    /// The order must be carried out.
+    pub(super) fn obey(&mut self, router: &str, order: Order, span: u64) {
+        let said = order.to_string();
+        let stage = self.order(router, order, span);
+        assert!(matches!(stage, Some(Stage::Done(_))), "{said}: {stage:?}\n{}", self.story());
+    }
+
     pub(super) fn run_ms(&mut self, span: u64) {
         let end = self.now + Duration::from_millis(span);
         for _ in 0..1_000_000 {
@@ -307,7 +367,7 @@ impl Bench {
     pub(super) fn owners(&self) -> Vec<String> {
         let live = |(name, node): (&NodeName, &Node)| {
             let Node::Router(router) = node else { return None };
-            let status = router.vipa(VIPA).unwrap();
+            let status = router.vipa(VIPA)?;
             let owns = matches!(status.state, State::Rebuilding | State::Active);
             (owns && status.lease.is_some_and(|lease| lease > self.now)).then(|| name.to_string())
         };

@@ -1,13 +1,16 @@
 //! Every phase answers every cue: the whole transition table, written out.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use vipa_model::{Epoch, Incarnation, Moment, NodeName, Rank};
 use vipa_protocol::{Ballot, Refusal, Refuse, Role, TakeoverReport, Trigger};
 
 use super::{
     super::{
-        Context, Peer, Settings, Takeback, Timing, VipaSettings,
+        Around, Context, Groups, Peer, Settings, Takeback, Timing, VipaSettings,
         beats::Beats,
         election::Candidacy,
         tenure::{Consent, Tenure},
@@ -19,6 +22,7 @@ use super::{
     },
     bench::{LEASE, VIPA, name},
 };
+use crate::ledger::Ledger;
 
 const NOW: Moment = Moment(10_000_000_000);
 
@@ -30,6 +34,8 @@ fn machine(state: State) -> (Vipa, Settings) {
         services: None,
         activate: true,
         takeback: Takeback::Immediate,
+        takeback_delay: Duration::ZERO,
+        group: None,
     };
     let all = Settings {
         cluster: "lab".into(),
@@ -78,13 +84,18 @@ fn machine(state: State) -> (Vipa, Settings) {
 fn after(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> State {
     let (mut vipa, settings) = machine(state);
     prepare(&mut vipa);
-    let peers =
-        ["r1", "r3"].map(|router| (name(router), Peer { role: Role::Router, incarnation: Incarnation(1) })).into();
+    let peers = ["r1", "r3"]
+        .map(|router| (name(router), Peer { role: Role::Router, incarnation: Incarnation(1), unfit: None }))
+        .into();
+    let (ledger, groups) = (Ledger::default(), Groups::new());
     let (mut out, mut local, mut beats) = (Vec::new(), VecDeque::new(), Beats::default());
     let cx = &mut Context {
         now: NOW,
         settings: &settings,
         peers: &peers,
+        ledger: &ledger,
+        groups: &groups,
+        unfit: false,
         stopping: matches!(cue, Cue::Stop),
         out: &mut out,
         local: &mut local,
@@ -114,11 +125,11 @@ fn superseded(voter: &str) -> Cue {
 #[test]
 fn every_phase_answers_every_cue_as_the_table_says() {
     let acknowledged = Cue::Acknowledged { voter: name("r1"), epoch: Epoch(5), sent: NOW };
-    let asked = Cue::Asked { by: name("r1"), epoch: Epoch(5) };
+    let asked = Cue::Asked { by: name("r1"), epoch: Epoch(5), follows: Vec::new() };
     let all = [Standby, Suspecting, Claiming, Rebuilding, Active, Yielding];
     // No target is expected here, so that whatever completes a report ends the rebuilding.
     #[rustfmt::skip]
-    let table: [(&str, Cue, [State; 6]); 15] = [
+    let table: [(&str, Cue, [State; 6]); 16] = [
         // in:                                      Standby     Suspecting  Claiming    Rebuilding  Active   Yielding
         ("time passes",     Cue::Due,              [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
         ("known owner",     heard("r3", 4, None),  [Standby,    Standby,    Claiming,   Rebuilding, Active,  Yielding]),
@@ -137,6 +148,7 @@ fn every_phase_answers_every_cue_as_the_table_says() {
         ("superseded",      superseded("r1"),      [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("reported",        Cue::Reported,         [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
         ("asked",           asked,                 [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("reordered",       Cue::Reordered,        [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("stop",            Cue::Stop,             [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
     ];
     for (what, cue, expected) in table {
@@ -182,6 +194,16 @@ fn an_owner_that_consented_yields_to_the_higher_epoch() {
 #[test]
 fn ranked_names_are_what_the_table_assumes() {
     let (vipa, settings) = machine(Standby);
-    let above: Vec<&NodeName> = vipa.settings.ranked_above(&settings.me).collect();
+    let (peers, ledger, groups) = (BTreeMap::new(), Ledger::default(), Groups::new());
+    let around = Around {
+        now: NOW,
+        settings: &settings,
+        peers: &peers,
+        ledger: &ledger,
+        groups: &groups,
+        unfit: false,
+        stopping: false,
+    };
+    let above: Vec<&NodeName> = vipa.before_me(&around).collect();
     assert_eq!(above, [&name("r1")]);
 }

@@ -1,9 +1,12 @@
 //! Owning a VIPA, and letting go of it.
 
-use vipa_model::{Epoch, Moment, NodeName};
+use std::time::Duration;
+
+use vipa_model::{Epoch, Incarnation, Moment, NodeName};
+use vipa_protocol::{Message, NotYet};
 
 use super::{Phase, Vipa};
-use crate::router::{Context, Note, Output, tenure::Consent};
+use crate::router::{Around, Context, Note, Output, precedence::Class, tenure::Consent};
 
 impl Vipa {
     pub(super) fn acknowledged(&mut self, voter: NodeName, sent: Moment, cx: &mut Context<'_>) {
@@ -35,6 +38,7 @@ impl Vipa {
         }
         if tenure.consent.as_ref().is_some_and(|consent| cx.now >= consent.until) {
             let from = tenure.consent.take().expect("just seen").to;
+            self.snubbed = Some(from.clone());
             cx.note(Note::ConsentWithdrawn { vipa, epoch, from });
             cx.beats.hurry();
             if cx.stopping {
@@ -47,22 +51,74 @@ impl Vipa {
         let cut_off = tenure.fenced.is_some_and(|since| cx.now.since(since) >= cx.settings.timing.lease);
         if cut_off
             && tenure.consent.is_none()
-            && let Some(best) = self.best_successor(cx)
+            && let Some(best) = self.best_successor(&cx.around())
         {
             self.consent(best, cx);
+            return;
+        }
+        self.let_go(cx);
+    }
+
+    /// An owner that is to own no more lets the best router have it: at once when it cannot route, and otherwise when
+    /// nobody has asked for it after a while, being ready.
+    fn let_go(&mut self, cx: &mut Context<'_>) {
+        let around = cx.around();
+        let patience = match self.own_precedence(&around) {
+            None => cx.settings.timing.consent(),
+            Some(mine) if mine.class == Class::Unfit => Duration::ZERO,
+            Some(_) => {
+                self.leaving_since = None;
+                return;
+            }
+        };
+        let since = *self.leaving_since.get_or_insert(cx.now);
+        let consents = self.tenure().is_none_or(|tenure| tenure.consent.is_some());
+        if consents || cx.now.since(since) < patience {
+            return;
+        }
+        let around = cx.around();
+        if let Some(best) = self.best_successor(&around)
+            && self.precedence(&best, &around) > self.own_precedence(&around)
+        {
+            self.consent(best, cx);
+        } else {
+            self.leaving_since = Some(cx.now);
         }
     }
 
     pub(super) fn may_succeed(&self, router: &NodeName, cx: &Context<'_>) -> bool {
-        let rank = self.settings.rank(router);
-        let better = |than: &NodeName| rank > self.settings.rank(than);
+        let around = cx.around();
+        let rank = self.precedence(router, &around);
+        let better = |than: &NodeName| rank > self.precedence(than, &around);
         let consent = self.tenure().and_then(|tenure| tenure.consent.as_ref());
         better(&cx.settings.me) && consent.is_none_or(|consent| consent.to == *router || better(&consent.to))
     }
 
-    pub(super) fn best_successor(&self, cx: &Context<'_>) -> Option<NodeName> {
-        let others = self.settings.ranks.iter().filter(|(name, _)| *name != cx.settings.me && cx.is_linked(name));
-        others.max_by_key(|(_, rank)| *rank).map(|(name, _)| name.clone())
+    /// Consents to who asks, unless it would have less than is known here. Who must go is not so choosy.
+    pub(super) fn answer_asker(&mut self, by: NodeName, follows: &[(NodeName, Incarnation)], cx: &mut Context<'_>) {
+        let stays = self.own_precedence(&cx.around()).is_some_and(|mine| mine.class != Class::Unfit);
+        let followed = |node: &NodeName, life| follows.iter().any(|(name, known)| name == node && *known == life);
+        let missing: Vec<NodeName> = self
+            .targets
+            .iter()
+            .filter(|(_, view)| view.linked)
+            .filter(|(node, view)| view.seen.is_some_and(|seen| !followed(node, seen.incarnation)))
+            .map(|(node, _)| node.clone())
+            .collect();
+        if stays && !missing.is_empty() {
+            let vipa = self.settings.address;
+            return cx.send(&by, Message::NotYet(NotYet { vipa, epoch: self.epoch, missing }));
+        }
+        self.consent(by, cx);
+    }
+
+    /// Of the linked routers that may own it the first in line, but for who has just not taken it.
+    pub(in super::super) fn best_successor(&self, around: &Around<'_>) -> Option<NodeName> {
+        let others = self.settings.ranks.iter().map(|(name, _)| name);
+        let linked = others.filter(|name| **name != around.settings.me && around.peers.contains_key(*name));
+        let able =
+            linked.filter_map(|name| Some((self.snubbed.as_ref() != Some(name), self.precedence(name, around)?, name)));
+        able.max_by_key(|(willing, precedence, _)| (*willing, *precedence)).map(|(_, _, name)| name.clone())
     }
 
     pub(super) fn consent(&mut self, to: NodeName, cx: &mut Context<'_>) {
@@ -71,6 +127,7 @@ impl Vipa {
         let Some(tenure) = self.tenure_mut() else { return };
         let epoch = tenure.epoch;
         tenure.consent = Some(Consent { to: to.clone(), until });
+        self.leaving_since = None;
         cx.beats.hurry();
         cx.note(Note::Consented { vipa, epoch, to: to.clone() });
         cx.out.push(Output::SendTable { to, vipa, epoch });
@@ -78,9 +135,17 @@ impl Vipa {
 
     /// The router stops: the best live router shall go on.
     pub(super) fn hand_over(&mut self, cx: &mut Context<'_>) {
-        match self.best_successor(cx) {
+        match self.best_successor(&cx.around()) {
             Some(best) => self.consent(best, cx),
             None => self.resign(cx),
+        }
+    }
+
+    /// By force: whoever may own it no more lets go even if nobody is there to take it.
+    pub(in super::super) fn resign_if_barred(&mut self, cx: &mut Context<'_>) {
+        let around = cx.around();
+        if self.tenure().is_some() && self.own_precedence(&around).is_none() && self.best_successor(&around).is_none() {
+            self.resign(cx);
         }
     }
 
@@ -105,6 +170,7 @@ impl Vipa {
         self.owner = None;
         // The new owner gets the time a beat may take before it is missed.
         (self.heard, self.heard_since, self.offered, self.asked) = (Some(cx.now), None, None, None);
+        (self.snubbed, self.leaving_since) = (None, None);
         cx.out.push(Output::Withdraw { vipa });
         let timing = &cx.settings.timing;
         // A stopping router cannot linger for long.
@@ -119,8 +185,8 @@ impl Vipa {
         self.tell_targets(cx);
     }
 
-    pub(super) fn retire(&mut self, cx: &mut Context<'_>) {
-        if self.deadline(cx.settings, cx.peers, cx.stopping).is_some_and(|due| due <= cx.now) {
+    pub(super) fn end_lingering(&mut self, cx: &mut Context<'_>) {
+        if self.deadline(&cx.around()).is_some_and(|due| due <= cx.now) {
             self.enter(Phase::Standby, cx);
             self.watch(cx);
         }

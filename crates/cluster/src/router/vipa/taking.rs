@@ -7,7 +7,7 @@ use vipa_protocol::{Ballot, Claim, Message, TakeoverReport, Trigger};
 
 use super::{Phase, Vipa};
 use crate::router::{
-    Context, Note, Output,
+    Around, Context, Note, Output,
     election::{Candidacy, Standings},
     tenure::Tenure,
 };
@@ -49,7 +49,8 @@ impl Vipa {
     }
 
     pub(super) fn ballot_due(&mut self, cx: &mut Context<'_>) {
-        if self.deadline(cx.settings, cx.peers, false).is_some_and(|due| due <= cx.now) {
+        let around = Around { stopping: false, ..cx.around() };
+        if self.deadline(&around).is_some_and(|due| due <= cx.now) {
             self.lose_ballot(cx);
         }
     }
@@ -57,7 +58,7 @@ impl Vipa {
     /// Back to watching, for as long as keeps two losers of one ballot apart.
     pub(super) fn lose_ballot(&mut self, cx: &mut Context<'_>) {
         let timing = &cx.settings.timing;
-        let above = self.settings.ranked_above(&cx.settings.me).count();
+        let above = self.before_me(&cx.around()).count();
         let step = timing.claim_step * u32::try_from(above).unwrap_or(u32::MAX);
         let (candidacy, pause) = match &self.phase {
             // Doubled each time, so that a router without voters does not ask them for ever at the pace of beats.
@@ -116,8 +117,8 @@ impl Vipa {
         self.highest = self.highest.max(epoch);
         self.owner = Some(cx.settings.me.clone());
         (self.heard, self.heard_since, self.offered, self.asked) = (None, None, None, None);
-        self.ballots_lost = 0;
-        cx.out.push(Output::ServeWith { vipa, services: self.services().to_vec() });
+        (self.ballots_lost, self.ordered_back, self.ready_since) = (0, None, None);
+        self.serve(cx);
         self.enter(Phase::Rebuilding(tenure), cx);
         cx.out.push(Output::Lease { vipa, until });
         cx.out.push(Output::Announce { vipa });

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use vipa_model::{Connection, Epoch, NodeName, Protocol, Service};
-use vipa_protocol::{Associate, Ballot, Claim, Connections, Distribution, Hello, Message, Part, Role, Standing};
+use vipa_protocol::{Associate, Ballot, Claim, Connections, Distribution, Message, Part, Release, Role, Standing};
 
 use super::{Cue, Phase, Vipa};
 use crate::router::{
-    Context, Output,
+    Context, Output, VipaSettings,
+    io::Resting,
     reports::{Taken, TargetView},
 };
 
@@ -18,7 +19,7 @@ impl Vipa {
     }
 
     /// Every candidate of this router's list and of the owner's.
-    pub(super) fn candidates(&self) -> Vec<IpAddr> {
+    pub(in super::super) fn candidates(&self) -> Vec<IpAddr> {
         let lists = self.services().iter().chain(self.distributed.iter().flatten());
         let mut candidates: Vec<IpAddr> = lists.flat_map(|service| service.candidates.iter().copied()).collect();
         candidates.sort_unstable();
@@ -39,15 +40,84 @@ impl Vipa {
     /// First thing of all: the list, so that the candidates' neighbours are known before they are needed.
     pub(in super::super) fn greet(&mut self, cx: &mut Context<'_>) {
         if !self.services().is_empty() {
-            cx.out.push(Output::ServeWith { vipa: self.settings.address, services: self.services().to_vec() });
+            self.serve(cx);
         }
     }
 
-    pub(in super::super) fn linked(&mut self, peer: &NodeName, hello: &Hello, cx: &mut Context<'_>) {
+    /// Says what new connections are served with here.
+    pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
+        cx.out.push(Output::ServeWith { vipa: self.settings.address, services: self.services().to_vec() });
+        self.rest(cx);
+    }
+
+    /// Says where new connections keep away from, when that has changed.
+    pub(in super::super) fn rest(&mut self, cx: &mut Context<'_>) {
+        let vipa = self.settings.address;
+        let named =
+            |target: &IpAddr| self.targets.iter().find(|(_, view)| view.address == *target).map(|(node, _)| node);
+        let mut resting = Vec::new();
+        for service in self.services() {
+            let candidates = service.candidates.iter().copied();
+            let rests = candidates.filter(|target| cx.ledger.rests(vipa, service, *target, named(target)));
+            let (protocol, ports) = (service.protocol, service.ports);
+            resting.extend(rests.map(|target| Resting { protocol, ports, target }));
+        }
+        if resting != self.resting {
+            self.resting.clone_from(&resting);
+            cx.out.push(Output::Rest { vipa, resting });
+        }
+    }
+
+    pub(in super::super) fn resting(&self) -> &[Resting] {
+        &self.resting
+    }
+
+    /// The configuration is another.
+    pub(in super::super) fn configure(&mut self, settings: VipaSettings, cx: &mut Context<'_>) {
+        let was_retired = std::mem::replace(&mut self.retired, false);
+        if self.settings == settings && !was_retired {
+            return;
+        }
+        let before = self.services().to_vec();
+        self.settings = settings;
+        if before != self.services() {
+            self.serve(cx);
+        }
+        if self.tenure().is_some() {
+            self.tell_all(cx);
+        } else {
+            self.tell_targets(cx);
+        }
+        self.step(Cue::Reordered, cx);
+    }
+
+    /// The configuration has lost it: an owner hands it over first.
+    pub(in super::super) fn retire(&mut self, cx: &mut Context<'_>) {
+        let owns = self.tenure().is_some();
+        if !std::mem::replace(&mut self.retired, true) {
+            if owns {
+                self.hand_over(cx);
+            } else {
+                self.step(Cue::Reordered, cx);
+            }
+        }
+    }
+
+    /// Of a retired one: nobody reports it here any more.
+    pub(in super::super) fn leave_nothing(&mut self, cx: &mut Context<'_>) {
+        let (vipa, epoch) = (self.settings.address, self.epoch);
+        let linked = self.targets.iter().filter(|(_, view)| view.linked);
+        for target in linked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            cx.send(&target, Message::Release(Release { vipa, epoch }));
+        }
+        cx.out.push(Output::Dropped { vipa });
+    }
+
+    pub(in super::super) fn linked(&mut self, peer: &NodeName, role: &Role, cx: &mut Context<'_>) {
         if self.tenure().is_some() {
             cx.beats.hurry();
         }
-        match hello.role {
+        match *role {
             Role::Router => {
                 if self.tenure().is_some() {
                     self.distribute(peer, cx);
@@ -55,6 +125,7 @@ impl Vipa {
             }
             Role::Target { address } => {
                 self.targets.entry(peer.clone()).or_insert_with(|| TargetView::new(address)).link(address);
+                self.rest(cx);
                 self.tell_target(peer, cx);
             }
         }
@@ -127,7 +198,7 @@ impl Vipa {
 
     /// The owner's list comes: it is kept for the day this router takes over, and used if there is no own one.
     pub(in super::super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, cx: &mut Context<'_>) {
-        let Distribution { vipa, epoch, sender, ranks: _, services } = distribution;
+        let Distribution { vipa: _, epoch, sender, ranks: _, services } = distribution;
         let is_news = sender == Standing::Owner && epoch >= self.epoch && *from != cx.settings.me;
         if is_news && self.tenure().is_some_and(|tenure| tenure.epoch < epoch) {
             self.step_down(epoch, from, cx);
@@ -138,7 +209,7 @@ impl Vipa {
         let before = self.services().to_vec();
         self.distributed = Some(services);
         if before != self.services() {
-            cx.out.push(Output::ServeWith { vipa, services: self.services().to_vec() });
+            self.serve(cx);
         }
     }
 

@@ -1,44 +1,59 @@
 //! Watching the owner: when it is missed, and when it should be asked to give the VIPA back.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use vipa_model::{Epoch, Moment, NodeName};
-use vipa_protocol::{Message, Trigger, Yield};
+use vipa_protocol::{Message, NotYet, Trigger, Yield};
 
-use super::{Phase, Vipa};
-use crate::router::{Context, Peer, Settings, reports::TargetView};
+use super::{Cue, Phase, Vipa};
+use crate::router::{
+    Around, Context, Note, Settings,
+    orders::ORDER_LIMIT,
+    precedence::Class,
+    reports::TargetView,
+    settings::{Takeback, Timing},
+    status::Wait,
+};
+
+/// A count of connections says something for so long.
+const COUNT_HOLDS: Duration = Duration::from_secs(3);
 
 impl Vipa {
     /// The moment of the next thing that time alone brings about.
-    pub(in super::super) fn deadline(
-        &self,
-        settings: &Settings,
-        peers: &BTreeMap<NodeName, Peer>,
-        stopping: bool,
-    ) -> Option<Moment> {
+    pub(in super::super) fn deadline(&self, around: &Around<'_>) -> Option<Moment> {
+        let Around { settings, stopping, .. } = *around;
         match &self.phase {
             Phase::Standby if stopping => None,
-            Phase::Standby => self.suspicion(settings, peers),
+            Phase::Standby => self.suspicion(around),
             Phase::Suspecting(candidacy) => Some(candidacy.sent + settings.timing.lease / 2),
             Phase::Claiming(candidacy) => Some(candidacy.sent + settings.timing.lease - settings.timing.margin()),
-            Phase::Rebuilding(tenure) => tenure.deadline().into_iter().chain([tenure.rebuild_until]).min(),
-            Phase::Active(tenure) => tenure.deadline(),
+            Phase::Rebuilding(tenure) => {
+                tenure.deadline().into_iter().chain(self.leaving(settings)).chain([tenure.rebuild_until]).min()
+            }
+            Phase::Active(tenure) => tenure.deadline().into_iter().chain(self.leaving(settings)).min(),
             Phase::Yielding { until } if stopping => Some(*until),
-            Phase::Yielding { until } => self.suspicion(settings, peers).into_iter().chain([*until]).min(),
+            Phase::Yielding { until } => self.suspicion(around).into_iter().chain([*until]).min(),
         }
+    }
+
+    /// When an owner that is to own it no more stops waiting to be asked.
+    fn leaving(&self, settings: &Settings) -> Option<Moment> {
+        let waits = self.tenure().is_some_and(|tenure| tenure.consent.is_none());
+        self.leaving_since.filter(|_| waits).map(|since| since + settings.timing.consent())
     }
 
     /// When this router stops believing in the owner: a lease and the margin after its last beat, and a step later for
     /// each live router that is ranked higher.
-    pub(super) fn suspicion(&self, settings: &Settings, peers: &BTreeMap<NodeName, Peer>) -> Option<Moment> {
+    pub(super) fn suspicion(&self, around: &Around<'_>) -> Option<Moment> {
+        let Around { settings, peers, .. } = *around;
         let timing = &settings.timing;
-        self.settings.rank(&settings.me)?;
+        self.own_precedence(around)?;
         if let Some(offered) = self.offered {
             // The table makes the youngest connections known; it is not worth waiting for without end.
             let patience = if self.table == Some(self.epoch) { Duration::ZERO } else { timing.lease * 5 };
             return Some((offered + patience).max(self.not_before));
         }
-        let above = self.settings.ranked_above(&settings.me).filter(|name| Some(*name) != self.owner.as_ref());
+        let above = self.before_me(around).filter(|name| Some(*name) != self.owner.as_ref());
         let mut live = 0;
         let mut absent = 0;
         for name in above {
@@ -58,7 +73,9 @@ impl Vipa {
         if cx.stopping {
             return;
         }
-        if self.suspicion(cx.settings, cx.peers).is_none_or(|due| due > cx.now) {
+        let ready = self.is_ready(cx.now, &cx.settings.timing);
+        self.ready_since = if ready { self.ready_since.or(Some(cx.now)) } else { None };
+        if self.suspicion(&cx.around()).is_none_or(|due| due > cx.now) {
             self.ask_back(cx);
             return;
         }
@@ -94,6 +111,7 @@ impl Vipa {
         }
         if !same {
             (self.asked, self.offered) = (None, None);
+            self.unfollowed = Vec::new();
         }
         self.epoch = epoch;
         self.highest = self.highest.max(epoch);
@@ -106,33 +124,102 @@ impl Vipa {
         true
     }
 
-    /// Asks a lower-ranked owner to yield, once everything this router needs is at hand.
+    /// Asks an owner that comes after this router to yield, once nothing is left to wait for.
     pub(super) fn ask_back(&mut self, cx: &mut Context<'_>) {
-        let timing = &cx.settings.timing;
         let Some(owner) = self.owner.clone() else { return };
-        let recently = |moment: Option<Moment>, span| moment.is_some_and(|moment| cx.now.since(moment) < span);
-        if !recently(self.heard, timing.lease) || recently(self.asked, timing.lease * 10) || !cx.is_linked(&owner) {
+        if self.asked.is_some_and(|asked| cx.now.since(asked) < cx.settings.timing.lease * 10) {
             return;
         }
-        let Some(my_rank) = self.settings.rank(&cx.settings.me) else { return };
-        if self.settings.rank(&owner).is_some_and(|rank| rank >= my_rank) || !self.is_ready(cx) {
+        if self.takeback(cx.now, &cx.around()) != Some(Wait::Nothing) {
             return;
         }
         self.asked = Some(cx.now);
-        cx.send(&owner, Message::Yield(Yield { vipa: self.settings.address, epoch: self.epoch }));
+        let follow = |(node, view): (&NodeName, &TargetView)| Some((node.clone(), view.seen?.incarnation));
+        let follows = self.targets.iter().filter(|(_, view)| view.is_warm()).filter_map(follow).collect();
+        cx.send(&owner, Message::Yield(Yield { vipa: self.settings.address, epoch: self.epoch, follows }));
+    }
+
+    /// What stands between this router and taking the VIPA back; `None`: it is not to be taken back by this router.
+    pub(in super::super) fn takeback(&self, now: Moment, around: &Around<'_>) -> Option<Wait> {
+        let timing = &around.settings.timing;
+        let owner = self.owner.as_ref().filter(|owner| **owner != around.settings.me)?;
+        let heard = self.heard.is_some_and(|heard| now.since(heard) < timing.lease);
+        if !heard || !around.peers.contains_key(owner) || !matches!(self.phase, Phase::Standby) {
+            return None;
+        }
+        let (mine, theirs) = (self.own_precedence(around)?, self.precedence(owner, around));
+        let unfit = theirs.is_some_and(|theirs| theirs.class == Class::Unfit);
+        let outranked = || self.before_me(around).any(|name| name != owner && around.peers.contains_key(name));
+        // An unfit owner consents unasked, and one that is to own it no more must be asked by the first in line.
+        if Some(mine) <= theirs || unfit || theirs.is_none() && outranked() {
+            return None;
+        }
+        let group = self.settings.group.as_ref().and_then(|group| around.groups.get(group));
+        let gathers = group.and_then(|group| group.home.as_ref()) == Some(&around.settings.me);
+        // Who comes first by more than its rank waits for nobody's policy.
+        let wanted = self.ordered_back.is_some_and(|since| now.since(since) < ORDER_LIMIT);
+        let ordered = wanted || gathers || theirs.is_none_or(|theirs| theirs.class != mine.class);
+        if !ordered && self.settings.takeback == Takeback::Manual {
+            return Some(Wait::Order);
+        }
+        let Some(ready_since) = self.ready_since else { return Some(self.lacks()) };
+        if group.is_some_and(|group| group.unready.iter().any(|vipa| *vipa != self.settings.address)) && !gathers {
+            return Some(Wait::Group);
+        }
+        if !ordered {
+            let until = ready_since + self.settings.takeback_delay;
+            if until > now {
+                return Some(Wait::Delay { until });
+            }
+            if self.settings.takeback == Takeback::WhenIdle {
+                let count = self.counted.filter(|(at, _)| now.since(*at) < COUNT_HOLDS).map(|(_, count)| count);
+                if count != Some(0) {
+                    return Some(Wait::Idle { connections: count });
+                }
+            }
+        }
+        Some(match self.unfollowed.clone() {
+            missing if !missing.is_empty() && self.asked.is_some_and(|asked| now.since(asked) < timing.lease * 10) => {
+                Wait::Unfollowed { targets: missing }
+            }
+            _ => Wait::Nothing,
+        })
+    }
+
+    /// What an operator may want to know of why this router is not ready.
+    fn lacks(&self) -> Wait {
+        let linked = |address: &IpAddr| self.targets.values().any(|view| view.linked && view.address == *address);
+        let unread = self.targets.values().filter(|view| view.linked && !view.is_warm()).map(|view| view.address);
+        let (unread, unlinked) = (unread.collect(), self.reporters().into_iter().filter(|a| !linked(a)).collect());
+        Wait::Targets { unlinked, unread }
     }
 
     /// Whether this router could own the VIPA without losing anything: it has a list, every linked target's log, and
-    /// a link to every candidate, or to half of them if the others have kept away for long.
-    pub(super) fn is_ready(&self, cx: &Context<'_>) -> bool {
+    /// a link to every candidate, if they have not kept away for long. The owner knows which have kept away from it too.
+    pub(in super::super) fn is_ready(&self, now: Moment, timing: &Timing) -> bool {
         if self.services().is_empty() || !self.targets.values().filter(|view| view.linked).all(TargetView::is_warm) {
             return false;
         }
-        let candidates = self.reporters();
-        let linked = |address: &&IpAddr| self.targets.values().any(|view| view.linked && view.address == **address);
-        let present = candidates.iter().filter(linked).count();
-        let settled =
-            self.heard_since.is_some_and(|since| cx.now.since(since) >= cx.settings.timing.rebuild_deadline * 2);
-        present == candidates.len() || settled && present * 2 >= candidates.len()
+        let linked = |address: &IpAddr| self.targets.values().any(|view| view.linked && view.address == *address);
+        self.heard_since.is_some_and(|since| now.since(since) >= timing.rebuild_deadline * 2)
+            || self.reporters().iter().all(linked)
+    }
+
+    pub(in super::super) fn refused_takeback(&mut self, from: &NodeName, refusal: NotYet, cx: &mut Context<'_>) {
+        let NotYet { vipa, epoch, missing } = refusal;
+        if epoch == self.epoch && self.owner.as_ref() == Some(from) {
+            self.unfollowed.clone_from(&missing);
+            cx.note(Note::TakebackTooEarly { vipa, owner: from.clone(), missing });
+        }
+    }
+
+    pub(in super::super) fn take_back_now(&mut self, cx: &mut Context<'_>) {
+        self.ordered_back = Some(cx.now);
+        self.step(Cue::Due, cx);
+    }
+
+    pub(in super::super) fn counted(&mut self, connections: u64, cx: &mut Context<'_>) {
+        self.counted = Some((cx.now, connections));
+        self.step(Cue::Due, cx);
     }
 }

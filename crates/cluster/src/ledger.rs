@@ -1,0 +1,109 @@
+//! What operators have decided, as one node knows it: for each matter the decision with the highest stamp.
+//!
+//! Every node merges what it hears, so that all come to the same whichever way and in whichever order decisions travel.
+//! A ruling is never forgotten while there is room, a withdrawn one neither: it must win over an older one that comes late.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use vipa_model::{NodeName, Protocol, Service};
+use vipa_protocol::{Decision, Matter, Ruling, Stamp};
+
+/// Matters with a decision; of those that are as configured the oldest give way, others never.
+pub(crate) const MOST_MATTERS: usize = 4096;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    decisions: BTreeMap<Matter, (Ruling, Stamp)>,
+}
+
+impl Ledger {
+    pub(crate) fn new(stored: Vec<Decision>) -> Self {
+        let mut ledger = Self::default();
+        for decision in stored {
+            ledger.merge(decision);
+        }
+        ledger
+    }
+
+    /// The decision that `by` would make now; it is in force once it is merged.
+    pub(crate) fn propose(&self, matter: Matter, ruling: Ruling, by: &NodeName) -> Decision {
+        let highest = self.decisions.values().map(|(_, stamp)| stamp.count).max().unwrap_or_default();
+        Decision { matter, ruling, stamp: Stamp { count: highest + 1, by: by.clone() } }
+    }
+
+    /// Whether it is news.
+    pub(crate) fn merge(&mut self, decision: Decision) -> bool {
+        let Decision { matter, ruling, stamp } = decision;
+        if self.decisions.get(&matter).is_some_and(|(_, known)| *known >= stamp) {
+            return false;
+        }
+        if self.decisions.len() >= MOST_MATTERS && !self.decisions.contains_key(&matter) && !self.make_room() {
+            return false;
+        }
+        self.decisions.insert(matter, (ruling, stamp));
+        true
+    }
+
+    pub(crate) fn has_room(&self, matter: &Matter) -> bool {
+        let settled = |(ruling, _): &(Ruling, Stamp)| *ruling == Ruling::AsConfigured;
+        self.decisions.len() < MOST_MATTERS
+            || self.decisions.contains_key(matter)
+            || self.decisions.values().any(settled)
+    }
+
+    fn make_room(&mut self) -> bool {
+        let settled = self.decisions.iter().filter(|(_, (ruling, _))| *ruling == Ruling::AsConfigured);
+        let oldest = settled.min_by_key(|(_, (_, stamp))| stamp.clone()).map(|(matter, _)| matter.clone());
+        oldest.is_some_and(|matter| self.decisions.remove(&matter).is_some())
+    }
+
+    pub(crate) fn ruling(&self, matter: &Matter) -> Ruling {
+        self.decisions.get(matter).map_or(Ruling::AsConfigured, |(ruling, _)| ruling.clone())
+    }
+
+    pub(crate) fn all(&self) -> Vec<Decision> {
+        let decision = |(matter, (ruling, stamp)): (&Matter, &(Ruling, Stamp))| Decision {
+            matter: matter.clone(),
+            ruling: ruling.clone(),
+            stamp: stamp.clone(),
+        };
+        self.decisions.iter().map(decision).collect()
+    }
+
+    fn withholds(&self, matter: &Matter) -> bool {
+        self.decisions.get(matter).is_some_and(|(ruling, _)| *ruling == Ruling::Withheld)
+    }
+
+    /// The router that comes first for this VIPA, whatever its rank.
+    pub(crate) fn place(&self, vipa: IpAddr) -> Option<&NodeName> {
+        match self.decisions.get(&Matter::Place { vipa }) {
+            Some((Ruling::At(router), _)) => Some(router),
+            Some((Ruling::AsConfigured | Ruling::Withheld, _)) | None => None,
+        }
+    }
+
+    pub(crate) fn may_own(&self, vipa: IpAddr, router: &NodeName) -> bool {
+        self.decisions.is_empty()
+            || !self.withholds(&Matter::Ownership { vipa, router: router.clone() }) && !self.has_left(router)
+    }
+
+    pub(crate) fn has_left(&self, node: &NodeName) -> bool {
+        !self.decisions.is_empty() && self.withholds(&Matter::Membership { node: node.clone() })
+    }
+
+    /// Whether new connections to the service are to keep away from this target.
+    pub(crate) fn rests(&self, vipa: IpAddr, service: &Service, target: IpAddr, node: Option<&NodeName>) -> bool {
+        if self.decisions.is_empty() {
+            return false;
+        }
+        let (protocol, port): (Protocol, u16) = (service.protocol, service.ports.first);
+        let of = |target| Matter::Service { vipa, protocol, port, target };
+        self.withholds(&Matter::Target { target })
+            || self.withholds(&of(None))
+            || self.withholds(&of(Some(target)))
+            || node.is_some_and(|node| self.has_left(node))
+    }
+}
+
+#[cfg(test)]
+mod tests;

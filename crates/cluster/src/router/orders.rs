@@ -1,0 +1,497 @@
+//! Orders of operators: refused at once, or decided, kept by every router, and followed until they are carried out.
+//!
+//! ```text
+//!  order ──► judged ──► on this router's disk ──► told to all, in force ──► kept by the linked routers, and done ──► Done
+//!              │ no            │ disk refuses                                    │ not within ORDER_LIMIT
+//!              └──► Refused ◄──┴──────────────────────── taken back ◄────────────┘
+//! ```
+//! A decision is in force from the moment it is on a disk, whoever owns the VIPA then; a router that was away hears of it
+//! on its next link, before it can ask for anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use vipa_model::{Moment, NodeName, Protocol};
+use vipa_protocol::{
+    Decision, Decisions, Kept, Matter, Message, Order, Retake, Role, Ruling, Stamp, message::DECISIONS_PART,
+};
+
+use super::{Outbox, Output, Router, Stage, State, status::Wait, vipa::Cue, vipa::Vipa};
+use crate::router::Note;
+
+/// An order that is not carried out by then is given up.
+pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(30);
+/// A router that has not confirmed a decision by then is named, and not waited for.
+const KEEP_LIMIT: Duration = Duration::from_secs(3);
+/// How often an order's progress is told.
+const NEWS: Duration = Duration::from_millis(500);
+/// Orders under way at once.
+const MOST_ORDERS: usize = 64;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Orders {
+    pending: Vec<Pending>,
+    /// Stores under way: decisions of peers that are to be confirmed.
+    owed: BTreeMap<u64, (NodeName, Vec<(Matter, Stamp)>)>,
+    tokens: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    token: u64,
+    order: Order,
+    given: Moment,
+    told: Moment,
+    progress: Progress,
+    /// Of what was decided: what was in force before.
+    before: Vec<(Matter, Ruling)>,
+}
+
+#[derive(Clone, Debug)]
+enum Progress {
+    /// These are on their way to the disk, under this token.
+    Deciding { store: u64, decisions: Vec<Decision> },
+    /// In force; these routers have not confirmed that they keep it.
+    Decided { unkept: BTreeSet<NodeName>, stamps: Vec<(Matter, Stamp)> },
+}
+
+/// How far an order is.
+enum Reached {
+    Done(String),
+    NotYet(String),
+}
+
+impl Orders {
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.pending.iter().map(|order| (order.told + NEWS).min(order.given + ORDER_LIMIT)).min()
+    }
+
+    pub(super) fn unlinked(&mut self, router: &NodeName) {
+        for order in &mut self.pending {
+            if let Progress::Decided { unkept, .. } = &mut order.progress {
+                unkept.remove(router);
+            }
+        }
+    }
+
+    pub(super) fn kept(&mut self, router: &NodeName, kept: &[(Matter, Stamp)]) {
+        for order in &mut self.pending {
+            let Progress::Decided { unkept, stamps } = &mut order.progress else { continue };
+            let covered =
+                |(matter, stamp): &(Matter, Stamp)| kept.iter().any(|(of, other)| of == matter && other >= stamp);
+            if stamps.iter().all(covered) {
+                unkept.remove(router);
+            }
+        }
+    }
+
+    fn store(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
+    }
+}
+
+impl Router {
+    /// An operator's order comes in.
+    pub(super) fn ordered(&mut self, now: Moment, token: u64, order: Order, out: &mut Outbox) {
+        let refuse = |why| Output::Order { token, stage: Stage::Refused(why) };
+        if self.orders.pending.len() >= MOST_ORDERS {
+            return out.push(refuse(format!("{MOST_ORDERS} orders are under way already; wait for one to end")));
+        }
+        let rulings = match self.judge(&order) {
+            Ok(rulings) => rulings,
+            Err(why) => return out.push(refuse(why)),
+        };
+        if let Some((matter, _)) = rulings.iter().find(|(matter, _)| !self.ledger.has_room(matter)) {
+            return out.push(refuse(format!("too much is decided already to decide {matter:?} too; resume something")));
+        }
+        let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.ledger.ruling(matter))).collect();
+        let propose = |(matter, ruling)| self.ledger.propose(matter, ruling, &self.settings.me);
+        let decisions: Vec<Decision> = rulings.into_iter().map(propose).collect();
+        let store = self.orders.store();
+        let progress = Progress::Deciding { store, decisions: decisions.clone() };
+        self.orders.pending.push(Pending { token, order, given: now, told: now, progress, before });
+        let mut stored = self.ledger.clone();
+        for decision in decisions {
+            stored.merge(decision);
+        }
+        out.push(Output::StoreDecisions { token: store, decisions: stored.all() });
+    }
+
+    /// What an order decides, or why it is refused.
+    fn judge(&self, order: &Order) -> Result<Vec<(Matter, Ruling)>, String> {
+        let me = &self.settings.me;
+        match order {
+            Order::Move { vipa, to } => {
+                self.may_move(*vipa, to)?;
+                let place = |vipa| (Matter::Place { vipa }, Ruling::At(to.clone()));
+                Ok(self.together_with(*vipa).into_iter().map(place).collect())
+            }
+            Order::Takeback { vipa } => {
+                self.known(*vipa)?;
+                let place = |vipa| (Matter::Place { vipa }, Ruling::AsConfigured);
+                Ok(self.together_with(*vipa).into_iter().map(place).collect())
+            }
+            Order::Deactivate { vipa, force } => {
+                self.known(*vipa)?;
+                let group = self.together_with(*vipa);
+                self.may_give_up(&group, *force)?;
+                let withhold = |vipa| (Matter::Ownership { vipa, router: me.clone() }, Ruling::Withheld);
+                Ok(group.into_iter().map(withhold).collect())
+            }
+            Order::Reactivate { vipa } => {
+                self.known(*vipa)?;
+                let allow = |vipa| (Matter::Ownership { vipa, router: me.clone() }, Ruling::AsConfigured);
+                Ok(self.together_with(*vipa).into_iter().map(allow).collect())
+            }
+            Order::QuiesceTarget { target } => {
+                self.is_target(*target)?;
+                Ok(vec![(Matter::Target { target: *target }, Ruling::Withheld)])
+            }
+            Order::ResumeTarget { target } => Ok(vec![(Matter::Target { target: *target }, Ruling::AsConfigured)]),
+            Order::QuiesceService { vipa, protocol, port, target } => {
+                Ok(vec![(self.service(*vipa, *protocol, *port, *target)?, Ruling::Withheld)])
+            }
+            Order::ResumeService { vipa, protocol, port, target } => {
+                Ok(vec![(self.service(*vipa, *protocol, *port, *target)?, Ruling::AsConfigured)])
+            }
+            Order::Leave { node, force } => {
+                let node = node.as_ref().unwrap_or(me);
+                self.is_node(node)?;
+                if node == me {
+                    let all: Vec<IpAddr> = self.vipas.keys().copied().collect();
+                    self.may_give_up(&all, *force)?;
+                }
+                Ok(vec![(Matter::Membership { node: node.clone() }, Ruling::Withheld)])
+            }
+            Order::Join { node } => {
+                let node = node.as_ref().unwrap_or(me);
+                self.is_node(node)?;
+                Ok(vec![(Matter::Membership { node: node.clone() }, Ruling::AsConfigured)])
+            }
+        }
+    }
+
+    fn known(&self, vipa: IpAddr) -> Result<&Vipa, String> {
+        let all = || self.vipas.keys().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        self.vipas.get(&vipa).ok_or_else(|| format!("{vipa} is not a VIPA of this router; it has {}", all()))
+    }
+
+    /// The VIPAs that move with this one, itself among them.
+    pub(super) fn together_with(&self, vipa: IpAddr) -> Vec<IpAddr> {
+        let group = self.vipas.get(&vipa).and_then(|vipa| vipa.settings.group.as_ref());
+        let moves = |(address, other): &(&IpAddr, &Vipa)| {
+            **address == vipa || group.is_some() && other.settings.group.as_ref() == group
+        };
+        self.vipas.iter().filter(moves).map(|(address, _)| *address).collect()
+    }
+
+    fn may_move(&self, vipa: IpAddr, to: &NodeName) -> Result<(), String> {
+        let machine = self.known(vipa)?;
+        let me = &self.settings.me;
+        if machine.settings.rank(to).is_none() {
+            let ranked: Vec<_> = machine.settings.ranks.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(format!("{to} has no rank for {vipa}; it can be moved to {}", ranked.join(", ")));
+        }
+        if to != me && !self.peers.contains_key(to) {
+            return Err(format!(
+                "{to} has no link to {me}, so it cannot take {vipa} over; `vipactl status` shows links"
+            ));
+        }
+        for vipa in self.together_with(vipa) {
+            if self.ledger.has_left(to) {
+                return Err(format!("{to} has left the cluster; `vipactl node join {to}` comes first"));
+            }
+            if !self.ledger.may_own(vipa, to) {
+                return Err(format!(
+                    "{vipa} is deactivated on {to}; there, `vipactl vipa reactivate {vipa}` comes first"
+                ));
+            }
+        }
+        let unfit = if to == me { self.unfit.clone() } else { self.peers.get(to).and_then(|peer| peer.unfit.clone()) };
+        unfit.map_or(Ok(()), |why| Err(format!("{to} cannot route at the moment: {why}")))
+    }
+
+    /// Whether another router can take what this one owns of these.
+    fn may_give_up(&self, vipas: &[IpAddr], force: bool) -> Result<(), String> {
+        let around = self.around();
+        let stuck = |vipa: &&IpAddr| {
+            self.vipas.get(vipa).is_some_and(|vipa| vipa.tenure().is_some() && vipa.best_successor(&around).is_none())
+        };
+        match vipas.iter().find(stuck).filter(|_| !force) {
+            Some(vipa) => Err(format!(
+                "no other router is linked that may own {vipa}, so it would be nobody's and its connections would end; \
+                 --force does it nevertheless"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn is_target(&self, target: IpAddr) -> Result<(), String> {
+        let listed = |vipa: &Vipa| {
+            vipa.candidates().contains(&target) || vipa.targets.values().any(|view| view.address == target)
+        };
+        if self.vipas.values().any(listed) {
+            return Ok(());
+        }
+        Err(format!("{target} is no candidate of any service here; `vipactl distribution` lists them"))
+    }
+
+    fn is_node(&self, node: &NodeName) -> Result<(), String> {
+        let ranked = |vipa: &Vipa| vipa.settings.rank(node).is_some() || vipa.targets.contains_key(node);
+        let known = *node == self.settings.me || self.peers.contains_key(node) || self.vipas.values().any(ranked);
+        if known || self.ledger.has_left(node) {
+            Ok(())
+        } else {
+            Err(format!("no node {node} is known here; `vipactl status` lists those that are"))
+        }
+    }
+
+    fn service(&self, vipa: IpAddr, protocol: Protocol, port: u16, target: Option<IpAddr>) -> Result<Matter, String> {
+        let services = self.known(vipa)?.services();
+        let found = services.iter().find(|service| service.protocol == protocol && service.ports.contains(port));
+        let Some(service) = found else {
+            return Err(format!("{vipa} has no service on that port; `vipactl distribution` lists its services"));
+        };
+        if let Some(target) = target.filter(|target| !service.candidates.contains(target)) {
+            return Err(format!("{target} is no candidate of that service; `vipactl distribution` lists them"));
+        }
+        // Named by its first port, whichever of its ports was said.
+        Ok(Matter::Service { vipa, protocol, port: service.ports.first, target })
+    }
+
+    /// What was decided is on the disk: it is in force, and told.
+    pub(super) fn decisions_stored(&mut self, now: Moment, token: u64, out: &mut Outbox) {
+        let mut made = Vec::new();
+        let routers: BTreeSet<NodeName> = self.linked_routers().into_iter().collect();
+        for order in &mut self.orders.pending {
+            if let Progress::Deciding { store, decisions } = &order.progress
+                && *store <= token
+            {
+                made.extend(decisions.iter().cloned().map(|decision| (order.order.clone(), decision)));
+                let stamps =
+                    decisions.iter().map(|decision| (decision.matter.clone(), decision.stamp.clone())).collect();
+                order.progress = Progress::Decided { unkept: routers.clone(), stamps };
+            }
+        }
+        let later = self.orders.owed.split_off(&(token + 1));
+        for (_, (peer, kept)) in std::mem::replace(&mut self.orders.owed, later) {
+            self.send(now, &peer, Message::Kept(Kept { kept }), out);
+        }
+        if made.is_empty() {
+            return;
+        }
+        let decisions: Vec<Decision> = made.iter().map(|(_, decision)| decision.clone()).collect();
+        // Told first: what comes of it here may be a request that only makes sense to who knows the decision.
+        for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
+            for decisions in decisions.chunks(DECISIONS_PART) {
+                self.send(now, &peer, Message::Decisions(Decisions { decisions: decisions.to_vec() }), out);
+            }
+        }
+        self.decide(now, decisions, out);
+        for (order, decision) in made {
+            self.follow_up(now, &order, &decision.matter, out);
+        }
+    }
+
+    /// What an order brings about beyond what it decides.
+    fn follow_up(&mut self, now: Moment, order: &Order, matter: &Matter, out: &mut Outbox) {
+        match (order, matter) {
+            (Order::Takeback { .. }, Matter::Place { vipa }) => {
+                let first = self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&self.around()).cloned());
+                if first.as_ref() == Some(&self.settings.me) {
+                    self.with_vipa(now, *vipa, out, |vipa, cx| vipa.take_back_now(cx));
+                } else if let Some(first) = first {
+                    self.send(now, &first, Message::Retake(Retake { vipa: *vipa }), out);
+                }
+            }
+            (Order::Deactivate { force: true, .. }, _) | (Order::Leave { force: true, .. }, _) => {
+                self.each_vipa(now, out, |vipa, cx| vipa.resign_if_barred(cx));
+            }
+            _ => {}
+        }
+    }
+
+    /// A peer says what it knows to be decided.
+    pub(super) fn heard_decisions(&mut self, now: Moment, from: &NodeName, decisions: Vec<Decision>, out: &mut Outbox) {
+        let kept = decisions.iter().map(|decision| (decision.matter.clone(), decision.stamp.clone())).collect();
+        let news = self.decide(now, decisions, out);
+        for decision in &news {
+            out.push(Output::Note(Note::Decided { decision: decision.clone() }));
+        }
+        let is_router = self.peers.get(from).is_some_and(|peer| peer.role == Role::Router);
+        if news.is_empty() {
+            if is_router {
+                self.send(now, from, Message::Kept(Kept { kept }), out);
+            }
+            return;
+        }
+        // Not everybody has a link to everybody: what is news here is passed on.
+        for peer in self.peers.keys().filter(|peer| *peer != from).cloned().collect::<Vec<_>>() {
+            self.send(now, &peer, Message::Decisions(Decisions { decisions: news.clone() }), out);
+        }
+        let token = self.orders.store();
+        if is_router {
+            self.orders.owed.insert(token, (from.clone(), kept));
+        }
+        out.push(Output::StoreDecisions { token, decisions: self.ledger.all() });
+    }
+
+    /// Puts decisions in force; gives those that are news.
+    fn decide(&mut self, now: Moment, decisions: Vec<Decision>, out: &mut Outbox) -> Vec<Decision> {
+        let news: Vec<Decision> =
+            decisions.into_iter().filter(|decision| self.ledger.merge(decision.clone())).collect();
+        if !news.is_empty() {
+            self.each_vipa(now, out, |vipa, cx| {
+                vipa.rest(cx);
+                vipa.step(Cue::Reordered, cx);
+            });
+        }
+        news
+    }
+
+    pub(super) fn tell_decisions(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
+        for decisions in self.ledger.all().chunks(DECISIONS_PART) {
+            self.send(now, peer, Message::Decisions(Decisions { decisions: decisions.to_vec() }), out);
+        }
+    }
+
+    /// Says of every order how far it is, and ends those that are done or take too long.
+    pub(super) fn review_orders(&mut self, now: Moment, out: &mut Outbox) {
+        if self.orders.pending.is_empty() {
+            return;
+        }
+        let mut given_up = Vec::new();
+        let mut pending = std::mem::take(&mut self.orders.pending);
+        pending.retain_mut(|order| {
+            let stage = match self.reached(now, order) {
+                Reached::Done(sentence) => Some(Stage::Done(sentence)),
+                Reached::NotYet(sentence) if now.since(order.given) >= ORDER_LIMIT => {
+                    given_up.extend(order.before.clone());
+                    let limit = ORDER_LIMIT.as_secs();
+                    Some(Stage::Refused(format!("given up after {limit} s, and taken back: {sentence}")))
+                }
+                Reached::NotYet(sentence) => {
+                    if now.since(order.told) >= NEWS {
+                        order.told = now;
+                        out.push(Output::Order { token: order.token, stage: Stage::Progress(sentence) });
+                    }
+                    None
+                }
+            };
+            let over = stage.is_some();
+            out.extend(stage.map(|stage| Output::Order { token: order.token, stage }));
+            !over
+        });
+        self.orders.pending = pending;
+        if !given_up.is_empty() {
+            self.undo(now, given_up, out);
+        }
+    }
+
+    /// What was in force before is in force again.
+    fn undo(&mut self, now: Moment, before: Vec<(Matter, Ruling)>, out: &mut Outbox) {
+        let propose = |(matter, ruling)| self.ledger.propose(matter, ruling, &self.settings.me);
+        let decisions: Vec<Decision> = before.into_iter().map(propose).collect();
+        for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
+            self.send(now, &peer, Message::Decisions(Decisions { decisions: decisions.clone() }), out);
+        }
+        self.decide(now, decisions, out);
+        let token = self.orders.store();
+        out.push(Output::StoreDecisions { token, decisions: self.ledger.all() });
+    }
+
+    fn reached(&self, now: Moment, order: &Pending) -> Reached {
+        let Progress::Decided { unkept, .. } = &order.progress else {
+            return Reached::NotYet("it is being written to this router's disk".into());
+        };
+        let unkept: Vec<&str> = unkept.iter().map(NodeName::as_str).collect();
+        let patient = now.since(order.given) < KEEP_LIMIT;
+        if !unkept.is_empty() && patient {
+            return Reached::NotYet(format!("{} has not confirmed yet that it keeps this decision", unkept.join(", ")));
+        }
+        let unsure = if unkept.is_empty() {
+            String::new()
+        } else {
+            format!("; {} has not confirmed it and will hear of it on its next link", unkept.join(", "))
+        };
+        match self.carried_out(now, &order.order) {
+            Reached::Done(sentence) => Reached::Done(sentence + &unsure),
+            waiting @ Reached::NotYet(_) => waiting,
+        }
+    }
+
+    fn carried_out(&self, now: Moment, order: &Order) -> Reached {
+        let me = &self.settings.me;
+        match order {
+            Order::Move { vipa, to } => self.all_owned_by(now, *vipa, to, "is at"),
+            Order::Takeback { vipa } => {
+                let around = self.around();
+                match self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&around)) {
+                    Some(first) => self.all_owned_by(now, *vipa, first, "is back at"),
+                    None => Reached::NotYet(format!("no router is there that may own {vipa}")),
+                }
+            }
+            Order::Deactivate { vipa, .. } => {
+                self.all_let_go(&self.together_with(*vipa), &format!("{vipa} is deactivated on {me}"))
+            }
+            Order::Reactivate { vipa } => Reached::Done(format!("{vipa} is active on {me}")),
+            Order::QuiesceTarget { target } => Reached::Done(format!("{target} gets no new connections")),
+            Order::ResumeTarget { target } => Reached::Done(format!("{target} gets new connections")),
+            Order::QuiesceService { target: None, .. } => Reached::Done("the service gets no new connections".into()),
+            Order::ResumeService { target: None, .. } => Reached::Done("the service gets new connections".into()),
+            Order::QuiesceService { target: Some(target), .. } => {
+                Reached::Done(format!("the service gets no new connections at {target}"))
+            }
+            Order::ResumeService { target: Some(target), .. } => {
+                Reached::Done(format!("the service gets new connections at {target}"))
+            }
+            Order::Leave { node, .. } => {
+                let node = node.as_ref().unwrap_or(me);
+                if node == me {
+                    let all: Vec<IpAddr> = self.vipas.keys().copied().collect();
+                    return self.all_let_go(&all, &format!("{me} has left"));
+                }
+                match self.vipas.values().find(|vipa| vipa.owner.as_ref() == Some(node)) {
+                    Some(vipa) => Reached::NotYet(format!("{node} owns {} still", vipa.settings.address)),
+                    None => Reached::Done(format!("{node} has left")),
+                }
+            }
+            Order::Join { node } => Reached::Done(format!("{} takes part", node.as_ref().unwrap_or(me))),
+        }
+    }
+
+    fn all_owned_by(&self, now: Moment, vipa: IpAddr, router: &NodeName, what: &str) -> Reached {
+        for address in self.together_with(vipa) {
+            let Some(vipa) = self.vipas.get(&address) else { continue };
+            let here = *router == self.settings.me;
+            if vipa.owner.as_ref() == Some(router) && (!here || vipa.state() == State::Active) {
+                continue;
+            }
+            let owner = vipa.owner.as_ref().map_or("nobody", NodeName::as_str);
+            let why = match vipa.takeback(now, &self.around()).filter(|_| here) {
+                Some(Wait::Targets { unlinked, unread }) => {
+                    format!("no link to {unlinked:?}, not everything read from {unread:?}")
+                }
+                Some(Wait::Unfollowed { targets }) => format!("{targets:?} report to {owner} and not to {router}"),
+                Some(Wait::Group) => "others of its group are not ready".into(),
+                Some(Wait::Nothing | Wait::Delay { .. } | Wait::Idle { .. } | Wait::Order) | None => {
+                    format!("{router} makes itself ready, or is being handed it")
+                }
+            };
+            return Reached::NotYet(format!("{address} belongs to {owner} still; {why}"));
+        }
+        Reached::Done(format!("{vipa} {what} {router}"))
+    }
+
+    fn all_let_go(&self, vipas: &[IpAddr], done: &str) -> Reached {
+        let owned = |vipa: &&IpAddr| self.vipas.get(vipa).is_some_and(|vipa| vipa.tenure().is_some());
+        match vipas.iter().find(owned) {
+            Some(vipa) => Reached::NotYet(format!("{vipa} waits for the next router in line to be ready")),
+            None => Reached::Done(done.into()),
+        }
+    }
+}
