@@ -133,7 +133,7 @@ $(FUZZERS): fuzz-%: fuzz-build
 .PHONY: bench
 bench: PACKAGES += $(BENCH_PACKAGES)
 bench: deps ## Every speed we owe, measured beside testpmd: five minutes (root; ONLY=P1,P4)
-	$(CARGO) build --release -p vipa-perf
+	$(CARGO) build --release -p vipa-perf -p vipa-agent
 	@pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages; before=$$(cat $$pages); \
 	trap 'echo '$$before' > '$$pages EXIT; trap 'exit 1' INT TERM; \
 	$(TARGET)/release/vipa-perf $(if $(ONLY),--only $(ONLY))

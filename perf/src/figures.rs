@@ -1,6 +1,7 @@
 //! The figures, each a module of its own. A new one is a module and a line here.
 
 mod admitting;
+mod agent;
 mod flood;
 mod forwarding;
 mod idling;
@@ -9,7 +10,7 @@ mod table;
 
 use crate::figure::Figure;
 
-pub(crate) const ALL: [Figure; 9] = [
+pub(crate) const ALL: [Figure; 10] = [
     Figure { id: "P1", what: "forwarding, direct return, by number of connections", measure: forwarding::flows },
     Figure { id: "P2", what: "forwarding through tunnels and nat", measure: forwarding::ways },
     Figure { id: "P3", what: "forwarding of IPv6", measure: forwarding::ipv6 },
@@ -18,5 +19,6 @@ pub(crate) const ALL: [Figure; 9] = [
     Figure { id: "P6", what: "established connections during a SYN flood", measure: flood::measure },
     Figure { id: "P9", what: "added latency, one packet in flight", measure: latency::measure },
     Figure { id: "P10", what: "two workers on two cores", measure: forwarding::two_workers },
+    Figure { id: "P11", what: "the agent: a connection's life, bytes each, a snapshot", measure: agent::measure },
     Figure { id: "P12", what: "a sleeping worker's share of a core", measure: idling::measure },
 ];
