@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use vipa_model::NodeName;
-use vipa_protocol::admin::{AuditMode, DEFAULT_LIMIT, Request};
+use vipa_protocol::admin::{AuditMode, DEFAULT_LIMIT, ReloadMode, Request};
 use vipa_transport::pki;
 
 /// Makes the certificates of a Vipa cluster, asks its routers what they are doing, and gives them orders.
@@ -35,6 +35,7 @@ Examples:
   vipactl pki issue r1 --dir pki        make a node's certificate: pki/r1.pem and pki/r1.key
   vipactl status                        who owns what, who is linked, which targets are known
   vipactl connections --limit 100       which connection is at which target
+  vipactl reload --dry-run              what would change if the configuration were read again
   vipactl drill 192.0.2.100             on a backup: what would come of a takeover now
   vipactl audit --repair                does the table know what the targets hold? Make it so
   vipactl takeovers --json              for scripts: the same as one JSON document
@@ -77,6 +78,15 @@ enum Command {
     Takeovers,
     /// Every packet's fate, counted
     Counters,
+    /// Take a changed configuration up: all of it or, when something is wrong or needs a restart, nothing
+    Reload {
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Take up what can be, and leave what needs a restart
+        #[arg(long, conflicts_with = "dry_run")]
+        live: bool,
+    },
     /// Compare the connection table with what the targets hold, and show where it differs
     Audit {
         /// Only this VIPA
@@ -174,6 +184,13 @@ fn tell(arguments: &Arguments) -> anyhow::Result<String> {
         Command::Distribution => Request::Distribution,
         Command::Takeovers => Request::Takeovers,
         Command::Counters => Request::Counters,
+        Command::Reload { dry_run, live } => Request::Reload {
+            mode: match (dry_run, live) {
+                (true, _) => ReloadMode::DryRun,
+                (false, true) => ReloadMode::Live,
+                (false, false) => ReloadMode::Whole,
+            },
+        },
         Command::Audit { vipa, repair } => {
             let mode = if *repair { AuditMode::Repair } else { AuditMode::Look };
             Request::Audit { vipa: *vipa, mode }

@@ -18,8 +18,9 @@ use vipa_protocol::{
     admin::{
         Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
         DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer,
-        PeerAnswer, Request, Said, ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers,
-        TargetAudit, TargetStatus, Versioned, VipaDistribution, VipaStatus,
+        PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Said, ServiceDistribution, Stage, Stance,
+        Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus, Versioned, VipaDistribution,
+        VipaStatus,
     },
 };
 
@@ -420,6 +421,42 @@ forward      30        10        20
 received     60        20        40
 ";
     assert_eq!(stdout(&ask(&["counters"], &Request::Counters, &two)), expected);
+}
+
+#[test]
+fn a_reload_shows_what_changes_and_what_became_of_it() {
+    let change = |what: &str, from: &str, to: &str, needs_restart| ReloadChange {
+        what: what.into(),
+        from: from.into(),
+        to: to.into(),
+        needs_restart,
+    };
+    let candidates = change("vipa 10.77.0.100: tcp/80 candidates", "not there", "10.77.0.34", false);
+    let table = change("table.connections", "1000000", "2000000", true);
+    let answer = |changes, outcome| Answer::Reload(Reload { file: "/etc/vipa/r1.toml".into(), changes, outcome });
+    let rehearsed = answer(vec![candidates.clone()], ReloadOutcome::Rehearsed);
+    let output = ask(&["reload", "--dry-run"], &Request::Reload { mode: ReloadMode::DryRun }, &rehearsed);
+    let expected = "\
+changes                              from       to
+vipa 10.77.0.100: tcp/80 candidates  not there  10.77.0.34
+
+nothing was changed; `vipactl reload` applies it
+";
+    assert_eq!(stdout(&output), expected);
+
+    let refused = answer(vec![table, candidates], ReloadOutcome::NeedsRestart);
+    let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole }, &refused);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("table.connections                    1000000    2000000     needs a restart\n"), "{text}");
+    assert!(text.ends_with("`vipactl reload --live` applies the rest\n"), "{text}");
+
+    let unchanged = answer(vec![], ReloadOutcome::Unchanged);
+    let output = ask(&["reload", "--live"], &Request::Reload { mode: ReloadMode::Live }, &unchanged);
+    assert_eq!(stdout(&output), "/etc/vipa/r1.toml says what the router does already\n");
+
+    let mistake = Answer::Error("nothing was changed:\n/etc/vipa/r1.toml:27:11: unknown key `adress`".into());
+    let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole }, &mistake);
+    assert!(stderr(&output).ends_with("nothing was changed:\n/etc/vipa/r1.toml:27:11: unknown key `adress`\n"));
 }
 
 #[test]

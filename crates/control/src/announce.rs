@@ -28,6 +28,15 @@ impl Announcements {
         Self { repeat: settings.repeat.clone(), refresh: settings.refresh, pending: BTreeMap::new() }
     }
 
+    /// Another schedule; what is owned already goes on by its refreshing alone.
+    pub(crate) fn reschedule(&mut self, settings: &config::Announce, now: Moment) {
+        *self = Self { pending: std::mem::take(&mut self.pending), ..Self::new(settings) };
+        let (done, refresh) = (self.repeat.len(), self.refresh);
+        self.pending.values_mut().for_each(|pending| {
+            (pending.done, pending.next) = (done, refresh.map_or(Moment::NEVER, |refresh| now + refresh));
+        });
+    }
+
     /// Starts announcing `vipa`; the caller sends the first one itself, now.
     pub(crate) fn begin(&mut self, vipa: IpAddr, now: Moment) {
         let mut pending = Pending { since: now, done: 0, next: now };
@@ -101,5 +110,13 @@ mod tests {
     #[test]
     fn one_announcement_stands_for_all_that_were_missed() {
         assert_eq!(announced(&mut schedule(None), [400, 450, 500, 600]), [400, 500]);
+    }
+
+    #[test]
+    fn a_new_schedule_leaves_what_is_owned_to_its_refreshing() {
+        let mut list = schedule(None);
+        let (repeat, refresh) = (vec![Duration::from_millis(1)], Some(Duration::from_secs(2)));
+        list.reschedule(&config::Announce { repeat, refresh, interface: None, table: 7_400 }, Moment::ZERO);
+        assert_eq!(announced(&mut list, (0..4_500).step_by(5)), [2_000, 4_000]);
     }
 }

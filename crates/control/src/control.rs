@@ -2,12 +2,15 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
-use vipa_protocol::{Ask, Copied, Decision, Message, Mirror, Run, Table, Told, admin::Request};
+use vipa_protocol::{
+    Ask, Copied, Decision, Message, Mirror, Run, Table, Told,
+    admin::{ReloadMode, Request},
+};
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 
 use crate::{
@@ -16,12 +19,14 @@ use crate::{
     announce::Announcements,
     asking::{Audits, Finished},
     away::Absences,
+    condition::{Condition, PortCondition, Sight, Turn},
     mirror::{About, Mirrors},
     neighbours::Learned,
     orders::Orders,
     outward::Outward,
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
+    reload::{Fresh, Reader},
     status,
     table::{self, Reporter, Reports, Taken},
     takeovers::Takeovers,
@@ -51,10 +56,13 @@ pub struct Control {
     pub(crate) counts: Counts,
     pub(crate) clock: Clock,
     reports: Reports,
-    announcements: Announcements,
     absences: Absences,
+    pub(crate) announcements: Announcements,
     pub(crate) outward: Outward,
     pub(crate) audits: Audits,
+    pub(crate) condition: Condition,
+    pub(crate) reader: Reader,
+    probe: Probe,
     waiting: Waiting,
     recount: Recount,
     compare_next: Moment,
@@ -74,18 +82,22 @@ pub struct Control {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     reports: Taken,
+    pub(crate) reloads: u64,
+    pub(crate) reloads_refused: u64,
     links_refused: u64,
     frames_unsent: std::cell::Cell<u64>,
 }
 
 impl Counts {
-    pub(crate) fn named(&self) -> [(String, u64); 6] {
+    pub(crate) fn named(&self) -> [(String, u64); 8] {
         let Taken { opened, closed, swept, refused } = self.reports;
         [
             ("report.opened".into(), opened),
             ("report.closed".into(), closed),
             ("report.swept".into(), swept),
             ("report.refused".into(), refused),
+            ("reload.applied".into(), self.reloads),
+            ("reload.refused".into(), self.reloads_refused),
             ("link.refused".into(), self.links_refused),
             ("frame.unsent".into(), self.frames_unsent.get()),
         ]
@@ -122,6 +134,7 @@ pub struct Ends {
     pub(crate) stored: mpsc::Receiver<u64>,
     pub(crate) asked: mpsc::Receiver<Asking>,
     pub(crate) finished: mpsc::Receiver<Finished>,
+    pub(crate) fresh: mpsc::Receiver<Fresh>,
     pub(crate) decided: mpsc::Receiver<u64>,
 }
 
@@ -133,6 +146,20 @@ pub struct Packets {
     pub door: ControlDoor,
     /// The clock the workers look at leases with.
     pub clock: Clock,
+    /// How the ports are.
+    pub probe: Probe,
+}
+
+/// Looks at every port; costs little and never waits.
+pub(crate) type Probe = Box<dyn Fn() -> Vec<PortCondition>>;
+
+/// What the outside tells the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Hand over, then end.
+    Stop,
+    /// Read the configuration again.
+    Reload,
 }
 
 /// Where control says things to.
@@ -141,16 +168,18 @@ pub(crate) struct Outside {
     pub(crate) votes: VoteKeeper<StoredVote>,
     pub(crate) takeovers: Takeovers,
     pub(crate) audits: Audits,
+    pub(crate) reader: Reader,
     pub(crate) decisions: VoteKeeper<Decision>,
 }
 
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
-        let Packets { ports, flows, door, clock } = packets;
-        let Outside { links, votes, decisions, takeovers, audits } = outside;
+        let Packets { ports, flows, door, clock, probe } = packets;
+        let Outside { links, votes, decisions, takeovers, audits, reader } = outside;
         let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
+        let condition = Condition::new(config.autonomics.clone());
         let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
@@ -166,6 +195,9 @@ impl Control {
             announcements,
             outward,
             audits,
+            condition,
+            reader,
+            probe,
             waiting: Waiting::default(),
             recount: Recount::default(),
             compare_next: Moment::ZERO,
@@ -182,9 +214,9 @@ impl Control {
         }
     }
 
-    /// Runs until `stop` fires and every VIPA has been handed over, or nobody took it in time.
-    pub async fn run(mut self, ends: Ends, mut stop: oneshot::Receiver<()>) {
-        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut finished } = ends;
+    /// Runs until it is told to stop and every VIPA has been handed over, or nobody took it in time.
+    pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) {
+        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut finished, mut fresh } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
@@ -199,12 +231,16 @@ impl Control {
                 Some(event) = events.recv() => self.link(event),
                 Some(token) = stored.recv() => self.feed(Event::VotesStored { token }),
                 Some(token) = decided.recv() => self.feed(Event::DecisionsStored { token }),
-                _ = &mut stop, if stop_by.is_none() => {
-                    tracing::info!("stopping: handing over what this router owns");
-                    self.stopping = true;
-                    stop_by = Some(self.clock.now() + STOP_LIMIT);
-                    self.feed(Event::Stop);
-                }
+                Some(signal) = signals.recv() => match signal {
+                    Signal::Stop if stop_by.is_some() => {}
+                    Signal::Stop => {
+                        tracing::info!("stopping: handing over what this router owns");
+                        self.stopping = true;
+                        stop_by = Some(self.clock.now() + STOP_LIMIT);
+                        self.feed(Event::Stop);
+                    }
+                    Signal::Reload => self.reader.start(ReloadMode::Whole, None),
+                },
                 _ = housekeeping.tick() => self.housekeep(),
                 Some((request, reply)) = questions.recv() => self.asked(request, reply),
                 Some(asking) = asked.recv() => {
@@ -217,6 +253,7 @@ impl Control {
                     self.view.found(finding).iter().for_each(|change| tracing::info!("{change}"));
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
+                Some(fresh) = fresh.recv() => self.reload(fresh),
             }
             if self.routes_stale {
                 self.publish();
@@ -234,6 +271,7 @@ impl Control {
                 tracing::info!(%order, "an order");
                 self.feed(Event::Order { token, order });
             }
+            Request::Reload { mode } => self.reader.start(mode, Some(reply)),
             Request::Audit { vipa, mode } => self.audit(vipa, mode, reply.last()),
             Request::Drill { vipa } => self.drill(vipa, reply.last()),
             Request::Diff { vipa } => self.diff(vipa, reply.last()),
@@ -284,8 +322,7 @@ impl Control {
                     self.routes_stale = true;
                 }
             }
-            // What is left of it in the table ages.
-            Output::Dropped { vipa } => self.announcements.end(vipa),
+            Output::Dropped { vipa } => self.retire(vipa),
             Output::Stance { vipa, epoch, stance, quiet_until } => self.take_stance(vipa, epoch, stance, quiet_until),
             Output::Lease { vipa, until } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
@@ -459,7 +496,7 @@ impl Control {
     }
 
     /// Keeps every known target resolved; new ones are asked for at once.
-    fn reach_targets(&mut self) {
+    pub(crate) fn reach_targets(&mut self) {
         let now = self.clock.now();
         self.view.neighbours.want(self.view.wanted_neighbours(), now);
         self.ask_neighbours(now);
@@ -498,6 +535,41 @@ impl Control {
             self.flows.export(vipa_id(index), &mut |_, _, _| connections += 1);
             self.feed(Event::Counted { vipa, connections });
         }
+    }
+
+    /// Notices whether this router can route, and tells the cluster when that has changed.
+    fn look_at_condition(&mut self, now: Moment) {
+        if !self.condition.is_due(now) {
+            return;
+        }
+        let turns = self.door.desks().iter().map(|desk| desk.heartbeat.turns()).collect();
+        let sight = Sight { ports: (self.probe)(), turns, targets: self.targets_reachable() };
+        match self.condition.look(sight, now) {
+            Some(Turn::Unfit(why)) => {
+                tracing::error!("this router is unfit to route: {why}");
+                self.feed(Event::Unfit { why });
+            }
+            Some(Turn::Fit) => {
+                tracing::info!("this router is fit to route again");
+                self.feed(Event::Fit);
+            }
+            None => {}
+        }
+    }
+
+    /// Whether packets and reports pass between this router and any candidate; `None`: it has none.
+    fn targets_reachable(&self) -> Option<bool> {
+        let candidates = self.view.vipas.iter().flat_map(|vipa| &vipa.services).flat_map(|service| &service.candidates);
+        let mut any = None;
+        for candidate in candidates {
+            any = Some(true);
+            let heard =
+                self.view.vipas.iter().any(|vipa| vipa.listeners.get(candidate).is_some_and(|ports| !ports.is_empty()));
+            if heard && self.view.reaches(*candidate) && !self.view.is_silent(*candidate) {
+                return any;
+            }
+        }
+        any.map(|_| false)
     }
 
     fn publish(&mut self) {
@@ -544,6 +616,7 @@ impl Control {
             self.look_for_absent(now);
         }
         self.audit_by_turns(now);
+        self.look_at_condition(now);
         self.count_connections(now);
         self.door.reclaim();
     }

@@ -21,6 +21,9 @@ const QUICK_RETRIES: u32 = 10;
 /// A resolved neighbour is asked again after this long, so that a changed address is noticed.
 const REFRESH: Duration = Duration::from_secs(20);
 
+/// So many questions without an answer, and a neighbour is silent.
+const SILENT: u32 = 5;
+
 /// A client that `nat` answers is remembered for this long after it was last heard of.
 const PASSING: Duration = Duration::from_secs(60);
 /// Such clients at one time; one more is not found, and its answers are dropped.
@@ -81,6 +84,11 @@ impl Neighbours {
     /// Everybody who has been found.
     pub(crate) fn found(&self) -> impl Iterator<Item = (IpAddr, (PortId, Mac))> + '_ {
         self.entries.iter().filter_map(|(&address, entry)| Some((address, (entry.port, entry.mac?))))
+    }
+
+    /// Whether it has left [`SILENT`] questions in a row unanswered.
+    pub(crate) fn is_silent(&self, address: IpAddr) -> bool {
+        self.entries.get(&address).is_some_and(|entry| entry.asked >= SILENT)
     }
 
     pub(crate) fn mac(&self, address: IpAddr) -> Option<Mac> {

@@ -52,6 +52,10 @@ impl Outward {
         self.owned.send_if_modified(|owned| owned.remove(&vipa).is_some());
     }
 
+    pub(crate) fn set_hooks(&self, hooks: &config::Hooks) {
+        self.hooks.send_replace(hooks.clone());
+    }
+
     pub(crate) fn counts(&self) -> [(String, u64); 4] {
         let hooks::Counts { run, failed } = *self.hook_counts.borrow();
         let kernel_routes::Counts { set, failed: routes_failed } = *self.route_counts.borrow();

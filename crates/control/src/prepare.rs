@@ -16,6 +16,7 @@ use crate::{
     asking::Audits,
     control::{Control, Ends, Outside, Packets},
     questions::Asker,
+    reload::{Check, Reader},
     settings::settings,
     takeovers::Takeovers,
 };
@@ -37,6 +38,8 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct Prepared {
     config: Arc<Config>,
+    file: PathBuf,
+    check: Check,
     identity: Identity,
     admin: AdminSocket,
     vote_file: VoteFile,
@@ -45,15 +48,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Call it within the runtime that will run control.
-    pub fn new(config: Arc<Config>) -> Result<Self, ControlError> {
+    /// `file` is where `config` comes from, and is read again when it shall be reloaded; `check` says what else it must meet. Call it within the runtime that
+    /// will run control.
+    pub fn new(config: Arc<Config>, file: PathBuf, check: Check) -> Result<Self, ControlError> {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
         let (vote_file, votes) = VoteFile::open(&config.node.state_dir)?;
         let (decision_file, decisions) = VoteFile::open_as(&config.node.state_dir, "decisions.json")?;
         let path = &config.node.admin;
         let admin = AdminSocket::open(path).map_err(|source| ControlError::Admin { path: path.clone(), source })?;
-        Ok(Self { config, identity, admin, vote_file, decision_file, stored: Stored { votes, decisions } })
+        Ok(Self { config, file, check, identity, admin, vote_file, decision_file, stored: Stored { votes, decisions } })
     }
 
     /// The workers' first snapshot.
@@ -64,7 +68,7 @@ impl Prepared {
 
     /// With ports open and workers at the other end of `door`: links up, ready to run.
     pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
-        let Self { config, identity, admin, vote_file, decision_file, stored } = self;
+        let Self { config, file, check, identity, admin, vote_file, decision_file, stored } = self;
         let cluster = Router::new(settings(&config, incarnation()), stored, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
@@ -76,9 +80,11 @@ impl Prepared {
         let (asker, asked) = Asker::new();
         let (audits, finished) = Audits::new(asker);
         let (decisions, decided) = VoteKeeper::start(decision_file);
-        let outside = Outside { links, votes, decisions, takeovers, audits };
+        let (read, fresh) = tokio::sync::mpsc::channel(4);
+        let reader = Reader { file, check, fresh: read };
+        let outside = Outside { links, votes, decisions, takeovers, audits, reader };
         let control = Control::new(config, cluster, packets, outside);
-        Ok((control, Ends { events, admin, stored, decided, asked, finished }))
+        Ok((control, Ends { events, admin, stored, decided, asked, finished, fresh }))
     }
 }
 

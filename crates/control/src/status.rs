@@ -32,7 +32,11 @@ pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
             decisions.retain(|decision| decision.ruling != Ruling::AsConfigured);
             Answer::Decisions(Decisions { decisions })
         }
-        Request::Audit { .. } | Request::Drill { .. } | Request::Diff { .. } | Request::Order { .. } => {
+        Request::Reload { .. }
+        | Request::Audit { .. }
+        | Request::Drill { .. }
+        | Request::Diff { .. }
+        | Request::Order { .. } => {
             unreachable!("these ask other nodes first")
         }
     }
@@ -312,6 +316,7 @@ fn counters(control: &Control) -> Counters {
     total.extend(control.counts.named());
     total.extend(control.outward.counts());
     total.extend(control.audits.named());
+    total.extend(control.condition.counts());
     let workers = control.door.desks().iter().map(|desk| named(&desk.counters.totals())).collect();
     Counters { total, workers }
 }

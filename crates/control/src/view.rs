@@ -246,6 +246,37 @@ impl View {
         ways.any(|way| way.route(&self.ports, |address| self.neighbours.mac(address)).next_hop.is_some())
     }
 
+    /// Whether the neighbour on the way to this target has left several questions in a row unanswered.
+    pub(crate) fn is_silent(&self, target: IpAddr) -> bool {
+        let mut ways = self.ways.all().iter().filter(|way| way.address == target);
+        ways.any(|way| way.neighbour(&self.ports).is_some_and(|(_, neighbour)| self.neighbours.is_silent(neighbour)))
+    }
+
+    /// The VIPAs of a new configuration: those that have come and those that stay. Those that are gone stay until the
+    /// cluster has done with them.
+    pub(crate) fn configure(&mut self, vipas: &[config::Vipa]) {
+        for vipa in vipas {
+            match self.vipas.iter_mut().find(|known| known.address == vipa.address) {
+                Some(known) => known.new_per_second = vipa.new_per_second,
+                None => self.vipas.push(VipaView::new(vipa)),
+            }
+        }
+    }
+
+    /// This VIPA is none of this router's any more. Its place stays, because places are ids, and nobody finds it there.
+    pub(crate) fn retire(&mut self, vipa: IpAddr) -> Option<VipaId> {
+        let index = self.vipa_index(vipa)?;
+        let retired = &mut self.vipas[index];
+        retired.address = match vipa {
+            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        retired.stance = Stance::Standby;
+        retired.services.clear();
+        retired.listeners.clear();
+        Some(VipaId(u16::try_from(index).ok()?))
+    }
+
     /// The next snapshot for the workers.
     pub(crate) fn routes(&mut self) -> Routes {
         self.generation += 1;

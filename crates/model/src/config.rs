@@ -9,6 +9,7 @@
 //! derive, because serde stops at the first mistake and knows no place for what is missing.
 
 mod announce;
+mod changes;
 mod check;
 mod problems;
 mod read;
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+pub use changes::{Change, Effect};
 pub use problems::{ConfigErrors, Problem};
 
 use crate::{Check, NodeName, Rank, Service};
@@ -38,6 +40,7 @@ pub struct Config {
     pub table: Table,
     pub announce: Announce,
     pub hooks: Hooks,
+    pub autonomics: Autonomics,
     pub vipas: Vec<Vipa>,
     /// Present at a target.
     pub agent: Option<Agent>,
@@ -199,6 +202,17 @@ pub struct Hooks {
     pub released: Option<Vec<String>>,
     /// One that runs longer is killed.
     pub timeout: Duration,
+}
+
+/// `[autonomics]`: when this router takes itself for unfit to route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Autonomics {
+    /// A fault that lasts so long makes unfit.
+    pub unfit_after: Duration,
+    /// So long without a fault makes fit again.
+    pub fit_after: Duration,
+    /// A worker that has not turned for so long stands still.
+    pub stall: Duration,
 }
 
 /// `[[vipa]]`

@@ -62,6 +62,10 @@ pub enum Request {
     Distribution,
     Takeovers,
     Counters,
+    /// Takes a changed configuration up.
+    Reload {
+        mode: ReloadMode,
+    },
     /// Compares the connection table with what the targets of one VIPA, or of all, hold.
     Audit {
         vipa: Option<IpAddr>,
@@ -91,6 +95,7 @@ pub enum Answer {
     Distribution(Distribution),
     Takeovers(Takeovers),
     Counters(Counters),
+    Reload(Reload),
     Audit(Audit),
     Drill(Drill),
     Diff(Diff),
@@ -475,6 +480,47 @@ pub struct DiffRow {
     pub what: String,
     pub here: String,
     pub there: String,
+}
+
+/// How far a reload goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadMode {
+    /// Says what would change, and changes nothing.
+    DryRun,
+    /// All of it or, when a part needs a restart, nothing.
+    Whole,
+    /// What a running router can take up.
+    Live,
+}
+
+/// What a reload found, and did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    pub file: String,
+    pub changes: Vec<ReloadChange>,
+    pub outcome: ReloadOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadChange {
+    pub what: String,
+    pub from: String,
+    pub to: String,
+    pub needs_restart: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReloadOutcome {
+    /// The file says what the router does already.
+    Unchanged,
+    Rehearsed,
+    Applied,
+    /// Applied but for what needs a restart.
+    AppliedInPart,
+    /// Nothing was changed, because something needs a restart.
+    NeedsRestart,
 }
 
 #[cfg(test)]

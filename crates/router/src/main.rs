@@ -22,6 +22,7 @@ Examples:
   vipactl --socket /run/vipa/r1.sock status
 
 SIGTERM and SIGINT stop it in good order: every VIPA it owns goes to a backup first. Started again it takes them back.
+SIGHUP reads the configuration again: all of it is taken up or nothing, and the log says what (`vipactl reload` shows it).
 docs/systemd/vipad@.service runs it as a service.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug."
 )]
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         (Some(file), _) => check(file),
         (None, Some(file)) => read(file).and_then(|config| {
             log_to_stderr();
-            start::run(config)
+            start::run(config, file.clone())
         }),
         (None, None) => unreachable!("clap requires one of the two"),
     };

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
+use vipa_control::PortCondition;
 use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
 use vipa_dpdk::{Device, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
 use vipa_handoff::PortRoute;
@@ -46,11 +47,19 @@ impl Tx for Transmit {
 
 /// All ports, open, and their queues dealt out.
 pub(crate) struct Opened {
-    /// Kept until everything has stopped.
-    pub(crate) _ports: Vec<Port>,
+    /// By `PortId`; kept until everything has stopped.
+    pub(crate) ports: Vec<Named>,
     pub(crate) routes: Vec<PortRoute>,
     /// By worker.
     pub(crate) queues: Vec<Queues>,
+}
+
+/// A port and what the configuration calls it.
+pub(crate) struct Named {
+    name: String,
+    port: Port,
+    /// A kernel interface may be down without harm to the VIPAs.
+    of_kernel: bool,
 }
 
 /// One worker's queues.
@@ -89,7 +98,7 @@ pub(crate) fn start_dpdk(config: &config::Config) -> anyhow::Result<(Eal, Vec<De
 /// Opens every port and deals its receive queues to the workers in turn; each worker has a transmit queue on each.
 pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limits: &Limits) -> anyhow::Result<Opened> {
     let workers = config.workers.cores.len();
-    let mut opened = Opened { _ports: Vec::new(), routes: Vec::new(), queues: Vec::new() };
+    let mut opened = Opened { ports: Vec::new(), routes: Vec::new(), queues: Vec::new() };
     opened.queues.resize_with(workers, Queues::default);
     for (index, (port, device)) in config.ports.iter().zip(devices).enumerate() {
         let id = PortId(u16::try_from(index).context("too many ports")?);
@@ -112,7 +121,7 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         for (queues, tx) in opened.queues.iter_mut().zip(tx) {
             queues.outlets.push(Transmit(tx));
         }
-        opened._ports.push(handle);
+        opened.ports.push(Named { name: port.name.clone(), port: handle, of_kernel: false });
     }
     for (index, port) in config.ports.iter().enumerate() {
         if let Some(interface) = &port.kernel_interface {
@@ -121,6 +130,19 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         }
     }
     Ok(opened)
+}
+
+/// How the ports are at the moment it is called. It has them from then on.
+pub(crate) fn probe(ports: Vec<Named>) -> Box<dyn Fn() -> Vec<PortCondition>> {
+    Box::new(move || {
+        let condition = |Named { name, port, of_kernel }: &Named| PortCondition {
+            name: name.clone(),
+            up: port.link().map(|link| link.up).filter(|_| !of_kernel),
+            buffers_free: port.pool().available(),
+            buffers: port.pool().count(),
+        };
+        ports.iter().map(condition).collect()
+    })
 }
 
 /// What the workers know of a port. Its kernel interface is opened after all ports.
@@ -154,7 +176,7 @@ fn open_kernel_interface(
     limits: &Limits,
     opened: &mut Opened,
 ) -> anyhow::Result<PortId> {
-    let id = PortId(u16::try_from(opened._ports.len()).context("too many ports")?);
+    let id = PortId(u16::try_from(opened.ports.len()).context("too many ports")?);
     let queues = u16::try_from(opened.queues.len()).context("too many workers")?;
     let what = || format!("kernel_interface {interface} of port {}", port.name);
     let device =
@@ -169,7 +191,7 @@ fn open_kernel_interface(
         queues.inlets.push(Inlet { port: id, rx: Receive(rx) });
         queues.outlets.push(Transmit(tx));
     }
-    opened._ports.push(handle);
+    opened.ports.push(Named { name: interface.to_owned(), port: handle, of_kernel: true });
     Ok(id)
 }
 

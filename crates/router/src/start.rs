@@ -1,16 +1,17 @@
 //! From a valid configuration to running workers and control, and back down in the reverse order.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     thread::{Builder, JoinHandle},
 };
 
 use anyhow::{Context, bail};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    signal::unix::{self, SignalKind},
+    sync::mpsc,
 };
-use vipa_control::{Clock, Packets, Prepared};
+use vipa_control::{Clock, Packets, Prepared, Signal};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
@@ -24,17 +25,18 @@ use crate::{
 };
 
 /// Runs the router until SIGTERM or SIGINT.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, file: PathBuf) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let clock = Clock::start();
     let cores = cores(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let inside = runtime.enter();
     // From here on a signal is waited for instead of ending the process at a bad moment.
-    let stop = Stop::listen()?;
+    let signals = Signals::listen()?;
     // What can be refused is refused before a port is touched.
     fit::check(&config)?;
-    let prepared = Prepared::new(Arc::clone(&config))?;
+    let prepared =
+        Prepared::new(Arc::clone(&config), file, |next| fit::check(next).map_err(|error| format!("{error:#}")))?;
     let flows = Arc::new(tables(&config)?);
     // Kept until control has ended, and with it the last announcement.
     let tun = config.announce.interface.as_deref().map(Tun::open).transpose()?;
@@ -54,16 +56,13 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         )?);
     }
 
-    let (control, ends) = prepared.start(Packets { ports: opened.routes, flows, door: control_door, clock })?;
+    let probe = ports::probe(opened.ports);
+    let (control, ends) = prepared.start(Packets { ports: opened.routes, flows, door: control_door, clock, probe })?;
     tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
     runtime.block_on(async {
-        let (fire, fired) = oneshot::channel();
-        tokio::spawn(async move {
-            stop.wait().await;
-            // Control may have ended by itself; then there is nobody to tell.
-            let _ = fire.send(());
-        });
-        control.run(ends, fired).await;
+        let (tell, told) = mpsc::channel(1);
+        tokio::spawn(signals.pass_on(tell));
+        control.run(ends, told).await;
     });
     drop(inside);
     drop(tun);
@@ -87,20 +86,33 @@ impl Drop for StopWorkers {
     }
 }
 
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
+struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
 }
 
-impl Stop {
+impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let listen = unix::signal;
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn wait(mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Until control has ended.
+    async fn pass_on(mut self, tell: mpsc::Sender<Signal>) {
+        loop {
+            let signal = tokio::select! {
+                _ = self.terminate.recv() => Signal::Stop,
+                _ = self.interrupt.recv() => Signal::Stop,
+                _ = self.hangup.recv() => Signal::Reload,
+            };
+            if tell.send(signal).await.is_err() {
+                return;
+            }
         }
     }
 }

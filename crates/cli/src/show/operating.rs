@@ -1,14 +1,42 @@
-//! What the answers to an operator's doings look like: audit, drill, diff.
+//! What the answers to an operator's doings look like: reload, audit, drill, diff.
 
 use std::fmt::Write;
 
 use vipa_protocol::admin::{
-    Audit, AuditExample, AuditResult, Diff, DiffRow, Difference, Drill, DrillTarget, Loss, Peer, PeerAnswer,
-    TargetAudit,
+    Audit, AuditExample, AuditResult, Diff, DiffRow, Difference, Drill, DrillTarget, Loss, Peer, PeerAnswer, Reload,
+    ReloadChange, ReloadOutcome, TargetAudit,
 };
 
 use super::{milliseconds, node_name, ports, protocol_name, service_name, up_or_down};
 use crate::table::{Side, Table, grouped};
+
+pub(super) fn reload(out: &mut String, reload: &Reload) -> anyhow::Result<()> {
+    let Reload { file, changes, outcome } = reload;
+    if !changes.is_empty() {
+        let columns = [("changes", Side::Left), ("from", Side::Left), ("to", Side::Left), ("", Side::Left)];
+        let mut table = Table::new("", &columns);
+        for ReloadChange { what, from, to, needs_restart } in changes {
+            let needs = if *needs_restart { "needs a restart" } else { "" };
+            table.row([what.clone(), from.clone(), to.clone(), needs.into()]);
+        }
+        table.print(out);
+        out.push('\n');
+    }
+    match outcome {
+        ReloadOutcome::Unchanged => writeln!(out, "{file} says what the router does already")?,
+        ReloadOutcome::Rehearsed if changes.iter().any(|change| change.needs_restart) => {
+            writeln!(out, "nothing was changed; some of it needs a restart of vipad")?;
+        }
+        ReloadOutcome::Rehearsed => writeln!(out, "nothing was changed; `vipactl reload` applies it")?,
+        ReloadOutcome::Applied => writeln!(out, "applied")?,
+        ReloadOutcome::AppliedInPart => writeln!(out, "applied, but for what needs a restart of vipad")?,
+        ReloadOutcome::NeedsRestart => writeln!(
+            out,
+            "nothing was changed, because some of it needs a restart of vipad; `vipactl reload --live` applies the rest"
+        )?,
+    }
+    Ok(())
+}
 
 pub(super) fn audit(out: &mut String, audit: &Audit) -> anyhow::Result<()> {
     let columns = [("vipa", Side::Left), ("target", Side::Left), ("node", Side::Left), ("the table", Side::Left)];

@@ -1,9 +1,9 @@
-//! `[announce]` and `[hooks]`.
+//! `[announce]`, `[hooks]` and `[autonomics]`.
 
 use std::time::Duration;
 
 use super::{
-    Announce, Hooks,
+    Announce, Autonomics, Hooks,
     problems::Problems,
     read::{Section, Value, number, text},
     sections::interface_name,
@@ -56,6 +56,19 @@ pub(super) fn read_hooks(problems: &mut Problems, mut section: Section<'_>) -> O
         owned: owned?.map(|command| command.value),
         released: released?.map(|command| command.value),
         timeout: Duration::from_millis(timeout?.value),
+    })
+}
+
+pub(super) fn read_autonomics(problems: &mut Problems, mut section: Section<'_>) -> Option<Autonomics> {
+    let milliseconds = |from| number(from..=3_600_000_u64, "a number of milliseconds");
+    let unfit_after = section.or(problems, "unfit_after_ms", 500, milliseconds(100));
+    let fit_after = section.or(problems, "fit_after_ms", 5_000, milliseconds(100));
+    let stall = section.or(problems, "stall_ms", 250, milliseconds(50));
+    section.finish(problems);
+    Some(Autonomics {
+        unfit_after: Duration::from_millis(unfit_after?.value),
+        fit_after: Duration::from_millis(fit_after?.value),
+        stall: Duration::from_millis(stall?.value),
     })
 }
 

@@ -62,6 +62,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let (dpdk_section, workers_section) = (section(problems, "dpdk"), section(problems, "workers"));
     let (table_section, agent_section) = (section(problems, "table"), section(problems, "agent"));
     let (announce_section, hooks_section) = (section(problems, "announce"), section(problems, "hooks"));
+    let autonomics_section = section(problems, "autonomics");
     let port_sections = top.tables(problems, "port", "port");
     let vipa_sections = top.tables(problems, "vipa", "vipa");
     top.finish(problems);
@@ -77,6 +78,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let table = read_table(problems, table_section);
     let announce = announce::read_announce(problems, announce_section);
     let hooks = announce::read_hooks(problems, hooks_section);
+    let autonomics = announce::read_autonomics(problems, autonomics_section);
     let agent = if is_target { Some(read_agent(problems, agent_section)) } else { None };
     let ports = read_ports(problems, port_sections);
 
@@ -98,8 +100,21 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         None => None,
     };
     let (pki, dpdk, ports, workers, table) = (pki?, dpdk?, ports?, workers?, table?);
-    let (announce, hooks, vipas) = (announce?, hooks?, vipas?);
-    Some(Config { node, pki, cluster: cluster.value, dpdk, ports, workers, table, announce, hooks, vipas, agent })
+    let (announce, hooks, autonomics, vipas) = (announce?, hooks?, autonomics?, vipas?);
+    Some(Config {
+        node,
+        pki,
+        cluster: cluster.value,
+        dpdk,
+        ports,
+        workers,
+        table,
+        announce,
+        hooks,
+        autonomics,
+        vipas,
+        agent,
+    })
 }
 
 fn check_router(

@@ -7,7 +7,7 @@ use crate::{
     Balance, Choice, Delivery, Forwarding, Orphans, Pace, PortRange, Probe, Protocol, Question, Sources, Weights,
 };
 
-const ROUTER: &str = r#"
+pub(super) const ROUTER: &str = r#"
 [node]
 name = "r1"
 listen = "10.77.0.11:7400"
@@ -139,6 +139,9 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
         table: 7_400,
     };
     assert_eq!(config.announce, announce);
+    let ms = Duration::from_millis;
+    let autonomics = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(250) };
+    assert_eq!(config.autonomics, autonomics);
     assert_eq!(config.hooks, Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
     assert_eq!(config.agent, None);
 }

@@ -147,6 +147,16 @@ impl Router {
         Ok(())
     }
 
+    /// SIGHUP: it reads its configuration again.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.running()?.signal(Signal::SIGHUP)
+    }
+
+    /// The process itself, for a look at its threads.
+    pub fn process_id(&mut self) -> Result<u32> {
+        Ok(self.running()?.id())
+    }
+
     /// Stops the process where it stands (SIGSTOP), for [`Self::go_on`].
     pub fn freeze(&mut self) -> Result<()> {
         self.running()?.signal(Signal::SIGSTOP)

@@ -5,6 +5,7 @@
 mod ageing;
 mod agentless;
 mod announcing;
+mod changes;
 mod failures;
 mod health;
 mod hostile;

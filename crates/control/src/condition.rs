@@ -1,0 +1,287 @@
+//! Whether this router is fit to route, by its own judgement, and why not.
+//!
+//! ```text
+//!          a fault has lasted unfit_after            no fault for fit_after
+//!   Fit ──────────────────────────────────► Unfit ──────────────────────────► Fit
+//! ```
+//! A fault must last, so that a blink costs no move; and its end must last longer, so that a link that comes and goes does
+//! not move VIPAs to and fro. What follows from it is the cluster's to decide: an unfit router hands its VIPAs to whoever is
+//! fit, and keeps them when nobody is.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use vipa_model::{Moment, config::Autonomics};
+
+/// How often the router looks at itself.
+const LOOK: Duration = Duration::from_millis(50);
+/// Two looks that lie farther apart say that the process itself stood still: what they show is nobody's fault.
+const STOOD_STILL: Duration = Duration::from_millis(250);
+/// Of a pool's buffers: with fewer free than this share a port is about to receive nothing.
+const FEW_BUFFERS: u32 = 64;
+
+/// A port as its driver sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortCondition {
+    pub name: String,
+    /// `None`: the driver cannot say.
+    pub up: Option<bool>,
+    /// Packet buffers that are free, and all there are.
+    pub buffers_free: u32,
+    pub buffers: u32,
+}
+
+/// What one look shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Sight {
+    pub(crate) ports: Vec<PortCondition>,
+    /// Turns of each worker so far.
+    pub(crate) turns: Vec<u64>,
+    /// Whether any target can be reached; `None`: there is nobody to reach.
+    pub(crate) targets: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    PortDown(String),
+    WorkerStalled(usize),
+    BuffersExhausted(String),
+    NoTarget,
+}
+
+impl Fault {
+    fn counter(&self) -> usize {
+        match self {
+            Self::PortDown(_) => 0,
+            Self::WorkerStalled(_) => 1,
+            Self::BuffersExhausted(_) => 2,
+            Self::NoTarget => 3,
+        }
+    }
+}
+
+const COUNTERS: [&str; 4] = ["unfit.port", "unfit.worker", "unfit.buffers", "unfit.targets"];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortDown(port) => write!(f, "port {port} has no link"),
+            Self::WorkerStalled(worker) => write!(f, "worker {worker} stands still"),
+            Self::BuffersExhausted(port) => write!(f, "port {port} has no packet buffers left"),
+            Self::NoTarget => f.write_str("no target is reachable"),
+        }
+    }
+}
+
+/// What a look led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Unfit(String),
+    Fit,
+}
+
+#[derive(Debug)]
+pub(crate) struct Condition {
+    settings: Autonomics,
+    looked: Option<Moment>,
+    /// Turns of each worker, and since when it has had that many.
+    turns: Vec<(u64, Moment)>,
+    /// Present faults, and since when.
+    faults: BTreeMap<Fault, Moment>,
+    unfit: bool,
+    /// Of an unfit router: since when it has had no fault.
+    good_since: Option<Moment>,
+    /// A target was reachable once; before that its absence says nothing of this router.
+    has_reached: bool,
+    counts: [u64; COUNTERS.len()],
+}
+
+impl Condition {
+    pub(crate) fn new(settings: Autonomics) -> Self {
+        Self {
+            settings,
+            looked: None,
+            turns: Vec::new(),
+            faults: BTreeMap::new(),
+            unfit: false,
+            good_since: None,
+            has_reached: false,
+            counts: [0; COUNTERS.len()],
+        }
+    }
+
+    pub(crate) fn set(&mut self, settings: Autonomics) {
+        self.settings = settings;
+    }
+
+    pub(crate) fn is_due(&self, now: Moment) -> bool {
+        self.looked.is_none_or(|looked| now.since(looked) >= LOOK)
+    }
+
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        COUNTERS.iter().zip(self.counts).map(|(name, count)| ((*name).to_owned(), count))
+    }
+
+    /// Takes one look in; what follows from it, if anything.
+    pub(crate) fn look(&mut self, sight: Sight, now: Moment) -> Option<Turn> {
+        if self.looked.is_none_or(|looked| now.since(looked) > STOOD_STILL) {
+            self.turns.clear();
+            self.faults.clear();
+            self.good_since = None;
+        }
+        self.looked = Some(now);
+        let present = self.faults_of(sight, now);
+        let began = |fault: Fault| (fault.clone(), self.faults.get(&fault).copied().unwrap_or(now));
+        self.faults = present.into_iter().map(began).collect();
+        if self.unfit { self.recover(now) } else { self.give_up(now) }
+    }
+
+    fn give_up(&mut self, now: Moment) -> Option<Turn> {
+        let lasting = |(_, since): &(&Fault, &Moment)| now.since(**since) >= self.settings.unfit_after;
+        let lasting: Vec<&Fault> = self.faults.iter().filter(lasting).map(|(fault, _)| fault).collect();
+        if lasting.is_empty() {
+            return None;
+        }
+        let why: Vec<_> = lasting.iter().map(ToString::to_string).collect();
+        for fault in lasting {
+            self.counts[fault.counter()] += 1;
+        }
+        (self.unfit, self.good_since) = (true, None);
+        Some(Turn::Unfit(why.join("; ")))
+    }
+
+    fn recover(&mut self, now: Moment) -> Option<Turn> {
+        if !self.faults.is_empty() {
+            self.good_since = None;
+            return None;
+        }
+        let since = *self.good_since.get_or_insert(now);
+        if now.since(since) < self.settings.fit_after {
+            return None;
+        }
+        (self.unfit, self.good_since) = (false, None);
+        Some(Turn::Fit)
+    }
+
+    fn faults_of(&mut self, sight: Sight, now: Moment) -> Vec<Fault> {
+        let Sight { ports, turns, targets } = sight;
+        let mut faults = Vec::new();
+        for PortCondition { name, up, buffers_free, buffers } in ports {
+            if up == Some(false) {
+                faults.push(Fault::PortDown(name.clone()));
+            }
+            if buffers_free < buffers / FEW_BUFFERS {
+                faults.push(Fault::BuffersExhausted(name));
+            }
+        }
+        self.turns.resize(turns.len(), (u64::MAX, now));
+        for (worker, (seen, turns)) in self.turns.iter_mut().zip(turns).enumerate() {
+            if seen.0 != turns {
+                *seen = (turns, now);
+            } else if now.since(seen.1) >= self.settings.stall {
+                faults.push(Fault::WorkerStalled(worker));
+            }
+        }
+        self.has_reached |= targets == Some(true);
+        if self.has_reached && targets == Some(false) {
+            faults.push(Fault::NoTarget);
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        condition: Condition,
+        now: Moment,
+        turns: u64,
+        sight: Sight,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let ms = Duration::from_millis;
+            let settings = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(200) };
+            let port = PortCondition { name: "p0".into(), up: Some(true), buffers_free: 4_000, buffers: 8_191 };
+            let sight = Sight { ports: vec![port], turns: vec![0, 0], targets: Some(true) };
+            Self { condition: Condition::new(settings), now: Moment(1), turns: 0, sight }
+        }
+
+        /// Looks at what `see` makes of a healthy router, for so long; when something came of it, and what.
+        fn look(&mut self, ms: u64, see: impl Fn(&mut Sight)) -> Vec<(u64, Turn)> {
+            let mut came = Vec::new();
+            for step in 1..=ms / 50 {
+                self.now = self.now + LOOK;
+                self.turns += 7;
+                let mut sight = self.sight.clone();
+                sight.turns.fill(self.turns);
+                see(&mut sight);
+                came.extend(self.condition.look(sight, self.now).map(|turn| (step * 50, turn)));
+            }
+            came
+        }
+    }
+
+    fn unfit(why: &str) -> Turn {
+        Turn::Unfit(why.into())
+    }
+
+    #[test]
+    fn a_fault_that_lasts_makes_unfit_and_its_lasting_end_fit_again() {
+        let mut bench = Bench::new();
+        let down = |sight: &mut Sight| sight.ports[0].up = Some(false);
+        assert_eq!(bench.look(10_000, |_| {}), []);
+        assert_eq!(bench.look(450, down), [], "a blink");
+        assert_eq!(bench.look(1_000, |_| {}), []);
+        assert_eq!(bench.look(3_000, down), [(550, unfit("port p0 has no link"))]);
+        assert_eq!(bench.look(4_000, |_| {}), []);
+        assert_eq!(bench.look(50, down), [], "not good for long enough: from the beginning");
+        assert_eq!(bench.look(10_000, |_| {}), [(5_050, Turn::Fit)]);
+    }
+
+    #[test]
+    fn every_fault_has_its_words_and_its_counter() {
+        for (name, see, why) in [
+            (
+                "unfit.buffers",
+                (|sight| sight.ports[0].buffers_free = 3) as fn(&mut Sight),
+                "port p0 has no packet buffers left",
+            ),
+            ("unfit.worker", |sight| sight.turns[1] = 5, "worker 1 stands still"),
+            ("unfit.targets", |sight| sight.targets = Some(false), "no target is reachable"),
+        ] {
+            let mut bench = Bench::new();
+            bench.look(1_000, |_| {});
+            let turns: Vec<_> = bench.look(2_000, see).into_iter().map(|(_, turn)| turn).collect();
+            assert_eq!(turns, [unfit(why)]);
+            let counts: Vec<_> = bench.condition.counts().filter(|(_, count)| *count > 0).collect();
+            assert_eq!(counts, [(name.to_owned(), 1)]);
+        }
+    }
+
+    #[test]
+    fn two_faults_at_once_are_both_named() {
+        let mut bench = Bench::new();
+        bench.look(100, |_| {});
+        let turns = bench.look(2_000, |sight| (sight.ports[0].up, sight.targets) = (Some(false), Some(false)));
+        assert_eq!(turns, [(550, unfit("port p0 has no link; no target is reachable"))]);
+    }
+
+    #[test]
+    fn targets_that_never_were_reachable_and_ports_that_cannot_say_are_no_fault() {
+        let mut bench = Bench::new();
+        let unknown = |sight: &mut Sight| (sight.ports[0].up, sight.targets) = (None, Some(false));
+        assert_eq!(bench.look(10_000, unknown), []);
+    }
+
+    #[test]
+    fn a_process_that_stood_still_and_goes_on_blames_nobody() {
+        let mut bench = Bench::new();
+        bench.look(1_000, |_| {});
+        bench.now = bench.now + Duration::from_secs(60);
+        bench.turns -= 7; // No worker has turned meanwhile.
+        assert_eq!(bench.look(1_000, |_| {}), []);
+    }
+}

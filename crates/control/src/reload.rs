@@ -1,0 +1,137 @@
+//! A changed configuration, taken up while packets flow: read beside the loop, judged whole, applied whole or not at all.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use tokio::sync::mpsc;
+use vipa_cluster::Event;
+use vipa_model::config::{Change, Config, Effect, Program};
+use vipa_protocol::admin::{Answer, Reload, ReloadChange, ReloadMode, ReloadOutcome};
+
+use crate::{admin::Reply, control::Control, settings::settings};
+
+/// A configuration that was read, on its way back to the loop.
+pub(crate) struct Fresh {
+    config: Result<Config, String>,
+    mode: ReloadMode,
+    /// Nobody waits for the answer to a signal; the log has it.
+    reply: Option<Reply>,
+}
+
+/// What else a configuration must meet on this host, beside being valid: a sentence when it does not.
+pub type Check = fn(&Config) -> Result<(), String>;
+
+/// Reads the file again and again.
+pub(crate) struct Reader {
+    pub(crate) file: PathBuf,
+    pub(crate) check: Check,
+    pub(crate) fresh: mpsc::Sender<Fresh>,
+}
+
+impl Reader {
+    pub(crate) fn start(&self, mode: ReloadMode, reply: Option<Reply>) {
+        let (file, check, fresh) = (self.file.clone(), self.check, self.fresh.clone());
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || read(&file, check));
+            let config = read.await.unwrap_or_else(|error| Err(error.to_string()));
+            // The loop may have ended meanwhile.
+            let _ = fresh.send(Fresh { config, mode, reply }).await;
+        });
+    }
+}
+
+fn read(file: &std::path::Path, check: Check) -> Result<Config, String> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let config = Config::parse_for(Program::Router, &name, &text).map_err(|errors| errors.to_string())?;
+    check(&config).map(|()| config)
+}
+
+impl Control {
+    /// What was read has come: compares, and applies what there is to apply.
+    pub(crate) fn reload(&mut self, fresh: Fresh) {
+        let Fresh { config, mode, reply } = fresh;
+        let answer = match config {
+            Ok(next) => Answer::Reload(self.take_up(&next, mode)),
+            Err(mistakes) => {
+                tracing::warn!("the configuration was not reloaded: {mistakes}");
+                self.counts.reloads_refused += 1;
+                Answer::Error(format!("nothing was changed:\n{mistakes}"))
+            }
+        };
+        if let Some(reply) = reply {
+            reply.end(answer);
+        }
+    }
+
+    fn take_up(&mut self, next: &Config, mode: ReloadMode) -> Reload {
+        let changes = self.config.changes(next);
+        let restart = changes.iter().any(|change| change.effect == Effect::Restart);
+        let live = changes.iter().any(|change| change.effect == Effect::Live);
+        let outcome = match mode {
+            _ if changes.is_empty() => ReloadOutcome::Unchanged,
+            ReloadMode::DryRun => ReloadOutcome::Rehearsed,
+            ReloadMode::Whole if restart => ReloadOutcome::NeedsRestart,
+            ReloadMode::Live if !live => ReloadOutcome::NeedsRestart,
+            ReloadMode::Live if restart => ReloadOutcome::AppliedInPart,
+            ReloadMode::Whole | ReloadMode::Live => ReloadOutcome::Applied,
+        };
+        match outcome {
+            ReloadOutcome::Applied | ReloadOutcome::AppliedInPart => {
+                for change in changes.iter().filter(|change| change.effect == Effect::Live) {
+                    tracing::info!("reload: {}: {} → {}", change.what, change.from, change.to);
+                }
+                self.counts.reloads += 1;
+                self.configure(self.config.with_live_part_of(next));
+            }
+            ReloadOutcome::NeedsRestart => {
+                self.counts.reloads_refused += 1;
+                let what: Vec<_> = changes.iter().filter(|change| change.effect == Effect::Restart).collect();
+                let what: Vec<_> = what.iter().map(|change| &*change.what).collect();
+                tracing::warn!("nothing was reloaded: {} needs a restart", what.join(", "));
+            }
+            ReloadOutcome::Unchanged | ReloadOutcome::Rehearsed => {}
+        }
+        let change = |Change { what, from, to, effect }| ReloadChange {
+            what,
+            from,
+            to,
+            needs_restart: effect == Effect::Restart,
+        };
+        Reload {
+            file: self.reader.file.display().to_string(),
+            changes: changes.into_iter().map(change).collect(),
+            outcome,
+        }
+    }
+
+    /// From now on this is the configuration: for everybody, in the order in which a failure would do least harm.
+    fn configure(&mut self, next: Config) {
+        let now = self.clock.now();
+        let next = Arc::new(next);
+        self.outward.set_hooks(&next.hooks);
+        self.announcements.reschedule(&next.announce, now);
+        self.condition.set(next.autonomics.clone());
+        self.view.configure(&next.vipas);
+        self.config = next;
+        let settings = Box::new(settings(&self.config, self.cluster.hello().incarnation));
+        self.feed(Event::Configured { settings });
+        self.reach_targets();
+    }
+
+    /// The cluster has done with a VIPA that is configured no more. Nobody will report the ends of its connections, so they
+    /// are taken out of the table, beside the loop.
+    pub(crate) fn retire(&mut self, vipa: IpAddr) {
+        self.announcements.end(vipa);
+        self.outward.release(vipa);
+        let Some(vipa) = self.view.retire(vipa) else { return };
+        self.reach_targets();
+        let flows = Arc::clone(&self.flows);
+        tokio::task::spawn_blocking(move || {
+            let mut gone = Vec::new();
+            flows.export(vipa, &mut |key, target, _| gone.push((key, target)));
+            for (key, target) in gone {
+                flows.remove(&key, Some(target));
+            }
+        });
+    }
+}
