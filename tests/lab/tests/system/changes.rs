@@ -23,7 +23,7 @@ use vipa_protocol::{
 use crate::{CONNECTIONS, all_kept, everyone_answered, nothing_lost};
 
 /// Rewrites a router's configuration.
-fn edit(cluster: &mut Cluster, router: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
+pub(crate) fn edit(cluster: &mut Cluster, router: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
     let file = cluster.router(router).config().to_path_buf();
     let text = fs::read_to_string(&file)?;
     let edited = edit(text.clone());
@@ -31,7 +31,7 @@ fn edit(cluster: &mut Cluster, router: &str, edit: impl FnOnce(String) -> String
     Ok(fs::write(file, edited)?)
 }
 
-fn reload(cluster: &mut Cluster, router: &str, arguments: &[&str]) -> Result<Reload> {
+pub(crate) fn reload(cluster: &mut Cluster, router: &str, arguments: &[&str]) -> Result<Reload> {
     let text = cluster.router(router).vipactl(&[&["reload", "--json"], arguments].concat())?;
     serde_json::from_str(&text).with_context(|| text)
 }

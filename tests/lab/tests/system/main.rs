@@ -10,6 +10,7 @@ mod failures;
 mod health;
 mod hostile;
 mod operating;
+mod orders;
 mod overload;
 mod partitions;
 mod r01_knowledge;
