@@ -80,7 +80,7 @@ test-system: build ## Whole clusters in network namespaces, one test a requireme
 	$(CARGO) test --release -p vipa-lab -- --test-threads=2
 
 .PHONY: chaos
-chaos: build ## Kills, pauses, partitions at random for T seconds under checked connections (root; T=60, SEED=…)
+chaos: build ## Kills, pauses, partitions, moves, reloads at random for T seconds under checked connections (root; T=60, SEED=…)
 	@$(TARGET)/release/vipa-chaos
 
 .PHONY: chaos-short

@@ -5,6 +5,8 @@
 //! seed ──► schedule ──► misfortunes, each with a beginning and an end ──► runner ──► the cluster
 //!          (pure)       two at a time at most                             tells the story
 //! ```
+//! Planned changes are among them: moves, reloads, targets quiesced, routers that leave and join.
+//!
 //! Whatever happens, one router stays whole and a majority of the voters too; the rest is the cluster's business. In the
 //! end everything is mended, and every connection must be there to its last byte, but for those of killed servers.
 

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
-    thread::sleep,
+    fmt, fs,
+    thread::{JoinHandle, sleep},
     time::{Duration, Instant},
 };
 
@@ -11,15 +11,20 @@ use anyhow::{Result, bail, ensure};
 
 use super::{ROUTERS, Settings, TARGETS, VOTERS, What, schedule};
 use crate::{
-    cluster::{Cluster, PATIENCE, Plan},
+    cluster::{Cluster, PATIENCE, Plan, VIPA},
     load::{Client, ClientPlan, Report},
     netns::Plug,
+    process::wait,
 };
 
 /// Between two looks at the cluster.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the clients' state is told.
 const PROGRESS: Duration = Duration::from_secs(10);
+
+/// The candidates as the plan writes them, and without the last.
+const WHOLE_LIST: &str = "\"10.77.0.33\", \"10.77.0.34\"]";
+const SHORT_LIST: &str = "\"10.77.0.33\"]";
 
 /// The end of a run.
 #[derive(Clone, Debug)]
@@ -82,6 +87,8 @@ struct Runner {
     owner: Option<(u64, String)>,
     owners: usize,
     killed_servers: BTreeSet<String>,
+    /// Orders that have not been answered: the words, and who waits.
+    orders: Vec<(String, JoinHandle<Result<String>>)>,
     broken_told: u64,
     told: Instant,
 }
@@ -117,6 +124,7 @@ impl Runner {
             owner: None,
             owners: 0,
             killed_servers: BTreeSet::new(),
+            orders: Vec::new(),
             broken_told: 0,
             told: now,
         })
@@ -146,6 +154,7 @@ impl Runner {
         }
         self.watch(&mut client, self.settings.time)?;
         self.say("everything is mended; all must find their places again");
+        self.settle()?;
         self.cluster.wait_ready()?;
         self.look();
         client.mark()?;
@@ -184,6 +193,7 @@ impl Runner {
                 bail!("nobody asked it to: {end}");
             }
             self.look();
+            self.hear();
             let report = client.report();
             let broken = self.lost(&report, Whose::Others);
             if broken > self.broken_told {
@@ -251,6 +261,16 @@ impl Runner {
                 self.say(&format!("    it held {open} connections"));
             }
             What::Loss(percent) => cluster.lose(*percent)?,
+            What::Move(name) => self.order(name, &["vipa", "move", &VIPA.to_string(), name])?,
+            What::Leave(name) => self.order(name, &["node", "leave"])?,
+            What::Quiesce(name) => {
+                let target = cluster.target(name).address().to_string();
+                self.order(&self.somebody(), &["target", "quiesce", &target])?;
+            }
+            What::Reload(name) => {
+                self.edit(name, WHOLE_LIST, SHORT_LIST)?;
+                self.order(name, &["reload"])?;
+            }
         }
         if let What::KillRouter(name) | What::StopRouter(name) | What::FreezeRouter(name) = what {
             self.dumb.insert(name.clone());
@@ -275,10 +295,91 @@ impl Runner {
             What::FreezeAgent(name) => cluster.target(name).thaw_agent()?,
             What::KillServers(name) => cluster.target(name).start_servers()?,
             What::Loss(_) => cluster.lose_no_more()?,
+            What::Move(_) => self.order(&self.somebody(), &["vipa", "takeback", &VIPA.to_string()])?,
+            What::Leave(name) => self.order(&self.somebody(), &["node", "join", name])?,
+            What::Quiesce(name) => {
+                let target = cluster.target(name).address().to_string();
+                self.order(&self.somebody(), &["target", "resume", &target])?;
+            }
+            What::Reload(name) => {
+                self.edit(name, SHORT_LIST, WHOLE_LIST)?;
+                self.order(name, &["reload"])?;
+            }
         }
         if let What::KillRouter(name) | What::StopRouter(name) | What::FreezeRouter(name) = what {
             self.dumb.remove(name);
         }
+        Ok(())
+    }
+
+    /// A router that can be asked.
+    fn somebody(&self) -> String {
+        let all = (1..=ROUTERS).map(|number| format!("r{number}"));
+        all.into_iter().find(|name| !self.dumb.contains(name)).unwrap_or_else(|| "r1".into())
+    }
+
+    /// Gives an order and does not wait for it: in the middle of misfortunes it may be refused, or never be answered.
+    fn order(&mut self, router: &str, words: &[&str]) -> Result<()> {
+        let answer = self.cluster.router(router).vipactl_beside(words)?;
+        self.orders.push((format!("{router}: vipactl {}", words.join(" ")), answer));
+        Ok(())
+    }
+
+    /// Tells what orders came to.
+    fn hear(&mut self) {
+        let mut open = Vec::new();
+        for (words, answer) in std::mem::take(&mut self.orders) {
+            if !answer.is_finished() {
+                open.push((words, answer));
+                continue;
+            }
+            match answer.join() {
+                Ok(Ok(_)) => self.say(&format!("    {words}: done")),
+                Ok(Err(why)) => {
+                    let text = why.to_string();
+                    // What vipactl says itself, without the command line before it.
+                    let said = text.rsplit("vipactl: ").next().unwrap_or(&text);
+                    self.say(&format!("    {words}: {}", said.trim_end()));
+                }
+                Err(_) => self.say(&format!("    {words}: the thread that waits for it has panicked")),
+            }
+        }
+        self.orders = open;
+    }
+
+    fn edit(&mut self, router: &str, from: &str, to: &str) -> Result<()> {
+        let file = self.cluster.router(router).config();
+        let text = fs::read_to_string(file)?;
+        ensure!(text.contains(from), "{router}'s configuration has no {from}");
+        Ok(fs::write(file, text.replace(from, to))?)
+    }
+
+    /// Orders and reloads that the misfortunes prevented are given again, until they are carried out.
+    fn settle(&mut self) -> Result<()> {
+        let mut orders: Vec<(String, Vec<String>)> = Vec::new();
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        for number in 1..=ROUTERS {
+            let name = format!("r{number}");
+            orders.push((name.clone(), words(&["reload"])));
+            orders.push(("r1".into(), words(&["node", "join", &name])));
+        }
+        for number in 1..=TARGETS {
+            let target = self.cluster.target(&format!("t{number}")).address().to_string();
+            orders.push(("r1".into(), words(&["target", "resume", &target])));
+        }
+        orders.push(("r1".into(), words(&["vipa", "takeback", &VIPA.to_string()])));
+        for (router, words) in orders {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let router = self.cluster.router(&router);
+            wait(&format!("{}: vipactl {}", router.name(), words.join(" ")), PATIENCE, || {
+                let answer = router.vipactl(&words).ok();
+                if answer.is_none() {
+                    sleep(LOOK);
+                }
+                answer
+            })?;
+        }
+        self.hear();
         Ok(())
     }
 

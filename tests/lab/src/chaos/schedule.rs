@@ -37,6 +37,14 @@ pub enum What {
     KillServers(String),
     /// So many of a hundred packets are lost, whoever sends them.
     Loss(u8),
+    /// The VIPA is ordered to this router, and back to where it belongs at the end.
+    Move(String),
+    /// This router is ordered to leave, and to join again at the end.
+    Leave(String),
+    /// This target is quiesced, and resumed at the end.
+    Quiesce(String),
+    /// This router reloads a list without the last target, and the whole one at the end.
+    Reload(String),
 }
 
 impl What {
@@ -52,8 +60,9 @@ impl What {
             | Self::CutApart(node, _)
             | Self::CutClients(node)
             | Self::KillAgent(node)
-            | Self::FreezeAgent(node) => Some(node),
-            Self::KillServers(_) | Self::Loss(_) => None,
+            | Self::FreezeAgent(node)
+            | Self::Leave(node) => Some(node),
+            Self::KillServers(_) | Self::Loss(_) | Self::Move(_) | Self::Quiesce(_) | Self::Reload(_) => None,
         }
     }
 }
@@ -73,6 +82,10 @@ impl fmt::Display for What {
             Self::FreezeAgent(node) => write!(f, "{node}'s agent is paused"),
             Self::KillServers(node) => write!(f, "{node}'s server is killed"),
             Self::Loss(percent) => write!(f, "{percent} % of all packets are lost"),
+            Self::Move(node) => write!(f, "the VIPA is ordered to {node}"),
+            Self::Leave(node) => write!(f, "{node} is ordered to leave"),
+            Self::Quiesce(node) => write!(f, "{node} is quiesced"),
+            Self::Reload(node) => write!(f, "{node}'s list of candidates is reloaded without the last"),
         }
     }
 }
@@ -145,7 +158,7 @@ fn draw(chance: &mut Chance) -> What {
         format!("r{number}")
     };
     let target = |chance: &mut Chance| format!("t{}", 1 + chance.below(u64::from(TARGETS)));
-    match chance.below(21) {
+    match chance.below(27) {
         0..=3 => What::KillRouter(router(chance)),
         4 | 5 => What::StopRouter(router(chance)),
         6..=8 => What::FreezeRouter(router(chance)),
@@ -165,6 +178,10 @@ fn draw(chance: &mut Chance) -> What {
         15 | 16 => What::KillAgent(target(chance)),
         17 | 18 => What::FreezeAgent(target(chance)),
         19 => What::KillServers(target(chance)),
+        20 | 21 => What::Move(router(chance)),
+        22 => What::Leave(router(chance)),
+        23 => What::Quiesce(target(chance)),
+        24 | 25 => What::Reload(router(chance)),
         _ => What::Loss(u8::try_from(1 + chance.below(5)).unwrap_or(1)),
     }
 }

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::Command,
+    thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
 
@@ -183,6 +184,13 @@ impl Router {
         let mut command = Command::new(programs::path("vipactl")?);
         command.arg("--socket").arg(&self.socket).args(arguments);
         finish(command)
+    }
+
+    /// The same beside everything else: an order may take its time, and this router may be paused.
+    pub fn vipactl_beside(&self, arguments: &[&str]) -> Result<JoinHandle<Result<String>>> {
+        let mut command = Command::new(programs::path("vipactl")?);
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        Ok(thread::spawn(|| finish(command)))
     }
 
     /// Runs `vipad --check` on its configuration.

@@ -47,5 +47,5 @@ fn everything_that_can_happen_happens() {
             kinds.push(kind);
         }
     }
-    assert_eq!(kinds.len(), 11, "{all:?}");
+    assert_eq!(kinds.len(), 15, "{all:?}");
 }
