@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use vipa_handoff::{Count, Fate, Hop, NextHop, Note, Reason, TargetRoute, Via};
 use vipa_model::{TargetId, VipaId};
 use vipa_packet::{
-    Body, Cut, Endpoint, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs, tcp,
+    Body, Cut, Endpoint, Inner, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs,
+    tcp,
 };
 
 use crate::{Scene, Tx, outlet::Outlets};
@@ -37,6 +38,15 @@ pub(crate) fn forward<T: Tx>(
         && !ethernet::is_tagged(frame)
     {
         set_macs(frame, &hop.link.destination, &hop.link.source);
+        return outlets
+            .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
+            .map_err(|_| Stuck::Drop(Reason::NoRoute));
+    }
+    if let Some(wrappers) = scene.routes.wrappers(target)
+        && let Some(inner) = Inner::look(frame)
+        && inner.size <= route.mtu
+        && wrappers.wrap(&mut packet, &inner, mix(inner.source, inner.ports))
+    {
         return outlets
             .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
@@ -255,13 +265,15 @@ fn clamp(scene: &Scene<'_>, frame: &mut [u8], parsed: &Parsed, mtu: u16) {
     }
 }
 
+#[inline(always)]
+fn mix(address: u64, ports: u32) -> u32 {
+    let word = (address ^ u64::from(ports) << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (word >> 32) as u32
+}
+
 /// A number alike for all packets of a connection and spread over all connections, for the outer header. No secret: it
 /// chooses among paths of equal worth.
 fn entropy(parsed: &Parsed) -> u32 {
-    let mix = |address: u64, ports: u32| {
-        let word = (address ^ u64::from(ports) << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (word >> 32) as u32
-    };
     let ports = |source: u16, destination: u16| u32::from(source) << 16 | u32::from(destination);
     let fold = |address: u128| (address >> 64) as u64 ^ address as u64;
     match parsed.body {

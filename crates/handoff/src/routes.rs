@@ -13,7 +13,7 @@ use std::{
 
 use vipa_balance::{ClusterKey, Picker};
 use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
-use vipa_packet::{Encapsulation, Link, Outer};
+use vipa_packet::{Encapsulation, Link, Outer, Wrappers};
 use vipa_sync::Deadline;
 
 use index::Index;
@@ -41,6 +41,8 @@ pub struct Routes {
     return_index6: Index<u128>,
     /// The ways to this router's own kernel.
     own: Vec<TargetId>,
+    /// By `TargetId`: the outer headers of tunnels.
+    wrappers: Vec<Option<Box<Wrappers>>>,
 }
 
 /// What [`Routes::build`] makes a snapshot from.
@@ -166,6 +168,7 @@ impl Routes {
         let returns = returns.into_values().collect();
         let own = (0..=u16::MAX).map(TargetId).zip(&targets).filter(|(_, way)| way.via == Via::Local).map(|(id, _)| id);
         let own = own.collect();
+        let wrappers = targets.iter().map(TargetRoute::wrappers).collect();
         Self {
             generation,
             key,
@@ -181,6 +184,7 @@ impl Routes {
             return_index,
             return_index6,
             own,
+            wrappers,
         }
     }
 
@@ -237,6 +241,13 @@ impl Routes {
     #[must_use]
     pub fn target(&self, id: TargetId) -> Option<&TargetRoute> {
         self.targets.get(usize::from(id.0))
+    }
+
+    /// What packets to a target behind a tunnel are wrapped in.
+    #[inline]
+    #[must_use]
+    pub fn wrappers(&self, id: TargetId) -> Option<&Wrappers> {
+        self.wrappers.get(usize::from(id.0))?.as_deref()
     }
 
     /// The ways to this router's own kernel: it may be a target itself. Nearly always none.
@@ -298,6 +309,13 @@ pub fn next_neighbour(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, I
 }
 
 impl TargetRoute {
+    fn wrappers(&self) -> Option<Box<Wrappers>> {
+        match (&self.via, &self.next_hop) {
+            (Via::Tunnel { outer, how }, Some(hop)) => Some(Box::new(Wrappers::new(outer, *how, &hop.link))),
+            _ => None,
+        }
+    }
+
     /// A target of direct return, found already.
     #[must_use]
     pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {

@@ -103,6 +103,14 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     Sum(0).word(!checksum).word(!old).word(new).checksum()
 }
 
+/// [`update`] for an IPv4 header whose time to live has become less by one: `~m + m'` is the same for all, 0xfeff.
+#[inline(always)]
+#[must_use]
+pub const fn after_hop(checksum: u16) -> u16 {
+    let sum = !checksum as u32 + 0xfeff;
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 /// [`update`] for an address.
 #[inline]
 #[must_use]

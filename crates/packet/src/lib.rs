@@ -52,7 +52,7 @@ pub use parse::{
     parse_plain6,
 };
 pub use tcp::TcpFlags;
-pub use tunnel::{Encapsulation, Outer, decapsulate, encapsulate};
+pub use tunnel::{Encapsulation, Inner, Outer, Wrappers, decapsulate, encapsulate};
 
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;

@@ -237,11 +237,9 @@ pub fn decrement_ttl(frame: &mut [u8], parsed: &Parsed) -> bool {
     };
     match header[0] >> 4 {
         4 if header[8] > 1 => {
-            let old = u16::from_be_bytes([header[8], header[9]]);
             header[8] -= 1;
-            let new = u16::from_be_bytes([header[8], header[9]]);
             let sum = u16::from_be_bytes([header[10], header[11]]);
-            header[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
+            header[10..12].copy_from_slice(&checksum::after_hop(sum).to_be_bytes());
             true
         }
         6 if header[7] > 1 => {

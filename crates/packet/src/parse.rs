@@ -27,7 +27,7 @@ use crate::{
     icmp6::Ipv6Icmp,
     tcp, view,
 };
-pub(crate) use ipv4::is_martian;
+pub(crate) use ipv4::{FRAGMENT as FRAGMENT4, is_martian};
 pub(crate) use ipv6::{Chain, addresses as addresses6, walk as walk_ipv6};
 
 pub(crate) const UDP_HEADER: usize = 8;

@@ -4,6 +4,8 @@
 //! Ethernet │ outer IPv4 or IPv6 │ nothing, GRE 4, or UDP 8 + GUE 4 │ inner packet as it came, from its IP header on
 //! ```
 
+mod wrapper;
+
 use crate::{
     PacketBuf, Parsed, UDP,
     checksum::Sum,
@@ -12,6 +14,8 @@ use crate::{
     parse::Body,
     view,
 };
+
+pub use wrapper::{Inner, Wrappers};
 
 /// IP protocol number of an IPv4 packet inside another.
 const IPV4_INSIDE: u8 = 4;
@@ -92,15 +96,41 @@ pub fn encapsulate(
         _ => return false,
     };
     let outer_is_ipv6 = matches!(outer, Outer::V6 { .. });
-    let before = link.length();
-    let headers = before + how.overhead(outer_is_ipv6);
+    let headers = link.length() + how.overhead(outer_is_ipv6);
     if packet.headroom() + l3 < headers || end < l3 || end - l3 + how.overhead(outer_is_ipv6) > usize::from(u16::MAX) {
         return false;
     }
     let payload = how.shim() + end - l3;
     let mut room = [0; MOST];
     let written = &mut room[..headers];
-    let (ethernet, rest) = written.split_at_mut(before);
+    write_headers(written, outer, how, link, (inside, ether_type), traffic_class, payload, entropy);
+    // Neither can fail: the packet ends at or after `end`, and the headroom was looked at.
+    if !packet.truncate(end) || !packet.trim_front(l3) {
+        return false;
+    }
+    match packet.prepend(headers) {
+        Some(place) => {
+            place.copy_from_slice(written);
+            true
+        }
+        None => false,
+    }
+}
+
+/// All that goes before the inner packet; `written` has its length and is zero. `payload` counts from the outer IP header's end.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "each header has its own")]
+fn write_headers(
+    written: &mut [u8],
+    outer: &Outer,
+    how: Encapsulation,
+    link: &Link,
+    (inside, ether_type): (u8, u16),
+    traffic_class: u8,
+    payload: usize,
+    entropy: u32,
+) {
+    let (ethernet, rest) = written.split_at_mut(link.length());
     let protocol = match how {
         Encapsulation::Ipip => inside,
         Encapsulation::Gre => GRE,
@@ -124,24 +154,18 @@ pub fn encapsulate(
         Encapsulation::Ipip => {}
         Encapsulation::Gre => shim[2..4].copy_from_slice(&ether_type.to_be_bytes()),
         Encapsulation::Gue { port } => {
-            let from = 0xc000 | (entropy as u16 & 0x3fff);
-            shim[0..2].copy_from_slice(&from.to_be_bytes());
+            shim[0..2].copy_from_slice(&gue_source(entropy).to_be_bytes());
             shim[2..4].copy_from_slice(&port.to_be_bytes());
             shim[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
             shim[9] = inside;
         }
     }
-    // Neither can fail: the packet ends at or after `end`, and the headroom was looked at.
-    if !packet.truncate(end) || !packet.trim_front(l3) {
-        return false;
-    }
-    match packet.prepend(headers) {
-        Some(place) => {
-            place.copy_from_slice(written);
-            true
-        }
-        None => false,
-    }
+}
+
+/// The source port that says which connection it is.
+#[inline(always)]
+const fn gue_source(entropy: u32) -> u16 {
+    0xc000 | (entropy as u16 & 0x3fff)
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use crate::{
 
 pub(super) const HEADER: usize = 20;
 /// More fragments, or a fragment offset: the packet is not whole.
-pub(super) const FRAGMENT: u16 = 0x3fff;
+pub(crate) const FRAGMENT: u16 = 0x3fff;
 const MORE: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 

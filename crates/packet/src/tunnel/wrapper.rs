@@ -1,0 +1,274 @@
+//! The outer headers of a way, written once: of one packet after another only lengths, class, entropy and checksum differ.
+
+use super::{
+    Encapsulation, GUE_HEADER, IPV4_HEADER, IPV4_INSIDE, IPV6_HEADER, IPV6_INSIDE, MOST, Outer, UDP_HEADER, gue_source,
+    write_headers,
+};
+use crate::{
+    PacketBuf, TCP, TcpFlags, UDP, checksum,
+    ethernet::{HEADER, Link, TYPE_IPV4, TYPE_IPV6},
+    parse::FRAGMENT4,
+    view,
+};
+
+/// What a way needs to know of a packet that needs nothing but wrapping: TCP but for SYN, or UDP, directly after an IP header
+/// without options or tag, with a hop left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    is_ipv6: bool,
+    traffic_class: u8,
+    /// Bytes from the IP header on.
+    pub size: u16,
+    /// The source address, folded.
+    pub source: u64,
+    /// Source and destination port.
+    pub ports: u32,
+}
+
+impl Inner {
+    /// Of a frame that [`parse`](crate::parse) has found nothing wrong with; its checks are not made again.
+    #[inline(always)]
+    #[must_use]
+    pub fn look(frame: &[u8]) -> Option<Self> {
+        let head: &[u8; HEADER + IPV4_HEADER + UDP_HEADER] = frame.first_chunk()?;
+        let ip: &[u8; IPV4_HEADER + UDP_HEADER] = head.last_chunk()?;
+        let inner = match (u16::from_be_bytes([head[12], head[13]]), ip[0]) {
+            (TYPE_IPV4, 0x45) => {
+                let part = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT4 != 0;
+                if part || ip[8] < 2 || !is_ready(ip[9], frame, HEADER + IPV4_HEADER) {
+                    return None;
+                }
+                Self {
+                    is_ipv6: false,
+                    traffic_class: ip[1],
+                    size: u16::from_be_bytes([ip[2], ip[3]]),
+                    source: u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]).into(),
+                    ports: u32::from_be_bytes([ip[20], ip[21], ip[22], ip[23]]),
+                }
+            }
+            (TYPE_IPV6, 0x60..=0x6f) => {
+                if ip[7] < 2 || !is_ready(ip[6], frame, HEADER + IPV6_HEADER) {
+                    return None;
+                }
+                let source = view::u128_at(ip, 8)?;
+                Self {
+                    is_ipv6: true,
+                    traffic_class: ip[0] << 4 | ip[1] >> 4,
+                    size: u16::from_be_bytes([ip[4], ip[5]]).checked_add(IPV6_HEADER as u16)?,
+                    source: (source >> 64) as u64 ^ source as u64,
+                    ports: view::u32_at(frame, HEADER + IPV6_HEADER)?,
+                }
+            }
+            _ => return None,
+        };
+        (HEADER + usize::from(inner.size) <= frame.len()).then_some(inner)
+    }
+}
+
+/// Whether the transport header is one that a way leaves as it is.
+#[inline(always)]
+fn is_ready(protocol: u8, frame: &[u8], l4: usize) -> bool {
+    match protocol {
+        TCP => frame.get(l4 + 13).is_some_and(|flags| !TcpFlags(*flags).has(TcpFlags::SYN)),
+        UDP => true,
+        _ => false,
+    }
+}
+
+/// The headers of one way, for packets of either family.
+#[derive(Clone, Debug)]
+pub struct Wrappers {
+    ipv4: [u8; MOST],
+    ipv6: [u8; MOST],
+    /// Bytes of the Ethernet header, and of all.
+    before: usize,
+    length: usize,
+    /// Bytes after the outer IP header.
+    shim: usize,
+    outer_is_ipv6: bool,
+    is_gue: bool,
+}
+
+/// No headers are shorter: they are written in pieces of this size, which may overlap.
+const PIECE: usize = 32;
+const _: () = assert!(HEADER + IPV4_HEADER >= PIECE && MOST <= 3 * PIECE);
+
+impl Wrappers {
+    #[must_use]
+    pub fn new(outer: &Outer, how: Encapsulation, link: &Link) -> Self {
+        let outer_is_ipv6 = matches!(outer, Outer::V6 { .. });
+        let (before, shim) = (link.length(), how.shim());
+        let length = before + how.overhead(outer_is_ipv6);
+        let headers = |inside| {
+            let mut room = [0; MOST];
+            write_headers(&mut room[..length], outer, how, link, inside, 0, shim, 0);
+            room
+        };
+        Self {
+            ipv4: headers((IPV4_INSIDE, TYPE_IPV4)),
+            ipv6: headers((IPV6_INSIDE, TYPE_IPV6)),
+            before,
+            length,
+            shim,
+            outer_is_ipv6,
+            is_gue: matches!(how, Encapsulation::Gue { .. }),
+        }
+    }
+
+    /// Does what [`decrement_ttl`](crate::decrement_ttl) and [`encapsulate`](super::encapsulate) do to the packet that `inner`
+    /// was seen in. False, and nothing changed, without headroom, or when it would be too long for an IP packet.
+    #[inline]
+    #[must_use]
+    pub fn wrap(&self, packet: &mut impl PacketBuf, inner: &Inner, entropy: u32) -> bool {
+        let Self { before, length, shim, .. } = *self;
+        let size = usize::from(inner.size);
+        let grown = length - HEADER;
+        if packet.headroom() < grown || size + grown > usize::from(u16::MAX) {
+            return false;
+        }
+        let end = HEADER + size;
+        if packet.bytes().len() != end && !packet.truncate(end) {
+            return false;
+        }
+        if packet.prepend(grown).is_none() {
+            return false;
+        }
+        let Some((headers, carried)) = packet.bytes_mut().split_at_mut_checked(length) else { return false };
+        one_hop_less(carried, inner.is_ipv6);
+        let written = if inner.is_ipv6 { &self.ipv6 } else { &self.ipv4 };
+        copy(headers, written);
+        let Some(ip) = headers.get_mut(before..) else { return true };
+        let payload = (shim + size) as u16;
+        if self.outer_is_ipv6 {
+            if let Some(start) = ip.first_chunk_mut::<6>() {
+                let first = 6 << 28 | u32::from(inner.traffic_class) << 20 | entropy & 0xf_ffff;
+                start[..4].copy_from_slice(&first.to_be_bytes());
+                start[4..].copy_from_slice(&payload.to_be_bytes());
+            }
+        } else if let Some(header) = ip.first_chunk_mut::<IPV4_HEADER>() {
+            // Written for no payload but the shim, in class 0: what is more is added to the sum.
+            let sum = u32::from(!u16::from_be_bytes([written[before + 10], written[before + 11]]));
+            let sum = sum + u32::from(inner.traffic_class) + u32::from(inner.size);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            header[1] = inner.traffic_class;
+            header[2..4].copy_from_slice(&(IPV4_HEADER as u16 + payload).to_be_bytes());
+            header[10..12].copy_from_slice(&(!sum as u16).to_be_bytes());
+        }
+        if self.is_gue
+            && let Some(shim) = headers.last_chunk_mut::<{ UDP_HEADER + GUE_HEADER }>()
+        {
+            shim[0..2].copy_from_slice(&gue_source(entropy).to_be_bytes());
+            shim[4..6].copy_from_slice(&payload.to_be_bytes());
+        }
+        true
+    }
+}
+
+/// Copies as much as `place` takes, which is at least a piece.
+#[inline(always)]
+fn copy(place: &mut [u8], from: &[u8; MOST]) {
+    let length = place.len();
+    let piece = |at: usize| view::chunk::<PIECE>(from, at);
+    if length > 2 * PIECE
+        && let (Some(middle), Some(piece)) = (place.get_mut(PIECE..2 * PIECE), piece(PIECE))
+    {
+        middle.copy_from_slice(piece);
+    }
+    if let (Some(first), Some(piece)) = (place.first_chunk_mut(), piece(0)) {
+        *first = *piece;
+    }
+    if let (Some(last), Some(piece)) = (place.last_chunk_mut(), piece(length.wrapping_sub(PIECE))) {
+        *last = *piece;
+    }
+}
+
+#[inline(always)]
+fn one_hop_less(ip: &mut [u8], is_ipv6: bool) {
+    let Some(header) = ip.first_chunk_mut::<IPV4_HEADER>() else { return };
+    if is_ipv6 {
+        header[7] -= 1;
+    } else {
+        header[8] -= 1;
+        let sum = u16::from_be_bytes([header[10], header[11]]);
+        header[10..12].copy_from_slice(&checksum::after_hop(sum).to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HeapPacket, build::packet, decrement_ttl, encapsulate, parse};
+    use proptest::prelude::*;
+
+    fn ways() -> Vec<(Outer, Encapsulation, Link)> {
+        let outers = [
+            Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 },
+            Outer::V6 { source: 0x2001_0db8 << 96 | 1, destination: 0x2001_0db8 << 96 | 0x21 },
+        ];
+        let hows = [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue { port: 6080 }];
+        let link = |vlan| Link { source: [2, 0, 0, 0, 0, 2], destination: [2, 0, 0, 0, 1, 0], vlan };
+        let pairs = outers.into_iter().flat_map(|outer| hows.map(|how| (outer, how)));
+        pairs.flat_map(|(outer, how)| [None, Some(7)].map(|vlan| (outer, how, link(vlan)))).collect()
+    }
+
+    fn assert_same(frame: &HeapPacket, entropy: u32) -> Result<(), TestCaseError> {
+        let parsed = parse(frame.bytes()).unwrap();
+        let inner = Inner::look(frame.bytes()).unwrap();
+        prop_assert_eq!(usize::from(inner.size), parsed.end as usize - HEADER);
+        for (outer, how, link) in ways() {
+            let (mut long_way, mut short_way) = (frame.clone(), frame.clone());
+            prop_assert!(decrement_ttl(long_way.bytes_mut(), &parsed));
+            prop_assert!(encapsulate(&mut long_way, &parsed, &outer, how, entropy, &link));
+            prop_assert!(Wrappers::new(&outer, how, &link).wrap(&mut short_way, &inner, entropy));
+            prop_assert_eq!(&short_way, &long_way, "{:?} {:?} {:?}", outer, how, link);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_writes_what_the_long_way_writes(
+            source: u32, ports: (u16, u16), class: u8, ttl in 2..=u8::MAX, id: u16, length in 0..1400_usize, entropy: u32, pad: bool,
+        ) {
+            prop_assume!(!crate::parse::is_martian(source));
+            let ends = packet().ipv4(source, "192.0.2.10").traffic_class(class).ttl(ttl).identification(id);
+            for frame in [ends.clone().tcp(ports.0, ports.1), ends.udp(ports.0, ports.1)] {
+                let frame = frame.payload(vec![1; length]);
+                assert_same(&if pad { frame.padded() } else { frame }.build(), entropy)?;
+            }
+            let ends = packet().ipv6(0x2001_0db8 << 96 | u128::from(source), "2001:db8::10").traffic_class(class).ttl(ttl);
+            assert_same(&ends.tcp(ports.0, ports.1).payload(vec![1; length]).build(), entropy)?;
+        }
+    }
+
+    #[test]
+    fn whatever_needs_more_than_wrapping_takes_the_long_way() {
+        let ends = || packet().ipv4("203.0.113.4", "192.0.2.10");
+        let ends6 = || packet().ipv6("2001:db8:1::4", "2001:db8::10");
+        for frame in [
+            ends().tcp(1, 2).syn(),
+            ends().tcp(1, 2).ttl(1),
+            ends().tcp(1, 2).vlan(3),
+            ends().tcp(1, 2).ip_options(&[1; 4]),
+            ends().udp(1, 2).first_fragment(),
+            ends().icmp_echo(1, 2),
+            ends6().tcp(1, 2).syn(),
+            ends6().udp(1, 2).ttl(1),
+            ends6().udp(1, 2).extension(0, &[0; 6]),
+        ] {
+            assert_eq!(Inner::look(frame.build().bytes()), None, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn without_headroom_nothing_changes() {
+        let (outer, how, link) = ways()[0];
+        let mut frame = packet().ipv4("203.0.113.4", "192.0.2.10").udp(1, 2).build();
+        let (inner, room) = (Inner::look(frame.bytes()).unwrap(), frame.headroom() - 19);
+        assert!(frame.prepend(room).is_some() && frame.trim_front(0));
+        let before = frame.clone();
+        assert!(!Wrappers::new(&outer, how, &link).wrap(&mut frame, &inner, 1));
+        assert_eq!(frame, before);
+    }
+}
