@@ -91,6 +91,7 @@ pub(crate) fn decide(scene: &Scene<'_>, lanes: &mut Lanes, admission: &mut Admis
     decide_lane(scene, &lanes.ipv6, &mut lanes.verdicts, admission);
 }
 
+/// First for the packets whose connection is at home, nearly all; meanwhile the others' memory comes.
 #[inline]
 fn decide_lane<K: Family>(
     scene: &Scene<'_>,
@@ -98,9 +99,21 @@ fn decide_lane<K: Family>(
     verdicts: &mut ArrayVec<Verdict, BURST>,
     admission: &mut Admission,
 ) {
+    let table = K::table(scene.flows);
+    let mut away = 0_u32;
     for (place, asked) in lane.asked.iter().enumerate() {
-        verdicts[usize::from(asked.packet)] =
-            decide_one(scene, &lane.keys[place], asked.kind, lane.hits[place], admission);
+        match table.find_home(&asked.sought) {
+            Some(hit) => {
+                verdicts[usize::from(asked.packet)] = known(scene, &asked.key, asked.kind, hit, admission);
+            }
+            None => away |= 1 << place,
+        }
+    }
+    while away != 0 {
+        let asked = &lane.asked[away.trailing_zeros() as usize];
+        away &= away - 1;
+        let hit = table.find_other(&asked.sought);
+        verdicts[usize::from(asked.packet)] = decide_one(scene, &asked.key, asked.kind, hit, admission);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A burst's packets side by side: what is known of each so far.
 
 use arrayvec::ArrayVec;
-use vipa_flow::{Hit, Key4, Key6};
+use vipa_flow::{Key4, Key6, Sought};
 use vipa_handoff::{AnyKey, Fate, Flows, LocalReply, Reason};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::TcpFlags;
@@ -44,19 +44,19 @@ pub(crate) enum Kind {
     Return(TargetId, Option<TcpFlags>),
 }
 
-/// A packet whose connection is to be looked up.
+/// A packet whose connection is being looked up.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct Asked<K: Family> {
+    pub(crate) sought: Sought<K>,
+    pub(crate) key: K,
+    pub(crate) kind: Kind,
     /// Its place in the burst.
     pub(crate) packet: u8,
-    pub(crate) kind: Kind,
 }
 
-/// The packets of one family that have a connection: what each is, its key, what the table says.
-pub(crate) struct Lane<K> {
-    pub(crate) asked: ArrayVec<Asked, BURST>,
-    pub(crate) keys: ArrayVec<K, BURST>,
-    pub(crate) hits: [Option<Hit>; BURST],
+/// The packets of one family that have a connection, in their order.
+pub(crate) struct Lane<K: Family> {
+    pub(crate) asked: ArrayVec<Asked<K>, BURST>,
 }
 
 /// A first part of a packet, which will teach where the others go.
@@ -78,41 +78,28 @@ pub(crate) struct Lanes {
 }
 
 impl<K: Family> Lane<K> {
-    const fn new() -> Self {
-        Self { asked: ArrayVec::new_const(), keys: ArrayVec::new_const(), hits: [const { None }; BURST] }
-    }
-
-    #[inline]
-    fn clear(&mut self) {
-        self.asked.clear();
-        self.keys.clear();
-    }
-
-    /// Finds the connections asked for: hashes all, prefetches all, then looks.
-    #[inline]
-    fn lookup(&mut self, flows: &Flows) {
-        let count = self.keys.len();
-        if count > 0 {
-            K::table(flows).lookup_batch(&self.keys, &mut self.hits[..count]);
-        }
-    }
-
     fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         let place = self.asked.binary_search_by_key(&packet, |asked| usize::from(asked.packet)).ok()?;
-        Some((self.keys[place].any(), self.asked[place].kind))
+        Some((self.asked[place].key.any(), self.asked[place].kind))
     }
 }
 
 impl Lanes {
     pub(crate) fn new() -> Self {
-        Self { verdicts: ArrayVec::new(), ipv4: Lane::new(), ipv6: Lane::new(), firsts: ArrayVec::new(), openings: 0 }
+        Self {
+            verdicts: ArrayVec::new(),
+            ipv4: Lane { asked: ArrayVec::new() },
+            ipv6: Lane { asked: ArrayVec::new() },
+            firsts: ArrayVec::new(),
+            openings: 0,
+        }
     }
 
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.verdicts.clear();
-        self.ipv4.clear();
-        self.ipv6.clear();
+        self.ipv4.asked.clear();
+        self.ipv6.asked.clear();
         self.firsts.clear();
     }
 
@@ -124,24 +111,18 @@ impl Lanes {
         may
     }
 
-    #[inline]
-    pub(crate) fn lookup(&mut self, flows: &Flows) {
-        self.ipv4.lookup(flows);
-        self.ipv6.lookup(flows);
-    }
-
     /// Whose packet this is, when it is held.
     pub(crate) fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         self.ipv4.connection_of(packet).or_else(|| self.ipv6.connection_of(packet))
     }
 
-    /// The connection will decide; until then, and should nobody decide, the packet is an orphan.
-    #[inline]
-    pub(crate) fn ask<K: Laned>(&mut self, key: K, kind: Kind) -> Verdict {
+    /// The connection will decide; until then, and should nobody decide, the packet is an orphan. The connection's memory is
+    /// asked for at once: it comes while the burst's other packets are looked at.
+    #[inline(always)]
+    pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
         let packet = self.verdicts.len() as u8;
-        let lane = K::lane(self);
-        lane.asked.push(Asked { packet, kind });
-        lane.keys.push(key);
+        let sought = K::table(flows).seek(&key);
+        K::lane(self).asked.push(Asked { sought, key, kind, packet });
         Verdict::drop(Reason::Orphan)
     }
 

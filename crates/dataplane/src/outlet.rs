@@ -11,8 +11,9 @@ use crate::{BURST, Scene, Tx, limit::TokenBucket};
 struct Outlet<T: Tx> {
     tx: T,
     waiting: ArrayVec<T::Buf, BURST>,
-    /// What each waiting packet counts as if the port takes it: its fate, or a further part of one that has its own.
-    taken: ArrayVec<Cell, BURST>,
+    /// What a waiting packet counts as if the port takes it, where that is not "forwarded": another fate, or a further part of a
+    /// packet that has its own. With its place.
+    others: ArrayVec<(u8, Cell), BURST>,
     /// How much a kernel interface gets.
     share: Option<TokenBucket>,
 }
@@ -28,7 +29,8 @@ impl<T: Tx> Outlets<T> {
     /// `shares` has this worker's packets a second to each kernel interface, `None` for the other ports.
     pub(crate) fn new(queues: Vec<T>, shares: &[Option<u32>], answers_per_second: u32) -> Self {
         let share = |index: usize| shares.get(index).copied().flatten().map(TokenBucket::new);
-        let outlet = |(index, tx)| Outlet { tx, waiting: ArrayVec::new(), taken: ArrayVec::new(), share: share(index) };
+        let outlet =
+            |(index, tx)| Outlet { tx, waiting: ArrayVec::new(), others: ArrayVec::new(), share: share(index) };
         let outlets = queues.into_iter().enumerate().map(outlet).collect();
         Self { outlets, answers: TokenBucket::new(answers_per_second) }
     }
@@ -139,34 +141,35 @@ impl<T: Tx> Outlet<T> {
         if self.waiting.is_full() {
             self.transmit(counters);
         }
+        if taken != Cell::Fate(Fate::Forward) {
+            self.others.push((self.waiting.len() as u8, taken));
+        }
         self.waiting.push(packet);
-        self.taken.push(taken);
     }
 
     /// What the port refuses is freed and counted: it is full, and will be on a second try.
-    #[inline]
+    #[inline(never)]
     fn transmit(&mut self, counters: &Counters) {
+        let offered = self.waiting.len();
         self.tx.burst(&mut self.waiting);
-        let refused = self.waiting.len();
-        let sent = self.taken.len() - refused;
-        let mut forwarded = 0;
-        for cell in &self.taken[..sent] {
-            match cell {
-                Cell::Fate(Fate::Forward) => forwarded += 1,
-                other => counters.add(*other, 1),
-            }
+        let sent = offered - self.waiting.len();
+        let mut forwarded = sent;
+        for (_, cell) in self.others.iter().filter(|(place, _)| usize::from(*place) < sent) {
+            counters.add(*cell, 1);
+            forwarded -= 1;
         }
-        counters.add(Fate::Forward, forwarded);
+        counters.add(Fate::Forward, forwarded as u64);
         counters.add(Count::Sent, sent as u64);
-        if refused > 0 {
+        if sent < offered {
             self.refuse(counters, sent);
         }
-        self.taken.clear();
+        self.others.clear();
     }
 
     #[cold]
     fn refuse(&mut self, counters: &Counters, sent: usize) {
-        let packets = self.taken[sent..].iter().filter(|cell| matches!(cell, Cell::Fate(_))).count();
+        let is_part = |(place, cell): &&(u8, Cell)| usize::from(*place) >= sent && !matches!(cell, Cell::Fate(_));
+        let packets = self.waiting.len() - self.others.iter().filter(is_part).count();
         counters.add(Fate::Drop(Reason::TxRefused), packets as u64);
         self.waiting.clear();
     }

@@ -18,7 +18,7 @@ mod word;
 pub use count::Counts;
 pub use key::{HashSeed, Key, Key4, Key6, MAX_VIPAS};
 pub use memory::{Pages, TableError};
-pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Hit, SlotRef};
+pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Hit, SlotRef, Sought};
 pub use tick::{AgeLimits, LONGEST_AGE, Tick};
 pub use walk::{Aged, Cursor};
 pub use word::{FlowState, MAX_TARGETS};

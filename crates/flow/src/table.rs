@@ -63,6 +63,15 @@ pub struct SlotRef {
     pub(crate) word: Word,
 }
 
+/// A key on its way to its connection: where that may live is known, and the first place was asked for. Look there with
+/// [`FlowTable::find_home`], and only then, if in vain, with [`FlowTable::find_other`].
+#[derive(Clone, Copy)]
+pub struct Sought<K: Key> {
+    packed: Packed<K::Words>,
+    home: u32,
+    other: u32,
+}
+
 /// What became of an admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
@@ -157,6 +166,35 @@ impl<K: Key> FlowTable<K> {
             missing &= missing - 1;
             hits[i] = self.find_in(spots[i].other, packed[i]);
         }
+    }
+
+    /// Begins a lookup, the first of three steps for callers with several under way; asks for the home bucket's memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn seek(&self, key: &K) -> Sought<K> {
+        let packed = key.pack();
+        let Spots { home, other } = self.spots(packed);
+        self.buckets[home].prefetch();
+        Sought { packed, home: home as u32, other: other as u32 }
+    }
+
+    /// Looks in the home bucket, where nearly every connection is; where it is not, asks for the other one's memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn find_home(&self, sought: &Sought<K>) -> Option<Hit> {
+        let hit = self.find_in(sought.home as usize, sought.packed);
+        if hit.is_none() {
+            self.buckets[sought.other as usize].prefetch();
+        }
+        hit
+    }
+
+    /// Looks in the other bucket. After [`find_home`](Self::find_home), since a connection only ever moves from its home to
+    /// its other bucket.
+    #[inline]
+    #[must_use]
+    pub fn find_other(&self, sought: &Sought<K>) -> Option<Hit> {
+        self.find_in(sought.other as usize, sought.packed)
     }
 
     /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
