@@ -47,7 +47,7 @@ impl<W: Words> Bucket<W> {
         for slot in 0..SLOTS {
             // Acquire: pairs with the Release in announce(). Who sees the key of the connection that took a moved
             // one's slot also sees, in the other bucket, the moved one.
-            equal |= u32::from(self.keys[slot].load(Ordering::Acquire) == packed.key) << slot;
+            equal |= u32::from(self.keys[slot].load(Ordering::Acquire).same(packed.key)) << slot;
         }
         while equal != 0 {
             let slot = equal.trailing_zeros() as usize;
@@ -68,7 +68,7 @@ impl<W: Words> Bucket<W> {
                 return None;
             }
             // Acquire: pairs with the Release in announce(); who sees a later life's key sees its word below.
-            if self.keys[slot].load(Ordering::Acquire) != packed.key {
+            if !self.keys[slot].load(Ordering::Acquire).same(packed.key) {
                 return None;
             }
             // Relaxed: ordered after the key by that Acquire.

@@ -84,6 +84,10 @@ pub(crate) mod sealed {
         type Cell: Cell<Words = Self>;
 
         fn hash(self, seed: &HashSeed, service: u64) -> u64;
+
+        /// Equality word by word, in registers: of arrays the compiler makes wide loads of what narrow stores have just
+        /// written to the stack, which stalls.
+        fn same(self, other: Self) -> bool;
     }
 
     /// The same as several threads see it. All-zero bytes are one.
@@ -218,6 +222,11 @@ impl Words for u64 {
         let first = fold(self ^ a, b ^ service.wrapping_mul(SPREAD));
         fold(first ^ c, d)
     }
+
+    #[inline(always)]
+    fn same(self, other: Self) -> bool {
+        self == other
+    }
 }
 
 impl Words for [u64; 3] {
@@ -231,6 +240,11 @@ impl Words for [u64; 3] {
         let first = fold(high ^ a, b ^ low);
         let second = fold(first ^ ports ^ c, d ^ service.wrapping_mul(SPREAD));
         fold(second ^ b, c)
+    }
+
+    #[inline(always)]
+    fn same(self, other: Self) -> bool {
+        (self[0] ^ other[0]) | (self[1] ^ other[1]) | (self[2] ^ other[2]) == 0
     }
 }
 
