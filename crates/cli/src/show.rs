@@ -63,8 +63,9 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     let Status { node, cluster, incarnation: _, uptime_ms, voters, links, vipas, connections, capacity, unfit, left } =
         status;
-    let voters: Vec<_> = voters.iter().map(NodeName::as_str).collect();
-    writeln!(out, "router {node} of cluster {cluster}, up {}; voters {}", span(*uptime_ms), voters.join(", "))?;
+    let names: Vec<_> = voters.iter().map(NodeName::as_str).collect();
+    let voters = if names.is_empty() { "no quorum".into() } else { format!("voters {}", names.join(", ")) };
+    writeln!(out, "router {node} of cluster {cluster}, up {}; {voters}", span(*uptime_ms))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
     if let Some(why) = unfit {
         writeln!(out, "UNFIT: {why}; its VIPAs go to routers that are fit")?;

@@ -131,7 +131,7 @@ impl Router {
         let Stored { votes, decisions } = stored;
         settings.voters.sort();
         settings.voters.dedup();
-        let is_voter = settings.voters.contains(&settings.me);
+        let is_voter = settings.electors().contains(&settings.me);
         let voter = is_voter.then(|| Voter::new(settings.timing.lease, votes, now));
         let vipas = settings.vipas.iter().map(|vipa| (vipa.address, Vipa::new(vipa.clone(), now))).collect();
         Self {
@@ -337,7 +337,7 @@ impl Router {
         let hearers: Vec<NodeName> = self
             .peers
             .iter()
-            .filter(|(name, peer)| peer.role == Role::Router || self.settings.voters.contains(name))
+            .filter(|(name, peer)| peer.role == Role::Router || self.settings.electors().contains(name))
             .map(|(name, _)| name.clone())
             .collect();
         for beat in self.beats.next(now, &owned, &self.settings.timing) {
@@ -398,7 +398,7 @@ impl Router {
                 }
             }
             Message::Grant(grant) => {
-                if self.settings.voters.contains(from) {
+                if self.settings.electors().contains(from) {
                     let cue = Cue::Granted { from: from.clone(), epoch: grant.epoch, ballot: grant.ballot };
                     self.cue(now, grant.vipa, cue, out);
                 }
@@ -472,7 +472,7 @@ impl Router {
     }
 
     fn acknowledged(&mut self, now: Moment, from: &NodeName, ack: &BeatAck, out: &mut Outbox) {
-        if !self.settings.voters.contains(from) {
+        if !self.settings.electors().contains(from) {
             return;
         }
         let Some(sent) = self.beats.acknowledged(ack.sequence).cloned() else { return };

@@ -79,7 +79,7 @@ pub struct Cluster {
     pub name: String,
     /// Secret of the balancing hash, so that outsiders cannot choose their target.
     pub key: [u8; 16],
-    /// Sorted, 3, 5 or 7 of them.
+    /// Sorted, 3, 5 or 7 of them; none with `quorum = "none"`.
     pub voters: Vec<NodeName>,
     pub lease: Duration,
     /// At most a quarter of `lease`.

@@ -78,6 +78,8 @@ pub struct Plan {
     pub ports: Ports,
     /// Names of nodes. Empty: all routers, and targets up to five in all (three, when there are fewer nodes).
     pub voters: Vec<String>,
+    /// Nobody votes: the routers' ranks alone decide.
+    pub no_quorum: bool,
     pub lease_ms: u64,
     /// Candidates by router, numbers of targets; a router not named here has all of them.
     pub candidates: BTreeMap<String, Vec<u8>>,
@@ -147,6 +149,7 @@ impl Plan {
             targets: 3,
             ports: Ports::AfPacket,
             voters: Vec::new(),
+            no_quorum: false,
             lease_ms: 200,
             candidates: BTreeMap::new(),
             inherits: Vec::new(),

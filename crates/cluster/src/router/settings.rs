@@ -15,10 +15,18 @@ pub struct Settings {
     /// Of its ports: where targets find what it wraps to come from.
     pub addresses: Vec<IpAddr>,
     pub incarnation: Incarnation,
-    /// The same on every node.
+    /// The same on every node. With none of them there is no quorum: a router is its own only elector, and of two that
+    /// own a VIPA at once the one of the higher epoch goes on, then the one of the higher rank.
     pub voters: Vec<NodeName>,
     pub timing: Timing,
     pub vipas: Vec<VipaSettings>,
+}
+
+impl Settings {
+    /// Whose majority grants what this router owns.
+    pub(super) fn electors(&self) -> &[NodeName] {
+        if self.voters.is_empty() { std::slice::from_ref(&self.me) } else { &self.voters }
+    }
 }
 
 /// What the disk has kept of this router's earlier lives.

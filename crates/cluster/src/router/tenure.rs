@@ -88,7 +88,7 @@ impl Tenure {
     fn renew(&mut self, settings: &Settings) -> bool {
         let mut sent: Vec<Moment> = self.acknowledged.values().copied().collect();
         sent.sort_unstable_by(|one, other| other.cmp(one));
-        let Some(&answered) = sent.get(majority(settings.voters.len()) - 1) else { return false };
+        let Some(&answered) = sent.get(majority(settings.electors().len()) - 1) else { return false };
         let lease = answered + (settings.timing.lease - settings.timing.margin());
         let longer = lease > self.lease;
         self.lease = self.lease.max(lease);

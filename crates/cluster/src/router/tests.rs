@@ -1,4 +1,5 @@
 mod bench;
+mod no_quorum;
 mod orders;
 mod stories;
 mod table;

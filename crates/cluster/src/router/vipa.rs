@@ -215,8 +215,7 @@ impl Vipa {
                     self.step_down(epoch, &from, cx);
                     self.hear(from, epoch, yielding_to.as_ref(), sequence, cx);
                 } else if epoch == tenure.epoch {
-                    let (vipa, one) = (self.settings.address, cx.settings.me.clone());
-                    cx.note(Note::TwoOwners { vipa, epoch, one, other: from });
+                    self.meet_another_owner(epoch, &from, cx);
                 }
             }
             (P::Yielding { .. }, C::Heard { from, epoch, yielding_to, sequence }) => {
@@ -243,7 +242,7 @@ impl Vipa {
 
             (P::Suspecting(candidacy) | P::Claiming(candidacy), C::Refused { from, refuse }) => {
                 self.highest = self.highest.max(refuse.highest);
-                if candidacy.epoch == refuse.epoch && cx.settings.voters.contains(&from) {
+                if candidacy.epoch == refuse.epoch && cx.settings.electors().contains(&from) {
                     candidacy.refuse(from, refuse.reason);
                     self.count(cx);
                 }
@@ -267,7 +266,7 @@ impl Vipa {
                 self.highest = self.highest.max(epoch);
                 if tenure.epoch == mine {
                     tenure.superseded.insert(voter);
-                    if tenure.is_lost(cx.now, cx.settings.voters.len()) {
+                    if tenure.is_lost(cx.now, cx.settings.electors().len()) {
                         self.step_down(epoch, &holder, cx);
                     }
                 }

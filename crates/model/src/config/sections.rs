@@ -168,7 +168,14 @@ fn read_cluster(problems: &mut Problems, mut section: Section<'_>) -> Option<At<
     let milliseconds = |from| number(from..=LONGEST_SETTING_MS, "a number of milliseconds");
     let name = section.required(problems, "name", "name = \"demo\"", text);
     let key = section.required(problems, "key", "key = \"000102030405060708090a0b0c0d0e0f\"", key);
-    let voters = section.required(problems, "voters", "voters = [\"r1\", \"r2\", \"t1\"]", voters);
+    let quorums = [("majority", Quorum::Majority), ("none", Quorum::None)];
+    let quorum = section.or(problems, "quorum", Quorum::Majority, choice(&quorums));
+    let voters = match quorum.as_ref().map(|quorum| quorum.value) {
+        Some(Quorum::None) => no_voters(problems, &mut section),
+        Some(Quorum::Majority) => section.required(problems, "voters", "voters = [\"r1\", \"r2\", \"t1\"]", voters),
+        // What is wrong is said already, and whether there must be voters is not known.
+        None => section.optional(problems, "voters", voters).flatten(),
+    };
     let lease = section.or(problems, "lease_ms", DEFAULT_LEASE_MS, milliseconds(20));
     let lease_ms = lease.as_ref().map_or(DEFAULT_LEASE_MS, |lease| lease.value);
     let beat = section.or(
@@ -185,6 +192,15 @@ fn read_cluster(problems: &mut Problems, mut section: Section<'_>) -> Option<At<
 
     let routers_section = Section::of("cluster.routers", routers_value, problems);
     let routers = read_routers(problems, routers_section, &section.span);
+    if let (Some(At { value: Quorum::None, span }), Some(routers)) = (&quorum, &routers)
+        && routers.len() != 2
+    {
+        let message = format!(
+            "without a quorum there may be two routers and no more, but [cluster.routers] has {}; name voters instead",
+            routers.len()
+        );
+        problems.add::<()>(span.clone(), message);
+    }
     let mut voters = voters?.value;
     voters.sort();
     let cluster = Cluster {
@@ -233,6 +249,20 @@ fn key(problems: &mut Problems, value: &Value<'_>) -> Option<[u8; 16]> {
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32 && !digits.starts_with('+'));
     let what = "this must be 32 hexadecimal digits, the same on every node; `openssl rand -hex 16` makes some";
     number.map(u128::to_be_bytes).or_else(|| problems.add(value.span(), what))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quorum {
+    Majority,
+    None,
+}
+
+/// Where there is no quorum, a list of voters would be believed to mean something.
+fn no_voters(problems: &mut Problems, section: &mut Section<'_>) -> Option<At<Vec<NodeName>>> {
+    if let Some(value) = section.get(problems, "voters") {
+        return problems.add(value.span(), "with quorum = \"none\" nobody votes: leave `voters` out");
+    }
+    Some(At { value: Vec::new(), span: section.span.clone() })
 }
 
 fn voters(problems: &mut Problems, value: &Value<'_>) -> Option<Vec<NodeName>> {

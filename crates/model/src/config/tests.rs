@@ -308,12 +308,39 @@ fn toml_that_cannot_be_read_is_pointed_at() {
 }
 
 #[test]
+fn without_a_quorum_there_are_two_routers_and_no_voters() {
+    let text = ROUTER.replace("voters = [\"t1\", \"r1\", \"r2\"]", "quorum = \"none\"");
+    assert_eq!(Config::parse("r1.toml", &text).unwrap().cluster.voters, []);
+    let three = text.replace("r2 = \"10.77.0.12:7400\"", "r2 = \"10.77.0.12:7400\"\nr3 = \"10.77.0.13:7400\"");
+    assert_eq!(
+        Config::parse("r1.toml", &three).unwrap_err().to_string(),
+        "r1.toml:14:10: without a quorum there may be two routers and no more, but [cluster.routers] has 3; name voters \
+         instead"
+    );
+}
+
+#[test]
 fn each_rule_has_its_sentence() {
     let rules = [
         (
             "\"t1\", \"r1\", \"r2\"",
             "\"t1\", \"r1\"",
             "14:10: 2 voters make no good majority: name 3, 5 or 7 nodes, routers or targets, the same on every node",
+        ),
+        (
+            "voters = [\"t1\", \"r1\", \"r2\"]",
+            "voters = [\"t1\", \"r1\", \"r2\"]\nquorum = \"none\"",
+            "14:10: with quorum = \"none\" nobody votes: leave `voters` out",
+        ),
+        (
+            "voters = [\"t1\", \"r1\", \"r2\"]",
+            "quorum = \"ranks\"",
+            "14:10: this must be \"majority\" or \"none\", and is the text \"ranks\"",
+        ),
+        (
+            "voters = [\"t1\", \"r1\", \"r2\"]",
+            "",
+            "11:1: `cluster.voters` is missing; such as voters = [\"r1\", \"r2\", \"t1\"]",
         ),
         ("\"t1\", \"r1\", \"r2\"", "\"t1\", \"r1\", \"t1\"", "14:23: t1 is in this list already; name each once"),
         (

@@ -168,10 +168,13 @@ fn head(lab: &Lab, name: &str, pki: &str, listen: Option<Ipv4Addr>) -> Result<St
 
 fn cluster(text: &mut String, plan: &Plan) -> Result<()> {
     let voters: Vec<_> = plan.voters().iter().map(|voter| format!("\"{voter}\"")).collect();
+    let electors = match plan.no_quorum {
+        true => "quorum = \"none\"".to_owned(),
+        false => format!("voters = [{}]", voters.join(", ")),
+    };
     write!(
         text,
-        "\n[cluster]\nname = \"lab\"\nkey = \"000102030405060708090a0b0c0d0e0f\"\nvoters = [{}]\nlease_ms = {}\n\n[cluster.routers]\n",
-        voters.join(", "),
+        "\n[cluster]\nname = \"lab\"\nkey = \"000102030405060708090a0b0c0d0e0f\"\n{electors}\nlease_ms = {}\n\n[cluster.routers]\n",
         plan.lease_ms
     )?;
     for number in 1..=plan.routers {

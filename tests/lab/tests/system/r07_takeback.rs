@@ -12,7 +12,7 @@ use vipa_lab::{
 };
 use vipa_protocol::Trigger;
 
-use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
+use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner, nothing_lost};
 
 /// At most one router may believe, at one moment, that it owns the VIPA and may admit connections.
 fn at_most_one_owner(cluster: &mut Cluster) -> Result<()> {
@@ -105,6 +105,19 @@ fn r07_an_owner_whose_wire_was_pulled_comes_back_and_takes_the_vipa_back() {
         cluster.wait_takeover("r1", Trigger::Takeback)?;
         client.mark()?;
         everyone_answered(&mut client)?;
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+#[test]
+fn r07_without_a_quorum_two_routers_take_over_and_back_by_their_ranks_alone() {
+    Plan { no_quorum: true, ..Plan::new("r07_no_quorum") }.run(|cluster| {
+        let mut client = cluster.client(CONNECTIONS)?;
+        kill_the_owner(cluster, &mut client)?;
+        nothing_lost(cluster, &mut client, |cluster| {
+            cluster.router("r1").start()?;
+            cluster.wait_takeover("r1", Trigger::Takeback).map(drop)
+        })?;
         all_kept(cluster, client).map(drop)
     });
 }

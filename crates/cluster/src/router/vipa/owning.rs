@@ -31,7 +31,7 @@ impl Vipa {
             tenure.fenced = Some(cx.now);
             cx.note(Note::Fenced { vipa, epoch });
         }
-        if tenure.fenced.is_some() && tenure.is_lost(cx.now, cx.settings.voters.len()) {
+        if tenure.fenced.is_some() && tenure.is_lost(cx.now, cx.settings.electors().len()) {
             let (by, holder) = (self.highest, cx.settings.me.clone());
             self.step_down(by, &holder, cx);
             return;
@@ -155,6 +155,17 @@ impl Vipa {
         self.owner = None;
         self.heard = Some(cx.now);
         self.enter(Phase::Standby, cx);
+    }
+
+    /// Two routers own one epoch. A majority's grants never let it happen; where there is no quorum, the one that comes
+    /// after the other lets go.
+    pub(super) fn meet_another_owner(&mut self, epoch: Epoch, other: &NodeName, cx: &mut Context<'_>) {
+        let (vipa, one) = (self.settings.address, cx.settings.me.clone());
+        cx.note(Note::TwoOwners { vipa, epoch, one, other: other.clone() });
+        let around = cx.around();
+        if cx.settings.voters.is_empty() && self.precedence(other, &around) > self.own_precedence(&around) {
+            self.step_down(epoch, other, cx);
+        }
     }
 
     /// Somebody holds a higher epoch.

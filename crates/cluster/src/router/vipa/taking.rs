@@ -21,13 +21,13 @@ impl Vipa {
 
     pub(super) fn campaign(&self, ballot: Ballot, epoch: Epoch, cx: &mut Context<'_>) {
         let settings = cx.settings;
-        for voter in &settings.voters {
+        for voter in settings.electors() {
             cx.send(voter, Message::Claim(Claim { vipa: self.settings.address, epoch, ballot }));
         }
     }
 
     pub(super) fn count(&mut self, cx: &mut Context<'_>) {
-        let voters = cx.settings.voters.len();
+        let voters = cx.settings.electors().len();
         match &self.phase {
             Phase::Suspecting(candidacy) => match candidacy.standings(voters) {
                 Standings::Won => {

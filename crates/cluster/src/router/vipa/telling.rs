@@ -134,7 +134,7 @@ impl Vipa {
             Phase::Claiming(candidacy) => Some((Ballot::Real, candidacy.epoch)),
             Phase::Standby | Phase::Rebuilding(_) | Phase::Active(_) | Phase::Yielding { .. } => None,
         };
-        if cx.settings.voters.contains(peer) {
+        if cx.settings.electors().contains(peer) {
             if self.ballots_lost > 0 {
                 (self.ballots_lost, self.not_before) = (0, cx.now);
             }
