@@ -134,6 +134,9 @@ fn may_happen(next: &Misfortune, all: &[Misfortune]) -> bool {
     if under_way().count() >= AT_ONCE || (loses(next) && under_way().any(loses)) {
         return false;
     }
+    if under_way().any(|one| one.what == next.what) {
+        return false;
+    }
     let Some(node) = next.what.hinders() else { return true };
     let recovering = || all.iter().filter(|one| one.until + RECOVERY > next.from);
     let hindered: Vec<&str> = recovering().filter_map(|one| one.what.hinders()).collect();
