@@ -101,8 +101,8 @@ fn decide_lane<K: Family>(
 ) {
     let table = K::table(scene.flows);
     let mut away = 0_u32;
-    for (place, asked) in lane.asked.iter().enumerate() {
-        match table.find_home(&asked.sought) {
+    for (place, (asked, sought)) in lane.asked.iter().zip(&lane.sought).enumerate() {
+        match table.find_home(sought) {
             Some(hit) => {
                 verdicts[usize::from(asked.packet)] = known(scene, &asked.key, asked.kind, hit, admission);
             }
@@ -110,9 +110,10 @@ fn decide_lane<K: Family>(
         }
     }
     while away != 0 {
-        let asked = &lane.asked[away.trailing_zeros() as usize];
+        let place = away.trailing_zeros() as usize;
         away &= away - 1;
-        let hit = table.find_other(&asked.sought);
+        let asked = &lane.asked[place];
+        let hit = table.find_other(&lane.sought[place]);
         verdicts[usize::from(asked.packet)] = decide_one(scene, &asked.key, asked.kind, hit, admission);
     }
 }

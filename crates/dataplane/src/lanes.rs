@@ -47,7 +47,6 @@ pub(crate) enum Kind {
 /// A packet whose connection is being looked up.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<K: Family> {
-    pub(crate) sought: Sought<K>,
     pub(crate) key: K,
     pub(crate) kind: Kind,
     /// Its place in the burst.
@@ -57,6 +56,7 @@ pub(crate) struct Asked<K: Family> {
 /// The packets of one family that have a connection, in their order.
 pub(crate) struct Lane<K: Family> {
     pub(crate) asked: ArrayVec<Asked<K>, BURST>,
+    pub(crate) sought: ArrayVec<Sought<K>, BURST>,
 }
 
 /// A first part of a packet, which will teach where the others go.
@@ -78,6 +78,14 @@ pub(crate) struct Lanes {
 }
 
 impl<K: Family> Lane<K> {
+    /// Begins all lookups in one short loop: waiting for one address to be translated, the core is already at the next ones.
+    #[inline]
+    fn seek(&mut self, flows: &Flows) {
+        let table = K::table(flows);
+        self.sought.clear();
+        self.sought.extend(self.asked.iter().map(|asked| table.seek(&asked.key)));
+    }
+
     fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         let place = self.asked.binary_search_by_key(&packet, |asked| usize::from(asked.packet)).ok()?;
         Some((self.asked[place].key.any(), self.asked[place].kind))
@@ -88,8 +96,8 @@ impl Lanes {
     pub(crate) fn new() -> Self {
         Self {
             verdicts: ArrayVec::new(),
-            ipv4: Lane { asked: ArrayVec::new() },
-            ipv6: Lane { asked: ArrayVec::new() },
+            ipv4: Lane { asked: ArrayVec::new(), sought: ArrayVec::new() },
+            ipv6: Lane { asked: ArrayVec::new(), sought: ArrayVec::new() },
             firsts: ArrayVec::new(),
             openings: 0,
         }
@@ -111,18 +119,23 @@ impl Lanes {
         may
     }
 
+    /// Asks for the memory of all connections asked about.
+    #[inline]
+    pub(crate) fn seek(&mut self, flows: &Flows) {
+        self.ipv4.seek(flows);
+        self.ipv6.seek(flows);
+    }
+
     /// Whose packet this is, when it is held.
     pub(crate) fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         self.ipv4.connection_of(packet).or_else(|| self.ipv6.connection_of(packet))
     }
 
-    /// The connection will decide; until then, and should nobody decide, the packet is an orphan. The connection's memory is
-    /// asked for at once: it comes while the burst's other packets are looked at.
+    /// The connection will decide; until then, and should nobody decide, the packet is an orphan.
     #[inline(always)]
-    pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
+    pub(crate) fn ask<K: Laned>(&mut self, key: K, kind: Kind) -> Verdict {
         let packet = self.verdicts.len() as u8;
-        let sought = K::table(flows).seek(&key);
-        K::lane(self).asked.push(Asked { sought, key, kind, packet });
+        K::lane(self).asked.push(Asked { key, kind, packet });
         Verdict::drop(Reason::Orphan)
     }
 

@@ -165,6 +165,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             received += self.burst.len();
             self.lanes.openings = pressure.openings(self.burst.len(), now);
             classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
+            self.lanes.seek(scene.flows);
             decide(&scene, &mut self.lanes, &mut self.admission);
             if !self.lanes.firsts.is_empty() {
                 settler.learn(&scene, &mut self.lanes);
