@@ -42,16 +42,41 @@ pub(crate) fn forward<T: Tx>(
             .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
     }
-    if let Some(wrappers) = scene.routes.wrappers(target)
-        && let Some(inner) = Inner::look(frame)
+    if let Some(inner) = Inner::look(frame)
         && inner.size <= route.mtu
-        && wrappers.wrap(&mut packet, &inner, mix(inner.source, inner.ports))
+        && rewrite_plain(scene, (target, route, hop), &mut packet, &inner)
     {
         return outlets
             .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
     }
     forward_rewritten(scene, outlets, (route, hop), packet)
+}
+
+/// What [`rewrite`] does, to a packet that has nothing out of the ordinary. False, and nothing changed, when that takes more.
+#[inline(always)]
+fn rewrite_plain(
+    scene: &Scene<'_>,
+    (target, route, hop): (TargetId, &TargetRoute, &NextHop),
+    packet: &mut impl PacketBuf,
+    inner: &Inner,
+) -> bool {
+    match route.via {
+        Via::Tunnel { .. } => scene
+            .routes
+            .wrappers(target)
+            .is_some_and(|wrappers| wrappers.wrap(packet, inner, mix(inner.source, inner.ports))),
+        Via::Nat { port } if hop.link.vlan.is_none() => {
+            let frame = packet.bytes_mut();
+            let translated =
+                nat::plain_to_target(frame, inner, endpoint(route.address, port.unwrap_or(inner.ports as u16)));
+            if translated {
+                set_macs(frame, &hop.link.destination, &hop.link.source);
+            }
+            translated
+        }
+        Via::Nat { .. } | Via::Direct | Via::Local => false,
+    }
 }
 
 #[inline(never)]

@@ -4,8 +4,9 @@
 use crate::{
     Parsed, TCP, UDP,
     checksum::{self, Sum},
-    icmp, icmp6,
+    ethernet, icmp, icmp6,
     parse::{Body, Fragment, FragmentHead, walk_ipv6},
+    tunnel::Inner,
     view,
 };
 
@@ -32,6 +33,26 @@ const IPV6_HEADER: usize = 40;
 #[must_use]
 pub fn to_target(frame: &mut [u8], parsed: &Parsed, target: Endpoint) -> bool {
     translate(frame, parsed, End::Destination, target).is_some()
+}
+
+/// Does what [`decrement_ttl`] and [`to_target`] do, to the packet that `inner` was seen in. False, and nothing changed, when
+/// `target` is of the other family.
+#[inline]
+#[must_use]
+pub fn plain_to_target(frame: &mut [u8], inner: &Inner, target: Endpoint) -> bool {
+    let l3 = ethernet::HEADER;
+    let (l4, change, port) = match (inner.is_ipv6, target) {
+        (false, Endpoint::V4(address, port)) => {
+            (l3 + IPV4_HEADER, replace4(frame, l3, End::Destination, address), port)
+        }
+        (true, Endpoint::V6(address, port)) => (l3 + IPV6_HEADER, replace6(frame, l3, End::Destination, address), port),
+        _ => return false,
+    };
+    let Some(change) = change else { return false };
+    let change = replace_port(frame, l4, End::Destination, port).map_or(change, |ports| change.and(ports));
+    mend_transport(frame, l4, inner.protocol, change);
+    inner.count_hop(&mut frame[l3..]);
+    true
 }
 
 /// Makes `vipa` the source; otherwise as [`to_target`].

@@ -11,11 +11,12 @@ use crate::{
     view,
 };
 
-/// What a way needs to know of a packet that needs nothing but wrapping: TCP but for SYN, or UDP, directly after an IP header
+/// What a way needs to know of a packet that needs nothing but wrapping or translation: TCP but for SYN, or UDP, directly after an IP header
 /// without options or tag, with a hop left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
-    is_ipv6: bool,
+    pub(crate) is_ipv6: bool,
+    pub(crate) protocol: u8,
     traffic_class: u8,
     /// Bytes from the IP header on.
     pub size: u16,
@@ -40,6 +41,7 @@ impl Inner {
                 }
                 Self {
                     is_ipv6: false,
+                    protocol: ip[9],
                     traffic_class: ip[1],
                     size: u16::from_be_bytes([ip[2], ip[3]]),
                     source: u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]).into(),
@@ -53,6 +55,7 @@ impl Inner {
                 let source = view::u128_at(ip, 8)?;
                 Self {
                     is_ipv6: true,
+                    protocol: ip[6],
                     traffic_class: ip[0] << 4 | ip[1] >> 4,
                     size: u16::from_be_bytes([ip[4], ip[5]]).checked_add(IPV6_HEADER as u16)?,
                     source: (source >> 64) as u64 ^ source as u64,
@@ -62,6 +65,19 @@ impl Inner {
             _ => return None,
         };
         (HEADER + usize::from(inner.size) <= frame.len()).then_some(inner)
+    }
+
+    /// Takes a hop off the packet, which begins with its IP header and has one left.
+    #[inline(always)]
+    pub(crate) fn count_hop(&self, packet: &mut [u8]) {
+        let Some(header) = packet.first_chunk_mut::<IPV4_HEADER>() else { return };
+        if self.is_ipv6 {
+            header[7] -= 1;
+        } else {
+            header[8] -= 1;
+            let sum = u16::from_be_bytes([header[10], header[11]]);
+            header[10..12].copy_from_slice(&checksum::after_hop(sum).to_be_bytes());
+        }
     }
 }
 
@@ -134,7 +150,7 @@ impl Wrappers {
             return false;
         }
         let Some((headers, carried)) = packet.bytes_mut().split_at_mut_checked(length) else { return false };
-        one_hop_less(carried, inner.is_ipv6);
+        inner.count_hop(carried);
         let written = if inner.is_ipv6 { &self.ipv6 } else { &self.ipv4 };
         copy(headers, written);
         let Some(ip) = headers.get_mut(before..) else { return true };
@@ -183,22 +199,10 @@ fn copy(place: &mut [u8], from: &[u8; MOST]) {
     }
 }
 
-#[inline(always)]
-fn one_hop_less(ip: &mut [u8], is_ipv6: bool) {
-    let Some(header) = ip.first_chunk_mut::<IPV4_HEADER>() else { return };
-    if is_ipv6 {
-        header[7] -= 1;
-    } else {
-        header[8] -= 1;
-        let sum = u16::from_be_bytes([header[10], header[11]]);
-        header[10..12].copy_from_slice(&checksum::after_hop(sum).to_be_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HeapPacket, build::packet, decrement_ttl, encapsulate, parse};
+    use crate::{Endpoint, HeapPacket, build::packet, decrement_ttl, encapsulate, nat, parse};
     use proptest::prelude::*;
 
     fn ways() -> Vec<(Outer, Encapsulation, Link)> {
@@ -222,6 +226,13 @@ mod tests {
             prop_assert!(encapsulate(&mut long_way, &parsed, &outer, how, entropy, &link));
             prop_assert!(Wrappers::new(&outer, how, &link).wrap(&mut short_way, &inner, entropy));
             prop_assert_eq!(&short_way, &long_way, "{:?} {:?} {:?}", outer, how, link);
+        }
+        for target in [Endpoint::V4(entropy, entropy as u16), Endpoint::V6(u128::from(entropy) << 77, entropy as u16)] {
+            let (mut long_way, mut short_way) = (frame.clone(), frame.clone());
+            let bytes = long_way.bytes_mut();
+            let translated = nat::to_target(bytes, &parsed, target) && decrement_ttl(bytes, &parsed);
+            prop_assert_eq!(nat::plain_to_target(short_way.bytes_mut(), &inner, target), translated);
+            prop_assert_eq!(&short_way, &long_way, "{:?}", target);
         }
         Ok(())
     }
