@@ -75,6 +75,13 @@ test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
 test-agent: ## Tests of the agent against this machine's kernel, in network namespaces (root)
 	$(CARGO) test -p vipa-agent -- --ignored --test-threads=1
 
+# User-mode Linux is a kernel with every kind of tunnel device, run as a process; most machines' own has them too, but not all.
+.PHONY: test-tunnels
+test-tunnels: PACKAGES += user-mode-linux kmod
+test-tunnels: deps ## The agent's kernel tunnel devices (ipip, sit, gre, fou and IPv6's), on a kernel of their own: half a minute (root)
+	@tests/tunnels "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
+	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)"
+
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
 	$(CARGO) test --release -p vipa-lab -- --test-threads=2

@@ -160,7 +160,7 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
             }
             _ = retry.tick() => agent.try_again(),
             _ = look_after.tick() => agent.look_after().await,
-            _ = report.tick() => agent.decap.report(),
+            _ = report.tick() => agent.decap.report().await,
         }
         agent.serve().await;
     }

@@ -284,6 +284,8 @@ pub enum Decap {
     Auto,
     /// The agent, by a BPF program.
     Bpf,
+    /// The agent, by the kernel's own tunnel devices.
+    Kernel,
     /// Somebody else.
     None,
 }

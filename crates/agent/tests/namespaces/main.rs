@@ -12,6 +12,7 @@
 mod addresses;
 mod checks;
 mod connections;
+mod devices;
 mod drain;
 mod host;
 mod links;

@@ -21,20 +21,20 @@ use crate::{
     router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
 };
 
-const KINDS: [Forwarding; 3] = [Forwarding::Ipip, Forwarding::Gre, Forwarding::Gue];
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
-const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 4));
+pub(crate) const KINDS: [Forwarding; 3] = [Forwarding::Ipip, Forwarding::Gre, Forwarding::Gue];
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
+pub(crate) const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 4));
 const SERVED: u16 = 5_353;
 /// Long enough for a frame on a veth pair.
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// A wire to the host, as a router has one.
-struct Wire {
+pub(crate) struct Wire {
     socket: OwnedFd,
 }
 
 impl Wire {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         run("ip", "link add v0 address 02:00:00:00:00:31 type veth peer name v1 address 02:00:00:00:00:21");
         run("ip", "link set v0 up");
         run("ip", "link set v1 up");
@@ -47,7 +47,7 @@ impl Wire {
         Self { socket }
     }
 
-    fn send(&self, packet: &[u8]) {
+    pub(crate) fn send(&self, packet: &[u8]) {
         let ether_type = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
         let mut frame = [&[2, 0, 0, 0, 0, 0x31, 2, 0, 0, 0, 0, 0x21][..], &ether_type, packet].concat();
         // As a real wire would.
@@ -95,7 +95,7 @@ fn ip(source: IpAddr, destination: IpAddr, class: u8, protocol: u8, payload: &[u
 }
 
 /// A client's datagram to a VIPA.
-fn datagram(vipa: IpAddr, class: u8, text: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(vipa: IpAddr, class: u8, text: &[u8]) -> Vec<u8> {
     let client = if vipa.is_ipv4() { CLIENT } else { CLIENT6 };
     let length = u16::try_from(text.len() + 8).expect("short").to_be_bytes();
     let mut udp = [&4_000_u16.to_be_bytes()[..], &SERVED.to_be_bytes(), &length, &[0, 0], text].concat();
@@ -106,7 +106,7 @@ fn datagram(vipa: IpAddr, class: u8, text: &[u8]) -> Vec<u8> {
 }
 
 /// As routers wrap it.
-fn wrapped(kind: Forwarding, source: IpAddr, destination: IpAddr, class: u8, inner: &[u8]) -> Vec<u8> {
+pub(crate) fn wrapped(kind: Forwarding, source: IpAddr, destination: IpAddr, class: u8, inner: &[u8]) -> Vec<u8> {
     let inner_is_ipv4 = inner[0] >> 4 == 4;
     let number = if inner_is_ipv4 { 4 } else { 41 };
     let (protocol, shim) = match kind {
@@ -122,7 +122,7 @@ fn wrapped(kind: Forwarding, source: IpAddr, destination: IpAddr, class: u8, inn
     ip(source, destination, class, protocol, &[&shim, inner].concat())
 }
 
-fn serve(vipa: IpAddr) -> UdpSocket {
+pub(crate) fn serve(vipa: IpAddr) -> UdpSocket {
     let mut socket = None;
     until("the VIPA is here to be bound to", || {
         socket = UdpSocket::bind((vipa, SERVED)).ok();
@@ -134,12 +134,12 @@ fn serve(vipa: IpAddr) -> UdpSocket {
 }
 
 /// What comes next, if anything does.
-fn next(socket: &UdpSocket) -> Option<(IpAddr, Vec<u8>)> {
+pub(crate) fn next(socket: &UdpSocket) -> Option<(IpAddr, Vec<u8>)> {
     let mut text = [0; 100];
     socket.recv_from(&mut text).ok().map(|(length, from)| (from.ip(), text[..length].to_vec()))
 }
 
-fn until_unwrapped(socket: &UdpSocket, wire: &Wire, packet: &[u8]) {
+pub(crate) fn until_unwrapped(socket: &UdpSocket, wire: &Wire, packet: &[u8]) {
     until("tunnels are unwrapped", || {
         wire.send(packet);
         next(socket).is_some()

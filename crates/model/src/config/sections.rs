@@ -436,7 +436,7 @@ fn read_agent(problems: &mut Problems, mut section: Section<'_>) -> Option<Agent
     let drain_timeout = section.or(problems, "drain_timeout_s", 0, number(0..=86_400, "a number of seconds"));
     let check_sections = section.tables(problems, "check", "agent.check");
     let log_records = section.or(problems, "log_records", 65_536, number(1_024..=1 << 24, "a number of records"));
-    let decaps = [("auto", Decap::Auto), ("bpf", Decap::Bpf), ("none", Decap::None)];
+    let decaps = [("auto", Decap::Auto), ("bpf", Decap::Bpf), ("kernel", Decap::Kernel), ("none", Decap::None)];
     let decap = section.or(problems, "decap", Decap::Auto, choice(&decaps));
     let decap_interfaces = section.or(problems, "decap_interfaces", Vec::new(), list(interface_name));
     section.finish(problems);

@@ -1,0 +1,201 @@
+//! Tunnels unwrapped by the kernel's own devices: the same frames as for the BPF program (`tunnels`).
+//!
+//! Not every kernel has such devices. `make test-tunnels` runs these tests on one that does, as a process
+//! (`tests/tunnels`); on one that does not, what is tested is that the agent says so.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    process::Command,
+};
+
+use vipa_model::Forwarding;
+
+use crate::{
+    host::{Agent, Host, on_a_host, run, until},
+    router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
+    tunnels::{CLIENT, CLIENT6, KINDS, Wire, datagram, next, serve, until_unwrapped, wrapped},
+};
+
+/// Whether this machine's kernel has them; the target says that it must.
+fn kernel_has_devices() -> bool {
+    let mut probe = Command::new("ip");
+    probe.args(["link", "add", "probe", "type", "ipip", "remote", "10.9.0.9"]);
+    let has = probe.output().expect("ip is installed").status.success();
+    if has {
+        run("ip", "link del probe");
+    }
+    assert!(has || std::env::var_os("TUNNELS").is_none(), "this kernel was to have tunnel devices");
+    has
+}
+
+/// A wire, and an address on it that routers send to; routers and clients are beyond it.
+fn prepare(host: &Host, here: &str) -> Wire {
+    host.configure_tunnels(here, "v0");
+    host.configure("decap = \"kernel\"\nobserve = \"diag\"");
+    run("ip", "address del 10.9.0.1/24 dev lo");
+    let wire = Wire::new();
+    for settings in
+        ["address add 10.9.0.31/24 dev v0", "route add default dev v0", "-6 address add fd09::31/64 dev v0 nodad"]
+    {
+        run("ip", settings);
+    }
+    run("ip", "-6 route add default dev v0");
+    wire
+}
+
+fn devices() -> usize {
+    run("ip", "-o link show").matches("vipa-").count()
+}
+
+fn gue_ports() -> String {
+    run("ip", "fou show")
+}
+
+fn tunnelled(host: &Host) -> (Agent, Router, Wire, UdpSocket) {
+    let wire = prepare(host, HERE);
+    let agent = host.start_agent();
+    let mut router = Router::start(host, "r1");
+    router.until_linked();
+    router.distribute_by(Forwarding::Ipip, 1, VIPA.into(), HERE);
+    let socket = serve(VIPA.into());
+    until_unwrapped(&socket, &wire, &good(b"?"));
+    (agent, router, wire, socket)
+}
+
+fn good(text: &[u8]) -> Vec<u8> {
+    from(PORT.into(), &datagram(VIPA.into(), 0, text))
+}
+
+fn from(source: IpAddr, inner: &[u8]) -> Vec<u8> {
+    wrapped(Forwarding::Ipip, source, HERE.parse().expect("an address"), 0, inner)
+}
+
+fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
+    let wire = prepare(host, here);
+    let agent = host.start_agent();
+    let mut router = Router::start(host, "r1");
+    router.until_linked();
+    for (vipa, client) in [(IpAddr::from(VIPA), CLIENT), (IpAddr::from(VIPA6), CLIENT6)] {
+        router.distribute_by(Forwarding::Ipip, 1, vipa, here);
+        let socket = serve(vipa);
+        let to = here.parse().expect("an address");
+        until_unwrapped(&socket, &wire, &wrapped(Forwarding::Ipip, port, to, 0, &datagram(vipa, 0, b"?")));
+        for kind in KINDS {
+            for text in [&b"x"[..], b"a longer one, of an odd number of bytes"] {
+                wire.send(&wrapped(kind, port, to, 0, &datagram(vipa, 0, text)));
+                assert_eq!(next(&socket), Some((client, text.to_vec())), "{vipa} in {kind:?} from {port}");
+            }
+        }
+    }
+    agent.stop();
+    assert_eq!((devices(), gue_ports().as_str()), (0, ""));
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_kernel_s_devices_unwrap_every_tunnel_of_ipv4_whichever_family_is_inside() {
+    on_a_host(|host| {
+        if kernel_has_devices() {
+            everything_is_unwrapped(host, HERE, PORT.into());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_kernel_s_devices_unwrap_every_tunnel_of_ipv6_whichever_family_is_inside() {
+    on_a_host(|host| {
+        if kernel_has_devices() {
+            everything_is_unwrapped(host, HERE6, PORT6.into());
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn the_kernel_s_devices_take_nothing_from_others_and_nothing_for_others() {
+    on_a_host(|host| {
+        if !kernel_has_devices() {
+            return;
+        }
+        let (agent, router, wire, socket) = tunnelled(host);
+        let stranger = Ipv4Addr::new(10, 9, 0, 99).into();
+        wire.send(&from(stranger, &datagram(VIPA.into(), 0, b"a stranger's")));
+        let own: IpAddr = HERE.parse().expect("an address");
+        let everywhere = UdpSocket::bind((own, 5_353)).expect("the address is here");
+        everywhere.set_nonblocking(true).expect("a socket");
+        wire.send(&from(PORT.into(), &datagram(own, 0, b"to no VIPA")));
+        wire.send(&good(b"good"));
+        assert_eq!(next(&socket), Some((CLIENT, b"good".to_vec())));
+        assert!(everywhere.recv(&mut [0; 64]).is_err(), "what is inside was for no VIPA");
+        // Another VIPA beside the first, through the same devices.
+        router.distribute_by(Forwarding::Gre, 1, VIPA6.into(), HERE);
+        let second = serve(VIPA6.into());
+        until_unwrapped(&second, &wire, &from(PORT.into(), &datagram(VIPA6.into(), 0, b"?")));
+        wire.send(&good(b"still"));
+        assert_eq!(next(&socket), Some((CLIENT, b"still".to_vec())));
+        agent.stop();
+        let log = host.log();
+        for told in ["unwrapped by ipip devices", "unwrapped by sit devices", "1 dropped: not for a VIPA"] {
+            assert!(log.contains(told), "{told}: {log}");
+        }
+        assert!(log.contains("because agent.decap = \"kernel\" says so"), "{log}");
+        assert_eq!((devices(), gue_ports().as_str()), (0, ""));
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_crash_leaves_the_kernel_s_devices_at_work_and_the_successor_takes_them_over() {
+    on_a_host(|host| {
+        if !kernel_has_devices() {
+            return;
+        }
+        let (agent, mut router, wire, socket) = tunnelled(host);
+        let before = devices();
+        agent.crash();
+        wire.send(&good(b"nobody is there"));
+        assert_eq!(next(&socket), Some((CLIENT, b"nobody is there".to_vec())));
+        router.until("the link is lost", |view| !view.linked);
+
+        let agent = host.start_agent();
+        until("it has taken over", || host.log().matches("are unwrapped by the kernel's tunnel devices").count() == 2);
+        assert_eq!(devices(), before, "none is doubled");
+        wire.send(&good(b"before any router has spoken"));
+        assert_eq!(next(&socket), Some((CLIENT, b"before any router has spoken".to_vec())));
+        router.until_linked();
+        router.distribute_by(Forwarding::Ipip, 2, VIPA.into(), HERE);
+        wire.send(&good(b"after"));
+        assert_eq!(next(&socket), Some((CLIENT, b"after".to_vec())));
+        // What others take away is put there again.
+        let one = run("ip", "-o link show type ipip");
+        let name = one.split([' ', '@']).find(|word| word.starts_with("vipa-")).expect("one is ours");
+        run("ip", &format!("link del {name}"));
+        until_unwrapped(&socket, &wire, &good(b"again"));
+        agent.stop();
+        assert_eq!((devices(), gue_ports().as_str()), (0, ""));
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_kernel_without_tunnel_devices_is_said_to_be_one_and_what_to_do() {
+    on_a_host(|host| {
+        if kernel_has_devices() {
+            return;
+        }
+        let _wire = prepare(host, HERE);
+        let said = host.setup();
+        assert!(said.contains("device   ipip, sit, gre, from each router to 10.9.0.31"), "{said}");
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        router.until_linked();
+        router.distribute_by(Forwarding::Ipip, 1, VIPA.into(), HERE);
+        let lacks = "this kernel has no ipip devices, so what comes in such tunnels is not unwrapped: load its module ipip, \
+                     or set agent.decap = \"bpf\"";
+        until("it says so", || host.log().contains(lacks));
+        until("and so", || host.log().contains("has none of the tunnel devices that agent.decap = \"kernel\" needs"));
+        agent.stop();
+        assert!(!host.folder().join("state/tunnels.json").exists(), "nothing is left to be undone");
+    });
+}
