@@ -438,7 +438,8 @@ impl Target {
         let highest = serving.epoch();
         if standing == Standing::Owner && epoch < highest {
             out.push(Output::Note(Note::OldOwner { vipa, router: from.clone(), epoch, highest }));
-            let refuse = Refuse { vipa, epoch, ballot: Ballot::Real, reason: Refusal::Superseded, highest };
+            let ballot = Ballot::Real { round: 0 };
+            let refuse = Refuse { vipa, epoch, ballot, reason: Refusal::Superseded, highest };
             out.push(Output::Send { to: from.clone(), message: Message::Refuse(refuse) });
             return;
         }

@@ -58,7 +58,9 @@ struct Ledger {
 struct Vote {
     epoch: Epoch,
     holder: Claimant,
-    /// The store that makes it durable, while that is under way.
+    /// The youngest question it answers.
+    round: u8,
+    /// The first store that makes it durable, while that is under way.
     waiting: Option<u64>,
 }
 
@@ -79,7 +81,7 @@ impl Voter {
         let mut ledgers = BTreeMap::<IpAddr, Ledger>::new();
         for StoredVote { vipa, epoch, holder: router, incarnation } in votes {
             let holder = Claimant { router, incarnation };
-            ledgers.entry(vipa).or_default().vote = Some(Vote { epoch, holder, waiting: None });
+            ledgers.entry(vipa).or_default().vote = Some(Vote { epoch, holder, round: 0, waiting: None });
         }
         Self { lease, silent_until: now + lease, ledgers, tokens: 0 }
     }
@@ -94,7 +96,7 @@ impl Voter {
     #[must_use]
     pub fn votes(&self) -> Vec<StoredVote> {
         let stored = |(vipa, ledger): (&IpAddr, &Ledger)| {
-            let Vote { epoch, holder: Claimant { router, incarnation }, waiting: _ } = ledger.vote.clone()?;
+            let Vote { epoch, holder: Claimant { router, incarnation }, .. } = ledger.vote.clone()?;
             Some(StoredVote { vipa: *vipa, epoch, holder: router, incarnation })
         };
         self.ledgers.iter().filter_map(stored).collect()
@@ -154,7 +156,7 @@ impl Voter {
         }
         match ballot {
             Ballot::Trial => Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot })),
-            Ballot::Real => self.grant(now, claimant, vipa, epoch),
+            Ballot::Real { round } => self.grant(now, claimant, vipa, epoch, round),
         }
     }
 
@@ -181,7 +183,7 @@ impl Voter {
         Ok(())
     }
 
-    fn grant(&mut self, now: Moment, claimant: &Claimant, vipa: IpAddr, epoch: Epoch) -> Verdict {
+    fn grant(&mut self, now: Moment, claimant: &Claimant, vipa: IpAddr, epoch: Epoch, round: u8) -> Verdict {
         let until = now + self.lease;
         let token = self.tokens + 1;
         let ledger = self.ledgers.entry(vipa).or_default();
@@ -190,12 +192,16 @@ impl Voter {
             Some(known) if known.epoch == epoch => known.until = known.until.max(until),
             known => *known = Some(promise),
         }
-        if let Some(Vote { epoch: given, waiting: None, .. }) = &ledger.vote
-            && *given == epoch
-        {
-            return Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real }));
+        match &mut ledger.vote {
+            Some(vote) if vote.epoch == epoch => {
+                if vote.waiting.is_none() {
+                    return Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real { round } }));
+                }
+                // The store under way is as good as the next one, unless it fails.
+                vote.round = vote.round.max(round);
+            }
+            vote => *vote = Some(Vote { epoch, holder: claimant.clone(), round, waiting: Some(token) }),
         }
-        ledger.vote = Some(Vote { epoch, holder: claimant.clone(), waiting: Some(token) });
         self.tokens = token;
         Verdict::Store { token, votes: self.votes() }
     }
@@ -208,8 +214,8 @@ impl Voter {
                 && vote.waiting.is_some_and(|waiting| waiting <= token)
             {
                 vote.waiting = None;
-                grants
-                    .push((vote.holder.router.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot: Ballot::Real }));
+                let ballot = Ballot::Real { round: vote.round };
+                grants.push((vote.holder.router.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot }));
             }
         }
         grants

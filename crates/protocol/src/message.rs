@@ -110,7 +110,8 @@ pub struct Claim {
 pub enum Ballot {
     /// "Would you grant it?" Binds nobody and changes nothing.
     Trial,
-    Real,
+    /// `round`: how often the claimant has asked for this epoch before. An answer counts from when its question was sent.
+    Real { round: u8 },
 }
 
 /// Voter → claimant. A real grant is on the voter's disk before this is sent.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn claim(epoch: u64) -> Message {
-    Message::Claim(Claim { vipa: VIPA.into(), epoch: Epoch(epoch), ballot: Ballot::Real })
+    Message::Claim(Claim { vipa: VIPA.into(), epoch: Epoch(epoch), ballot: Ballot::Real { round: 0 } })
 }
 
 #[test]

@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{Refusal, Trigger};
 
+/// A claim is given up after so many rounds.
+const ROUNDS: u8 = 8;
+
 /// A ballot under way.
 #[derive(Clone, Debug)]
 pub(super) struct Candidacy {
     pub(super) epoch: Epoch,
+    /// How often the real ballot was asked for before.
+    pub(super) round: u8,
     /// Also where the lease that comes of it begins.
     pub(super) sent: Moment,
     pub(super) granted: BTreeSet<NodeName>,
@@ -35,13 +40,20 @@ pub(super) fn majority(voters: usize) -> usize {
 impl Candidacy {
     pub(super) fn new(epoch: Epoch, now: Moment, trigger: Trigger, since: Moment) -> Self {
         let (granted, refused) = (BTreeSet::new(), BTreeMap::new());
-        Self { epoch, sent: now, granted, refused, trigger, since, asked_first: now }
+        Self { epoch, round: 0, sent: now, granted, refused, trigger, since, asked_first: now }
     }
 
     /// The same candidacy with its real ballot.
     pub(super) fn in_earnest(&self, now: Moment) -> Self {
         let asked_first = self.asked_first;
         Self { asked_first, ..Self::new(self.epoch, now, self.trigger, self.since) }
+    }
+
+    /// The next round, when voters were slow and none has a rival: what they have stored by now they answer at once.
+    pub(super) fn again(&self, now: Moment) -> Option<Self> {
+        let round = self.round + 1;
+        let rival = self.refused.values().any(|refusal| *refusal != Refusal::Recovering);
+        (!rival && round < ROUNDS).then(|| Self { round, ..self.in_earnest(now) })
     }
 
     pub(super) fn grant(&mut self, voter: NodeName) {

@@ -198,7 +198,7 @@ impl Vipa {
             fenced: tenure.is_some_and(|tenure| tenure.fenced.is_some()),
             yielding_to: tenure.and_then(|tenure| tenure.consent.as_ref()).map(|consent| consent.to.clone()),
             lingers_until: match self.phase {
-                Phase::Yielding { until } => Some(until),
+                Phase::Yielding { until, .. } => Some(until),
                 Phase::Standby
                 | Phase::Suspecting(_)
                 | Phase::Claiming(_)

@@ -16,8 +16,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Tenure {
     pub(super) epoch: Epoch,
-    /// When the claim was sent that a majority granted.
-    pub(super) claimed: Moment,
+    /// The claim that a majority granted: its round, and when it was sent.
+    pub(super) claimed: (u8, Moment),
     /// Each voter with the sending of the last beat (or claim) of ours that it answered.
     acknowledged: BTreeMap<NodeName, Moment>,
     pub(super) lease: Moment,
@@ -40,12 +40,12 @@ pub(super) struct Consent {
 impl Tenure {
     pub(super) fn new(
         granted: BTreeSet<NodeName>,
-        claimed: Moment,
+        claimed: (u8, Moment),
         now: Moment,
         settings: &Settings,
         report: TakeoverReport,
     ) -> Self {
-        let acknowledged = granted.into_iter().map(|voter| (voter, claimed)).collect();
+        let acknowledged = granted.into_iter().map(|voter| (voter, claimed.1)).collect();
         let mut tenure = Self {
             epoch: report.epoch,
             claimed,

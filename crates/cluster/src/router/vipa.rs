@@ -77,7 +77,7 @@ pub(super) enum Phase {
     Claiming(Candidacy),
     Rebuilding(Tenure),
     Active(Tenure),
-    Yielding { until: Moment },
+    Yielding { until: Moment, to: NodeName },
 }
 
 /// The phases without what they carry.
@@ -222,21 +222,26 @@ impl Vipa {
                 self.hear(from, epoch, yielding_to.as_ref(), sequence, cx);
             }
 
-            (P::Suspecting(candidacy), C::Granted { from, epoch, ballot: Ballot::Trial })
-            | (P::Claiming(candidacy), C::Granted { from, epoch, ballot: Ballot::Real }) => {
+            (P::Suspecting(candidacy), C::Granted { from, epoch, ballot: Ballot::Trial }) => {
                 if candidacy.epoch == epoch {
                     candidacy.grant(from);
                     self.count(cx);
                 }
             }
-            (P::Rebuilding(tenure) | P::Active(tenure), C::Granted { from, epoch, ballot: Ballot::Real }) => {
-                // One voter more than the majority needed.
-                if tenure.epoch == epoch {
-                    let claimed = tenure.claimed;
-                    self.acknowledged(from, claimed, cx);
+            (P::Claiming(candidacy), C::Granted { from, epoch, ballot: Ballot::Real { round } }) => {
+                if (candidacy.epoch, candidacy.round) == (epoch, round) {
+                    candidacy.grant(from);
+                    self.count(cx);
                 }
             }
-            (P::Suspecting(_), C::Granted { ballot: Ballot::Real, .. })
+            (P::Rebuilding(tenure) | P::Active(tenure), C::Granted { from, epoch, ballot: Ballot::Real { round } }) => {
+                // One voter more than the majority needed.
+                let (asked, sent) = tenure.claimed;
+                if (tenure.epoch, asked) == (epoch, round) {
+                    self.acknowledged(from, sent, cx);
+                }
+            }
+            (P::Suspecting(_), C::Granted { ballot: Ballot::Real { .. }, .. })
             | (P::Claiming(_) | P::Rebuilding(_) | P::Active(_), C::Granted { ballot: Ballot::Trial, .. })
             | (P::Standby | P::Yielding { .. }, C::Granted { .. }) => {}
 
@@ -326,7 +331,7 @@ impl Vipa {
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) => (Stance::Standby, cx.now),
             Phase::Rebuilding(tenure) => (Stance::Rebuilding, tenure.rebuild_until + grace),
             Phase::Active(tenure) => (Stance::Active, cx.now + grace + tenure.overlap(&cx.settings.timing)),
-            Phase::Yielding { until } => (Stance::Yielding, *until),
+            Phase::Yielding { until, .. } => (Stance::Yielding, *until),
         };
         let tells = !matches!(from, State::Standby | State::Suspecting | State::Claiming);
         if stance != Stance::Standby || tells {

@@ -190,7 +190,7 @@ fn a_new_owner_makes_the_old_one_a_backup_and_the_old_one_is_told_when_it_insist
     bench.associate("r2", Standing::Owner, 2, None);
     let expected = vec![(name("r1"), Standing::Backup, Epoch(1)), (name("r2"), Standing::Owner, Epoch(2))];
     assert_eq!(bench.0.associations()[&VIPA], expected);
-    let (vipa, epoch, ballot, highest) = (VIPA, Epoch(1), Ballot::Real, Epoch(2));
+    let (vipa, epoch, ballot, highest) = (VIPA, Epoch(1), Ballot::Real { round: 0 }, Epoch(2));
     let refuse = Refuse { vipa, epoch, ballot, reason: Refusal::Superseded, highest };
     assert_eq!(bench.associate("r1", Standing::Owner, 1, None), [send("r1", Message::Refuse(refuse))]);
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 const LEASE: Duration = Duration::from_millis(100);
+const REAL: Ballot = Ballot::Real { round: 0 };
 const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
 
 fn name(text: &str) -> NodeName {
@@ -39,7 +40,7 @@ fn refusal(verdict: Verdict) -> Option<(Refusal, u64)> {
 }
 
 fn granted(claimant: &str, epoch: u64) -> Vec<(NodeName, Grant)> {
-    vec![(name(claimant), Grant { vipa: VIPA, epoch: Epoch(epoch), ballot: Ballot::Real })]
+    vec![(name(claimant), Grant { vipa: VIPA, epoch: Epoch(epoch), ballot: REAL })]
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn a_grant_is_sent_once_it_is_on_the_disk_and_not_before() {
     let mut voter = voter();
     let (holder, incarnation) = (name("r1"), Incarnation(1));
     let votes = vec![StoredVote { vipa: VIPA, epoch: Epoch(1), holder, incarnation }];
-    assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Real), Verdict::Store { token: 1, votes });
+    assert_eq!(claim(&mut voter, at(200), "r1", 1, REAL), Verdict::Store { token: 1, votes });
     assert_eq!(voter.stored(0), []);
     assert_eq!(voter.stored(1), granted("r1", 1));
     assert_eq!(voter.stored(1), []);
@@ -56,19 +57,19 @@ fn a_grant_is_sent_once_it_is_on_the_disk_and_not_before() {
 #[test]
 fn an_epoch_is_granted_to_one_claimant_and_again_to_the_same() {
     let mut voter = voter();
-    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    claim(&mut voter, at(200), "r1", 1, REAL);
     voter.stored(1);
-    assert_eq!(refusal(claim(&mut voter, at(900), "r2", 1, Ballot::Real)), Some((Refusal::Granted, 1)));
-    let again = claim(&mut voter, at(900), "r1", 1, Ballot::Real);
+    assert_eq!(refusal(claim(&mut voter, at(900), "r2", 1, REAL)), Some((Refusal::Granted, 1)));
+    let again = claim(&mut voter, at(900), "r1", 1, REAL);
     assert_eq!(again, Verdict::Reply(Message::Grant(granted("r1", 1)[0].1.clone())));
 }
 
 #[test]
 fn a_claimant_that_restarted_needs_an_epoch_of_its_own() {
     let mut voter = voter();
-    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
+    claim(&mut voter, at(200), "r1", 1, REAL);
     voter.stored(1);
-    let again = |epoch| Claim { vipa: VIPA, epoch: Epoch(epoch), ballot: Ballot::Real };
+    let again = |epoch| Claim { vipa: VIPA, epoch: Epoch(epoch), ballot: REAL };
     assert_eq!(refusal(voter.claim(at(210), &life("r1", 2), &again(1))), Some((Refusal::Granted, 1)));
     assert_eq!(refusal(voter.claim(at(210), &life("r1", 2), &again(2))), None);
 }
@@ -77,22 +78,34 @@ fn a_claimant_that_restarted_needs_an_epoch_of_its_own() {
 fn an_epoch_somebody_owned_is_not_given_to_its_owners_next_life_by_a_voter_that_never_gave_it() {
     let mut voter = voter();
     beat(&mut voter, at(200), "r1", 4, 9, Some("r2"));
-    assert_eq!(refusal(claim(&mut voter, at(900), "r1", 4, Ballot::Real)), Some((Refusal::Granted, 4)));
+    assert_eq!(refusal(claim(&mut voter, at(900), "r1", 4, REAL)), Some((Refusal::Granted, 4)));
 }
 
 #[test]
 fn a_claim_repeated_after_a_failed_store_is_stored_again() {
     let mut voter = voter();
-    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
-    assert!(matches!(claim(&mut voter, at(210), "r1", 1, Ballot::Real), Verdict::Store { token: 2, .. }));
+    claim(&mut voter, at(200), "r1", 1, REAL);
+    assert!(matches!(claim(&mut voter, at(210), "r1", 1, REAL), Verdict::Store { token: 2, .. }));
     assert_eq!(voter.stored(2), granted("r1", 1));
+}
+
+#[test]
+fn a_claim_asked_again_is_granted_with_the_first_store_and_binds_from_the_last_question() {
+    let mut voter = voter();
+    claim(&mut voter, at(200), "r1", 1, REAL);
+    claim(&mut voter, at(290), "r1", 1, Ballot::Real { round: 1 });
+    let grant = Grant { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Real { round: 1 } };
+    assert_eq!(voter.stored(1), [(name("r1"), grant)]);
+    assert_eq!(voter.stored(2), []);
+    assert_eq!(refusal(claim(&mut voter, at(389), "r2", 2, REAL)), Some((Refusal::OwnerAlive, 1)));
+    assert_eq!(refusal(claim(&mut voter, at(390), "r2", 2, REAL)), None);
 }
 
 #[test]
 fn a_grant_overtaken_on_its_way_to_the_disk_is_never_sent() {
     let mut voter = voter();
-    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
-    claim(&mut voter, at(400), "r2", 2, Ballot::Real);
+    claim(&mut voter, at(200), "r1", 1, REAL);
+    claim(&mut voter, at(400), "r2", 2, REAL);
     assert_eq!(voter.stored(1), []);
     assert_eq!(voter.stored(2), granted("r2", 2));
 }
@@ -101,19 +114,16 @@ fn a_grant_overtaken_on_its_way_to_the_disk_is_never_sent() {
 fn an_acknowledged_beat_binds_for_exactly_one_lease() {
     let mut voter = voter();
     assert_eq!(beat(&mut voter, at(200), "r1", 4, 1, None).superseded, []);
-    assert_eq!(
-        refusal(claim(&mut voter, Moment(at(300).0 - 1), "r2", 5, Ballot::Real)),
-        Some((Refusal::OwnerAlive, 4))
-    );
-    assert_eq!(refusal(claim(&mut voter, at(300), "r2", 5, Ballot::Real)), None);
+    assert_eq!(refusal(claim(&mut voter, Moment(at(300).0 - 1), "r2", 5, REAL)), Some((Refusal::OwnerAlive, 4)));
+    assert_eq!(refusal(claim(&mut voter, at(300), "r2", 5, REAL)), None);
 }
 
 #[test]
 fn a_grant_binds_for_one_lease_too() {
     let mut voter = voter();
-    claim(&mut voter, at(200), "r1", 1, Ballot::Real);
-    assert_eq!(refusal(claim(&mut voter, at(299), "r2", 2, Ballot::Real)), Some((Refusal::OwnerAlive, 1)));
-    assert_eq!(refusal(claim(&mut voter, at(300), "r2", 2, Ballot::Real)), None);
+    claim(&mut voter, at(200), "r1", 1, REAL);
+    assert_eq!(refusal(claim(&mut voter, at(299), "r2", 2, REAL)), Some((Refusal::OwnerAlive, 1)));
+    assert_eq!(refusal(claim(&mut voter, at(300), "r2", 2, REAL)), None);
 }
 
 #[test]
@@ -122,15 +132,15 @@ fn a_trial_binds_nobody_and_changes_nothing() {
     let grant = Grant { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Trial };
     assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Trial), Verdict::Reply(Message::Grant(grant)));
     assert!(voter.votes().is_empty());
-    assert_eq!(refusal(claim(&mut voter, at(200), "r2", 1, Ballot::Real)), None);
+    assert_eq!(refusal(claim(&mut voter, at(200), "r2", 1, REAL)), None);
 }
 
 #[test]
 fn consent_lets_the_named_router_succeed_a_living_owner_and_nobody_else() {
     let mut voter = voter();
     beat(&mut voter, at(200), "r2", 4, 1, Some("r1"));
-    assert_eq!(refusal(claim(&mut voter, at(201), "r3", 5, Ballot::Real)), Some((Refusal::OwnerAlive, 4)));
-    assert_eq!(refusal(claim(&mut voter, at(201), "r1", 5, Ballot::Real)), None);
+    assert_eq!(refusal(claim(&mut voter, at(201), "r3", 5, REAL)), Some((Refusal::OwnerAlive, 4)));
+    assert_eq!(refusal(claim(&mut voter, at(201), "r1", 5, REAL)), None);
 }
 
 #[test]
@@ -146,10 +156,10 @@ fn consent_ends_with_the_first_beat_without_it_and_no_late_beat_brings_it_back()
 fn an_owner_of_the_past_is_told_by_whom_it_was_superseded() {
     let mut voter = voter();
     beat(&mut voter, at(200), "r1", 4, 1, None);
-    claim(&mut voter, at(400), "r2", 5, Ballot::Real);
+    claim(&mut voter, at(400), "r2", 5, REAL);
     let superseded = vec![Superseded { vipa: VIPA, epoch: Epoch(5), holder: name("r2") }];
     assert_eq!(beat(&mut voter, at(401), "r1", 4, 2, None), BeatAck { sequence: 2, superseded });
-    assert_eq!(refusal(claim(&mut voter, at(402), "r1", 5, Ballot::Real)), Some((Refusal::Granted, 5)));
+    assert_eq!(refusal(claim(&mut voter, at(402), "r1", 5, REAL)), Some((Refusal::Granted, 5)));
 }
 
 #[test]
@@ -164,9 +174,9 @@ fn an_epoch_heard_of_is_not_granted_although_this_voter_never_gave_it() {
 fn a_restarted_voter_is_silent_for_one_lease_and_remembers_its_votes() {
     let (holder, incarnation) = (name("r1"), Incarnation(1));
     let mut voter = Voter::new(LEASE, vec![StoredVote { vipa: VIPA, epoch: Epoch(7), holder, incarnation }], at(1000));
-    assert_eq!(refusal(claim(&mut voter, at(1099), "r2", 8, Ballot::Real)), Some((Refusal::Recovering, 7)));
-    assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 7, Ballot::Real)), Some((Refusal::Granted, 7)));
-    assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 8, Ballot::Real)), None);
+    assert_eq!(refusal(claim(&mut voter, at(1099), "r2", 8, REAL)), Some((Refusal::Recovering, 7)));
+    assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 7, REAL)), Some((Refusal::Granted, 7)));
+    assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 8, REAL)), None);
 }
 
 #[derive(Clone, Debug)]
@@ -202,7 +212,7 @@ proptest! {
         for (sequence, act) in acts.into_iter().enumerate() {
             match act {
                 Act::Claim { claimant, epoch, real } => {
-                    let ballot = if real { Ballot::Real } else { Ballot::Trial };
+                    let ballot = if real { REAL } else { Ballot::Trial };
                     let verdict = voter.claim(now, &life(node(claimant).as_str(), 1), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot });
                     if !matches!(&verdict, Verdict::Reply(Message::Refuse(_)))
                         && let Some((to, consent, until)) = &promised

@@ -110,7 +110,7 @@ fn hello() -> impl Strategy<Value = Message> {
 }
 
 fn ballots() -> impl Strategy<Value = Message> {
-    let ballot = prop_oneof![Just(Ballot::Trial), Just(Ballot::Real)];
+    let ballot = prop_oneof![Just(Ballot::Trial), any::<u8>().prop_map(|round| Ballot::Real { round })];
     let reason = prop_oneof![
         Just(Refusal::OwnerAlive),
         Just(Refusal::Granted),

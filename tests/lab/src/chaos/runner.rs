@@ -351,7 +351,9 @@ impl Runner {
         let file = self.cluster.router(router).config();
         let text = fs::read_to_string(file)?;
         ensure!(text.contains(from), "{router}'s configuration has no {from}");
-        Ok(fs::write(file, text.replace(from, to))?)
+        let next = file.with_extension("next");
+        fs::write(&next, text.replace(from, to))?;
+        Ok(fs::rename(next, file)?)
     }
 
     /// Orders and reloads that the misfortunes prevented are given again, until they are carried out.

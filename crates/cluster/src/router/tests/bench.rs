@@ -71,6 +71,9 @@ pub(super) struct Bench {
     pub(super) wire: Vec<(NodeName, NodeName, Message)>,
     /// Who has a disk that takes nothing.
     pub(super) broken_disks: BTreeSet<NodeName>,
+    /// How long a vote is on its way to the disk, and those that are.
+    pub(super) disks_take: Duration,
+    storing: VecDeque<(Moment, NodeName, u64)>,
     lists: BTreeMap<NodeName, Vec<Service>>,
     voters: Vec<NodeName>,
 }
@@ -99,6 +102,8 @@ impl Bench {
             outputs: Vec::new(),
             wire: Vec::new(),
             broken_disks: BTreeSet::new(),
+            disks_take: Duration::ZERO,
+            storing: VecDeque::new(),
             voters: voters.iter().map(|voter| name(voter)).collect(),
             lists: lists.iter().filter_map(own).collect(),
         };
@@ -302,7 +307,11 @@ impl Bench {
     fn store(&mut self, node: &NodeName, token: u64, votes: Vec<StoredVote>, queue: &mut Queue) {
         if !self.broken_disks.contains(node) {
             self.disks.insert(node.clone(), votes);
-            queue.push_back((node.clone(), (Event::VotesStored { token }, target::Event::VotesStored { token })));
+            if self.disks_take > Duration::ZERO {
+                self.storing.push_back((self.now + self.disks_take, node.clone(), token));
+            } else {
+                queue.push_back((node.clone(), (Event::VotesStored { token }, target::Event::VotesStored { token })));
+            }
         }
     }
 
@@ -346,6 +355,12 @@ impl Bench {
                 Node::Target(_) => None,
             };
             let next = self.nodes.iter().filter_map(|(name, node)| Some((due(node)?, name.clone()))).min();
+            let until = next.as_ref().map_or(end, |(moment, _)| end.min(*moment));
+            if let Some((moment, node, token)) = self.storing.pop_front_if(|(moment, ..)| *moment <= until) {
+                self.now = self.now.max(moment);
+                self.feed(Queue::from([(node, (Event::VotesStored { token }, target::Event::VotesStored { token }))]));
+                continue;
+            }
             let Some((moment, node)) = next.filter(|(moment, _)| *moment <= end) else {
                 self.now = end;
                 return;

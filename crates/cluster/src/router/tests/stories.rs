@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use vipa_model::{ConnectionState::Established, Epoch, Stance};
 use vipa_protocol::{Beat, Message, Owned, Run, Trigger};
 
@@ -292,4 +294,23 @@ fn a_targets_load_is_passed_on_by_its_address_and_forgotten_with_its_link() {
     assert_eq!(loads(&bench), [Some(load)], "neither what no agent says nor what no target says");
     bench.part("r1", "t1");
     assert_eq!(loads(&bench).last(), Some(&None));
+}
+
+#[test]
+fn a_takeback_waits_for_voters_with_slow_disks_and_the_yielding_router_serves_meanwhile() {
+    let mut bench = Bench::settled();
+    bench.kill("r1");
+    bench.run_ms(300);
+    bench.disks_take = Duration::from_millis(350);
+    bench.start("r1");
+    while bench.status("r2").state != State::Yielding {
+        bench.run_ms(1);
+    }
+    let epoch = bench.status("r2").epoch;
+    while bench.status("r1").state == State::Claiming {
+        assert_eq!(bench.status("r2").stance, Stance::Yielding);
+        bench.run_ms(1);
+    }
+    bench.assert_owner("r1");
+    assert_eq!(bench.status("r1").epoch, epoch.next());
 }

@@ -65,14 +65,14 @@ fn machine(state: State) -> (Vipa, Settings) {
         connections_reported: 0,
     };
     let granted = [name("r1"), name("r2")].into();
-    let tenure = Tenure::new(granted, NOW, NOW, &all, report);
+    let tenure = Tenure::new(granted, (0, NOW), NOW, &all, report);
     vipa.phase = match state {
         Standby => Phase::Standby,
         Suspecting => Phase::Suspecting(candidacy),
         Claiming => Phase::Claiming(candidacy),
         Rebuilding => Phase::Rebuilding(tenure),
         Active => Phase::Active(tenure),
-        Yielding => Phase::Yielding { until: NOW + LEASE },
+        Yielding => Phase::Yielding { until: NOW + LEASE, to: name("r1") },
     };
     if matches!(state, Rebuilding | Active) {
         vipa.epoch = Epoch(5);
@@ -109,12 +109,14 @@ fn heard(from: &str, epoch: u64, yielding_to: Option<&str>) -> Cue {
     Cue::Heard { from: name(from), epoch: Epoch(epoch), yielding_to: yielding_to.map(name), sequence: 9 }
 }
 
+const REAL: Ballot = Ballot::Real { round: 0 };
+
 fn granted(ballot: Ballot) -> Cue {
     Cue::Granted { from: name("r1"), epoch: Epoch(5), ballot }
 }
 
 fn refused(reason: Refusal, highest: u64) -> Cue {
-    let (epoch, ballot, highest) = (Epoch(5), Ballot::Real, Epoch(highest));
+    let (epoch, ballot, highest) = (Epoch(5), REAL, Epoch(highest));
     Cue::Refused { from: name("r1"), refuse: Refuse { vipa: VIPA, epoch, ballot, reason, highest } }
 }
 
@@ -139,7 +141,7 @@ fn every_phase_answers_every_cue_as_the_table_says() {
         ("consent to us",   heard("r3", 4, Some("r2")),
                                                    [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("would grant",     granted(Ballot::Trial),[Standby,    Claiming,   Claiming,   Rebuilding, Active,  Yielding]),
-        ("grants",          granted(Ballot::Real), [Standby,    Suspecting, Active,     Rebuilding, Active,  Yielding]),
+        ("grants",          granted(REAL), [Standby,    Suspecting, Active,     Rebuilding, Active,  Yielding]),
         ("one refuses",     refused(Refusal::OwnerAlive, 4),
                                                    [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("target refuses",  refused(Refusal::Superseded, 6),

@@ -187,7 +187,7 @@ impl Vipa {
         // A stopping router cannot linger for long.
         let linger = if cx.stopping { timing.yield_linger / 2 } else { timing.yield_linger };
         let until = cx.now + linger;
-        let next = if consented { Phase::Yielding { until } } else { Phase::Standby };
+        let next = if consented { Phase::Yielding { until, to: holder.clone() } } else { Phase::Standby };
         self.enter(next, cx);
         if consented {
             // By consent of both sides it may go on admitting what still comes here.

@@ -34,7 +34,7 @@ impl Vipa {
                     let candidacy = candidacy.in_earnest(cx.now);
                     let epoch = candidacy.epoch;
                     self.enter(Phase::Claiming(candidacy), cx);
-                    self.campaign(Ballot::Real, epoch, cx);
+                    self.campaign(Ballot::Real { round: 0 }, epoch, cx);
                 }
                 Standings::Lost => self.lose_ballot(cx),
                 Standings::Open => {}
@@ -51,6 +51,20 @@ impl Vipa {
     pub(super) fn ballot_due(&mut self, cx: &mut Context<'_>) {
         let around = Around { stopping: false, ..cx.around() };
         if self.deadline(&around).is_some_and(|due| due <= cx.now) {
+            self.ask_again(cx);
+        }
+    }
+
+    /// A ballot's time is over. A real one without a rival has another round: a new epoch would only make slow
+    /// disks write once more.
+    fn ask_again(&mut self, cx: &mut Context<'_>) {
+        if let Phase::Claiming(candidacy) = &mut self.phase
+            && let Some(next) = candidacy.again(cx.now)
+        {
+            let (round, epoch) = (next.round, next.epoch);
+            *candidacy = next;
+            self.campaign(Ballot::Real { round }, epoch, cx);
+        } else {
             self.lose_ballot(cx);
         }
     }
@@ -91,7 +105,7 @@ impl Vipa {
     pub(super) fn take_over(&mut self, cx: &mut Context<'_>) {
         let Phase::Claiming(candidacy) = &self.phase else { return };
         let us = |from: Moment, to: Moment| u64::try_from(to.since(from).as_micros()).unwrap_or(u64::MAX);
-        let (vipa, epoch, claimed) = (self.settings.address, candidacy.epoch, candidacy.sent);
+        let (vipa, epoch, claimed) = (self.settings.address, candidacy.epoch, (candidacy.round, candidacy.sent));
         let report = TakeoverReport {
             vipa,
             epoch,
@@ -110,7 +124,7 @@ impl Vipa {
         let until = tenure.lease;
         if until <= cx.now {
             // The grants took so long that others may have been granted the next epoch already.
-            self.lose_ballot(cx);
+            self.ask_again(cx);
             return;
         }
         self.epoch = epoch;

@@ -131,7 +131,7 @@ impl Vipa {
         }
         let ballot = match &self.phase {
             Phase::Suspecting(candidacy) => Some((Ballot::Trial, candidacy.epoch)),
-            Phase::Claiming(candidacy) => Some((Ballot::Real, candidacy.epoch)),
+            Phase::Claiming(candidacy) => Some((Ballot::Real { round: candidacy.round }, candidacy.epoch)),
             Phase::Standby | Phase::Rebuilding(_) | Phase::Active(_) | Phase::Yielding { .. } => None,
         };
         if cx.settings.electors().contains(peer) {

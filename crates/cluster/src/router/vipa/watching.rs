@@ -31,8 +31,10 @@ impl Vipa {
                 tenure.deadline().into_iter().chain(self.leaving(settings)).chain([tenure.rebuild_until]).min()
             }
             Phase::Active(tenure) => tenure.deadline().into_iter().chain(self.leaving(settings)).min(),
-            Phase::Yielding { until } if stopping => Some(*until),
-            Phase::Yielding { until } => self.suspicion(around).into_iter().chain([*until]).min(),
+            Phase::Yielding { until, .. } if stopping => Some(*until),
+            // A linked successor that was not heard yet may be waiting for slow voters; meanwhile this router serves.
+            Phase::Yielding { until, to } if self.owner.is_none() && around.peers.contains_key(to) => Some(*until),
+            Phase::Yielding { until, .. } => self.suspicion(around).into_iter().chain([*until]).min(),
         }
     }
 
