@@ -15,8 +15,8 @@ export CONNECTIONS PORTS T SEED
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev \
             dpdk iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2
 
-# Rooms that need DPDK or root; the others are the workspace's default members.
-GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -p vipa-lab -p vipa-perf
+# Rooms that need DPDK, but for the bench.
+GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router
 # dpdk-testpmd, the reference that `make bench` measures us against.
 BENCH_PACKAGES := dpdk-dev
 
@@ -57,11 +57,11 @@ unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) amo
 
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
-	@tests/run format lint unit fuzz-short lint-guarded loom test-dpdk test-agent build sim-short test-system chaos-short test-docker
+	@tests/run format lint-all unit test-agent fuzz-short loom test-dpdk build sim-short test-system chaos-short test-docker
 
-.PHONY: lint-guarded
-lint-guarded: deps ## Clippy on the rooms that need DPDK or root
-	$(CARGO) clippy $(GUARDED) --all-targets -- -D warnings
+.PHONY: lint-all
+lint-all: deps ## Clippy on every room
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 .PHONY: loom
 loom: ## Model-check the lock-free rooms with loom
@@ -69,11 +69,11 @@ loom: ## Model-check the lock-free rooms with loom
 
 .PHONY: test-dpdk
 test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
-	$(CARGO) test -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router -- --test-threads=1
+	$(CARGO) test $(GUARDED) -- --test-threads=1
 
 .PHONY: test-agent
 test-agent: ## Tests of the agent against this machine's kernel, in network namespaces (root)
-	$(CARGO) test -p vipa-agent -- --ignored --test-threads=1
+	$(CARGO) test --test namespaces -- --ignored --test-threads=1
 
 # User-mode Linux is a kernel with every kind of tunnel device, run as a process; most machines' own has them too, but not all.
 .PHONY: test-tunnels
@@ -82,9 +82,11 @@ test-tunnels: deps ## The agent's kernel tunnel devices (ipip, sit, gre, fou and
 	@tests/tunnels "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
 	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)"
 
+# A command that names the whole workspace has the features of `build`, and uses what that has built.
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
-	$(CARGO) test --release -p vipa-lab -- --test-threads=2
+	$(CARGO) test -p vipa-router -p vipa-lab --lib
+	$(CARGO) test --release --workspace --test system --test bench_is_honest -- --test-threads=2
 
 .PHONY: chaos
 chaos: build ## Kills, pauses, partitions, moves, reloads at random for T seconds under checked connections (root; T=60, SEED=…)

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use futures_util::TryStreamExt;
+use futures::TryStreamExt;
 use rtnetlink::{
     Handle,
     packet_route::{

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::TryStreamExt;
+use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::route::{RouteMessage, RouteScope},

@@ -15,7 +15,7 @@ use std::{
 };
 
 use aya::programs::tc::qdisc_add_clsact;
-use futures_util::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt};
 use nix::libc;
 use rtnetlink::{
     Handle, LinkGre, LinkGre6, LinkIp6Tnl, LinkIpIp, LinkSit, LinkUnspec,

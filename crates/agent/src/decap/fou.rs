@@ -3,7 +3,7 @@
 
 use std::{io, net::IpAddr};
 
-use futures_util::StreamExt;
+use futures::StreamExt;
 use genetlink::GenetlinkError;
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use rtnetlink::packet_core::{

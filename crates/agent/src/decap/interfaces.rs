@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
-use futures_util::TryStreamExt;
+use futures::TryStreamExt;
 use rtnetlink::{
     Handle,
     packet_route::{
