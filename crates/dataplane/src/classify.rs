@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use vipa_handoff::{PortRoute, Reason};
 use vipa_model::{PortId, Stance};
-use vipa_packet::{Body, Delivery, PacketBuf, Parsed, ethernet};
+use vipa_packet::{Body, Delivery, PacketBuf, Parsed, Station, ethernet};
 
 use crate::{
     Scene,
@@ -40,33 +40,39 @@ pub(crate) fn classify<B: PacketBuf>(
         return;
     };
     let at = At { port, route };
+    let station = Station::new(&route.mac.0);
     for packet in burst {
-        let verdict = classify_one(scene, at, packet.bytes(), fragments, lanes);
-        lanes.verdicts.push(verdict);
+        let frame = packet.bytes();
+        if !plain(scene, at, station, frame, lanes) {
+            let verdict = classify_any(scene, at, frame, fragments, lanes);
+            lanes.verdicts.push(verdict);
+        }
     }
 }
 
-/// Nearly every packet is a plain TCP segment to us: the first branch. All others are looked at from the start.
+/// What nearly every packet is: a plain TCP segment to a VIPA. False, and nothing done: any other, to be looked at from the start.
 #[inline(always)]
-fn classify_one<B: PacketBuf>(
-    scene: &Scene<'_>,
-    at: At<'_>,
-    frame: &[u8],
-    fragments: &Fragments<B, Verdict>,
-    lanes: &mut Lanes,
-) -> Verdict {
-    if at.route.vlan.is_none() && ethernet::delivery(frame, &at.route.mac.0) == Delivery::Ours {
-        if let Some(Parsed { body: Body::Ipv4Tcp(segment), .. }) = vipa_packet::parse_plain(frame) {
-            if let Some(verdict) = segment.to_vipa(scene, lanes) {
-                return verdict;
-            }
-        } else if let Some(Parsed { body: Body::Ipv6Tcp(segment), .. }) = vipa_packet::parse_plain6(frame)
-            && let Some(verdict) = segment.to_vipa(scene, lanes)
-        {
-            return verdict;
-        }
+fn plain(scene: &Scene<'_>, at: At<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) -> bool {
+    if at.route.vlan.is_some() {
+        return false;
     }
-    classify_any(scene, at, frame, fragments, lanes)
+    match vipa_packet::plain_tcp(frame, station) {
+        Some(segment) => plain_to_vipa(scene, &segment, lanes),
+        None => plain6(scene, station, frame, lanes),
+    }
+}
+
+/// A function of its own, so that either family has the registers for itself.
+#[inline(never)]
+fn plain6(scene: &Scene<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) -> bool {
+    vipa_packet::plain_tcp6(frame, station).is_some_and(|segment| plain_to_vipa(scene, &segment, lanes))
+}
+
+#[inline(always)]
+fn plain_to_vipa(scene: &Scene<'_>, segment: &impl VipaPacket, lanes: &mut Lanes) -> bool {
+    let Some(verdict) = segment.to_vipa(scene, lanes) else { return false };
+    lanes.verdicts.push(verdict);
+    true
 }
 
 #[inline(never)]

@@ -101,20 +101,29 @@ fn decide_lane<K: Family>(
 ) {
     let table = K::table(scene.flows);
     let mut away = 0_u32;
-    for (place, (asked, sought)) in lane.asked.iter().zip(&lane.sought).enumerate() {
-        match table.find_home(sought) {
-            Some(hit) => {
-                verdicts[usize::from(asked.packet)] = known(scene, &asked.key, asked.kind, hit, admission);
-            }
-            None => away |= 1 << place,
+    for (place, asked) in lane.asked.iter().enumerate() {
+        let Some(hit) = table.find_home(&asked.key, asked.sought) else {
+            away |= 1 << place;
+            continue;
+        };
+        let verdict = &mut verdicts[usize::from(asked.packet)];
+        // Nearly all packets, and nothing to decide.
+        if let Kind::Segment(flags) = asked.kind
+            && flags.goes_on()
+            && hit.state != FlowState::HalfOpen
+        {
+            *verdict = Verdict::Forward(hit.target);
+            table.hear(hit, scene.tick);
+            continue;
         }
+        *verdict = known(scene, &asked.key.key(), asked.kind, hit, admission);
     }
     while away != 0 {
         let place = away.trailing_zeros() as usize;
         away &= away - 1;
         let asked = &lane.asked[place];
-        let hit = table.find_other(&lane.sought[place]);
-        verdicts[usize::from(asked.packet)] = decide_one(scene, &asked.key, asked.kind, hit, admission);
+        let hit = table.find_other(&asked.key, asked.sought);
+        verdicts[usize::from(asked.packet)] = decide_one(scene, &asked.key.key(), asked.kind, hit, admission);
     }
 }
 
@@ -142,7 +151,7 @@ fn decide_one<K: Family>(
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission: &mut Admission) -> Verdict {
     let state = match kind {
         Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),

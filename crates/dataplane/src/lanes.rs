@@ -1,7 +1,7 @@
 //! A burst's packets side by side: what is known of each so far.
 
 use arrayvec::ArrayVec;
-use vipa_flow::{Key4, Key6, Sought};
+use vipa_flow::{Key4, Key6, PackedKey, Sought};
 use vipa_handoff::{AnyKey, Fate, Flows, LocalReply, Reason};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::TcpFlags;
@@ -47,7 +47,9 @@ pub(crate) enum Kind {
 /// A packet whose connection is being looked up.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<K: Family> {
-    pub(crate) key: K,
+    pub(crate) key: PackedKey<K>,
+    /// Where it may be, once the lookup has begun.
+    pub(crate) sought: Sought,
     pub(crate) kind: Kind,
     /// Its place in the burst.
     pub(crate) packet: u8,
@@ -56,7 +58,6 @@ pub(crate) struct Asked<K: Family> {
 /// The packets of one family that have a connection, in their order.
 pub(crate) struct Lane<K: Family> {
     pub(crate) asked: ArrayVec<Asked<K>, BURST>,
-    pub(crate) sought: ArrayVec<Sought<K>, BURST>,
 }
 
 /// A first part of a packet, which will teach where the others go.
@@ -82,13 +83,14 @@ impl<K: Family> Lane<K> {
     #[inline]
     fn seek(&mut self, flows: &Flows) {
         let table = K::table(flows);
-        self.sought.clear();
-        self.sought.extend(self.asked.iter().map(|asked| table.seek(&asked.key)));
+        for asked in &mut self.asked {
+            asked.sought = table.seek(&asked.key);
+        }
     }
 
     fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         let place = self.asked.binary_search_by_key(&packet, |asked| usize::from(asked.packet)).ok()?;
-        Some((self.asked[place].key.any(), self.asked[place].kind))
+        Some((self.asked[place].key.key().any(), self.asked[place].kind))
     }
 }
 
@@ -96,8 +98,8 @@ impl Lanes {
     pub(crate) fn new() -> Self {
         Self {
             verdicts: ArrayVec::new(),
-            ipv4: Lane { asked: ArrayVec::new(), sought: ArrayVec::new() },
-            ipv6: Lane { asked: ArrayVec::new(), sought: ArrayVec::new() },
+            ipv4: Lane { asked: ArrayVec::new() },
+            ipv6: Lane { asked: ArrayVec::new() },
             firsts: ArrayVec::new(),
             openings: 0,
         }
@@ -135,7 +137,7 @@ impl Lanes {
     #[inline(always)]
     pub(crate) fn ask<K: Laned>(&mut self, key: K, kind: Kind) -> Verdict {
         let packet = self.verdicts.len() as u8;
-        K::lane(self).asked.push(Asked { key, kind, packet });
+        K::lane(self).asked.push(Asked { key: PackedKey::new(&key), sought: Sought::default(), kind, packet });
         Verdict::drop(Reason::Orphan)
     }
 

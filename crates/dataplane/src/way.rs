@@ -28,20 +28,28 @@ pub(crate) fn forward<T: Tx>(
     target: TargetId,
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
+    let frame = packet.bytes_mut();
+    if let Some(express) = scene.routes.express(target, frame.len())
+        && ethernet::readdress(frame, &express.macs)
+    {
+        return outlets
+            .send(&scene.desk.counters, express.port, packet, Fate::Forward)
+            .map_err(|_| Stuck::Drop(Reason::NoRoute));
+    }
+    forward_changed(scene, outlets, target, packet)
+}
+
+/// The same where more than the addresses has to change, or something is missing.
+#[inline(never)]
+fn forward_changed<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    target: TargetId,
+    mut packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
     let Some(route) = scene.routes.target(target) else { return Err(Stuck::Neighbour(packet)) };
     let Some(hop) = &route.next_hop else { return Err(Stuck::Neighbour(packet)) };
     let frame = packet.bytes_mut();
-    // The longest frames of a port have its largest packet and a header without a tag.
-    if route.via == Via::Direct
-        && hop.link.vlan.is_none()
-        && frame.len() <= usize::from(route.mtu) + ethernet::HEADER
-        && !ethernet::is_tagged(frame)
-    {
-        set_macs(frame, &hop.link.destination, &hop.link.source);
-        return outlets
-            .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
-            .map_err(|_| Stuck::Drop(Reason::NoRoute));
-    }
     if let Some(inner) = Inner::look(frame)
         && inner.size <= route.mtu
         && rewrite_plain(scene, (target, route, hop), &mut packet, &inner)

@@ -40,7 +40,7 @@ impl<W: Words> Bucket<W> {
     }
 
     /// The live entry of `packed`, as of some moment during the call.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, packed: Packed<W>) -> Option<(usize, Word)> {
         // Which of the four is a coin thrown anew for each connection: compare all, so that no branch guesses it.
         let mut equal = 0_u32;
@@ -60,7 +60,7 @@ impl<W: Words> Bucket<W> {
     }
 
     /// The slot's word if the slot holds `packed`, live or pending.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, slot: usize, packed: Packed<W>) -> Option<Word> {
         loop {
             let word = self.word(slot);

@@ -137,6 +137,24 @@ pub(crate) mod sealed {
 
 use sealed::{Stored, Words};
 
+/// A key in as few words as it needs, for callers with many under way.
+#[derive(Clone, Copy)]
+pub struct PackedKey<K: Key>(pub(crate) Packed<K::Words>);
+
+impl<K: Key> PackedKey<K> {
+    #[inline(always)]
+    #[must_use]
+    pub fn new(key: &K) -> Self {
+        Self(key.pack())
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn key(&self) -> K {
+        K::unpack(self.0)
+    }
+}
+
 /// A key as the table stores it: the full tuple, in words and 13 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Packed<W> {
@@ -160,7 +178,7 @@ impl<W> Packed<W> {
 }
 
 /// Never matches an entry when the `VipaId` is beyond [`MAX_VIPAS`].
-#[inline]
+#[inline(always)]
 fn service(vipa: VipaId, protocol: Protocol) -> u64 {
     let protocol = match protocol {
         Protocol::Tcp => 0,
@@ -172,7 +190,7 @@ fn service(vipa: VipaId, protocol: Protocol) -> u64 {
 impl Stored for Key4 {
     type Words = u64;
 
-    #[inline]
+    #[inline(always)]
     fn pack(&self) -> Packed<u64> {
         let Self { client, client_port, vipa_port, vipa, protocol } = *self;
         let key = u64::from(client) << 32 | u64::from(client_port) << 16 | u64::from(vipa_port);
@@ -193,7 +211,7 @@ impl Stored for Key4 {
 impl Stored for Key6 {
     type Words = [u64; 3];
 
-    #[inline]
+    #[inline(always)]
     fn pack(&self) -> Packed<[u64; 3]> {
         let Self { client, client_port, vipa_port, vipa, protocol } = *self;
         let ports = u64::from(client_port) << 16 | u64::from(vipa_port);

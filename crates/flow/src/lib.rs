@@ -16,7 +16,7 @@ mod walk;
 mod word;
 
 pub use count::Counts;
-pub use key::{HashSeed, Key, Key4, Key6, MAX_VIPAS};
+pub use key::{HashSeed, Key, Key4, Key6, MAX_VIPAS, PackedKey};
 pub use memory::{Pages, TableError};
 pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Hit, SlotRef, Sought};
 pub use tick::{AgeLimits, LONGEST_AGE, Tick};

@@ -15,7 +15,7 @@ use crate::{
     atomics::{AtomicU64, Ordering, fence},
     bucket::SLOTS,
     count::Tally,
-    key::Packed,
+    key::{Packed, PackedKey},
     memory::Memory,
     place::{Newcomer, Placed, Source},
     word::Word,
@@ -63,11 +63,10 @@ pub struct SlotRef {
     pub(crate) word: Word,
 }
 
-/// A key on its way to its connection: where that may live is known, and the first place was asked for. Look there with
+/// Where a connection that is looked up may live; the first place was asked for. Look there with
 /// [`FlowTable::find_home`], and only then, if in vain, with [`FlowTable::find_other`].
-#[derive(Clone, Copy)]
-pub struct Sought<K: Key> {
-    packed: Packed<K::Words>,
+#[derive(Clone, Copy, Default)]
+pub struct Sought {
     home: u32,
     other: u32,
 }
@@ -171,18 +170,17 @@ impl<K: Key> FlowTable<K> {
     /// Begins a lookup, the first of three steps for callers with several under way; asks for the home bucket's memory.
     #[inline(always)]
     #[must_use]
-    pub fn seek(&self, key: &K) -> Sought<K> {
-        let packed = key.pack();
-        let Spots { home, other } = self.spots(packed);
+    pub fn seek(&self, key: &PackedKey<K>) -> Sought {
+        let Spots { home, other } = self.spots(key.0);
         self.buckets[home].prefetch();
-        Sought { packed, home: home as u32, other: other as u32 }
+        Sought { home: home as u32, other: other as u32 }
     }
 
     /// Looks in the home bucket, where nearly every connection is; where it is not, asks for the other one's memory.
     #[inline(always)]
     #[must_use]
-    pub fn find_home(&self, sought: &Sought<K>) -> Option<Hit> {
-        let hit = self.find_in(sought.home as usize, sought.packed);
+    pub fn find_home(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
+        let hit = self.find_in(sought.home as usize, key.0);
         if hit.is_none() {
             self.buckets[sought.other as usize].prefetch();
         }
@@ -193,8 +191,8 @@ impl<K: Key> FlowTable<K> {
     /// its other bucket.
     #[inline]
     #[must_use]
-    pub fn find_other(&self, sought: &Sought<K>) -> Option<Hit> {
-        self.find_in(sought.other as usize, sought.packed)
+    pub fn find_other(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
+        self.find_in(sought.other as usize, key.0)
     }
 
     /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
@@ -233,17 +231,26 @@ impl<K: Key> FlowTable<K> {
     pub fn touch(&self, hit: &Hit, state: FlowState, now: Tick) {
         let seen = hit.slot.word;
         if seen.with_state(state).with_tick(now) != seen {
-            self.touch_slow(&hit.slot, state, now);
+            self.touch_slow((hit.slot.bucket, hit.slot.slot), seen, state, now);
         }
     }
 
-    fn touch_slow(&self, at: &SlotRef, state: FlowState, now: Tick) {
-        let (bucket, seen) = (at.bucket as usize, at.word);
+    /// [`touch`](Self::touch) for a packet that changes nothing about its connection but when it was last heard of.
+    #[inline(always)]
+    pub fn hear(&self, hit: Hit, now: Tick) {
+        if hit.slot.word.tick() != now.0 as u16 {
+            self.touch_slow((hit.slot.bucket, hit.slot.slot), hit.slot.word, hit.state, now);
+        }
+    }
+
+    #[inline(never)]
+    fn touch_slow(&self, (bucket, slot): (u32, u8), seen: Word, state: FlowState, now: Tick) {
+        let (bucket, slot) = (bucket as usize, usize::from(slot));
         let mut word = seen;
         // A moving entry is about to live elsewhere: the connection's next packet finds it there.
         while let Some(before) = word.state().filter(|_| !word.is_moving()) {
             let after = if seen.state() == Some(before) { state } else { before };
-            match self.buckets[bucket].swap(at.slot as usize, word, word.with_state(after).with_tick(now)) {
+            match self.buckets[bucket].swap(slot, word, word.with_state(after).with_tick(now)) {
                 Ok(()) => return self.changed(bucket, before, after),
                 Err(current) if current.same_life(seen) => word = current,
                 Err(_) => return,
@@ -395,7 +402,7 @@ impl<K: Key> FlowTable<K> {
         self.find_in(spots.home, packed).or_else(|| self.find_in(spots.other, packed))
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_in(&self, bucket: usize, packed: Packed<K::Words>) -> Option<Hit> {
         let (slot, word) = self.buckets[bucket].find(packed)?;
         let state = word.state()?;

@@ -13,7 +13,7 @@ use std::{
 
 use vipa_balance::{ClusterKey, Picker};
 use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
-use vipa_packet::{Encapsulation, Link, Outer, Wrappers};
+use vipa_packet::{Encapsulation, Link, Outer, Wrappers, ethernet};
 use vipa_sync::Deadline;
 
 use index::Index;
@@ -43,6 +43,18 @@ pub struct Routes {
     own: Vec<TargetId>,
     /// By `TargetId`: the outer headers of tunnels.
     wrappers: Vec<Option<Box<Wrappers>>>,
+    /// By `TargetId`.
+    expresses: Vec<Express>,
+}
+
+/// The way of direct return, where nothing is left to be asked: the neighbour is known, and the port's frames have no tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Express {
+    /// Destination and source, as a frame begins.
+    pub macs: [u8; 12],
+    /// Bytes of the longest frame; 0 where the way is another.
+    longest: u16,
+    pub port: PortId,
 }
 
 /// What [`Routes::build`] makes a snapshot from.
@@ -169,6 +181,7 @@ impl Routes {
         let own = (0..=u16::MAX).map(TargetId).zip(&targets).filter(|(_, way)| way.via == Via::Local).map(|(id, _)| id);
         let own = own.collect();
         let wrappers = targets.iter().map(TargetRoute::wrappers).collect();
+        let expresses = targets.iter().map(TargetRoute::express).collect();
         Self {
             generation,
             key,
@@ -185,6 +198,7 @@ impl Routes {
             return_index6,
             own,
             wrappers,
+            expresses,
         }
     }
 
@@ -250,6 +264,13 @@ impl Routes {
         self.wrappers.get(usize::from(id.0))?.as_deref()
     }
 
+    /// How an untagged frame of `length` bytes gets to a target, if nothing but its addresses has to change.
+    #[inline(always)]
+    #[must_use]
+    pub fn express(&self, id: TargetId, length: usize) -> Option<&Express> {
+        self.expresses.get(usize::from(id.0)).filter(|express| (1..=usize::from(express.longest)).contains(&length))
+    }
+
     /// The ways to this router's own kernel: it may be a target itself. Nearly always none.
     #[must_use]
     pub fn own(&self) -> &[TargetId] {
@@ -313,6 +334,18 @@ impl TargetRoute {
         match (&self.via, &self.next_hop) {
             (Via::Tunnel { outer, how }, Some(hop)) => Some(Box::new(Wrappers::new(outer, *how, &hop.link))),
             _ => None,
+        }
+    }
+
+    fn express(&self) -> Express {
+        match self.next_hop {
+            Some(NextHop { port, link }) if self.via == Via::Direct && link.vlan.is_none() => {
+                let mut macs = [0; 12];
+                macs[..6].copy_from_slice(&link.destination);
+                macs[6..].copy_from_slice(&link.source);
+                Express { macs, longest: self.mtu.saturating_add(ethernet::HEADER as u16), port }
+            }
+            _ => Express { macs: [0; 12], longest: 0, port: PortId(0) },
         }
     }
 

@@ -61,6 +61,26 @@ pub enum Delivery {
     Foreign,
 }
 
+/// An address made ready to be looked for in many frames.
+#[derive(Clone, Copy)]
+pub struct Station(u64);
+
+impl Station {
+    #[inline]
+    #[must_use]
+    pub fn new(mac: &MacAddress) -> Self {
+        let [a, b, c, d, e, f] = *mac;
+        Self(u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// Whether a frame that begins with these bytes is addressed to this station alone.
+    #[inline(always)]
+    pub(crate) fn is_called_by<const N: usize>(self, head: &[u8; N]) -> bool {
+        const ADDRESS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+        head.first_chunk().is_some_and(|eight| u64::from_ne_bytes(*eight) & ADDRESS == self.0)
+    }
+}
+
 /// The MAC filter. A frame too short to have an address is foreign.
 #[inline(always)]
 #[must_use]
@@ -88,11 +108,16 @@ pub fn set_macs(frame: &mut [u8], destination: &MacAddress, source: &MacAddress)
     }
 }
 
-/// Whether an 802.1Q tag follows the addresses.
+/// Writes both addresses, side by side as a frame begins, into an untagged frame; false, and nothing changed, with a tag.
 #[inline(always)]
 #[must_use]
-pub fn is_tagged(frame: &[u8]) -> bool {
-    view::u16_at(frame, HEADER - 2) == Some(TYPE_VLAN)
+pub fn readdress(frame: &mut [u8], macs: &[u8; 12]) -> bool {
+    let Some(place) = frame.first_chunk_mut::<HEADER>() else { return false };
+    let plain = place[12..] != TYPE_VLAN.to_be_bytes();
+    if plain {
+        place[..12].copy_from_slice(macs);
+    }
+    plain
 }
 
 /// Whether a frame is tagged, and the EtherType of what it carries.

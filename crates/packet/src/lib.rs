@@ -41,15 +41,15 @@ mod view;
 pub use arp::Arp;
 pub use buffer::{HEADROOM, HeapPacket, PacketBuf};
 pub use cut::Cut;
-pub use ethernet::{Delivery, Link, MacAddress, set_macs};
+pub use ethernet::{Delivery, Link, MacAddress, Station, set_macs};
 pub use icmp::{Icmp, Ipv4Icmp, Quoted};
 pub use icmp6::{Icmp6, Ipv6Icmp};
 pub use malformed::Malformed;
 pub use mend::mend;
 pub use nat::{Endpoint, decrement_ttl};
 pub use parse::{
-    Body, Fragment, FragmentHead, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Tcp, Udp, parse, parse_plain,
-    parse_plain6,
+    Body, Fragment, FragmentHead, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Tcp, Udp, parse, parse_plain, plain_tcp,
+    plain_tcp6,
 };
 pub use tcp::TcpFlags;
 pub use tunnel::{Encapsulation, Inner, Outer, Wrappers, decapsulate, encapsulate};

@@ -53,6 +53,13 @@ impl TcpFlags {
         self.0 & (Self::SYN.0 | Self::ACK.0 | Self::FIN.0 | Self::RST.0) == Self::SYN.0
     }
 
+    /// Neither opens nor closes anything: none of SYN, FIN and RST.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_on(self) -> bool {
+        !self.has_any(Self(Self::SYN.0 | Self::FIN.0 | Self::RST.0))
+    }
+
     /// FIN or RST: the connection's end has begun.
     #[inline]
     #[must_use]

@@ -60,9 +60,19 @@ impl<A: Address> Index<A> {
         index
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, address: A) -> Option<u16> {
-        let mut place = self.start(address);
+        let start = self.start(address);
+        let slot = self.slots[start];
+        if slot.id == FREE {
+            return None;
+        }
+        if slot.address == address { Some(slot.id) } else { self.find_after(start, address) }
+    }
+
+    #[inline(never)]
+    fn find_after(&self, start: usize, address: A) -> Option<u16> {
+        let mut place = (start + 1) & (self.slots.len() - 1);
         loop {
             let slot = self.slots[place];
             if slot.id == FREE {

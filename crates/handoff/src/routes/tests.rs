@@ -28,6 +28,25 @@ fn routes(vipas: Vec<VipaRoute>) -> Routes {
 }
 
 #[test]
+fn the_express_way_is_direct_untagged_found_and_for_what_fits() {
+    let port = PortRoute::new(Mac([2; 6]), Ipv4Addr::new(198, 51, 100, 1), 24);
+    let direct = TargetRoute::direct(Ipv4Addr::new(198, 51, 100, 21), (PortId(3), &port), Mac([4; 6]));
+    let tagged = PortRoute { vlan: Some(5), ..port };
+    let targets = vec![
+        direct,
+        TargetRoute { next_hop: None, ..direct },
+        TargetRoute { via: Via::Nat { port: None }, ..direct },
+        TargetRoute::direct(direct.address, (PortId(3), &tagged), Mac([4; 6])),
+    ];
+    let routes = Routes::build(1, ClusterKey::new([0; 16]), RouteLists { targets, ..RouteLists::default() });
+    let express = routes.express(TargetId(0), 1514).expect("a frame of 1,500 bytes of IP fits");
+    assert_eq!((express.macs, express.port), ([4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], PortId(3)));
+    for (target, length) in [(0, 0), (0, 1515), (1, 64), (2, 64), (3, 64), (4, 64)] {
+        assert_eq!(routes.express(TargetId(target), length), None, "target {target}, {length} bytes");
+    }
+}
+
+#[test]
 fn empty_routes_find_nothing() {
     let routes = Routes::empty(ClusterKey::new([0; 16]));
     assert_eq!(

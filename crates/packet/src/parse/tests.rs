@@ -102,12 +102,12 @@ fn ipv6_is_read_as_ipv4_is() {
     let syn = packet().ipv6(CLIENT6, VIPA6).tcp(40_000, 80).syn();
     let expected = Parsed { vlan: None, l3: 14, l4: 54, end: 74, body: Body::Ipv6Tcp(tcp) };
     assert_eq!(parsed(&syn.build()), expected);
-    assert_eq!(parse_plain6(syn.build().bytes()), Some(expected));
+    assert_eq!(plain_tcp6(syn.build().bytes(), called_by(&syn.build())), Some(tcp));
     let tagged = Parsed { vlan: Some(5), l3: 18, l4: 58, end: 78, body: Body::Ipv6Tcp(tcp) };
     assert_eq!(parsed(&syn.clone().vlan(5).build()), tagged);
     let extended = syn.extension(0, &[1, 4]).extension(60, &[1, 12]).build();
     assert_eq!((parsed(&extended).l4, parsed(&extended).body), (54 + 8 + 8, Body::Ipv6Tcp(tcp)));
-    assert_eq!(parse_plain6(extended.bytes()), None);
+    assert_eq!(plain_tcp6(extended.bytes(), called_by(&extended)), None);
     let udp = packet().ipv6(CLIENT6, VIPA6).udp(53, 53).payload([1, 2, 3]).build();
     assert!(matches!(parsed(&udp).body, Body::Ipv6Udp(Udp { source_port: 53, .. })));
 }
@@ -235,7 +235,7 @@ fn a_martian_is_told_by_its_first_byte() {
 
 /// Frames that are almost right: one that the builder made, then some bytes changed and perhaps the end cut.
 fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
-    let kind = (0..8u8, prop::option::of(any::<u16>()), any::<bool>(), prop::collection::vec(any::<u8>(), 0..80));
+    let kind = (0..10u8, prop::option::of(any::<u16>()), any::<bool>(), prop::collection::vec(any::<u8>(), 0..80));
     let damage = prop::collection::vec((0..90usize, any::<u8>()), 0..4);
     (kind, damage, any::<bool>(), 0..200usize).prop_map(|((kind, vlan, padded, payload), damage, mend, len)| {
         let ip = packet().ipv4(CLIENT, VIPA);
@@ -246,6 +246,8 @@ fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
             4 => ip.icmp(3, 4, 0),
             5 => ip.tcp(40_000, 80).ip_options(&[1; 8]),
             6 => ip.tcp(40_000, 80).first_fragment(),
+            7 => packet().ipv6(CLIENT6, VIPA6).tcp(40_000, 80),
+            8 => packet().ipv6(CLIENT6, VIPA6).udp(40_000, 80),
             _ => packet().arp_request(CLIENT, VIPA),
         };
         frame = frame.payload(payload);
@@ -256,7 +258,7 @@ fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
                 *place = byte;
             }
         }
-        if mend && frame.bytes().len() >= 34 {
+        if mend && kind < 7 && frame.bytes().len() >= 34 {
             let ttl = frame.bytes()[22];
             frame = with_ip(&frame, 8, ttl);
         }
@@ -265,9 +267,20 @@ fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// The station that a frame is for.
+fn called_by(frame: &HeapPacket) -> Station {
+    Station::new(frame.bytes().first_chunk().expect("a frame has an address"))
+}
+
 fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(frame);
     prop_assert_eq!(verdict, parse_any(frame), "the short way says what the long way says");
+    let station = Station::new(&frame.first_chunk().copied().unwrap_or_default());
+    let shortest = (plain_tcp(frame, station).map(Body::Ipv4Tcp)).or(plain_tcp6(frame, station).map(Body::Ipv6Tcp));
+    if let Some(body) = shortest {
+        let (l4, end) = verdict.map(|parsed| (parsed.l4, parsed.end)).unwrap_or_default();
+        prop_assert_eq!(verdict, Ok(Parsed { vlan: None, l3: 14, l4, end, body }), "and so does the shortest");
+    }
     if let Ok(Parsed { l3, l4, end, .. }) = verdict {
         prop_assert!(usize::from(l3) <= usize::from(l4) && u32::from(l4) <= end && end as usize <= frame.len());
         let padded = [frame, &[0xaa; 7]].concat();
@@ -300,6 +313,11 @@ proptest! {
         let frame = packet().ipv4(CLIENT, destination).ttl(ttl).tcp(ends.0, ends.1).flags(TcpFlags(bits))
             .tcp_options(&options).payload(&payload).build();
         prop_assert!(parse_plain(frame.bytes()).is_some());
+        prop_assert!(plain_tcp(frame.bytes(), called_by(&frame)).is_some());
+        prop_assert_eq!(plain_tcp(frame.bytes(), Station::new(&[2, 0, 0, 0, 9, 9])), None, "another station's");
+        let six = packet().ipv6(CLIENT6, VIPA6).ttl(ttl).tcp(ends.0, ends.1).flags(TcpFlags(bits))
+            .tcp_options(&options).payload(&payload).build();
+        prop_assert!(plain_tcp6(six.bytes(), called_by(&six)).is_some());
         let frame = packet().ipv4(CLIENT, destination).ttl(ttl).udp(ends.0, ends.1).payload(&payload).build();
         prop_assert!(parse_plain(frame.bytes()).is_some());
     }
