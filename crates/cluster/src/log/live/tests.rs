@@ -39,6 +39,9 @@ fn assert_sound<const N: usize>(pages: &Pages<N>) {
 }
 
 proptest! {
+    // Each case is thousands of steps.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// Whatever is done to it, it holds what a map would.
     #[test]
     fn it_holds_what_a_map_would(
