@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vipa_packet::{Body, Parsed, ethernet, mend, parse, parse_plain, parse_plain6};
+use vipa_packet::{Body, Parsed, Station, ethernet, mend, parse, parse_plain, plain_tcp, plain_tcp6};
 
 fuzz_target!(init: vipa_fuzz::plant("parse", vipa_fuzz::frames(&[])), |input: &[u8]| {
     check(input);
@@ -14,8 +14,17 @@ fuzz_target!(init: vipa_fuzz::plant("parse", vipa_fuzz::frames(&[])), |input: &[
 
 fn check(frame: &[u8]) {
     let verdict = parse(frame);
-    for plain in [parse_plain(frame), parse_plain6(frame)].into_iter().flatten() {
+    if let Some(plain) = parse_plain(frame) {
         assert_eq!(Ok(plain), verdict, "a short way says something else");
+    }
+    let station = Station::new(&frame.first_chunk().copied().unwrap_or_default());
+    let shortest = plain_tcp(frame, station).map(Body::Ipv4Tcp).or(plain_tcp6(frame, station).map(Body::Ipv6Tcp));
+    if let Some(segment) = shortest {
+        assert_eq!(
+            Ok((None, segment)),
+            verdict.map(|parsed| (parsed.vlan, parsed.body)),
+            "the shortest says something else"
+        );
     }
     let Ok(parsed) = verdict else { return };
     let Parsed { l3, l4, end, body, .. } = parsed;
