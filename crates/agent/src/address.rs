@@ -146,6 +146,18 @@ impl Addresses {
         Ok(())
     }
 
+    /// What is changed on this host now, a line each.
+    pub(crate) fn changed(&self) -> Vec<String> {
+        let Changes { interface, added, sysctls } = &self.kept.value;
+        let addresses = added.iter().map(|address| format!("{address} is on {interface}"));
+        let setting = |(path, before): (&String, &String)| {
+            let name = path.trim_start_matches("/proc/sys/").replace('/', ".");
+            let now = fs::read_to_string(path).unwrap_or_default();
+            format!("{name} is {}, and was {before}", now.trim())
+        };
+        addresses.chain(sysctls.iter().map(setting)).collect()
+    }
+
     /// Undoes everything.
     pub(crate) async fn restore(mut self) -> Result<(), AddressError> {
         self.inherited.give_up();

@@ -15,7 +15,7 @@ use vipa_cluster::{
     target::{Event, Outbox, Output, Settings, Target},
 };
 use vipa_model::{
-    Incarnation, Moment,
+    Incarnation, Moment, NodeName,
     config::{Agent as AgentConfig, Config},
 };
 use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
@@ -28,9 +28,11 @@ use crate::{
     address::Addresses,
     checks,
     decap::Decap,
-    drain::{self, Drain, DrainSocket, Progress, Stage, Wish},
+    drain::{self, Drain, Progress, Stage},
     kernel::{Kernel, Sight},
     load::{Condition, LoadWatch},
+    orders::{OrderSocket, Wish, Word},
+    status::Status,
 };
 
 /// What could not be set up on this host is tried again after this long.
@@ -58,14 +60,22 @@ struct Agent {
     to_serve: Option<Vec<IpAddr>>,
     /// The VIPAs and routers of the tunnels to be unwrapped, until they are.
     to_unwrap: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
-    /// Something has failed and waits for `RETRY`.
-    failed: bool,
+    /// What has failed and waits for `RETRY`.
+    failed: Option<String>,
+    /// The same until it is tried again with success.
+    failing: Option<String>,
     /// As the load's thread last said.
     condition: Option<Condition>,
     checks: Vec<CheckResult>,
     drain: Option<Drain>,
     /// Who is told how it goes.
-    waiting: Vec<mpsc::Sender<Progress>>,
+    waiting: Vec<mpsc::Sender<Word>>,
+    me: NodeName,
+    address: IpAddr,
+    /// Those it dials.
+    routers: Vec<NodeName>,
+    /// As the routers were told last.
+    told: Option<Load>,
 }
 
 /// Runs until SIGTERM or SIGINT, then takes back what was changed on this host.
@@ -83,8 +93,9 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
     let namespaces = config_agent.namespaces.clone();
     let sight = Sight { observe: config_agent.observe, pace: config_agent.observe_every, namespaces };
     let (kernel, mut seen) = Kernel::start(&sight)?;
-    let mut orders = DrainSocket::open(&config.node.admin)
-        .with_context(|| format!("cannot open {}, where `vipa-agent drain` asks", config.node.admin.display()))?;
+    let mut orders = OrderSocket::open(&config.node.admin).with_context(|| {
+        format!("cannot open {}, where `vipa-agent drain` and `status` ask", config.node.admin.display())
+    })?;
     let (checks, mut answers) = checks::start(&config_agent.checks);
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
@@ -106,11 +117,16 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
         decap,
         to_serve: None,
         to_unwrap,
-        failed: false,
+        failed: None,
+        failing: None,
         condition: None,
         checks,
         drain: None,
         waiting: Vec::new(),
+        me: config.node.name.clone(),
+        address: config_agent.address,
+        routers: config.cluster.routers.iter().map(|(name, _)| name.clone()).collect(),
+        told: None,
     };
     tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
 
@@ -152,7 +168,7 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
                 agent.checks[index] = result;
                 agent.fare();
             }
-            Some((wish, waiting)) = orders.recv() => agent.order(wish, waiting),
+            Some((wish, waiting)) = orders.recv() => agent.order(wish, waiting).await,
             _ = drain_tick.tick(), if agent.drain.is_some() => {
                 if agent.tell_progress().leaves() {
                     break;
@@ -201,16 +217,27 @@ impl Agent {
         let Some(Condition { host, headroom, listeners }) = self.condition.clone() else { return };
         let intent = if self.drain.is_some() { Intent::Drain } else { Intent::Serve };
         let host = HostLoad { connections: self.connections(), ..host };
-        self.feed(Event::Fares { load: Load { intent, headroom, host, listeners, checks: self.checks.clone() } });
+        let served = self.kernel.facts().served(&listeners);
+        let load = Load { intent, headroom, host, listeners, checks: self.checks.clone(), served };
+        self.told = Some(load.clone());
+        self.feed(Event::Fares { load });
     }
 
     fn connections(&self) -> u64 {
         self.target.held().values().map(|held| held.len() as u64).sum()
     }
 
-    fn order(&mut self, wish: Wish, waiting: mpsc::Sender<Progress>) {
-        self.waiting.push(waiting);
+    async fn order(&mut self, wish: Wish, waiting: mpsc::Sender<Word>) {
         match wish {
+            Wish::Status => {
+                // Who asked may have gone.
+                let _ = waiting.try_send(Word::Status(Box::new(self.status().await)));
+                return;
+            }
+            Wish::Drain { .. } | Wish::Cancel => self.waiting.push(waiting),
+        }
+        match wish {
+            Wish::Status => {}
             Wish::Drain { timeout_s } => {
                 tracing::info!("asked to drain");
                 self.begin_to_drain(timeout_s.map(Duration::from_secs));
@@ -223,6 +250,26 @@ impl Agent {
                 self.tell(Progress { stage: Stage::Serving, connections: self.connections(), left_s: 0 });
                 self.waiting.clear();
             }
+        }
+    }
+
+    async fn status(&mut self) -> Status {
+        let mut setup = self.addresses.changed();
+        setup.extend(self.decap.chosen());
+        let tunnels = self.decap.counts().await;
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.me.clone(),
+            address: self.address,
+            up_s: self.origin.elapsed().as_secs(),
+            routers: self.routers.iter().map(|router| (router.clone(), self.target.is_linked(router))).collect(),
+            followed: self.kernel.followed().into(),
+            repaired: self.kernel.facts().repaired,
+            vipas: self.target.summaries(),
+            setup,
+            failing: self.failing.clone(),
+            tunnels: tunnels.into_iter().map(|(what, count)| (what.into(), count)).collect(),
+            load: self.told.clone(),
         }
     }
 
@@ -240,7 +287,8 @@ impl Agent {
 
     fn tell(&mut self, progress: Progress) {
         // Who does not read misses a word, and who has gone is forgotten.
-        self.waiting.retain(|waiting| !matches!(waiting.try_send(progress), Err(TrySendError::Closed(_))));
+        self.waiting
+            .retain(|waiting| !matches!(waiting.try_send(Word::Progress(progress)), Err(TrySendError::Closed(_))));
     }
 
     fn feed(&mut self, event: Event) {
@@ -265,7 +313,7 @@ impl Agent {
 
     /// What failed is due again, and what only a predecessor knew of is no longer ours.
     fn try_again(&mut self) {
-        self.failed = false;
+        self.failed = None;
         self.to_serve = self.to_serve.take().or_else(|| self.addresses.outlived());
         self.to_unwrap = self.to_unwrap.take().or_else(|| self.decap.outlived());
     }
@@ -282,7 +330,7 @@ impl Agent {
 
     /// Puts the wanted VIPAs on this host and unwraps what is sent to them; what fails is said and tried again.
     async fn serve(&mut self) {
-        if self.failed {
+        if self.failed.is_some() {
             return;
         }
         if let Some((vipas, routers)) = &self.to_unwrap {
@@ -297,10 +345,11 @@ impl Agent {
                 Err(error) => self.fail(&error),
             }
         }
+        self.failing.clone_from(&self.failed);
     }
 
     fn fail(&mut self, error: &dyn std::error::Error) {
         tracing::error!("{error}");
-        self.failed = true;
+        self.failed = Some(error.to_string());
     }
 }

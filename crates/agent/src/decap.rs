@@ -288,6 +288,11 @@ impl Decap {
         }
     }
 
+    /// What unwraps, and why that; a sentence without its end.
+    pub(crate) fn chosen(&self) -> Option<String> {
+        self.chosen.as_ref().map(|(_, sentence)| sentence.clone())
+    }
+
     async fn by_program(&mut self, tunnels: &Tunnels, why: &str) -> Result<(), DecapError> {
         self.program.unwrap(tunnels, &mut self.kept).await?;
         self.choose(Means::Bpf, why);

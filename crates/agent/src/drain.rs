@@ -1,26 +1,21 @@
 //! Leaving without breaking anything: no new connections, those there are run out, then the agent goes.
 //!
 //! ```text
-//!   vipa-agent drain ── one line of JSON ──► socket of the running agent      {"drain":{"timeout_s":60}}, "cancel"
-//!                    ◄── a line now and then ──                               {"connections":12,"left_s":48,…}
+//!   vipa-agent drain ──► socket of the running agent (`orders`)      {"drain":{"timeout_s":60}}, "cancel"
+//!                    ◄── a line now and then ──                      {"connections":12,"left_s":48,…}
 //! ```
 //! The same begins with SIGTERM where `drain_timeout_s` says so.
 
 use std::{
-    fs, io,
     io::{BufRead, Write},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
-    sync::mpsc,
-    time::{self, Instant},
-};
+use tokio::time::Instant;
+
+use crate::orders::Wish;
 
 /// A host without connections leaves after this long at the earliest: routers hear of it, and what is on the way arrives.
 pub(crate) const NOTICE: Duration = Duration::from_secs(1);
@@ -28,22 +23,6 @@ pub(crate) const NOTICE: Duration = Duration::from_secs(1);
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 /// A drain that nobody limits ends after this long.
 const LONGEST: Duration = Duration::from_secs(86_400);
-const MAX_ORDER: u64 = 4096;
-/// Clients at one time; one more is let go.
-const MAX_CLIENTS: usize = 8;
-/// Words kept for a client that does not read.
-const WORDS: usize = 16;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Wish {
-    Drain {
-        /// `None`: as long as it takes.
-        timeout_s: Option<u64>,
-    },
-    /// Serve again.
-    Cancel,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
@@ -65,9 +44,6 @@ pub(crate) enum Stage {
     /// It serves, as it was asked to.
     Serving,
 }
-
-/// A wish on its way to the agent's loop, and where its progress goes.
-pub(crate) type Order = (Wish, mpsc::Sender<Progress>);
 
 /// A drain under way. Pure.
 #[derive(Clone, Copy, Debug)]
@@ -96,82 +72,6 @@ impl Stage {
     pub(crate) fn leaves(self) -> bool {
         matches!(self, Self::Drained | Self::OutOfTime)
     }
-}
-
-/// The socket that takes wishes; its file goes with it.
-#[derive(Debug)]
-pub(crate) struct DrainSocket {
-    path: PathBuf,
-    orders: mpsc::Receiver<Order>,
-}
-
-impl DrainSocket {
-    /// Opens it at `path`, for the owner and the group. A file that a killed agent left is replaced.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program answers there; stop it first"));
-        }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-        let (orders_in, orders) = mpsc::channel(MAX_CLIENTS);
-        tokio::spawn(accept(listener, orders_in));
-        Ok(Self { path: path.to_owned(), orders })
-    }
-
-    pub(crate) async fn recv(&mut self) -> Option<Order> {
-        self.orders.recv().await
-    }
-}
-
-impl Drop for DrainSocket {
-    fn drop(&mut self) {
-        // It may have been removed by hand; there is nobody to tell.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-async fn accept(listener: UnixListener, orders: mpsc::Sender<Order>) {
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
-    while !orders.is_closed() {
-        let Ok((client, _)) = listener.accept().await else {
-            time::sleep(Duration::from_secs(1)).await;
-            continue;
-        };
-        if let Ok(place) = std::sync::Arc::clone(&places).try_acquire_owned() {
-            let orders = orders.clone();
-            tokio::spawn(async move {
-                if let Err(error) = serve(client, orders).await {
-                    tracing::debug!(%error, "who asked for a drain has gone");
-                }
-                drop(place);
-            });
-        }
-    }
-}
-
-async fn serve(client: UnixStream, orders: mpsc::Sender<Order>) -> io::Result<()> {
-    let (read, mut write) = client.into_split();
-    let mut line = Vec::new();
-    let mut limited = BufReader::new(read).take(MAX_ORDER);
-    time::timeout(Duration::from_secs(10), limited.read_until(b'\n', &mut line)).await??;
-    let wish = serde_json::from_slice(&line)?;
-    let (told, mut progress) = mpsc::channel(WORDS);
-    if orders.send((wish, told)).await.is_err() {
-        return Ok(());
-    }
-    while let Some(word) = progress.recv().await {
-        let mut text = serde_json::to_vec(&word)?;
-        text.push(b'\n');
-        write.write_all(&text).await?;
-    }
-    Ok(())
 }
 
 /// `vipa-agent drain`: tells the running agent, and prints how it goes. False: connections were left when time was over.

@@ -18,6 +18,7 @@
 //! a two-hundredth.
 
 pub(crate) mod diag;
+mod facts;
 mod namespace;
 mod ring;
 pub(crate) mod whose;
@@ -39,19 +40,17 @@ use vipa_cluster::{
     log::Live,
     target::{Event, Watched},
 };
-use vipa_model::{
-    Connection, ConnectionState, Protocol,
-    config::{self, Observe},
-};
+use vipa_model::{Connection, ConnectionState, Protocol, config::Observe};
 use vipa_protocol::{Change, Record};
 
+pub(crate) use self::ring::plan;
 use self::{
     diag::{Notices, States},
+    facts::{Facts, Shared},
     namespace::Namespace,
     ring::{Became, Happening, Ring, RingError},
-    whose::{Watch, addresses, connection_of, note_listener, sockets_of, state_of},
+    whose::{Watch, addresses, connection_of, is_served, note_listener, sockets_of, state_of},
 };
-use crate::setup::Item;
 
 /// A look may take this share of the time: one part in `LOOK_SHARE`; one that only verifies, one in `VERIFY_SHARE`.
 const LOOK_SHARE: u32 = 10;
@@ -96,19 +95,6 @@ pub(crate) enum KernelError {
     Cookie(#[source] io::Error),
 }
 
-/// What would be changed on this host.
-pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
-    let how = match (agent.observe, ring::cgroup_root()) {
-        (Observe::Diag, _) => "no program; connections are followed by sock_diag".to_owned(),
-        (Observe::Auto | Observe::Bpf, Some(root)) => {
-            format!("program {} on {}, gone with the agent", ring::PROGRAM, root.display())
-        }
-        (Observe::Auto, None) => format!("no program, because {}", RingError::NoCgroup),
-        (Observe::Bpf, None) => format!("impossible: {}", RingError::NoCgroup),
-    };
-    vec![Item::new("bpf", how)]
-}
-
 /// How to look.
 #[derive(Clone, Debug)]
 pub(crate) struct Sight {
@@ -124,6 +110,8 @@ pub(crate) struct Sight {
 pub(crate) struct Kernel {
     orders: commands::Sender<Order>,
     wake: UnixDatagram,
+    followed: &'static str,
+    facts: Shared,
 }
 
 #[derive(Debug)]
@@ -147,6 +135,8 @@ impl Kernel {
             here.push(Namespace::open(name).map_err(|source| KernelError::Namespace { name: name.clone(), source })?);
         }
         let ring = open_ring(sight.observe, &here)?;
+        let followed = if ring.is_some() { "BPF, verified by sock_diag" } else { "sock_diag alone" };
+        let facts = Shared::default();
         let now = Instant::now();
         let observer = Observer {
             here,
@@ -164,7 +154,8 @@ impl Kernel {
             changes: BTreeMap::new(),
             touched: BTreeSet::new(),
             comparing: false,
-            repaired: 0,
+            counted: Facts::default(),
+            facts: facts.clone(),
             token: 0,
             asked: false,
             started: now,
@@ -172,7 +163,7 @@ impl Kernel {
             next_glance: now,
         };
         thread::Builder::new().name("kernel".into()).spawn(move || observer.run())?;
-        Ok((Self { orders, wake }, events))
+        Ok((Self { orders, wake, followed, facts }, events))
     }
 
     pub(crate) fn watch(&self, vipas: Vec<Watched>) {
@@ -182,6 +173,16 @@ impl Kernel {
     /// A look begun after this is followed by `Looked` of this token or a later one.
     pub(crate) fn look(&self, token: u64) {
         self.order(Order::Look(token));
+    }
+
+    /// How connections are followed.
+    pub(crate) fn followed(&self) -> &'static str {
+        self.followed
+    }
+
+    /// What has been counted so far.
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts.read()
     }
 
     fn order(&self, order: Order) {
@@ -245,8 +246,9 @@ struct Observer {
     /// What the ring has spoken of since the list was begun that it is compared with.
     touched: BTreeSet<(IpAddr, Connection)>,
     comparing: bool,
-    /// Differences between ring and list that were nobody's delay.
-    repaired: u64,
+    counted: Facts,
+    /// As others see it.
+    facts: Shared,
     /// Of the last look asked for.
     token: u64,
     /// It has not been answered.
@@ -382,6 +384,7 @@ impl Observer {
         self.elders.retain(|vipa, _| watched.contains_key(vipa));
         self.listening.retain(|vipa, _| watched.contains_key(vipa));
         self.lingering.retain(|(vipa, _)| watched.contains_key(vipa));
+        self.counted.keep(|vipa| watched.contains_key(vipa));
     }
 
     /// Takes in what the ring has.
@@ -431,8 +434,14 @@ impl Observer {
     /// A connection is known to be in this state, or to have ended.
     fn note(&mut self, vipa: IpAddr, connection: Connection, state: Option<ConnectionState>) {
         let Some(known) = self.known.get_mut(&vipa) else { return };
+        let before = state.and_then(|state| known.insert(connection, state));
         let change = match state {
-            Some(state) if known.insert(connection, state) != Some(state) => Change::Opened(state),
+            Some(state) if before != Some(state) => {
+                if is_served(&self.watched, vipa, &connection) {
+                    self.counted.begun(vipa, before, state);
+                }
+                Change::Opened(state)
+            }
             None if known.remove(&connection).is_some() => Change::Closed,
             _ => return,
         };
@@ -468,6 +477,11 @@ impl Observer {
         }
         for (vipa, connection) in ended {
             let state = self.find(vipa, &connection)?;
+            let is_known = self.known.get(&vipa).is_some_and(|known| known.get(&connection).is_some());
+            if state.is_none() && !is_known && !by_ring && is_served(&self.watched, vipa, &connection) {
+                // It came and went between two looks; its router forgets it by itself.
+                self.counted.begun(vipa, None, ConnectionState::Established);
+            }
             self.note(vipa, connection, state);
         }
         if notices == Notices::SomeLost {
@@ -611,8 +625,8 @@ impl Observer {
             self.note(vipa, connection, state);
         }
         if by_ring && repaired > 0 {
-            self.repaired += repaired;
-            let all = self.repaired;
+            self.counted.repaired += repaired;
+            let all = self.counted.repaired;
             tracing::warn!("BPF and sock_diag differed about {repaired} connections; repaired, {all} since the start");
         }
         Ok(())
@@ -663,6 +677,7 @@ impl Observer {
     }
 
     fn flush(&mut self) -> Result<(), Over> {
+        self.facts.write(&self.counted);
         for (vipa, records) in std::mem::take(&mut self.changes) {
             self.tell(Event::Changed { vipa, records })?;
         }

@@ -12,8 +12,10 @@ mod drain;
 mod kept;
 mod kernel;
 mod load;
+mod orders;
 mod privileges;
 mod setup;
+mod status;
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +25,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use vipa_model::config::{Agent, Config, Program};
 
-use crate::{drain::Wish, privileges::Elsewhere};
+use crate::{orders::Wish, privileges::Elsewhere, status::Form};
 
 /// Tells Vipa's routers which connections this host holds, so that no failover breaks one.
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ Examples:
                                    are over, 60 s at most, and leave
   vipa-agent drain --config t1.toml --cancel
                                    have it serve again
+  vipa-agent status --config t1.toml
+                                   say how the running agent is
 
 It puts the VIPAs that the routers name on the configured interface, usually lo, and takes them away again when it
 is stopped with SIGTERM or SIGINT; with `drain_timeout_s`, SIGTERM drains first and a second one does not. It opens no
@@ -79,6 +83,15 @@ enum Order {
         #[arg(long, conflicts_with = "timeout")]
         cancel: bool,
     },
+    /// Say how the running agent is: links, connections, logs, health, tunnels, and what it has changed on this host
+    Status {
+        /// The running agent's configuration: it names the socket to ask
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -87,6 +100,9 @@ fn main() -> ExitCode {
         Arguments { order: Some(Order::Drain { config, timeout, cancel }), .. } => {
             let wish = if *cancel { Wish::Cancel } else { Wish::Drain { timeout_s: *timeout } };
             ask_to_drain(config, wish)
+        }
+        Arguments { order: Some(Order::Status { config, json }), .. } => {
+            ask_for_status(config, if *json { Form::Json } else { Form::Text }).map(|()| true)
         }
         Arguments { check: Some(file), .. } => check(file).map(|()| true),
         Arguments { print_setup: Some(file), .. } => print_setup(file).map(|()| true),
@@ -118,6 +134,11 @@ fn print_setup(file: &Path) -> anyhow::Result<()> {
 fn ask_to_drain(file: &Path, wish: Wish) -> anyhow::Result<bool> {
     let (config, _) = read(file)?;
     drain::ask(&config.node.admin, wish)
+}
+
+fn ask_for_status(file: &Path, form: Form) -> anyhow::Result<()> {
+    let (config, _) = read(file)?;
+    status::ask(&config.node.admin, form)
 }
 
 fn run(file: &Path) -> anyhow::Result<()> {

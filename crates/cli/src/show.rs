@@ -10,8 +10,8 @@ use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetStatus,
-        VipaDistribution, VipaStatus,
+        Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers,
+        TargetStatus, VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
     report::TakeoverReport,
@@ -129,10 +129,23 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             ("log", Side::Left),
             ("listening", Side::Left),
             ("headroom", Side::Left),
+            ("serves", Side::Left),
             ("connections", Side::Right),
         ],
     );
-    for TargetStatus { address, node, linked, complete, position, listening, load, connections, resting } in targets {
+    for target in targets {
+        let TargetStatus {
+            address,
+            node,
+            linked,
+            complete,
+            position,
+            listening,
+            load,
+            connections,
+            resting,
+            responsiveness,
+        } = target;
         let log = match (complete, position) {
             (true, Some(position)) => format!("at {}", position.sequence),
             (true, None) => "complete".into(),
@@ -145,6 +158,7 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             log,
             if resting.is_empty() { ports(listening) } else { format!("{}, quiesced", ports(listening)) },
             load.as_ref().map_or_else(|| "-".into(), headroom),
+            served(responsiveness),
             grouped(*connections),
         ]);
     }
@@ -152,6 +166,20 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
         table.print(out);
     }
     Ok(())
+}
+
+/// The whole, and where it is less than all, the parts.
+fn served(responsiveness: &Responsiveness) -> String {
+    let Responsiveness { reached, established, accepted } = responsiveness;
+    match responsiveness.percent() {
+        None => "-".into(),
+        Some(100) => "100 %".into(),
+        Some(percent) => {
+            let part = |part: &Option<u8>, name| part.map(|part| format!("{part} % {name}"));
+            let parts = [part(reached, "reached"), part(established, "established"), part(accepted, "accepted")];
+            format!("{percent} %: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 fn show_succession(out: &mut String, succession: &Succession) -> anyhow::Result<()> {

@@ -18,9 +18,9 @@ use vipa_protocol::{
     admin::{
         Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
         DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer,
-        PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Said, ServiceDistribution, Stage, Stance,
-        Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus, Versioned, VipaDistribution,
-        VipaStatus,
+        PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said,
+        ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus,
+        Versioned, VipaDistribution, VipaStatus,
     },
 };
 
@@ -99,6 +99,11 @@ fn status() -> Status {
         load: complete.then(|| Load { headroom: 12, ..Load::unknown() }),
         connections,
         resting: Vec::new(),
+        responsiveness: Responsiveness {
+            reached: complete.then_some(100),
+            established: complete.then_some(98),
+            accepted: complete.then_some(50),
+        },
     };
     let vipa = VipaStatus {
         address: address("10.77.0.100"),
@@ -231,9 +236,9 @@ connection table: 2,000 of 1,000,000
 VIPA 10.77.0.100: active
   epoch 4, owner r1, this router; ranks r1 200, r2 100
   services tcp/80; connections 2,000, confirmed 1,998
-  target      node  link  log      listening  headroom        connections
-  10.77.0.31  t1    up    at 1234  tcp/80     12/16, cpu 0 %        2,000
-  10.77.0.32  -     down  unknown  -          -                         0
+  target      node  link  log      listening  headroom        serves                                                connections
+  10.77.0.31  t1    up    at 1234  tcp/80     12/16, cpu 0 %  49 %: 100 % reached, 98 % established, 50 % accepted        2,000
+  10.77.0.32  -     down  unknown  -          -               -                                                               0
 
 links
   node  role               link

@@ -45,6 +45,12 @@ impl ConnectionLog {
         &self.live
     }
 
+    /// Changes kept for routers that were away.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Takes one change in; one that changes nothing is no record.
     pub fn apply(&mut self, record: Record) -> bool {
         let (before, now) = match record.change {

@@ -16,8 +16,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{
-    Ask, Associate, Ballot, Decisions, Distribution, Hello, Load, Message, Question, Record, Refusal, Refuse, Release,
-    Reply, Role, Standing, Told, message::DECISIONS_PART,
+    Ask, Associate, Ballot, Decisions, Distribution, Hello, Load, Message, Position, Question, Record, Refusal, Refuse,
+    Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
 };
 
 use self::serving::Serving;
@@ -179,6 +179,22 @@ impl Translated {
     }
 }
 
+/// A VIPA in short, for who asks this target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub vipa: IpAddr,
+    pub epoch: Epoch,
+    pub connections: usize,
+    /// Changes kept for routers that were away.
+    pub records: usize,
+    /// Where its log ends.
+    pub position: Position,
+    /// The ports of its services that something listens on.
+    pub listening: Vec<(Protocol, u16)>,
+    /// The routers reported to, and what each is.
+    pub reports_to: Vec<(NodeName, Standing, Epoch)>,
+}
+
 /// What an operator may want to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
@@ -329,6 +345,17 @@ impl Target {
     #[must_use]
     pub fn associations(&self) -> BTreeMap<IpAddr, Vec<(NodeName, Standing, Epoch)>> {
         self.vipas.iter().map(|(vipa, serving)| (*vipa, serving.associations())).collect()
+    }
+
+    /// What is known of each VIPA.
+    #[must_use]
+    pub fn summaries(&self) -> Vec<Summary> {
+        self.vipas.values().map(Serving::summary).collect()
+    }
+
+    #[must_use]
+    pub fn is_linked(&self, peer: &NodeName) -> bool {
+        self.peers.contains_key(peer)
     }
 
     fn at(&mut self, vipa: IpAddr, act: impl FnOnce(&mut Serving)) {

@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
-use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
+use vipa_model::{ConnectionState, Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
-    Ask, Copied, Decision, Message, Mirror, Run, Table, Told,
+    Ask, Change, Copied, Decision, Message, Mirror, Record, Run, Table, Told,
     admin::{ReloadMode, Request},
 };
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
@@ -636,9 +636,13 @@ impl Control {
 fn opened(run: &Run) -> u64 {
     match run {
         Run::Tail { records, .. } => {
-            records.iter().filter(|record| matches!(record.change, vipa_protocol::Change::Opened(_))).count() as u64
+            let is_whole =
+                |record: &&Record| matches!(record.change, Change::Opened(state) if state != ConnectionState::HalfOpen);
+            records.iter().filter(is_whole).count() as u64
         }
-        Run::Snapshot { connections, .. } => connections.len() as u64,
+        Run::Snapshot { connections, .. } => {
+            connections.iter().filter(|(_, state)| *state != ConnectionState::HalfOpen).count() as u64
+        }
     }
 }
 

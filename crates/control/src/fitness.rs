@@ -13,7 +13,7 @@ use vipa_cluster::Resting;
 use vipa_model::{Agentless, Protocol, Service, Weights};
 use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
 
-use crate::{probes::Found, reach::Reach};
+use crate::{probes::Found, reach::Reach, responsiveness::Accounts};
 
 /// What one VIPA's candidates are judged by.
 #[derive(Clone, Copy)]
@@ -28,6 +28,8 @@ pub(crate) struct Judge<'a> {
     /// What those without an agent have answered.
     pub(crate) found: &'a HashMap<Agentless, Found>,
     pub(crate) reach: &'a Reach,
+    /// How much of what is sent to them they serve.
+    pub(crate) accounts: &'a Accounts,
 }
 
 /// A candidate over all ports of a service.
@@ -99,8 +101,13 @@ impl Judge<'_> {
         match service.choice.weights {
             Weights::Static => configured,
             Weights::Load => {
-                let headroom = self.loads.get(&target).map_or(FULL_HEADROOM, |load| load.headroom);
-                configured.saturating_mul(u16::from(headroom))
+                let headroom = u16::from(self.loads.get(&target).map_or(FULL_HEADROOM, |load| load.headroom));
+                // Only the owner knows what was sent; datagrams must go alike on every router.
+                let level = match service.protocol {
+                    Protocol::Tcp => u16::from(self.accounts.level(target)),
+                    Protocol::Udp => u16::from(FULL_HEADROOM),
+                };
+                configured.saturating_mul((headroom * level).div_ceil(u16::from(FULL_HEADROOM)))
             }
         }
     }
@@ -165,6 +172,7 @@ mod tests {
         loads: BTreeMap<IpAddr, Load>,
         found: HashMap<Agentless, Found>,
         reach: Reach,
+        accounts: Accounts,
     }
 
     impl Bench {
@@ -188,12 +196,13 @@ mod tests {
                 loads: [T1, T2].map(|target| (target, Load::unknown())).into(),
                 found: HashMap::new(),
                 reach: Reach::default(),
+                accounts: Accounts::default(),
             }
         }
 
         fn judge(&self) -> Judge<'_> {
-            let Self { listeners, resting, loads, found, reach, .. } = self;
-            Judge { vipa: VIPA, listeners, resting, loads, found, reach }
+            let Self { listeners, resting, loads, found, reach, accounts, .. } = self;
+            Judge { vipa: VIPA, listeners, resting, loads, found, reach, accounts }
         }
 
         fn load(&mut self, target: IpAddr) -> &mut Load {

@@ -34,6 +34,7 @@ mod probes;
 mod questions;
 mod reach;
 mod reload;
+mod responsiveness;
 mod settings;
 mod status;
 mod table;

@@ -125,6 +125,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         load: control.view.load(address).cloned(),
         connections: 0,
         resting: Vec::new(),
+        responsiveness: control.view.accounts.of(address),
     };
     for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.by_target.keys()) {
         targets.insert(*address, unknown(*address));

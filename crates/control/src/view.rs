@@ -24,6 +24,7 @@ use crate::{
     neighbours::Neighbours,
     probes::{Finding, Found},
     reach::Reach,
+    responsiveness::Accounts,
     ways::{Way, Ways},
 };
 
@@ -60,6 +61,10 @@ pub(crate) struct View {
     found: HashMap<Agentless, Found>,
     /// Whether what is sent to targets arrives.
     pub(crate) reach: Reach,
+    /// How much of it is served.
+    pub(crate) accounts: Accounts,
+    /// Targets that have told how they fare since it was last compared with what was sent to them.
+    told: BTreeSet<IpAddr>,
     pickers: Pickers,
     generation: u64,
 }
@@ -77,6 +82,8 @@ impl View {
             loads: BTreeMap::new(),
             found: HashMap::new(),
             reach: Reach::default(),
+            accounts: Accounts::default(),
+            told: BTreeSet::new(),
             pickers: Pickers::default(),
             generation: 0,
         }
@@ -89,7 +96,8 @@ impl View {
     /// What the candidates of a VIPA are judged by.
     pub(crate) fn judge(&self, vipa: usize) -> Judge<'_> {
         let VipaView { address, listeners, resting, .. } = &self.vipas[vipa];
-        Judge { vipa: *address, listeners, resting, loads: &self.loads, found: &self.found, reach: &self.reach }
+        let Self { loads, found, reach, accounts, .. } = self;
+        Judge { vipa: *address, listeners, resting, loads, found, reach, accounts }
     }
 
     /// Takes in how a target fares, or that it is not linked any more. `None`: that decides nothing otherwise than
@@ -103,9 +111,13 @@ impl View {
         };
         let before = if is_same { Vec::new() } else { self.standings(target) };
         match load {
-            Some(load) => self.loads.insert(target, load),
+            Some(load) => {
+                self.told.insert(target);
+                self.loads.insert(target, load)
+            }
             None => {
                 self.reach.forget(target);
+                self.accounts.forget(target);
                 self.loads.remove(&target)
             }
         };
@@ -121,7 +133,7 @@ impl View {
         for (id, way) in (0..=u16::MAX).map(TargetId).zip(self.ways.all()) {
             *sent.entry(way.address).or_default() += admitted(id);
         }
-        let mut changes = Vec::new();
+        let mut changes = self.account(now, &sent);
         let linked: Vec<(IpAddr, u64)> =
             self.loads.iter().map(|(target, load)| (*target, load.host.passive_opens)).collect();
         for (target, opened) in linked {
@@ -130,6 +142,24 @@ impl View {
                     Some(in_vain) => format!("{target} gets no new TCP connections: none of {in_vain} has reached it"),
                     None => format!("{target} gets new TCP connections again: they reach it, or it is tried"),
                 });
+            }
+        }
+        changes
+    }
+
+    /// Takes in what the targets tell of what was sent to them. Says whose shares that changes, a sentence each.
+    fn account(&mut self, now: Moment, sent: &BTreeMap<IpAddr, u64>) -> Vec<String> {
+        let mut changes = Vec::new();
+        let owned: BTreeSet<IpAddr> =
+            self.vipas.iter().filter(|vipa| vipa.stance == Stance::Active).map(|vipa| vipa.address).collect();
+        for target in std::mem::take(&mut self.told) {
+            let Some(load) = self.loads.get(&target) else { continue };
+            let admitted = sent.get(&target).copied().unwrap_or_default();
+            if self.accounts.tell(now, target, &load.served, admitted, |vipa| owned.contains(&vipa)) {
+                let percent = self.accounts.of(target).percent().unwrap_or(100);
+                changes.push(format!(
+                    "{target} serves {percent} % of what is sent to it; shares that follow the load do too"
+                ));
             }
         }
         changes
@@ -294,6 +324,7 @@ impl View {
                     loads: &self.loads,
                     found: &self.found,
                     reach: &self.reach,
+                    accounts: &self.accounts,
                 };
                 segments(service, &judge, turns, &mut self.ways, |ports, eligible| {
                     services.push(ServiceRoute {
@@ -464,6 +495,7 @@ mod tests {
             loads: &BTreeMap::new(),
             found: &HashMap::new(),
             reach: &Reach::default(),
+            accounts: &Accounts::default(),
         };
         segments(&service, &judge, None, &mut Ways::default(), |ports, eligible| {
             found.push((ports.first, ports.last, eligible.len()));

@@ -232,6 +232,32 @@ pub struct TargetStatus {
     /// The services that new connections to it keep away from, by their first port.
     #[serde(default)]
     pub resting: Vec<(Protocol, u16)>,
+    #[serde(default)]
+    pub responsiveness: Responsiveness,
+}
+
+/// How much of what is sent to a target is served there, in hundredths, of the last ten seconds or so; `None`: too few
+/// connections came to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Responsiveness {
+    /// Of the connections this router sent, those whose handshake began there.
+    pub reached: Option<u8>,
+    /// Of these, those that came to be connections.
+    pub established: Option<u8>,
+    /// Of these, those that the application has taken.
+    pub accepted: Option<u8>,
+}
+
+impl Responsiveness {
+    /// The product of what is known.
+    #[must_use]
+    pub fn percent(&self) -> Option<u8> {
+        let known = [self.reached, self.established, self.accepted].into_iter().flatten();
+        known
+            .map(|percent| f64::from(percent) / 100.0)
+            .reduce(|all, part| all * part)
+            .map(|all| (all * 100.0).round() as u8)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ pub mod report;
 pub mod wire;
 
 pub use fitness::Fitness;
-pub use load::{Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load};
+pub use load::{Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load, Served};
 pub use message::*;
 pub use order::{Decision, Matter, Order, Ruling, Stamp};
 pub use question::{Ask, Digests, Holds, Question, Reply, Told};

@@ -14,6 +14,8 @@ pub const FULL_HEADROOM: u8 = 16;
 pub const MAX_LISTENER_LOADS: usize = 1024;
 /// Configured checks of one target.
 pub const MAX_CHECKS: usize = 64;
+/// VIPAs whose connections are told of.
+pub const MAX_SERVED: usize = 4096;
 /// Bytes of what a check says of itself.
 pub const MAX_CHECK_DETAIL: usize = 200;
 
@@ -27,6 +29,21 @@ pub struct Load {
     /// Only those with something waiting, and those that do not accept.
     pub listeners: Vec<ListenerLoad>,
     pub checks: Vec<CheckResult>,
+    /// By VIPA.
+    pub served: Vec<Served>,
+}
+
+/// What has become of the TCP connections that clients began to a VIPA, counted since the agent's start. The router counts
+/// those that it sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    pub vipa: IpAddr,
+    /// Handshakes that were at least half done here.
+    pub begun: u64,
+    /// Of them, those that came to be connections.
+    pub established: u64,
+    /// Of these, those that wait for the application no more.
+    pub accepted: u64,
 }
 
 /// What the target itself wants.
@@ -98,6 +115,7 @@ impl Load {
             host: HostLoad::default(),
             listeners: Vec::new(),
             checks: Vec::new(),
+            served: Vec::new(),
         }
     }
 
@@ -124,6 +142,7 @@ impl Load {
         (1..=FULL_HEADROOM).contains(&self.headroom)
             && self.listeners.len() <= MAX_LISTENER_LOADS
             && self.checks.len() <= MAX_CHECKS
+            && self.served.len() <= MAX_SERVED
             && self.checks.iter().all(|check| check.detail.len() <= MAX_CHECK_DETAIL)
     }
 

@@ -21,11 +21,13 @@ use aya::{
     programs::{CgroupAttachMode, ProgramError, SockOps},
 };
 
+use vipa_model::config::{self, Observe};
+
 use super::diag::TcpState;
-use crate::bpf::address_of;
+use crate::{bpf::address_of, setup::Item};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observe.o"));
-pub(super) const PROGRAM: &str = "vipa_observe";
+const PROGRAM: &str = "vipa_observe";
 const EVENT: usize = 40;
 
 /// A namespace's cookie and a local address, as `struct place` of the program.
@@ -45,6 +47,19 @@ pub(crate) enum RingError {
     Attach { path: PathBuf, source: Box<ProgramError> },
     #[error("cannot use a map of the BPF program that watches sockets: {0}")]
     Map(#[from] MapError),
+}
+
+/// What would be changed on this host.
+pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
+    let how = match (agent.observe, cgroup_root()) {
+        (Observe::Diag, _) => "no program; connections are followed by sock_diag".to_owned(),
+        (Observe::Auto | Observe::Bpf, Some(root)) => {
+            format!("program {} on {}, gone with the agent", PROGRAM, root.display())
+        }
+        (Observe::Auto, None) => format!("no program, because {}", RingError::NoCgroup),
+        (Observe::Bpf, None) => format!("impossible: {}", RingError::NoCgroup),
+    };
+    vec![Item::new("bpf", how)]
 }
 
 /// One thing that happened.
@@ -146,7 +161,7 @@ fn load_error(error: ProgramError) -> RingError {
 }
 
 /// Where the unified hierarchy is mounted, whether alone or beside others.
-pub(super) fn cgroup_root() -> Option<PathBuf> {
+fn cgroup_root() -> Option<PathBuf> {
     root_among(&fs::read_to_string("/proc/self/mounts").ok()?)
 }
 

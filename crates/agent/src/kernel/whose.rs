@@ -46,6 +46,12 @@ pub(super) fn addresses(watch: &Watch) -> BTreeSet<IpAddr> {
     watch.keys().copied().chain(translated).collect()
 }
 
+/// Whether it is a client's, to a port of the VIPA's services, and none that this host opened from the VIPA.
+pub(super) fn is_served(watch: &Watch, vipa: IpAddr, connection: &Connection) -> bool {
+    let services = watch.get(&vipa).map_or(&[][..], |watched| &watched.services);
+    services.iter().any(|(protocol, ports)| *protocol == connection.protocol && ports.contains(connection.port))
+}
+
 /// Notes the ports of these VIPAs that a listener or bound socket listens on.
 pub(super) fn note_listener(
     vipas: &[&Watched],

@@ -134,6 +134,8 @@ fn the_kernel_s_devices_take_nothing_from_others_and_nothing_for_others() {
         until_unwrapped(&second, &wire, &from(PORT.into(), &datagram(VIPA6.into(), 0, b"?")));
         wire.send(&good(b"still"));
         assert_eq!(next(&socket), Some((CLIENT, b"still".to_vec())));
+        let said = host.status();
+        assert!(said.contains("packets from tunnels unwrapped by ipip devices"), "{said}");
         agent.stop();
         let log = host.log();
         for told in ["unwrapped by ipip devices", "unwrapped by sit devices", "1 dropped: not for a VIPA"] {

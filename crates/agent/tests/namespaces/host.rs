@@ -60,7 +60,7 @@ pub(crate) fn on_a_crowded_host(test: impl FnOnce(&Host) + Send + 'static) {
 }
 
 /// Threads and processes started by the thread share its namespace.
-fn in_a_thread(act: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_a_thread(act: impl FnOnce() + Send + 'static) {
     assert!(geteuid().is_root(), "these tests make network namespaces: run them as root, with `make test-agent`");
     let thread = thread::Builder::new().name("host".into()).spawn(act).expect("a thread");
     if let Err(panic) = thread.join() {
@@ -73,7 +73,7 @@ fn enter_a_namespace() {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         run("ip", "link set lo up");
         run("ip", "address add 10.9.0.1/24 dev lo");
         // What a host has before Vipa comes; a namespace may begin with the machine's own.
@@ -118,7 +118,7 @@ address = "10.9.0.31"
         &self.folder
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.folder().join("t1.toml")
     }
 
@@ -141,6 +141,11 @@ address = "10.9.0.31"
     /// What `vipa-agent --print-setup` says.
     pub(crate) fn setup(&self) -> String {
         run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("--print-setup {}", self.config().display()))
+    }
+
+    /// What `vipa-agent status` says of the running agent.
+    pub(crate) fn status(&self) -> String {
+        run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("status --config {}", self.config().display()))
     }
 
     /// Begins `vipa-agent drain …` against the running agent.

@@ -8,9 +8,9 @@ use std::{
 use vipa_protocol::{Accepting, Intent, load::FULL_HEADROOM};
 
 use crate::{
-    host::on_a_host,
+    host::{on_a_host, on_a_host_by_both, run},
     router::{Router, VIPA, View},
-    sockets::{Pair, begin_to_open, open, serve},
+    sockets::{Pair, abort, begin_to_open, connect_from, open, serve},
 };
 
 /// What the router knows of the only listener; one that is not told of accepts, and nothing waits.
@@ -40,6 +40,46 @@ fn a_host_tells_how_it_fares_from_its_first_link_on_and_about_once_a_second() {
             let host = view.load.as_ref().unwrap().host;
             host.connections == 3 && host.passive_opens >= 3
         });
+    });
+}
+
+/// Handshakes begun, established and accepted, as last told.
+fn served(view: &View) -> Option<(u64, u64, u64)> {
+    let served = view.load.as_ref()?.served.first()?;
+    Some((served.begun, served.established, served.accepted))
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_becomes_of_every_connection_a_client_begins_is_counted() {
+    on_a_host_by_both(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        let listener = serve();
+        // Some come and go between two looks.
+        (0..20).for_each(|_| abort(open(&listener)));
+        let _held: Vec<Pair> = (0..5).map(|_| open(&listener)).collect();
+        router.until("all are counted", |view| served(view) == Some((25, 25, 25)));
+        let (client, server) = ("10.9.0.1".parse().unwrap(), (VIPA, 80).into());
+        let _waiting: Vec<TcpStream> = (0..3).map(|_| connect_from(client, server).unwrap()).collect();
+        router.until("three wait", |view| served(view) == Some((28, 28, 25)));
+        run("nft", "add table ip t");
+        run("nft", "add chain ip t in { type filter hook input priority 0 ; }");
+        run("nft", "add rule ip t in tcp sport 80 tcp flags & (syn|ack) == syn|ack drop");
+        let _half = begin_to_open();
+        router.until("one is half open", |view| served(view) == Some((29, 28, 25)));
+        let said = host.status();
+        for line in [
+            "target t1 at 10.9.0.31, serving, up for ",
+            "routers      r1 linked, r2 NOT LINKED",
+            "VIPA 192.0.2.10, epoch 1\n  connections 9; log at ",
+            "  listening   80/tcp\n  reports to  r1 (owner, epoch 1)",
+            "  192.0.2.10 is on lo",
+            "net.ipv4.conf.all.arp_ignore is 1, and was 0",
+            "192.0.2.10: 29 handshakes, 28 of them whole, 25 accepted",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
     });
 }
 
@@ -87,7 +127,7 @@ fn a_busy_server_whose_queue_never_empties_is_not_stalled() {
 #[ignore = "needs root: make test-agent"]
 fn a_full_accept_queue_is_told_at_once() {
     on_a_host(|host| {
-        crate::host::run("sysctl", "-q -w net.core.somaxconn=2");
+        run("sysctl", "-q -w net.core.somaxconn=2");
         let _agent = host.start_agent();
         let mut router = Router::take_over(host);
         let _listener = serve();

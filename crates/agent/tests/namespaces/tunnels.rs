@@ -237,6 +237,12 @@ fn what_no_router_sent_or_no_vipa_is_meant_by_is_not_unwrapped_and_counted() {
         wire.send(&good(b"good"));
         assert_eq!(next(&socket), Some((CLIENT, b"marked".to_vec())), "the mark left the checksum right");
         assert_eq!(next(&socket), Some((CLIENT, b"good".to_vec())));
+        let said = host.status();
+        assert!(
+            said.contains("tunnels are unwrapped by a BPF program, because this kernel takes the program"),
+            "{said}"
+        );
+        assert!(said.contains("3 packets from tunnels dropped: malformed"), "{said}");
         agent.stop();
         for told in [
             "1 left to the kernel: not from a router",

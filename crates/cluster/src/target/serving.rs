@@ -8,7 +8,7 @@ use std::{
 use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, Incarnation, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing};
 
-use super::{Outbox, Output, Translated, Watched};
+use super::{Outbox, Output, Summary, Translated, Watched};
 use crate::log::ConnectionLog;
 
 #[derive(Clone, Debug)]
@@ -72,6 +72,18 @@ impl Serving {
 
     pub(super) fn log(&self) -> &ConnectionLog {
         &self.log
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            vipa: self.vipa,
+            epoch: self.epoch,
+            connections: self.log.live().len(),
+            records: self.log.records(),
+            position: self.log.position(),
+            listening: self.told.clone(),
+            reports_to: self.associations(),
+        }
     }
 
     pub(super) fn associations(&self) -> Vec<(NodeName, Standing, Epoch)> {

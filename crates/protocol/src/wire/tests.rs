@@ -227,8 +227,12 @@ fn load() -> impl Strategy<Value = Message> {
         },
     );
     let intent = prop_oneof![Just(Intent::Serve), Just(Intent::Drain)];
-    (intent, any::<u8>(), host, vec(listener, 0..4), vec(check, 0..4)).prop_map(
-        |(intent, headroom, host, listeners, checks)| Message::Load(Load { intent, headroom, host, listeners, checks }),
+    let served = (any::<IpAddr>(), any::<(u64, u64, u64)>())
+        .prop_map(|(vipa, (begun, established, accepted))| Served { vipa, begun, established, accepted });
+    (intent, any::<u8>(), host, vec(listener, 0..4), vec(check, 0..4), vec(served, 0..4)).prop_map(
+        |(intent, headroom, host, listeners, checks, served)| {
+            Message::Load(Load { intent, headroom, host, listeners, checks, served })
+        },
     )
 }
 
