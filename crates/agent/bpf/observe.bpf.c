@@ -22,8 +22,8 @@ enum kind {
 
 struct event {
 	// As in a packet; IPv4 addresses as IPv4-mapped ones.
-	__u32 local[4];
-	__u32 remote[4];
+	__u64 local[2];
+	__u64 remote[2];
 	// In the host's order.
 	__u16 local_port;
 	__u16 remote_port;
@@ -36,7 +36,7 @@ struct event {
 
 struct place {
 	__u64 namespace;
-	__u32 address[4];
+	__u64 address[2];
 };
 
 // By cookie, each with the agent's own number for it.
@@ -77,10 +77,21 @@ struct {
 		value;                                      \
 	})
 
+// Two words of an address, in the order of a packet. On the stack addresses are written eight bytes at a time: before Linux 6.8
+// the verifier takes no smaller write over what may be a spilled register from who has no CAP_PERFMON.
+static __always_inline __u64 both(__u32 first, __u32 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return (__u64)second << 32 | first;
+#else
+	return (__u64)first << 32 | second;
+#endif
+}
+
 static __always_inline void tell(struct bpf_sock_ops *socket, enum kind kind, __u8 before, __u8 now)
 {
 	struct place place = {};
-	__u32 remote[4] = {};
+	__u64 remote[2] = {};
 	struct event *event;
 	__u8 *namespace;
 	__u32 zero = 0;
@@ -90,18 +101,13 @@ static __always_inline void tell(struct bpf_sock_ops *socket, enum kind kind, __
 	if (!namespace)
 		return;
 	if (FIELD(socket->family) == IPV4) {
-		place.address[2] = remote[2] = bpf_htonl(0xffff);
-		place.address[3] = FIELD(socket->local_ip4);
-		remote[3] = FIELD(socket->remote_ip4);
+		place.address[1] = both(bpf_htonl(0xffff), FIELD(socket->local_ip4));
+		remote[1] = both(bpf_htonl(0xffff), FIELD(socket->remote_ip4));
 	} else {
-		place.address[0] = FIELD(socket->local_ip6[0]);
-		place.address[1] = FIELD(socket->local_ip6[1]);
-		place.address[2] = FIELD(socket->local_ip6[2]);
-		place.address[3] = FIELD(socket->local_ip6[3]);
-		remote[0] = FIELD(socket->remote_ip6[0]);
-		remote[1] = FIELD(socket->remote_ip6[1]);
-		remote[2] = FIELD(socket->remote_ip6[2]);
-		remote[3] = FIELD(socket->remote_ip6[3]);
+		place.address[0] = both(FIELD(socket->local_ip6[0]), FIELD(socket->local_ip6[1]));
+		place.address[1] = both(FIELD(socket->local_ip6[2]), FIELD(socket->local_ip6[3]));
+		remote[0] = both(FIELD(socket->remote_ip6[0]), FIELD(socket->remote_ip6[1]));
+		remote[1] = both(FIELD(socket->remote_ip6[2]), FIELD(socket->remote_ip6[3]));
 	}
 	// Who listens may be bound to any address.
 	if (kind != LISTENS && !bpf_map_lookup_elem(&watched, &place))

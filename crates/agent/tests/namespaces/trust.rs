@@ -66,6 +66,8 @@ fn a_user_with_two_capabilities_is_enough_for_all_of_it() {
         let agent = host.start_unprivileged_agent();
         works(&mut router);
         assert_has_only_what_it_names(&agent);
+        let said = host.status();
+        assert!(said.contains("followed by BPF, verified by sock_diag"), "{said}: {}", host.log());
         agent.stop();
         assert_eq!((times_on_lo("192.0.2.10/32"), sysctl("conf/all/arp_ignore").as_str()), (0, "0"));
     });
