@@ -71,18 +71,28 @@ loom: ## Model-check the lock-free rooms with loom
 test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
 	$(CARGO) test $(GUARDED) -- --test-threads=1
 
+# Each has a network namespace of its own, so several run at once; those that measure time are alone.
+TIMED := load:: servers::what_is_told
 .PHONY: test-agent
 test-agent: ## Tests of the agent against this machine's kernel, in network namespaces (root)
-	$(CARGO) test --test namespaces -- --ignored --test-threads=1
+	$(CARGO) test --test namespaces -- --ignored --test-threads=3 $(addprefix --skip ,$(TIMED))
+	$(CARGO) test --test namespaces -- --ignored --test-threads=1 $(TIMED)
 
 # User-mode Linux is a kernel with every kind of tunnel device, run as a process; most machines' own has them too, but not all.
 .PHONY: test-tunnels
 test-tunnels: PACKAGES += user-mode-linux kmod
-test-tunnels: deps ## The agent's kernel tunnel devices (ipip, sit, gre, fou and IPv6's), on a kernel of their own: half a minute (root)
+test-tunnels: deps ## The agent's kernel tunnel devices, and its BPF programs, on a kernel of their own: Linux 6.1, half a minute (root)
 	@tests/tunnels "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
 	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)"
 
 # A command that names the whole workspace has the features of `build`, and uses what that has built.
+.PHONY: test-systemd
+test-systemd: PACKAGES += user-mode-linux
+test-systemd: deps ## The agent's unit with all its hardening, under a systemd on a kernel of its own (root)
+	@$(CARGO) build -q -p vipa-agent
+	@tests/systemd $(abspath $(TARGET))/systemd "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
+	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)" $(TARGET)/debug/vipa-agent
+
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
 	$(CARGO) test -p vipa-router -p vipa-lab --lib

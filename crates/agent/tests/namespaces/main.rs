@@ -21,5 +21,6 @@ mod load;
 mod router;
 mod servers;
 mod sockets;
+mod systemd;
 mod trust;
 mod tunnels;
