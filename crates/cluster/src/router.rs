@@ -202,8 +202,10 @@ impl Router {
             }
             Event::VotesStored { token } => {
                 let grants = self.voter.as_mut().map(|voter| voter.stored(token)).unwrap_or_default();
-                for (to, grant) in grants {
-                    self.send(now, &to, Message::Grant(grant), out);
+                for (claimant, grant) in grants {
+                    if self.life_of(&claimant.router) == Some(claimant.incarnation) {
+                        self.send(now, &claimant.router, Message::Grant(grant), out);
+                    }
                 }
             }
             Event::DecisionsStored { token } => self.decisions_stored(now, token, out),
@@ -235,6 +237,14 @@ impl Router {
         self.unfit.clone_from(&unfit);
         out.push(Output::Note(Note::Fitness { router: self.settings.me.clone(), unfit }));
         self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Reordered, cx));
+    }
+
+    /// The life a node is in: this router itself, or one that it is linked with.
+    fn life_of(&self, node: &NodeName) -> Option<Incarnation> {
+        if *node == self.settings.me {
+            return Some(self.settings.incarnation);
+        }
+        self.peers.get(node).map(|peer| peer.incarnation)
     }
 
     fn linked_routers(&self) -> Vec<NodeName> {
@@ -388,9 +398,8 @@ impl Router {
             Message::Beat(beat) => self.hear(now, from, &beat, out),
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
             Message::Claim(claim) => {
-                let life = self.peers.get(from).map(|peer| peer.incarnation);
-                let claimant =
-                    Claimant { router: from.clone(), incarnation: life.unwrap_or(self.settings.incarnation) };
+                let Some(incarnation) = self.life_of(from) else { return };
+                let claimant = Claimant { router: from.clone(), incarnation };
                 let Some(voter) = &mut self.voter else { return };
                 match voter.claim(now, &claimant, &claim) {
                     Verdict::Reply(reply) => self.send(now, from, reply, out),

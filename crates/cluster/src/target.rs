@@ -315,8 +315,8 @@ impl Target {
             }
             Event::VotesStored { token } => {
                 let grants = self.voter.as_mut().map(|voter| voter.stored(token)).unwrap_or_default();
-                for (to, grant) in grants {
-                    if self.peers.contains_key(&to) {
+                for (Claimant { router: to, incarnation }, grant) in grants {
+                    if self.peers.get(&to) == Some(&incarnation) {
                         out.push(Output::Send { to, message: Message::Grant(grant) });
                     }
                 }

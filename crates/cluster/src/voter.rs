@@ -14,7 +14,7 @@ use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Message, Owned, Refusal
 const MAX_VIPAS: usize = 4096;
 
 /// A grant as it is kept on the disk. A later one of the same VIPA replaces it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoredVote {
     pub vipa: IpAddr,
     pub epoch: Epoch,
@@ -24,7 +24,7 @@ pub struct StoredVote {
 }
 
 /// Who claims: a router, in one of its lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claimant {
     pub router: NodeName,
     pub incarnation: Incarnation,
@@ -40,7 +40,7 @@ pub enum Verdict {
 }
 
 /// The votes and promises of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Voter {
     lease: Duration,
     silent_until: Moment,
@@ -48,13 +48,13 @@ pub struct Voter {
     tokens: u64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Ledger {
     vote: Option<Vote>,
     promise: Option<Promise>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Vote {
     epoch: Epoch,
     holder: Claimant,
@@ -64,7 +64,7 @@ struct Vote {
     waiting: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Promise {
     to: NodeName,
     epoch: Epoch,
@@ -206,8 +206,9 @@ impl Voter {
         Verdict::Store { token, votes: self.votes() }
     }
 
-    /// The store of `token`, and with it every earlier one, is on the disk: the grants that may be sent now.
-    pub fn stored(&mut self, token: u64) -> Vec<(NodeName, Grant)> {
+    /// The store of `token`, and with it every earlier one, is on the disk: the grants that may be sent now, each to the very
+    /// life that claimed it. The next one would count its lease from a claim that this promise is older than.
+    pub fn stored(&mut self, token: u64) -> Vec<(Claimant, Grant)> {
         let mut grants = Vec::new();
         for (vipa, ledger) in &mut self.ledgers {
             if let Some(vote) = &mut ledger.vote
@@ -215,7 +216,7 @@ impl Voter {
             {
                 vote.waiting = None;
                 let ballot = Ballot::Real { round: vote.round };
-                grants.push((vote.holder.router.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot }));
+                grants.push((vote.holder.clone(), Grant { vipa: *vipa, epoch: vote.epoch, ballot }));
             }
         }
         grants

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, NodeName};
 
 /// Why a router came to own a VIPA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
     /// Nobody had owned it.
@@ -20,7 +20,7 @@ pub enum Trigger {
 }
 
 /// One change of ownership, from the new owner's side. Spans in microseconds, one after the other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TakeoverReport {
     pub vipa: IpAddr,
     pub epoch: Epoch,

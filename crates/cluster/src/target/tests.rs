@@ -1,5 +1,5 @@
 use vipa_model::{Balance, ConnectionState::*, Delivery, Forwarding, Orphans, Service, Sources};
-use vipa_protocol::{Change, Connections, Listeners, Part, Position, Run, VERSION};
+use vipa_protocol::{Change, Claim, Connections, Listeners, Part, Position, Run, VERSION};
 
 use super::*;
 
@@ -46,13 +46,17 @@ impl Bench {
     }
 
     fn link_from(&mut self, router: &str, addresses: &[IpAddr]) -> Vec<Output> {
+        self.link_life(router, 1, addresses)
+    }
+
+    fn link_life(&mut self, router: &str, life: u64, addresses: &[IpAddr]) -> Vec<Output> {
         let hello = Hello {
             version: VERSION,
             cluster: "lab".into(),
             node: name(router),
             role: Role::Router,
             addresses: addresses.to_vec(),
-            incarnation: Incarnation(1),
+            incarnation: Incarnation(life),
             voters: vec![name("t1")],
         };
         self.feed(Event::Connected { peer: name(router), hello })
@@ -60,8 +64,12 @@ impl Bench {
 
     /// What comes out, but notes.
     fn feed(&mut self, event: Event) -> Vec<Output> {
+        self.feed_at(NOW, event)
+    }
+
+    fn feed_at(&mut self, now: Moment, event: Event) -> Vec<Output> {
         let mut out = Vec::new();
-        self.0.handle(NOW, event, &mut out);
+        self.0.handle(now, event, &mut out);
         out.retain(|output| !matches!(output, Output::Note(_)));
         out
     }
@@ -129,6 +137,17 @@ fn tail(to: &str, after: u64, records: &[(u16, Change)], answers: Option<u64>) -
     let record = |&(client, change)| Record { connection: connection(client), change };
     let run = Run::Tail { after, records: records.iter().map(record).collect() };
     send(to, Message::Connections(Connections { vipa: VIPA, run, upto, answers: answers.map(Epoch) }))
+}
+
+#[test]
+fn a_grant_that_was_long_on_its_way_to_the_disk_is_not_given_to_the_claimants_next_life() {
+    let mut bench = Bench::linked();
+    let claim = Message::Claim(Claim { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Real { round: 0 } });
+    let later = NOW + Duration::from_millis(100);
+    let out = bench.feed_at(later, Event::Received { peer: name("r1"), message: claim });
+    assert!(matches!(out[..], [Output::StoreVotes { token: 1, .. }]), "{out:?}");
+    bench.link_life("r1", 2, &[]);
+    assert_eq!(bench.feed_at(later, Event::VotesStored { token: 1 }), []);
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn refusal(verdict: Verdict) -> Option<(Refusal, u64)> {
     }
 }
 
-fn granted(claimant: &str, epoch: u64) -> Vec<(NodeName, Grant)> {
-    vec![(name(claimant), Grant { vipa: VIPA, epoch: Epoch(epoch), ballot: REAL })]
+fn granted(claimant: &str, epoch: u64) -> Vec<(Claimant, Grant)> {
+    vec![(life(claimant, 1), Grant { vipa: VIPA, epoch: Epoch(epoch), ballot: REAL })]
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_claim_asked_again_is_granted_with_the_first_store_and_binds_from_the_last_q
     claim(&mut voter, at(200), "r1", 1, REAL);
     claim(&mut voter, at(290), "r1", 1, Ballot::Real { round: 1 });
     let grant = Grant { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Real { round: 1 } };
-    assert_eq!(voter.stored(1), [(name("r1"), grant)]);
+    assert_eq!(voter.stored(1), [(life("r1", 1), grant)]);
     assert_eq!(voter.stored(2), []);
     assert_eq!(refusal(claim(&mut voter, at(389), "r2", 2, REAL)), Some((Refusal::OwnerAlive, 1)));
     assert_eq!(refusal(claim(&mut voter, at(390), "r2", 2, REAL)), None);
@@ -236,8 +236,8 @@ proptest! {
                     if let Some((token, votes)) = under_way.take() {
                         disk = votes;
                         for (holder, grant) in voter.stored(token) {
-                            let before = grants.insert(grant.epoch, holder.clone());
-                            prop_assert!(before.is_none_or(|before| before == holder), "one epoch, two owners");
+                            let before = grants.insert(grant.epoch, holder.router.clone());
+                            prop_assert!(before.is_none_or(|before| before == holder.router), "one epoch, two owners");
                         }
                         let epoch = disk.last().map(|vote: &StoredVote| vote.epoch);
                         prop_assert!(grants.keys().last().copied() <= epoch, "an epoch fell");
