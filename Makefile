@@ -110,6 +110,11 @@ chaos-short:
 test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)
 	@docker/test
 
+# 8 GB is more than they need; a bound set too wide shall end them, and not the machine.
+.PHONY: model
+model: ## Explore ownership under crashes, drift, consent and second ballots to the end of each bound
+	ulimit -v 8000000; $(CARGO) test --release -p vipa-cluster --lib model:: -- --include-ignored --nocapture --test-threads=1
+
 .PHONY: sim
 sim: ## Simulate SEEDS clusters under faults (SEEDS=1000)
 	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)

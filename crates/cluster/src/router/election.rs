@@ -9,7 +9,7 @@ use vipa_protocol::{Refusal, Trigger};
 const ROUNDS: u8 = 8;
 
 /// A ballot under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidacy {
     pub(super) epoch: Epoch,
     /// How often the real ballot was asked for before.

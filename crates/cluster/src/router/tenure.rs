@@ -13,13 +13,13 @@ use super::{
     settings::{Settings, Timing},
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tenure {
     pub(super) epoch: Epoch,
     /// The claim that a majority granted: its round, and when it was sent.
     pub(super) claimed: (u8, Moment),
     /// Each voter with the sending of the last beat (or claim) of ours that it answered.
-    acknowledged: BTreeMap<NodeName, Moment>,
+    pub(super) acknowledged: BTreeMap<NodeName, Moment>,
     pub(super) lease: Moment,
     /// Since when this owner has been without a lease.
     pub(super) fenced: Option<Moment>,
@@ -31,7 +31,7 @@ pub(super) struct Tenure {
     pub(super) report: TakeoverReport,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Consent {
     pub(super) to: NodeName,
     pub(super) until: Moment,

@@ -1,4 +1,5 @@
 mod bench;
+mod model;
 mod no_quorum;
 mod orders;
 mod stories;

@@ -43,6 +43,26 @@ fn granted(claimant: &str, epoch: u64) -> Vec<(Claimant, Grant)> {
     vec![(life(claimant, 1), Grant { vipa: VIPA, epoch: Epoch(epoch), ballot: REAL })]
 }
 
+impl Voter {
+    /// One that started so long ago that every promise of its earlier life is over.
+    pub(crate) fn long_up(lease: Duration, votes: Vec<StoredVote>) -> Self {
+        Self { silent_until: Moment::ZERO, ..Self::new(lease, votes, Moment::ZERO) }
+    }
+
+    /// One that will do the same at `origin` as this one will at `now`, with nothing left of what makes no difference.
+    pub(crate) fn as_if(&self, now: Moment, origin: Moment) -> Self {
+        let shift = |until: &mut Moment| *until = if *until <= now { Moment::ZERO } else { origin + until.since(now) };
+        let mut voter = Self { tokens: 0, ..self.clone() };
+        shift(&mut voter.silent_until);
+        voter
+            .ledgers
+            .values_mut()
+            .filter_map(|ledger| ledger.promise.as_mut())
+            .for_each(|promise| shift(&mut promise.until));
+        voter
+    }
+}
+
 #[test]
 fn a_grant_is_sent_once_it_is_on_the_disk_and_not_before() {
     let mut voter = voter();
