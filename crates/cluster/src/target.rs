@@ -305,6 +305,9 @@ impl Target {
 
     /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
     pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
+        let touched = touched(&event);
+        let before = touched.and_then(|vipa| self.shape(vipa));
+        let of_links = matches!(event, Event::Connected { .. } | Event::Disconnected { .. });
         match event {
             Event::Connected { peer, hello } => self.connected(peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(&peer, out),
@@ -332,7 +335,15 @@ impl Target {
                 self.load = Some(load);
             }
         }
-        self.tell_shell(out);
+        if of_links || before != touched.and_then(|vipa| self.shape(vipa)) {
+            self.tell_shell(out);
+        }
+    }
+
+    /// What the shell is to know of this VIPA: whether it is to be served and unwrapped, and what is to be watched.
+    fn shape(&self, vipa: IpAddr) -> Option<(bool, bool, Watched)> {
+        let serving = self.vipas.get(&vipa)?;
+        Some((serving.is_needed_here(), serving.is_tunnelled_here(), serving.watched()))
     }
 
     /// The connections held, by VIPA.
@@ -461,6 +472,7 @@ impl Target {
     fn associate(&mut self, from: &NodeName, associate: &Associate, out: &mut Outbox) {
         let Associate { vipa, epoch, standing, seen } = *associate;
         let token = self.looks + 1;
+        let is_new = !self.vipas.contains_key(&vipa);
         let Some(serving) = self.serving(vipa, out) else { return };
         let highest = serving.epoch();
         if standing == Standing::Owner && epoch < highest {
@@ -474,7 +486,9 @@ impl Target {
         self.looks = token;
         out.push(Output::Note(Note::Associated { vipa, router: from.clone(), epoch, standing }));
         // What the look is to see must be watched first.
-        self.tell_shell(out);
+        if is_new {
+            self.tell_shell(out);
+        }
         out.push(Output::Look { token });
     }
 
@@ -509,6 +523,25 @@ impl Target {
             self.watched.clone_from(&watched);
             out.push(Output::Watch { vipas: watched });
         }
+    }
+}
+
+/// The VIPA of which the shell may have to know something else after this. Beats and votes, most of what comes, change nothing of that,
+/// and to look at a thousand VIPAs for each of them would be most of an agent's work.
+fn touched(event: &Event) -> Option<IpAddr> {
+    match event {
+        Event::Holds { vipa, .. } | Event::Changed { vipa, .. } | Event::Listening { vipa, .. } => Some(*vipa),
+        Event::Received { message, .. } => match message {
+            Message::Distribution(Distribution { vipa, .. })
+            | Message::Associate(Associate { vipa, .. })
+            | Message::Release(Release { vipa, .. }) => Some(*vipa),
+            _ => None,
+        },
+        Event::Connected { .. }
+        | Event::Disconnected { .. }
+        | Event::VotesStored { .. }
+        | Event::Looked { .. }
+        | Event::Fares { .. } => None,
     }
 }
 
