@@ -139,7 +139,7 @@ impl World {
     pub(crate) fn check_end(&mut self) {
         for router in 0..self.scene.routers {
             let state = self.gateways[router].as_ref().and_then(|gateway| gateway.brain.brief(VIPA));
-            let expected = if router == 0 { State::Active } else { State::Standby };
+            let expected = if router == self.scene.first { State::Active } else { State::Standby };
             let state = state.map(|brief| brief.state);
             if state != Some(expected) {
                 return self.fail(format!("I6: r{} ends as {state:?}, not as {expected:?}", router + 1));
@@ -147,6 +147,10 @@ impl World {
         }
         for router in 0..self.scene.routers {
             self.check_view(router);
+        }
+        let decided: Vec<_> = self.gateways.iter().flatten().map(|gateway| gateway.brain.decisions()).collect();
+        if decided.windows(2).any(|pair| pair[0] != pair[1]) {
+            return self.fail(format!("routers differ over what is decided: {decided:?}"));
         }
         let late: Vec<u16> = self
             .dialogs

@@ -43,11 +43,34 @@ pub(crate) enum Fault {
     PowerLoss { target: usize, back: Time },
     /// A voter's disk takes this long from now on.
     SlowDisk { node: NodeId, each: Time },
+    /// Nothing gets from the one node to the other for a while; the other way is open.
+    OneWay { from: NodeId, to: NodeId, span: Time },
+    /// An agent does not get done with looking at its kernel for so long.
+    Mute { target: usize, span: Time },
+    /// An operator wants something of a router.
+    Order { router: usize, wish: Wish },
+    /// A router reads a configuration in which its list is another.
+    Reload { router: usize, list: Option<Vec<usize>> },
+}
+
+/// An order, with nodes by their numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wish {
+    Move { to: usize },
+    Takeback,
+    Deactivate,
+    Reactivate,
+    QuiesceTarget { target: usize },
+    ResumeTarget { target: usize },
+    QuiesceService { target: Option<usize> },
+    ResumeService { target: Option<usize> },
+    Leave { node: NodeId },
+    Join { node: NodeId },
 }
 
 /// The seed's faults, in order of time.
 pub(crate) fn plan(scene: &Scene, random: &mut Random) -> Vec<(Time, Fault)> {
-    let count = random.within(1..8);
+    let count = random.within(1..9);
     let mut faults: Vec<(Time, Fault)> = (0..count)
         .map(|_| {
             let at = random.within(FIRST..CALM - 500 * MS);
@@ -64,8 +87,8 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
     let node = random.index(scene.routers + scene.targets);
     let span = random.within(20 * MS..2000 * MS);
     let kinds = match scene.weather {
-        Weather::Rough => 10,
-        Weather::Storm => 18,
+        Weather::Rough => 17,
+        Weather::Storm => 28,
     };
     match random.within(0..kinds) {
         0..=2 => Fault::Crash { router, back: span },
@@ -76,17 +99,50 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
         7 => Fault::Deaf { target, span },
         8 => Fault::Loss { permille: random.within(0..250) },
         9 => Fault::SlowDisk { node, each: random.within(MS..60 * MS) },
-        10 | 11 => Fault::Cut {
+        10..=14 => Fault::Order { router, wish: wish(scene, random) },
+        15 => Fault::Mute { target, span: span / 6 },
+        16 => Fault::Reload { router, list: random.chance(700).then(|| some_targets(scene.targets, random)) },
+        17 | 18 => Fault::Cut {
             one: router,
             other: (router + 1 + random.index(scene.routers + scene.targets - 1)) % (scene.routers + scene.targets),
             span,
         },
-        12 | 13 => Fault::Isolate { node, span },
-        14 | 15 => {
+        19 | 20 => Fault::Isolate { node, span },
+        21 | 22 => {
+            let others = scene.routers + scene.targets - 1;
+            let other = (router + 1 + random.index(others)) % (others + 1);
+            let (from, to) = if random.chance(500) { (router, other) } else { (other, router) };
+            Fault::OneWay { from, to, span }
+        }
+        23 => Fault::Mute { target, span: if random.chance(300) { CALM } else { span } },
+        24 | 25 => {
             let other = (router + 1) % scene.routers;
             Fault::Amnesia { one: router.min(other), other: router.max(other), node }
         }
-        16 => Fault::AgentCrash { target, back: span },
+        26 => Fault::AgentCrash { target, back: span },
         _ => Fault::PowerLoss { target, back: span },
     }
+}
+
+fn wish(scene: &Scene, random: &mut Random) -> Wish {
+    let (target, node) = (random.index(scene.targets), random.index(scene.routers + scene.targets));
+    let of_service = random.chance(700).then_some(target);
+    match random.within(0..16) {
+        0..=3 => Wish::Move { to: random.index(scene.routers) },
+        4 | 5 => Wish::Takeback,
+        6 | 7 => Wish::Deactivate,
+        8 => Wish::Reactivate,
+        9 => Wish::QuiesceTarget { target },
+        10 => Wish::ResumeTarget { target },
+        11 => Wish::QuiesceService { target: of_service },
+        12 => Wish::ResumeService { target: of_service },
+        13 | 14 => Wish::Leave { node },
+        _ => Wish::Join { node },
+    }
+}
+
+/// At least one of them.
+pub(crate) fn some_targets(targets: usize, random: &mut Random) -> Vec<usize> {
+    let some: Vec<usize> = (0..targets).filter(|_| random.chance(600)).collect();
+    if some.is_empty() { vec![random.index(targets)] } else { some }
 }

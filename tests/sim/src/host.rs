@@ -14,7 +14,7 @@ use vipa_protocol::{Change, Record};
 
 use crate::{
     client::{Answer, connection},
-    world::{PORT, VIPA, lease, target_address},
+    world::{PORT, Time, VIPA, lease, target_address},
 };
 
 /// One end of a connection.
@@ -47,6 +47,8 @@ pub(crate) struct Host {
     pub(crate) watched: Vec<IpAddr>,
     /// Whether the host has power, and whether its agent runs.
     pub(crate) powered: bool,
+    /// Its agent gets done with no look before this.
+    pub(crate) mute_until: Time,
 }
 
 impl Host {
@@ -60,6 +62,7 @@ impl Host {
             serves: false,
             watched: Vec::new(),
             powered: true,
+            mute_until: 0,
         }
     }
 

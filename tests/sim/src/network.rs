@@ -35,6 +35,8 @@ pub(crate) struct Link {
     pub(crate) generation: u64,
     /// Nothing gets through, since then.
     pub(crate) cut: Option<Time>,
+    /// Nothing that this node sends does, since then.
+    pub(crate) mute: Option<(NodeId, Time)>,
     /// What streams carry while the link is cut, in order.
     parked: Vec<(NodeId, NodeId, Message)>,
     /// When the last message of each stream arrives.
@@ -87,7 +89,7 @@ impl Network {
         let letter = |message| Letter { from, to, generation, message };
         let class = class(&message);
         if class == Class::Datagram {
-            if link.cut.is_some() || random.chance(loss) {
+            if link.swallows(from) || random.chance(loss) {
                 return Vec::new();
             }
             let copies = if random.chance(doubling) { 2 } else { 1 };
@@ -95,7 +97,7 @@ impl Network {
                 || now + if random.chance(10) { random.within(0..30 * MS) } else { random.within(MS / 20..3 * MS) };
             return (0..copies).map(|_| (late(), letter(message.clone()))).collect();
         }
-        if link.cut.is_some() {
+        if link.swallows(from) {
             link.parked.push((from, to, message));
             return Vec::new();
         }
@@ -107,13 +109,22 @@ impl Network {
     /// The link carries again; what streams kept is sent on.
     pub(crate) fn heal(&mut self, now: Time, one: NodeId, other: NodeId, random: &mut Random) -> Vec<(Time, Letter)> {
         let Some(link) = self.link(one, other) else { return Vec::new() };
-        link.cut = None;
+        (link.cut, link.mute) = (None, None);
         let parked = std::mem::take(&mut link.parked);
         parked.into_iter().flat_map(|(from, to, message)| self.send(now, from, to, message, random)).collect()
     }
 }
 
 impl Link {
+    fn swallows(&self, from: NodeId) -> bool {
+        self.cut.is_some() || self.mute.is_some_and(|(mute, _)| mute == from)
+    }
+
+    /// Since when it has not carried both ways, without which it is no link for long.
+    pub(crate) fn broken(&self) -> Option<Time> {
+        self.cut.into_iter().chain(self.mute.map(|(_, since)| since)).min()
+    }
+
     /// A new link, or none; whatever the old one carried is lost.
     pub(crate) fn renew(&mut self, up: bool) {
         self.up = up;

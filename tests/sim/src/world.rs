@@ -2,6 +2,7 @@
 
 mod misfortune;
 mod nodes;
+mod orders;
 mod packets;
 
 use std::{
@@ -12,15 +13,15 @@ use std::{
     time::Duration,
 };
 
-use vipa_cluster::{Event, StoredVote, target};
-use vipa_model::{Moment, NodeName};
+use vipa_cluster::{Event, StoredVote, Takeback, target};
+use vipa_model::{Moment, NodeName, Rank};
 use vipa_packet::HeapPacket;
 use vipa_protocol::Decision;
 
 use crate::{
     checks::Checks,
     client::{Answer, Dialog},
-    faults::{Fault, Weather, plan},
+    faults::{Fault, Weather, Wish, plan, some_targets},
     gateway::{Gateway, Pickers},
     host::Host,
     network::{Letter, Network, NodeId},
@@ -37,8 +38,10 @@ pub(crate) const PORT: u16 = 80;
 /// Nothing goes wrong any more from here on.
 pub(crate) const CALM: Time = 6000 * MS;
 /// Clients fall silent here, so that everybody's view can be compared at the end.
-const SILENCE: Time = 12_000 * MS;
-const END: Time = 12_500 * MS;
+const SILENCE: Time = 13_500 * MS;
+const END: Time = 14_000 * MS;
+/// Operators take back what they ordered, a while after the last node has come back.
+const UNDO: Time = CALM + 2000 * MS;
 /// Connections at work at the same time.
 const DIALOGS: usize = 24;
 /// On the cable between client, router and target.
@@ -84,8 +87,14 @@ pub(crate) struct Scene {
     /// How seldom agents look at their kernels unasked, and how long a look takes at most.
     seldom: Time,
     look: Time,
+    /// The router that is to own the VIPA when all is well.
+    pub(crate) first: usize,
     /// Each router's own list, as targets.
     lists: Vec<Option<Vec<usize>>>,
+    takeback: Takeback,
+    takeback_delay: Duration,
+    /// How far the clocks may drift apart, as the configuration says; they keep to it.
+    drift_percent: u32,
 }
 
 /// How a run went.
@@ -134,6 +143,8 @@ enum What {
     Looked { node: NodeId, life: u64, token: u64 },
     Observe { node: NodeId, life: u64 },
     Turn { node: NodeId, life: u64 },
+    Count { node: NodeId, life: u64 },
+    Order { router: usize, wish: Wish, insist: bool },
     ToRouter { router: usize, frame: HeapPacket },
     ToTarget { target: usize, router: usize, frame: HeapPacket },
     ToClient { port: u16, answer: Answer, from: Option<usize> },
@@ -162,6 +173,11 @@ pub(crate) struct World {
     /// The router the clients' ARP table names.
     vipa_at: Option<usize>,
     pickers: Pickers,
+    /// Each router's own list, as it is configured now.
+    lists: Vec<Option<Vec<usize>>>,
+    /// Orders under way that must be carried out in the end.
+    insisted: BTreeMap<u64, (usize, Wish)>,
+    orders: u64,
     pub(crate) checks: Checks,
     pub(crate) story: Option<Vec<String>>,
     pub(crate) failure: Option<String>,
@@ -198,23 +214,41 @@ pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
 impl Scene {
     fn new(random: &mut Random) -> Self {
         let weather = if random.chance(500) { Weather::Rough } else { Weather::Storm };
-        let routers = 2 + random.index(2);
-        let targets = 2 + random.index(3);
-        let routers_then_targets = (0..routers).map(router_name).chain((0..targets).map(target_name));
+        let routers = 2 + random.index(3);
+        let targets = 2 + random.index(4);
+        let mut nodes: Vec<NodeName> = (0..routers).map(router_name).chain((0..targets).map(target_name)).collect();
         let voters = if routers + targets >= 5 && random.chance(500) { 5 } else { 3 };
-        let mut lists = vec![Some((0..targets).collect())];
-        for _ in 1..routers {
-            let own = random.chance(400).then(|| {
-                let some: Vec<usize> = (0..targets).filter(|_| random.chance(600)).collect();
-                if some.is_empty() { vec![0] } else { some }
-            });
-            lists.push(own);
-        }
-        // Of three voters at least one is a target, so that two routers may die.
-        let skip = usize::from(routers == 3 && voters == 3);
+        let first = random.index(routers);
+        let list = |router| match router == first {
+            true => Some((0..targets).collect()),
+            false => random.chance(400).then(|| some_targets(targets, random)),
+        };
+        let lists = (0..routers).map(list).collect();
         let (seldom, look) = [(50 * MS, 8 * MS), (500 * MS, 8 * MS), (500 * MS, 350 * MS)][random.index(3)];
-        let voters = routers_then_targets.skip(skip).take(voters).collect();
-        Self { weather, routers, targets, voters, seldom, look, lists }
+        while nodes.len() > voters {
+            nodes.remove(random.index(nodes.len()));
+        }
+        let takeback =
+            [Takeback::Immediate, Takeback::Immediate, Takeback::WhenIdle, Takeback::Manual][random.index(4)];
+        let takeback_delay = Duration::from_millis(if random.chance(300) { random.within(0..1500) } else { 0 });
+        let drift_percent = if random.chance(300) { 40 } else { 10 };
+        Self {
+            weather,
+            routers,
+            targets,
+            voters: nodes,
+            seldom,
+            look,
+            first,
+            lists,
+            takeback,
+            takeback_delay,
+            drift_percent,
+        }
+    }
+
+    fn rank(&self, router: usize) -> Rank {
+        if router == self.first { Rank(200) } else { Rank(150 - 10 * router as u8) }
     }
 }
 
@@ -241,6 +275,9 @@ impl World {
             next_port: 1024,
             vipa_at: None,
             pickers: pickers(),
+            lists: scene.lists.clone(),
+            insisted: BTreeMap::new(),
+            orders: 0,
             checks: Checks::default(),
             story: told.then(Vec::new),
             failure: None,
@@ -302,6 +339,7 @@ impl World {
             | What::DiskDone { node, .. }
             | What::Looked { node, .. }
             | What::Observe { node, .. }
+            | What::Count { node, .. }
             | What::Turn { node, .. } => Some(*node),
             What::Letter(letter) => Some(letter.to),
             What::ToRouter { router, .. } => Some(*router),
@@ -347,6 +385,13 @@ impl World {
                     self.plan(self.now + 5 * MS, What::Turn { node, life });
                 }
             }
+            What::Count { node, life } => {
+                if self.lives(node, life) {
+                    self.count(node);
+                    self.plan(self.now + 200 * MS, What::Count { node, life });
+                }
+            }
+            What::Order { router, wish, insist } => self.order(router, wish, insist),
             What::ToRouter { router, frame } => {
                 self.nodes[router].frames_waiting = 0;
                 self.turn(router, Some(frame));
@@ -378,8 +423,12 @@ impl Node {
             alive: false,
             paused_until: 0,
             origin: random.within(1..1_000_000) * MS,
-            // Up to 3 % fast or slow: far more than real clocks, and within the lease's margin.
-            rate: random.within(970_000..1_030_000),
+            // Up to 3 % or 20 % fast or slow: far more than real clocks, and within the lease's margin.
+            rate: if scene.drift_percent > 10 {
+                random.within(800_000..1_200_000)
+            } else {
+                random.within(970_000..1_030_000)
+            },
             disk: Vec::new(),
             decisions: Vec::new(),
             disk_speed: 3 * MS,

@@ -48,6 +48,10 @@ impl World {
                 self.plan(self.now + back, What::Start(node));
             }
             Fault::SlowDisk { node, each } => self.nodes[node].disk_speed = each,
+            Fault::OneWay { from, to, span } => self.mute(from, to, span),
+            Fault::Mute { target, span } => self.hosts[target].mute_until = self.now + span,
+            Fault::Order { router, wish } => self.order(router, wish, false),
+            Fault::Reload { router, ref list } => self.reload(router, list.clone()),
         }
     }
 
@@ -58,9 +62,11 @@ impl World {
         self.heal(&pairs);
         for target in 0..self.scene.targets {
             self.hosts[target].listens = true;
+            self.hosts[target].mute_until = self.now;
         }
         for node in &mut self.nodes {
             node.disk_speed = 2 * MS;
         }
+        self.undo_orders();
     }
 }

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use vipa_cluster::{Event, Settings, Stage, Stored, StoredVote, Takeback, Timing, VipaSettings, target};
-use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources};
+use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, target};
+use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources};
 use vipa_protocol::{Decision, Hello};
 
 use super::{MS, PORT, Time, VIPA, What, World, lease, router_name, target_address};
@@ -31,6 +31,7 @@ impl World {
             let stored = Stored { votes, decisions: self.nodes[node].decisions.clone() };
             self.gateways[node] = Some(Gateway::new(node, settings, stored, now, targets, pickers));
             self.plan(self.now + MS, What::Turn { node, life });
+            self.plan(self.now + MS, What::Count { node, life });
             self.feed(node, Event::Timeout, target::Event::Looked { token: 0 });
         } else {
             let host = &mut self.hosts[node - self.scene.routers];
@@ -60,11 +61,11 @@ impl World {
         };
         let vipa = VipaSettings {
             address: VIPA,
-            ranks: (0..self.scene.routers).map(|index| (router_name(index), Rank(200 - 50 * index as u8))).collect(),
-            services: self.scene.lists[router].as_ref().map(|list| vec![service(list)]),
+            ranks: (0..self.scene.routers).map(|index| (router_name(index), self.scene.rank(index))).collect(),
+            services: self.lists[router].as_ref().map(|list| vec![service(list)]),
             activate: true,
-            takeback: Takeback::Immediate,
-            takeback_delay: std::time::Duration::ZERO,
+            takeback: self.scene.takeback,
+            takeback_delay: self.scene.takeback_delay,
             group: None,
         };
         Settings {
@@ -73,7 +74,7 @@ impl World {
             addresses: Vec::new(),
             incarnation: Incarnation(life),
             voters: self.scene.voters.clone(),
-            timing: Timing::of_lease(lease()),
+            timing: Timing { drift_percent: self.scene.drift_percent, ..Timing::of_lease(lease()) },
             vipas: vec![vipa],
         }
     }
@@ -109,7 +110,7 @@ impl World {
         let again = self.now + self.random.within(50 * MS..300 * MS);
         let can = ready(self, one) && ready(self, other);
         let Some(link) = self.network.link(one, other) else { return };
-        if !can || link.cut.is_some() {
+        if !can || link.broken().is_some() {
             return self.plan(again, What::Dial(one, other));
         }
         link.renew(true);
@@ -124,7 +125,7 @@ impl World {
     pub(super) fn link_dead(&mut self, one: NodeId, other: NodeId, generation: u64) {
         let (now, dead) = (self.now, !self.nodes[one].alive || !self.nodes[other].alive);
         let Some(link) = self.network.link(one, other) else { return };
-        let silent = dead || link.cut.is_some_and(|since| now - since >= IDLE_LIMIT);
+        let silent = dead || link.broken().is_some_and(|since| now - since >= IDLE_LIMIT);
         if !link.up || link.generation != generation || !silent {
             return;
         }
@@ -154,6 +155,15 @@ impl World {
             self.plan(now + IDLE_LIMIT, What::LinkDead { one, other, generation });
         }
         self.plan(self.now + span, What::Heal(links));
+    }
+
+    pub(super) fn mute(&mut self, from: NodeId, to: NodeId, span: Time) {
+        let now = self.now;
+        let Some(link) = self.network.link(from, to) else { return };
+        link.mute = Some((from, now));
+        let (one, other, generation) = (from.min(to), from.max(to), link.generation);
+        self.plan(now + IDLE_LIMIT, What::LinkDead { one, other, generation });
+        self.plan(now + span, What::Heal(vec![(one, other)]));
     }
 
     pub(super) fn deliver(&mut self, letter: Letter) {
@@ -257,10 +267,6 @@ impl World {
         self.plan(written, What::DecisionsWritten { node, life, token, decisions });
     }
 
-    pub(super) fn order_stands(&mut self, node: NodeId, token: u64, stage: &Stage) {
-        self.tell_of(node, &format!("order {token}: {stage:?}"));
-    }
-
     pub(super) fn disk_written(&mut self, node: NodeId, votes: Vec<StoredVote>) {
         self.check_votes(node, &votes);
         self.nodes[node].disk = votes;
@@ -270,6 +276,14 @@ impl World {
     pub(super) fn look(&mut self, node: NodeId, life: u64, token: Option<u64>) {
         if !self.lives(node, life) {
             return;
+        }
+        let mute_until = self.hosts[node - self.scene.routers].mute_until;
+        if mute_until > self.now {
+            let later = match token {
+                Some(token) => What::Looked { node, life, token },
+                None => What::Observe { node, life },
+            };
+            return self.plan(mute_until, later);
         }
         for event in self.hosts[node - self.scene.routers].look() {
             self.feed_target(node, event);
