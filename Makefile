@@ -116,8 +116,12 @@ model: ## Explore ownership under crashes, drift, consent and second ballots to 
 	ulimit -v 8000000; $(CARGO) test --release -p vipa-cluster --lib model:: -- --include-ignored --nocapture --test-threads=1
 
 .PHONY: sim
-sim: ## Simulate SEEDS clusters under faults (SEEDS=1000)
+sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take ten minutes)
 	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
+
+.PHONY: sim-scale
+sim-scale: ## Simulate 64 routers, 1,000 targets and 1,000 VIPAs: what each node says and keeps
+	ulimit -v 16000000; $(CARGO) run --release -p vipa-sim -- --scale 64 1000 1000
 
 .PHONY: sim-short
 sim-short: build

@@ -20,6 +20,7 @@ mod gateway;
 mod host;
 mod network;
 mod random;
+pub mod scale;
 mod world;
 
 pub use world::{Failure, Summary, simulate};

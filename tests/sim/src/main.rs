@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use vipa_sim::scale::{self, Bill, Size};
 
 /// Simulates whole clusters under faults, each decided by its seed, and checks what must hold after every step.
 #[derive(Parser)]
@@ -22,13 +23,19 @@ struct Arguments {
     /// Go on after a failure.
     #[arg(long)]
     all: bool,
+    /// Instead, run one cluster without packets of so many routers, targets and VIPAs, and say what it costs.
+    #[arg(long, num_args = 3, value_names = ["ROUTERS", "TARGETS", "VIPAS"])]
+    scale: Option<Vec<usize>>,
 }
 
 /// Lines of a failed run's story that are told without being asked for.
 const LAST_LINES: usize = 80;
 
 fn main() -> ExitCode {
-    let Arguments { seeds, from, seed, story, all } = Arguments::parse();
+    let Arguments { seeds, from, seed, story, all, scale } = Arguments::parse();
+    if let Some(&[routers, targets, vipas]) = scale.as_deref() {
+        return grow(Size { routers, targets, vipas });
+    }
     let range = seed.map_or(from..from + seeds, |seed| seed..seed + 1);
     let (mut failed, mut connections, mut broken, mut ownerships, mut steps) = (0_u64, 0, 0, 0, 0);
     let total = range.end - range.start;
@@ -59,6 +66,29 @@ fn main() -> ExitCode {
         total - failed
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a large cluster and says what each of its nodes had to say and to keep.
+fn grow(size: Size) -> ExitCode {
+    let Bill { starting, router, target, death, orphaned, moved } = match scale::run(size) {
+        Ok(bill) => bill,
+        Err(what) => {
+            println!("scale: {size:?}: {what}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let Size { routers, targets, vipas } = size;
+    println!("scale: {routers} routers, {targets} targets, {vipas} VIPAs");
+    println!("until everything was owned, all together: {starting}");
+    println!("in a calm second, the router that says most: {router}");
+    println!("in a calm second, the target that says most: {target}");
+    println!("in the second after a router's death, all together: {death}");
+    println!("its {moved} VIPAs were owned again after {} ms", orphaned.as_millis());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
+        println!("memory of all nodes at its most: {}", peak.trim());
+    }
+    ExitCode::SUCCESS
 }
 
 /// Runs the seed again, with its story.
