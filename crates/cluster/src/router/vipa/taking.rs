@@ -1,6 +1,6 @@
 //! Coming to own a VIPA: the ballots, the takeover, the end of rebuilding.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use vipa_model::{Epoch, Moment};
 use vipa_protocol::{Ballot, Claim, Message, TakeoverReport, Trigger};
@@ -9,6 +9,7 @@ use super::{Phase, Vipa};
 use crate::router::{
     Around, Context, Note, Output,
     election::{Candidacy, Standings},
+    reports::TargetView,
     tenure::Tenure,
 };
 
@@ -144,6 +145,11 @@ impl Vipa {
     /// Ends the rebuilding when everybody has answered, or the time for it is over.
     pub(super) fn rebuilt(&mut self, cx: &mut Context<'_>) {
         let Phase::Rebuilding(tenure) = &self.phase else { return };
+        // A report of many: whoever has not answered yet is soon found, and the census not worth it.
+        let unanswered = |view: &TargetView| view.linked && !view.has_answered(tenure.epoch);
+        if cx.now < tenure.rebuild_until && self.targets.values().any(unanswered) {
+            return;
+        }
         let (expected, missing) = self.census(tenure.epoch);
         if !missing.is_empty() && cx.now < tenure.rebuild_until {
             return;
@@ -169,9 +175,9 @@ impl Vipa {
         expected.extend(self.targets.values().filter(|view| view.linked).map(|view| view.address));
         expected.sort_unstable();
         expected.dedup();
-        let answered =
-            |address: &IpAddr| self.targets.values().any(|view| view.address == *address && view.has_answered(epoch));
-        let missing = expected.iter().filter(|address| !answered(address)).copied().collect();
+        let answered = self.targets.values().filter(|view| view.has_answered(epoch)).map(|view| view.address);
+        let answered: BTreeSet<IpAddr> = answered.collect();
+        let missing = expected.iter().filter(|address| !answered.contains(address)).copied().collect();
         (expected.len(), missing)
     }
 }
