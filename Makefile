@@ -6,6 +6,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CONNECTIONS ?= 2000
 PORTS ?= af_packet
 SEEDS ?= 1000
+SCALE ?= 64 250 250
 T ?= 60
 SEED ?=
 export CONNECTIONS PORTS T SEED
@@ -120,8 +121,8 @@ sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take 
 	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
 
 .PHONY: sim-scale
-sim-scale: ## Simulate 64 routers, 1,000 targets and 1,000 VIPAs: what each node says and keeps
-	ulimit -v 16000000; $(CARGO) run --release -p vipa-sim -- --scale 64 1000 1000
+sim-scale: ## Simulate SCALE routers, targets and VIPAs: what each node says and keeps (SCALE="64 250 250")
+	ulimit -v 16000000; $(CARGO) run --release -p vipa-sim -- --scale $(SCALE)
 
 .PHONY: sim-short
 sim-short: build
