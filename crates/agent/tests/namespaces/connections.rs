@@ -3,19 +3,22 @@
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr, TcpListener},
     sync::mpsc,
     thread,
     time::Duration,
 };
 
-use vipa_model::ConnectionState::{Closing, Established, HalfOpen};
+use vipa_model::{
+    ConnectionState::{Closing, Established, HalfOpen},
+    Protocol,
+};
 use vipa_protocol::Change::{self, Closed, Opened};
 
 use crate::{
     host::{on_a_crowded_host, on_a_host_by_both, run},
-    router::Router,
-    sockets::{Pair, abort, begin_to_open, open, serve},
+    router::{HERE, Router},
+    sockets::{Pair, abort, begin_to_open, connect_from, connection_of, open, serve},
 };
 
 /// Long enough for several looks at the kernel.
@@ -92,6 +95,29 @@ fn a_connection_the_server_closed_first_is_held_until_the_client_has_closed_too(
         drop(client);
         router.until("it has ended", |view| view.live.is_empty());
         assert_eq!(router.view.story_of(&connection), [Opened(Established), Opened(Closing), Closed]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_nat_sends_to_this_host_s_own_address_is_told_under_the_vipa_and_its_port() {
+    on_a_host_by_both(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        router.until_linked();
+        router.distribute_by_nat(1, 80, 8080);
+        router.associate(1);
+        let here: SocketAddr = format!("{HERE}:8080").parse().unwrap();
+        let listener = TcpListener::bind(here).unwrap();
+        let _other = TcpListener::bind(format!("{HERE}:80")).unwrap();
+        router.until("it listens", |view| view.listening == [(Protocol::Tcp, 80)]);
+        let client = connect_from("10.9.0.1".parse().unwrap(), here).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let connection = connection_of(client.local_addr().unwrap());
+        router.until("it is told", |view| view.live.get(&connection) == Some(&Established));
+        abort(Pair { connection, client, server });
+        router.until("it has ended", |view| view.live.is_empty());
+        assert_eq!(router.view.story_of(&connection), [Opened(Established), Closed]);
     });
 }
 

@@ -4,8 +4,8 @@
 //! (`tests/tunnels`); on one that does not, what is tested is that the agent says so.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
-    process::Command,
+    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
+    process::{Command, Stdio},
 };
 
 use vipa_model::Forwarding;
@@ -13,6 +13,7 @@ use vipa_model::Forwarding;
 use crate::{
     host::{Agent, Host, on_a_host, run, until},
     router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
+    servers::{Server, nginx},
     tunnels::{CLIENT, CLIENT6, KINDS, Wire, datagram, next, serve, until_unwrapped, wrapped},
 };
 
@@ -176,6 +177,84 @@ fn a_crash_leaves_the_kernel_s_devices_at_work_and_the_successor_takes_them_over
         until_unwrapped(&socket, &wire, &good(b"again"));
         agent.stop();
         assert_eq!((devices(), gue_ports().as_str()), (0, ""));
+    });
+}
+
+/// The other end of the wire, with tunnel devices of its own in the place of a router:
+///
+/// ```text
+///   client 203.0.113.4 ── t0 ══ 10.9.0.21 v1 ═══ v0 10.9.0.31 ══ the agent's devices ── 192.0.2.10 nginx, iperf3
+///                              ◄──────────────── answers, not wrapped ───────────────
+/// ```
+struct FarEnd(String);
+
+impl FarEnd {
+    fn new() -> Self {
+        let far = Self(format!("vipa-far-{}", std::process::id()));
+        run("ip", &format!("netns add {}", far.0));
+        run("ip", &format!("link set v1 netns {}", far.0));
+        for settings in [
+            "ip link set lo up",
+            "ip address add 10.9.0.21/24 dev v1",
+            "ip -6 address add fd09::21/64 dev v1 nodad",
+            "ip -6 address add 2001:db8:9::4/128 dev v1 nodad",
+            "ip link set v1 up",
+            "ip address add 203.0.113.4/32 dev lo",
+        ] {
+            far.run(settings);
+        }
+        far
+    }
+
+    fn run(&self, command: &str) -> String {
+        run("ip", &format!("netns exec {} {command}", self.0))
+    }
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        // It fails only where there is nothing left.
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn curl_and_iperf3_pass_the_kernel_s_devices_in_both_families() {
+    on_a_host(|host| {
+        if !kernel_has_devices() {
+            return;
+        }
+        let _wire = prepare(host, HERE);
+        let far = FarEnd::new();
+        let agent = host.start_agent();
+        let mut router = Router::start(host, "r1");
+        router.until_linked();
+        for vipa in [IpAddr::from(VIPA), VIPA6.into()] {
+            router.distribute_by(Forwarding::Ipip, 1, vipa, HERE);
+            drop(serve(vipa));
+        }
+        let _nginx = nginx(host);
+        let iperf = Command::new("iperf3").arg("--server").stdout(Stdio::null()).spawn();
+        let _iperf = Server(iperf.expect("iperf3 is installed: make deps"));
+        until("nginx serves", || TcpStream::connect((VIPA, 80)).is_ok());
+        until("iperf3 serves", || TcpStream::connect((VIPA, 5201)).is_ok());
+        let ends = "local 10.9.0.21 remote 10.9.0.31";
+        for (device, route, vipa) in [
+            (format!("ipip {ends}"), "ip route add 192.0.2.10 dev t0 src 203.0.113.4", "192.0.2.10"),
+            (format!("gre {ends}"), "ip route add 192.0.2.10 dev t0 src 203.0.113.4", "192.0.2.10"),
+            (format!("sit {ends}"), "ip route add 2001:db8::10 dev t0 src 2001:db8:9::4", "2001:db8::10"),
+            (format!("gre {ends}"), "ip route add 2001:db8::10 dev t0 src 2001:db8:9::4", "2001:db8::10"),
+        ] {
+            far.run(&format!("ip link add t0 type {device}"));
+            far.run("ip link set t0 up");
+            far.run(route);
+            let url = if vipa.contains(':') { format!("http://[{vipa}]/") } else { format!("http://{vipa}/") };
+            assert_eq!(far.run(&format!("curl -gsS --max-time 20 {url}")), "hello", "{device}");
+            far.run(&format!("iperf3 --client {vipa} --bytes 2M --connect-timeout 10000"));
+            far.run("ip link del t0");
+        }
+        agent.stop();
     });
 }
 

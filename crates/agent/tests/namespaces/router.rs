@@ -238,6 +238,23 @@ impl Router {
         self.send(&Message::Distribution(Distribution { vipa, epoch, sender, ranks: vec![], services: vec![service] }));
     }
 
+    /// Says as the owner of `epoch` that `nat` sends the connections of one TCP port of the VIPA to another one here.
+    pub(crate) fn distribute_by_nat(&self, epoch: u64, port: u16, target_port: u16) {
+        let delivery = Delivery { forwarding: Forwarding::Nat, target_port: Some(target_port), ..Delivery::default() };
+        let service = Service {
+            protocol: Protocol::Tcp,
+            ports: PortRange::one(port),
+            delivery,
+            balance: Default::default(),
+            choice: Default::default(),
+            orphans: Default::default(),
+            sources: Default::default(),
+            candidates: vec![HERE.parse().expect("an address")],
+        };
+        let (vipa, epoch, sender) = (self.vipa, Epoch(epoch), Standing::Owner);
+        self.send(&Message::Distribution(Distribution { vipa, epoch, sender, ranks: vec![], services: vec![service] }));
+    }
+
     /// Asks as the owner of `epoch` for everything this router has not seen yet, and waits for the answer.
     #[track_caller]
     pub(crate) fn associate(&mut self, epoch: u64) {

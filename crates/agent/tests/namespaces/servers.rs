@@ -59,7 +59,7 @@ fn kernel_list(vipa: IpAddr) -> BTreeMap<Connection, ConnectionState> {
 }
 
 /// A server that is somebody else's, ended with the test.
-struct Server(Child);
+pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -77,7 +77,7 @@ fn socat() -> Server {
 }
 
 /// nginx as Debian packages it: four workers, each with a listener of its own for each family.
-fn nginx(host: &Host) -> Server {
+pub(crate) fn nginx(host: &Host) -> Server {
     let folder = host.folder().display();
     let config = host.folder().join("nginx.conf");
     let text = format!(
