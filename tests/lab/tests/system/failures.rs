@@ -2,7 +2,8 @@
 
 use anyhow::ensure;
 use vipa_lab::{
-    cluster::{Plan, Presence, VIPA},
+    cluster::{Cluster, Plan, Presence, VIPA},
+    load::ClientPlan,
     netns::Plug,
 };
 use vipa_protocol::Trigger;
@@ -26,6 +27,22 @@ fn r04_a_killed_agent_costs_no_connection_and_a_takeover_without_it_keeps_the_ot
         let other = end.broken.total();
         ensure!(other == 0, "a warm backup knows t3's connections from before: {end:#?}");
         Ok(())
+    });
+}
+
+#[test]
+fn r03_r04_agents_that_were_killed_under_load_tell_everything_in_the_takeover_that_follows_at_once() {
+    Plan::new("r04_agents_again").run(|cluster| {
+        let plan = ClientPlan { fresh_per_second: 200, ..ClientPlan::new(Cluster::service(), CONNECTIONS) };
+        let mut client = cluster.client_with(&plan)?;
+        client.wait_for("traffic", PATIENCE, |report| report.fresh_ok > 100)?;
+        for name in ["t1", "t2", "t3"] {
+            cluster.target(name).kill_agent()?;
+            cluster.target(name).start_agent()?;
+        }
+        kill_the_owner(cluster, &mut client)?;
+        cluster.wait_view("r2", "all agents' logs", |view| view.warm.len() == 3)?;
+        all_kept(cluster, client).map(drop)
     });
 }
 
