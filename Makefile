@@ -14,7 +14,7 @@ export CONNECTIONS PORTS T SEED
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev \
-            dpdk iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2 nginx-light
+            dpdk valgrind iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2 nginx-light
 
 # Rooms that need DPDK, but for the bench.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router
@@ -58,7 +58,7 @@ unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) amo
 
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
-	@tests/run format lint-all unit test-agent fuzz-short loom test-dpdk build sim-short test-system chaos-short test-docker
+	@tests/run format lint-all unit test-agent fuzz-short loom test-dpdk build instructions sim-short test-system chaos-short test-docker
 
 .PHONY: lint-all
 lint-all: deps ## Clippy on every room
@@ -115,6 +115,10 @@ test-docker: build ## The cluster in containers: kill the owner's, check every c
 .PHONY: model
 model: ## Explore ownership under crashes, drift, consent and second ballots to the end of each bound
 	ulimit -v 8000000; $(CARGO) test --release -p vipa-cluster --lib model:: -- --include-ignored --nocapture --test-threads=1
+
+.PHONY: instructions
+instructions: build ## Count the packet path's instructions, and hold them to their bounds (WRITE=1 makes them the bounds)
+	@$(TARGET)/release/vipa-instructions $(if $(WRITE),--write)
 
 .PHONY: sim
 sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take ten minutes)

@@ -68,6 +68,7 @@ pub const ROOMS: &[Room] = &[
     Room::new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
     Room::new("lab",       5, Dev,     &["cluster", "model", "protocol", "transport"]),
     Room::new("perf",      5, Dev,     &["balance", "cluster", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "protocol", "sync", "transport"]),
+    Room::new("instructions", 5, Dev,  &["balance", "dataplane", "flow", "model", "packet"]),
     Room::new("tidy",      0, Dev,     &[]),
 ];
 

@@ -1,0 +1,218 @@
+//! What is counted. Each case prepares its world, and then does one thing [`TIMES`] times.
+
+use std::{hint::black_box, time::Duration};
+
+use vipa_balance::{Candidate, ClusterKey, Picker, hash_connection};
+use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
+use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Key4, Key6, PackedKey, Tick};
+use vipa_model::{Balance, Protocol, TargetId, VipaId};
+use vipa_packet::{
+    Encapsulation, Endpoint, HeapPacket, Inner, Link, Outer, PacketBuf, Station, Wrappers, build::packet, nat, parse,
+    plain_tcp, plain_tcp6, set_macs,
+};
+
+use crate::TIMES;
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) prepare: fn() -> Prepared,
+}
+
+/// Does one thing, the `n`-th time.
+pub(crate) struct Prepared(Box<dyn FnMut(u64)>);
+
+impl Prepared {
+    fn new(work: impl FnMut(u64) + 'static) -> Self {
+        Self(Box::new(work))
+    }
+
+    pub(crate) fn run(&mut self) {
+        // What is slower the first time.
+        (self.0)(0);
+        measured(&mut self.0);
+    }
+}
+
+/// All that is counted; callgrind knows it by its name.
+#[inline(never)]
+fn measured(work: &mut dyn FnMut(u64)) {
+    (1..=TIMES).for_each(work);
+}
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "packet: plain segment", prepare: plain_segment },
+    Case { name: "packet: plain segment, IPv6", prepare: plain_segment6 },
+    Case { name: "packet: tagged segment", prepare: tagged_segment },
+    Case { name: "packet: wrap in IP", prepare: wrap },
+    Case { name: "packet: translate", prepare: translate },
+    Case { name: "flow: seek and find", prepare: seek_and_find },
+    Case { name: "flow: seek and find, IPv6", prepare: seek_and_find6 },
+    Case { name: "flow: admit", prepare: admit },
+    Case { name: "flow: confirm", prepare: confirm },
+    Case { name: "flow: remove", prepare: remove },
+    Case { name: "balance: hash and pick", prepare: hash_and_pick },
+    Case { name: "balance: build maglev", prepare: build_maglev },
+    Case { name: "worker: burst, direct", prepare: burst },
+];
+
+const VIPA: &str = "192.0.2.10";
+const CLIENT: &str = "203.0.113.4";
+
+fn plain_segment() -> Prepared {
+    let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(CLIENT, VIPA).tcp(40_000, 80).payload([0; 10]).build();
+    let station = Station::new(&ROUTER_MAC);
+    Prepared::new(move |_| assert!(black_box(plain_tcp(black_box(frame.bytes()), station)).is_some()))
+}
+
+fn plain_segment6() -> Prepared {
+    let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv6("2001:db8::4", "2001:db8:1::10").tcp(40_000, 80).build();
+    let station = Station::new(&ROUTER_MAC);
+    Prepared::new(move |_| assert!(black_box(plain_tcp6(black_box(frame.bytes()), station)).is_some()))
+}
+
+fn tagged_segment() -> Prepared {
+    let frame = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80).vlan(5).build();
+    Prepared::new(move |_| assert!(black_box(parse(black_box(frame.bytes()))).is_ok()))
+}
+
+fn wrap() -> Prepared {
+    let frame = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80).payload([0; 10]).build();
+    let outer = Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
+    let link = Link { source: ROUTER_MAC, destination: target_mac(0), vlan: None };
+    let wrappers = Wrappers::new(&outer, Encapsulation::Ipip, &link);
+    let mut room = frame.clone();
+    Prepared::new(move |n| {
+        assert!(room.refill(frame.bytes()));
+        let inner = Inner::look(room.bytes()).expect("plain");
+        assert!(wrappers.wrap(&mut room, &inner, n as u32));
+    })
+}
+
+fn translate() -> Prepared {
+    let frame = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80).payload([0; 10]).build();
+    let mut room = frame.clone();
+    Prepared::new(move |_| {
+        assert!(room.refill(frame.bytes()));
+        let inner = Inner::look(room.bytes()).expect("plain");
+        assert!(nat::plain_to_target(room.bytes_mut(), &inner, Endpoint::V4(0xc633_6415, 8080)));
+    })
+}
+
+fn key(n: u64) -> Key4 {
+    Key4 {
+        client: 0x1400_0000 + n as u32,
+        client_port: 40_000,
+        vipa_port: 80,
+        vipa: VipaId(0),
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn key6(n: u64) -> Key6 {
+    let Key4 { client, client_port, vipa_port, vipa, protocol } = key(n);
+    Key6 { client: 0x2001_0db8 << 96 | u128::from(client), client_port, vipa_port, vipa, protocol }
+}
+
+/// As full as a table may be, so that bucket after bucket is.
+fn full<K: vipa_flow::Key>(key: fn(u64) -> K) -> FlowTable<K> {
+    let table = FlowTable::new(Capacity::connections(20_000), HashSeed::new([1, 2, 3, 4])).expect("a small table");
+    for n in 0..20_000 {
+        table.confirm(&key(n), TargetId(3), FlowState::Confirmed, Tick(7));
+    }
+    table
+}
+
+fn seek_and_find() -> Prepared {
+    let table = full(key);
+    Prepared::new(move |n| {
+        let key = PackedKey::new(&key(n));
+        let sought = table.seek(&key);
+        if let Some(hit) = table.find_home(&key, sought).or_else(|| table.find_other(&key, sought)) {
+            table.hear(hit, Tick(7));
+        }
+    })
+}
+
+fn seek_and_find6() -> Prepared {
+    let table = full(key6);
+    Prepared::new(move |n| {
+        let key = PackedKey::new(&key6(n));
+        let sought = table.seek(&key);
+        if let Some(hit) = table.find_home(&key, sought).or_else(|| table.find_other(&key, sought)) {
+            table.hear(hit, Tick(7));
+        }
+    })
+}
+
+fn admit() -> Prepared {
+    let table = full(key);
+    Prepared::new(move |n| {
+        black_box(table.admit(&key(1_000_000 + n), TargetId(3), FlowState::HalfOpen, Tick(8)));
+    })
+}
+
+fn confirm() -> Prepared {
+    let table = full(key);
+    Prepared::new(move |n| {
+        black_box(table.confirm(&key(1_000_000 + n), TargetId(3), FlowState::Confirmed, Tick(8)));
+    })
+}
+
+fn remove() -> Prepared {
+    let table = full(key);
+    Prepared::new(move |n| {
+        black_box(table.remove(&key(n), None));
+    })
+}
+
+fn candidates() -> Vec<Candidate> {
+    let candidate = |n: u16| Candidate {
+        address: std::net::Ipv4Addr::new(198, 51, 100, 100 + n as u8).into(),
+        weight: 1,
+        target: TargetId(n),
+    };
+    (0..16).map(candidate).collect()
+}
+
+fn hash_and_pick() -> Prepared {
+    let cluster = ClusterKey::new([7; 16]);
+    let picker = Picker::build(&cluster, Balance::Maglev, &candidates());
+    Prepared::new(move |n| {
+        let Key4 { client, client_port, vipa_port, protocol, .. } = key(n);
+        let hash = hash_connection(&cluster, client, client_port, 0xc000_020a, vipa_port, protocol);
+        assert!(black_box(picker.pick(hash, n)).is_some());
+    })
+}
+
+/// Seldom, and long: once in a hundred.
+fn build_maglev() -> Prepared {
+    let cluster = ClusterKey::new([7; 16]);
+    let candidates = candidates();
+    Prepared::new(move |n| {
+        if n.is_multiple_of(100) {
+            black_box(Picker::build(&cluster, Balance::Maglev, &candidates));
+        }
+    })
+}
+
+/// Thirty-two segments of known connections, and what it takes to bring them back from where they were sent.
+fn burst() -> Prepared {
+    let mut bench = Bench::with_service("192.0.2.10:80/tcp", ["198.51.100.21"]);
+    let mut stash: Vec<HeapPacket> = Vec::new();
+    for n in 0..32 {
+        let client = std::net::Ipv4Addr::from_bits(key(n).client).to_string();
+        bench.confirm(&client, 40_000, 80, 0);
+        let segment =
+            packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(client.as_str(), VIPA).tcp(40_000, 80).payload([0; 10]);
+        stash.push(segment.build());
+    }
+    bench.advance(Duration::from_millis(1));
+    Prepared::new(move |_| {
+        for packet in &mut stash {
+            set_macs(packet.bytes_mut(), &ROUTER_MAC, &CLIENT_MAC);
+        }
+        bench.rx().arriving.extend(stash.drain(..));
+        assert_eq!(bench.worker.turn(bench.now), 32);
+        std::mem::swap(&mut stash, &mut bench.tx().sent);
+    })
+}
