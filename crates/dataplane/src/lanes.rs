@@ -121,6 +121,12 @@ impl Lanes {
         may
     }
 
+    /// Whether the burst, which was granted so many openings, has packets beside those that may open a connection.
+    #[inline]
+    pub(crate) fn have_established(&self, granted: u32) -> bool {
+        self.ipv4.asked.len() + self.ipv6.asked.len() > (granted - self.openings) as usize
+    }
+
     /// Asks for the memory of all connections asked about.
     #[inline]
     pub(crate) fn seek(&mut self, flows: &Flows) {

@@ -163,10 +163,14 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         for (inlet, pressure) in self.inlets.iter_mut().zip(&mut self.pressures) {
             inlet.rx.burst(&mut self.burst);
             received += self.burst.len();
-            self.lanes.openings = pressure.openings(self.burst.len(), now);
+            let granted = pressure.openings(self.burst.len(), now);
+            self.lanes.openings = granted;
             classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
             self.lanes.seek(scene.flows);
             decide(&scene, &mut self.lanes, &mut self.admission);
+            if self.lanes.have_established(granted) {
+                pressure.saw_established(now);
+            }
             if !self.lanes.firsts.is_empty() {
                 settler.learn(&scene, &mut self.lanes);
             }
