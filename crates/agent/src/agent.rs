@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,7 +16,7 @@ use vipa_cluster::{
     target::{Event, Outbox, Output, Settings, Target},
 };
 use vipa_model::{
-    Incarnation, Moment, NodeName,
+    Incarnation, Moment, NodeName, Voters,
     config::{Agent as AgentConfig, Config},
 };
 use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
@@ -33,6 +34,7 @@ use crate::{
     load::{Condition, LoadWatch},
     orders::{OrderSocket, Wish, Word},
     status::Status,
+    voting::Voting,
 };
 
 /// What could not be set up on this host is tried again after this long.
@@ -47,13 +49,14 @@ const LOOK_AFTER: Duration = Duration::from_secs(3);
 /// Telling the routers that this agent stops takes no longer.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-struct Agent {
-    target: Target,
+pub(crate) struct Agent {
+    pub(crate) target: Target,
     origin: Instant,
-    links: Sender,
+    pub(crate) links: Sender,
     kernel: Kernel,
     load: LoadWatch,
     votes: VoteKeeper<StoredVote>,
+    pub(crate) voting: Voting,
     addresses: Addresses,
     decap: Decap,
     /// The VIPAs wanted on this host, until they are there.
@@ -79,12 +82,14 @@ struct Agent {
 }
 
 /// Runs until SIGTERM or SIGINT, then takes back what was changed on this host.
-pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
+pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
     let (vote_file, stored) = VoteFile::open(&config.node.state_dir)?;
+    let (voters, voting, mut voters_stored) = Voting::start(&config.node.state_dir, &config.cluster.voters)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let (connection, netlink, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     tokio::spawn(connection);
     let state_dir = &config.node.state_dir;
@@ -100,7 +105,7 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
     let origin = Instant::now();
-    let target = Target::new(settings(config, config_agent), stored, Moment::ZERO);
+    let target = Target::new(settings(config, config_agent, voters), stored, Moment::ZERO);
     let dial = config.cluster.routers.clone();
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
@@ -113,6 +118,7 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
         kernel,
         load,
         votes,
+        voting,
         addresses,
         decap,
         to_serve: None,
@@ -150,6 +156,8 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
                 agent.begin_to_drain(Some(config_drain));
             }
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => agent.reload(file),
+            Some(version) = voters_stored.recv() => agent.voters_stored(version),
             Some(token) = stored.recv() => agent.feed(Event::VotesStored { token }),
             Some(event) = events.recv() => agent.link(event),
             event = seen.recv() => match event {
@@ -174,7 +182,10 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
                     break;
                 }
             }
-            _ = retry.tick() => agent.try_again(),
+            _ = retry.tick() => {
+                agent.try_again();
+                agent.seek_voters();
+            }
             _ = look_after.tick() => agent.look_after().await,
             _ = report.tick() => agent.decap.report().await,
         }
@@ -188,14 +199,14 @@ pub(crate) async fn run(config: &Config, config_agent: &AgentConfig) -> anyhow::
     Ok(addresses?)
 }
 
-fn settings(config: &Config, agent: &AgentConfig) -> Settings {
+fn settings(config: &Config, agent: &AgentConfig, voters: Voters) -> Settings {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Settings {
         cluster: config.cluster.name.clone(),
         me: config.node.name.clone(),
         address: agent.address,
         incarnation: Incarnation(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-        voters: config.cluster.voters.clone(),
+        voters,
         lease: config.cluster.lease,
         kept_records: usize::try_from(agent.log_records).unwrap_or(usize::MAX),
     }
@@ -291,8 +302,12 @@ impl Agent {
             .retain(|waiting| !matches!(waiting.try_send(Word::Progress(progress)), Err(TrySendError::Closed(_))));
     }
 
-    fn feed(&mut self, event: Event) {
-        let now = Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    pub(crate) fn now(&self) -> Moment {
+        Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn feed(&mut self, event: Event) {
+        let now = self.now();
         let mut out = Outbox::new();
         self.target.handle(now, event, &mut out);
         for output in out {

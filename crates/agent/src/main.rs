@@ -16,6 +16,7 @@ mod orders;
 mod privileges;
 mod setup;
 mod status;
+mod voting;
 
 use std::{
     path::{Path, PathBuf},
@@ -149,7 +150,7 @@ fn run(file: &Path) -> anyhow::Result<()> {
     let elsewhere = if agent.namespaces.is_empty() { Elsewhere::No } else { Elsewhere::Yes };
     privileges::drop_the_rest(elsewhere)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(agent::run(&config, &agent))
+    runtime.block_on(agent::run(file, &config, &agent))
 }
 
 fn read(file: &Path) -> anyhow::Result<(Config, Agent)> {

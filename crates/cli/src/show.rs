@@ -5,7 +5,7 @@ mod operating;
 use std::fmt::Write;
 
 use anyhow::Context;
-use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service, Weights};
+use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service, Voters, Weights};
 use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
@@ -61,12 +61,18 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
 }
 
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
-    let Status { node, cluster, incarnation: _, uptime_ms, voters, links, vipas, connections, capacity, unfit, left } =
+    let Status { node, cluster, incarnation: _, uptime_ms, links, vipas, connections, capacity, unfit, left, .. } =
         status;
-    let names: Vec<_> = voters.iter().map(NodeName::as_str).collect();
-    let voters = if names.is_empty() { "no quorum".into() } else { format!("voters {}", names.join(", ")) };
+    let Status { voters, voters_version, other_voters, voters_wait, .. } = status;
+    let voters = voters_line(*voters_version, voters);
     writeln!(out, "router {node} of cluster {cluster}, up {}; {voters}", span(*uptime_ms))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
+    for (node, Voters { version, names }) in other_voters {
+        writeln!(out, "OTHER VOTERS: {node} has {}; give all nodes the same list", voters_line(*version, names))?;
+    }
+    if let Some(why) = voters_wait {
+        writeln!(out, "VOTERS WAIT: those of the configuration do not count yet: {why}")?;
+    }
     if let Some(why) = unfit {
         writeln!(out, "UNFIT: {why}; its VIPAs go to routers that are fit")?;
     }
@@ -87,6 +93,16 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         table.print(out);
     }
     Ok(())
+}
+
+fn voters_line(version: u32, voters: &[NodeName]) -> String {
+    let names: Vec<_> = voters.iter().map(NodeName::as_str).collect();
+    match version {
+        0 => "voters not known yet".into(),
+        _ if names.is_empty() => "no quorum".into(),
+        1 => format!("voters {}", names.join(", ")),
+        version => format!("voters {} (version {version})", names.join(", ")),
+    }
 }
 
 fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Result<()> {

@@ -125,6 +125,9 @@ fn status() -> Status {
         incarnation: Incarnation(3),
         uptime_ms: 192_000,
         voters: vec![name("r1"), name("r2"), name("t1")],
+        voters_version: 1,
+        other_voters: vec![],
+        voters_wait: None,
         links: vec![
             Link { node: name("r2"), target: None, up: false },
             Link { node: name("t1"), target: Some(address("10.77.0.31")), up: true },

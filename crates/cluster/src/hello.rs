@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::NodeName;
+use vipa_model::{NodeName, Voters};
 use vipa_protocol::{Hello, VERSION};
 
 /// Why a peer's messages are not listened to.
@@ -11,7 +11,7 @@ use vipa_protocol::{Hello, VERSION};
 pub enum Mismatch {
     Version { theirs: u16 },
     Cluster { theirs: String },
-    Voters { theirs: Vec<NodeName> },
+    Voters { mine: Voters, theirs: Voters },
     Name { theirs: NodeName },
 }
 
@@ -20,14 +20,17 @@ impl fmt::Display for Mismatch {
         match self {
             Self::Version { theirs } => write!(f, "it speaks version {theirs}, this node speaks {VERSION}"),
             Self::Cluster { theirs } => write!(f, "it belongs to cluster {theirs:?}"),
-            Self::Voters { theirs } => write!(f, "its voters are {theirs:?}; they must be the same on every node"),
+            Self::Voters { mine, theirs } => write!(
+                f,
+                "its voters are {:?}, version {}, and this node's {:?}, version {}: one change apart at most they may be",
+                theirs.names, theirs.version, mine.names, mine.version
+            ),
             Self::Name { theirs } => write!(f, "it calls itself {theirs}"),
         }
     }
 }
 
-/// `voters` sorted.
-pub(crate) fn check(cluster: &str, voters: &[NodeName], peer: &NodeName, hello: &Hello) -> Result<(), Mismatch> {
+pub(crate) fn check(cluster: &str, voters: &Voters, peer: &NodeName, hello: &Hello) -> Result<(), Mismatch> {
     let Hello { version, cluster: theirs, node, role: _, addresses: _, incarnation: _, voters: their_voters } = hello;
     if *version != VERSION {
         return Err(Mismatch::Version { theirs: *version });
@@ -35,11 +38,11 @@ pub(crate) fn check(cluster: &str, voters: &[NodeName], peer: &NodeName, hello: 
     if theirs != cluster {
         return Err(Mismatch::Cluster { theirs: theirs.clone() });
     }
-    if their_voters != voters {
-        return Err(Mismatch::Voters { theirs: their_voters.clone() });
-    }
     if node != peer {
         return Err(Mismatch::Name { theirs: node.clone() });
+    }
+    if !voters.agree(their_voters) {
+        return Err(Mismatch::Voters { mine: voters.clone(), theirs: their_voters.clone() });
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod electorate;
 mod hello;
 mod ledger;
 pub mod log;
@@ -13,6 +14,7 @@ mod router;
 pub mod target;
 mod voter;
 
+pub use electorate::{Objection, at_start};
 pub use hello::Mismatch;
 pub use router::{
     Event, Note, Outbox, Output, PeerStatus, Resting, Router, Settings, Stage, State, Stored, Takeback, TargetStatus,

@@ -16,8 +16,11 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_model::{Incarnation, Moment, NodeName};
-use vipa_protocol::{Beat, BeatAck, Condition, Decisions, Distribution, Hello, Kept, Message, Retake, Role, Table};
+use vipa_model::{Incarnation, Moment, NodeName, Voters};
+use vipa_protocol::{
+    Beat, BeatAck, Claim, Condition, Decisions, Distribution, Hello, Kept, Message, Refusal, Refuse, Retake, Role,
+    Table,
+};
 
 use self::{
     beats::Beats,
@@ -32,7 +35,8 @@ pub use self::{
     vipa::State,
 };
 use crate::{
-    hello,
+    electorate::{Electorate, Objection},
+    hello::{self, Mismatch},
     ledger::Ledger,
     voter::{Claimant, Verdict, Voter},
 };
@@ -50,8 +54,11 @@ pub struct Router {
     orders: Orders,
     groups: Groups,
     grouped_at: Moment,
-    /// This router's own vote, if it is one of the voters.
-    voter: Option<Voter>,
+    electorate: Electorate,
+    /// Peers that go by voters which do not agree with this router's, and how they introduced themselves.
+    strangers: BTreeMap<NodeName, Hello>,
+    /// This router's own vote. It counts when this router is one of the voters.
+    voter: Voter,
     vipas: BTreeMap<IpAddr, Vipa>,
     beats: Beats,
     /// What this router has to say to itself.
@@ -127,12 +134,9 @@ impl<'a> Context<'a> {
 
 impl Router {
     #[must_use]
-    pub fn new(mut settings: Settings, stored: Stored, now: Moment) -> Self {
+    pub fn new(settings: Settings, stored: Stored, now: Moment) -> Self {
         let Stored { votes, decisions } = stored;
-        settings.voters.sort();
-        settings.voters.dedup();
-        let is_voter = settings.electors().contains(&settings.me);
-        let voter = is_voter.then(|| Voter::new(settings.timing.lease, votes, now));
+        let voter = Voter::new(settings.timing.lease, votes, now);
         let vipas = settings.vipas.iter().map(|vipa| (vipa.address, Vipa::new(vipa.clone(), now))).collect();
         Self {
             settings,
@@ -143,6 +147,8 @@ impl Router {
             orders: Orders::default(),
             groups: Groups::new(),
             grouped_at: Moment::ZERO,
+            electorate: Electorate::default(),
+            strangers: BTreeMap::new(),
             voter,
             vipas,
             beats: Beats::default(),
@@ -195,13 +201,14 @@ impl Router {
             Event::Timeout => self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Due, cx)),
             Event::Connected { peer, hello } => self.connected(now, peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(now, &peer, out),
+            Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
             Event::Received { peer, message } => {
                 if self.peers.contains_key(&peer) {
                     self.receive(now, &peer, message, out);
                 }
             }
             Event::VotesStored { token } => {
-                let grants = self.voter.as_mut().map(|voter| voter.stored(token)).unwrap_or_default();
+                let grants = self.voter.stored(token);
                 for (claimant, grant) in grants {
                     if self.life_of(&claimant.router) == Some(claimant.incarnation) {
                         self.send(now, &claimant.router, Message::Grant(grant), out);
@@ -251,9 +258,11 @@ impl Router {
         self.peers.iter().filter(|(_, peer)| peer.role == Role::Router).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Takes VIPAs in, changes and retires them. What makes a node another one, or a vote worthless, stays as it was.
+    /// Takes VIPAs in, changes and retires them, and goes by other voters. What makes a node another one, or a vote
+    /// worthless, stays as it was.
     fn configure(&mut self, now: Moment, settings: Settings, out: &mut Outbox) {
-        let Settings { timing, mut vipas, .. } = settings;
+        let Settings { timing, mut vipas, voters, .. } = settings;
+        self.go_by(now, &voters, out);
         let lease = self.settings.timing.lease;
         self.settings.timing = Timing { lease, ..timing };
         self.settings.vipas.clone_from(&vipas);
@@ -354,7 +363,7 @@ impl Router {
             for to in &hearers {
                 out.push(Output::Send { to: to.clone(), message: Message::Beat(beat.clone()) });
             }
-            if self.voter.is_some() {
+            if self.is_voter() {
                 self.local.push_back(Message::Beat(beat));
             }
         }
@@ -365,10 +374,18 @@ impl Router {
             self.disconnected(now, &peer, out);
         }
         if let Err(mismatch) = hello::check(&self.settings.cluster, &self.settings.voters, &peer, hello) {
+            if let Mismatch::Voters { .. } = &mismatch {
+                self.hear_voters(now, &peer, &hello.voters);
+                self.strangers.insert(peer.clone(), hello.clone());
+            }
             out.push(Output::Note(Note::Refused { peer, mismatch }));
             return;
         }
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
+        self.hear_voters(now, &peer, &hello.voters);
+        if hello.voters != self.settings.voters {
+            out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters: hello.voters.clone() }));
+        }
         let role = hello.role.clone();
         self.peers.insert(peer.clone(), Peer { role: role.clone(), incarnation: hello.incarnation, unfit: None });
         // What it must know before it hears of a VIPA.
@@ -381,6 +398,7 @@ impl Router {
     }
 
     fn disconnected(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
+        self.strangers.remove(peer);
         if let Some(Peer { role, .. }) = self.peers.remove(peer) {
             if let Role::Target { address: target } = role {
                 out.push(Output::Load { target, load: None });
@@ -394,18 +412,15 @@ impl Router {
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
         match message {
             // Questions are the shell's to answer: it has the configuration, and asks by itself.
-            Message::Hello(_) | Message::Ask(_) | Message::Told(_) | Message::Associate(_) | Message::Release(_) => {}
+            Message::Hello(_)
+            | Message::Voters(_)
+            | Message::Ask(_)
+            | Message::Told(_)
+            | Message::Associate(_)
+            | Message::Release(_) => {}
             Message::Beat(beat) => self.hear(now, from, &beat, out),
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
-            Message::Claim(claim) => {
-                let Some(incarnation) = self.life_of(from) else { return };
-                let claimant = Claimant { router: from.clone(), incarnation };
-                let Some(voter) = &mut self.voter else { return };
-                match voter.claim(now, &claimant, &claim) {
-                    Verdict::Reply(reply) => self.send(now, from, reply, out),
-                    Verdict::Store { token, votes } => out.push(Output::StoreVotes { token, votes }),
-                }
-            }
+            Message::Claim(claim) => self.asked_for_vote(now, from, &claim, out),
             Message::Grant(grant) => {
                 if self.settings.electors().contains(from) {
                     let cue = Cue::Granted { from: from.clone(), epoch: grant.epoch, ballot: grant.ballot };
@@ -463,8 +478,8 @@ impl Router {
     }
 
     fn hear(&mut self, now: Moment, from: &NodeName, beat: &Beat, out: &mut Outbox) {
-        if let Some(voter) = &mut self.voter {
-            let ack = voter.beat(now, from, beat);
+        if self.is_voter() && self.asks_with(from).is_some() {
+            let ack = self.voter.beat(now, from, beat);
             self.send(now, from, Message::BeatAck(ack), out);
         }
         if *from != self.settings.me {
@@ -476,6 +491,90 @@ impl Router {
                     sequence: beat.sequence,
                 };
                 self.cue(now, owned.vipa, cue, out);
+            }
+        }
+    }
+
+    fn is_voter(&self) -> bool {
+        self.settings.electors().contains(&self.settings.me)
+    }
+
+    /// The voters that who asks for this router's vote goes by, if it is to be answered.
+    fn asks_with(&self, from: &NodeName) -> Option<&Voters> {
+        let mine = &self.settings.voters;
+        if *from == self.settings.me { Some(mine) } else { self.electorate.answered(mine, from) }
+    }
+
+    fn asked_for_vote(&mut self, now: Moment, from: &NodeName, claim: &Claim, out: &mut Outbox) {
+        if !self.is_voter() {
+            return;
+        }
+        let Claim { vipa, epoch, ballot } = *claim;
+        if !self.asks_with(from).is_some_and(|voters| voters.epochs().contains(&epoch)) {
+            let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
+            return self.send(now, from, Message::Refuse(Refuse { vipa, epoch, ballot, reason, highest }), out);
+        }
+        let Some(incarnation) = self.life_of(from) else { return };
+        let claimant = Claimant { router: from.clone(), incarnation };
+        match self.voter.claim(now, &claimant, claim) {
+            Verdict::Reply(reply) => self.send(now, from, reply, out),
+            Verdict::Store { token, votes } => out.push(Output::StoreVotes { token, votes }),
+        }
+    }
+
+    /// Whose votes count here.
+    #[must_use]
+    pub fn voters(&self) -> &Voters {
+        &self.settings.voters
+    }
+
+    /// The linked nodes that go by other voters, and by which.
+    #[must_use]
+    pub fn other_voters(&self) -> Vec<(NodeName, Voters)> {
+        self.electorate.others(&self.settings.voters, self.peers.keys().chain(self.strangers.keys()))
+    }
+
+    /// Whether these voters may count here from now on.
+    pub fn may_go_by(&self, now: Moment, next: &Voters) -> Result<(), Objection> {
+        let Settings { me, voters, timing, .. } = &self.settings;
+        self.electorate.judge(now, timing.lease, (me, voters), next, self.peers.keys())
+    }
+
+    fn go_by(&mut self, now: Moment, voters: &Voters, out: &mut Outbox) {
+        if *voters == self.settings.voters {
+            return;
+        }
+        let was_voter = self.is_voter();
+        self.settings.voters = voters.clone();
+        self.electorate.take_up(now, (&self.settings.me, voters));
+        if self.is_voter() && !was_voter {
+            self.voter.keep_silent(now);
+        }
+        out.push(Output::Note(Note::Voters { voters: voters.clone() }));
+        let known: Vec<NodeName> = self.peers.keys().cloned().collect();
+        for to in known.into_iter().chain(self.strangers.keys().cloned()) {
+            out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
+        }
+        self.each_vipa(now, out, |vipa, cx| vipa.voters_changed(cx));
+        for (peer, hello) in std::mem::take(&mut self.strangers) {
+            self.connected(now, peer, &hello, out);
+        }
+    }
+
+    fn hear_voters(&mut self, now: Moment, peer: &NodeName, voters: &Voters) {
+        self.electorate.hear(now, (&self.settings.me, &self.settings.voters), peer, voters);
+    }
+
+    /// A linked node goes by other voters from now on.
+    fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
+        if let Some(mut hello) = self.strangers.remove(peer) {
+            hello.voters = voters;
+            return self.connected(now, peer.clone(), &hello, out);
+        }
+        if self.peers.contains_key(peer) {
+            self.hear_voters(now, peer, &voters);
+            if voters != self.settings.voters {
+                out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters }));
             }
         }
     }

@@ -14,14 +14,17 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service};
+use vipa_model::{
+    Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service, Voters,
+};
 use vipa_protocol::{
-    Ask, Associate, Ballot, Decisions, Distribution, Hello, Load, Message, Position, Question, Record, Refusal, Refuse,
-    Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
+    Ask, Associate, Ballot, Claim, Decisions, Distribution, Hello, Load, Message, Position, Question, Record, Refusal,
+    Refuse, Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
 };
 
 use self::serving::Serving;
 use crate::{
+    electorate::{Electorate, Objection},
     hello::{self, Mismatch},
     ledger::Ledger,
     log::{KEPT_RECORDS, Live},
@@ -40,8 +43,7 @@ pub struct Settings {
     /// Where routers send this target's packets.
     pub address: IpAddr,
     pub incarnation: Incarnation,
-    /// The same on every node.
-    pub voters: Vec<NodeName>,
+    pub voters: Voters,
     /// The same on every node.
     pub lease: Duration,
     /// Changes each connection log keeps; `log::KEPT_RECORDS` when there is no reason for another.
@@ -91,6 +93,10 @@ pub enum Event {
     /// What a look begun after `Output::Look` of this token (or an earlier one) saw has been fed, for every watched VIPA.
     Looked {
         token: u64,
+    },
+    /// Other voters count from now on: `Target::may_go_by` says so, and they are on the disk.
+    Voters {
+        voters: Voters,
     },
     /// How this host fares, about once a second and whenever that decides over new connections.
     Fares {
@@ -224,6 +230,15 @@ pub enum Note {
     TooManyVipas {
         vipa: IpAddr,
     },
+    /// Whose votes count here from now on.
+    Voters {
+        voters: Voters,
+    },
+    /// What a peer goes by, being other than here.
+    OtherVoters {
+        peer: NodeName,
+        voters: Voters,
+    },
 }
 
 impl fmt::Display for Note {
@@ -241,6 +256,12 @@ impl fmt::Display for Note {
             Self::OldOwner { vipa, router, epoch, highest } => {
                 write!(f, "{vipa}: {router} believes to own epoch {epoch}, but {highest} is owned already")
             }
+            Self::Voters { voters: Voters { version, names } } => {
+                write!(f, "voters are {names:?} from now on, version {version}")
+            }
+            Self::OtherVoters { peer, voters: Voters { version, names } } => {
+                write!(f, "{peer}: its voters are {names:?}, version {version}, and not those of this node")
+            }
             Self::TooManyVipas { vipa } => write!(f, "{vipa}: not followed, because {MAX_VIPAS} VIPAs are already"),
         }
     }
@@ -251,7 +272,11 @@ impl fmt::Display for Note {
 pub struct Target {
     settings: Settings,
     peers: BTreeMap<NodeName, Incarnation>,
-    voter: Option<Voter>,
+    electorate: Electorate,
+    /// Peers that go by voters which do not agree with this target's, and how they introduced themselves.
+    strangers: BTreeMap<NodeName, Hello>,
+    /// It counts when this target is one of the voters.
+    voter: Voter,
     vipas: BTreeMap<IpAddr, Serving>,
     /// Where each router's tunnels come from. Outlives the link: what a cut-off router sends is still to be unwrapped.
     tunnels: BTreeMap<NodeName, Vec<IpAddr>>,
@@ -269,14 +294,13 @@ pub struct Target {
 impl Target {
     /// `votes` as the disk has them; they matter only when this target is a voter.
     #[must_use]
-    pub fn new(mut settings: Settings, votes: Vec<StoredVote>, now: Moment) -> Self {
-        settings.voters.sort();
-        settings.voters.dedup();
-        let is_voter = settings.voters.contains(&settings.me);
-        let voter = is_voter.then(|| Voter::new(settings.lease, votes, now));
+    pub fn new(settings: Settings, votes: Vec<StoredVote>, now: Moment) -> Self {
+        let voter = Voter::new(settings.lease, votes, now);
         Self {
             settings,
             peers: BTreeMap::new(),
+            electorate: Electorate::default(),
+            strangers: BTreeMap::new(),
             voter,
             vipas: BTreeMap::new(),
             tunnels: BTreeMap::new(),
@@ -307,18 +331,25 @@ impl Target {
     pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
         let touched = touched(&event);
         let before = touched.and_then(|vipa| self.shape(vipa));
-        let of_links = matches!(event, Event::Connected { .. } | Event::Disconnected { .. });
+        let of_links = matches!(
+            event,
+            Event::Connected { .. }
+                | Event::Disconnected { .. }
+                | Event::Voters { .. }
+                | Event::Received { message: Message::Voters(_), .. }
+        );
         match event {
-            Event::Connected { peer, hello } => self.connected(peer, &hello, out),
+            Event::Connected { peer, hello } => self.connected(now, peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(&peer, out),
+            Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
+            Event::Voters { voters } => self.go_by(now, &voters, out),
             Event::Received { peer, message } => {
                 if self.peers.contains_key(&peer) {
                     self.receive(now, &peer, message, out);
                 }
             }
             Event::VotesStored { token } => {
-                let grants = self.voter.as_mut().map(|voter| voter.stored(token)).unwrap_or_default();
-                for (Claimant { router: to, incarnation }, grant) in grants {
+                for (Claimant { router: to, incarnation }, grant) in self.voter.stored(token) {
                     if self.peers.get(&to) == Some(&incarnation) {
                         out.push(Output::Send { to, message: Message::Grant(grant) });
                     }
@@ -375,15 +406,23 @@ impl Target {
         }
     }
 
-    fn connected(&mut self, peer: NodeName, hello: &Hello, out: &mut Outbox) {
+    fn connected(&mut self, now: Moment, peer: NodeName, hello: &Hello, out: &mut Outbox) {
         if self.peers.contains_key(&peer) {
             self.disconnected(&peer, out);
         }
         if let Err(mismatch) = hello::check(&self.settings.cluster, &self.settings.voters, &peer, hello) {
+            if let Mismatch::Voters { .. } = &mismatch {
+                self.hear_voters(now, &peer, &hello.voters);
+                self.strangers.insert(peer.clone(), hello.clone());
+            }
             out.push(Output::Note(Note::Refused { peer, mismatch }));
             return;
         }
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
+        self.hear_voters(now, &peer, &hello.voters);
+        if hello.voters != self.settings.voters {
+            out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters: hello.voters.clone() }));
+        }
         if let Some(load) = &self.load {
             out.push(Output::Send { to: peer.clone(), message: Message::Load(load.clone()) });
         }
@@ -399,6 +438,7 @@ impl Target {
     }
 
     fn disconnected(&mut self, peer: &NodeName, out: &mut Outbox) {
+        self.strangers.remove(peer);
         if self.peers.remove(peer).is_some() {
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.vipas.values_mut().for_each(|serving| serving.part_from(peer));
@@ -408,19 +448,12 @@ impl Target {
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
         match message {
             Message::Beat(beat) => {
-                if let Some(voter) = &mut self.voter {
-                    let ack = voter.beat(now, from, &beat);
+                if self.is_voter() && self.electorate.answered(&self.settings.voters, from).is_some() {
+                    let ack = self.voter.beat(now, from, &beat);
                     out.push(Output::Send { to: from.clone(), message: Message::BeatAck(ack) });
                 }
             }
-            Message::Claim(claim) => {
-                let (Some(voter), Some(life)) = (&mut self.voter, self.peers.get(from)) else { return };
-                let claimant = Claimant { router: from.clone(), incarnation: *life };
-                out.push(match voter.claim(now, &claimant, &claim) {
-                    Verdict::Reply(message) => Output::Send { to: from.clone(), message },
-                    Verdict::Store { token, votes } => Output::StoreVotes { token, votes },
-                });
-            }
+            Message::Claim(claim) => self.asked_for_vote(now, from, &claim, out),
             Message::Distribution(distribution) => self.distributed(from, distribution, out),
             Message::Associate(associate) => self.associate(from, &associate, out),
             Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.part_from(from)),
@@ -434,6 +467,7 @@ impl Target {
                 }
             }
             Message::Hello(_)
+            | Message::Voters(_)
             | Message::Told(_)
             | Message::NotYet(_)
             | Message::Retake(_)
@@ -448,6 +482,76 @@ impl Target {
             | Message::Table(_)
             | Message::Load(_)
             | Message::Mirror(_) => {}
+        }
+    }
+
+    fn is_voter(&self) -> bool {
+        self.settings.voters.contain(&self.settings.me)
+    }
+
+    fn asked_for_vote(&mut self, now: Moment, from: &NodeName, claim: &Claim, out: &mut Outbox) {
+        let Some(life) = self.peers.get(from).filter(|_| self.is_voter()) else { return };
+        let Claim { vipa, epoch, ballot } = *claim;
+        let asks_with = self.electorate.answered(&self.settings.voters, from);
+        out.push(if asks_with.is_some_and(|voters| voters.epochs().contains(&epoch)) {
+            let claimant = Claimant { router: from.clone(), incarnation: *life };
+            match self.voter.claim(now, &claimant, claim) {
+                Verdict::Reply(message) => Output::Send { to: from.clone(), message },
+                Verdict::Store { token, votes } => Output::StoreVotes { token, votes },
+            }
+        } else {
+            let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
+            let refuse = Refuse { vipa, epoch, ballot, reason, highest };
+            Output::Send { to: from.clone(), message: Message::Refuse(refuse) }
+        });
+    }
+
+    /// Whose votes count here.
+    #[must_use]
+    pub fn voters(&self) -> &Voters {
+        &self.settings.voters
+    }
+
+    /// Whether these voters may count here from now on.
+    pub fn may_go_by(&self, now: Moment, next: &Voters) -> Result<(), Objection> {
+        let Settings { me, voters, lease, .. } = &self.settings;
+        self.electorate.judge(now, *lease, (me, voters), next, self.peers.keys())
+    }
+
+    fn go_by(&mut self, now: Moment, voters: &Voters, out: &mut Outbox) {
+        if *voters == self.settings.voters {
+            return;
+        }
+        let was_voter = self.is_voter();
+        self.settings.voters = voters.clone();
+        self.electorate.take_up(now, (&self.settings.me, voters));
+        if self.is_voter() && !was_voter {
+            self.voter.keep_silent(now);
+        }
+        out.push(Output::Note(Note::Voters { voters: voters.clone() }));
+        for to in self.peers.keys().chain(self.strangers.keys()).cloned() {
+            out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
+        }
+        for (peer, hello) in std::mem::take(&mut self.strangers) {
+            self.connected(now, peer, &hello, out);
+        }
+    }
+
+    fn hear_voters(&mut self, now: Moment, peer: &NodeName, voters: &Voters) {
+        self.electorate.hear(now, (&self.settings.me, &self.settings.voters), peer, voters);
+    }
+
+    /// A linked node goes by other voters from now on.
+    fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
+        if let Some(mut hello) = self.strangers.remove(peer) {
+            hello.voters = voters;
+            return self.connected(now, peer.clone(), &hello, out);
+        }
+        if self.peers.contains_key(peer) {
+            self.hear_voters(now, peer, &voters);
+            if voters != self.settings.voters {
+                out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters }));
+            }
         }
     }
 
@@ -540,6 +644,7 @@ fn touched(event: &Event) -> Option<IpAddr> {
         Event::Connected { .. }
         | Event::Disconnected { .. }
         | Event::VotesStored { .. }
+        | Event::Voters { .. }
         | Event::Looked { .. }
         | Event::Fares { .. } => None,
     }

@@ -86,6 +86,11 @@ impl Voter {
         Self { lease, silent_until: now + lease, ledgers, tokens: 0 }
     }
 
+    /// Grants nothing for a lease: what was promised while this vote did not count is not known.
+    pub fn keep_silent(&mut self, now: Moment) {
+        self.silent_until = now + self.lease;
+    }
+
     /// The highest epoch granted or heard of.
     #[must_use]
     pub fn highest(&self, vipa: IpAddr) -> Epoch {

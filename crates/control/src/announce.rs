@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use vipa_handoff::PortRoute;
 use vipa_model::{Moment, config};
 
 /// What is still to be announced.
@@ -67,6 +68,22 @@ impl Announcements {
             (None, Some(refresh)) => now + refresh,
             (None, None) => Moment::NEVER,
         }
+    }
+}
+
+/// Who has `address`?
+pub(crate) fn question(port: &PortRoute, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => vipa_packet::arp::request(&port.mac.0, port.address, address).to_vec(),
+        IpAddr::V6(address) => vipa_packet::nd::solicitation(&port.mac.0, port.source6(), address).to_vec(),
+    }
+}
+
+/// `vipa` is here from now on.
+pub(crate) fn announcement(port: &PortRoute, vipa: IpAddr) -> Vec<u8> {
+    match vipa {
+        IpAddr::V4(vipa) => vipa_packet::arp::gratuitous(&port.mac.0, vipa).to_vec(),
+        IpAddr::V6(vipa) => vipa_packet::nd::unsolicited(&port.mac.0, vipa).to_vec(),
     }
 }
 

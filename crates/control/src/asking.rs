@@ -182,7 +182,7 @@ impl Control {
         let timing = cluster_settings(&self.config, self.cluster.hello().incarnation).timing;
         let steps = u32::try_from(before.len()).unwrap_or(u32::MAX);
         let detect: Duration = timing.lease + timing.margin() + timing.claim_step * steps;
-        let voters = match &self.config.cluster.voters[..] {
+        let voters = match &self.config.cluster.voters.names[..] {
             // Without a quorum a router elects itself.
             [] => std::slice::from_ref(me),
             voters => voters,

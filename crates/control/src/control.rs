@@ -16,7 +16,7 @@ use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 use crate::{
     active::Recount,
     admin::{AdminSocket, Question, Reply},
-    announce::Announcements,
+    announce::{self, Announcements},
     asking::{Audits, Finished},
     away::Absences,
     condition::{Condition, PortCondition, Sight, Turn},
@@ -31,6 +31,7 @@ use crate::{
     table::{self, Reporter, Reports, Taken},
     takeovers::Takeovers,
     view::View,
+    voting::Voting,
     ways::Way,
 };
 
@@ -69,9 +70,10 @@ pub struct Control {
     probes: Probes,
     findings: mpsc::Receiver<Finding>,
     pub(crate) mirrors: Mirrors,
-    links: Sender,
+    pub(crate) links: Sender,
     votes: VoteKeeper<StoredVote>,
     decisions: VoteKeeper<Decision>,
+    pub(crate) voting: Voting,
     orders: Orders,
     routes_stale: bool,
     stopping: bool,
@@ -136,6 +138,7 @@ pub struct Ends {
     pub(crate) finished: mpsc::Receiver<Finished>,
     pub(crate) fresh: mpsc::Receiver<Fresh>,
     pub(crate) decided: mpsc::Receiver<u64>,
+    pub(crate) voters_stored: mpsc::Receiver<u64>,
 }
 
 /// The packet path as control sees it.
@@ -170,12 +173,13 @@ pub(crate) struct Outside {
     pub(crate) audits: Audits,
     pub(crate) reader: Reader,
     pub(crate) decisions: VoteKeeper<Decision>,
+    pub(crate) voters: Voting,
 }
 
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock, probe } = packets;
-        let Outside { links, votes, decisions, takeovers, audits, reader } = outside;
+        let Outside { links, votes, decisions, takeovers, audits, reader, voters } = outside;
         let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
@@ -207,6 +211,7 @@ impl Control {
             links,
             votes,
             decisions,
+            voting: voters,
             orders: Orders::default(),
             routes_stale: true,
             stopping: false,
@@ -216,7 +221,8 @@ impl Control {
 
     /// Runs until it is told to stop and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) {
-        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut finished, mut fresh } = ends;
+        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut finished, mut fresh, mut voters_stored } =
+            ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
@@ -254,6 +260,7 @@ impl Control {
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
+                Some(version) = voters_stored.recv() => self.voters_stored(version),
             }
             if self.routes_stale {
                 self.publish();
@@ -507,7 +514,7 @@ impl Control {
         let (ports, door, counts) = (&self.view.ports, &self.door, &self.counts);
         self.view.neighbours.ask_due(now, |port, address| {
             let own = &ports[usize::from(port.0)];
-            send_frame(door, counts, (port, own), &question(own, address));
+            send_frame(door, counts, (port, own), &announce::question(own, address));
         });
     }
 
@@ -519,7 +526,7 @@ impl Control {
 
     fn announce(&self, vipa: IpAddr) {
         for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.view.ports) {
-            send_frame(&self.door, &self.counts, (id, port), &announcement(port, vipa));
+            send_frame(&self.door, &self.counts, (id, port), &announce::announcement(port, vipa));
         }
     }
 
@@ -618,6 +625,7 @@ impl Control {
         self.audit_by_turns(now);
         self.look_at_condition(now);
         self.count_connections(now);
+        self.seek_voters(now);
         self.door.reclaim();
     }
 
@@ -648,22 +656,6 @@ fn opened(run: &Run) -> u64 {
 
 pub(crate) fn vipa_id(index: usize) -> VipaId {
     VipaId(u16::try_from(index).expect("the configuration limits VIPAs"))
-}
-
-/// Who has `address`?
-fn question(port: &PortRoute, address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => vipa_packet::arp::request(&port.mac.0, port.address, address).to_vec(),
-        IpAddr::V6(address) => vipa_packet::nd::solicitation(&port.mac.0, port.source6(), address).to_vec(),
-    }
-}
-
-/// `vipa` is here from now on.
-fn announcement(port: &PortRoute, vipa: IpAddr) -> Vec<u8> {
-    match vipa {
-        IpAddr::V4(vipa) => vipa_packet::arp::gratuitous(&port.mac.0, vipa).to_vec(),
-        IpAddr::V6(vipa) => vipa_packet::nd::unsolicited(&port.mac.0, vipa).to_vec(),
-    }
 }
 
 /// A frame that finds the worker's mailbox full is not sent; ARP asks and announces again anyway.

@@ -40,6 +40,7 @@ mod status;
 mod table;
 mod takeovers;
 mod view;
+mod voting;
 mod ways;
 
 pub use condition::PortCondition;

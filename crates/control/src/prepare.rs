@@ -5,7 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use vipa_balance::ClusterKey;
 use vipa_cluster::{Router, Stored};
 use vipa_handoff::Routes;
-use vipa_model::{Incarnation, config::Config};
+use vipa_model::{
+    Incarnation, Voters,
+    config::{Cluster, Config},
+};
 use vipa_transport::{
     Identity, IdentityError, StartError, Timing, TransportSettings,
     votes::{VoteFile, VoteFileError, VoteKeeper},
@@ -19,6 +22,7 @@ use crate::{
     reload::{Check, Reader},
     settings::settings,
     takeovers::Takeovers,
+    voting::Voting,
 };
 
 /// Why control cannot start; each says what to do.
@@ -44,20 +48,33 @@ pub struct Prepared {
     admin: AdminSocket,
     vote_file: VoteFile,
     decision_file: VoteFile,
+    voters_file: VoteFile,
+    /// The voters of the configuration, if this router cannot go by them yet.
+    wanted: Option<Voters>,
     stored: Stored,
 }
 
 impl Prepared {
     /// `file` is where `config` comes from, and is read again when it shall be reloaded; `check` says what else it must meet. Call it within the runtime that
     /// will run control.
-    pub fn new(config: Arc<Config>, file: PathBuf, check: Check) -> Result<Self, ControlError> {
+    pub fn new(config: &Config, file: PathBuf, check: Check) -> Result<Self, ControlError> {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
         let (vote_file, votes) = VoteFile::open(&config.node.state_dir)?;
         let (decision_file, decisions) = VoteFile::open_as(&config.node.state_dir, "decisions.json")?;
+        let (voters_file, known) = VoteFile::open_as(&config.node.state_dir, "voters.json")?;
+        let (voters, wanted) = vipa_cluster::at_start(known.into_iter().next(), &config.cluster.voters);
+        if voters.are_known() {
+            voters_file
+                .store(std::slice::from_ref(&voters))
+                .map_err(|source| VoteFileError::Folder { path: config.node.state_dir.clone(), source })?;
+        }
+        let cluster = Cluster { voters, ..config.cluster.clone() };
+        let config = Arc::new(Config { cluster, ..config.clone() });
         let path = &config.node.admin;
         let admin = AdminSocket::open(path).map_err(|source| ControlError::Admin { path: path.clone(), source })?;
-        Ok(Self { config, file, check, identity, admin, vote_file, decision_file, stored: Stored { votes, decisions } })
+        let stored = Stored { votes, decisions };
+        Ok(Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored })
     }
 
     /// The workers' first snapshot.
@@ -68,7 +85,7 @@ impl Prepared {
 
     /// With ports open and workers at the other end of `door`: links up, ready to run.
     pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
-        let Self { config, file, check, identity, admin, vote_file, decision_file, stored } = self;
+        let Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored } = self;
         let cluster = Router::new(settings(&config, incarnation()), stored, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
@@ -82,9 +99,10 @@ impl Prepared {
         let (decisions, decided) = VoteKeeper::start(decision_file);
         let (read, fresh) = tokio::sync::mpsc::channel(4);
         let reader = Reader { file, check, fresh: read };
-        let outside = Outside { links, votes, decisions, takeovers, audits, reader };
+        let (voters, voters_stored) = Voting::start(voters_file, config.cluster.voters.clone(), wanted);
+        let outside = Outside { links, votes, decisions, takeovers, audits, reader, voters };
         let control = Control::new(config, cluster, packets, outside);
-        Ok((control, Ends { events, admin, stored, decided, asked, finished, fresh }))
+        Ok((control, Ends { events, admin, stored, decided, asked, finished, fresh, voters_stored }))
     }
 }
 

@@ -11,10 +11,10 @@ use crate::{admin::Reply, control::Control, settings::settings};
 
 /// A configuration that was read, on its way back to the loop.
 pub(crate) struct Fresh {
-    config: Result<Config, String>,
-    mode: ReloadMode,
+    pub(crate) config: Result<Config, String>,
+    pub(crate) mode: ReloadMode,
     /// Nobody waits for the answer to a signal; the log has it.
-    reply: Option<Reply>,
+    pub(crate) reply: Option<Reply>,
 }
 
 /// What else a configuration must meet on this host, beside being valid: a sentence when it does not.
@@ -39,6 +39,19 @@ impl Reader {
     }
 }
 
+fn outcome(changes: &[Change], mode: ReloadMode) -> ReloadOutcome {
+    let restart = changes.iter().any(|change| change.effect == Effect::Restart);
+    let live = changes.iter().any(|change| change.effect == Effect::Live);
+    match mode {
+        _ if changes.is_empty() => ReloadOutcome::Unchanged,
+        ReloadMode::DryRun => ReloadOutcome::Rehearsed,
+        ReloadMode::Whole if restart => ReloadOutcome::NeedsRestart,
+        ReloadMode::Live if !live => ReloadOutcome::NeedsRestart,
+        ReloadMode::Live if restart => ReloadOutcome::AppliedInPart,
+        ReloadMode::Whole | ReloadMode::Live => ReloadOutcome::Applied,
+    }
+}
+
 fn read(file: &std::path::Path, check: Check) -> Result<Config, String> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
@@ -50,7 +63,10 @@ impl Control {
     /// What was read has come: compares, and applies what there is to apply.
     pub(crate) fn reload(&mut self, fresh: Fresh) {
         let Fresh { config, mode, reply } = fresh;
-        let answer = match config {
+        let answer = match config.and_then(|next| self.judge_voters(next)) {
+            Ok(next) if self.stores_voters_first(&next, mode) => {
+                return self.store_voters(Fresh { config: Ok(next), mode, reply });
+            }
             Ok(next) => Answer::Reload(self.take_up(&next, mode)),
             Err(mistakes) => {
                 tracing::warn!("the configuration was not reloaded: {mistakes}");
@@ -65,16 +81,7 @@ impl Control {
 
     fn take_up(&mut self, next: &Config, mode: ReloadMode) -> Reload {
         let changes = self.config.changes(next);
-        let restart = changes.iter().any(|change| change.effect == Effect::Restart);
-        let live = changes.iter().any(|change| change.effect == Effect::Live);
-        let outcome = match mode {
-            _ if changes.is_empty() => ReloadOutcome::Unchanged,
-            ReloadMode::DryRun => ReloadOutcome::Rehearsed,
-            ReloadMode::Whole if restart => ReloadOutcome::NeedsRestart,
-            ReloadMode::Live if !live => ReloadOutcome::NeedsRestart,
-            ReloadMode::Live if restart => ReloadOutcome::AppliedInPart,
-            ReloadMode::Whole | ReloadMode::Live => ReloadOutcome::Applied,
-        };
+        let outcome = outcome(&changes, mode);
         match outcome {
             ReloadOutcome::Applied | ReloadOutcome::AppliedInPart => {
                 for change in changes.iter().filter(|change| change.effect == Effect::Live) {
@@ -104,6 +111,15 @@ impl Control {
         }
     }
 
+    /// Whether voters change with this, and are not on the disk yet.
+    fn stores_voters_first(&self, next: &Config, mode: ReloadMode) -> bool {
+        let applied = || match outcome(&self.config.changes(next), mode) {
+            ReloadOutcome::Applied | ReloadOutcome::AppliedInPart => true,
+            ReloadOutcome::Unchanged | ReloadOutcome::Rehearsed | ReloadOutcome::NeedsRestart => false,
+        };
+        !self.voting.has(&self.config.with_live_part_of(next).cluster.voters) && applied()
+    }
+
     /// From now on this is the configuration: for everybody, in the order in which a failure would do least harm.
     fn configure(&mut self, next: Config) {
         let now = self.clock.now();
@@ -115,6 +131,7 @@ impl Control {
         self.config = next;
         let settings = Box::new(settings(&self.config, self.cluster.hello().incarnation));
         self.feed(Event::Configured { settings });
+        self.links.introduce(self.cluster.hello());
         self.reach_targets();
     }
 

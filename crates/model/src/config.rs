@@ -25,7 +25,7 @@ use std::{
 pub use changes::{Change, Effect};
 pub use problems::{ConfigErrors, Problem};
 
-use crate::{Check, NodeName, Rank, Service};
+use crate::{Check, NodeName, Rank, Service, Voters};
 
 /// What a node is told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct Cluster {
     /// Secret of the balancing hash, so that outsiders cannot choose their target.
     pub key: [u8; 16],
     /// Sorted, 3, 5 or 7 of them; none with `quorum = "none"`.
-    pub voters: Vec<NodeName>,
+    pub voters: Voters,
     pub lease: Duration,
     /// At most a quarter of `lease`.
     pub beat: Duration,

@@ -7,6 +7,7 @@ mod choice;
 pub mod config;
 mod nouns;
 mod time;
+mod voters;
 
 pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Agentless, Choice, Question, Weights};
@@ -15,3 +16,4 @@ pub use nouns::{
     Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,
 };
 pub use time::Moment;
+pub use voters::Voters;

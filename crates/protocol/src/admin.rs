@@ -11,7 +11,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
+use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters};
 
 use crate::{
     fitness::Fitness,
@@ -128,6 +128,14 @@ pub struct Status {
     pub incarnation: Incarnation,
     pub uptime_ms: u64,
     pub voters: Vec<NodeName>,
+    #[serde(default)]
+    pub voters_version: u32,
+    /// Linked nodes that go by other voters, and by which.
+    #[serde(default)]
+    pub other_voters: Vec<(NodeName, Voters)>,
+    /// Why this router does not go by the voters of its configuration yet.
+    #[serde(default)]
+    pub voters_wait: Option<String>,
     /// Every router of the configuration but this one and every target ever seen, sorted by name.
     pub links: Vec<Link>,
     pub vipas: Vec<VipaStatus>,

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service};
+use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters};
 
 use crate::{
     Ask, Told,
@@ -41,6 +41,8 @@ pub enum Message {
     Condition(Condition),
     Decisions(Decisions),
     Kept(Kept),
+    /// On a link that is up: whose votes the sender counts from now on.
+    Voters(Voters),
 }
 
 /// First message in each direction of a new link.
@@ -53,8 +55,8 @@ pub struct Hello {
     /// A router's own on its ports: what it wraps for targets comes from these. Targets name none.
     pub addresses: Vec<IpAddr>,
     pub incarnation: Incarnation,
-    /// Sorted; must be the same on every node.
-    pub voters: Vec<NodeName>,
+    /// Whose votes it counts: the same on every node, but while a change of them is under way.
+    pub voters: Voters,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +143,8 @@ pub enum Refusal {
     Granted,
     /// The voter restarted less than a lease ago and may have promised.
     Recovering,
+    /// The claimant goes by an older list of voters, or claims an epoch that its list cannot grant.
+    Voters,
     /// A target's answer to `Associate` as owner: a router that owns the VIPA at a higher epoch was here already.
     Superseded,
 }

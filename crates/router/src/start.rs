@@ -35,8 +35,7 @@ pub(crate) fn run(config: Config, file: PathBuf) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     // What can be refused is refused before a port is touched.
     fit::check(&config)?;
-    let prepared =
-        Prepared::new(Arc::clone(&config), file, |next| fit::check(next).map_err(|error| format!("{error:#}")))?;
+    let prepared = Prepared::new(&config, file, |next| fit::check(next).map_err(|error| format!("{error:#}")))?;
     let flows = Arc::new(tables(&config)?);
     // Kept until control has ended, and with it the last announcement.
     let tun = config.announce.interface.as_deref().map(Tun::open).transpose()?;

@@ -43,7 +43,7 @@ const CONNECTION_ID_BYTES: usize = 8;
 
 #[derive(Clone, Debug)]
 pub struct TransportSettings {
-    /// What this node says of itself on every link.
+    /// What this node says of itself on every link, until `Sender::introduce` says otherwise.
     pub hello: Hello,
     /// Where to listen; a node that only dials needs none.
     pub listen: Option<SocketAddr>,
@@ -109,23 +109,23 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
     let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(cannot)?;
 
     let (inbox, receiver) = inbox();
-    let registry = Arc::new(Registry::new(inbox));
+    let node = hello.node.clone();
+    let registry = Arc::new(Registry::new(inbox, hello));
     if listen.is_some() {
-        tokio::spawn(welcome(endpoint.clone(), Arc::clone(&registry), hello.clone()));
+        tokio::spawn(welcome(endpoint.clone(), Arc::clone(&registry)));
     }
     for (peer, address) in dial {
         let dialler = Dialler {
             endpoint: endpoint.clone(),
             credentials: credentials.clone(),
             registry: Arc::clone(&registry),
-            hello: hello.clone(),
             peer,
             address,
         };
         tokio::spawn(dialler.dial_for_ever(timing));
     }
     let listening = if listen.is_some() { Listening::Yes } else { Listening::No };
-    let renewed = (hello.node, timing.renewal);
+    let renewed = (node, timing.renewal);
     tokio::spawn(renewal::watch(identity.files.clone(), credentials, endpoint.clone(), listening, renewed));
     Ok((Sender { registry, endpoint }, receiver))
 }
@@ -167,7 +167,7 @@ impl ConnectionIdGenerator for AnyConnectionId {
     }
 }
 
-async fn welcome(endpoint: Endpoint, registry: Arc<Registry>, hello: Hello) {
+async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     let mut refusals = Refusals::default();
     let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, String)>(HANDSHAKES);
@@ -179,10 +179,10 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>, hello: Hello) {
                     incoming.refuse();
                     continue;
                 };
-                let (registry, hello, told) = (Arc::clone(&registry), hello.clone(), told.clone());
+                let (registry, told) = (Arc::clone(&registry), told.clone());
                 tokio::spawn(async move {
                     let address = incoming.remote_address();
-                    if let Err(why) = let_in(incoming, registry, hello, place).await {
+                    if let Err(why) = let_in(incoming, registry, place).await {
                         // When even this is full, one more refusal is no news.
                         let _ = told.try_send((address, why.to_string()));
                     }
@@ -202,12 +202,11 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>, hello: Hello) {
 async fn let_in(
     incoming: Incoming,
     registry: Arc<Registry>,
-    hello: Hello,
     place: tokio::sync::OwnedSemaphorePermit,
 ) -> Result<(), NoLink> {
     let connection = incoming.accept()?.await?;
     drop(place);
-    link::run(registry, connection, hello).await
+    link::run(registry, connection).await
 }
 
 /// Who was refused lately.
@@ -233,7 +232,6 @@ struct Dialler {
     endpoint: Endpoint,
     credentials: Credentials,
     registry: Arc<Registry>,
-    hello: Hello,
     peer: NodeName,
     address: SocketAddr,
 }
@@ -275,7 +273,7 @@ impl Dialler {
             quinn::ConnectError::EndpointStopping => NoLink::Ended(ConnectionError::LocallyClosed),
             other => NoLink::Greeting(other.to_string()),
         })?;
-        link::run(Arc::clone(&self.registry), connecting.await?, self.hello.clone()).await
+        link::run(Arc::clone(&self.registry), connecting.await?).await
     }
 }
 

@@ -75,7 +75,8 @@ impl From<ConnectionError> for NoLink {
 }
 
 /// Runs a connection until it ends. `Ok` when it was a link.
-pub(crate) async fn run(registry: Arc<Registry>, connection: Connection, hello: Hello) -> Result<(), NoLink> {
+pub(crate) async fn run(registry: Arc<Registry>, connection: Connection) -> Result<(), NoLink> {
+    let hello = registry.hello();
     let greeted = match tokio::time::timeout(GREETING_LIMIT, greet(&connection, &hello)).await {
         Ok(greeted) => greeted,
         Err(_) => Err(NoLink::Silent),

@@ -69,6 +69,11 @@ impl Sender {
         self.registry.send(to, message);
     }
 
+    /// From now on new links are told this of this node; who is linked has to be told by a message.
+    pub fn introduce(&self, hello: Hello) {
+        self.registry.state().hello = hello;
+    }
+
     /// Peers with a link, sorted.
     #[must_use]
     pub fn linked(&self) -> Vec<NodeName> {
@@ -99,8 +104,9 @@ pub(crate) struct Registry {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    /// What new links are told of this node.
+    hello: Hello,
     links: HashMap<NodeName, Link>,
     last_id: LinkId,
     statistics: Statistics,
@@ -134,8 +140,14 @@ pub(crate) struct Registered {
 }
 
 impl Registry {
-    pub(crate) fn new(inbox: Inbox) -> Self {
-        Self { inbox, state: Mutex::default() }
+    pub(crate) fn new(inbox: Inbox, hello: Hello) -> Self {
+        let state =
+            State { hello, links: HashMap::new(), last_id: LinkId::default(), statistics: Statistics::default() };
+        Self { inbox, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        self.state().hello.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -228,6 +240,7 @@ impl Lane {
             Message::Beat(_) | Message::BeatAck(_) => Self::Datagram,
             Message::Connections(_) | Message::Table(_) | Message::Told(_) | Message::Mirror(_) => Self::Bulk,
             Message::Hello(_)
+            | Message::Voters(_)
             | Message::Ask(_)
             | Message::Claim(_)
             | Message::Grant(_)

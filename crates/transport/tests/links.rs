@@ -76,7 +76,7 @@ fn hello(node: &str, incarnation: u64) -> Hello {
         role: Role::Router,
         addresses: vec![],
         incarnation: Incarnation(incarnation),
-        voters: vec![name("a"), name("b"), name("c")],
+        voters: vec![name("a"), name("b"), name("c")].into(),
     }
 }
 

@@ -300,7 +300,7 @@ fn hello(node: &str, role: Role) -> Hello {
         role,
         addresses: Vec::new(),
         incarnation: Incarnation(1),
-        voters: ["r1", "r2", "t1"].map(name).to_vec(),
+        voters: ["r1", "r2", "t1"].map(name).to_vec().into(),
     }
 }
 
@@ -347,7 +347,7 @@ fn target() -> Target {
         me: name("t1"),
         address: HERE,
         incarnation: Incarnation(1),
-        voters: ["r1", "r2", "t1"].map(name).to_vec(),
+        voters: ["r1", "r2", "t1"].map(name).to_vec().into(),
         lease: Duration::from_millis(100),
         kept_records: KEPT_RECORDS,
     };

@@ -198,6 +198,6 @@ impl World {
     }
 
     fn voters(&self) -> usize {
-        self.gateways.iter().flatten().next().map_or(0, |gateway| gateway.brain.hello().voters.len())
+        self.gateways.iter().flatten().next().map_or(0, |gateway| gateway.brain.voters().names.len())
     }
 }

@@ -171,7 +171,7 @@ fn brain(index: usize, voters: &[NodeName], life: u64, votes: Vec<StoredVote>, n
         me: crate::world::target_name(index),
         address: target_address(index),
         incarnation: Incarnation(life),
-        voters: voters.to_vec(),
+        voters: voters.to_vec().into(),
         lease: lease(),
         // Small, so that a router left behind for a while needs a snapshot.
         kept_records: 64,

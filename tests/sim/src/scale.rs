@@ -156,7 +156,7 @@ impl Crowd {
                     me,
                     address: target_address(id - size.routers),
                     incarnation: Incarnation(1),
-                    voters: voters.clone(),
+                    voters: voters.clone().into(),
                     lease: LEASE,
                     kept_records: 64,
                 };
@@ -316,7 +316,7 @@ fn router_settings(size: Size, id: usize, me: NodeName, voters: Vec<NodeName>) -
         me,
         addresses: Vec::new(),
         incarnation: Incarnation(1),
-        voters,
+        voters: voters.into(),
         timing: Timing::of_lease(LEASE),
         vipas: (0..size.vipas).filter(|of| ranked(*of).any(|router| router == id)).map(vipa).collect(),
     }

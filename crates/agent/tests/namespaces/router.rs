@@ -121,7 +121,7 @@ impl Router {
             role: Role::Router,
             addresses: vec![PORT.into(), PORT6.into()],
             incarnation: Incarnation(u64::try_from(since.as_millis()).expect("a time of this age")),
-            voters: ["r1", "r2", "t1"].map(node).to_vec(),
+            voters: ["r1", "r2", "t1"].map(node).to_vec().into(),
         };
         let listen: SocketAddr = address.parse().expect("an address");
         let settings = TransportSettings { hello, listen: Some(listen), dial: vec![], timing: Timing::default() };

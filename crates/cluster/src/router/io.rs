@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance};
+use vipa_model::{Connection, Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, Voters};
 use vipa_protocol::{Decision, Hello, Load, Message, Mirror, Order, Refusal, Run, TakeoverReport};
 
 use super::{settings::Settings, vipa::State};
@@ -45,7 +45,8 @@ pub enum Event {
     },
     /// It can again.
     Fit,
-    /// The configuration is another: VIPAs may have come, gone or changed. Name, cluster, voters and lease stay.
+    /// The configuration is another: VIPAs may have come, gone or changed, and voters, if `Router::may_go_by` says so and
+    /// they are on the disk. Name, cluster and lease stay.
     Configured {
         settings: Box<Settings>,
     },
@@ -247,6 +248,15 @@ pub enum Note {
         router: NodeName,
         unfit: Option<String>,
     },
+    /// Whose votes count here from now on.
+    Voters {
+        voters: Voters,
+    },
+    /// What a peer goes by, being other than here.
+    OtherVoters {
+        peer: NodeName,
+        voters: Voters,
+    },
 }
 
 impl fmt::Display for Note {
@@ -284,6 +294,12 @@ impl fmt::Display for Note {
             }
             Self::Fitness { router, unfit: Some(why) } => write!(f, "{router} is unfit to route: {why}"),
             Self::Fitness { router, unfit: None } => write!(f, "{router} is fit to route again"),
+            Self::Voters { voters: Voters { version, names } } => {
+                write!(f, "voters are {names:?} from now on, version {version}")
+            }
+            Self::OtherVoters { peer, voters: Voters { version, names } } => {
+                write!(f, "{peer}: its voters are {names:?}, version {version}, and not those of this node")
+            }
             Self::TwoOwners { vipa, epoch, one, other } => {
                 write!(f, "{vipa}: both {one} and {other} say they own epoch {epoch}")
             }

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Incarnation, NodeName, Rank, Service};
+use vipa_model::{Incarnation, NodeName, Rank, Service, Voters};
 use vipa_protocol::Decision;
 
 use crate::voter::StoredVote;
@@ -15,9 +15,9 @@ pub struct Settings {
     /// Of its ports: where targets find what it wraps to come from.
     pub addresses: Vec<IpAddr>,
     pub incarnation: Incarnation,
-    /// The same on every node. With none of them there is no quorum: a router is its own only elector, and of two that
-    /// own a VIPA at once the one of the higher epoch goes on, then the one of the higher rank.
-    pub voters: Vec<NodeName>,
+    /// With none of them there is no quorum: a router is its own only elector, and of two that own a VIPA at once the one
+    /// of the higher epoch goes on, then the one of the higher rank.
+    pub voters: Voters,
     pub timing: Timing,
     pub vipas: Vec<VipaSettings>,
 }
@@ -25,7 +25,8 @@ pub struct Settings {
 impl Settings {
     /// Whose majority grants what this router owns.
     pub(super) fn electors(&self) -> &[NodeName] {
-        if self.voters.is_empty() { std::slice::from_ref(&self.me) } else { &self.voters }
+        let alone = self.voters.are_known() && self.voters.names.is_empty();
+        if alone { std::slice::from_ref(&self.me) } else { &self.voters.names }
     }
 }
 

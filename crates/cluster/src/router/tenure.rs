@@ -86,13 +86,21 @@ impl Tenure {
 
     /// The lease reaches from the sending of the youngest beat that a majority has answered, shortened by the margin.
     fn renew(&mut self, settings: &Settings) -> bool {
-        let mut sent: Vec<Moment> = self.acknowledged.values().copied().collect();
+        let electors = settings.electors();
+        let counts = |(voter, sent): (&NodeName, &Moment)| electors.contains(voter).then_some(*sent);
+        let mut sent: Vec<Moment> = self.acknowledged.iter().filter_map(counts).collect();
         sent.sort_unstable_by(|one, other| other.cmp(one));
-        let Some(&answered) = sent.get(majority(settings.electors().len()) - 1) else { return false };
+        let Some(&answered) = sent.get(majority(electors.len()) - 1) else { return false };
         let lease = answered + (settings.timing.lease - settings.timing.margin());
         let longer = lease > self.lease;
         self.lease = self.lease.max(lease);
         longer
+    }
+
+    /// Other voters count from now on. A promise of one that stays holds whoever it was given to.
+    pub(super) fn count_anew(&mut self, settings: &Settings) -> bool {
+        self.superseded.retain(|voter| settings.electors().contains(voter));
+        self.renew(settings)
     }
 
     /// Whether enough voters have granted a higher epoch that ours can have no majority again.

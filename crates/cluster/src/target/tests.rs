@@ -30,7 +30,7 @@ impl Bench {
             me: name("t1"),
             address: ME,
             incarnation: Incarnation(3),
-            voters: vec![name("t1")],
+            voters: vec![name("t1")].into(),
             lease: Duration::from_millis(100),
             kept_records: 4,
         };
@@ -57,7 +57,7 @@ impl Bench {
             role: Role::Router,
             addresses: addresses.to_vec(),
             incarnation: Incarnation(life),
-            voters: vec![name("t1")],
+            voters: vec![name("t1")].into(),
         };
         self.feed(Event::Connected { peer: name(router), hello })
     }
@@ -283,7 +283,7 @@ fn a_router_that_left_is_told_nothing_until_it_asks_again() {
 #[test]
 fn a_node_with_other_voters_is_not_listened_to() {
     let mut bench = Bench::linked();
-    let hello = Hello { voters: vec![name("r9")], node: name("r3"), role: Role::Router, ..bench.0.hello() };
+    let hello = Hello { voters: vec![name("r9")].into(), node: name("r3"), role: Role::Router, ..bench.0.hello() };
     bench.feed(Event::Connected { peer: name("r3"), hello });
     assert_eq!(bench.associate("r3", Standing::Owner, 9, None), []);
 }
@@ -303,7 +303,7 @@ fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
         role: Role::Router,
         addresses: vec![],
         incarnation: Incarnation(1),
-        voters: vec![name("t1")],
+        voters: vec![name("t1")].into(),
     };
     bench.0.handle(NOW, Event::Connected { peer: name("r1"), hello }, &mut out);
     assert!(out.contains(&told("r1")), "{out:?}");

@@ -3,7 +3,7 @@
 use std::{fmt::Debug, net::IpAddr};
 
 use super::{Announce, Autonomics, Cluster, Config, Dpdk, Hooks, Node, Pki, Table, Vipa, Workers};
-use crate::{NodeName, PortRange, Protocol, Rank, Service};
+use crate::{NodeName, PortRange, Protocol, Rank, Service, Voters};
 
 /// One difference, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +62,15 @@ impl Config {
     pub fn with_live_part_of(&self, next: &Self) -> Self {
         let Announce { repeat, refresh, interface: _, table: _ } = next.announce.clone();
         let table = Table { audit: next.table.audit, ..self.table.clone() };
+        let live = may_follow(&self.cluster.voters, &next.cluster.voters);
+        let voters = if live { &next.cluster.voters } else { &self.cluster.voters };
+        let cluster = Cluster { voters: voters.clone(), ..self.cluster.clone() };
         Self {
             table,
             announce: Announce { repeat, refresh, ..self.announce.clone() },
             hooks: next.hooks.clone(),
             autonomics: next.autonomics.clone(),
+            cluster,
             vipas: if self.has_room_for(&next.vipas) { next.vipas.clone() } else { self.vipas.clone() },
             ..self.clone()
         }
@@ -76,6 +80,11 @@ impl Config {
     fn has_room_for(&self, vipas: &[Vipa]) -> bool {
         vipas.iter().all(|vipa| self.vipas.is_empty() || has_family(&self.vipas, vipa.address))
     }
+}
+
+/// With a quorum and without one a cluster is another.
+fn may_follow(voters: &Voters, next: &Voters) -> bool {
+    !voters.are_known() || voters.names.is_empty() == next.names.is_empty()
 }
 
 fn has_family(vipas: &[Vipa], address: IpAddr) -> bool {
@@ -128,7 +137,9 @@ impl List {
             // A secret is not shown.
             self.say("cluster.key", "as it was".into(), "another".into(), Effect::Restart);
         }
-        self.restart("cluster.voters", names(voters), names(&new.voters));
+        let effect = if may_follow(voters, &new.voters) { Effect::Live } else { Effect::Restart };
+        self.add("cluster.voters", &names(&voters.names), &names(&new.voters.names), effect);
+        self.add("cluster.voters_version", &voters.version, &new.voters.version, effect);
         self.restart("cluster.lease_ms", lease, &new.lease);
         self.restart("cluster.beat_ms", beat, &new.beat);
         self.restart("cluster.drift_percent", drift_percent, &new.drift_percent);

@@ -15,10 +15,11 @@ use super::{
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
 };
-use crate::NodeName;
+use crate::{NodeName, Voters};
 
 const DEFAULT_LEASE_MS: u64 = 100;
 const LONGEST_SETTING_MS: u64 = 60_000;
+const LAST_VOTERS_VERSION: u32 = 1_000_000;
 /// Longest age the connection table can tell, seconds: `vipa_flow::LONGEST_AGE`.
 const LONGEST_SILENCE_S: u64 = 14_400;
 
@@ -176,6 +177,7 @@ fn read_cluster(problems: &mut Problems, mut section: Section<'_>) -> Option<At<
         // What is wrong is said already, and whether there must be voters is not known.
         None => section.optional(problems, "voters", voters).flatten(),
     };
+    let version = section.or(problems, "voters_version", 1, number(1..=LAST_VOTERS_VERSION, "a number"));
     let lease = section.or(problems, "lease_ms", DEFAULT_LEASE_MS, milliseconds(20));
     let lease_ms = lease.as_ref().map_or(DEFAULT_LEASE_MS, |lease| lease.value);
     let beat = section.or(
@@ -201,12 +203,19 @@ fn read_cluster(problems: &mut Problems, mut section: Section<'_>) -> Option<At<
         );
         problems.add::<()>(span.clone(), message);
     }
-    let mut voters = voters?.value;
-    voters.sort();
+    let (voters, version) = (voters?, version?.value);
+    if voters.value.len() % 2 == 0 && version == 1 && !voters.value.is_empty() {
+        let message = format!(
+            "{} voters make no good majority: name 3, 5 or 7 nodes, routers or targets, the same on every node; an even \
+             number is for the way from one to the next, with voters_version above 1",
+            voters.value.len()
+        );
+        problems.add::<()>(voters.span.clone(), message);
+    }
     let cluster = Cluster {
         name: name?.value,
         key: key?.value,
-        voters,
+        voters: Voters::new(version, voters.value),
         lease: Duration::from_millis(lease?.value),
         beat: Duration::from_millis(beat?.value),
         drift_percent: drift_percent?.value,
@@ -267,12 +276,15 @@ fn no_voters(problems: &mut Problems, section: &mut Section<'_>) -> Option<At<Ve
 
 fn voters(problems: &mut Problems, value: &Value<'_>) -> Option<Vec<NodeName>> {
     let voters = list(node)(problems, value)?;
-    if [3, 5, 7].contains(&voters.len()) {
+    let mut distinct = voters.clone();
+    distinct.sort();
+    distinct.dedup();
+    if distinct.len() == voters.len() && (3..=7).contains(&voters.len()) {
         return Some(voters);
     }
     let message = format!(
         "{} voters make no good majority: name 3, 5 or 7 nodes, routers or targets, the same on every node",
-        voters.len()
+        distinct.len()
     );
     problems.add(value.span(), message)
 }

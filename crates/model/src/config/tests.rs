@@ -102,7 +102,7 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
     let cluster = Cluster {
         name: "demo".into(),
         key: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-        voters: vec![name("r1"), name("r2"), name("t1")],
+        voters: vec![name("r1"), name("r2"), name("t1")].into(),
         lease: Duration::from_millis(100),
         beat: Duration::from_millis(20),
         drift_percent: 10,
@@ -310,7 +310,7 @@ fn toml_that_cannot_be_read_is_pointed_at() {
 #[test]
 fn without_a_quorum_there_are_two_routers_and_no_voters() {
     let text = ROUTER.replace("voters = [\"t1\", \"r1\", \"r2\"]", "quorum = \"none\"");
-    assert_eq!(Config::parse("r1.toml", &text).unwrap().cluster.voters, []);
+    assert_eq!(Config::parse("r1.toml", &text).unwrap().cluster.voters.names, []);
     let three = text.replace("r2 = \"10.77.0.12:7400\"", "r2 = \"10.77.0.12:7400\"\nr3 = \"10.77.0.13:7400\"");
     assert_eq!(
         Config::parse("r1.toml", &three).unwrap_err().to_string(),

@@ -104,6 +104,7 @@ fn hello() -> impl Strategy<Value = Message> {
     (any::<u16>(), ".{0,20}", name(), (role, vec(any::<IpAddr>(), 0..4)), any::<u64>(), vec(name(), 0..7)).prop_map(
         |(version, cluster, node, (role, addresses), incarnation, voters)| {
             let incarnation = Incarnation(incarnation);
+            let voters = vipa_model::Voters::new(version.into(), voters);
             Message::Hello(Hello { version, cluster, node, role, addresses, incarnation, voters })
         },
     )
@@ -115,6 +116,7 @@ fn ballots() -> impl Strategy<Value = Message> {
         Just(Refusal::OwnerAlive),
         Just(Refusal::Granted),
         Just(Refusal::Recovering),
+        Just(Refusal::Voters),
         Just(Refusal::Superseded)
     ];
     (any::<IpAddr>(), epoch(), ballot, reason, epoch(), 0..3).prop_map(

@@ -17,7 +17,7 @@ fn hello() -> Hello {
         role: Role::Router,
         addresses: vec![],
         incarnation: Incarnation(1),
-        voters: vec![],
+        voters: vec![].into(),
     }
 }
 

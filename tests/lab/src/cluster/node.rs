@@ -335,6 +335,17 @@ impl Target {
         self.agent.take().context("the agent does not run")?.kill()
     }
 
+    /// SIGHUP to the agent.
+    pub fn hang_up_agent(&mut self) -> Result<()> {
+        self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGHUP)
+    }
+
+    /// Where the agent's configuration is.
+    #[must_use]
+    pub fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+
     /// SIGTERM to the agent, and waits for its orderly end.
     pub fn stop_agent(&mut self) -> Result<()> {
         self.agent.take().context("the agent does not run")?.stop(PATIENCE)

@@ -26,6 +26,7 @@ mod r10_own_kernel;
 mod r11_families;
 mod r11_path_mtu;
 mod restarts;
+mod voters;
 
 use std::{thread::sleep, time::Duration};
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, Plan, VIPA},
+    cluster::{Cluster, PATIENCE, Plan, VIPA, View},
     load::ClientPlan,
+    process::wait,
 };
 use vipa_protocol::{Fitness, Trigger, admin::ReloadOutcome};
 
@@ -166,4 +167,42 @@ fn with_takeback_manual_a_returning_router_waits_for_the_order_and_when_idle_for
         cluster.wait_takeover("r1", Trigger::Takeback)?;
         Ok(())
     });
+}
+
+#[test]
+fn vipas_of_one_group_move_together_by_order_by_failure_and_back() {
+    const OTHER: &str = "10.77.0.101";
+    Plan::new("orders_group").run(|cluster| {
+        let other = format!(
+            "\n[[vipa]]\naddress = \"{OTHER}\"\nranks = {{ r1 = 200, r2 = 190 }}\n\n[[vipa.service]]\n\
+             ports = 80\ncandidates = [\"10.77.0.31\", \"10.77.0.32\", \"10.77.0.33\"]\n"
+        );
+        for router in ["r1", "r2"] {
+            edit(cluster, router, |text| (text + &other).replace("[[vipa]]\n", "[[vipa]]\ngroup = \"web\"\n"))?;
+            ensure!(reload(cluster, router, &[])?.outcome == ReloadOutcome::Applied);
+        }
+        let mut client = cluster.client(CONNECTIONS)?;
+        both_at(cluster, "r1", OTHER)?;
+        nothing_lost(cluster, &mut client, |cluster| {
+            order(cluster, "r1", &["vipa", "move", OTHER, "r2"])?;
+            both_at(cluster, "r2", OTHER)?;
+            order(cluster, "r1", &["vipa", "takeback", &VIPA.to_string()])?;
+            both_at(cluster, "r1", OTHER)
+        })?;
+        kill_the_owner(cluster, &mut client)?;
+        both_at(cluster, "r2", OTHER)?;
+        cluster.router("r1").start()?;
+        both_at(cluster, "r1", OTHER)?;
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+/// Waits until this router owns both.
+fn both_at(cluster: &mut Cluster, router: &str, other: &str) -> Result<()> {
+    let other = other.parse()?;
+    wait(&format!("{router} to own both VIPAs"), PATIENCE, || {
+        let router = cluster.router(router);
+        let owns = |view: Result<View>| view.is_ok_and(|view| view.owns && !view.rebuilding);
+        (owns(router.view()) && owns(router.view_of(other))).then_some(())
+    })
 }

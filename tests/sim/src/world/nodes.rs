@@ -73,7 +73,7 @@ impl World {
             me: router_name(router),
             addresses: Vec::new(),
             incarnation: Incarnation(life),
-            voters: self.scene.voters.clone(),
+            voters: self.scene.voters.clone().into(),
             timing: Timing { drift_percent: self.scene.drift_percent, ..Timing::of_lease(lease()) },
             vipas: vec![vipa],
         }

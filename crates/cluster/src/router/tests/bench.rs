@@ -8,7 +8,7 @@ use std::{
 
 use vipa_model::{
     Balance, Connection, ConnectionState, Delivery, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol, Rank,
-    Service, Sources,
+    Service, Sources, Voters,
 };
 use vipa_protocol::{Decision, Hello, Message, Order, Part, Table, TakeoverReport};
 
@@ -16,6 +16,8 @@ use super::super::{Event, Output, Router, Settings, Stage, State, Stored, Takeba
 use crate::{StoredVote, target};
 
 pub(super) const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
+/// Another one, where VIPAs are in a group.
+pub(super) const VIPA2: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 11));
 pub(super) const LEASE: Duration = Duration::from_millis(100);
 
 pub(super) fn name(text: &str) -> NodeName {
@@ -61,6 +63,10 @@ pub(super) struct Bench {
     decisions: BTreeMap<NodeName, Vec<Decision>>,
     pub(super) takeback: Takeback,
     pub(super) takeback_delay: Duration,
+    /// There are two VIPAs, and they move together.
+    pub(super) grouped: bool,
+    /// Candidates of the second VIPA, if not those of the first.
+    pub(super) candidates2: Option<Vec<Service>>,
     orders: u64,
     links: BTreeSet<(NodeName, NodeName)>,
     cuts: BTreeSet<(NodeName, NodeName)>,
@@ -76,6 +82,8 @@ pub(super) struct Bench {
     storing: VecDeque<(Moment, NodeName, u64)>,
     lists: BTreeMap<NodeName, Vec<Service>>,
     voters: Vec<NodeName>,
+    /// Whose votes a node's disk says it goes by, if other voters than at first.
+    goes_by: BTreeMap<NodeName, Voters>,
 }
 
 impl Bench {
@@ -94,6 +102,8 @@ impl Bench {
             decisions: BTreeMap::new(),
             takeback: Takeback::Immediate,
             takeback_delay: Duration::ZERO,
+            grouped: false,
+            candidates2: None,
             orders: 0,
             links: BTreeSet::new(),
             cuts: BTreeSet::new(),
@@ -105,6 +115,7 @@ impl Bench {
             disks_take: Duration::ZERO,
             storing: VecDeque::new(),
             voters: voters.iter().map(|voter| name(voter)).collect(),
+            goes_by: BTreeMap::new(),
             lists: lists.iter().filter_map(own).collect(),
         };
         for target in targets {
@@ -130,7 +141,7 @@ impl Bench {
         *incarnation += 1;
         let incarnation = Incarnation(*incarnation);
         let votes = self.disks.get(&node).cloned().unwrap_or_default();
-        let voters = self.voters.clone();
+        let voters = self.goes_by(node.as_str());
         let (cluster, me) = (String::from("lab"), node.clone());
         let machine = if node.as_str().starts_with('r') {
             let settings = self.settings(node.as_str());
@@ -159,17 +170,60 @@ impl Bench {
             activate: true,
             takeback: self.takeback,
             takeback_delay: self.takeback_delay,
-            group: None,
+            group: self.grouped.then(|| "web".into()),
         };
+        let services = self.candidates2.clone().or_else(|| vipa.services.clone());
+        let other = self.grouped.then(|| VipaSettings { address: VIPA2, services, ..vipa.clone() });
         Settings {
             cluster: String::from("lab"),
             addresses: vec![],
             incarnation: Incarnation(self.incarnations.get(&me).copied().unwrap_or_default()),
             me,
-            voters: self.voters.clone(),
+            voters: self.goes_by(router),
             timing: Timing::of_lease(LEASE),
-            vipas: vec![vipa],
+            vipas: [vipa].into_iter().chain(other).collect(),
         }
+    }
+
+    /// A router that is not started yet has a list of its own.
+    pub(super) fn list(&mut self, router: &str, candidates: &[&str]) {
+        self.lists.insert(name(router), vec![service(candidates)]);
+    }
+
+    /// Whose votes this node goes by when it starts.
+    pub(super) fn goes_by(&self, node: &str) -> Voters {
+        self.goes_by.get(&name(node)).cloned().unwrap_or_else(|| self.voters.clone().into())
+    }
+
+    /// Before the node has ever started.
+    pub(super) fn knows_no_voters(&mut self, node: &str) {
+        self.goes_by.insert(name(node), Voters::default());
+    }
+
+    /// A configuration with these voters is reloaded at a node.
+    pub(super) fn reload_voters(&mut self, node: &str, voters: &Voters) -> Result<(), String> {
+        let event = match &self.nodes[&name(node)] {
+            Node::Router(router) => {
+                router.may_go_by(self.now, voters).map_err(|objection| objection.to_string())?;
+                let settings = Settings { voters: voters.clone(), ..self.settings(node) };
+                (Event::Configured { settings: Box::new(settings) }, nothing())
+            }
+            Node::Target(target) => {
+                target.may_go_by(self.now, voters).map_err(|objection| objection.to_string())?;
+                (Event::Timeout, target::Event::Voters { voters: voters.clone() })
+            }
+        };
+        self.goes_by.insert(name(node), voters.clone());
+        self.feed(Queue::from([(name(node), event)]));
+        Ok(())
+    }
+
+    pub(super) fn is_linked(&self, one: &str, other: &str) -> bool {
+        self.links.contains(&(name(one), name(other)))
+    }
+
+    pub(super) fn is_up(&self, node: &str) -> bool {
+        self.nodes.contains_key(&name(node))
     }
 
     /// A router's disk is another one: what it was told is gone.
@@ -283,8 +337,8 @@ impl Bench {
                 let connections = self.held.get(node).cloned().unwrap_or_default();
                 let listening = if self.listening.contains(node) { vec![(Protocol::Tcp, 80)] } else { vec![] };
                 let holds = target::Event::Holds { vipa: VIPA, connections };
-                let listening = target::Event::Listening { vipa: VIPA, listening };
-                for event in [holds, listening, target::Event::Looked { token }] {
+                let on = |vipa| target::Event::Listening { vipa, listening: listening.clone() };
+                for event in [holds, on(VIPA), on(VIPA2), target::Event::Looked { token }] {
                     queue.push_back((node.clone(), (Event::Timeout, event)));
                 }
             }
@@ -372,17 +426,25 @@ impl Bench {
     }
 
     pub(super) fn status(&self, router: &str) -> VipaStatus {
+        self.status_of(router, VIPA)
+    }
+
+    pub(super) fn status_of(&self, router: &str, vipa: IpAddr) -> VipaStatus {
         match &self.nodes[&name(router)] {
-            Node::Router(router) => router.vipa(VIPA).unwrap(),
+            Node::Router(router) => router.vipa(vipa).unwrap(),
             Node::Target(_) => panic!("{router} is a target"),
         }
     }
 
     /// Routers that own the VIPA and may admit.
     pub(super) fn owners(&self) -> Vec<String> {
+        self.owners_of(VIPA)
+    }
+
+    pub(super) fn owners_of(&self, vipa: IpAddr) -> Vec<String> {
         let live = |(name, node): (&NodeName, &Node)| {
             let Node::Router(router) = node else { return None };
-            let status = router.vipa(VIPA)?;
+            let status = router.vipa(vipa)?;
             let owns = matches!(status.state, State::Rebuilding | State::Active);
             (owns && status.lease.is_some_and(|lease| lease > self.now)).then(|| name.to_string())
         };

@@ -271,7 +271,7 @@ impl Ownership {
             me: ROUTERS[0].clone(),
             addresses: Vec::new(),
             incarnation: Incarnation(1),
-            voters: NAMES.to_vec(),
+            voters: NAMES.to_vec().into(),
             timing,
             vipas: Vec::new(),
         };

@@ -265,7 +265,7 @@ fn a_lost_record_is_asked_for_again() {
 fn a_node_of_other_voters_is_refused_by_name_and_not_listened_to() {
     let mut bench = Bench::settled();
     let mut hello = bench.hello(&name("r2"));
-    (hello.node, hello.voters) = (name("r9"), vec![name("r9")]);
+    (hello.node, hello.voters) = (name("r9"), vec![name("r9")].into());
     bench.feed_router("r1", Event::Connected { peer: name("r9"), hello });
     let owned = vec![Owned { vipa: VIPA, epoch: Epoch(99), yielding_to: None }];
     let message = Message::Beat(Beat { sequence: 1, owned });

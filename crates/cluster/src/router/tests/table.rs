@@ -42,7 +42,7 @@ fn machine(state: State) -> (Vipa, Settings) {
         me: name("r2"),
         addresses: vec![],
         incarnation: Incarnation(1),
-        voters: vec![name("r1"), name("r2"), name("r3")],
+        voters: vec![name("r1"), name("r2"), name("r3")].into(),
         timing: Timing::of_lease(LEASE),
         vipas: vec![settings.clone()],
     };

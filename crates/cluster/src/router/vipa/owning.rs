@@ -22,6 +22,20 @@ impl Vipa {
         }
     }
 
+    /// Other voters count from now on; a ballot under way asked the wrong ones.
+    pub(in super::super) fn voters_changed(&mut self, cx: &mut Context<'_>) {
+        let vipa = self.settings.address;
+        match &mut self.phase {
+            Phase::Standby | Phase::Yielding { .. } => {}
+            Phase::Suspecting(_) | Phase::Claiming(_) => self.stand_by(cx),
+            Phase::Rebuilding(tenure) | Phase::Active(tenure) => {
+                if tenure.count_anew(cx.settings) {
+                    cx.out.push(Output::Lease { vipa, until: tenure.lease });
+                }
+            }
+        }
+    }
+
     /// What an owner does as time passes: it notices the end of its lease and the end of its consent.
     pub(super) fn tend(&mut self, cx: &mut Context<'_>) {
         let vipa = self.settings.address;
@@ -163,7 +177,7 @@ impl Vipa {
         let (vipa, one) = (self.settings.address, cx.settings.me.clone());
         cx.note(Note::TwoOwners { vipa, epoch, one, other: other.clone() });
         let around = cx.around();
-        if cx.settings.voters.is_empty() && self.precedence(other, &around) > self.own_precedence(&around) {
+        if cx.settings.voters.names.is_empty() && self.precedence(other, &around) > self.own_precedence(&around) {
             self.step_down(epoch, other, cx);
         }
     }

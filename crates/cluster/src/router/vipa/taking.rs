@@ -15,7 +15,13 @@ use crate::router::{
 
 impl Vipa {
     pub(super) fn suspect(&mut self, trigger: Trigger, since: Moment, cx: &mut Context<'_>) {
-        let epoch = self.epoch.max(self.highest).next();
+        let epochs = cx.settings.voters.epochs();
+        let epoch = self.epoch.max(self.highest).next().max(epochs.start);
+        if epoch >= epochs.end {
+            // Others go by later voters. This router has to, too, before it may own anything.
+            self.not_before = cx.now + cx.settings.timing.lease;
+            return;
+        }
         self.enter(Phase::Suspecting(Candidacy::new(epoch, cx.now, trigger, since)), cx);
         self.campaign(Ballot::Trial, epoch, cx);
     }

@@ -50,6 +50,9 @@ impl Vipa {
         let Around { settings, peers, .. } = *around;
         let timing = &settings.timing;
         self.own_precedence(around)?;
+        if !settings.voters.are_known() {
+            return None;
+        }
         if let Some(offered) = self.offered {
             // The table makes the youngest connections known; it is not worth waiting for without end.
             let patience = if self.table == Some(self.epoch) { Duration::ZERO } else { timing.lease * 5 };

@@ -1,0 +1,241 @@
+//! Whose votes count, while that changes.
+//!
+//! Every node has its configuration's list of voters, with a version. A change reaches the nodes one after the other, so
+//! for a while some go by version *n* and some by *n + 1*, and there must not be two owners. Three rules see to it:
+//!
+//! 1. A voter answers nobody that goes by an older version than itself.
+//! 2. A node takes up *n + 1* when it differs from *n* by one voter, and a majority of *n* has been going by *n* for two
+//!    leases; or when somebody has taken it up before.
+//! 3. An epoch belongs to one version (`Voters::epochs`).
+//!
+//! By the first two, when anybody goes by *n + 1*, nobody that goes by *n − 1* can be granted anything or have a lease:
+//! any majority of *n − 1* has a voter that answers it no more, and what it answered before is over. What is left are two
+//! neighbouring versions, whose majorities always have a voter in common, and that voter promises once, whoever asks.
+//! The third keeps an epoch from being granted twice by versions that are further apart. A node must not forget what it
+//! has taken up: the shell has it on the disk first.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Moment, NodeName, Voters};
+
+/// Whose votes count when a node starts: those it has on its disk, and of a configuration that names others these are
+/// what it is to go by as soon as it may. A node that remembers none starts with the first list, and waits with any other.
+#[must_use]
+pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option<Voters>) {
+    match on_disk {
+        // Without a quorum nothing hangs on it.
+        _ if configured.names.is_empty() => (configured.clone(), None),
+        None if configured.version == 1 => (configured.clone(), None),
+        Some(known) if known.names.is_empty() || known == *configured => (configured.clone(), None),
+        known => (known.unwrap_or_default(), Some(configured.clone())),
+    }
+}
+
+/// What nodes have said of whose votes they count.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Electorate {
+    said: BTreeMap<NodeName, Voters>,
+    /// Since when a majority of the voters is known to go by this version, or a later one.
+    settled: Option<Moment>,
+}
+
+/// Why a list of voters is not taken up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Objection {
+    SameVersion {
+        version: u32,
+    },
+    Older {
+        version: u32,
+        next: u32,
+    },
+    /// Somebody has other voters under this version.
+    Another {
+        next: u32,
+        node: NodeName,
+    },
+    /// Somebody is further.
+    Outdated {
+        next: u32,
+        node: NodeName,
+        has: u32,
+    },
+    /// A node that has no list yet starts with the first one, or with one that others have.
+    NobodyHasIt {
+        next: u32,
+    },
+    SeveralVersions {
+        version: u32,
+        next: u32,
+    },
+    SeveralVoters {
+        come: Vec<NodeName>,
+        go: Vec<NodeName>,
+    },
+    /// The change before this one has not reached these.
+    LeftBehind {
+        version: u32,
+        nodes: Vec<NodeName>,
+    },
+    Unsettled {
+        version: u32,
+        with: usize,
+        of: usize,
+    },
+    TooSoon,
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SameVersion { version } => {
+                write!(f, "the voters are others, but their version is {version} still: give the list the next version")
+            }
+            Self::Older { version, next } => {
+                write!(
+                    f,
+                    "voters_version is {version} here already and cannot go back to {next}: make it a change of its own"
+                )
+            }
+            Self::Another { next, node } => {
+                write!(
+                    f,
+                    "{node} has another list of voters with version {next}: the lists must be the same everywhere"
+                )
+            }
+            Self::Outdated { next, node, has } => {
+                write!(f, "voters_version {next} is of the past: {node} has version {has}; give this node that list")
+            }
+            Self::NobodyHasIt { next } => write!(
+                f,
+                "this node has no list of voters yet, and nobody it is linked to has version {next}: reload the others first"
+            ),
+            Self::SeveralVersions { version, next } => {
+                write!(
+                    f,
+                    "voters_version cannot go from {version} to {next}: voters change one at a time, and so do versions"
+                )
+            }
+            Self::SeveralVoters { come, go } => {
+                write!(f, "voters change one at a time, and here {}", moved(come, go))
+            }
+            Self::LeftBehind { version, nodes } => write!(
+                f,
+                "the change of voters before this one has not reached {}: reload it with version {version} first",
+                listed(nodes)
+            ),
+            Self::Unsettled { version, with, of } => write!(
+                f,
+                "of the {of} voters of version {version} only {with} are known to go by it; the next change needs a majority"
+            ),
+            Self::TooSoon => f.write_str("the change of voters before this one is younger than two leases: try again"),
+        }
+    }
+}
+
+fn moved(come: &[NodeName], go: &[NodeName]) -> String {
+    let said = |nodes: &[NodeName], word| (!nodes.is_empty()).then(|| format!("{} {word}", listed(nodes)));
+    let parts: Vec<_> = said(come, "would come").into_iter().chain(said(go, "would go")).collect();
+    parts.join(" and ")
+}
+
+fn listed(nodes: &[NodeName]) -> String {
+    nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Electorate {
+    /// A peer says whose votes it counts.
+    pub(crate) fn hear(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
+        self.said.insert(peer.clone(), said.clone());
+        self.look(now, (me, mine));
+    }
+
+    /// This node goes by others from now on.
+    pub(crate) fn take_up(&mut self, now: Moment, (me, mine): (&NodeName, &Voters)) {
+        self.settled = None;
+        self.look(now, (me, mine));
+    }
+
+    fn look(&mut self, now: Moment, (me, mine): (&NodeName, &Voters)) {
+        if self.settled.is_none() && self.with(me, mine) > mine.names.len() / 2 {
+            self.settled = Some(now);
+        }
+    }
+
+    /// How many of the voters go by this list, or a later one.
+    fn with(&self, me: &NodeName, mine: &Voters) -> usize {
+        let is = |voter: &&NodeName| {
+            *voter == me || self.said.get(*voter).is_some_and(|voters| voters.version >= mine.version)
+        };
+        mine.names.iter().filter(is).count()
+    }
+
+    /// What a peer goes by, if a voter that goes by `mine` answers it.
+    pub(crate) fn answered(&self, mine: &Voters, peer: &NodeName) -> Option<&Voters> {
+        self.said.get(peer).filter(|theirs| mine.are_known() && theirs.version >= mine.version)
+    }
+
+    /// The nodes of `peers` that go by another list.
+    pub(crate) fn others<'a>(
+        &self,
+        mine: &Voters,
+        peers: impl Iterator<Item = &'a NodeName>,
+    ) -> Vec<(NodeName, Voters)> {
+        let other = |peer: &NodeName| Some((peer.clone(), self.said.get(peer).filter(|said| *said != mine)?.clone()));
+        peers.filter_map(other).collect()
+    }
+
+    /// Whether a node that goes by `mine` may take up `next`.
+    pub(crate) fn judge<'a>(
+        &self,
+        now: Moment,
+        lease: Duration,
+        (me, mine): (&NodeName, &Voters),
+        next: &Voters,
+        linked: impl Iterator<Item = &'a NodeName>,
+    ) -> Result<(), Objection> {
+        let (version, wanted) = (mine.version, next.version);
+        if next == mine {
+            return Ok(());
+        }
+        if wanted <= version {
+            return Err(match wanted == version {
+                true => Objection::SameVersion { version },
+                false => Objection::Older { version, next: wanted },
+            });
+        }
+        if let Some((node, theirs)) = self.said.iter().find(|(_, theirs)| theirs.version > wanted) {
+            return Err(Objection::Outdated { next: wanted, node: node.clone(), has: theirs.version });
+        }
+        if let Some((node, _)) = self.said.iter().find(|(_, theirs)| theirs.version == wanted && *theirs != next) {
+            return Err(Objection::Another { next: wanted, node: node.clone() });
+        }
+        if self.said.values().any(|theirs| theirs == next) || version == 0 && wanted == 1 {
+            return Ok(());
+        }
+        if version == 0 {
+            return Err(Objection::NobodyHasIt { next: wanted });
+        }
+        if wanted != version + 1 {
+            return Err(Objection::SeveralVersions { version, next: wanted });
+        }
+        let (come, go) = mine.changes(next);
+        if come.len() + go.len() > 1 {
+            return Err(Objection::SeveralVoters { come, go });
+        }
+        let behind =
+            |node: &&NodeName| self.said.get(*node).is_some_and(|theirs| (1..version).contains(&theirs.version));
+        let nodes: Vec<NodeName> = linked.filter(behind).cloned().collect();
+        if !nodes.is_empty() {
+            return Err(Objection::LeftBehind { version, nodes });
+        }
+        match self.settled {
+            // Nobody ever went by a version before the first.
+            _ if version == 1 => Ok(()),
+            None => Err(Objection::Unsettled { version, with: self.with(me, mine), of: mine.names.len() }),
+            Some(since) if now.since(since) < lease * 2 => Err(Objection::TooSoon),
+            Some(_) => Ok(()),
+        }
+    }
+}
