@@ -165,8 +165,8 @@ $(FUZZERS): fuzz-%: fuzz-build
 # The bench asks for hugepages; interrupted, it leaves giving them back to the trap.
 .PHONY: bench
 bench: PACKAGES += $(BENCH_PACKAGES)
-bench: deps ## Every speed we owe, measured beside testpmd: five minutes (root; ONLY=P1,P4)
-	$(CARGO) build --release -p vipa-perf -p vipa-agent
+bench: deps ## Every speed we owe, measured beside testpmd: nine minutes (root; ONLY=P1,P4)
+	$(CARGO) build --release -p vipa-perf -p vipa-agent -p vipa-router -p vipa-cli -p vipa-lab
 	@pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages; before=$$(cat $$pages); \
 	trap 'echo '$$before' > '$$pages EXIT; trap 'exit 1' INT TERM; \
 	$(TARGET)/release/vipa-perf $(if $(ONLY),--only $(ONLY))

@@ -39,7 +39,7 @@ pub(crate) fn draw(results: &Results) -> anyhow::Result<()> {
         ],
     };
     let takeover = Chart {
-        title: "Takeover: kill to first packet forwarded by the backup",
+        title: "Takeover: from the kill to the first answer by way of the backup",
         x: "connections",
         y: "milliseconds, median",
         series: vec![line("Vipa", results.of("P8"), "connections", |row| Some(row.value))],

@@ -6,6 +6,7 @@ mod flood;
 mod forwarding;
 mod idling;
 mod probing;
+mod rebuilding;
 
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub(crate) enum Task {
     Idle,
     /// Packets are sent one at a time, and waited for.
     Probe,
+    /// A worker forwards while reports are taken in on another core.
+    Rebuild { control: usize },
 }
 
 impl Job {
@@ -77,6 +80,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
         Task::Flood => flood::measure(job),
         Task::Idle => idling::measure(job),
         Task::Probe => probing::serve(job),
+        Task::Rebuild { control } => rebuilding::measure(job, *control),
     }
 }
 

@@ -19,15 +19,15 @@ use vipa_packet::{
 };
 use vipa_sync::Deadline;
 
-const VIPA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const VIPA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const VIPA6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 10);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// What clients' frames are addressed to. The port that plays the network may have any other.
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const PORT: u16 = 80;
-const TARGETS: u16 = 16;
+pub(crate) const PORT: u16 = 80;
+pub(crate) const TARGETS: u16 = 16;
 const GUE_PORT: u16 = 6080;
 
 /// Where a frame of IPv4 has its source address and port.
@@ -143,7 +143,7 @@ impl World {
         Routes::build(1, key, lists)
     }
 
-    fn target(self, n: u16) -> IpAddr {
+    pub(crate) fn target(self, n: u16) -> IpAddr {
         match self.family {
             Family::Ipv4 => Ipv4Addr::new(198, 51, 100, 100 + n as u8).into(),
             Family::Ipv6 => Ipv6Addr::from_bits(ROUTER6.to_bits() + 100 + u128::from(n)).into(),

@@ -47,3 +47,5 @@ pub use condition::PortCondition;
 pub use control::{Clock, Control, Ends, Packets, Signal};
 pub use prepare::{ControlError, Prepared};
 pub use reload::Check;
+pub use table::{Reporter, Reports, Taken};
+pub use ways::Ways;

@@ -1,32 +1,30 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use vipa_flow::{Confirmed, FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
-use vipa_model::{Connection, ConnectionState, Service, VipaId};
+use vipa_model::{Connection, ConnectionState, Protocol, Service, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run, Table as TableMessage};
 
 use crate::ways::{Way, Ways};
 
 /// Connections in one `Table` message.
 const TABLE_PART: usize = 2048;
+/// Connections of a snapshot ahead for which memory is asked: the table is larger than any cache.
+const AHEAD: usize = 8;
 
 /// What a run of reports did to the connection table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub struct Taken {
     /// Entries added or given another target.
-    pub(crate) opened: u64,
-    pub(crate) closed: u64,
+    pub opened: u64,
+    pub closed: u64,
     /// Connections of a snapshot's absence: we had them, the target does not.
-    pub(crate) swept: u64,
+    pub swept: u64,
     /// Of a client of the other family, or no room even so.
-    pub(crate) refused: u64,
+    pub refused: u64,
 }
 
 impl Taken {
@@ -40,35 +38,44 @@ impl Taken {
 }
 
 /// Writes the targets' reports into the connection table.
-pub(crate) struct Reports {
+#[derive(Debug)]
+pub struct Reports {
     flows: Arc<Flows>,
-    /// Snapshots under way: what each has named so far.
-    sweeps: HashMap<(VipaId, IpAddr), HashSet<AnyKey>>,
+    /// Snapshots under way: what the target had confirmed before, and the snapshot has not named yet.
+    sweeps: HashMap<(VipaId, IpAddr), HashMap<AnyKey, TargetId>>,
 }
 
 /// Who reports, and about what.
-pub(crate) struct Reporter<'a> {
-    pub(crate) vipa: VipaId,
-    pub(crate) vipa_address: IpAddr,
-    pub(crate) services: &'a [Service],
-    pub(crate) target: IpAddr,
-    pub(crate) ways: &'a mut Ways,
-    pub(crate) now: Tick,
+#[derive(Debug)]
+pub struct Reporter<'a> {
+    pub vipa: VipaId,
+    pub vipa_address: IpAddr,
+    pub services: &'a [Service],
+    pub target: IpAddr,
+    pub ways: &'a mut Ways,
+    pub now: Tick,
 }
 
+/// The way of the connection before, which is nearly always that of the next.
+type Last = Option<((Protocol, u16), TargetId)>;
+
 impl Reports {
-    pub(crate) fn new(flows: Arc<Flows>) -> Self {
+    #[must_use]
+    pub fn new(flows: Arc<Flows>) -> Self {
         Self { flows, sweeps: HashMap::new() }
     }
 
-    pub(crate) fn install(&mut self, mut reporter: Reporter<'_>, run: &Run) -> Taken {
+    /// Takes a run of a target's log in.
+    pub fn install(&mut self, mut reporter: Reporter<'_>, run: &Run) -> Taken {
         match run {
             Run::Tail { after: _, records } => {
-                let mut taken = Taken::default();
+                let (mut taken, mut last) = (Taken::default(), None);
                 for record in records {
                     match (reporter.key(&record.connection), record.change) {
                         (None, _) => taken.refused += 1,
-                        (Some(key), Change::Opened(state)) => self.confirm(&mut reporter, &key, state, &mut taken),
+                        (Some(key), Change::Opened(state)) => {
+                            self.confirm(&mut reporter, &key, state, &mut last, &mut taken);
+                        }
                         (Some(key), Change::Closed) => taken.closed += u64::from(self.close(&reporter, &key)),
                     }
                 }
@@ -84,39 +91,51 @@ impl Reports {
         part: Part,
         connections: &[(Connection, ConnectionState)],
     ) -> Taken {
-        let mut taken = Taken::default();
+        let (mut taken, mut last) = (Taken::default(), None);
         let sweep = (reporter.vipa, reporter.target);
-        let mut named = match part {
-            Part::Only | Part::First => HashSet::new(),
+        let mut unnamed = match part {
+            Part::Only | Part::First => self.confirmed_by(reporter),
             Part::Middle | Part::Last => self.sweeps.remove(&sweep).unwrap_or_default(),
         };
-        for (connection, state) in connections {
+        for (index, (connection, state)) in connections.iter().enumerate() {
+            if let Some(ahead) = connections.get(index + AHEAD).and_then(|(ahead, _)| reporter.key(ahead)) {
+                self.flows.prefetch(&ahead);
+            }
             let Some(key) = reporter.key(connection) else {
                 taken.refused += 1;
                 continue;
             };
-            self.confirm(reporter, &key, *state, &mut taken);
-            named.insert(key);
+            self.confirm(reporter, &key, *state, &mut last, &mut taken);
+            if !unnamed.is_empty() {
+                unnamed.remove(&key);
+            }
         }
         match part {
             Part::First | Part::Middle => {
-                self.sweeps.insert(sweep, named);
+                self.sweeps.insert(sweep, unnamed);
             }
-            Part::Only | Part::Last => taken.swept = self.sweep(reporter, &named),
+            Part::Only | Part::Last => {
+                taken.swept = unnamed.iter().filter(|(key, holder)| self.sweep(key, **holder)).count() as u64;
+            }
         }
         taken
     }
 
-    fn confirm(&self, reporter: &mut Reporter<'_>, key: &AnyKey, state: ConnectionState, taken: &mut Taken) {
-        let known = self.flows.lookup(key);
+    fn confirm(
+        &self,
+        reporter: &mut Reporter<'_>,
+        key: &AnyKey,
+        state: ConnectionState,
+        last: &mut Last,
+        taken: &mut Taken,
+    ) {
         // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
         if state == ConnectionState::HalfOpen
-            && known.is_some_and(|hit| hit.state != FlowState::HalfOpen && !reporter.holds(hit.target))
+            && self.flows.lookup(key).is_some_and(|hit| hit.state != FlowState::HalfOpen && !reporter.holds(hit.target))
         {
             return;
         }
-        let way = Way::of(reporter.target, reporter.services, key.service());
-        let Some(target) = reporter.ways.intern(way) else {
+        let Some(target) = reporter.way(key.service(), last) else {
             taken.refused += 1;
             return;
         };
@@ -142,23 +161,43 @@ impl Reports {
         }
     }
 
-    /// Removes what the target had confirmed to us and its snapshot lacks. Entries it never confirmed are younger
-    /// than its report, or will age.
-    fn sweep(&self, reporter: &Reporter<'_>, named: &HashSet<AnyKey>) -> u64 {
-        let mut gone = Vec::new();
+    /// Unless the connection is another's by now, or was admitted anew meanwhile.
+    fn sweep(&self, key: &AnyKey, holder: TargetId) -> bool {
+        let is_as_reported = |state| matches!(state, FlowState::Confirmed | FlowState::Closing);
+        self.flows.lookup(key).is_some_and(|hit| is_as_reported(hit.state)) && self.flows.remove(key, Some(holder))
+    }
+
+    /// What the target has confirmed to us: of this, what its snapshot lacks is gone. Entries it never confirmed are
+    /// younger than its report, or will age.
+    fn confirmed_by(&self, reporter: &Reporter<'_>) -> HashMap<AnyKey, TargetId> {
+        let mut confirmed = HashMap::new();
+        let ways = reporter.ways.to(reporter.target);
+        if ways.is_empty() {
+            return confirmed;
+        }
         self.flows.export(reporter.vipa, &mut |key, holder, state| {
-            let reported = matches!(state, FlowState::Confirmed | FlowState::Closing);
-            if reported && reporter.holds(holder) && !named.contains(&key) {
-                gone.push((key, holder));
+            if matches!(state, FlowState::Confirmed | FlowState::Closing) && ways.contains(&holder) {
+                confirmed.insert(key, holder);
             }
         });
-        gone.iter().filter(|(key, holder)| self.flows.remove(key, Some(*holder))).count() as u64
+        confirmed
     }
 }
 
 impl Reporter<'_> {
     fn key(&self, connection: &Connection) -> Option<AnyKey> {
         AnyKey::of(self.vipa, self.vipa_address, connection)
+    }
+
+    fn way(&mut self, service: (Protocol, u16), last: &mut Last) -> Option<TargetId> {
+        match last {
+            Some((known, target)) if *known == service => Some(*target),
+            _ => {
+                let target = self.ways.intern(Way::of(self.target, self.services, service))?;
+                *last = Some((service, target));
+                Some(target)
+            }
+        }
     }
 
     /// Whether a way leads to this target.

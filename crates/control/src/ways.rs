@@ -110,7 +110,7 @@ fn own_link(port: &PortRoute) -> vipa_packet::Link {
 
 /// Gives each way its `TargetId`, once and for the life of the process.
 #[derive(Debug, Default)]
-pub(crate) struct Ways {
+pub struct Ways {
     ways: Vec<Way>,
     ids: HashMap<Way, TargetId>,
 }

@@ -69,6 +69,14 @@ impl Flows {
         }
     }
 
+    /// See [`FlowTable::prefetch`].
+    pub fn prefetch(&self, key: &AnyKey) {
+        match key {
+            AnyKey::V4(key) => self.ipv4.prefetch(key),
+            AnyKey::V6(key) => self.ipv6.prefetch(key),
+        }
+    }
+
     /// See [`FlowTable::admit`].
     pub fn admit(&self, key: &AnyKey, target: TargetId, state: FlowState, now: Tick) -> Admitted {
         match key {
