@@ -326,17 +326,27 @@ impl Vipa {
         self.phase = phase;
         let (vipa, to) = (self.settings.address, self.state());
         cx.note(Note::Transition { vipa, epoch: self.epoch, from, to });
+        let tells = !matches!(from, State::Standby | State::Suspecting | State::Claiming);
+        let silent = matches!(self.phase, Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_));
+        if !silent || tells {
+            self.say_stance(cx);
+        }
+    }
+
+    /// What the workers are to know of the phase.
+    fn say_stance(&self, cx: &mut Context<'_>) {
         let grace = cx.settings.timing.grace;
         let (stance, quiet_until) = match &self.phase {
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) => (Stance::Standby, cx.now),
             Phase::Rebuilding(tenure) => (Stance::Rebuilding, tenure.rebuild_until + grace),
-            Phase::Active(tenure) => (Stance::Active, cx.now + grace + tenure.overlap(&cx.settings.timing)),
+            Phase::Active(tenure) => {
+                let quiet = cx.now + grace + tenure.overlap(&cx.settings.timing);
+                let consent = tenure.consent.as_ref().map_or(quiet, |consent| consent.until + grace);
+                (Stance::Active, quiet.max(consent))
+            }
             Phase::Yielding { until, .. } => (Stance::Yielding, *until),
         };
-        let tells = !matches!(from, State::Standby | State::Suspecting | State::Claiming);
-        if stance != Stance::Standby || tells {
-            cx.out.push(Output::Stance { vipa, epoch: self.epoch, stance, quiet_until });
-        }
+        cx.out.push(Output::Stance { vipa: self.settings.address, epoch: self.epoch, stance, quiet_until });
     }
 
     pub(super) fn tenure(&self) -> Option<&Tenure> {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use vipa_model::{ConnectionState::Established, Epoch, Stance};
+use vipa_model::{ConnectionState::Established, Epoch, NodeName, Stance};
 use vipa_protocol::{Beat, Message, Owned, Run, Trigger};
 
 use super::{
@@ -313,4 +313,21 @@ fn a_takeback_waits_for_voters_with_slow_disks_and_the_yielding_router_serves_me
     }
     bench.assert_owner("r1");
     assert_eq!(bench.status("r1").epoch, epoch.next());
+}
+
+#[test]
+fn an_owner_that_consents_answers_no_orphan_until_the_consent_is_over() {
+    let mut bench = Bench::settled();
+    bench.kill("r1");
+    bench.run_ms(3000);
+    bench.start("r1");
+    while bench.status("r2").state != State::Yielding {
+        bench.run_ms(1);
+    }
+    let quiet = |(node, output): &(NodeName, Output)| match output {
+        Output::Stance { stance: Stance::Active, quiet_until, .. } if node.as_str() == "r2" => Some(*quiet_until),
+        _ => None,
+    };
+    let quiet_until = bench.outputs.iter().filter_map(quiet).next_back().unwrap();
+    assert!(quiet_until > bench.now + Duration::from_secs(1), "{}", bench.story());
 }

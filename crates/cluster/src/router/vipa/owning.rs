@@ -142,6 +142,8 @@ impl Vipa {
         let epoch = tenure.epoch;
         tenure.consent = Some(Consent { to: to.clone(), until });
         self.leaving_since = None;
+        // Before this router hears of it, the successor may own the VIPA and have admitted what is an orphan here.
+        self.say_stance(cx);
         cx.beats.hurry();
         cx.note(Note::Consented { vipa, epoch, to: to.clone() });
         cx.out.push(Output::SendTable { to, vipa, epoch });
