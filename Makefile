@@ -18,6 +18,8 @@ PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev
 
 # Rooms that need DPDK, but for the bench.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router
+# What `build` builds; the bench, which only `make bench` needs, takes as long as all the others' last steps.
+BUILT := --workspace --exclude vipa-perf
 # dpdk-testpmd, the reference that `make bench` measures us against.
 BENCH_PACKAGES := dpdk-dev
 
@@ -38,8 +40,8 @@ deps: ## Install the Debian packages that are missing (needs root only when some
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $$missing >/dev/null
 
 .PHONY: build
-build: deps ## Build every program in release mode
-	$(CARGO) build --release --workspace --bins
+build: deps ## Build every program but the bench in release mode
+	$(CARGO) build --release $(BUILT) --bins
 
 .PHONY: check
 check: format lint unit ## Format, lints, tidy and unit tests: no root, no DPDK
@@ -86,7 +88,7 @@ test-tunnels: deps ## The agent's kernel tunnel devices, and its BPF programs, o
 	@tests/tunnels "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
 	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)"
 
-# A command that names the whole workspace has the features of `build`, and uses what that has built.
+# A command that names the same rooms as `build` uses what that has built.
 .PHONY: test-systemd
 test-systemd: PACKAGES += user-mode-linux
 test-systemd: deps ## The agent's unit with all its hardening, under a systemd on a kernel of its own (root)
@@ -97,7 +99,7 @@ test-systemd: deps ## The agent's unit with all its hardening, under a systemd o
 .PHONY: test-system
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
 	$(CARGO) test -p vipa-router -p vipa-lab --lib
-	$(CARGO) test --release --workspace --test system --test bench_is_honest -- --test-threads=2
+	$(CARGO) test --release $(BUILT) --test system --test bench_is_honest -- --test-threads=2
 
 .PHONY: chaos
 chaos: build ## Kills, pauses, partitions, moves, reloads at random for T seconds under checked connections (root; T=60, SEED=…)
