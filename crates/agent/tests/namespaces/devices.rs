@@ -14,7 +14,7 @@ use crate::{
     host::{Agent, Host, on_a_host, run, until},
     router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
     servers::{Server, nginx},
-    tunnels::{CLIENT, CLIENT6, KINDS, Wire, datagram, next, serve, until_unwrapped, wrapped},
+    tunnels::{CLIENT, Wire, datagram, everything_arrives, good, next, serve, until_unwrapped, unwrapping, wrapped},
 };
 
 /// Whether this machine's kernel has them; the target says that it must.
@@ -53,18 +53,7 @@ fn gue_ports() -> String {
 }
 
 fn tunnelled(host: &Host) -> (Agent, Router, Wire, UdpSocket) {
-    let wire = prepare(host, HERE);
-    let agent = host.start_agent();
-    let mut router = Router::start(host, "r1");
-    router.until_linked();
-    router.distribute_by(Forwarding::Ipip, 1, VIPA.into(), HERE);
-    let socket = serve(VIPA.into());
-    until_unwrapped(&socket, &wire, &good(b"?"));
-    (agent, router, wire, socket)
-}
-
-fn good(text: &[u8]) -> Vec<u8> {
-    from(PORT.into(), &datagram(VIPA.into(), 0, text))
+    unwrapping(host, prepare(host, HERE))
 }
 
 fn from(source: IpAddr, inner: &[u8]) -> Vec<u8> {
@@ -72,23 +61,7 @@ fn from(source: IpAddr, inner: &[u8]) -> Vec<u8> {
 }
 
 fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
-    let wire = prepare(host, here);
-    let agent = host.start_agent();
-    let mut router = Router::start(host, "r1");
-    router.until_linked();
-    for (vipa, client) in [(IpAddr::from(VIPA), CLIENT), (IpAddr::from(VIPA6), CLIENT6)] {
-        router.distribute_by(Forwarding::Ipip, 1, vipa, here);
-        let socket = serve(vipa);
-        let to = here.parse().expect("an address");
-        until_unwrapped(&socket, &wire, &wrapped(Forwarding::Ipip, port, to, 0, &datagram(vipa, 0, b"?")));
-        for kind in KINDS {
-            for text in [&b"x"[..], b"a longer one, of an odd number of bytes"] {
-                wire.send(&wrapped(kind, port, to, 0, &datagram(vipa, 0, text)));
-                assert_eq!(next(&socket), Some((client, text.to_vec())), "{vipa} in {kind:?} from {port}");
-            }
-        }
-    }
-    agent.stop();
+    everything_arrives(host, &prepare(host, here), here, port).stop();
     assert_eq!((devices(), gue_ports().as_str()), (0, ""));
 }
 

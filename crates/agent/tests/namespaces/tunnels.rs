@@ -17,7 +17,7 @@ use nix::{
 use vipa_model::Forwarding;
 
 use crate::{
-    host::{Host, on_a_host, run, until},
+    host::{Agent, Host, on_a_host, run, until},
     router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
 };
 
@@ -156,9 +156,8 @@ fn has_clsact() -> bool {
     run("tc", "qdisc show dev v0").contains("clsact")
 }
 
-fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
-    host.configure_tunnels(here, "v0");
-    let wire = Wire::new();
+/// An agent to which every kind of tunnel brought what was sent to `here`, for both VIPAs.
+pub(crate) fn everything_arrives(host: &Host, wire: &Wire, here: &str, port: IpAddr) -> Agent {
     let agent = host.start_agent();
     let mut router = Router::start(host, "r1");
     router.until_linked();
@@ -166,7 +165,7 @@ fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
         router.distribute_by(Forwarding::Ipip, 1, vipa, here);
         let socket = serve(vipa);
         let to = here.parse().expect("an address");
-        until_unwrapped(&socket, &wire, &wrapped(Forwarding::Ipip, port, to, 0, &datagram(vipa, 0, b"?")));
+        until_unwrapped(&socket, wire, &wrapped(Forwarding::Ipip, port, to, 0, &datagram(vipa, 0, b"?")));
         for kind in KINDS {
             for text in [&b"x"[..], b"a longer one, of an odd number of bytes"] {
                 wire.send(&wrapped(kind, port, to, 0, &datagram(vipa, 0, text)));
@@ -174,7 +173,12 @@ fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
             }
         }
     }
-    agent.stop();
+    agent
+}
+
+fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
+    host.configure_tunnels(here, "v0");
+    everything_arrives(host, &Wire::new(), here, port).stop();
     assert_eq!((filters(), has_clsact()), (0, false));
 }
 
@@ -194,9 +198,13 @@ fn every_tunnel_of_ipv6_is_unwrapped_whichever_family_is_inside() {
 }
 
 /// A host that takes tunnels for the VIPA, and a wire to it.
-fn tunnelled(host: &Host) -> (crate::host::Agent, Router, Wire, UdpSocket) {
+fn tunnelled(host: &Host) -> (Agent, Router, Wire, UdpSocket) {
     host.configure_tunnels(HERE, "v0");
-    let wire = Wire::new();
+    unwrapping(host, Wire::new())
+}
+
+/// An agent that unwraps what comes by `wire` for the VIPA.
+pub(crate) fn unwrapping(host: &Host, wire: Wire) -> (Agent, Router, Wire, UdpSocket) {
     let agent = host.start_agent();
     let mut router = Router::start(host, "r1");
     router.until_linked();
@@ -206,7 +214,7 @@ fn tunnelled(host: &Host) -> (crate::host::Agent, Router, Wire, UdpSocket) {
     (agent, router, wire, socket)
 }
 
-fn good(text: &[u8]) -> Vec<u8> {
+pub(crate) fn good(text: &[u8]) -> Vec<u8> {
     tunnel(Forwarding::Ipip, &datagram(VIPA.into(), 0, text))
 }
 

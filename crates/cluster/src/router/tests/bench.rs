@@ -7,10 +7,10 @@ use std::{
 };
 
 use vipa_model::{
-    Balance, Connection, ConnectionState, Delivery, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol, Rank,
-    Service, Sources, Voters,
+    Balance, Connection, ConnectionState, Delivery, Epoch, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol,
+    Rank, Service, Sources, Voters,
 };
-use vipa_protocol::{Decision, Hello, Message, Order, Part, Table, TakeoverReport};
+use vipa_protocol::{Decision, Hello, Message, Order, Part, Table, TakeoverReport, Trigger};
 
 use super::super::{Event, Output, Router, Settings, Stage, State, Stored, Takeback, Timing, VipaSettings, VipaStatus};
 use crate::{StoredVote, target};
@@ -43,6 +43,23 @@ pub(super) fn service(candidates: &[&str]) -> Service {
 
 pub(super) fn connection(client: u16) -> Connection {
     Connection { protocol: Protocol::Tcp, client: ([203, 0, 113, 4], client).into(), port: 80 }
+}
+
+/// Of a takeover that has just begun.
+pub(super) fn report(epoch: Epoch) -> TakeoverReport {
+    TakeoverReport {
+        vipa: VIPA,
+        epoch,
+        trigger: Trigger::Failure,
+        predecessor: None,
+        detect_us: 0,
+        collect_us: 0,
+        rebuild_us: 0,
+        targets_answered: 0,
+        targets_expected: 0,
+        targets_warm: 0,
+        connections_reported: 0,
+    }
 }
 
 enum Node {

@@ -20,7 +20,7 @@ use std::{
 
 use stateright::{Checker, HasDiscoveries, Model, Property, Representative};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName};
-use vipa_protocol::{Ballot, Beat, Claim, Message, Owned, TakeoverReport, Trigger};
+use vipa_protocol::{Ballot, Beat, Claim, Message, Owned, Trigger};
 
 use super::{
     super::{
@@ -28,7 +28,7 @@ use super::{
         election::{Candidacy, Standings},
         tenure::{Consent, Tenure},
     },
-    bench::{VIPA, name},
+    bench::{VIPA, name, report},
 };
 use crate::{Claimant, StoredVote, Verdict, Voter};
 
@@ -508,22 +508,6 @@ impl Letter {
             }
         }
         letter
-    }
-}
-
-fn report(epoch: Epoch) -> TakeoverReport {
-    TakeoverReport {
-        vipa: VIPA,
-        epoch,
-        trigger: Trigger::Failure,
-        predecessor: None,
-        detect_us: 0,
-        collect_us: 0,
-        rebuild_us: 0,
-        targets_answered: 0,
-        targets_expected: 0,
-        targets_warm: 0,
-        connections_reported: 0,
     }
 }
 

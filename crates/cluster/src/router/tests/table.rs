@@ -6,7 +6,7 @@ use std::{
 };
 
 use vipa_model::{Epoch, Incarnation, Moment, NodeName, Rank};
-use vipa_protocol::{Ballot, Refusal, Refuse, Role, TakeoverReport, Trigger};
+use vipa_protocol::{Ballot, Refusal, Refuse, Role, Trigger};
 
 use super::{
     super::{
@@ -20,7 +20,7 @@ use super::{
             Vipa,
         },
     },
-    bench::{LEASE, VIPA, name},
+    bench::{LEASE, VIPA, name, report},
 };
 use crate::ledger::Ledger;
 
@@ -51,21 +51,8 @@ fn machine(state: State) -> (Vipa, Settings) {
     vipa.owner = Some(name("r3"));
     let mut candidacy = Candidacy::new(Epoch(5), NOW, Trigger::Failure, NOW);
     candidacy.grant(name("r2"));
-    let report = TakeoverReport {
-        vipa: VIPA,
-        epoch: Epoch(5),
-        trigger: Trigger::Failure,
-        predecessor: None,
-        detect_us: 0,
-        collect_us: 0,
-        rebuild_us: 0,
-        targets_answered: 0,
-        targets_expected: 0,
-        targets_warm: 0,
-        connections_reported: 0,
-    };
     let granted = [name("r1"), name("r2")].into();
-    let tenure = Tenure::new(granted, (0, NOW), NOW, &all, report);
+    let tenure = Tenure::new(granted, (0, NOW), NOW, &all, report(Epoch(5)));
     vipa.phase = match state {
         Standby => Phase::Standby,
         Suspecting => Phase::Suspecting(candidacy),
