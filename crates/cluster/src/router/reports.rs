@@ -17,8 +17,8 @@ pub(super) struct TargetView {
     pub(super) answered: Option<Epoch>,
     /// What it listens on; unknown until it says so on this link.
     pub(super) listening: Option<Vec<(Protocol, u16)>>,
-    /// A snapshot is under way.
-    collecting: bool,
+    /// A snapshot is under way on this link, and leads here.
+    collecting: Option<Position>,
 }
 
 /// What a message of the log is to its receiver.
@@ -34,7 +34,7 @@ pub(super) enum Taken {
 
 impl TargetView {
     pub(super) fn new(address: IpAddr) -> Self {
-        Self { address, linked: false, seen: None, asked: None, answered: None, listening: None, collecting: false }
+        Self { address, linked: false, seen: None, asked: None, answered: None, listening: None, collecting: None }
     }
 
     pub(super) fn link(&mut self, address: IpAddr) {
@@ -43,6 +43,11 @@ impl TargetView {
 
     pub(super) fn unlink(&mut self) {
         *self = Self { seen: self.seen, ..Self::new(self.address) };
+    }
+
+    /// From where its log is still to be told. What is under way on this link comes before any answer to what is asked now.
+    pub(super) fn known(&self) -> Option<Position> {
+        self.collecting.or(self.seen)
     }
 
     /// Whether everything it holds is known: it answered on this link, and its log has been followed since.
@@ -71,12 +76,14 @@ impl TargetView {
             }
             Run::Snapshot { part, connections } => {
                 let starts = matches!(part, Part::Only | Part::First);
-                if !starts && !self.collecting {
+                if !starts && self.collecting.is_none() {
                     return Taken::Gap;
                 }
-                self.collecting = matches!(part, Part::First | Part::Middle);
-                // Half a snapshot is no position: if the rest never comes, everything is asked for again.
-                self.seen = if self.collecting { None } else { Some(upto) };
+                // Half a snapshot is no position: if the link ends before the rest has come, everything is asked for again.
+                (self.collecting, self.seen) = match part {
+                    Part::First | Part::Middle => (Some(upto), None),
+                    Part::Only | Part::Last => (None, Some(upto)),
+                };
                 let count = connections.len() as u64;
                 Taken::Run(Run::Snapshot { part, connections }, count)
             }
@@ -85,5 +92,66 @@ impl TargetView {
             self.answered = answers;
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vipa_model::{Connection, ConnectionState, Incarnation};
+    use vipa_protocol::{Change, Record};
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
+
+    fn at(sequence: u64) -> Position {
+        Position { incarnation: Incarnation(3), sequence }
+    }
+
+    fn connection() -> Connection {
+        Connection { protocol: Protocol::Tcp, client: ([203, 0, 113, 4], 4000).into(), port: 80 }
+    }
+
+    fn part(part: Part, answers: Option<Epoch>) -> Connections {
+        let run = Run::Snapshot { part, connections: vec![(connection(), ConnectionState::Established)] };
+        Connections { vipa: ADDRESS, run, upto: at(7), answers }
+    }
+
+    fn tail(after: u64, records: usize, answers: Option<Epoch>) -> Connections {
+        let record = Record { connection: connection(), change: Change::Closed };
+        let run = Run::Tail { after, records: vec![record; records] };
+        Connections { vipa: ADDRESS, run, upto: at(after + records as u64), answers }
+    }
+
+    #[test]
+    fn who_asks_again_while_a_snapshot_is_under_way_is_not_sent_another() {
+        let mut view = TargetView::new(ADDRESS);
+        view.link(ADDRESS);
+        assert_eq!(view.known(), None);
+        view.take(part(Part::First, None));
+        // The epoch becomes another one here: the target is asked anew, and has queued the rest of the snapshot before.
+        assert_eq!(view.known(), Some(at(7)));
+        view.take(part(Part::Middle, None));
+        assert!(!view.has_answered(Epoch(2)));
+        view.take(part(Part::Last, Some(Epoch(2))));
+        assert_eq!((view.known(), view.answered), (Some(at(7)), Some(Epoch(2))));
+        assert!(matches!(view.take(tail(7, 1, Some(Epoch(3)))), Taken::Run(Run::Tail { after: 7, .. }, 1)));
+        assert_eq!(view.answered, Some(Epoch(3)));
+    }
+
+    #[test]
+    fn half_a_snapshot_is_no_position_once_its_link_has_ended() {
+        let mut view = TargetView::new(ADDRESS);
+        view.link(ADDRESS);
+        view.take(part(Part::Only, None));
+        assert_eq!(view.known(), Some(at(7)));
+        view.take(part(Part::First, None));
+        view.unlink();
+        view.link(ADDRESS);
+        assert_eq!(view.known(), None);
+        assert_eq!(view.take(part(Part::Middle, None)), Taken::Gap);
+        assert_eq!(view.take(tail(7, 1, None)), Taken::Gap);
     }
 }

@@ -178,7 +178,7 @@ impl Vipa {
         let (vipa, epoch, standing) = (self.settings.address, self.epoch, self.standing());
         let Some(view) = self.targets.get_mut(target) else { return };
         view.asked = Some((epoch, standing));
-        cx.send(target, Message::Associate(Associate { vipa, epoch, standing, seen: view.seen }));
+        cx.send(target, Message::Associate(Associate { vipa, epoch, standing, seen: view.known() }));
     }
 
     pub(super) fn standing(&self) -> Standing {
