@@ -6,10 +6,7 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr, time::Duration};
 
-use vipa_handoff::Flows;
-use vipa_model::{Balance, Moment, Service, VipaId};
-
-use crate::ways::Ways;
+use vipa_model::Moment;
 
 /// Shortest time between two counts of the table.
 const RECOUNT: Duration = Duration::from_millis(500);
@@ -43,6 +40,8 @@ impl Recount {
         if now < self.next {
             return None;
         }
+        // Counting takes its time; the next count is due some time after it.
+        self.next = Moment(u64::MAX);
         let new = opened - std::mem::replace(&mut self.opened, opened).min(opened);
         Some(new.clamp(FEWEST_TURNS, MOST_TURNS))
     }
@@ -50,27 +49,6 @@ impl Recount {
     pub(crate) fn took(&mut self, began: Moment, now: Moment) {
         self.next = now + (now.since(began) * SHARE).max(RECOUNT);
     }
-}
-
-/// The live connections of one VIPA's services that are balanced by them, by their place in the list.
-pub(crate) fn count(
-    vipa: VipaId,
-    services: &[Service],
-    flows: &Flows,
-    ways: &Ways,
-) -> BTreeMap<usize, BTreeMap<IpAddr, u64>> {
-    let mut counts: BTreeMap<usize, BTreeMap<IpAddr, u64>> = BTreeMap::new();
-    flows.export(vipa, &mut |key, way, _| {
-        let (protocol, port) = key.service();
-        let of = |service: &Service| service.protocol == protocol && service.ports.contains(port);
-        if let Some(index) = services.iter().position(of)
-            && services[index].balance == Balance::WeightedActive
-            && let Some(target) = ways.address(way)
-        {
-            *counts.entry(index).or_default().entry(target).or_default() += 1;
-        }
-    });
-    counts
 }
 
 /// Deals `turns` connections out, each to whoever has the fewest for its weight with the ones dealt before it. Somebody who

@@ -11,6 +11,7 @@ use vipa_protocol::{
 
 use crate::{
     audit::{Audited, Subject, audit},
+    census::Census,
     compare,
     control::{Control, vipa_id},
     drill::{Cast, Scene, rehearse},
@@ -160,8 +161,8 @@ impl Control {
         subjects
     }
 
-    pub(crate) fn drill(&self, vipa: IpAddr, reply: Reply) {
-        let Some(scene) = self.scene(vipa) else {
+    pub(crate) fn drill(&self, vipa: IpAddr, census: &Census, reply: Reply) {
+        let Some(scene) = self.scene(vipa, census) else {
             let _ = reply.send(unknown_vipa(vipa));
             return;
         };
@@ -171,7 +172,7 @@ impl Control {
         });
     }
 
-    fn scene(&self, address: IpAddr) -> Option<Scene> {
+    fn scene(&self, address: IpAddr, census: &Census) -> Option<Scene> {
         let vipa = self.cluster.vipa(address)?;
         let me = &self.config.node.name;
         let peers = self.cluster.peers();
@@ -197,12 +198,13 @@ impl Control {
             voters_linked,
             detect,
             services: vipa.services.clone(),
-            targets: self.cast(address, &vipa),
+            targets: self.cast(address, &vipa, census),
         })
     }
 
-    fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus) -> Vec<Cast> {
-        let held = crate::status::held_by(self, address).by_target;
+    fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus, census: &Census) -> Vec<Cast> {
+        let index = self.view.vipa_index(address);
+        let held = index.map(|index| census.of(index).by_target(&self.view.ways)).unwrap_or_default();
         let subjects = self.subjects(Some(address));
         let mut addresses: Vec<IpAddr> =
             vipa.services.iter().flat_map(|service| &service.candidates).copied().collect();

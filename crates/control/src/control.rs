@@ -8,8 +8,8 @@ use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{ConnectionState, Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
-    Ask, Change, Copied, Decision, Message, Mirror, Record, Run, Table, Told,
-    admin::{ReloadMode, Request},
+    Ask, Change, Copied, Decision, Message, Mirror, Record, Run, Told,
+    admin::{Answer, ReloadMode, Request},
 };
 use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
 
@@ -19,7 +19,10 @@ use crate::{
     announce::{self, Announcements},
     asking::{Audits, Finished},
     away::Absences,
+    bequest::{Bequest, Bequests},
+    census::{Census, Censuses},
     condition::{Condition, PortCondition, Sight, Turn},
+    counts::Counts,
     mirror::{About, Mirrors},
     neighbours::Learned,
     orders::Orders,
@@ -28,7 +31,7 @@ use crate::{
     questions::{self, Asking, Waiting},
     reload::{Fresh, Reader},
     status,
-    table::{self, Reporter, Reports, Taken},
+    table::{Reporter, Reports},
     takeovers::Takeovers,
     view::View,
     voting::Voting,
@@ -66,6 +69,8 @@ pub struct Control {
     probe: Probe,
     waiting: Waiting,
     recount: Recount,
+    pub(crate) censuses: Censuses,
+    bequests: Bequests,
     compare_next: Moment,
     probes: Probes,
     findings: mpsc::Receiver<Finding>,
@@ -78,32 +83,6 @@ pub struct Control {
     routes_stale: bool,
     stopping: bool,
     stopped: bool,
-}
-
-/// What control counts, beside the workers.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    reports: Taken,
-    pub(crate) reloads: u64,
-    pub(crate) reloads_refused: u64,
-    links_refused: u64,
-    frames_unsent: std::cell::Cell<u64>,
-}
-
-impl Counts {
-    pub(crate) fn named(&self) -> [(String, u64); 8] {
-        let Taken { opened, closed, swept, refused } = self.reports;
-        [
-            ("report.opened".into(), opened),
-            ("report.closed".into(), closed),
-            ("report.swept".into(), swept),
-            ("report.refused".into(), refused),
-            ("reload.applied".into(), self.reloads),
-            ("reload.refused".into(), self.reloads_refused),
-            ("link.refused".into(), self.links_refused),
-            ("frame.unsent".into(), self.frames_unsent.get()),
-        ]
-    }
 }
 
 /// This node's monotonic clock as `Moment`s. Workers read the same clock, so leases mean the same to both.
@@ -136,6 +115,7 @@ pub struct Ends {
     pub(crate) stored: mpsc::Receiver<u64>,
     pub(crate) asked: mpsc::Receiver<Asking>,
     pub(crate) finished: mpsc::Receiver<Finished>,
+    pub(crate) counted: mpsc::Receiver<Census>,
     pub(crate) fresh: mpsc::Receiver<Fresh>,
     pub(crate) decided: mpsc::Receiver<u64>,
     pub(crate) voters_stored: mpsc::Receiver<u64>,
@@ -171,6 +151,8 @@ pub(crate) struct Outside {
     pub(crate) votes: VoteKeeper<StoredVote>,
     pub(crate) takeovers: Takeovers,
     pub(crate) audits: Audits,
+    pub(crate) censuses: Censuses,
+    pub(crate) bequests: Bequests,
     pub(crate) reader: Reader,
     pub(crate) decisions: VoteKeeper<Decision>,
     pub(crate) voters: Voting,
@@ -179,7 +161,7 @@ pub(crate) struct Outside {
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock, probe } = packets;
-        let Outside { links, votes, decisions, takeovers, audits, reader, voters } = outside;
+        let Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters } = outside;
         let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
@@ -204,6 +186,8 @@ impl Control {
             probe,
             waiting: Waiting::default(),
             recount: Recount::default(),
+            censuses,
+            bequests,
             compare_next: Moment::ZERO,
             probes,
             findings,
@@ -221,8 +205,8 @@ impl Control {
 
     /// Runs until it is told to stop and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) {
-        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut finished, mut fresh, mut voters_stored } =
-            ends;
+        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut voters_stored, .. } = ends;
+        let Ends { mut finished, mut counted, mut fresh, .. } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
@@ -259,6 +243,7 @@ impl Control {
                     self.view.found(finding).iter().for_each(|change| tracing::info!("{change}"));
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
+                Some(census) = counted.recv() => self.counted(&census),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
                 Some(version) = voters_stored.recv() => self.voters_stored(version),
             }
@@ -280,14 +265,20 @@ impl Control {
             }
             Request::Reload { mode } => self.reader.start(mode, Some(reply)),
             Request::Audit { vipa, mode } => self.audit(vipa, mode, reply.last()),
-            Request::Drill { vipa } => self.drill(vipa, reply.last()),
+            Request::Drill { vipa } => {
+                self.count_then(move |control, census| control.drill(vipa, census, reply.last()))
+            }
             Request::Diff { vipa } => self.diff(vipa, reply.last()),
-            request @ (Request::Status
-            | Request::Connections { .. }
-            | Request::Distribution
-            | Request::Takeovers
-            | Request::Counters
-            | Request::Decisions) => reply.end(status::answer(self, &request)),
+            Request::Status => self.count_then(|control, census| {
+                reply.end(Answer::Status(status::status(control, census)));
+            }),
+            Request::Distribution => self.count_then(|control, census| {
+                reply.end(Answer::Distribution(status::distribution(control, census)));
+            }),
+            Request::Connections { limit, vipa } => status::list_connections(self, limit, vipa, reply),
+            Request::Takeovers => reply.end(status::takeovers(self)),
+            Request::Counters => reply.end(Answer::Counters(status::counters(self))),
+            Request::Decisions => reply.end(status::decisions(self)),
         }
     }
 
@@ -425,10 +416,8 @@ impl Control {
 
     fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
-        let message = |entries, part| Table { vipa, epoch, entries, part };
-        for table in table::export(&self.flows, &self.view.ways, vipa_id(index), message) {
-            self.links.send(to, &Message::Table(table));
-        }
+        let targets = self.view.ways.addresses();
+        self.bequests.leave(Bequest { to: to.clone(), vipa, id: vipa_id(index), epoch, targets });
     }
 
     fn install_table(&mut self, vipa: IpAddr, entries: &[(vipa_model::Connection, IpAddr)]) {
@@ -536,12 +525,16 @@ impl Control {
             return;
         }
         self.orders.counted = now;
-        for vipa in self.cluster.counts_wanted(now) {
-            let Some(index) = self.view.vipa_index(vipa) else { continue };
-            let mut connections = 0;
-            self.flows.export(vipa_id(index), &mut |_, _, _| connections += 1);
-            self.feed(Event::Counted { vipa, connections });
+        let wanted = self.cluster.counts_wanted(now);
+        if wanted.is_empty() {
+            return;
         }
+        self.count_then(|control, census| {
+            for vipa in wanted {
+                let Some(index) = control.view.vipa_index(vipa) else { continue };
+                control.feed(Event::Counted { vipa, connections: census.of(index).total });
+            }
+        });
     }
 
     /// Notices whether this router can route, and tells the cluster when that has changed.
@@ -606,9 +599,13 @@ impl Control {
             self.routes_stale |= !changes.is_empty();
             changes.iter().for_each(|change| tracing::info!("{change}"));
         }
-        if let Some(turns) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened)) {
-            self.routes_stale |= self.view.recount(&self.flows, turns);
-            self.recount.took(now, self.clock.now());
+        if self.view.balances_by_active()
+            && let Some(turns) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened))
+        {
+            self.count_then(move |control, census| {
+                control.routes_stale |= control.view.recount(census, turns);
+                control.recount.took(now, control.clock.now());
+            });
         }
         let mut due = Vec::new();
         self.announcements.due(now, |vipa| due.push(vipa));
@@ -670,19 +667,5 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_counter_of_controls_is_documented() {
-        let page = include_str!("../../../docs/counters.md");
-        let (_, of_control) = page.split_once("\n## Control\n").expect("control's counters have a chapter");
-        for (name, _) in Counts::default().named() {
-            assert!(of_control.contains(&format!("| `{name}` |")), "docs/counters.md does not say what {name} is");
-        }
     }
 }

@@ -17,6 +17,8 @@ use vipa_transport::{
 use crate::{
     admin::AdminSocket,
     asking::Audits,
+    bequest::Bequests,
+    census::Censuses,
     control::{Control, Ends, Outside, Packets},
     questions::Asker,
     reload::{Check, Reader},
@@ -96,13 +98,15 @@ impl Prepared {
         let takeovers = Takeovers::open(&config.node.state_dir);
         let (asker, asked) = Asker::new();
         let (audits, finished) = Audits::new(asker);
+        let bequests = Bequests::start(Arc::clone(&packets.flows), links.clone());
+        let (censuses, counted) = Censuses::new();
         let (decisions, decided) = VoteKeeper::start(decision_file);
         let (read, fresh) = tokio::sync::mpsc::channel(4);
         let reader = Reader { file, check, fresh: read };
         let (voters, voters_stored) = Voting::start(voters_file, config.cluster.voters.clone(), wanted);
-        let outside = Outside { links, votes, decisions, takeovers, audits, reader, voters };
+        let outside = Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters };
         let control = Control::new(config, cluster, packets, outside);
-        Ok((control, Ends { events, admin, stored, decided, asked, finished, fresh, voters_stored }))
+        Ok((control, Ends { events, admin, stored, decided, asked, finished, counted, fresh, voters_stored }))
     }
 }
 

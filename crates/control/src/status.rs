@@ -1,48 +1,37 @@
 //! Answers to `vipactl`.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use vipa_cluster::Wait;
 use vipa_flow::FlowState;
-use vipa_model::{Moment, NodeName, TargetId};
+use vipa_model::{Moment, NodeName, VipaId};
 use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        Request, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus, VipaDistribution,
-        VipaStatus,
+        ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
 };
 
 use crate::{
+    admin::Reply,
+    census::Census,
     control::{Control, vipa_id},
     fitness::Standing,
     mirror,
 };
 
-pub(crate) fn answer(control: &Control, request: &Request) -> Answer {
-    match request {
-        Request::Status => Answer::Status(status(control)),
-        Request::Connections { limit, vipa } => connections(control, *limit, *vipa),
-        Request::Distribution => Answer::Distribution(distribution(control)),
-        Request::Takeovers => Answer::Takeovers(Takeovers { records: control.takeovers.records() }),
-        Request::Counters => Answer::Counters(counters(control)),
-        Request::Decisions => {
-            let mut decisions = control.cluster.decisions();
-            decisions.retain(|decision| decision.ruling != Ruling::AsConfigured);
-            Answer::Decisions(Decisions { decisions })
-        }
-        Request::Reload { .. }
-        | Request::Audit { .. }
-        | Request::Drill { .. }
-        | Request::Diff { .. }
-        | Request::Order { .. } => {
-            unreachable!("these ask other nodes first")
-        }
-    }
+pub(crate) fn takeovers(control: &Control) -> Answer {
+    Answer::Takeovers(Takeovers { records: control.takeovers.records() })
 }
 
-fn status(control: &Control) -> Status {
+pub(crate) fn decisions(control: &Control) -> Answer {
+    let mut decisions = control.cluster.decisions();
+    decisions.retain(|decision| decision.ruling != Ruling::AsConfigured);
+    Answer::Decisions(Decisions { decisions })
+}
+
+pub(crate) fn status(control: &Control, census: &Census) -> Status {
     let config = &control.config;
     let mut links: BTreeMap<NodeName, Link> = BTreeMap::new();
     for (node, _) in config.cluster.routers.iter().filter(|(node, _)| *node != config.node.name) {
@@ -69,7 +58,7 @@ fn status(control: &Control) -> Status {
         other_voters: control.cluster.other_voters(),
         voters_wait: control.voters_wait().map(|objection| objection.to_string()),
         links: links.into_values().collect(),
-        vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa)).collect(),
+        vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa, census)).collect(),
         connections: control.flows.count().total(),
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
@@ -115,8 +104,9 @@ fn succession(control: &Control, vipa: &vipa_cluster::VipaStatus) -> Succession 
     }
 }
 
-fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus {
-    let held = held_by(control, vipa.vipa);
+fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, census: &Census) -> VipaStatus {
+    let counted = control.view.vipa_index(vipa.vipa).map(|index| census.of(index).clone()).unwrap_or_default();
+    let held = counted.by_target(&control.view.ways);
     let mut targets: BTreeMap<IpAddr, TargetStatus> = BTreeMap::new();
     let unknown = |address| TargetStatus {
         address,
@@ -130,7 +120,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         resting: Vec::new(),
         responsiveness: control.view.accounts.of(address),
     };
-    for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.by_target.keys()) {
+    for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.keys()) {
         targets.insert(*address, unknown(*address));
     }
     for known in &vipa.targets {
@@ -141,7 +131,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         target.position = known.position;
         target.listening = known.listening.clone();
     }
-    for (address, count) in &held.by_target {
+    for (address, count) in &held {
         targets.entry(*address).or_insert_with(|| unknown(*address)).connections = *count;
     }
     for resting in &vipa.resting {
@@ -158,8 +148,8 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus) -> VipaStatus
         ranks: control.ranks(vipa.vipa),
         services: vipa.services.clone(),
         targets: targets.into_values().collect(),
-        connections: held.total,
-        confirmed: held.confirmed,
+        connections: counted.total,
+        confirmed: counted.confirmed,
         mirror: control.mirrors.state(vipa.vipa, control.clock.now()).map(mirror),
         succession: succession(control, vipa),
     }
@@ -190,57 +180,32 @@ fn stance(state: vipa_cluster::State) -> Stance {
     }
 }
 
-#[derive(Default)]
-pub(crate) struct HeldBy {
-    pub(crate) by_target: BTreeMap<IpAddr, u64>,
-    total: u64,
-    confirmed: u64,
-}
-
-pub(crate) fn held_by(control: &Control, vipa: IpAddr) -> HeldBy {
-    let mut held = HeldBy::default();
-    let mut by_id: BTreeMap<TargetId, u64> = BTreeMap::new();
-    if let Some(id) = control.view.vipa_index(vipa).map(vipa_id) {
-        control.flows.export(id, &mut |_, target, state| {
-            *by_id.entry(target).or_default() += 1;
-            held.total += 1;
-            held.confirmed += u64::from(state == FlowState::Confirmed);
-        });
-    }
-    for (id, count) in by_id {
-        if let Some(address) = control.view.ways.address(id) {
-            held.by_target.insert(address, count);
-        }
-    }
-    held
-}
-
-fn connections(control: &Control, limit: u32, vipa: Option<IpAddr>) -> Answer {
+/// Lists the first `limit` connections, found beside the loop.
+pub(crate) fn list_connections(control: &Control, limit: u32, vipa: Option<IpAddr>, reply: Reply) {
     if let Some(vipa) = vipa.filter(|vipa| control.view.vipa_index(*vipa).is_none()) {
-        return Answer::Error(format!("{vipa} is not a VIPA of this router; `vipactl status` lists them"));
+        let unknown = format!("{vipa} is not a VIPA of this router; `vipactl status` lists them");
+        return reply.end(Answer::Error(unknown));
     }
-    let mut list = Connections { total: 0, shown: Vec::new() };
-    for (index, view) in control.view.vipas.iter().enumerate() {
-        if vipa.is_some_and(|vipa| vipa != view.address) {
-            continue;
-        }
-        let names = names(control, view.address);
-        control.flows.export(vipa_id(index), &mut |key, target, state| {
+    let vipas: BTreeMap<VipaId, (IpAddr, BTreeMap<IpAddr, NodeName>)> = (0..)
+        .zip(&control.view.vipas)
+        .filter(|(_, view)| vipa.is_none_or(|vipa| vipa == view.address))
+        .map(|(index, view)| (vipa_id(index), (view.address, names(control, view.address))))
+        .collect();
+    let (flows, targets) = (Arc::clone(&control.flows), control.view.ways.addresses());
+    tokio::task::spawn_blocking(move || {
+        let mut list = Connections { total: 0, shown: Vec::new() };
+        flows.export_where(&|vipa| vipas.contains_key(&vipa), &mut |key, way, state| {
             list.total += 1;
-            if let Some(target) = control.view.ways.address(target)
-                && list.shown.len() < limit as usize
+            if list.shown.len() < limit as usize
+                && let Some(target) = targets.get(usize::from(way.0)).copied()
+                && let Some((vipa, names)) = vipas.get(&key.vipa())
             {
-                list.shown.push(ConnectionRow {
-                    vipa: view.address,
-                    connection: key.connection(),
-                    target,
-                    node: names.get(&target).cloned(),
-                    stage: stage(state),
-                });
+                let (connection, node, stage) = (key.connection(), names.get(&target).cloned(), stage(state));
+                list.shown.push(ConnectionRow { vipa: *vipa, connection, target, node, stage });
             }
         });
-    }
-    Answer::Connections(list)
+        reply.end(Answer::Connections(list));
+    });
 }
 
 fn stage(state: FlowState) -> Stage {
@@ -258,12 +223,12 @@ fn names(control: &Control, vipa: IpAddr) -> BTreeMap<IpAddr, NodeName> {
     targets.into_iter().map(|target| (target.address, target.node)).collect()
 }
 
-fn distribution(control: &Control) -> Distribution {
+pub(crate) fn distribution(control: &Control, census: &Census) -> Distribution {
     let mut vipas = Vec::new();
     for vipa in control.cluster.vipas() {
         let services = vipa.services.iter().map(|service| ServiceDistribution {
             service: service.clone(),
-            targets: distribution_rows(control, &vipa, service),
+            targets: distribution_rows(control, &vipa, service, census),
         });
         vipas.push(VipaDistribution { vipa: vipa.vipa, epoch: vipa.epoch, services: services.collect() });
     }
@@ -274,21 +239,11 @@ fn distribution_rows(
     control: &Control,
     vipa: &vipa_cluster::VipaStatus,
     service: &vipa_model::Service,
+    census: &Census,
 ) -> Vec<DistributionRow> {
-    let mut held: BTreeMap<IpAddr, u64> = BTreeMap::new();
-    if let Some(id) = control.view.vipa_index(vipa.vipa).map(vipa_id) {
-        control.flows.export(id, &mut |key, target, _| {
-            let (protocol, port) = key.service();
-            if protocol == service.protocol
-                && service.ports.contains(port)
-                && let Some(address) = control.view.ways.address(target)
-            {
-                *held.entry(address).or_default() += 1;
-            }
-        });
-    }
-    let others = held.keys().filter(|address| !service.candidates.contains(address));
     let index = control.view.vipa_index(vipa.vipa).unwrap_or_default();
+    let held = census.of(index).of_service(service, &control.view.ways);
+    let others = held.keys().filter(|address| !service.candidates.contains(address));
     let judge = control.view.judge(index);
     let standing = |address: &IpAddr| judge.standing(service, *address);
     let nobody_is_fit = service.candidates.iter().all(|address| standing(address).fitness != Fitness::Fit);
@@ -313,7 +268,7 @@ fn distribution_rows(
     service.candidates.iter().chain(others).map(row).collect()
 }
 
-fn counters(control: &Control) -> Counters {
+pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());

@@ -1,17 +1,19 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use vipa_flow::{Confirmed, FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, ConnectionState, Protocol, Service, TargetId, VipaId};
-use vipa_protocol::{Change, Part, Run, Table as TableMessage};
+use vipa_protocol::{Change, Part, Run};
 
 use crate::ways::{Way, Ways};
 
-/// Connections in one `Table` message.
-const TABLE_PART: usize = 2048;
 /// Connections of a snapshot ahead for which memory is asked: the table is larger than any cache.
 const AHEAD: usize = 8;
 
@@ -43,6 +45,8 @@ pub struct Reports {
     flows: Arc<Flows>,
     /// Snapshots under way: what the target had confirmed before, and the snapshot has not named yet.
     sweeps: HashMap<(VipaId, IpAddr), HashMap<AnyKey, TargetId>>,
+    /// Who has reported anything in this router's life: of others nothing can be gone.
+    heard: HashSet<(VipaId, IpAddr)>,
 }
 
 /// Who reports, and about what.
@@ -62,11 +66,12 @@ type Last = Option<((Protocol, u16), TargetId)>;
 impl Reports {
     #[must_use]
     pub fn new(flows: Arc<Flows>) -> Self {
-        Self { flows, sweeps: HashMap::new() }
+        Self { flows, sweeps: HashMap::new(), heard: HashSet::new() }
     }
 
     /// Takes a run of a target's log in.
     pub fn install(&mut self, mut reporter: Reporter<'_>, run: &Run) -> Taken {
+        let is_first = self.heard.insert((reporter.vipa, reporter.target));
         match run {
             Run::Tail { after: _, records } => {
                 let (mut taken, mut last) = (Taken::default(), None);
@@ -81,7 +86,7 @@ impl Reports {
                 }
                 taken
             }
-            Run::Snapshot { part, connections } => self.snapshot(&mut reporter, *part, connections),
+            Run::Snapshot { part, connections } => self.snapshot(&mut reporter, *part, connections, is_first),
         }
     }
 
@@ -90,10 +95,12 @@ impl Reports {
         reporter: &mut Reporter<'_>,
         part: Part,
         connections: &[(Connection, ConnectionState)],
+        is_first: bool,
     ) -> Taken {
         let (mut taken, mut last) = (Taken::default(), None);
         let sweep = (reporter.vipa, reporter.target);
         let mut unnamed = match part {
+            Part::Only | Part::First if is_first => HashMap::new(),
             Part::Only | Part::First => self.confirmed_by(reporter),
             Part::Middle | Part::Last => self.sweeps.remove(&sweep).unwrap_or_default(),
         };
@@ -204,29 +211,4 @@ impl Reporter<'_> {
     fn holds(&self, way: vipa_model::TargetId) -> bool {
         self.ways.address(way) == Some(self.target)
     }
-}
-
-/// The table's entries of one VIPA as messages for its next owner; always at least one, so that its end is known.
-pub(crate) fn export(
-    flows: &Flows,
-    ways: &Ways,
-    vipa: VipaId,
-    mut message: impl FnMut(Vec<(Connection, IpAddr)>, Part) -> TableMessage,
-) -> Vec<TableMessage> {
-    let mut entries = Vec::new();
-    flows.export(vipa, &mut |key, target, _| {
-        if let Some(address) = ways.address(target) {
-            entries.push((key.connection(), address));
-        }
-    });
-    if entries.len() <= TABLE_PART {
-        return vec![message(entries, Part::Only)];
-    }
-    let count = entries.len().div_ceil(TABLE_PART);
-    let part_of = |index| match index {
-        0 => Part::First,
-        index if index + 1 == count => Part::Last,
-        _ => Part::Middle,
-    };
-    entries.chunks(TABLE_PART).enumerate().map(|(index, chunk)| message(chunk.to_vec(), part_of(index))).collect()
 }

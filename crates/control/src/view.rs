@@ -9,7 +9,7 @@ use std::{
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_cluster::Resting;
 use vipa_handoff::{
-    Flows, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
+    PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
 };
 use vipa_model::{
     Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId,
@@ -20,6 +20,7 @@ use vipa_sync::Deadline;
 
 use crate::{
     active::{self, Turns, Weighed},
+    census::Census,
     fitness::Judge,
     neighbours::Neighbours,
     probes::{Finding, Found},
@@ -173,9 +174,15 @@ impl View {
         self.changes(target, before)
     }
 
-    /// Counts the live connections of services that are balanced by them, and deals `turns` of each out. Says whether
-    /// that changes anything.
-    pub(crate) fn recount(&mut self, flows: &Flows, turns: u64) -> bool {
+    /// Whether any service here is balanced by its live connections.
+    pub(crate) fn balances_by_active(&self) -> bool {
+        let owned = self.vipas.iter().filter(|vipa| vipa.stance != Stance::Standby);
+        owned.flat_map(|vipa| &vipa.services).any(|service| service.balance == Balance::WeightedActive)
+    }
+
+    /// Of services that are balanced by their live connections, now counted, deals `turns` of each out. Says whether that
+    /// changes anything.
+    pub(crate) fn recount(&mut self, census: &Census, turns: u64) -> bool {
         let mut changed = false;
         for index in 0..self.vipas.len() {
             let vipa = &self.vipas[index];
@@ -183,17 +190,15 @@ impl View {
             if vipa.stance == Stance::Standby || !vipa.services.iter().any(by_active) {
                 continue;
             }
-            let id = VipaId(u16::try_from(index).expect("the configuration limits VIPAs"));
-            let counts = active::count(id, &vipa.services, flows, &self.ways);
+            let counted = census.of(index);
             let mut dealt = Turns::new();
             for (place, service) in vipa.services.iter().enumerate().filter(|(_, service)| by_active(service)) {
-                let active =
-                    |target: &IpAddr| counts.get(&place).and_then(|held| held.get(target)).copied().unwrap_or_default();
+                let active = counted.of_service(service, &self.ways);
                 let judge = self.judge(index);
                 let weigh = |target: &IpAddr| Weighed {
                     target: *target,
                     weight: judge.weight(service, *target),
-                    active: active(target),
+                    active: active.get(target).copied().unwrap_or_default(),
                 };
                 let fit = |target: &&IpAddr| judge.standing(service, **target).fitness == Fitness::Fit;
                 let weighed: Vec<Weighed> = service.candidates.iter().filter(fit).map(weigh).collect();

@@ -135,6 +135,11 @@ impl Ways {
         self.ways.get(usize::from(id.0)).map(|way| way.address)
     }
 
+    /// Whose way each is, by `TargetId`: for who works beside the loop.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.ways.iter().map(|way| way.address).collect()
+    }
+
     /// All ways that lead to `address`.
     pub(crate) fn to(&self, address: IpAddr) -> HashSet<TargetId> {
         let leads = |(way, _): &(&Way, &TargetId)| way.address == address;

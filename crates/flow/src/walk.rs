@@ -101,6 +101,11 @@ impl<K: Key> FlowTable<K> {
     /// Names every connection to `vipa` that is in the table during the whole call, and perhaps others. One that moves
     /// or changes meanwhile may be named more than once, its newest state last.
     pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(K, TargetId, FlowState)) {
+        self.export_where(&|of| of == vipa, name);
+    }
+
+    /// The same for each VIPA that is wanted, in one walk.
+    pub fn export_where(&self, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         for _ in 0..ROUNDS {
             // Acquire: pairs with the Release where a move is counted.
             let moves = self.moves.load(Ordering::Acquire);
@@ -108,7 +113,7 @@ impl<K: Key> FlowTable<K> {
                 for slot in 0..SLOTS {
                     if let Some((packed, word)) = bucket.read_any(slot)
                         && let Some(state) = word.state()
-                        && packed.vipa() == vipa
+                        && wanted(packed.vipa())
                     {
                         name(K::unpack(packed), word.target(), state);
                     }

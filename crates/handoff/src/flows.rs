@@ -50,6 +50,14 @@ impl AnyKey {
         }
     }
 
+    #[must_use]
+    pub fn vipa(&self) -> VipaId {
+        match self {
+            Self::V4(key) => key.vipa,
+            Self::V6(key) => key.vipa,
+        }
+    }
+
     /// The service's end of it.
     #[must_use]
     pub fn service(&self) -> (Protocol, u16) {
@@ -105,6 +113,12 @@ impl Flows {
     pub fn export(&self, vipa: VipaId, visit: &mut dyn FnMut(AnyKey, TargetId, FlowState)) {
         self.ipv4.export(vipa, &mut |key, target, state| visit(AnyKey::V4(key), target, state));
         self.ipv6.export(vipa, &mut |key, target, state| visit(AnyKey::V6(key), target, state));
+    }
+
+    /// See [`FlowTable::export_where`].
+    pub fn export_where(&self, wanted: &dyn Fn(VipaId) -> bool, visit: &mut dyn FnMut(AnyKey, TargetId, FlowState)) {
+        self.ipv4.export_where(wanted, &mut |key, target, state| visit(AnyKey::V4(key), target, state));
+        self.ipv6.export_where(wanted, &mut |key, target, state| visit(AnyKey::V6(key), target, state));
     }
 
     /// Connections of both families, by state.

@@ -261,8 +261,9 @@ pub struct NotYet {
 pub struct Table {
     pub vipa: IpAddr,
     pub epoch: Epoch,
-    /// Connection and its target's address; at most `TABLE_PART` in one message.
+    /// Connection and its target's address.
     pub entries: Vec<(Connection, IpAddr)>,
+    /// Of a series. The first series of an epoch has what no target has confirmed.
     pub part: Part,
 }
 

@@ -5,6 +5,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ const ORDERS_BYTES: usize = 8 << 20;
 const BULK_BYTES: usize = 64 << 20;
 /// What a waiting message costs beyond its bytes.
 const OVERHEAD: usize = 128;
+/// Between two looks for room.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Codes a link is closed with (QUIC application error codes).
 pub(crate) mod code {
@@ -67,6 +70,21 @@ impl Sender {
     /// `LinkEvent`s, and the protocol repeats what matters.
     pub fn send(&self, to: &NodeName, message: &Message) {
         self.registry.send(to, message);
+    }
+
+    /// As `send`, but waits while more than half of the room for reports on that link is taken, up to `patience`: for
+    /// threads that send more than may wait there. False: the peer has no link, or takes nothing.
+    #[must_use]
+    pub fn send_in_turn(&self, to: &NodeName, message: &Message, patience: Duration) -> bool {
+        let begun = Instant::now();
+        while self.registry.has_room(to) != Some(true) {
+            if self.registry.has_room(to).is_none() || begun.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(TURN);
+        }
+        self.registry.send(to, message);
+        true
     }
 
     /// From now on new links are told this of this node; who is linked has to be told by a message.
@@ -157,6 +175,12 @@ impl Registry {
 
     pub(crate) fn count(&self, count: impl FnOnce(&mut Statistics)) {
         count(&mut self.state().statistics);
+    }
+
+    /// Whether at least half of the room for reports to this peer is free; `None`: it has no link.
+    fn has_room(&self, peer: &NodeName) -> Option<bool> {
+        let free = self.state().links.get(peer)?.bulk.room.available_permits();
+        Some(free >= BULK_BYTES / 2)
     }
 
     pub(crate) fn is_linked(&self, peer: &NodeName) -> bool {

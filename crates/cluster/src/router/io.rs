@@ -137,7 +137,8 @@ pub enum Output {
         vipa: IpAddr,
         services: Vec<Service>,
     },
-    /// Send the connection table of this VIPA to the successor as `Table` messages, the last one marked as such.
+    /// Send the connection table of this VIPA to the successor as `Table` messages: what no target has confirmed first,
+    /// the last message of it marked as such, and then the rest, which nobody waits for.
     SendTable {
         to: NodeName,
         vipa: IpAddr,

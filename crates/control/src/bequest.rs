@@ -1,0 +1,207 @@
+//! What an owner that consents leaves to its successor: its connection table, told by a thread beside the loop.
+//!
+//! First come the connections that no target has confirmed: nobody else can tell of them, the successor waits for them, and
+//! even in a table of millions they are few. The confirmed ones follow in a series of their own, which nobody waits for:
+//! their targets tell the successor of them too, unless their agents are away.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use vipa_flow::FlowState;
+use vipa_handoff::{AnyKey, Flows};
+use vipa_model::{Connection, Epoch, NodeName, TargetId, VipaId};
+use vipa_protocol::{Message, Part, Table};
+use vipa_transport::Sender;
+
+/// Connections in one message.
+const TABLE_PART: usize = 2048;
+/// A successor that takes nothing for so long is told no more of this VIPA.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A VIPA's table, and whom it goes to.
+#[derive(Debug)]
+pub(crate) struct Bequest {
+    pub(crate) to: NodeName,
+    pub(crate) vipa: IpAddr,
+    pub(crate) id: VipaId,
+    pub(crate) epoch: Epoch,
+    /// Whose way each is, by `TargetId`.
+    pub(crate) targets: Vec<IpAddr>,
+}
+
+/// The thread that tells. It ends with this.
+#[derive(Debug)]
+pub(crate) struct Bequests(mpsc::Sender<Bequest>);
+
+impl Bequests {
+    pub(crate) fn start(flows: Arc<Flows>, links: Sender) -> Self {
+        let (bequests, left) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Whoever stops consents for all its VIPAs at once; one walk serves them all.
+            while let Ok(first) = left.recv() {
+                let mut send = |to: &NodeName, table| links.send_in_turn(to, &Message::Table(table), PATIENCE);
+                tell(&flows, std::iter::once(first).chain(left.try_iter()), &mut send);
+            }
+        });
+        Self(bequests)
+    }
+
+    /// At most one for each consent, and those are seconds apart.
+    pub(crate) fn leave(&self, bequest: Bequest) {
+        // The thread ends only with this sender.
+        let _ = self.0.send(bequest);
+    }
+}
+
+/// Tells all of them, in two walks. `send` says whether the message will go.
+fn tell(flows: &Flows, bequests: impl IntoIterator<Item = Bequest>, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+    // Of one VIPA the last consent counts.
+    let mut series: HashMap<VipaId, Series> =
+        bequests.into_iter().map(|bequest| (bequest.id, Series::new(bequest))).collect();
+    let is_confirmed = |state| matches!(state, FlowState::Confirmed | FlowState::Closing);
+    for confirmed in [false, true] {
+        let mut others = false;
+        let wanted: Vec<VipaId> = series.keys().copied().collect();
+        flows.export_where(&|vipa| wanted.contains(&vipa), &mut |key, way, state| {
+            if is_confirmed(state) != confirmed {
+                others = true;
+            } else if let Some(series) = series.get_mut(&key.vipa()) {
+                series.add(&key, way, send);
+            }
+        });
+        series.values_mut().for_each(|series| series.finish(send));
+        series.retain(|_, series| series.goes_on);
+        if !others {
+            return;
+        }
+    }
+}
+
+/// One VIPA's messages under way.
+struct Series {
+    bequest: Bequest,
+    entries: Vec<(Connection, IpAddr)>,
+    begun: bool,
+    /// The successor still takes what it is sent.
+    goes_on: bool,
+}
+
+impl Series {
+    fn new(bequest: Bequest) -> Self {
+        Self { bequest, entries: Vec::new(), begun: false, goes_on: true }
+    }
+
+    fn add(&mut self, key: &AnyKey, way: TargetId, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+        let Some(target) = self.bequest.targets.get(usize::from(way.0)).copied() else { return };
+        if self.entries.len() == TABLE_PART {
+            let part = if self.begun { Part::Middle } else { Part::First };
+            self.begun = true;
+            self.send(part, send);
+        }
+        self.entries.push((key.connection(), target));
+    }
+
+    /// Also of no connection at all there is one message, so that its end is known.
+    fn finish(&mut self, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+        let part = if std::mem::take(&mut self.begun) { Part::Last } else { Part::Only };
+        self.send(part, send);
+    }
+
+    fn send(&mut self, part: Part, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+        let entries = std::mem::take(&mut self.entries);
+        let Bequest { to, vipa, epoch, .. } = &self.bequest;
+        if self.goes_on && !send(to, Table { vipa: *vipa, epoch: *epoch, entries, part }) {
+            self.goes_on = false;
+            tracing::warn!(vipa = %vipa, successor = %to, "the successor does not take this router\'s connections");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vipa_flow::{Capacity, FlowTable, HashSeed, Tick};
+    use vipa_model::Protocol;
+
+    use super::*;
+
+    const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
+
+    fn vipa(number: u16) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, 10 + number as u8).into()
+    }
+
+    /// So many connections of each VIPA: unconfirmed ones and confirmed ones.
+    fn flows(vipas: &[(u32, u32)]) -> Flows {
+        let seed = HashSeed::new([7; 4]);
+        let ipv4 = FlowTable::new(Capacity::connections(40_000), seed).unwrap();
+        let flows = Flows { ipv4, ipv6: FlowTable::new(Capacity::connections(1), seed).unwrap() };
+        for (number, (open, confirmed)) in (0..).zip(vipas) {
+            for client in 0..open + confirmed {
+                let source = (Ipv4Addr::from_bits(0x0a00_0000 + client), 4000).into();
+                let connection = Connection { protocol: Protocol::Tcp, client: source, port: 80 };
+                let key = AnyKey::of(VipaId(number), vipa(number), &connection).unwrap();
+                let state = if client < *open { FlowState::Open } else { FlowState::Confirmed };
+                let _ = flows.confirm(&key, TargetId(0), state, Tick(0));
+            }
+        }
+        flows
+    }
+
+    fn bequest(number: u16, to: &str) -> Bequest {
+        let to = to.parse().unwrap();
+        Bequest { to, vipa: vipa(number), id: VipaId(number), epoch: Epoch(7), targets: vec![TARGET] }
+    }
+
+    /// What is told of each VIPA: to whom, how much, which part.
+    fn told(flows: &Flows, bequests: Vec<Bequest>, takes: impl Fn(&str) -> bool) -> Vec<(IpAddr, String, usize, Part)> {
+        let mut told = Vec::new();
+        tell(flows, bequests, &mut |to, table| {
+            assert!(table.entries.iter().all(|(_, target)| *target == TARGET));
+            told.push((table.vipa, to.to_string(), table.entries.len(), table.part));
+            takes(to.as_str())
+        });
+        told
+    }
+
+    #[test]
+    fn what_no_target_has_confirmed_goes_first_and_its_end_is_marked() {
+        let flows = flows(&[(TABLE_PART as u32 + 1, 2 * TABLE_PART as u32 + 5)]);
+        let sent: Vec<_> =
+            told(&flows, vec![bequest(0, "r1")], |_| true).into_iter().map(|told| (told.2, told.3)).collect();
+        let expected = [
+            (TABLE_PART, Part::First),
+            (1, Part::Last),
+            (TABLE_PART, Part::First),
+            (TABLE_PART, Part::Middle),
+            (5, Part::Last),
+        ];
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn of_an_empty_table_the_end_is_told() {
+        assert_eq!(told(&flows(&[]), vec![bequest(0, "r1")], |_| true), [(vipa(0), "r1".into(), 0, Part::Only)]);
+    }
+
+    #[test]
+    fn several_are_told_in_one_walk_each_to_whom_it_is_left_last() {
+        let flows = flows(&[(3, 0), (4, 0), (5, 0)]);
+        let mut sent = told(&flows, vec![bequest(0, "r1"), bequest(1, "r1"), bequest(0, "r2")], |_| true);
+        sent.sort_by_key(|told| told.0);
+        assert_eq!(sent, [(vipa(0), "r2".into(), 3, Part::Only), (vipa(1), "r1".into(), 4, Part::Only)]);
+    }
+
+    #[test]
+    fn a_successor_that_takes_nothing_is_told_no_more() {
+        let flows = flows(&[(3 * TABLE_PART as u32, 100), (2, 1)]);
+        let sent = told(&flows, vec![bequest(0, "r1"), bequest(1, "r2")], |to| to == "r2");
+        assert_eq!(sent.iter().filter(|told| told.1 == "r1").count(), 1);
+        assert_eq!(sent.iter().filter(|told| told.1 == "r2").map(|told| told.2).collect::<Vec<_>>(), [2, 1]);
+    }
+}

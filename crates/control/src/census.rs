@@ -1,0 +1,177 @@
+//! How many connections the table has, by VIPA, service and way.
+//!
+//! Walking a table of millions takes longer than a lease may last, so it happens beside the loop. Whoever needs the
+//! numbers says what is to be done with them, and those who ask while a walk is under way share the next one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use tokio::sync::mpsc;
+use vipa_flow::FlowState;
+use vipa_handoff::Flows;
+use vipa_model::{PortRange, Protocol, Service, TargetId, VipaId};
+
+use crate::{
+    control::{Control, vipa_id},
+    ways::Ways,
+};
+
+/// The services of a VIPA, as far as they tell connections apart.
+type Ports = Vec<(Protocol, PortRange)>;
+/// What is done with the numbers.
+type Then = Box<dyn FnOnce(&mut Control, &Census)>;
+
+/// The connections of one VIPA.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) total: u64,
+    /// Those that a target has confirmed.
+    pub(crate) confirmed: u64,
+    /// By service and way; `None`: no service names their port any more.
+    by_service: HashMap<(Option<(Protocol, PortRange)>, TargetId), u64>,
+}
+
+/// The table at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    vipas: HashMap<VipaId, Counted>,
+    nothing: Counted,
+}
+
+impl Census {
+    /// Walks the whole table once. `services` are those of each VIPA, by its id.
+    pub(crate) fn take(flows: &Flows, services: &[Ports]) -> Self {
+        let mut vipas: HashMap<VipaId, Counted> = HashMap::new();
+        flows.export_where(&|_| true, &mut |key, way, state| {
+            let counted = vipas.entry(key.vipa()).or_default();
+            counted.total += 1;
+            counted.confirmed += u64::from(state == FlowState::Confirmed);
+            let (protocol, port) = key.service();
+            let services = services.get(usize::from(key.vipa().0)).map(Vec::as_slice).unwrap_or_default();
+            let service = services.iter().find(|(of, ports)| *of == protocol && ports.contains(port));
+            *counted.by_service.entry((service.copied(), way)).or_default() += 1;
+        });
+        Self { vipas, nothing: Counted::default() }
+    }
+
+    pub(crate) fn of(&self, vipa: usize) -> &Counted {
+        self.vipas.get(&vipa_id(vipa)).unwrap_or(&self.nothing)
+    }
+}
+
+impl Counted {
+    /// By the target's address.
+    pub(crate) fn by_target(&self, ways: &Ways) -> BTreeMap<IpAddr, u64> {
+        self.sum(ways, |_| true)
+    }
+
+    /// Those of one service, by the target's address.
+    pub(crate) fn of_service(&self, service: &Service, ways: &Ways) -> BTreeMap<IpAddr, u64> {
+        self.sum(ways, |of| of == Some((service.protocol, service.ports)))
+    }
+
+    fn sum(&self, ways: &Ways, wanted: impl Fn(Option<(Protocol, PortRange)>) -> bool) -> BTreeMap<IpAddr, u64> {
+        let mut counts = BTreeMap::new();
+        for ((_, way), count) in self.by_service.iter().filter(|((service, _), _)| wanted(*service)) {
+            if let Some(target) = ways.address(*way) {
+                *counts.entry(target).or_default() += count;
+            }
+        }
+        counts
+    }
+}
+
+/// Who waits for a count.
+pub(crate) struct Censuses {
+    counted: mpsc::Sender<Census>,
+    /// Whom the walk under way is for; none: there is none.
+    served: Vec<Then>,
+    /// Who came since it began. Clients of the admin socket and this router itself: bounded by both.
+    waiting: Vec<Then>,
+}
+
+impl Censuses {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Census>) {
+        let (counted, counts) = mpsc::channel(1);
+        (Self { counted, served: Vec::new(), waiting: Vec::new() }, counts)
+    }
+}
+
+impl Control {
+    /// Counts, and then does this.
+    pub(crate) fn count_then(&mut self, then: impl FnOnce(&mut Self, &Census) + 'static) {
+        self.censuses.waiting.push(Box::new(then));
+        self.count_for_those_who_wait();
+    }
+
+    pub(crate) fn counted(&mut self, census: &Census) {
+        for then in std::mem::take(&mut self.censuses.served) {
+            then(self, census);
+        }
+        self.count_for_those_who_wait();
+    }
+
+    fn count_for_those_who_wait(&mut self) {
+        if !self.censuses.served.is_empty() || self.censuses.waiting.is_empty() {
+            return;
+        }
+        self.censuses.served = std::mem::take(&mut self.censuses.waiting);
+        let ports = |services: &[Service]| services.iter().map(|service| (service.protocol, service.ports)).collect();
+        let services: Vec<Ports> = self.view.vipas.iter().map(|vipa| ports(&vipa.services)).collect();
+        let (flows, counted) = (Arc::clone(&self.flows), self.censuses.counted.clone());
+        tokio::task::spawn_blocking(move || {
+            // The loop may have ended meanwhile.
+            let _ = counted.blocking_send(Census::take(&flows, &services));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use vipa_flow::{Capacity, FlowTable, HashSeed, Tick};
+    use vipa_handoff::AnyKey;
+    use vipa_model::{Connection, Delivery};
+
+    use super::*;
+    use crate::ways::Way;
+
+    #[test]
+    fn connections_are_counted_by_vipa_service_and_target_in_one_walk() {
+        let seed = HashSeed::new([7; 4]);
+        let ipv4 = FlowTable::new(Capacity::connections(100), seed).unwrap();
+        let flows = Flows { ipv4, ipv6: FlowTable::new(Capacity::connections(1), seed).unwrap() };
+        let target = |last| IpAddr::V4(Ipv4Addr::new(198, 51, 100, last));
+        let mut ways = Ways::default();
+        let mut way = |last| ways.intern(Way::new(target(last), &Delivery::default())).unwrap();
+        let (one, two) = (way(21), way(22));
+        let mut client = 4000;
+        let mut admit = |vipa: u16, port, way, state| {
+            client += 1;
+            let connection = Connection { protocol: Protocol::Tcp, client: ([203, 0, 113, 4], client).into(), port };
+            let key = AnyKey::of(VipaId(vipa), Ipv4Addr::new(192, 0, 2, 10).into(), &connection).unwrap();
+            let _ = flows.confirm(&key, way, state, Tick(0));
+        };
+        for (vipa, port, way, state) in [
+            (0, 80, one, FlowState::Confirmed),
+            (0, 80, two, FlowState::Open),
+            (0, 443, two, FlowState::Confirmed),
+            (0, 9, two, FlowState::Closing),
+            (3, 80, one, FlowState::Confirmed),
+        ] {
+            admit(vipa, port, way, state);
+        }
+        let web = |port| (Protocol::Tcp, PortRange::one(port));
+        let census = Census::take(&flows, &[vec![web(80), web(443)]]);
+        let counted = census.of(0);
+        assert_eq!((counted.total, counted.confirmed), (4, 2));
+        assert_eq!(counted.by_target(&ways), [(target(21), 1), (target(22), 3)].into());
+        assert_eq!(counted.sum(&ways, |service| service == Some(web(80))), [(target(21), 1), (target(22), 1)].into());
+        assert_eq!(counted.sum(&ways, |service| service.is_none()), [(target(22), 1)].into());
+        assert_eq!((census.of(1).total, census.of(3).total), (0, 1));
+    }
+}
