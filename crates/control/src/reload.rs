@@ -9,6 +9,9 @@ use vipa_protocol::admin::{Answer, Reload, ReloadChange, ReloadMode, ReloadOutco
 
 use crate::{admin::Reply, control::Control, settings::settings};
 
+/// Changes told one by one in the log's line; `vipactl reload` shows all of them.
+const NAMED: usize = 8;
+
 /// A configuration that was read, on its way back to the loop.
 pub(crate) struct Fresh {
     pub(crate) config: Result<Config, String>,
@@ -52,6 +55,21 @@ fn outcome(changes: &[Change], mode: ReloadMode) -> ReloadOutcome {
     }
 }
 
+/// For the log: what is taken up, and what is left for a restart.
+fn in_a_line(changes: &[Change]) -> String {
+    let (live, left): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.effect == Effect::Live);
+    let named = live.iter().take(NAMED).map(|change| format!("{}: {} → {}", change.what, change.from, change.to));
+    let mut parts: Vec<String> = named.collect();
+    if live.len() > NAMED {
+        parts.push(format!("{} more changes", live.len() - NAMED));
+    }
+    if !left.is_empty() {
+        let what: Vec<_> = left.iter().map(|change| &*change.what).collect();
+        parts.push(format!("not taken up before a restart: {}", what.join(", ")));
+    }
+    parts.join("; ")
+}
+
 fn read(file: &std::path::Path, check: Check) -> Result<Config, String> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
@@ -84,9 +102,7 @@ impl Control {
         let outcome = outcome(&changes, mode);
         match outcome {
             ReloadOutcome::Applied | ReloadOutcome::AppliedInPart => {
-                for change in changes.iter().filter(|change| change.effect == Effect::Live) {
-                    tracing::info!("reload: {}: {} → {}", change.what, change.from, change.to);
-                }
+                tracing::info!("reloaded: {}", in_a_line(&changes));
                 self.counts.reloads += 1;
                 self.configure(self.config.with_live_part_of(next));
             }
@@ -96,7 +112,8 @@ impl Control {
                 let what: Vec<_> = what.iter().map(|change| &*change.what).collect();
                 tracing::warn!("nothing was reloaded: {} needs a restart", what.join(", "));
             }
-            ReloadOutcome::Unchanged | ReloadOutcome::Rehearsed => {}
+            ReloadOutcome::Unchanged => tracing::info!("reloaded: nothing has changed"),
+            ReloadOutcome::Rehearsed => {}
         }
         let change = |Change { what, from, to, effect }| ReloadChange {
             what,
@@ -150,5 +167,24 @@ impl Control {
                 flows.remove(&key, Some(target));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(what: &str, effect: Effect) -> Change {
+        Change { what: what.into(), from: "1".into(), to: "2".into(), effect }
+    }
+
+    #[test]
+    fn what_was_taken_up_is_one_line_that_names_a_few_changes_and_counts_the_rest() {
+        let two = [change("table.audit_s", Effect::Live), change("cluster.lease_ms", Effect::Restart)];
+        let expected = "table.audit_s: 1 → 2; not taken up before a restart: cluster.lease_ms";
+        assert_eq!(in_a_line(&two), expected);
+        let many: Vec<Change> = (0..11).map(|number| change(&format!("c{number}"), Effect::Live)).collect();
+        let line = in_a_line(&many);
+        assert!(line.starts_with("c0: 1 → 2; c1: 1 → 2; ") && line.ends_with("c7: 1 → 2; 3 more changes"), "{line}");
     }
 }

@@ -74,6 +74,14 @@ fn a_reload_is_taken_up_whole_or_not_at_all_and_loses_no_packet() {
             ensure!(in_part.outcome == ReloadOutcome::AppliedInPart, "{in_part:?}");
             let left = reload(cluster, "r1", &["--dry-run"])?;
             ensure!(left.changes.iter().all(|change| change.needs_restart), "{left:?}");
+            let log = fs::read_to_string(cluster.lab().logs().join("r1.log"))?;
+            for line in [
+                "reloaded: nothing has changed",
+                "reloaded: vipa 10.77.0.100: tcp/80 candidates: not there → 10.77.0.33\n",
+                "reloaded: hooks.timeout_ms: 5s → 77ms; not taken up before a restart: cluster.lease_ms",
+            ] {
+                ensure!(log.contains(line), "{line}: {log}");
+            }
             Ok(())
         })?;
         // New connections go to the new candidate too.
