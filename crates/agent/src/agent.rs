@@ -267,7 +267,7 @@ impl Agent {
     async fn status(&mut self) -> Status {
         let mut setup = self.addresses.changed();
         setup.extend(self.decap.chosen());
-        let tunnels = self.decap.counts().await;
+        let (tunnels, remarks) = (self.decap.counts().await, self.decap.remarks().await);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.me.clone(),
@@ -278,6 +278,7 @@ impl Agent {
             repaired: self.kernel.facts().repaired,
             vipas: self.target.summaries(),
             setup,
+            remarks,
             failing: self.failing.clone(),
             tunnels: tunnels.into_iter().map(|(what, count)| (what.into(), count)).collect(),
             load: self.told.clone(),

@@ -100,7 +100,7 @@ impl DecapError {
 pub(crate) async fn plan(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
     match agent.decap {
         config::Decap::None => vec![Item::new("tunnels", "are not unwrapped: agent.decap = \"none\"")],
-        config::Decap::Kernel => plan_of_devices(agent),
+        config::Decap::Kernel => plan_of_devices(agent, handle).await,
         config::Decap::Bpf => plan_of_program(agent, handle).await,
         config::Decap::Auto => {
             let mut plan = plan_of_program(agent, handle).await;
@@ -113,10 +113,10 @@ pub(crate) async fn plan(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
     }
 }
 
-fn plan_of_devices(agent: &config::Agent) -> Vec<Item> {
+async fn plan_of_devices(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
     let kinds: Vec<&str> = Kind::of(agent.address).iter().map(|kind| kind.name()).collect();
     let own = agent.address;
-    vec![
+    let mut plan = vec![
         Item::new(
             "device",
             format!(
@@ -126,7 +126,27 @@ fn plan_of_devices(agent: &config::Agent) -> Vec<Item> {
             ),
         ),
         Item::new("fou", format!("UDP port 6080 at {own} for GUE, then too")),
-    ]
+    ];
+    let remarks = remarks_of(Means::Devices, &agent.decap_interfaces, own, handle).await;
+    plan.extend(remarks.into_iter().map(|remark| Item::new("to know", remark)));
+    plan
+}
+
+/// What may keep tunnels' packets from getting through where they arrive, a sentence each.
+async fn remarks_of(means: Means, configured: &[String], own: IpAddr, handle: &Handle) -> Vec<String> {
+    let interfaces = match interfaces(configured, own, handle).await {
+        Ok(interfaces) => interfaces,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut found = Vec::new();
+    for interface in interfaces {
+        match Link::of(handle, &interface).await {
+            Ok(Some(link)) => found.extend(remarks(&interface, &link, means, handle).await),
+            Ok(None) => found.push(DecapError::NotThere(interface).to_string()),
+            Err(error) => found.push(DecapError::Netlink(error).to_string()),
+        }
+    }
+    found
 }
 
 async fn plan_of_program(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
@@ -148,7 +168,8 @@ async fn plan_of_program(agent: &config::Agent, handle: &Handle) -> Vec<Item> {
         }
         let how = format!("BPF program {PROGRAM} on the ingress of {interface}, pref {PRIORITY}, handle 0x1, then too");
         plan.push(Item::new("filter", how));
-        plan.extend(remarks(&interface, &link).await.into_iter().map(|remark| Item::new("to know", remark)));
+        let remarks = remarks(&interface, &link, Means::Bpf, handle).await;
+        plan.extend(remarks.into_iter().map(|remark| Item::new("to know", remark)));
     }
     plan
 }
@@ -189,6 +210,10 @@ enum Means {
 /// What is unwrapped on this host.
 pub(crate) struct Decap {
     mode: config::Decap,
+    own: IpAddr,
+    /// Where tunnels arrive, as configured.
+    interfaces: Vec<String>,
+    handle: Handle,
     kept: Kept<Changes>,
     wanted: Tunnels,
     inherited: Inheritance<Tunnels>,
@@ -207,6 +232,9 @@ impl Decap {
         let inherited = Inheritance::new(kept.value.tunnels.clone());
         Ok(Self {
             mode: agent.decap,
+            own: agent.address,
+            interfaces: agent.decap_interfaces.clone(),
+            handle: handle.clone(),
             kept,
             wanted: Tunnels::default(),
             inherited,
@@ -293,20 +321,28 @@ impl Decap {
         self.chosen.as_ref().map(|(_, sentence)| sentence.clone())
     }
 
+    /// What may keep tunnels' packets from getting through on this host, a sentence each.
+    pub(crate) async fn remarks(&self) -> Vec<String> {
+        match &self.chosen {
+            Some((means, _)) => remarks_of(*means, &self.interfaces, self.own, &self.handle).await,
+            None => Vec::new(),
+        }
+    }
+
     async fn by_program(&mut self, tunnels: &Tunnels, why: &str) -> Result<(), DecapError> {
         self.program.unwrap(tunnels, &mut self.kept).await?;
-        self.choose(Means::Bpf, why);
+        self.choose(Means::Bpf, why).await;
         // Of an agent that was configured otherwise.
         self.devices.clear(&mut self.kept).await
     }
 
     async fn by_devices(&mut self, tunnels: &Tunnels, why: &str) -> Result<(), DecapError> {
         self.devices.unwrap(tunnels, &mut self.kept).await?;
-        self.choose(Means::Devices, why);
+        self.choose(Means::Devices, why).await;
         self.program.clear(&mut self.kept).await
     }
 
-    fn choose(&mut self, means: Means, why: &str) {
+    async fn choose(&mut self, means: Means, why: &str) {
         if self.chosen.as_ref().is_some_and(|(chosen, _)| *chosen == means) {
             return;
         }
@@ -317,6 +353,7 @@ impl Decap {
         let sentence = format!("tunnels are unwrapped by {how}, because {why}");
         tracing::info!("{sentence}");
         self.chosen = Some((means, sentence));
+        self.remarks().await.iter().for_each(|remark| tracing::info!("{remark}"));
     }
 
     async fn clear(&mut self) -> Result<(), DecapError> {

@@ -37,6 +37,8 @@ pub(crate) struct Status {
     pub(crate) vipas: Vec<Summary>,
     /// What is changed on this host now, a line each.
     pub(crate) setup: Vec<String>,
+    /// What may keep packets of tunnels from getting through, a sentence each.
+    pub(crate) remarks: Vec<String>,
     /// What could not be set up and is tried again.
     pub(crate) failing: Option<String>,
     /// What became of packets from tunnels.
@@ -55,8 +57,21 @@ impl Status {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let Self { version, node, address, up_s, routers, followed, repaired, vipas, setup, failing, tunnels, load } =
-            self;
+        let Self {
+            version,
+            node,
+            address,
+            up_s,
+            routers,
+            followed,
+            repaired,
+            vipas,
+            setup,
+            remarks,
+            failing,
+            tunnels,
+            load,
+        } = self;
         let intent = match load.as_ref().map(|load| load.intent) {
             Some(Intent::Drain) => "draining",
             Some(Intent::Serve) | None => "serving",
@@ -75,6 +90,9 @@ impl Status {
         }
         if setup.is_empty() {
             writeln!(out, "  nothing is changed")?;
+        }
+        for remark in remarks {
+            writeln!(out, "  to know: {remark}")?;
         }
         if let Some(failing) = failing {
             writeln!(out, "  FAILING: {failing}")?;
@@ -213,6 +231,7 @@ mod tests {
                 reports_to: vec![(node("r1"), Standing::Owner, Epoch(3))],
             }],
             setup: vec!["192.0.2.10 is on lo".into()],
+            remarks: vec!["eth0 has MTU 1500".into()],
             failing: Some("it does not work; do this".into()),
             tunnels: vec![("unwrapped from GRE".into(), 7), ("dropped: malformed".into(), 0)],
             load: Some(Load {
@@ -238,6 +257,7 @@ VIPA 192.0.2.10, epoch 3
 
 on this host
   192.0.2.10 is on lo
+  to know: eth0 has MTU 1500
   FAILING: it does not work; do this
   7 packets from tunnels unwrapped from GRE
 

@@ -1,48 +1,68 @@
 //! The interfaces that tunnels arrive at, and what hangs on an interface's way in.
 
-use std::{collections::BTreeSet, fs, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle,
+    Handle, RouteMessageBuilder,
     packet_route::{
         link::{LinkAttribute, LinkLayerType},
+        route::{RouteAttribute, RouteMessage, RouteMetric, RouteType},
         tc::{TcAttribute, TcHandle as QdiscHandle, TcMessage},
     },
 };
 
-use super::DecapError;
+use super::{DecapError, Means};
 use crate::address::{index_of, interface_of};
 
 /// What a tunnel adds at most: IPv6, UDP and GUE.
 const MOST_OVERHEAD: u32 = 52;
 /// What every IPv6 link carries (RFC 8200 §5).
 const LEAST_MTU: u32 = 1_280;
+/// The largest packet that most clients' own links carry.
+const CLIENTS_MTU: u32 = 1_500;
+/// Headers of IP and TCP without options: a segment is so much less than its packet.
+const IPV4_AND_TCP: u32 = 40;
+const IPV6_AND_TCP: u32 = 60;
 
-/// Offloads that make one packet of several, whichever tunnel they are in.
-const MERGING: [&str; 3] = ["rx-lro", "rx-gro-list", "rx-udp-gro-forwarding"];
-
-/// What may keep packets from getting through on an interface.
-pub(super) async fn remarks(interface: &str, link: &Link) -> Vec<String> {
+/// What may keep packets from getting through on an interface, whichever means unwraps them.
+pub(super) async fn remarks(interface: &str, link: &Link, means: Means, handle: &Handle) -> Vec<String> {
     let mut remarks = Vec::new();
-    if !link.is_ethernet {
+    if !link.is_ethernet && means == Means::Bpf {
         remarks.push(DecapError::NoEthernet(interface.into()).to_string());
     }
     let inside = link.mtu.saturating_sub(MOST_OVERHEAD);
-    let least = if inside < LEAST_MTU { "; IPv6 needs 1280: raise the MTU" } else { "" };
-    remarks.push(format!("{interface} has MTU {}: {inside} bytes fit into the longest headers{least}", link.mtu));
+    let fits = format!("{interface} has MTU {}: {inside} bytes fit into the longest headers", link.mtu);
+    if inside < LEAST_MTU {
+        remarks.push(format!("{fits}; IPv6 needs 1280: raise the MTU"));
+    } else if inside < CLIENTS_MTU && !are_told_of_less(inside, handle).await {
+        let (ipv4, ipv6) = (inside - IPV4_AND_TCP, inside - IPV6_AND_TCP);
+        remarks.push(format!(
+            "{fits}; clients that send {CLIENTS_MTU} learn it from the routers, a packet late: MTU {} carries these whole, \
+             advmss {ipv4} (IPv6: {ipv6}) of the route to the clients has them send less",
+            CLIENTS_MTU + MOST_OVERHEAD
+        ));
+    } else {
+        remarks.push(fits);
+    }
     // The larger of both counts (ip-sysctl of the kernel's documentation).
     let rp_filter = ["all", interface].map(|which| {
         let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter")).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
     });
     if rp_filter.into_iter().max() == Some(1) {
-        remarks.push(format!(
-            "{interface} has rp_filter 1: clients that are reached by another interface are not heard in tunnels; 2 hears them"
-        ));
+        let unheard = match means {
+            Means::Bpf => "clients that are reached by another interface are not heard in tunnels",
+            Means::Devices => "tunnels of routers that are reached by another interface are not heard",
+        };
+        remarks.push(format!("{interface} has rp_filter 1: {unheard}; 2 hears them"));
     }
-    for offload in merging(interface).await {
+    for offload in merging(interface, means.misses()).await {
         remarks.push(format!(
             "{interface} has {offload} on, which makes one packet of several before they are unwrapped: \
              turn it off with ethtool -K {interface} {offload} off"
@@ -51,8 +71,51 @@ pub(super) async fn remarks(interface: &str, link: &Link) -> Vec<String> {
     remarks
 }
 
-/// The offloads of this interface that are on and merge what is in tunnels.
-async fn merging(interface: &str) -> Vec<&'static str> {
+impl Means {
+    /// Offloads that make one packet of several which this cannot take apart again. The kernel's devices unwrap what the
+    /// kernel itself has merged.
+    const fn misses(self) -> &'static [&'static str] {
+        match self {
+            Self::Bpf => &["rx-lro", "rx-gro-list", "rx-udp-gro-forwarding"],
+            Self::Devices => &["rx-lro"],
+        }
+    }
+}
+
+/// Whether this host's default routes tell clients of segments that fit into `inside` bytes.
+async fn are_told_of_less(inside: u32, handle: &Handle) -> bool {
+    let ipv4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let ipv6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    let mut is_told = false;
+    for (request, headers) in [(ipv4, IPV4_AND_TCP), (ipv6, IPV6_AND_TCP)] {
+        let routes: Result<Vec<RouteMessage>, _> = handle.route().get(request).execute().try_collect().await;
+        for route in routes.unwrap_or_default().iter().filter(|route| leads_to_clients(route)) {
+            match advmss(route) {
+                Some(told) if told + headers <= inside => is_told = true,
+                _ => return false,
+            }
+        }
+    }
+    is_told
+}
+
+/// A default route; those that refuse, as every host has one of IPv6's, lead nowhere.
+fn leads_to_clients(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
+}
+
+fn advmss(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
+            RouteMetric::Advmss(told) => Some(*told),
+            _ => None,
+        }),
+        _ => None,
+    })
+}
+
+/// Those of these offloads that are on at this interface.
+async fn merging(interface: &str, offloads: &[&'static str]) -> Vec<&'static str> {
     let Ok((connection, mut handle, _)) = ethtool::new_connection() else { return Vec::new() };
     let connection = tokio::spawn(connection);
     let mut on = Vec::new();
@@ -61,7 +124,7 @@ async fn merging(interface: &str) -> Vec<&'static str> {
             for attribute in features.payload.nlas {
                 if let EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) = attribute {
                     let is_on = |name: &&str| bits.iter().any(|bit| bit.name == *name && bit.value);
-                    on.extend(MERGING.into_iter().filter(is_on));
+                    on.extend(offloads.iter().copied().filter(is_on));
                 }
             }
         }

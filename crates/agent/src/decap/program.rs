@@ -23,7 +23,7 @@ use vipa_model::config;
 
 use super::{
     Changes, DecapError, Filter, Tunnels,
-    interfaces::{Link, Side, filters, has_clsact, interfaces, is_bare, remarks, remove_clsact},
+    interfaces::{Link, Side, filters, has_clsact, interfaces, is_bare, remove_clsact},
 };
 use crate::{
     address::index_of,
@@ -157,7 +157,6 @@ impl Program {
         }
         loaded.attached.insert(interface.into());
         tracing::info!(interface, "what routers wrap for this host is unwrapped by BPF as it arrives");
-        remarks(interface, &link).await.iter().for_each(|remark| tracing::info!("{remark}"));
         Ok(())
     }
 

@@ -170,12 +170,45 @@ fn what_would_be_changed_is_said_and_not_done() {
             "bpf      program vipa_observe on /sys/fs/cgroup",
             "qdisc    clsact on v0",
             "filter   BPF program vipa_unwrap on the ingress of v0, pref 22089",
-            "to know  v0 has MTU 1500: 1448 bytes fit",
+            "to know  v0 has MTU 1500: 1448 bytes fit into the longest headers; clients that send 1500 learn it",
             "to know  v0 has rx-gro-list on",
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }
         assert_as_before(host);
         assert!(!run("tc", "qdisc show dev v0").contains("clsact"));
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn what_may_keep_packets_of_tunnels_away_is_said_whichever_means_unwraps_them() {
+    on_a_host(|host| {
+        run("ip", "link add v0 type veth peer name v1");
+        run("ip", "link set v0 up");
+        run("ip", "link set v1 up");
+        host.configure_tunnels(HERE, "v0");
+        let by_bpf = host.setup();
+        host.configure("decap = \"kernel\"");
+        let both = |line: &str| [by_bpf.contains(line), host.setup().contains(line)];
+        let late = "advmss 1408 (IPv6: 1388) of the route to the clients has them send less";
+        assert_eq!(both(late), [true, true], "{}", host.setup());
+        // Who tells clients of less, or carries more, has nothing to be told.
+        run("ip", "route add default dev v0 advmss 1408");
+        let said = host.setup();
+        assert!(said.contains("1448 bytes fit into the longest headers\n") && !said.contains(late), "{said}");
+        run("ip", "route change default dev v0 advmss 1460");
+        assert!(host.setup().contains(late));
+        run("ip", "link set v0 mtu 1552");
+        assert!(host.setup().contains("to know  v0 has MTU 1552: 1500 bytes fit into the longest headers\n"));
+        run("ip", "link set v0 mtu 1300");
+        assert!(host.setup().contains("1248 bytes fit into the longest headers; IPv6 needs 1280: raise the MTU\n"));
+        set_sysctl("conf/all/rp_filter", "0");
+        set_sysctl("conf/v0/rp_filter", "1");
+        let said = host.setup();
+        assert!(said.contains("to know  v0 has rp_filter 1: tunnels of routers that are reached by another"), "{said}");
+        run("ip", "link del v0");
+        let said = host.setup();
+        assert!(said.contains("to know  there is no interface \"v0\" on this host"), "{said}");
     });
 }
