@@ -4,17 +4,27 @@
 //! (`tests/tunnels`); on one that does not, what is tested is that the agent says so.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket},
+    fs::File,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     process::{Command, Stdio},
+    thread,
 };
 
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{MsgFlags, SockProtocol, recv},
+};
 use vipa_model::Forwarding;
 
 use crate::{
     host::{Agent, Host, on_a_host, run, until},
     router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
     servers::{Server, nginx},
-    tunnels::{CLIENT, Wire, datagram, everything_arrives, good, next, serve, until_unwrapped, unwrapping, wrapped},
+    tunnels::{
+        CLIENT, CLIENT6, Wire, datagram, everything_arrives, good, next, packet_socket, serve, until_unwrapped,
+        unwrapping, wrapped,
+    },
 };
 
 /// Whether this machine's kernel has them; the target says that it must.
@@ -182,6 +192,47 @@ impl FarEnd {
     fn run(&self, command: &str) -> String {
         run("ip", &format!("netns exec {} {command}", self.0))
     }
+
+    /// Makes an interface `t0`, and wraps whatever is sent there in GUE until it is gone.
+    fn wrap_in_gue(&self, to: &str) -> thread::JoinHandle<()> {
+        for settings in [
+            // What comes out at the other end shall be whole packets.
+            "ip link add t0 mtu 1400 type veth peer name t1",
+            "ethtool -K t0 tx off tso off gso off",
+            "ip link set t0 arp off",
+            "ip link set t1 up",
+        ] {
+            self.run(settings);
+        }
+        let namespace = File::open(format!("/run/netns/{}", self.0)).expect("it is there");
+        let to = SocketAddr::new(to.parse().expect("an address"), 6_080);
+        thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may");
+            let from: IpAddr = if to.is_ipv4() { PORT.into() } else { PORT6.into() };
+            let tunnel = UdpSocket::bind((from, 0)).expect("the address is here");
+            let sent = packet_socket("t1", Some(SockProtocol::EthAll));
+            let mut frame = [0; 2048];
+            while let Ok(length) = recv(sent.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                let (head, packet) = frame[..length].split_at(14);
+                let number = match head[12..] {
+                    [0x08, 0x00] => 4,
+                    [0x86, 0xdd] => 41,
+                    _ => continue,
+                };
+                // What is lost is sent again, by TCP.
+                let _ = tunnel.send_to(&[&[0, number, 0, 0], packet].concat(), to);
+            }
+        })
+    }
+}
+
+/// How the far end wraps what it sends.
+#[derive(Debug)]
+enum Wrapping {
+    /// By a device of its kernel's.
+    Device(String),
+    /// Not every kernel that takes GUE can send it; so by hand.
+    Gue,
 }
 
 impl Drop for FarEnd {
@@ -191,6 +242,52 @@ impl Drop for FarEnd {
     }
 }
 
+/// A host whose devices take tunnels, nginx and iperf3 on both VIPAs, and a client at the far end of the wire for each of these:
+/// a device there, and the VIPA it leads to.
+fn curl_and_iperf3_pass(host: &Host, here: &str, ways: &[(Wrapping, &str)]) {
+    let _wire = prepare(host, here);
+    let far = FarEnd::new();
+    let agent = host.start_agent();
+    let mut router = Router::start(host, "r1");
+    router.until_linked();
+    for vipa in [IpAddr::from(VIPA), VIPA6.into()] {
+        router.distribute_by(Forwarding::Ipip, 1, vipa, here);
+        drop(serve(vipa));
+    }
+    let _nginx = nginx(host);
+    let iperf = Command::new("iperf3").arg("--server").stdout(Stdio::null()).spawn();
+    let _iperf = Server(iperf.expect("iperf3 is installed: make deps"));
+    until("nginx serves", || TcpStream::connect((VIPA, 80)).is_ok());
+    until("iperf3 serves", || TcpStream::connect((VIPA, 5201)).is_ok());
+    for (wrapping, vipa) in ways {
+        let (url, source) = if vipa.contains(':') {
+            (format!("http://[{vipa}]/"), CLIENT6)
+        } else {
+            (format!("http://{vipa}/"), CLIENT)
+        };
+        let by_hand = match wrapping {
+            Wrapping::Device(device) => {
+                far.run(&format!("ip link add t0 type {device}"));
+                None
+            }
+            Wrapping::Gue => Some(far.wrap_in_gue(here)),
+        };
+        far.run("ip link set t0 up");
+        far.run(&format!("ip route add {vipa} dev t0 src {source}"));
+        assert_eq!(far.run(&format!("curl -gsS --max-time 20 {url}")), "hello", "{wrapping:?}");
+        far.run(&format!("iperf3 --client {vipa} --bytes 2M --connect-timeout 10000"));
+        far.run("ip link del t0");
+        if let Some(by_hand) = by_hand {
+            by_hand.join().expect("it ends with its interface");
+        }
+    }
+    let said = host.status();
+    assert!(said.contains("  to know: v0 has MTU 1500: 1448 bytes fit into the longest headers"), "{said}");
+    agent.stop();
+    drop(far);
+    assert_eq!((devices(), gue_ports().as_str()), (0, ""));
+}
+
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn curl_and_iperf3_pass_the_kernel_s_devices_in_both_families() {
@@ -198,36 +295,71 @@ fn curl_and_iperf3_pass_the_kernel_s_devices_in_both_families() {
         if !kernel_has_devices() {
             return;
         }
-        let _wire = prepare(host, HERE);
-        let far = FarEnd::new();
-        let agent = host.start_agent();
-        let mut router = Router::start(host, "r1");
-        router.until_linked();
-        for vipa in [IpAddr::from(VIPA), VIPA6.into()] {
-            router.distribute_by(Forwarding::Ipip, 1, vipa, HERE);
-            drop(serve(vipa));
-        }
-        let _nginx = nginx(host);
-        let iperf = Command::new("iperf3").arg("--server").stdout(Stdio::null()).spawn();
-        let _iperf = Server(iperf.expect("iperf3 is installed: make deps"));
-        until("nginx serves", || TcpStream::connect((VIPA, 80)).is_ok());
-        until("iperf3 serves", || TcpStream::connect((VIPA, 5201)).is_ok());
         let ends = "local 10.9.0.21 remote 10.9.0.31";
-        for (device, route, vipa) in [
-            (format!("ipip {ends}"), "ip route add 192.0.2.10 dev t0 src 203.0.113.4", "192.0.2.10"),
-            (format!("gre {ends}"), "ip route add 192.0.2.10 dev t0 src 203.0.113.4", "192.0.2.10"),
-            (format!("sit {ends}"), "ip route add 2001:db8::10 dev t0 src 2001:db8:9::4", "2001:db8::10"),
-            (format!("gre {ends}"), "ip route add 2001:db8::10 dev t0 src 2001:db8:9::4", "2001:db8::10"),
-        ] {
-            far.run(&format!("ip link add t0 type {device}"));
-            far.run("ip link set t0 up");
-            far.run(route);
-            let url = if vipa.contains(':') { format!("http://[{vipa}]/") } else { format!("http://{vipa}/") };
-            assert_eq!(far.run(&format!("curl -gsS --max-time 20 {url}")), "hello", "{device}");
-            far.run(&format!("iperf3 --client {vipa} --bytes 2M --connect-timeout 10000"));
-            far.run("ip link del t0");
+        let ways = [
+            (Wrapping::Device(format!("ipip {ends}")), "192.0.2.10"),
+            (Wrapping::Device(format!("gre {ends}")), "192.0.2.10"),
+            (Wrapping::Gue, "192.0.2.10"),
+            (Wrapping::Device(format!("sit {ends}")), "2001:db8::10"),
+            (Wrapping::Device(format!("gre {ends}")), "2001:db8::10"),
+            (Wrapping::Gue, "2001:db8::10"),
+        ];
+        curl_and_iperf3_pass(host, HERE, &ways);
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn curl_and_iperf3_pass_the_kernel_s_devices_over_ipv6_in_both_families() {
+    on_a_host(|host| {
+        if !kernel_has_devices() {
+            return;
         }
-        agent.stop();
+        let ends = "local fd09::21 remote fd09::31";
+        let ways = [
+            (Wrapping::Device(format!("ip6tnl mode ipip6 {ends} encaplimit none")), "192.0.2.10"),
+            (Wrapping::Device(format!("ip6gre {ends} encaplimit none")), "192.0.2.10"),
+            (Wrapping::Gue, "192.0.2.10"),
+            (Wrapping::Device(format!("ip6tnl mode ip6ip6 {ends} encaplimit none")), "2001:db8::10"),
+            (Wrapping::Device(format!("ip6gre {ends} encaplimit none")), "2001:db8::10"),
+            (Wrapping::Gue, "2001:db8::10"),
+        ];
+        curl_and_iperf3_pass(host, HERE6, &ways);
+    });
+}
+
+/// By default who unwraps is chosen: where BPF may be used, that (`tunnels`); where it may not, the kernel's devices; where
+/// there are none either, the agent says both in one sentence.
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn where_bpf_is_not_allowed_the_kernel_s_devices_unwrap_and_where_there_are_none_that_is_said() {
+    on_a_host(|host| {
+        let wire = prepare(host, HERE);
+        host.configure_tunnels(HERE, "v0");
+        let mut router = Router::start(host, "r1");
+        let agent = host.start_agent_without_bpf();
+        router.until_linked();
+        router.distribute_by(Forwarding::Ipip, 1, VIPA.into(), HERE);
+        let why = "cannot load the BPF program that unwraps tunnels";
+        if kernel_has_devices() {
+            let socket = serve(VIPA.into());
+            until_unwrapped(&socket, &wire, &good(b"?"));
+            let said = host.status();
+            let chosen = format!("tunnels are unwrapped by the kernel's tunnel devices, because {why}");
+            assert!(said.contains(&chosen), "{said}");
+            agent.stop();
+            assert_eq!((devices(), gue_ports().as_str()), (0, ""));
+        } else {
+            let neither = "tunnels can be unwrapped neither by BPF nor by the kernel's devices: ";
+            until("it is said", || host.status().contains(neither));
+            let said = host.status();
+            let line = said.lines().find(|line| line.contains(neither)).expect("one line");
+            for part in [why, "it needs CAP_BPF", "this kernel has none of the tunnel devices"] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+            agent.stop();
+        }
+        assert!(!host.folder().join("state/tunnels.json").exists(), "nothing is left to be undone");
     });
 }
 

@@ -181,13 +181,21 @@ address = "10.9.0.31"
         self.start(Command::new(env!("CARGO_BIN_EXE_vipa-agent")))
     }
 
-    /// As a user that is not root, with two capabilities and no other.
+    /// As a user that is not root, with the two capabilities it names and no other.
     pub(crate) fn start_unprivileged_agent(&self) -> Agent {
+        self.start_with("-all,+net_admin,+bpf")
+    }
+
+    /// The same on a host that allows no BPF.
+    pub(crate) fn start_agent_without_bpf(&self) -> Agent {
+        self.start_with("-all,+net_admin")
+    }
+
+    fn start_with(&self, capabilities: &str) -> Agent {
         // Where it was built may be nobody else's to enter.
         let program = self.folder().join("vipa-agent");
         fs::copy(env!("CARGO_BIN_EXE_vipa-agent"), &program).expect("it is copied");
         run("chown", &format!("-R nobody {}", self.folder().display()));
-        let capabilities = "-all,+net_admin,+bpf";
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])

@@ -83,13 +83,25 @@ fn socat() -> Server {
 pub(crate) fn nginx(host: &Host) -> Server {
     let folder = host.folder().display();
     let config = host.folder().join("nginx.conf");
+    // It may write to no folder of the machine's own.
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary: String = kinds.iter().map(|kind| format!("{kind}_temp_path {folder}/{kind}; ")).collect();
     let text = format!(
         "user root;\ndaemon off;\nworker_processes 4;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.log;\n\
          events {{ worker_connections 4096; }}\n\
-         http {{ access_log off; server {{ listen 80 reuseport; listen [::]:80 reuseport; return 200 hello; }} }}\n"
+         http {{ access_log off; {temporary}\
+         server {{ listen 80 reuseport; listen [::]:80 reuseport; return 200 hello; }} }}\n"
     );
     fs::write(&config, text).expect("it is written");
-    let server = Command::new("nginx").arg("-c").arg(config).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
+    let log = host.folder().join("nginx.log");
+    let server = Command::new("nginx")
+        .arg("-e")
+        .arg(log)
+        .arg("-c")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     Server(server.expect("nginx is installed: make deps"))
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use nix::{
     ifaddrs::getifaddrs,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket},
 };
 use vipa_model::Forwarding;
 
@@ -38,13 +38,7 @@ impl Wire {
         run("ip", "link add v0 address 02:00:00:00:00:31 type veth peer name v1 address 02:00:00:00:00:21");
         run("ip", "link set v0 up");
         run("ip", "link set v1 up");
-        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
-        let mut interfaces = getifaddrs().expect("interfaces");
-        let v1 = interfaces.find_map(|entry| {
-            entry.address.filter(|_| entry.interface_name == "v1").and_then(|address| address.as_link_addr().copied())
-        });
-        bind(socket.as_raw_fd(), &v1.expect("v1 is there")).expect("root may");
-        Self { socket }
+        Self { socket: packet_socket("v1", None) }
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
@@ -54,6 +48,17 @@ impl Wire {
         frame.resize(frame.len().max(60), 0);
         send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).expect("the wire is there");
     }
+}
+
+/// Sends frames at this interface of the namespace, and of a protocol receives them.
+pub(crate) fn packet_socket(interface: &str, protocol: Option<SockProtocol>) -> OwnedFd {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).expect("a socket");
+    let mut interfaces = getifaddrs().expect("interfaces");
+    let found = interfaces.find_map(|entry| {
+        entry.address.filter(|_| entry.interface_name == interface).and_then(|address| address.as_link_addr().copied())
+    });
+    bind(socket.as_raw_fd(), &found.expect("the interface is there")).expect("root may");
+    socket
 }
 
 fn sum(words: impl IntoIterator<Item = u8>) -> u32 {
