@@ -130,6 +130,10 @@ sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take 
 sim-scale: ## Simulate SCALE routers, targets and VIPAs: what each node says and keeps (SCALE="64 250 250")
 	ulimit -v 16000000; $(CARGO) run --release -p vipa-sim -- --scale $(SCALE)
 
+.PHONY: replay
+replay: ## Go through what a router recorded (FILE=events.rec; STORY=1 for all of it)
+	$(CARGO) run --release -q -p vipa-sim -- --replay $(FILE) $(if $(STORY),--story)
+
 .PHONY: sim-short
 sim-short: build
 	$(TARGET)/release/vipa-sim --seeds 200

@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use vipa_model::NodeName;
-use vipa_protocol::admin::{AuditMode, DEFAULT_LIMIT, ReloadMode, Request};
+use vipa_protocol::admin::{self, AuditMode, DEFAULT_LIMIT, DEFAULT_RECORDING_MB, ReloadMode, Request};
 use vipa_transport::pki;
 
 /// Makes the certificates of a Vipa cluster, asks its routers what they are doing, and gives them orders.
@@ -42,6 +42,7 @@ Examples:
   vipactl vipa move 192.0.2.10 r2       r2 takes the VIPA over, and not a packet is lost
   vipactl target quiesce 10.0.0.31      no new connections to this target; those it has run out
   vipactl node leave                    this router gives up all it owns, say for maintenance; `join` ends that
+  vipactl record start                  write down every event, to be replayed where there is time to look
 
 A router's socket is /run/vipa/NAME.sock unless its configuration says otherwise (node.admin)."
 )]
@@ -108,6 +109,9 @@ enum Command {
     },
     /// What operators have decided by orders and is in force, on every router
     Decisions,
+    /// Write every event of this router to a file that `vipa-sim --replay` goes through again, to find out why it did what it did
+    #[command(subcommand)]
+    Record(Record),
     /// Move a VIPA to another router, or keep one router from owning it
     #[command(subcommand)]
     Vipa(order::Vipa),
@@ -120,6 +124,18 @@ enum Command {
     /// Take a router or a target out of the cluster's work, and back
     #[command(subcommand)]
     Node(order::Node),
+}
+
+#[derive(Debug, Subcommand)]
+enum Record {
+    /// Begin: to events.rec in the router's state_dir, what was there before to events.rec.1
+    Start {
+        /// Of both files together; beyond it the oldest events go
+        #[arg(long, value_name = "MB", default_value_t = DEFAULT_RECORDING_MB)]
+        limit_mb: u32,
+    },
+    /// End it
+    Stop,
 }
 
 #[derive(Debug, Subcommand)]
@@ -198,6 +214,10 @@ fn tell(arguments: &Arguments) -> anyhow::Result<String> {
         Command::Drill { vipa } => Request::Drill { vipa: *vipa },
         Command::Diff { vipa } => Request::Diff { vipa: *vipa },
         Command::Decisions => Request::Decisions,
+        Command::Record(Record::Start { limit_mb }) => {
+            Request::Record { what: admin::Record::Start { limit_mb: *limit_mb } }
+        }
+        Command::Record(Record::Stop) => Request::Record { what: admin::Record::Stop },
         Command::Vipa(vipa) => return order(vipa.order(), None),
         Command::Target(target) => return order(target.order(), target.drain()),
         Command::Service(service) => return order(service.order(), service.drain()),

@@ -63,7 +63,7 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     let Status { node, cluster, incarnation: _, uptime_ms, links, vipas, connections, capacity, unfit, left, .. } =
         status;
-    let Status { voters, voters_version, other_voters, voters_wait, .. } = status;
+    let Status { voters, voters_version, other_voters, voters_wait, recording, .. } = status;
     let voters = voters_line(*voters_version, voters);
     writeln!(out, "router {node} of cluster {cluster}, up {}; {voters}", span(*uptime_ms))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
@@ -79,6 +79,9 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     if !left.is_empty() {
         let left: Vec<_> = left.iter().map(NodeName::as_str).collect();
         writeln!(out, "left: {}; `vipactl node join` takes them in again", left.join(", "))?;
+    }
+    if let Some(file) = recording {
+        writeln!(out, "recording to {file}, until `vipactl record stop`")?;
     }
     for vipa in vipas {
         show_vipa(out, node, vipa)?;

@@ -137,6 +137,7 @@ fn status() -> Status {
         capacity: 1_000_000,
         unfit: None,
         left: Vec::new(),
+        recording: None,
     }
 }
 
@@ -144,6 +145,7 @@ fn status() -> Status {
 fn status_tells_what_bends_the_order_of_succession() {
     let mut status = status();
     status.left = vec![name("t3")];
+    status.recording = Some("/var/lib/vipa/events.rec".into());
     status.vipas[0].succession = Succession {
         group: Some("web".into()),
         placed: Some(name("r2")),
@@ -155,6 +157,7 @@ fn status_tells_what_bends_the_order_of_succession() {
     status.vipas[0].targets[0].resting = vec![(Protocol::Tcp, 80)];
     let shown = stdout(&ask(&["status"], &Request::Status, &Answer::Status(status)));
     assert!(shown.contains("left: t3; `vipactl node join` takes them in again\n"), "{shown}");
+    assert!(shown.contains("recording to /var/lib/vipa/events.rec, until `vipactl record stop`\n"), "{shown}");
     let line = "  group web; moved to r2; not at r1; takes it back in 1 min 1 s\n";
     assert!(shown.contains(line), "{shown}");
     assert!(shown.contains(", quiesced  "), "{shown}");
@@ -608,10 +611,10 @@ fn what_goes_wrong_is_one_sentence_with_the_remedy() {
     let text = stderr(&vipactl(&["--socket", nobody.to_str().unwrap(), "status"]));
     assert!(text.starts_with("vipactl: cannot reach a router at ") && text.contains("does vipad run there"), "{text}");
 
-    let (socket, router) = router(folder.path(), "{\"version\":2,\"answer\":\"error\",\"data\":\"new\"}\n".into());
+    let (socket, router) = router(folder.path(), "{\"version\":3,\"answer\":\"error\",\"data\":\"new\"}\n".into());
     let text = stderr(&vipactl(&["--socket", socket.to_str().unwrap(), "status"]));
     router.join().unwrap();
-    assert!(text.contains("version 2") && text.contains("install the same release"), "{text}");
+    assert!(text.contains("version 3") && text.contains("install the same release"), "{text}");
 }
 
 #[test]

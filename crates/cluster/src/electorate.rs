@@ -33,7 +33,7 @@ pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option
 }
 
 /// What nodes have said of whose votes they count.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Electorate {
     said: BTreeMap<NodeName, Voters>,
     /// Since when a majority of the voters is known to go by this version, or a later one.

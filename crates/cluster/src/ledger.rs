@@ -5,13 +5,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{NodeName, Protocol, Service};
 use vipa_protocol::{Decision, Matter, Ruling, Stamp};
 
 /// Matters with a decision; of those that are as configured the oldest give way, others never.
 pub(crate) const MOST_MATTERS: usize = 4096;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     decisions: BTreeMap<Matter, (Ruling, Stamp)>,
 }

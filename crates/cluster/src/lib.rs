@@ -10,6 +10,7 @@ mod electorate;
 mod hello;
 mod ledger;
 pub mod log;
+pub mod recording;
 mod router;
 pub mod target;
 mod voter;

@@ -16,6 +16,7 @@ use std::{
     net::IpAddr,
 };
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
     Beat, BeatAck, Claim, Condition, Decisions, Distribution, Hello, Kept, Message, Refusal, Refuse, Retake, Role,
@@ -42,7 +43,7 @@ use crate::{
 };
 
 /// The cluster as one router sees it, and what it does about it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Router {
     settings: Settings,
     /// When the last event came.
@@ -68,7 +69,7 @@ pub struct Router {
     stopped: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Peer {
     role: Role,
     incarnation: Incarnation,
@@ -79,7 +80,7 @@ struct Peer {
 /// What VIPAs that move together have to know of each other, by the group's name.
 type Groups = BTreeMap<String, Group>;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Group {
     /// Those of which this router is neither the owner nor ready to be.
     unready: BTreeSet<IpAddr>,

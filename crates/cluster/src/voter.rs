@@ -24,7 +24,7 @@ pub struct StoredVote {
 }
 
 /// Who claims: a router, in one of its lives.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claimant {
     pub router: NodeName,
     pub incarnation: Incarnation,
@@ -40,7 +40,7 @@ pub enum Verdict {
 }
 
 /// The votes and promises of one node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Voter {
     lease: Duration,
     silent_until: Moment,
@@ -48,13 +48,13 @@ pub struct Voter {
     tokens: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Ledger {
     vote: Option<Vote>,
     promise: Option<Promise>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Vote {
     epoch: Epoch,
     holder: Claimant,
@@ -64,7 +64,7 @@ struct Vote {
     waiting: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Promise {
     to: NodeName,
     epoch: Epoch,

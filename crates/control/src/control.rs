@@ -29,6 +29,7 @@ use crate::{
     outward::Outward,
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
+    recorder::Recorder,
     reload::{Fresh, Reader},
     status,
     table::{Reporter, Reports},
@@ -66,6 +67,7 @@ pub struct Control {
     pub(crate) audits: Audits,
     pub(crate) condition: Condition,
     pub(crate) reader: Reader,
+    pub(crate) recorder: Recorder,
     probe: Probe,
     waiting: Waiting,
     recount: Recount,
@@ -166,6 +168,7 @@ impl Control {
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
         let condition = Condition::new(config.autonomics.clone());
+        let recorder = Recorder::new(config.node.state_dir.clone());
         let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
@@ -183,6 +186,7 @@ impl Control {
             audits,
             condition,
             reader,
+            recorder,
             probe,
             waiting: Waiting::default(),
             recount: Recount::default(),
@@ -264,6 +268,7 @@ impl Control {
                 self.feed(Event::Order { token, order });
             }
             Request::Reload { mode } => self.reader.start(mode, Some(reply)),
+            Request::Record { what } => self.record(what, reply),
             Request::Audit { vipa, mode } => self.audit(vipa, mode, reply.last()),
             Request::Drill { vipa } => {
                 self.count_then(move |control, census| control.drill(vipa, census, reply.last()))
@@ -301,8 +306,10 @@ impl Control {
 
     /// One event in, all that follows from it done.
     pub(crate) fn feed(&mut self, event: Event) {
-        let mut out = Outbox::default();
-        self.cluster.handle(self.clock.now(), event, &mut out);
+        let (mut out, now) = (Outbox::default(), self.clock.now());
+        self.recorder.event(now, &event, &self.cluster);
+        self.cluster.handle(now, event, &mut out);
+        self.recorder.outputs(&out);
         for output in out {
             self.carry_out(output);
         }
@@ -624,6 +631,7 @@ impl Control {
         self.count_connections(now);
         self.seek_voters(now);
         self.door.reclaim();
+        self.recorder.hand_over();
     }
 
     fn look_for_absent(&mut self, now: Moment) {

@@ -36,6 +36,7 @@ mod prepare;
 mod probes;
 mod questions;
 mod reach;
+mod recorder;
 mod reload;
 mod responsiveness;
 mod settings;

@@ -63,6 +63,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
         left: left(control),
+        recording: control.recorder.file().map(|file| file.display().to_string()),
     }
 }
 
@@ -276,6 +277,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.extend(control.outward.counts());
     total.extend(control.audits.named());
     total.extend(control.condition.counts());
+    total.extend(control.recorder.counts());
     let workers = control.door.desks().iter().map(|desk| named(&desk.counters.totals())).collect();
     Counters { total, workers }
 }

@@ -3,8 +3,8 @@
 //! On the admin socket each side writes JSON, one document a line: `Versioned<Request>` and, for each, any number of
 //! `Answer::Progress` and then one other `Versioned<Answer>`.
 //! ```text
-//! → {"version":1,"ask":"connections","limit":20,"vipa":null}
-//! ← {"version":1,"answer":"connections","data":{"total":2,"shown":[…]}}
+//! → {"version":2,"ask":"connections","limit":20,"vipa":null}
+//! ← {"version":2,"answer":"connections","data":{"total":2,"shown":[…]}}
 //! ```
 //! New fields may be added within a version; readers skip those they do not know.
 
@@ -22,9 +22,11 @@ use crate::{
 };
 
 /// Version of this vocabulary.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Connections shown when none are asked for by number.
 pub const DEFAULT_LIMIT: u32 = 20;
+/// What a recording may have on the disk when nothing is said of it, megabytes.
+pub const DEFAULT_RECORDING_MB: u32 = 64;
 
 /// One line in either direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +87,20 @@ pub enum Request {
     },
     /// What operators have decided and what is in force.
     Decisions,
+    /// Writes every event of this router to a file, or stops that; answered by `Done` or `Error`.
+    Record {
+        what: Record,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    /// At most so much on the disk; what is beyond replaces the oldest.
+    Start {
+        limit_mb: u32,
+    },
+    Stop,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +164,9 @@ pub struct Status {
     /// Nodes that have left by an operator's order.
     #[serde(default)]
     pub left: Vec<NodeName>,
+    /// The file that this router's events are written to, if they are.
+    #[serde(default)]
+    pub recording: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

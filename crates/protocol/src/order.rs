@@ -52,7 +52,7 @@ pub struct Decision {
 
 /// What an operator wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "give", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// `to` owns the VIPA, and goes on being first in line for it until it is moved again or taken back.
     Move {

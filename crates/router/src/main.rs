@@ -30,6 +30,9 @@ struct Arguments {
     /// Run with this configuration
     #[arg(long, value_name = "FILE", required_unless_present = "check")]
     config: Option<PathBuf>,
+    /// Record every event from the first on, as `vipactl record start` does while it runs
+    #[arg(long, requires = "config")]
+    record: bool,
     /// Check this configuration and exit
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
         (Some(file), _) => check(file),
         (None, Some(file)) => read(file).and_then(|config| {
             log_to_stderr();
-            start::run(config, file.clone())
+            start::run(config, file.clone(), arguments.record)
         }),
         (None, None) => unreachable!("clap requires one of the two"),
     };

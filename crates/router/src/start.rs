@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Runs the router until SIGTERM or SIGINT.
-pub(crate) fn run(config: Config, file: PathBuf) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let clock = Clock::start();
     let cores = cores(&config)?;
@@ -56,7 +56,11 @@ pub(crate) fn run(config: Config, file: PathBuf) -> anyhow::Result<()> {
     }
 
     let probe = ports::probe(opened.ports);
-    let (control, ends) = prepared.start(Packets { ports: opened.routes, flows, door: control_door, clock, probe })?;
+    let (mut control, ends) =
+        prepared.start(Packets { ports: opened.routes, flows, door: control_door, clock, probe })?;
+    if record {
+        control.record_from_now_on();
+    }
     tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
     runtime.block_on(async {
         let (tell, told) = mpsc::channel(1);

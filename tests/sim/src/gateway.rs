@@ -10,7 +10,7 @@ use std::{
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, StoredVote};
+use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, StoredVote, recording};
 use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
@@ -54,6 +54,8 @@ pub(crate) struct Gateway {
     sweeps: BTreeMap<usize, BTreeSet<Connection>>,
     pickers: Pickers,
     stale: bool,
+    /// What it goes through, written down as `vipad` does.
+    pub(crate) tape: Option<Vec<u8>>,
 }
 
 /// What is left for the world to do.
@@ -102,12 +104,19 @@ impl Gateway {
             sweeps: BTreeMap::new(),
             pickers,
             stale: true,
+            tape: None,
         }
     }
 
     pub(crate) fn feed(&mut self, now: Moment, event: Event) -> Vec<Errand> {
         let mut out = Outbox::new();
+        if let Some(tape) = &mut self.tape {
+            recording::append_event(tape, now, &event);
+        }
         self.brain.handle(now, event, &mut out);
+        if let Some(tape) = &mut self.tape {
+            recording::append_outputs(tape, &out);
+        }
         let errands = out.into_iter().flat_map(|output| self.carry_out(now, output)).collect();
         if std::mem::take(&mut self.stale) {
             self.publish();

@@ -20,7 +20,8 @@ mod gateway;
 mod host;
 mod network;
 mod random;
+pub mod replay;
 pub mod scale;
 mod world;
 
-pub use world::{Failure, Summary, simulate};
+pub use world::{Failure, Summary, recordings, simulate};

@@ -1,9 +1,15 @@
 //! `vipa-sim`: runs seeds, and tells the story of the first that fails.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
-use vipa_sim::scale::{self, Bill, Size};
+use vipa_sim::{
+    replay::{Replayed, Told, replay},
+    scale::{self, Bill, Size},
+};
 
 /// Simulates whole clusters under faults, each decided by its seed, and checks what must hold after every step.
 #[derive(Parser)]
@@ -26,15 +32,21 @@ struct Arguments {
     /// Instead, run one cluster without packets of so many routers, targets and VIPAs, and say what it costs.
     #[arg(long, num_args = 3, value_names = ["ROUTERS", "TARGETS", "VIPAS"])]
     scale: Option<Vec<usize>>,
+    /// Instead, go through what a router recorded (`vipactl record start`), and say whether the same comes of it.
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
 }
 
 /// Lines of a failed run's story that are told without being asked for.
 const LAST_LINES: usize = 80;
 
 fn main() -> ExitCode {
-    let Arguments { seeds, from, seed, story, all, scale } = Arguments::parse();
+    let Arguments { seeds, from, seed, story, all, scale, replay } = Arguments::parse();
     if let Some(&[routers, targets, vipas]) = scale.as_deref() {
         return grow(Size { routers, targets, vipas });
+    }
+    if let Some(file) = replay {
+        return go_through(&file, if story { Told::Whole } else { Told::InShort });
     }
     let range = seed.map_or(from..from + seeds, |seed| seed..seed + 1);
     let (mut failed, mut connections, mut broken, mut ownerships, mut steps) = (0_u64, 0, 0, 0, 0);
@@ -89,6 +101,31 @@ fn grow(size: Size) -> ExitCode {
         println!("memory of all nodes at its most: {}", peak.trim());
     }
     ExitCode::SUCCESS
+}
+
+/// Replays a recording, and tells its story up to the first fault.
+fn go_through(file: &Path, told: Told) -> ExitCode {
+    let shown = file.display();
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            println!("replay: cannot read {shown}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match replay(&bytes, told, &mut |line| println!("{line}")) {
+        Ok(Replayed { events, outputs, broken_off }) => {
+            if broken_off {
+                println!("replay: what the last event led to was not recorded any more: the process ended within it");
+            }
+            println!("replay: {shown}: all {events} events led to what was recorded, {outputs} outputs");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("replay: {shown}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs the seed again, with its story.

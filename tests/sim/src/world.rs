@@ -182,6 +182,8 @@ pub(crate) struct World {
     pub(crate) story: Option<Vec<String>>,
     pub(crate) failure: Option<String>,
     pub(crate) summary: Summary,
+    /// What routers recorded, if they are to.
+    tapes: Option<Vec<Vec<u8>>>,
 }
 
 /// Runs the cluster of `seed` to its end, or to the first violation.
@@ -189,24 +191,39 @@ pub(crate) struct World {
 /// # Errors
 /// The violation, with its story if `told`.
 pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
-    let mut world = World::new(seed, told);
-    while world.failure.is_none() {
-        let Some(((at, _), what)) = world.queue.pop_first() else { break };
-        if at > END {
-            break;
+    World::new(seed, told).run()
+}
+
+/// What each life of each router of `seed` has recorded; some recordings begin in the middle of one.
+#[must_use]
+pub fn recordings(seed: u64) -> Vec<Vec<u8>> {
+    let mut world = World { tapes: Some(Vec::new()), ..World::new(seed, false) };
+    // A violation ends the recordings, too.
+    let _ = world.run();
+    (0..world.scene.routers).for_each(|router| world.keep_tape(router));
+    world.tapes.unwrap_or_default()
+}
+
+impl World {
+    fn run(&mut self) -> Result<Summary, Failure> {
+        while self.failure.is_none() {
+            let Some(((at, _), what)) = self.queue.pop_first() else { break };
+            if at > END {
+                break;
+            }
+            self.now = at;
+            self.summary.steps += 1;
+            self.happen(what);
         }
-        world.now = at;
-        world.summary.steps += 1;
-        world.happen(what);
-    }
-    if world.failure.is_none() {
-        world.check_end();
-    }
-    world.summary.ownerships = world.checks.owners.len();
-    match world.failure.take() {
-        None => Ok(world.summary),
-        Some(what) => {
-            Err(Failure { at_ms: world.now as f64 / MS as f64, what, story: world.story.take().unwrap_or_default() })
+        if self.failure.is_none() {
+            self.check_end();
+        }
+        self.summary.ownerships = self.checks.owners.len();
+        match self.failure.take() {
+            None => Ok(self.summary.clone()),
+            Some(what) => {
+                Err(Failure { at_ms: self.now as f64 / MS as f64, what, story: self.story.take().unwrap_or_default() })
+            }
         }
     }
 }
@@ -282,6 +299,7 @@ impl World {
             story: told.then(Vec::new),
             failure: None,
             summary: Summary::default(),
+            tapes: None,
             scene,
             random,
         };

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment};
 use vipa_protocol::{Beat, Owned};
 
@@ -12,7 +13,7 @@ const VIPAS_IN_A_BEAT: usize = 30;
 /// A beat of no length would beat for ever.
 const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Beats {
     sequence: u64,
     last: Option<Moment>,
@@ -21,7 +22,7 @@ pub(super) struct Beats {
     sent: VecDeque<SentBeat>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SentBeat {
     sequence: u64,
     pub(super) at: Moment,

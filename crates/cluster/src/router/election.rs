@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{Refusal, Trigger};
 
@@ -9,7 +10,7 @@ use vipa_protocol::{Refusal, Trigger};
 const ROUNDS: u8 = 8;
 
 /// A ballot under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Candidacy {
     pub(super) epoch: Epoch,
     /// How often the real ballot was asked for before.

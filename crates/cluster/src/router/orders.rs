@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName, Protocol};
 use vipa_protocol::{
     Decision, Decisions, Kept, Matter, Message, Order, Retake, Role, Ruling, Stamp, message::DECISIONS_PART,
@@ -31,7 +32,7 @@ const NEWS: Duration = Duration::from_millis(500);
 /// Orders under way at once.
 const MOST_ORDERS: usize = 64;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Orders {
     pending: Vec<Pending>,
     /// Stores under way: decisions of peers that are to be confirmed.
@@ -39,7 +40,7 @@ pub(super) struct Orders {
     tokens: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Pending {
     token: u64,
     order: Order,
@@ -50,7 +51,7 @@ struct Pending {
     before: Vec<(Matter, Ruling)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Progress {
     /// These are on their way to the disk, under this token.
     Deciding { store: u64, decisions: Vec<Decision> },

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Protocol};
 use vipa_protocol::{Connections, Part, Position, Run, Standing};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct TargetView {
     pub(super) address: IpAddr,
     pub(super) linked: bool,

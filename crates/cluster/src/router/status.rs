@@ -1,6 +1,6 @@
 //! What `vipactl status` may ask of a router's brain.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName, Protocol, Rank, Service, Stance};
@@ -112,6 +112,12 @@ impl State {
 }
 
 impl Router {
+    /// The same on every node.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.settings.timing.lease
+    }
+
     /// The linked nodes, by name.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {

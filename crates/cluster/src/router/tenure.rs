@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{TakeoverReport, Trigger};
 
@@ -13,7 +14,7 @@ use super::{
     settings::{Settings, Timing},
 };
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Tenure {
     pub(super) epoch: Epoch,
     /// The claim that a majority granted: its round, and when it was sent.
@@ -31,7 +32,7 @@ pub(super) struct Tenure {
     pub(super) report: TakeoverReport,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Consent {
     pub(super) to: NodeName,
     pub(super) until: Moment,

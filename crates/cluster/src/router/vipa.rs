@@ -26,7 +26,7 @@ use super::{
     tenure::Tenure,
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Vipa {
     pub(super) settings: VipaSettings,
     started: Moment,
@@ -70,7 +70,7 @@ pub(super) struct Vipa {
     pub(super) last_report: Option<TakeoverReport>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Phase {
     Standby,
     Suspecting(Candidacy),

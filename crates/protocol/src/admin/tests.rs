@@ -8,8 +8,8 @@ fn line<T: Serialize>(body: T) -> String {
 #[test]
 fn a_request_is_one_flat_document() {
     let limit = Request::Connections { limit: 20, vipa: Some("192.0.2.10".parse().unwrap()) };
-    assert_eq!(line(&Request::Status), r#"{"version":1,"ask":"status"}"#);
-    assert_eq!(line(&limit), r#"{"version":1,"ask":"connections","limit":20,"vipa":"192.0.2.10"}"#);
+    assert_eq!(line(&Request::Status), r#"{"version":2,"ask":"status"}"#);
+    assert_eq!(line(&limit), r#"{"version":2,"ask":"connections","limit":20,"vipa":"192.0.2.10"}"#);
     let read: Versioned<Request> = serde_json::from_str(&line(&limit)).unwrap();
     assert_eq!(read.current(), Ok(limit));
 }
@@ -54,6 +54,6 @@ fn an_answer_comes_back_as_it_was_sent() {
 
 #[test]
 fn another_version_is_said_to_be_one() {
-    let read: Versioned<Request> = serde_json::from_str(r#"{"version":2,"ask":"status","new":true}"#).unwrap();
-    assert_eq!(read.current(), Err(WrongVersion(2)));
+    let read: Versioned<Request> = serde_json::from_str(r#"{"version":3,"ask":"status","new":true}"#).unwrap();
+    assert_eq!(read.current(), Err(WrongVersion(3)));
 }

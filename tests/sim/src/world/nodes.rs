@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, target};
+use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, recording, target};
 use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources};
 use vipa_protocol::{Decision, Hello};
 
@@ -11,6 +11,9 @@ use crate::{
     gateway::{Errand, Gateway},
     network::{IDLE_LIMIT, Letter, NodeId},
 };
+
+/// Bytes of one recording.
+const TAPE: usize = 64 << 10;
 
 impl World {
     pub(super) fn start(&mut self, node: NodeId) {
@@ -29,7 +32,9 @@ impl World {
             let settings = self.settings(node, life);
             let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
             let stored = Stored { votes, decisions: self.nodes[node].decisions.clone() };
-            self.gateways[node] = Some(Gateway::new(node, settings, stored, now, targets, pickers));
+            let mut gateway = Gateway::new(node, settings, stored, now, targets, pickers);
+            gateway.tape = self.tapes.is_some().then(|| recording::begin(&gateway.brain, now, 0));
+            self.gateways[node] = Some(gateway);
             self.plan(self.now + MS, What::Turn { node, life });
             self.plan(self.now + MS, What::Count { node, life });
             self.feed(node, Event::Timeout, target::Event::Looked { token: 0 });
@@ -82,6 +87,7 @@ impl World {
     pub(super) fn kill(&mut self, node: NodeId) {
         self.nodes[node].alive = false;
         if node < self.scene.routers {
+            self.keep_tape(node);
             self.gateways[node] = None;
         }
         for (one, other) in self.network.pairs() {
@@ -197,6 +203,10 @@ impl World {
 
     pub(super) fn feed_router(&mut self, node: usize, event: Event) {
         let now = self.local(node);
+        if self.gateways[node].as_ref().and_then(|gateway| gateway.tape.as_ref()).is_some_and(|tape| tape.len() > TAPE)
+        {
+            self.keep_tape(node);
+        }
         let Some(gateway) = &mut self.gateways[node] else { return };
         for errand in gateway.feed(now, event) {
             match errand {
@@ -224,6 +234,13 @@ impl World {
                 self.plan(timer, What::Timer(node));
             }
         }
+    }
+
+    /// Puts away what the router has recorded; it goes on with another recording, from the middle of its life.
+    pub(super) fn keep_tape(&mut self, router: usize) {
+        let now = self.local(router);
+        let (Some(tapes), Some(gateway)) = (&mut self.tapes, &mut self.gateways[router]) else { return };
+        tapes.extend(gateway.tape.replace(recording::begin(&gateway.brain, now, 0)));
     }
 
     pub(super) fn feed_target(&mut self, node: NodeId, event: target::Event) {
