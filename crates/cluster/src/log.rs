@@ -20,8 +20,8 @@ pub const RUN_LENGTH: usize = 2048;
 pub struct ConnectionLog {
     incarnation: Incarnation,
     live: Live,
-    /// Of the established ones among them.
-    digests: Digests,
+    /// Of the established ones among them; they take 4 kB, so there are none before the first.
+    digests: Option<Digests>,
     kept: VecDeque<Record>,
     limit: usize,
     last: u64,
@@ -31,8 +31,7 @@ impl ConnectionLog {
     /// An empty log that keeps the last `limit` changes.
     #[must_use]
     pub fn new(incarnation: Incarnation, limit: usize) -> Self {
-        let (live, digests) = (Live::default(), Digests::default());
-        Self { incarnation, live, digests, kept: VecDeque::new(), limit, last: 0 }
+        Self { incarnation, live: Live::default(), digests: None, kept: VecDeque::new(), limit, last: 0 }
     }
 
     #[must_use]
@@ -59,8 +58,8 @@ impl ConnectionLog {
         };
         let established = |state| state == Some(ConnectionState::Established);
         match (established(before), established(now)) {
-            (false, true) => self.digests.add(&record.connection),
-            (true, false) => self.digests.remove(&record.connection),
+            (false, true) => self.digests.get_or_insert_default().add(&record.connection),
+            (true, false) => self.digests.get_or_insert_default().remove(&record.connection),
             (false, false) | (true, true) => {}
         }
         let news = before != now;
@@ -81,7 +80,7 @@ impl ConnectionLog {
             let established = self.live.iter().filter(|(_, state)| *state == ConnectionState::Established);
             connections.extend(established.map(|(connection, _)| connection).filter(wanted).take(question::MOST_TOLD));
         }
-        Holds { upto: self.position(), digests: self.digests.clone(), connections }
+        Holds { upto: self.position(), digests: self.digests.clone().unwrap_or_default(), connections }
     }
 
     /// Takes the whole truth in: the kernel holds exactly these. True when anything changed.
