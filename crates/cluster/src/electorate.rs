@@ -18,6 +18,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName, Voters};
+use vipa_protocol::Hello;
+
+use crate::hello::{self, Mismatch};
 
 /// Whose votes count when a node starts: those it has on its disk, and of a configuration that names others these are
 /// what it is to go by as soon as it may. A node that remembers none starts with the first list, and waits with any other.
@@ -36,8 +39,20 @@ pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Electorate {
     said: BTreeMap<NodeName, Voters>,
+    /// Peers that go by voters which do not agree with this node's, and how they introduced themselves.
+    strangers: BTreeMap<NodeName, Hello>,
     /// Since when a majority of the voters is known to go by this version, or a later one.
     settled: Option<Moment>,
+}
+
+/// What becomes of a peer that goes by others from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It was not listened to; this is how it introduces itself now.
+    Introduced(Hello),
+    /// It is linked, and goes by these, which are not this node's.
+    Others(Voters),
+    Nothing,
 }
 
 /// Why a list of voters is not taken up.
@@ -145,15 +160,58 @@ fn listed(nodes: &[NodeName]) -> String {
 }
 
 impl Electorate {
-    /// A peer says whose votes it counts.
-    pub(crate) fn hear(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
-        self.said.insert(peer.clone(), said.clone());
-        self.look(now, (me, mine));
+    /// A peer introduces itself: why it is not listened to, or else what it goes by, if that is not what this node does.
+    pub(crate) fn meet(
+        &mut self,
+        now: Moment,
+        (cluster, me, mine): (&str, &NodeName, &Voters),
+        peer: &NodeName,
+        hello: &Hello,
+    ) -> Result<Option<Voters>, Mismatch> {
+        self.strangers.remove(peer);
+        let met = hello::check(cluster, mine, peer, hello);
+        if let Ok(()) | Err(Mismatch::Voters { .. }) = &met {
+            self.hear(now, (me, mine), peer, &hello.voters);
+        }
+        if let Err(Mismatch::Voters { .. }) = &met {
+            self.strangers.insert(peer.clone(), hello.clone());
+        }
+        met.map(|()| Some(hello.voters.clone()).filter(|theirs| theirs != mine))
     }
 
-    /// This node goes by others from now on.
-    pub(crate) fn take_up(&mut self, now: Moment, (me, mine): (&NodeName, &Voters)) {
+    pub(crate) fn has_stranger(&self, peer: &NodeName) -> bool {
+        self.strangers.contains_key(peer)
+    }
+
+    /// A peer that is linked, or a stranger, says whose votes it counts from now on.
+    pub(crate) fn heard(
+        &mut self,
+        now: Moment,
+        (me, mine): (&NodeName, &Voters),
+        peer: &NodeName,
+        voters: Voters,
+    ) -> Heard {
+        if let Some(hello) = self.strangers.remove(peer) {
+            return Heard::Introduced(Hello { voters, ..hello });
+        }
+        self.hear(now, (me, mine), peer, &voters);
+        if voters == *mine { Heard::Nothing } else { Heard::Others(voters) }
+    }
+
+    /// The link to a peer is gone.
+    pub(crate) fn part_from(&mut self, peer: &NodeName) {
+        self.strangers.remove(peer);
+    }
+
+    /// This node goes by `mine` from now on. Those that were not listened to are to be told, and to be met again.
+    pub(crate) fn take_up(&mut self, now: Moment, (me, mine): (&NodeName, &Voters)) -> BTreeMap<NodeName, Hello> {
         self.settled = None;
+        self.look(now, (me, mine));
+        std::mem::take(&mut self.strangers)
+    }
+
+    fn hear(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
+        self.said.insert(peer.clone(), said.clone());
         self.look(now, (me, mine));
     }
 
@@ -176,12 +234,13 @@ impl Electorate {
         self.said.get(peer).filter(|theirs| mine.are_known() && theirs.version >= mine.version)
     }
 
-    /// The nodes of `peers` that go by another list.
+    /// The nodes of `peers`, and of those that are not listened to for it, that go by another list.
     pub(crate) fn others<'a>(
-        &self,
+        &'a self,
         mine: &Voters,
         peers: impl Iterator<Item = &'a NodeName>,
     ) -> Vec<(NodeName, Voters)> {
+        let peers = peers.chain(self.strangers.keys());
         let other = |peer: &NodeName| Some((peer.clone(), self.said.get(peer).filter(|said| *said != mine)?.clone()));
         peers.filter_map(other).collect()
     }

@@ -36,8 +36,7 @@ pub use self::{
     vipa::State,
 };
 use crate::{
-    electorate::{Electorate, Objection},
-    hello::{self, Mismatch},
+    electorate::{Electorate, Heard, Objection},
     ledger::Ledger,
     voter::{Claimant, Verdict, Voter},
 };
@@ -56,8 +55,6 @@ pub struct Router {
     groups: Groups,
     grouped_at: Moment,
     electorate: Electorate,
-    /// Peers that go by voters which do not agree with this router's, and how they introduced themselves.
-    strangers: BTreeMap<NodeName, Hello>,
     /// This router's own vote. It counts when this router is one of the voters.
     voter: Voter,
     vipas: BTreeMap<IpAddr, Vipa>,
@@ -149,7 +146,6 @@ impl Router {
             groups: Groups::new(),
             grouped_at: Moment::ZERO,
             electorate: Electorate::default(),
-            strangers: BTreeMap::new(),
             voter,
             vipas,
             beats: Beats::default(),
@@ -374,19 +370,13 @@ impl Router {
         if self.peers.contains_key(&peer) {
             self.disconnected(now, &peer, out);
         }
-        if let Err(mismatch) = hello::check(&self.settings.cluster, &self.settings.voters, &peer, hello) {
-            if let Mismatch::Voters { .. } = &mismatch {
-                self.hear_voters(now, &peer, &hello.voters);
-                self.strangers.insert(peer.clone(), hello.clone());
-            }
-            out.push(Output::Note(Note::Refused { peer, mismatch }));
-            return;
-        }
+        let Settings { cluster, me, voters, .. } = &self.settings;
+        let others = match self.electorate.meet(now, (cluster, me, voters), &peer, hello) {
+            Ok(others) => others,
+            Err(mismatch) => return out.push(Output::Note(Note::Refused { peer, mismatch })),
+        };
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
-        self.hear_voters(now, &peer, &hello.voters);
-        if hello.voters != self.settings.voters {
-            out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters: hello.voters.clone() }));
-        }
+        out.extend(others.map(|voters| Output::Note(Note::OtherVoters { peer: peer.clone(), voters })));
         let role = hello.role.clone();
         self.peers.insert(peer.clone(), Peer { role: role.clone(), incarnation: hello.incarnation, unfit: None });
         // What it must know before it hears of a VIPA.
@@ -399,7 +389,7 @@ impl Router {
     }
 
     fn disconnected(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
-        self.strangers.remove(peer);
+        self.electorate.part_from(peer);
         if let Some(Peer { role, .. }) = self.peers.remove(peer) {
             if let Role::Target { address: target } = role {
                 out.push(Output::Load { target, load: None });
@@ -532,7 +522,7 @@ impl Router {
     /// The linked nodes that go by other voters, and by which.
     #[must_use]
     pub fn other_voters(&self) -> Vec<(NodeName, Voters)> {
-        self.electorate.others(&self.settings.voters, self.peers.keys().chain(self.strangers.keys()))
+        self.electorate.others(&self.settings.voters, self.peers.keys())
     }
 
     /// Whether these voters may count here from now on.
@@ -547,36 +537,29 @@ impl Router {
         }
         let was_voter = self.is_voter();
         self.settings.voters = voters.clone();
-        self.electorate.take_up(now, (&self.settings.me, voters));
+        let strangers = self.electorate.take_up(now, (&self.settings.me, voters));
         if self.is_voter() && !was_voter {
             self.voter.keep_silent(now);
         }
         out.push(Output::Note(Note::Voters { voters: voters.clone() }));
-        let known: Vec<NodeName> = self.peers.keys().cloned().collect();
-        for to in known.into_iter().chain(self.strangers.keys().cloned()) {
+        for to in self.peers.keys().chain(strangers.keys()).cloned() {
             out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
         }
         self.each_vipa(now, out, |vipa, cx| vipa.voters_changed(cx));
-        for (peer, hello) in std::mem::take(&mut self.strangers) {
+        for (peer, hello) in strangers {
             self.connected(now, peer, &hello, out);
         }
     }
 
-    fn hear_voters(&mut self, now: Moment, peer: &NodeName, voters: &Voters) {
-        self.electorate.hear(now, (&self.settings.me, &self.settings.voters), peer, voters);
-    }
-
-    /// A linked node goes by other voters from now on.
+    /// A node goes by other voters from now on.
     fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
-        if let Some(mut hello) = self.strangers.remove(peer) {
-            hello.voters = voters;
-            return self.connected(now, peer.clone(), &hello, out);
+        if !self.peers.contains_key(peer) && !self.electorate.has_stranger(peer) {
+            return;
         }
-        if self.peers.contains_key(peer) {
-            self.hear_voters(now, peer, &voters);
-            if voters != self.settings.voters {
-                out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters }));
-            }
+        match self.electorate.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
+            Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
+            Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
+            Heard::Nothing => {}
         }
     }
 

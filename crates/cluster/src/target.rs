@@ -24,8 +24,8 @@ use vipa_protocol::{
 
 use self::serving::Serving;
 use crate::{
-    electorate::{Electorate, Objection},
-    hello::{self, Mismatch},
+    electorate::{Electorate, Heard, Objection},
+    hello::Mismatch,
     ledger::Ledger,
     log::{KEPT_RECORDS, Live},
     voter::{Claimant, StoredVote, Verdict, Voter},
@@ -273,8 +273,6 @@ pub struct Target {
     settings: Settings,
     peers: BTreeMap<NodeName, Incarnation>,
     electorate: Electorate,
-    /// Peers that go by voters which do not agree with this target's, and how they introduced themselves.
-    strangers: BTreeMap<NodeName, Hello>,
     /// It counts when this target is one of the voters.
     voter: Voter,
     vipas: BTreeMap<IpAddr, Serving>,
@@ -300,7 +298,6 @@ impl Target {
             settings,
             peers: BTreeMap::new(),
             electorate: Electorate::default(),
-            strangers: BTreeMap::new(),
             voter,
             vipas: BTreeMap::new(),
             tunnels: BTreeMap::new(),
@@ -410,19 +407,13 @@ impl Target {
         if self.peers.contains_key(&peer) {
             self.disconnected(&peer, out);
         }
-        if let Err(mismatch) = hello::check(&self.settings.cluster, &self.settings.voters, &peer, hello) {
-            if let Mismatch::Voters { .. } = &mismatch {
-                self.hear_voters(now, &peer, &hello.voters);
-                self.strangers.insert(peer.clone(), hello.clone());
-            }
-            out.push(Output::Note(Note::Refused { peer, mismatch }));
-            return;
-        }
+        let Settings { cluster, me, voters, .. } = &self.settings;
+        let others = match self.electorate.meet(now, (cluster, me, voters), &peer, hello) {
+            Ok(others) => others,
+            Err(mismatch) => return out.push(Output::Note(Note::Refused { peer, mismatch })),
+        };
         out.push(Output::Note(Note::Linked { peer: peer.clone() }));
-        self.hear_voters(now, &peer, &hello.voters);
-        if hello.voters != self.settings.voters {
-            out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters: hello.voters.clone() }));
-        }
+        out.extend(others.map(|voters| Output::Note(Note::OtherVoters { peer: peer.clone(), voters })));
         if let Some(load) = &self.load {
             out.push(Output::Send { to: peer.clone(), message: Message::Load(load.clone()) });
         }
@@ -438,7 +429,7 @@ impl Target {
     }
 
     fn disconnected(&mut self, peer: &NodeName, out: &mut Outbox) {
-        self.strangers.remove(peer);
+        self.electorate.part_from(peer);
         if self.peers.remove(peer).is_some() {
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.vipas.values_mut().for_each(|serving| serving.part_from(peer));
@@ -524,34 +515,28 @@ impl Target {
         }
         let was_voter = self.is_voter();
         self.settings.voters = voters.clone();
-        self.electorate.take_up(now, (&self.settings.me, voters));
+        let strangers = self.electorate.take_up(now, (&self.settings.me, voters));
         if self.is_voter() && !was_voter {
             self.voter.keep_silent(now);
         }
         out.push(Output::Note(Note::Voters { voters: voters.clone() }));
-        for to in self.peers.keys().chain(self.strangers.keys()).cloned() {
+        for to in self.peers.keys().chain(strangers.keys()).cloned() {
             out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
         }
-        for (peer, hello) in std::mem::take(&mut self.strangers) {
+        for (peer, hello) in strangers {
             self.connected(now, peer, &hello, out);
         }
     }
 
-    fn hear_voters(&mut self, now: Moment, peer: &NodeName, voters: &Voters) {
-        self.electorate.hear(now, (&self.settings.me, &self.settings.voters), peer, voters);
-    }
-
-    /// A linked node goes by other voters from now on.
+    /// A node goes by other voters from now on.
     fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
-        if let Some(mut hello) = self.strangers.remove(peer) {
-            hello.voters = voters;
-            return self.connected(now, peer.clone(), &hello, out);
+        if !self.peers.contains_key(peer) && !self.electorate.has_stranger(peer) {
+            return;
         }
-        if self.peers.contains_key(peer) {
-            self.hear_voters(now, peer, &voters);
-            if voters != self.settings.voters {
-                out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters }));
-            }
+        match self.electorate.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
+            Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
+            Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
+            Heard::Nothing => {}
         }
     }
 
