@@ -1,6 +1,9 @@
 //! TAKEOVER.md's invariants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use vipa_cluster::{State, StoredVote, VipaBrief};
 use vipa_flow::FlowState;
@@ -10,7 +13,7 @@ use crate::{
     client::{Stage, connection},
     faults::Weather,
     network::NodeId,
-    world::{CALM, Time, VIPA, World},
+    world::{CALM, Time, World},
 };
 
 const MS: Time = 1_000_000;
@@ -22,10 +25,10 @@ const MOST_ENTRIES: u64 = 2048;
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     /// Who owned each epoch.
-    pub(crate) owners: BTreeMap<Epoch, usize>,
-    briefs: BTreeMap<usize, VipaBrief>,
+    pub(crate) owners: BTreeMap<(IpAddr, Epoch), usize>,
+    briefs: BTreeMap<(usize, IpAddr), VipaBrief>,
     /// To whom the owner of each epoch consented; one that changes its mind may be too late.
-    consents: BTreeSet<(Epoch, NodeName)>,
+    consents: BTreeSet<(IpAddr, Epoch, NodeName)>,
     pub(crate) lost_power: BTreeSet<usize>,
 }
 
@@ -33,48 +36,58 @@ impl World {
     /// I1, I2, I3, I8: after everything that moved a router.
     pub(crate) fn check_router(&mut self, router: usize) {
         let Some(gateway) = &self.gateways[router] else { return };
-        let Some(brief) = gateway.brain.brief(VIPA) else { return };
         if !gateway.adds_up() {
             return self.fail(format!("r{}: a packet has no fate, or two", router + 1));
         }
         if gateway.flows.count().total() > MOST_ENTRIES * 2 {
             return self.fail(format!("I8: r{}: the connection table grows", router + 1));
         }
-        if self.checks.briefs.get(&router) == Some(&brief) {
-            return;
+        let briefs: Vec<_> =
+            self.scene.vipas().iter().filter_map(|vipa| Some((*vipa, gateway.brain.brief(*vipa)?))).collect();
+        for (vipa, brief) in briefs {
+            if self.checks.briefs.get(&(router, vipa)) != Some(&brief) {
+                self.check_ownership(router, vipa, brief);
+            }
         }
-        let owns = matches!(brief.state, State::Rebuilding | State::Active);
-        if owns && !self.checks.owners.contains_key(&brief.epoch) {
-            self.check_grants(router, brief.epoch);
-            self.checks.owners.insert(brief.epoch, router);
+    }
+
+    fn check_ownership(&mut self, router: usize, vipa: IpAddr, brief: VipaBrief) {
+        let (owns, ownership) = (matches!(brief.state, State::Rebuilding | State::Active), (vipa, brief.epoch));
+        if owns && !self.checks.owners.contains_key(&ownership) {
+            self.check_grants(router, ownership);
+            self.checks.owners.insert(ownership, router);
         }
-        let holder = self.checks.owners.get(&brief.epoch).copied();
+        let holder = self.checks.owners.get(&ownership).copied();
         if owns && holder != Some(router) {
-            self.fail(format!("I1: r{} and r{:?} both own epoch {}", router + 1, holder.map(|r| r + 1), brief.epoch));
+            let (one, other) = (router + 1, holder.map(|router| router + 1));
+            self.fail(format!("I1: r{one} and r{other:?} both own epoch {} of {vipa}", brief.epoch));
         }
         if let Some(to) = &brief.yielding_to {
-            self.checks.consents.insert((brief.epoch, to.clone()));
+            self.checks.consents.insert((vipa, brief.epoch, to.clone()));
         }
-        self.checks.briefs.insert(router, brief);
-        self.check_single_owner();
+        self.checks.briefs.insert((router, vipa), brief);
+        self.check_single_owner(vipa);
     }
 
     /// I3: the claim was granted, on disks, by a majority.
-    fn check_grants(&mut self, router: usize, epoch: Epoch) {
-        let name = &self.nodes[router].name;
-        let granted = |vote: &StoredVote| vote.epoch == epoch && vote.holder == *name || vote.epoch > epoch;
-        let granters = self.nodes.iter().filter(|node| node.disk.iter().any(granted)).count();
-        let voters = self.voters();
+    fn check_grants(&mut self, router: usize, (vipa, epoch): (IpAddr, Epoch)) {
+        let Some(gateway) = &self.gateways[router] else { return };
+        let (name, names) = (&self.nodes[router].name, &gateway.brain.voters().names);
+        let granted = |vote: &StoredVote| {
+            vote.vipa == vipa && (vote.epoch == epoch && vote.holder == *name || vote.epoch > epoch)
+        };
+        let voters = self.nodes.iter().filter(|node| names.contains(&node.name));
+        let (granters, voters) = (voters.filter(|node| node.disk.iter().any(granted)).count(), names.len());
         if granters * 2 <= voters {
-            self.fail(format!("I3: r{} owns epoch {epoch}, granted by {granters} of {voters}", router + 1));
+            self.fail(format!("I3: r{} owns epoch {epoch} of {vipa}, granted by {granters} of {voters}", router + 1));
         }
     }
 
     /// Two routers that may both admit are an owner and the successor it consents to, and no others.
-    fn check_single_owner(&mut self) {
+    fn check_single_owner(&mut self, vipa: IpAddr) {
         let mut live: Vec<(Epoch, usize)> = Vec::new();
         for (router, gateway) in self.gateways.iter().enumerate() {
-            let Some(brief) = gateway.as_ref().and_then(|_| self.checks.briefs.get(&router)) else { continue };
+            let Some(brief) = gateway.as_ref().and_then(|_| self.checks.briefs.get(&(router, vipa))) else { continue };
             if brief.lease.is_some_and(|lease| lease > self.local(router)) {
                 live.push((brief.epoch, router));
             }
@@ -82,8 +95,8 @@ impl World {
         live.sort_unstable();
         for pair in live.windows(2) {
             let [(epoch, old), (_, new)] = *pair else { continue };
-            if !self.checks.consents.contains(&(epoch, self.nodes[new].name.clone())) {
-                self.fail(format!("two owners: r{} and r{}, without consent", old + 1, new + 1));
+            if !self.checks.consents.contains(&(vipa, epoch, self.nodes[new].name.clone())) {
+                self.fail(format!("two owners of {vipa}: r{} and r{}, without consent", old + 1, new + 1));
             }
         }
     }
@@ -138,11 +151,19 @@ impl World {
     /// I6, I7 and R4, when the faults are long over and the clients silent.
     pub(crate) fn check_end(&mut self) {
         for router in 0..self.scene.routers {
-            let state = self.gateways[router].as_ref().and_then(|gateway| gateway.brain.brief(VIPA));
-            let expected = if router == self.scene.first { State::Active } else { State::Standby };
-            let state = state.map(|brief| brief.state);
-            if state != Some(expected) {
-                return self.fail(format!("I6: r{} ends as {state:?}, not as {expected:?}", router + 1));
+            for vipa in self.scene.vipas() {
+                let state = self.gateways[router].as_ref().and_then(|gateway| gateway.brain.brief(*vipa));
+                let expected = if router == self.scene.first { State::Active } else { State::Standby };
+                let state = state.map(|brief| brief.state);
+                if state != Some(expected) {
+                    return self.fail(format!("I6: {vipa}: r{} ends as {state:?}, not as {expected:?}", router + 1));
+                }
+            }
+        }
+        for node in 0..self.nodes.len() {
+            if self.voters_of(node).as_ref() != Some(&self.named) {
+                let (name, voters) = (self.nodes[node].name.clone(), self.voters_of(node));
+                return self.fail(format!("{name} goes by {voters:?} in the end, and not by {:?}", self.named));
             }
         }
         for router in 0..self.scene.routers {
@@ -195,9 +216,5 @@ impl World {
             let what = format!("I7: r{}: {first} (and {} more)", router + 1, wrong.len() - 1);
             self.fail(what);
         }
-    }
-
-    fn voters(&self) -> usize {
-        self.gateways.iter().flatten().next().map_or(0, |gateway| gateway.brain.voters().names.len())
     }
 }

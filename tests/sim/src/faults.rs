@@ -47,6 +47,10 @@ pub(crate) enum Fault {
     OneWay { from: NodeId, to: NodeId, span: Time },
     /// An agent does not get done with looking at its kernel for so long.
     Mute { target: usize, span: Time },
+    /// A router cannot route for a while, and knows it.
+    Unfit { router: usize, span: Time },
+    /// An operator adds this node to the voters, or takes it away, in every node's file.
+    Voters { node: NodeId },
     /// An operator wants something of a router.
     Order { router: usize, wish: Wish },
     /// A router reads a configuration in which its list is another.
@@ -86,6 +90,11 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
     let target = random.index(scene.targets);
     let node = random.index(scene.routers + scene.targets);
     let span = random.within(20 * MS..2000 * MS);
+    match random.within(0..12) {
+        0 => return Fault::Unfit { router, span },
+        1 => return Fault::Voters { node },
+        _ => {}
+    }
     let kinds = match scene.weather {
         Weather::Rough => 17,
         Weather::Storm => 28,

@@ -125,6 +125,9 @@ impl Gateway {
     }
 
     fn carry_out(&mut self, now: Moment, output: Output) -> Vec<Errand> {
+        if vipa_of(&output).is_some_and(|vipa| vipa != VIPA) {
+            return without_packets(output);
+        }
         match output {
             Output::Send { to, message } => return vec![Errand::Send { to, message }],
             Output::StoreVotes { token, votes } => return vec![Errand::Store { token, votes }],
@@ -329,6 +332,39 @@ impl Gateway {
     pub(crate) fn adds_up(&self) -> bool {
         self.door.totals().add_up()
     }
+}
+
+/// The VIPA whose packets this is about.
+fn vipa_of(output: &Output) -> Option<IpAddr> {
+    match output {
+        Output::Rest { vipa, .. }
+        | Output::Dropped { vipa }
+        | Output::Stance { vipa, .. }
+        | Output::Lease { vipa, .. }
+        | Output::Announce { vipa }
+        | Output::Withdraw { vipa }
+        | Output::Install { vipa, .. }
+        | Output::Listeners { vipa, .. }
+        | Output::ServeWith { vipa, .. }
+        | Output::SendTable { vipa, .. }
+        | Output::InstallTable { vipa, .. } => Some(*vipa),
+        Output::Send { .. }
+        | Output::StoreVotes { .. }
+        | Output::StoreDecisions { .. }
+        | Output::Order { .. }
+        | Output::Mirror { .. }
+        | Output::Load { .. }
+        | Output::Report(_)
+        | Output::Note(_)
+        | Output::Stopped => None,
+    }
+}
+
+/// Of a VIPA that no client connects to: nothing, but for its table, which a successor waits for.
+fn without_packets(output: Output) -> Vec<Errand> {
+    let Output::SendTable { to, vipa, epoch } = output else { return Vec::new() };
+    let message = Message::Table(Table { vipa, epoch, entries: Vec::new(), part: Part::Only });
+    vec![Errand::Send { to, message }]
 }
 
 fn workers_word(stance: vipa_model::Stance) -> Stance {

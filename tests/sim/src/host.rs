@@ -9,7 +9,7 @@ use vipa_cluster::{
     StoredVote,
     target::{Event, Outbox, Output, Settings, Target},
 };
-use vipa_model::{Connection, ConnectionState, Incarnation, Moment, NodeName, Protocol};
+use vipa_model::{Connection, ConnectionState, Incarnation, Moment, Protocol, Voters};
 use vipa_protocol::{Change, Record};
 
 use crate::{
@@ -52,7 +52,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(index: usize, voters: &[NodeName], life: u64, votes: Vec<StoredVote>, now: Moment) -> Self {
+    pub(crate) fn new(index: usize, voters: Voters, life: u64, votes: Vec<StoredVote>, now: Moment) -> Self {
         Self {
             index,
             brain: brain(index, voters, life, votes, now),
@@ -67,7 +67,7 @@ impl Host {
     }
 
     /// The agent starts again; the kernel has not noticed.
-    pub(crate) fn restart_agent(&mut self, voters: &[NodeName], life: u64, votes: Vec<StoredVote>, now: Moment) {
+    pub(crate) fn restart_agent(&mut self, voters: Voters, life: u64, votes: Vec<StoredVote>, now: Moment) {
         self.brain = brain(self.index, voters, life, votes, now);
         self.watched.clear();
     }
@@ -102,7 +102,8 @@ impl Host {
         let held = |(port, endpoint): (&u16, &Endpoint)| (connection(*port), endpoint.state);
         let listening = if self.listens { vec![(Protocol::Tcp, PORT)] } else { Vec::new() };
         let of = |vipa: &IpAddr| {
-            let connections = self.endpoints.iter().map(held).collect();
+            let here = self.endpoints.iter().filter(|_| *vipa == VIPA);
+            let connections = here.map(held).collect();
             [Event::Holds { vipa: *vipa, connections }, Event::Listening { vipa: *vipa, listening: listening.clone() }]
         };
         self.watched.iter().flat_map(of).collect()
@@ -165,13 +166,13 @@ impl Host {
     }
 }
 
-fn brain(index: usize, voters: &[NodeName], life: u64, votes: Vec<StoredVote>, now: Moment) -> Target {
+fn brain(index: usize, voters: Voters, life: u64, votes: Vec<StoredVote>, now: Moment) -> Target {
     let settings = Settings {
         cluster: "sim".into(),
         me: crate::world::target_name(index),
         address: target_address(index),
         incarnation: Incarnation(life),
-        voters: voters.to_vec().into(),
+        voters,
         lease: lease(),
         // Small, so that a router left behind for a while needs a snapshot.
         kept_records: 64,

@@ -4,6 +4,7 @@ mod misfortune;
 mod nodes;
 mod orders;
 mod packets;
+mod voters;
 
 use std::{
     cell::RefCell,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use vipa_cluster::{Event, StoredVote, Takeback, target};
-use vipa_model::{Moment, NodeName, Rank};
+use vipa_model::{Moment, NodeName, Rank, Voters};
 use vipa_packet::HeapPacket;
 use vipa_protocol::Decision;
 
@@ -34,6 +35,8 @@ const MS: Time = 1_000_000;
 
 pub(crate) const VIPA_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 pub(crate) const VIPA: IpAddr = IpAddr::V4(VIPA_V4);
+/// Of the same group, where there is one; nobody connects to it.
+pub(crate) const COMPANION: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
 pub(crate) const PORT: u16 = 80;
 /// Nothing goes wrong any more from here on.
 pub(crate) const CALM: Time = 6000 * MS;
@@ -83,7 +86,10 @@ pub(crate) struct Scene {
     pub(crate) weather: Weather,
     pub(crate) routers: usize,
     pub(crate) targets: usize,
+    /// At first.
     voters: Vec<NodeName>,
+    /// There is another VIPA that moves together with the first.
+    grouped: bool,
     /// How seldom agents look at their kernels unasked, and how long a look takes at most.
     seldom: Time,
     look: Time,
@@ -126,6 +132,8 @@ pub(crate) struct Node {
     rate: u64,
     pub(crate) disk: Vec<StoredVote>,
     pub(crate) decisions: Vec<Decision>,
+    /// Whose votes it counts, as its disk has them.
+    pub(crate) voters: Option<Voters>,
     disk_speed: Time,
     disk_free: Time,
     timer: Option<Time>,
@@ -155,6 +163,9 @@ enum What {
     Kill(NodeId),
     Heal(Vec<(NodeId, NodeId)>),
     Listen { target: usize },
+    Condition { router: usize, unfit: Option<&'static str> },
+    GoBy { node: NodeId },
+    VotersWritten { node: NodeId, life: u64, voters: Voters },
     Calm,
 }
 
@@ -176,6 +187,8 @@ pub(crate) struct World {
     /// Each router's own list, as it is configured now.
     lists: Vec<Option<Vec<usize>>>,
     /// Orders under way that must be carried out in the end.
+    /// The voters that every node's file names.
+    pub(crate) named: Voters,
     insisted: BTreeMap<u64, (usize, Wish)>,
     orders: u64,
     pub(crate) checks: Checks,
@@ -254,6 +267,7 @@ impl Scene {
             routers,
             targets,
             voters: nodes,
+            grouped: random.chance(400),
             seldom,
             look,
             first,
@@ -262,6 +276,10 @@ impl Scene {
             takeback_delay,
             drift_percent,
         }
+    }
+
+    pub(crate) fn vipas(&self) -> &'static [IpAddr] {
+        if self.grouped { &[VIPA, COMPANION] } else { &[VIPA] }
     }
 
     fn rank(&self, router: usize) -> Rank {
@@ -278,8 +296,9 @@ impl World {
         let pairs = (0..routers).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
         let network = Network::new(pairs, &mut random);
         let nodes = (0..count).map(|id| Node::new(id, &scene, &mut random)).collect();
+        let named = Voters::from(scene.voters.clone());
         let hosts =
-            (0..scene.targets).map(|index| Host::new(index, &scene.voters, 0, Vec::new(), Moment::ZERO)).collect();
+            (0..scene.targets).map(|index| Host::new(index, named.clone(), 0, Vec::new(), Moment::ZERO)).collect();
         let mut world = Self {
             now: 0,
             queue: BTreeMap::new(),
@@ -293,6 +312,7 @@ impl World {
             vipa_at: None,
             pickers: pickers(),
             lists: scene.lists.clone(),
+            named,
             insisted: BTreeMap::new(),
             orders: 0,
             checks: Checks::default(),
@@ -358,7 +378,9 @@ impl World {
             | What::Looked { node, .. }
             | What::Observe { node, .. }
             | What::Count { node, .. }
+            | What::GoBy { node }
             | What::Turn { node, .. } => Some(*node),
+            What::Condition { router, .. } => Some(*router),
             What::Letter(letter) => Some(letter.to),
             What::ToRouter { router, .. } => Some(*router),
             _ => None,
@@ -423,6 +445,12 @@ impl World {
             What::Kill(node) => self.kill(node),
             What::Heal(links) => self.heal(&links),
             What::Listen { target } => self.hosts[target].listens = true,
+            What::Condition { router, unfit } => {
+                let event = unfit.map_or(Event::Fit, |why| Event::Unfit { why: why.into() });
+                self.feed(router, event, target::Event::Looked { token: 0 });
+            }
+            What::GoBy { node } => self.go_by_the_file(node),
+            What::VotersWritten { node, life, voters } => self.voters_written(node, life, voters),
             What::Calm => self.calm(),
         }
     }
@@ -449,6 +477,7 @@ impl Node {
             },
             disk: Vec::new(),
             decisions: Vec::new(),
+            voters: None,
             disk_speed: 3 * MS,
             disk_free: 0,
             timer: None,

@@ -50,6 +50,11 @@ impl World {
             Fault::SlowDisk { node, each } => self.nodes[node].disk_speed = each,
             Fault::OneWay { from, to, span } => self.mute(from, to, span),
             Fault::Mute { target, span } => self.hosts[target].mute_until = self.now + span,
+            Fault::Unfit { router, span } => {
+                self.plan(self.now, What::Condition { router, unfit: Some("a port has no link") });
+                self.plan(self.now + span, What::Condition { router, unfit: None });
+            }
+            Fault::Voters { node } => self.change_voters(node),
             Fault::Order { router, wish } => self.order(router, wish, false),
             Fault::Reload { router, ref list } => self.reload(router, list.clone()),
         }
@@ -66,6 +71,9 @@ impl World {
         }
         for node in &mut self.nodes {
             node.disk_speed = 2 * MS;
+        }
+        for router in 0..self.scene.routers {
+            self.plan(self.now, What::Condition { router, unfit: None });
         }
         self.undo_orders();
     }

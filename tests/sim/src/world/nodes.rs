@@ -1,12 +1,12 @@
 //! Nodes and the links between them: starting, dying, telling each other, looking at kernels.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, recording, target};
 use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources};
 use vipa_protocol::{Decision, Hello};
 
-use super::{MS, PORT, Time, VIPA, What, World, lease, router_name, target_address};
+use super::{MS, PORT, Time, What, World, lease, router_name, target_address};
 use crate::{
     gateway::{Errand, Gateway},
     network::{IDLE_LIMIT, Letter, NodeId},
@@ -28,6 +28,7 @@ impl World {
         entry.timer = None;
         let (life, votes) = (entry.life, entry.disk.clone());
         let now = self.local(node);
+        self.remember_voters(node);
         if node < self.scene.routers {
             let settings = self.settings(node, life);
             let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
@@ -41,7 +42,8 @@ impl World {
         } else {
             let host = &mut self.hosts[node - self.scene.routers];
             host.powered = true;
-            host.restart_agent(&self.scene.voters, life, votes, now);
+            let voters = self.nodes[node].voters.clone().unwrap_or_default();
+            host.restart_agent(voters, life, votes, now);
             self.plan(self.now + 20 * MS, What::Observe { node, life });
         }
         for (one, other) in self.network.pairs() {
@@ -64,23 +66,23 @@ impl World {
             sources: Sources::default(),
             candidates: targets.iter().map(|target| target_address(*target)).collect(),
         };
-        let vipa = VipaSettings {
-            address: VIPA,
+        let vipa = |address: &IpAddr| VipaSettings {
+            address: *address,
             ranks: (0..self.scene.routers).map(|index| (router_name(index), self.scene.rank(index))).collect(),
             services: self.lists[router].as_ref().map(|list| vec![service(list)]),
             activate: true,
             takeback: self.scene.takeback,
             takeback_delay: self.scene.takeback_delay,
-            group: None,
+            group: self.scene.grouped.then(|| "pair".into()),
         };
         Settings {
             cluster: "sim".into(),
             me: router_name(router),
             addresses: Vec::new(),
             incarnation: Incarnation(life),
-            voters: self.scene.voters.clone().into(),
+            voters: self.nodes[router].voters.clone().unwrap_or_default(),
             timing: Timing { drift_percent: self.scene.drift_percent, ..Timing::of_lease(lease()) },
-            vipas: vec![vipa],
+            vipas: self.scene.vipas().iter().map(vipa).collect(),
         }
     }
 
@@ -278,10 +280,16 @@ impl World {
 
     pub(super) fn keep(&mut self, node: NodeId, token: u64, decisions: Vec<Decision>) {
         let life = self.nodes[node].life;
+        let written = self.disk_time(node);
+        self.plan(written, What::DecisionsWritten { node, life, token, decisions });
+    }
+
+    /// When the disk has what it is given now.
+    pub(super) fn disk_time(&mut self, node: NodeId) -> Time {
         let speed = self.nodes[node].disk_speed;
         let written = self.now.max(self.nodes[node].disk_free) + self.random.within(MS / 10..speed);
         self.nodes[node].disk_free = written;
-        self.plan(written, What::DecisionsWritten { node, life, token, decisions });
+        written
     }
 
     pub(super) fn disk_written(&mut self, node: NodeId, votes: Vec<StoredVote>) {

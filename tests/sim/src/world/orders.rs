@@ -95,9 +95,10 @@ impl World {
     pub(super) fn count(&mut self, router: usize) {
         let now = self.local(router);
         let Some(gateway) = &self.gateways[router] else { return };
-        if gateway.brain.counts_wanted(now).contains(&VIPA) {
-            let connections = gateway.known().len() as u64;
-            self.feed(router, Event::Counted { vipa: VIPA, connections }, target::Event::Looked { token: 0 });
+        let known = gateway.known().len() as u64;
+        for vipa in gateway.brain.counts_wanted(now) {
+            let connections = if vipa == VIPA { known } else { 0 };
+            self.feed(router, Event::Counted { vipa, connections }, target::Event::Looked { token: 0 });
         }
     }
 }
