@@ -421,6 +421,15 @@ impl Control {
         self.reach_new(ways);
     }
 
+    fn sweep(&mut self) {
+        if let Some((vipa, taken)) = self.reports.sweep(&self.view.ways) {
+            if let Some(view) = self.view.vipas.get(usize::from(vipa.0)) {
+                self.takeovers.reported(view.address, taken);
+            }
+            self.counts.reports.add(taken);
+        }
+    }
+
     fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let targets = self.view.ways.addresses();
@@ -614,6 +623,7 @@ impl Control {
                 control.recount.took(now, control.clock.now());
             });
         }
+        self.sweep();
         let mut due = Vec::new();
         self.announcements.due(now, |vipa| due.push(vipa));
         for vipa in due {

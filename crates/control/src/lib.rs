@@ -41,6 +41,7 @@ mod reload;
 mod responsiveness;
 mod settings;
 mod status;
+mod sweep;
 mod table;
 mod takeovers;
 mod view;

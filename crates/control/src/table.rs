@@ -1,21 +1,22 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use vipa_flow::{Confirmed, FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, ConnectionState, Protocol, Service, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
-use crate::ways::{Way, Ways};
+use crate::{
+    sweep::Sweeps,
+    ways::{Way, Ways},
+};
 
 /// Connections of a snapshot ahead for which memory is asked: the table is larger than any cache.
 const AHEAD: usize = 8;
+/// Buckets looked through in one turn of the loop: about a millisecond, 200 MB of table a second.
+const SWEPT_AT_ONCE: usize = 16_384;
 
 /// What a run of reports did to the connection table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,8 +44,7 @@ impl Taken {
 #[derive(Debug)]
 pub struct Reports {
     flows: Arc<Flows>,
-    /// Snapshots under way: what the target had confirmed before, and the snapshot has not named yet.
-    sweeps: HashMap<(VipaId, IpAddr), HashMap<AnyKey, TargetId>>,
+    sweeps: Sweeps,
     /// Who has reported anything in this router's life: of others nothing can be gone.
     heard: HashSet<(VipaId, IpAddr)>,
 }
@@ -66,128 +66,102 @@ type Last = Option<((Protocol, u16), TargetId)>;
 impl Reports {
     #[must_use]
     pub fn new(flows: Arc<Flows>) -> Self {
-        Self { flows, sweeps: HashMap::new(), heard: HashSet::new() }
+        Self { flows, sweeps: Sweeps::default(), heard: HashSet::new() }
     }
 
     /// Takes a run of a target's log in.
     pub fn install(&mut self, mut reporter: Reporter<'_>, run: &Run) -> Taken {
-        let is_first = self.heard.insert((reporter.vipa, reporter.target));
+        let Reporter { vipa, target, .. } = reporter;
+        let is_first = self.heard.insert((vipa, target));
+        let mut sweep = match run {
+            Run::Snapshot { part: Part::Only | Part::First, .. } if is_first => self.sweeps.forget(vipa, target),
+            Run::Snapshot { part: Part::Only | Part::First, .. } => self.sweeps.begin(&reporter),
+            Run::Snapshot { .. } | Run::Tail { .. } => self.sweeps.of(vipa, target),
+        };
+        let (mut taken, mut last) = (Taken::default(), None);
         match run {
             Run::Tail { after: _, records } => {
-                let (mut taken, mut last) = (Taken::default(), None);
                 for record in records {
                     match (reporter.key(&record.connection), record.change) {
                         (None, _) => taken.refused += 1,
                         (Some(key), Change::Opened(state)) => {
-                            self.confirm(&mut reporter, &key, state, &mut last, &mut taken);
+                            confirm(&self.flows, &mut reporter, &key, state, &mut last, &mut taken);
+                            if let Some(sweep) = &mut sweep {
+                                sweep.name(key);
+                            }
                         }
-                        (Some(key), Change::Closed) => taken.closed += u64::from(self.close(&reporter, &key)),
+                        (Some(key), Change::Closed) => {
+                            taken.closed += u64::from(close(&self.flows, &reporter, &key));
+                        }
                     }
                 }
-                taken
             }
-            Run::Snapshot { part, connections } => self.snapshot(&mut reporter, *part, connections, is_first),
-        }
-    }
-
-    fn snapshot(
-        &mut self,
-        reporter: &mut Reporter<'_>,
-        part: Part,
-        connections: &[(Connection, ConnectionState)],
-        is_first: bool,
-    ) -> Taken {
-        let (mut taken, mut last) = (Taken::default(), None);
-        let sweep = (reporter.vipa, reporter.target);
-        let mut unnamed = match part {
-            Part::Only | Part::First if is_first => HashMap::new(),
-            Part::Only | Part::First => self.confirmed_by(reporter),
-            Part::Middle | Part::Last => self.sweeps.remove(&sweep).unwrap_or_default(),
-        };
-        for (index, (connection, state)) in connections.iter().enumerate() {
-            if let Some(ahead) = connections.get(index + AHEAD).and_then(|(ahead, _)| reporter.key(ahead)) {
-                self.flows.prefetch(&ahead);
-            }
-            let Some(key) = reporter.key(connection) else {
-                taken.refused += 1;
-                continue;
-            };
-            self.confirm(reporter, &key, *state, &mut last, &mut taken);
-            if !unnamed.is_empty() {
-                unnamed.remove(&key);
-            }
-        }
-        match part {
-            Part::First | Part::Middle => {
-                self.sweeps.insert(sweep, unnamed);
-            }
-            Part::Only | Part::Last => {
-                taken.swept = unnamed.iter().filter(|(key, holder)| self.sweep(key, **holder)).count() as u64;
+            Run::Snapshot { part, connections } => {
+                for (index, (connection, state)) in connections.iter().enumerate() {
+                    if let Some(ahead) = connections.get(index + AHEAD).and_then(|(ahead, _)| reporter.key(ahead)) {
+                        self.flows.prefetch(&ahead);
+                    }
+                    let Some(key) = reporter.key(connection) else {
+                        taken.refused += 1;
+                        continue;
+                    };
+                    confirm(&self.flows, &mut reporter, &key, *state, &mut last, &mut taken);
+                    if let Some(sweep) = &mut sweep {
+                        sweep.name(key);
+                    }
+                }
+                if let (Part::Only | Part::Last, Some(sweep)) = (part, sweep) {
+                    sweep.complete();
+                }
             }
         }
         taken
     }
 
-    fn confirm(
-        &self,
-        reporter: &mut Reporter<'_>,
-        key: &AnyKey,
-        state: ConnectionState,
-        last: &mut Last,
-        taken: &mut Taken,
-    ) {
-        // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
-        if state == ConnectionState::HalfOpen
-            && self.flows.lookup(key).is_some_and(|hit| hit.state != FlowState::HalfOpen && !reporter.holds(hit.target))
-        {
-            return;
-        }
-        let Some(target) = reporter.way(key.service(), last) else {
-            taken.refused += 1;
-            return;
-        };
-        let state = match state {
-            ConnectionState::HalfOpen => FlowState::HalfOpen,
-            ConnectionState::Established => FlowState::Confirmed,
-            ConnectionState::Closing => FlowState::Closing,
-        };
-        match self.flows.confirm(key, target, state, reporter.now) {
-            Confirmed::New | Confirmed::NewEvicting(_) | Confirmed::Replaced(_) => taken.opened += 1,
-            Confirmed::Known => {}
-            Confirmed::Full => taken.refused += 1,
-        }
+    /// Goes on taking out what snapshots have not named, for as long as a turn of the loop may take; and of which VIPA it was.
+    pub(crate) fn sweep(&mut self, ways: &Ways) -> Option<(VipaId, Taken)> {
+        let (vipa, swept) = self.sweeps.go_on(&self.flows, ways, SWEPT_AT_ONCE)?;
+        Some((vipa, Taken { swept, ..Taken::default() }))
     }
+}
 
-    /// A connection that was admitted anew since the target reported its end is not the one that ended.
-    fn close(&self, reporter: &Reporter<'_>, key: &AnyKey) -> bool {
-        match self.flows.lookup(key) {
-            Some(hit) if reporter.holds(hit.target) && hit.state != FlowState::HalfOpen => {
-                self.flows.remove(key, Some(hit.target))
-            }
-            _ => false,
-        }
+fn confirm(
+    flows: &Flows,
+    reporter: &mut Reporter<'_>,
+    key: &AnyKey,
+    state: ConnectionState,
+    last: &mut Last,
+    taken: &mut Taken,
+) {
+    // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
+    if state == ConnectionState::HalfOpen
+        && flows.lookup(key).is_some_and(|hit| hit.state != FlowState::HalfOpen && !reporter.holds(hit.target))
+    {
+        return;
     }
-
-    /// Unless the connection is another's by now, or was admitted anew meanwhile.
-    fn sweep(&self, key: &AnyKey, holder: TargetId) -> bool {
-        let is_as_reported = |state| matches!(state, FlowState::Confirmed | FlowState::Closing);
-        self.flows.lookup(key).is_some_and(|hit| is_as_reported(hit.state)) && self.flows.remove(key, Some(holder))
+    let Some(target) = reporter.way(key.service(), last) else {
+        taken.refused += 1;
+        return;
+    };
+    let state = match state {
+        ConnectionState::HalfOpen => FlowState::HalfOpen,
+        ConnectionState::Established => FlowState::Confirmed,
+        ConnectionState::Closing => FlowState::Closing,
+    };
+    match flows.confirm(key, target, state, reporter.now) {
+        Confirmed::New | Confirmed::NewEvicting(_) | Confirmed::Replaced(_) => taken.opened += 1,
+        Confirmed::Known => {}
+        Confirmed::Full => taken.refused += 1,
     }
+}
 
-    /// What the target has confirmed to us: of this, what its snapshot lacks is gone. Entries it never confirmed are
-    /// younger than its report, or will age.
-    fn confirmed_by(&self, reporter: &Reporter<'_>) -> HashMap<AnyKey, TargetId> {
-        let mut confirmed = HashMap::new();
-        let ways = reporter.ways.to(reporter.target);
-        if ways.is_empty() {
-            return confirmed;
+/// A connection that was admitted anew since the target reported its end is not the one that ended.
+fn close(flows: &Flows, reporter: &Reporter<'_>, key: &AnyKey) -> bool {
+    match flows.lookup(key) {
+        Some(hit) if reporter.holds(hit.target) && hit.state != FlowState::HalfOpen => {
+            flows.remove(key, Some(hit.target))
         }
-        self.flows.export(reporter.vipa, &mut |key, holder, state| {
-            if matches!(state, FlowState::Confirmed | FlowState::Closing) && ways.contains(&holder) {
-                confirmed.insert(key, holder);
-            }
-        });
-        confirmed
+        _ => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Going through the table bucket by bucket, while others use it: ageing and export.
 
+use std::ops::Range;
+
 use vipa_model::{TargetId, VipaId};
 
 use crate::{
@@ -24,6 +26,16 @@ impl Cursor {
     pub fn new(part: usize, parts: usize) -> Self {
         assert!(part < parts, "part {part} of {parts}");
         Self { part, parts, next: 0 }
+    }
+
+    /// Goes on by `buckets` of a table that has `all`: which they are, and whether they end the part.
+    fn advance(&mut self, buckets: usize, all: usize) -> (Range<usize>, bool) {
+        let start = all * self.part / self.parts;
+        let part = all * (self.part + 1) / self.parts - start;
+        let (from, to) = (self.next, part.min(self.next + buckets));
+        let finished = to == part;
+        self.next = if finished { 0 } else { to };
+        (start + from..start + to, finished)
     }
 }
 
@@ -62,15 +74,11 @@ impl<K: Key> FlowTable<K> {
     ) -> Aged {
         let AgeLimits { half_open, open, confirmed, closing, udp } = *limits;
         let limits = [half_open, open, confirmed, closing, udp].map(limit_in_ticks);
-        let start = self.buckets.len() * cursor.part / cursor.parts;
-        let part = self.buckets.len() * (cursor.part + 1) / cursor.parts - start;
         let mut removed = [0; FlowState::ALL.len()];
-        let end = part.min(cursor.next + buckets);
-        for bucket in start + cursor.next..start + end {
+        let (stretch, finished) = cursor.advance(buckets, self.buckets.len());
+        for bucket in stretch {
             self.age_bucket(bucket, now, &limits, &is_away, &mut removed);
         }
-        let finished = end == part;
-        cursor.next = if finished { 0 } else { end };
         let [half_open, open, confirmed, closing, udp] = removed;
         Aged { removed: Counts { half_open, open, confirmed, closing, udp }, finished }
     }
@@ -98,6 +106,25 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
+    /// Names what is in the next `buckets` buckets, of four entries each; whether that was the end, and the walker will
+    /// begin again. What moves meanwhile from ahead of the walker to behind it is not named.
+    pub fn walk(&self, cursor: &mut Cursor, buckets: usize, name: &mut dyn FnMut(K, TargetId, FlowState)) -> bool {
+        let (stretch, finished) = cursor.advance(buckets, self.buckets.len());
+        stretch.for_each(|bucket| self.name_all(bucket, &|_| true, name));
+        finished
+    }
+
+    fn name_all(&self, bucket: usize, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
+        for slot in 0..SLOTS {
+            if let Some((packed, word)) = self.buckets[bucket].read_any(slot)
+                && let Some(state) = word.state()
+                && wanted(packed.vipa())
+            {
+                name(K::unpack(packed), word.target(), state);
+            }
+        }
+    }
+
     /// Names every connection to `vipa` that is in the table during the whole call, and perhaps others. One that moves
     /// or changes meanwhile may be named more than once, its newest state last.
     pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(K, TargetId, FlowState)) {
@@ -109,16 +136,7 @@ impl<K: Key> FlowTable<K> {
         for _ in 0..ROUNDS {
             // Acquire: pairs with the Release where a move is counted.
             let moves = self.moves.load(Ordering::Acquire);
-            for bucket in self.buckets.iter() {
-                for slot in 0..SLOTS {
-                    if let Some((packed, word)) = bucket.read_any(slot)
-                        && let Some(state) = word.state()
-                        && wanted(packed.vipa())
-                    {
-                        name(K::unpack(packed), word.target(), state);
-                    }
-                }
-            }
+            (0..self.buckets.len()).for_each(|bucket| self.name_all(bucket, wanted, name));
             if self.moves.load(Ordering::Acquire) == moves {
                 return;
             }

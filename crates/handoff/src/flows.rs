@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vipa_flow::{Admitted, Confirmed, Counts, FlowState, FlowTable, Hit, Key4, Key6, Tick};
+use vipa_flow::{Admitted, Confirmed, Counts, Cursor, FlowState, FlowTable, Hit, Key4, Key6, Tick};
 use vipa_model::{Connection, Protocol, TargetId, VipaId};
 
 /// One table for each family.
@@ -119,6 +119,21 @@ impl Flows {
     pub fn export_where(&self, wanted: &dyn Fn(VipaId) -> bool, visit: &mut dyn FnMut(AnyKey, TargetId, FlowState)) {
         self.ipv4.export_where(wanted, &mut |key, target, state| visit(AnyKey::V4(key), target, state));
         self.ipv6.export_where(wanted, &mut |key, target, state| visit(AnyKey::V6(key), target, state));
+    }
+
+    /// See [`FlowTable::walk`].
+    pub fn walk(
+        &self,
+        is_ipv6: bool,
+        cursor: &mut Cursor,
+        buckets: usize,
+        visit: &mut dyn FnMut(AnyKey, TargetId, FlowState),
+    ) -> bool {
+        if is_ipv6 {
+            self.ipv6.walk(cursor, buckets, &mut |key, target, state| visit(AnyKey::V6(key), target, state))
+        } else {
+            self.ipv4.walk(cursor, buckets, &mut |key, target, state| visit(AnyKey::V4(key), target, state))
+        }
     }
 
     /// Connections of both families, by state.
