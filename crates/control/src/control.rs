@@ -21,6 +21,7 @@ use crate::{
     away::Absences,
     bequest::{Bequest, Bequests},
     census::{Census, Censuses},
+    clock::Clock,
     condition::{Condition, PortCondition, Sight, Turn},
     counts::Counts,
     mirror::{About, Mirrors},
@@ -85,28 +86,6 @@ pub struct Control {
     routes_stale: bool,
     stopping: bool,
     stopped: bool,
-}
-
-/// This node's monotonic clock as `Moment`s. Workers read the same clock, so leases mean the same to both.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    origin: std::time::Instant,
-}
-
-impl Clock {
-    #[must_use]
-    pub fn start() -> Self {
-        Self { origin: std::time::Instant::now() }
-    }
-
-    #[must_use]
-    pub fn now(&self) -> Moment {
-        Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    fn instant(&self, moment: Moment) -> tokio::time::Instant {
-        (self.origin + Duration::from_nanos(moment.0)).into()
-    }
 }
 
 /// What the loop waits on, beside its timers.

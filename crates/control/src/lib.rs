@@ -19,6 +19,7 @@ mod audit;
 mod away;
 mod bequest;
 mod census;
+mod clock;
 mod compare;
 mod condition;
 mod control;
@@ -48,8 +49,9 @@ mod view;
 mod voting;
 mod ways;
 
+pub use clock::Clock;
 pub use condition::PortCondition;
-pub use control::{Clock, Control, Ends, Packets, Signal};
+pub use control::{Control, Ends, Packets, Signal};
 pub use prepare::{ControlError, Prepared};
 pub use reload::Check;
 pub use table::{Reporter, Reports, Taken};

@@ -75,6 +75,8 @@ type Queue = VecDeque<(NodeName, Either)>;
 pub(super) struct Bench {
     pub(super) now: Moment,
     nodes: BTreeMap<NodeName, Node>,
+    /// Whose clock stands still, and where.
+    stopped: BTreeMap<NodeName, Moment>,
     incarnations: BTreeMap<NodeName, u64>,
     disks: BTreeMap<NodeName, Vec<StoredVote>>,
     decisions: BTreeMap<NodeName, Vec<Decision>>,
@@ -114,6 +116,7 @@ impl Bench {
         let mut bench = Self {
             now: Moment(1_000_000_000),
             nodes: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             disks: BTreeMap::new(),
             decisions: BTreeMap::new(),
@@ -311,15 +314,16 @@ impl Bench {
 
     fn feed(&mut self, mut queue: Queue) {
         while let Some((node, (router_event, target_event))) = queue.pop_front() {
+            let clock = self.stopped.get(&node).copied().unwrap_or(self.now);
             match self.nodes.get_mut(&node) {
                 Some(Node::Router(router)) => {
                     let mut out = Vec::new();
-                    router.handle(self.now, router_event, &mut out);
+                    router.handle(clock, router_event, &mut out);
                     out.into_iter().for_each(|output| self.route_output(&node, output, &mut queue));
                 }
                 Some(Node::Target(target)) => {
                     let mut out = Vec::new();
-                    target.handle(self.now, target_event, &mut out);
+                    target.handle(clock, target_event, &mut out);
                     out.into_iter().for_each(|output| self.target_output(&node, output, &mut queue));
                 }
                 None => {}
@@ -418,6 +422,16 @@ impl Bench {
         assert!(matches!(stage, Some(Stage::Done(_))), "{said}: {stage:?}\n{}", self.story());
     }
 
+    /// The node goes on hearing and answering, and to it no time passes.
+    pub(super) fn stop_clock(&mut self, node: &str) {
+        self.stopped.insert(name(node), self.now);
+    }
+
+    /// It shows the right time again.
+    pub(super) fn start_clock(&mut self, node: &str) {
+        self.stopped.remove(&name(node));
+    }
+
     pub(super) fn run_ms(&mut self, span: u64) {
         let end = self.now + Duration::from_millis(span);
         for _ in 0..1_000_000 {
@@ -425,7 +439,8 @@ impl Bench {
                 Node::Router(router) => router.deadline(),
                 Node::Target(_) => None,
             };
-            let next = self.nodes.iter().filter_map(|(name, node)| Some((due(node)?, name.clone()))).min();
+            let running = self.nodes.iter().filter(|(name, _)| !self.stopped.contains_key(*name));
+            let next = running.filter_map(|(name, node)| Some((due(node)?, name.clone()))).min();
             let until = next.as_ref().map_or(end, |(moment, _)| end.min(*moment));
             if let Some((moment, node, token)) = self.storing.pop_front_if(|(moment, ..)| *moment <= until) {
                 self.now = self.now.max(moment);

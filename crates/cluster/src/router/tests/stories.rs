@@ -72,6 +72,35 @@ fn a_backup_that_alone_misses_the_owner_disturbs_nobody() {
 }
 
 #[test]
+fn an_owner_whose_clock_stands_still_is_succeeded_and_lets_go_when_it_hears_of_it() {
+    let mut bench = Bench::settled();
+    bench.stop_clock("r1");
+    bench.run_ms(300);
+    // To itself its lease has not passed; the new owner's first words end its ownership all the same.
+    assert_eq!(bench.status("r2").state, State::Active);
+    assert_eq!(bench.status("r1").state, State::Standby);
+    assert_eq!((bench.status("r1").owner, bench.status("r1").epoch), (Some(name("r2")), Epoch(2)));
+    bench.start_clock("r1");
+    bench.run_ms(3000);
+    bench.assert_owner("r1");
+}
+
+#[test]
+fn a_backup_or_voter_whose_clock_stands_still_disturbs_nobody() {
+    let mut bench = Bench::settled();
+    for node in ["r2", "t1"] {
+        bench.stop_clock(node);
+        bench.run_ms(1000);
+        bench.assert_owner("r1");
+        assert_eq!(bench.status("r1").epoch.0, 1);
+        bench.start_clock(node);
+        bench.run_ms(1000);
+        bench.assert_owner("r1");
+        assert_eq!(bench.status("r1").epoch.0, 1);
+    }
+}
+
+#[test]
 fn an_owner_cut_off_from_the_voters_is_fenced_before_the_next_one_owns() {
     let mut bench = Bench::settled();
     for other in ["r2", "t1", "t2", "t3"] {
