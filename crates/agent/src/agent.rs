@@ -225,10 +225,10 @@ impl Agent {
     /// Tells the routers how this host fares.
     fn fare(&mut self) {
         // Before the first look at the host there is nothing to tell; it comes within a moment.
-        let Some(Condition { host, headroom, listeners }) = self.condition.clone() else { return };
+        let Some(Condition { host, headroom, listeners, late }) = self.condition.clone() else { return };
         let intent = if self.drain.is_some() { Intent::Drain } else { Intent::Serve };
         let host = HostLoad { connections: self.connections(), ..host };
-        let served = self.kernel.facts().served(&listeners);
+        let served = self.kernel.facts().served(&listeners, &late);
         let load = Load { intent, headroom, host, listeners, checks: self.checks.clone(), served };
         self.told = Some(load.clone());
         self.feed(Event::Fares { load });

@@ -18,7 +18,7 @@
 //! a two-hundredth.
 
 pub(crate) mod diag;
-mod facts;
+pub(crate) mod facts;
 mod namespace;
 mod ring;
 pub(crate) mod whose;
@@ -49,7 +49,7 @@ use self::{
     facts::{Facts, Shared},
     namespace::Namespace,
     ring::{Became, Happening, Ring, RingError},
-    whose::{Watch, addresses, connection_of, is_served, note_listener, sockets_of, state_of},
+    whose::{Watch, addresses, connection_of, note_listener, sockets_of, state_of},
 };
 
 /// A look may take this share of the time: one part in `LOOK_SHARE`; one that only verifies, one in `VERIFY_SHARE`.
@@ -384,7 +384,7 @@ impl Observer {
         self.elders.retain(|vipa, _| watched.contains_key(vipa));
         self.listening.retain(|vipa, _| watched.contains_key(vipa));
         self.lingering.retain(|(vipa, _)| watched.contains_key(vipa));
-        self.counted.keep(|vipa| watched.contains_key(vipa));
+        self.counted.keep(watched);
     }
 
     /// Takes in what the ring has.
@@ -437,9 +437,7 @@ impl Observer {
         let before = state.and_then(|state| known.insert(connection, state));
         let change = match state {
             Some(state) if before != Some(state) => {
-                if is_served(&self.watched, vipa, &connection) {
-                    self.counted.begun(vipa, before, state);
-                }
+                self.counted.begun(&self.watched, vipa, &connection, before, state);
                 Change::Opened(state)
             }
             None if known.remove(&connection).is_some() => Change::Closed,
@@ -478,9 +476,9 @@ impl Observer {
         for (vipa, connection) in ended {
             let state = self.find(vipa, &connection)?;
             let is_known = self.known.get(&vipa).is_some_and(|known| known.get(&connection).is_some());
-            if state.is_none() && !is_known && !by_ring && is_served(&self.watched, vipa, &connection) {
+            if state.is_none() && !is_known && !by_ring {
                 // It came and went between two looks; its router forgets it by itself.
-                self.counted.begun(vipa, None, ConnectionState::Established);
+                self.counted.begun(&self.watched, vipa, &connection, None, ConnectionState::Established);
             }
             self.note(vipa, connection, state);
         }

@@ -28,11 +28,12 @@ use vipa_protocol::{
 use self::{
     headroom::{Headroom, left_permille},
     host::HostGauge,
-    queues::{Fortune, Place, Question, Queues, SAMPLE, Seen},
+    queues::{End, Fortune, Question, Queues, SAMPLE, Seen},
 };
 use crate::kernel::{
     diag::{Diag, Socket, States, TcpState},
-    whose::accepts,
+    facts::{Place, is_of},
+    whose::{accepts, services_of},
 };
 
 /// Between two looks at the accept queues.
@@ -50,6 +51,8 @@ pub(crate) struct Condition {
     pub(crate) host: HostLoad,
     pub(crate) headroom: u8,
     pub(crate) listeners: Vec<ListenerLoad>,
+    /// Connections of each service that waited to be accepted in vain, since it is watched.
+    pub(crate) late: BTreeMap<Place, u64>,
 }
 
 /// The asking end; dropping it ends the thread.
@@ -66,6 +69,8 @@ impl LoadWatch {
         let observer = Observer {
             diag: Diag::open()?,
             watched: Vec::new(),
+            listeners: Vec::new(),
+            late: BTreeMap::new(),
             queues: Queues::default(),
             gauge: HostGauge::default(),
             headroom: Headroom::default(),
@@ -86,6 +91,9 @@ impl LoadWatch {
 struct Observer {
     diag: Diag,
     watched: Vec<Watched>,
+    /// As last seen.
+    listeners: Vec<Socket>,
+    late: BTreeMap<Place, u64>,
     queues: Queues,
     gauge: HostGauge,
     headroom: Headroom,
@@ -96,11 +104,15 @@ struct Observer {
 
 impl Observer {
     fn run(mut self, orders: &commands::Receiver<Vec<Watched>>, told: &mpsc::Sender<Condition>) {
-        let mut last = Condition { host: HostLoad::default(), headroom: FULL_HEADROOM, listeners: Vec::new() };
+        let (host, headroom) = (HostLoad::default(), FULL_HEADROOM);
+        let mut last = Condition { host, headroom, listeners: Vec::new(), late: BTreeMap::new() };
         let mut measured: Option<Instant> = None;
         loop {
             match orders.recv_timeout(LOOK) {
-                Ok(watched) => self.watched = watched,
+                Ok(watched) => {
+                    self.watched = watched;
+                    self.late.retain(|place, _| self.watched.iter().any(|watched| is_of(watched, *place)));
+                }
                 Err(commands::RecvTimeoutError::Timeout) => {}
                 Err(commands::RecvTimeoutError::Disconnected) => return,
             }
@@ -110,6 +122,7 @@ impl Observer {
             });
             let mut tell = troubles(&listeners) != troubles(&last.listeners);
             last.listeners = listeners;
+            last.late.clone_from(&self.late);
             let elapsed = measured.map(|measured| measured.elapsed());
             if elapsed.is_none_or(|elapsed| elapsed >= TELL) {
                 measured = Some(Instant::now());
@@ -152,10 +165,26 @@ impl Observer {
             room: socket.room,
         };
         let seen: Vec<Seen> = listeners.iter().map(seen).collect();
-        for question in self.queues.observe(self.now(), &seen) {
+        let questions = self.queues.observe(self.now(), &seen);
+        let before = std::mem::replace(&mut self.listeners, listeners);
+        self.count_late(&before);
+        for question in questions {
             self.answer(question)?;
         }
-        Ok(self.tell(&listeners))
+        Ok(self.tell())
+    }
+
+    /// Counts those that waited in vain under the services of their listeners, which may be gone.
+    fn count_late(&mut self, before: &[Socket]) {
+        for (cookie, count) in self.queues.take_late() {
+            let Some(socket) = before.iter().find(|socket| socket.cookie == cookie) else { continue };
+            for watched in &self.watched {
+                let Some(port) = vipa_port(watched, socket) else { continue };
+                for ports in services_of(watched, Protocol::Tcp, port) {
+                    *self.late.entry((watched.vipa, ports)).or_default() += u64::from(count);
+                }
+            }
+        }
     }
 
     fn answer(&mut self, question: Question) -> io::Result<()> {
@@ -177,7 +206,7 @@ impl Observer {
         Ok(())
     }
 
-    fn who_waits(&mut self, port: u16) -> io::Result<Vec<(Place, Place)>> {
+    fn who_waits(&mut self, port: u16) -> io::Result<Vec<(End, End)>> {
         let began = Instant::now();
         let mut who = Vec::new();
         self.diag.dump(Protocol::Tcp, States::ACCEPTABLE, |socket| {
@@ -189,7 +218,7 @@ impl Observer {
         Ok(who)
     }
 
-    fn fortune(&mut self, local: Place, remote: Place) -> io::Result<Fortune> {
+    fn fortune(&mut self, local: End, remote: End) -> io::Result<Fortune> {
         Ok(match self.diag.find(local, remote)? {
             None => Fortune::Gone,
             // One that is nobody's and closing was accepted and closed.
@@ -201,10 +230,10 @@ impl Observer {
     }
 
     /// What is notable, by VIPA and port; listeners that share a port are told of as one.
-    fn tell(&self, listeners: &[Socket]) -> Vec<ListenerLoad> {
+    fn tell(&self) -> Vec<ListenerLoad> {
         let mut told: BTreeMap<(IpAddr, u16), ListenerLoad> = BTreeMap::new();
         for (seen, accepting) in self.queues.notable() {
-            let Some(socket) = listeners.iter().find(|socket| socket.cookie == seen.cookie) else { continue };
+            let Some(socket) = self.listeners.iter().find(|socket| socket.cookie == seen.cookie) else { continue };
             for watched in &self.watched {
                 let Some(port) = vipa_port(watched, socket) else { continue };
                 let Watched { vipa, .. } = *watched;

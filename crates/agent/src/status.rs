@@ -179,8 +179,11 @@ fn write_load(out: &mut String, load: &Load) -> std::fmt::Result {
         runnable_percent % 100,
         permille(*pressure_permille),
     )?;
-    for Served { vipa, begun, established, accepted } in served {
-        writeln!(out, "  {vipa}: {begun} handshakes, {established} of them whole, {accepted} accepted")?;
+    for Served { vipa, ports, begun, established, accepted } in served {
+        writeln!(
+            out,
+            "  {vipa} {ports}/tcp: {begun} handshakes, {established} of them whole, {accepted} accepted in time"
+        )?;
     }
     for ListenerLoad { vipa, protocol: _, port, waiting, room, accepting } in listeners {
         let state = match accepting {
@@ -204,7 +207,7 @@ fn permille(permille: u16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vipa_model::{Epoch, Incarnation};
+    use vipa_model::{Epoch, Incarnation, PortRange};
     use vipa_protocol::Position;
 
     use super::*;
@@ -235,7 +238,7 @@ mod tests {
             failing: Some("it does not work; do this".into()),
             tunnels: vec![("unwrapped from GRE".into(), 7), ("dropped: malformed".into(), 0)],
             load: Some(Load {
-                served: vec![Served { vipa, begun: 10, established: 9, accepted: 8 }],
+                served: vec![Served { vipa, ports: PortRange::one(80), begun: 10, established: 9, accepted: 8 }],
                 checks: vec![CheckResult {
                     name: "web".into(),
                     port: None,
@@ -263,7 +266,7 @@ on this host
 
 health
   headroom 16 of 16; processors busy 0.0 %, run queue 0.00 each, waited for 0.0 %; 0 connections
-  192.0.2.10: 10 handshakes, 9 of them whole, 8 accepted
+  192.0.2.10 80/tcp: 10 handshakes, 9 of them whole, 8 accepted in time
   check \"web\" FAILS: status 503
 ";
         assert_eq!(status.text(), expected);

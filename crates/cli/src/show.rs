@@ -5,7 +5,7 @@ mod operating;
 use std::fmt::Write;
 
 use anyhow::Context;
-use vipa_model::{Balance, NodeName, Orphans, PortRange, Protocol, Rank, Service, Voters, Weights};
+use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, Weights};
 use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
@@ -327,6 +327,7 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
             ("node", Side::Left),
             ("link", Side::Left),
             ("weight", Side::Right),
+            ("serves", Side::Right),
             ("new connections", Side::Left),
             ("waiting", Side::Right),
             ("connections", Side::Right),
@@ -334,7 +335,18 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
         ],
     );
     for row in targets {
-        let DistributionRow { target, node, candidate: _, agent, linked, weight, waiting, connections, .. } = row;
+        let DistributionRow {
+            target,
+            node,
+            candidate: _,
+            agent,
+            linked,
+            weight,
+            waiting,
+            connections,
+            responsiveness,
+            ..
+        } = row;
         let share =
             if total == 0 { "-".into() } else { format!("{:.1} %", *connections as f64 * 100.0 / total as f64) };
         table.row([
@@ -342,6 +354,7 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
             node_name(node.as_ref()),
             if *agent { up_or_down(*linked) } else { "none".into() },
             weight.to_string(),
+            responsiveness.percent().map_or_else(|| "-".into(), |percent| format!("{percent} %")),
             new_connections(row),
             grouped(u64::from(*waiting)),
             grouped(*connections),
@@ -508,12 +521,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 fn service_name(service: &Service) -> String {
-    let protocol = protocol_name(service.protocol);
-    match service.ports {
-        PortRange::ALL => format!("{protocol}/all"),
-        PortRange { first, last } if first == last => format!("{protocol}/{first}"),
-        PortRange { first, last } => format!("{protocol}/{first}-{last}"),
-    }
+    format!("{}/{}", protocol_name(service.protocol), service.ports)
 }
 
 fn ports(listening: &[(Protocol, u16)]) -> String {

@@ -340,6 +340,7 @@ fn distribution_shows_who_gets_new_connections_and_why_not() {
         waiting: if let Fitness::NotAccepting { waiting } = fitness { waiting } else { 0 },
         fitness,
         connections,
+        responsiveness: Responsiveness { established: (last == 31).then_some(98), ..Responsiveness::default() },
     };
     let failing = Fitness::CheckFailing { check: "web".into(), detail: "status 500".into() };
     let targets = vec![
@@ -356,13 +357,13 @@ fn distribution_shows_who_gets_new_connections_and_why_not() {
     let expected = "\
 VIPA 10.77.0.100, epoch 4
   tcp/80: balanced by maglev, orphans reset
-    target      node  link  weight  new connections                                                  waiting  connections   share
-    10.77.0.31  t1    up         1  yes                                                                    0        1,500  75.0 %
-    10.77.0.32  t2    up         1  no, nothing listens                                                    0            0   0.0 %
-    10.77.0.33  t3    up         1  no, not a candidate                                                    0          500  25.0 %
-    10.77.0.34  t4    up         1  no, its check \"web\" fails: status 500                                  0            0   0.0 %
-    10.77.0.35  t5    up         1  no, its server accepts none of 12 waiting                             12            0   0.0 %
-    10.77.0.36  t6    none       1  yes, for want of a better: its server accepts none of 3 waiting        3            0   0.0 %
+    target      node  link  weight  serves  new connections                                                  waiting  connections   share
+    10.77.0.31  t1    up         1    98 %  yes                                                                    0        1,500  75.0 %
+    10.77.0.32  t2    up         1       -  no, nothing listens                                                    0            0   0.0 %
+    10.77.0.33  t3    up         1       -  no, not a candidate                                                    0          500  25.0 %
+    10.77.0.34  t4    up         1       -  no, its check \"web\" fails: status 500                                  0            0   0.0 %
+    10.77.0.35  t5    up         1       -  no, its server accepts none of 12 waiting                             12            0   0.0 %
+    10.77.0.36  t6    none       1       -  yes, for want of a better: its server accepts none of 3 waiting        3            0   0.0 %
 ";
     assert_eq!(stdout(&ask(&["distribution"], &Request::Distribution, &answer)), expected);
 }

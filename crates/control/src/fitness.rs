@@ -104,7 +104,7 @@ impl Judge<'_> {
                 let headroom = u16::from(self.loads.get(&target).map_or(FULL_HEADROOM, |load| load.headroom));
                 // Only the owner knows what was sent; datagrams must go alike on every router.
                 let level = match service.protocol {
-                    Protocol::Tcp => u16::from(self.accounts.level(target)),
+                    Protocol::Tcp => u16::from(self.accounts.level(target, (self.vipa, service.ports))),
                     Protocol::Udp => u16::from(FULL_HEADROOM),
                 };
                 configured.saturating_mul((headroom * level).div_ceil(u16::from(FULL_HEADROOM)))

@@ -1,16 +1,23 @@
-//! How much of what is sent to a target is served there: target server responsiveness, as z/OS Sysplex Distributor has it.
+//! How much of what is sent to a target is served there: target server responsiveness, as z/OS Sysplex Distributor has it, for
+//! each TCP service of each target.
 //!
 //! ```text
 //!   admitted ──reached──► handshake begun ──established──► connection ──accepted──► the application has it
-//!   this router counts    the target counts, and tells all routers about once a second
+//!   this router counts    the target counts by service, and tells all routers about once a second
+//!   by target
 //! ```
-//! Recent connections count most: what lies `MEMORY` back counts for a third. Both sides' counts are compared one telling late,
-//! so that what was on the way is no loss. Too few connections say nothing.
+//! A router counts by target, whatever the service; so whether packets reach it is one figure of the target's, and what its
+//! server makes of them is one of each service's. Recent connections count most: what lies `MEMORY` back counts for a third.
+//! Both sides' counts are compared one telling late, so that what was on the way is no loss. Too few connections say nothing.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use vipa_model::Moment;
-use vipa_protocol::{Served, admin::Responsiveness, load::FULL_HEADROOM};
+use vipa_model::{Moment, PortRange};
+use vipa_protocol::{
+    Served,
+    admin::Responsiveness,
+    load::{FULL_HEADROOM, MAX_SERVED},
+};
 
 /// What lies this long back counts for a third of what happens now.
 const MEMORY: Duration = Duration::from_secs(10);
@@ -18,8 +25,11 @@ const MEMORY: Duration = Duration::from_secs(10);
 const ENOUGH: f64 = 8.0;
 /// A new level stands at least as long.
 const REST: Duration = Duration::from_secs(5);
-/// How far beyond the middle of its level a target must be.
+/// How far beyond the middle of its level a service must be.
 const SLACK: f64 = 1.0;
+
+/// A TCP service: its VIPA and its ports.
+pub(crate) type Place = (IpAddr, PortRange);
 
 /// Every linked target's account.
 #[derive(Debug, Default)]
@@ -29,39 +39,50 @@ pub(crate) struct Accounts {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// As the target last told of each VIPA.
-    told: BTreeMap<IpAddr, Served>,
+    /// As the target last told of each service.
+    told: BTreeMap<Place, Served>,
     /// Connections admitted to it in this router's life: at the last telling, and between the two before.
     admitted: Option<u64>,
     on_the_way: u64,
-    recent: Recent,
+    sent: Sent,
+    services: BTreeMap<Place, Service>,
     at: Option<Moment>,
-    level: Option<u8>,
-    changed: Option<Moment>,
 }
 
-/// Counts that fade.
+/// What this router sent and what of it came; counts that fade.
 #[derive(Clone, Copy, Debug, Default)]
-struct Recent {
+struct Sent {
     admitted: f64,
     reached: f64,
+}
+
+/// What became of it at the server; counts that fade.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
     begun: f64,
     established: f64,
     accepted: f64,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Service {
+    recent: Recent,
+    level: Option<u8>,
+    changed: Option<Moment>,
+}
+
 impl Accounts {
-    /// Takes in what a target tells. `owns`: whether this router sends a VIPA's connections; `admitted`: what it has sent to
-    /// this target in its life. Says whether the target's share of new connections follows.
+    /// Takes in what a target tells. `is_ours`: whether this router sends a service's connections; `admitted`: what it has
+    /// sent to this target in its life. Names the services of which its share of new connections follows.
     pub(crate) fn tell(
         &mut self,
         now: Moment,
         target: IpAddr,
         served: &[Served],
         admitted: u64,
-        owns: impl Fn(IpAddr) -> bool,
-    ) -> bool {
-        self.targets.entry(target).or_default().tell(now, served, admitted, owns)
+        is_ours: impl Fn(Place) -> bool,
+    ) -> Vec<Place> {
+        self.targets.entry(target).or_default().tell(now, served, admitted, is_ours)
     }
 
     /// A target that is not linked any more begins anew.
@@ -69,44 +90,94 @@ impl Accounts {
         self.targets.remove(&target);
     }
 
-    pub(crate) fn of(&self, target: IpAddr) -> Responsiveness {
-        self.targets.get(&target).map_or_else(Responsiveness::default, |account| account.recent.percentages())
+    /// Of all services of a VIPA together.
+    pub(crate) fn of_vipa(&self, target: IpAddr, vipa: IpAddr) -> Responsiveness {
+        self.of(target, |(of, _)| of == vipa)
     }
 
-    /// Its share of what it would get, 1 to `FULL_HEADROOM`.
-    pub(crate) fn level(&self, target: IpAddr) -> u8 {
-        self.targets.get(&target).and_then(|account| account.level).unwrap_or(FULL_HEADROOM)
+    pub(crate) fn of_service(&self, target: IpAddr, place: Place) -> Responsiveness {
+        self.of(target, |of| of == place)
+    }
+
+    fn of(&self, target: IpAddr, is_meant: impl Fn(Place) -> bool) -> Responsiveness {
+        let Some(account) = self.targets.get(&target) else { return Responsiveness::default() };
+        let meant = account.services.iter().filter(|(place, _)| is_meant(**place));
+        percentages(account.sent, meant.fold(Recent::default(), |sum, (_, service)| sum.and(service.recent)))
+    }
+
+    /// Its share of what it would get of a service, 1 to `FULL_HEADROOM`.
+    pub(crate) fn level(&self, target: IpAddr, place: Place) -> u8 {
+        let service = self.targets.get(&target).and_then(|account| account.services.get(&place));
+        service.and_then(|service| service.level).unwrap_or(FULL_HEADROOM)
     }
 }
 
 impl Account {
-    fn tell(&mut self, now: Moment, served: &[Served], admitted: u64, owns: impl Fn(IpAddr) -> bool) -> bool {
-        let is_less = |served: &Served| self.told.get(&served.vipa).is_some_and(|before| served.begun < before.begun);
+    fn tell(&mut self, now: Moment, served: &[Served], admitted: u64, is_ours: impl Fn(Place) -> bool) -> Vec<Place> {
+        let place = |served: &Served| (served.vipa, served.ports);
+        let is_less = |now: &Served| self.told.get(&place(now)).is_some_and(|before| now.begun < before.begun);
         if served.iter().any(is_less) {
-            // It counts from nothing again.
-            *self = Self { level: self.level, changed: self.changed, ..Self::default() };
+            self.begin_anew();
         }
+        let is_first = self.at.is_none();
         let elapsed = self.at.replace(now).map_or(Duration::ZERO, |before| now.since(before));
-        self.recent.fade((-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp());
+        self.fade((-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp());
+        let mut told = BTreeMap::new();
         for now in served {
-            // Of a VIPA not heard of before only what comes from here on counts.
-            let Some(before) = self.told.get(&now.vipa) else { continue };
-            let grown = |of: fn(&Served) -> u64| of(now).saturating_sub(of(before)) as f64;
-            self.recent.begun += grown(|served| served.begun);
-            self.recent.established += grown(|served| served.established);
-            self.recent.accepted += grown(|served| served.accepted);
-            if owns(now.vipa) {
-                self.recent.reached += grown(|served| served.begun);
+            let place = place(now);
+            let service = self.services.entry(place).or_default();
+            let before = match self.told.get(&place) {
+                Some(before) => *before,
+                // Of what there was before this router heard of the target only what comes from here on counts.
+                None if is_first => *now,
+                None => Served { begun: 0, established: 0, accepted: 0, ..*now },
+            };
+            // What waits is counted at another moment than what is established.
+            let now = Served { accepted: now.accepted.max(before.accepted), ..*now };
+            let grown = |of: fn(&Served) -> u64| of(&now).saturating_sub(of(&before)) as f64;
+            let begun = grown(|served| served.begun);
+            service.recent.begun += begun;
+            service.recent.established += grown(|served| served.established);
+            service.recent.accepted += grown(|served| served.accepted);
+            if is_ours(place) {
+                self.sent.reached += begun;
             }
+            told.insert(place, now);
         }
-        self.told = served.iter().map(|served| (served.vipa, *served)).collect();
-        self.recent.admitted += self.on_the_way as f64;
+        self.told = told;
+        if self.services.len() > MAX_SERVED {
+            self.services.retain(|place, _| self.told.contains_key(place));
+        }
+        self.sent.admitted += self.on_the_way as f64;
         self.on_the_way = self.admitted.replace(admitted).map_or(0, |before| admitted.saturating_sub(before));
-        self.follow(now)
+        let sent = self.sent;
+        let follows = |(place, service): (&Place, &mut Service)| service.follow(now, sent).then_some(*place);
+        self.services.iter_mut().filter_map(follows).collect()
     }
 
-    fn follow(&mut self, now: Moment) -> bool {
-        let steps = match self.recent.percentages().percent() {
+    /// The agent counts from nothing again. What has been made of it stands until there is enough to tell.
+    fn begin_anew(&mut self) {
+        let services = std::mem::take(&mut self.services);
+        let bare = |(place, service)| (place, Service { recent: Recent::default(), ..service });
+        *self = Self { services: services.into_iter().map(bare).collect(), ..Self::default() };
+    }
+
+    fn fade(&mut self, by: f64) {
+        let Sent { admitted, reached } = &mut self.sent;
+        for count in [admitted, reached] {
+            *count *= by;
+        }
+        for Service { recent: Recent { begun, established, accepted }, .. } in self.services.values_mut() {
+            for count in [begun, established, accepted] {
+                *count *= by;
+            }
+        }
+    }
+}
+
+impl Service {
+    fn follow(&mut self, now: Moment, sent: Sent) -> bool {
+        let steps = match percentages(sent, self.recent).percent() {
             Some(percent) => f64::from(percent) * f64::from(FULL_HEADROOM) / 100.0,
             None => return false,
         };
@@ -124,22 +195,24 @@ impl Account {
 }
 
 impl Recent {
-    fn fade(&mut self, by: f64) {
-        let Self { admitted, reached, begun, established, accepted } = self;
-        for count in [admitted, reached, begun, established, accepted] {
-            *count *= by;
+    fn and(self, other: Self) -> Self {
+        let Self { begun, established, accepted } = other;
+        Self {
+            begun: self.begun + begun,
+            established: self.established + established,
+            accepted: self.accepted + accepted,
         }
     }
+}
 
-    fn percentages(&self) -> Responsiveness {
-        let Self { admitted, reached, begun, established, accepted } = *self;
-        let percent =
-            |part: f64, whole: f64| (whole >= ENOUGH).then(|| (part / whole * 100.0).round().min(100.0) as u8);
-        Responsiveness {
-            reached: percent(reached, admitted),
-            established: percent(established, begun),
-            accepted: percent(accepted, established),
-        }
+fn percentages(sent: Sent, recent: Recent) -> Responsiveness {
+    let Sent { admitted, reached } = sent;
+    let Recent { begun, established, accepted } = recent;
+    let percent = |part: f64, whole: f64| (whole >= ENOUGH).then(|| (part / whole * 100.0).round().min(100.0) as u8);
+    Responsiveness {
+        reached: percent(reached, admitted),
+        established: percent(established, begun),
+        accepted: percent(accepted, established),
     }
 }
 
@@ -151,7 +224,13 @@ mod tests {
 
     const T1: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
     const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
-    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
+    const WEB: Place = (VIPA, PortRange::one(80));
+    const MAIL: Place = (VIPA, PortRange::one(25));
+    const OTHER: Place = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11)), PortRange::ALL);
+
+    fn told_of((vipa, ports): Place, [begun, established, accepted]: [u64; 3]) -> Served {
+        Served { vipa, ports, begun, established, accepted }
+    }
 
     #[derive(Default)]
     struct Bench {
@@ -167,19 +246,22 @@ mod tests {
             self.second += 1;
             self.admitted += admitted;
             self.served.iter_mut().zip(served).for_each(|(all, new)| *all += new);
-            let [begun, established, accepted] = self.served;
-            let served = [
-                Served { vipa: VIPA, begun, established, accepted },
-                Served { vipa: OTHER, begun: 0, established: 0, accepted: 0 },
-            ];
+            let served = [told_of(WEB, self.served), told_of(OTHER, [0; 3])];
             let now = Moment(self.second * 1_000_000_000);
-            self.accounts.tell(now, T1, &served, self.admitted, |vipa| vipa == VIPA)
+            !self.accounts.tell(now, T1, &served, self.admitted, |place| place == WEB).is_empty()
         }
 
         fn told(&self) -> [Option<u8>; 4] {
-            let told = self.accounts.of(T1);
-            [told.reached, told.established, told.accepted, told.percent()]
+            told(self.accounts.of_service(T1, WEB))
         }
+
+        fn level(&self) -> u8 {
+            self.accounts.level(T1, WEB)
+        }
+    }
+
+    fn told(told: Responsiveness) -> [Option<u8>; 4] {
+        [told.reached, told.established, told.accepted, told.percent()]
     }
 
     #[test]
@@ -189,16 +271,16 @@ mod tests {
         for _ in 0..60 {
             bench.second(100, [100, 100, 100]);
         }
-        assert_eq!((bench.told(), bench.accounts.level(T1)), ([Some(100); 4], FULL_HEADROOM));
+        assert_eq!((bench.told(), bench.level()), ([Some(100); 4], FULL_HEADROOM));
         for _ in 0..60 {
             bench.second(100, [80, 60, 30]);
         }
         assert_eq!(bench.told(), [Some(80), Some(75), Some(50), Some(30)]);
-        assert!((4..=6).contains(&bench.accounts.level(T1)), "{}", bench.accounts.level(T1));
+        assert!((4..=6).contains(&bench.level()), "{}", bench.level());
         for _ in 0..90 {
             bench.second(100, [100, 100, 100]);
         }
-        assert_eq!((bench.told(), bench.accounts.level(T1)), ([Some(100); 4], FULL_HEADROOM));
+        assert_eq!((bench.told(), bench.level()), ([Some(100); 4], FULL_HEADROOM));
     }
 
     #[test]
@@ -210,7 +292,7 @@ mod tests {
         assert!(!bench.second(0, [480, 480, 480]));
         assert_eq!(bench.told()[3], Some(100));
         assert!(!bench.second(3, [0, 0, 0]) && !bench.second(0, [0, 0, 0]));
-        assert_eq!(bench.accounts.level(T1), FULL_HEADROOM);
+        assert_eq!(bench.level(), FULL_HEADROOM);
     }
 
     #[test]
@@ -223,13 +305,45 @@ mod tests {
         assert!(!bench.second(0, [10, 10, 10]), "it counts from nothing again");
         assert_eq!(bench.told(), [None; 4]);
         let told = |accounts: &mut Accounts, second: u64, begun: u64| {
-            let served = [Served { vipa: OTHER, begun, established: begun, accepted: begun }];
-            accounts.tell(Moment(second * 1_000_000_000), T1, &served, 1_000, |vipa| vipa == VIPA);
+            let served = [told_of(OTHER, [begun; 3])];
+            accounts.tell(Moment(second * 1_000_000_000), T1, &served, 1_000, |place| place == WEB);
         };
         let mut accounts = Accounts::default();
         told(&mut accounts, 1, 0);
         told(&mut accounts, 2, 900);
-        let Responsiveness { reached, established, .. } = accounts.of(T1);
+        let Responsiveness { reached, established, .. } = accounts.of_service(T1, OTHER);
         assert_eq!((reached, established), (None, Some(100)), "another router sends those");
+    }
+
+    #[test]
+    fn the_first_connections_of_a_service_count_and_those_before_this_router_came_do_not() {
+        let mut accounts = Accounts::default();
+        let mut tell = |second: u64, served: &[Served], sent| {
+            accounts.tell(Moment(second * 1_000_000_000), T1, served, sent, |_| true);
+            [WEB, MAIL].map(|place| accounts.of_service(T1, place))
+        };
+        tell(1, &[told_of(MAIL, [900, 900, 0])], 0);
+        tell(2, &[told_of(MAIL, [900, 900, 0]), told_of(WEB, [20, 20, 5])], 20);
+        let [web, mail] = tell(3, &[told_of(MAIL, [900, 900, 0]), told_of(WEB, [20, 20, 5])], 20);
+        assert!(web.reached.is_some_and(|percent| percent >= 90), "{web:?}");
+        assert_eq!((web.established, web.accepted), (Some(100), Some(25)));
+        assert_eq!((mail.established, mail.accepted), (None, None));
+    }
+
+    #[test]
+    fn a_server_that_does_not_serve_costs_its_target_no_other_service() {
+        let mut accounts = Accounts::default();
+        let mut followed = Vec::new();
+        for second in 0..30 {
+            let sent = second * 100;
+            let served = [told_of(WEB, [sent / 2; 3]), told_of(MAIL, [sent / 2, sent / 2, 0])];
+            let now = Moment(second * 1_000_000_000);
+            followed.extend(accounts.tell(now, T1, &served, sent, |_| true));
+        }
+        assert_eq!(followed, [MAIL]);
+        assert_eq!(told(accounts.of_service(T1, WEB)), [Some(100); 4]);
+        assert_eq!(told(accounts.of_service(T1, MAIL)), [Some(100), Some(100), Some(0), Some(0)]);
+        assert_eq!(told(accounts.of_vipa(T1, VIPA)), [Some(100), Some(100), Some(50), Some(50)]);
+        assert_eq!((accounts.level(T1, WEB), accounts.level(T1, MAIL)), (FULL_HEADROOM, 1));
     }
 }

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use vipa_cluster::Wait;
 use vipa_flow::FlowState;
-use vipa_model::{Moment, NodeName, VipaId};
+use vipa_model::{Moment, NodeName, Protocol, VipaId};
 use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus,
+        VipaDistribution, VipaStatus,
     },
 };
 
@@ -119,7 +120,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, census: &Cens
         load: control.view.load(address).cloned(),
         connections: 0,
         resting: Vec::new(),
-        responsiveness: control.view.accounts.of(address),
+        responsiveness: control.view.accounts.of_vipa(address, vipa.vipa),
     };
     for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.keys()) {
         targets.insert(*address, unknown(*address));
@@ -264,6 +265,10 @@ fn distribution_rows(
             weight: judge.weight(service, *address),
             waiting,
             connections: held.get(address).copied().unwrap_or_default(),
+            responsiveness: match service.protocol {
+                Protocol::Tcp => control.view.accounts.of_service(*address, (vipa.vipa, service.ports)),
+                Protocol::Udp => Responsiveness::default(),
+            },
         }
     };
     service.candidates.iter().chain(others).map(row).collect()

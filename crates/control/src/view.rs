@@ -25,7 +25,7 @@ use crate::{
     neighbours::Neighbours,
     probes::{Finding, Found},
     reach::Reach,
-    responsiveness::Accounts,
+    responsiveness::{Accounts, Place},
     ways::{Way, Ways},
 };
 
@@ -151,15 +151,21 @@ impl View {
     /// Takes in what the targets tell of what was sent to them. Says whose shares that changes, a sentence each.
     fn account(&mut self, now: Moment, sent: &BTreeMap<IpAddr, u64>) -> Vec<String> {
         let mut changes = Vec::new();
-        let owned: BTreeSet<IpAddr> =
-            self.vipas.iter().filter(|vipa| vipa.stance == Stance::Active).map(|vipa| vipa.address).collect();
+        let of_it = |vipa: &VipaView| -> Vec<Place> {
+            let tcp = vipa.services.iter().filter(|service| service.protocol == Protocol::Tcp);
+            tcp.map(|service| (vipa.address, service.ports)).collect()
+        };
+        let owned = self.vipas.iter().filter(|vipa| vipa.stance == Stance::Active);
+        let ours: BTreeSet<Place> = owned.flat_map(of_it).collect();
         for target in std::mem::take(&mut self.told) {
             let Some(load) = self.loads.get(&target) else { continue };
             let admitted = sent.get(&target).copied().unwrap_or_default();
-            if self.accounts.tell(now, target, &load.served, admitted, |vipa| owned.contains(&vipa)) {
-                let percent = self.accounts.of(target).percent().unwrap_or(100);
+            for place in self.accounts.tell(now, target, &load.served, admitted, |place| ours.contains(&place)) {
+                let percent = self.accounts.of_service(target, place).percent().unwrap_or(100);
+                let (vipa, ports) = place;
                 changes.push(format!(
-                    "{target} serves {percent} % of what is sent to it; shares that follow the load do too"
+                    "{target} serves {percent} % of what is sent to it for {vipa} tcp/{ports}; \
+                     shares that follow the load do too"
                 ));
             }
         }
@@ -250,7 +256,7 @@ impl View {
         for (index, vipa) in self.vipas.iter().enumerate() {
             for service in vipa.services.iter().filter(|service| service.candidates.contains(&target)) {
                 let Service { protocol, ports, .. } = service;
-                let name = format!("{} {protocol:?} {}-{}", vipa.address, ports.first, ports.last).to_lowercase();
+                let name = format!("{} {protocol:?}/{ports}", vipa.address).to_lowercase();
                 standings.push((name, self.judge(index).standing(service, target).fitness));
             }
         }

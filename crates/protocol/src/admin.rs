@@ -264,7 +264,7 @@ pub struct TargetStatus {
 }
 
 /// How much of what is sent to a target is served there, in hundredths, of the last ten seconds or so; `None`: too few
-/// connections came to tell.
+/// connections came to tell. Routers count by target, so `reached` is of all its services together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Responsiveness {
     /// Of the connections this router sent, those whose handshake began there.
@@ -357,6 +357,9 @@ pub struct DistributionRow {
     pub waiting: u32,
     /// Of this service, in the connection table.
     pub connections: u64,
+    /// Of a TCP service: how much of what is sent there is served.
+    #[serde(default)]
+    pub responsiveness: Responsiveness,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

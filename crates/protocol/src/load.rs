@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::Protocol;
+use vipa_model::{PortRange, Protocol};
 
 /// The headroom of an idle host. Few steps, so that a table of weights is not rebuilt for nothing.
 pub const FULL_HEADROOM: u8 = 16;
@@ -14,7 +14,7 @@ pub const FULL_HEADROOM: u8 = 16;
 pub const MAX_LISTENER_LOADS: usize = 1024;
 /// Configured checks of one target.
 pub const MAX_CHECKS: usize = 64;
-/// VIPAs whose connections are told of.
+/// Services whose connections are told of.
 pub const MAX_SERVED: usize = 4096;
 /// Bytes of what a check says of itself.
 pub const MAX_CHECK_DETAIL: usize = 200;
@@ -29,20 +29,23 @@ pub struct Load {
     /// Only those with something waiting, and those that do not accept.
     pub listeners: Vec<ListenerLoad>,
     pub checks: Vec<CheckResult>,
-    /// By VIPA.
+    /// By service.
     pub served: Vec<Served>,
 }
 
-/// What has become of the TCP connections that clients began to a VIPA, counted since the agent's start. The router counts
-/// those that it sent.
+/// What has become of the TCP connections that clients began to a service, counted since the agent's start. The router
+/// counts those that it sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Served {
     pub vipa: IpAddr,
+    /// As the service was distributed.
+    pub ports: PortRange,
     /// Handshakes that were at least half done here.
     pub begun: u64,
     /// Of them, those that came to be connections.
     pub established: u64,
-    /// Of these, those that wait for the application no more.
+    /// Of these, those that the application has taken in time: neither do they still wait for it, nor did they wait while it
+    /// took none, nor has it gone and left them.
     pub accepted: u64,
 }
 

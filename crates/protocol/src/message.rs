@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {

@@ -6,17 +6,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use vipa_model::ConnectionState;
+use vipa_cluster::target::Watched;
+use vipa_model::{Connection, ConnectionState, PortRange, Protocol};
 use vipa_protocol::{ListenerLoad, Served, load::MAX_SERVED};
+
+use super::whose::{Watch, services_of};
+
+/// A TCP service: its VIPA and its ports.
+pub(crate) type Place = (IpAddr, PortRange);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     /// Differences between BPF and the kernel's lists that were nobody's delay, and were put right.
     pub(crate) repaired: u64,
-    begun: BTreeMap<IpAddr, Begun>,
+    begun: BTreeMap<Place, Begun>,
 }
 
-/// What clients have begun at one VIPA.
+/// What clients have begun at one service.
 #[derive(Clone, Copy, Debug, Default)]
 struct Begun {
     handshakes: u64,
@@ -25,35 +31,54 @@ struct Begun {
 }
 
 impl Facts {
-    /// A client's connection is in a state, and was in another before or unknown.
-    pub(super) fn begun(&mut self, vipa: IpAddr, before: Option<ConnectionState>, now: ConnectionState) {
-        let begun = self.begun.entry(vipa).or_default();
+    /// A connection is in a state, and was in another before or unknown. Only clients' count.
+    pub(super) fn begun(
+        &mut self,
+        watch: &Watch,
+        vipa: IpAddr,
+        connection: &Connection,
+        before: Option<ConnectionState>,
+        now: ConnectionState,
+    ) {
+        let Some(watched) = watch.get(&vipa) else { return };
         let is_whole = u64::from(now != ConnectionState::HalfOpen);
-        match before {
-            None => {
-                begun.handshakes += 1;
-                begun.established += is_whole;
+        for ports in services_of(watched, connection.protocol, connection.port) {
+            let begun = self.begun.entry((vipa, ports)).or_default();
+            match before {
+                None => {
+                    begun.handshakes += 1;
+                    begun.established += is_whole;
+                }
+                Some(ConnectionState::HalfOpen) => begun.established += is_whole,
+                Some(ConnectionState::Established | ConnectionState::Closing) => {}
             }
-            Some(ConnectionState::HalfOpen) => begun.established += is_whole,
-            Some(ConnectionState::Established | ConnectionState::Closing) => {}
         }
     }
 
-    pub(super) fn keep(&mut self, is_kept: impl Fn(&IpAddr) -> bool) {
-        self.begun.retain(|vipa, _| is_kept(vipa));
+    /// Forgets services that are watched no more.
+    pub(super) fn keep(&mut self, watch: &Watch) {
+        self.begun.retain(|place, _| watch.get(&place.0).is_some_and(|watched| is_of(watched, *place)));
     }
 
-    /// What has become of what clients began; `listeners`: with what waits to be accepted.
-    pub(crate) fn served(&self, listeners: &[ListenerLoad]) -> Vec<Served> {
-        let waiting = |vipa: IpAddr| -> u64 {
-            listeners.iter().filter(|load| load.vipa == vipa).map(|load| u64::from(load.waiting)).sum()
+    /// What has become of what clients began; `listeners`: with what waits to be accepted; `late`: what waited in vain.
+    pub(crate) fn served(&self, listeners: &[ListenerLoad], late: &BTreeMap<Place, u64>) -> Vec<Served> {
+        let waiting = |(vipa, ports): Place| -> u64 {
+            let of_it = listeners.iter().filter(|load| load.vipa == vipa && ports.contains(load.port));
+            of_it.map(|load| u64::from(load.waiting)).sum()
         };
-        let served = |(vipa, begun): (&IpAddr, &Begun)| {
+        let served = |(place, begun): (&Place, &Begun)| {
             let Begun { handshakes, established } = *begun;
-            Served { vipa: *vipa, begun: handshakes, established, accepted: established.saturating_sub(waiting(*vipa)) }
+            let left = waiting(*place) + late.get(place).copied().unwrap_or_default();
+            let (vipa, ports) = *place;
+            Served { vipa, ports, begun: handshakes, established, accepted: established.saturating_sub(left) }
         };
         self.begun.iter().map(served).take(MAX_SERVED).collect()
     }
+}
+
+/// Whether a place is one of the services of its VIPA.
+pub(crate) fn is_of(watched: &Watched, (vipa, ports): Place) -> bool {
+    watched.vipa == vipa && watched.services.contains(&(Protocol::Tcp, ports))
 }
 
 /// As one thread writes them and another reads them.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use vipa_cluster::target::Watched;
-use vipa_model::{Connection, ConnectionState, Protocol};
+use vipa_model::{Connection, ConnectionState, PortRange, Protocol};
 
 use super::diag::{Socket, TcpState};
 
@@ -46,10 +46,11 @@ pub(super) fn addresses(watch: &Watch) -> BTreeSet<IpAddr> {
     watch.keys().copied().chain(translated).collect()
 }
 
-/// Whether it is a client's, to a port of the VIPA's services, and none that this host opened from the VIPA.
-pub(super) fn is_served(watch: &Watch, vipa: IpAddr, connection: &Connection) -> bool {
-    let services = watch.get(&vipa).map_or(&[][..], |watched| &watched.services);
-    services.iter().any(|(protocol, ports)| *protocol == connection.protocol && ports.contains(connection.port))
+/// The VIPA's services that a client's connection is of; none of one that this host opened from the VIPA. Routers may cut
+/// services otherwise, so that a port is of several.
+pub(crate) fn services_of(watched: &Watched, protocol: Protocol, port: u16) -> impl Iterator<Item = PortRange> {
+    let services = watched.services.iter().filter(move |(of, ports)| *of == protocol && ports.contains(port));
+    services.map(|(_, ports)| *ports)
 }
 
 /// Notes the ports of these VIPAs that a listener or bound socket listens on.

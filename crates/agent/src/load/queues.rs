@@ -10,6 +10,9 @@
 //! ```
 //! A queue that stays as long as it was may be that of a busy server that accepts as fast as clients come. So a length
 //! alone condemns nobody: who waits is named, and is asked for again.
+//!
+//! Who waited in a stalled queue, or in one whose listener has gone, was not served in time, whoever takes it afterwards: its
+//! client may have given up long ago. Such connections are counted as they leave the queue.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -23,15 +26,15 @@ const HALF: Duration = Duration::from_millis(500);
 /// Waiting connections named in one sample.
 pub(crate) const SAMPLE: usize = 16;
 
-/// An address and a port.
-pub(crate) type Place = (IpAddr, u16);
+/// One end of a connection: an address and a port.
+pub(crate) type End = (IpAddr, u16);
 
 /// One listening socket as the kernel shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Tells listeners of one port apart.
     pub(crate) cookie: u64,
-    pub(crate) local: Place,
+    pub(crate) local: End,
     pub(crate) waiting: u32,
     pub(crate) room: u32,
 }
@@ -42,7 +45,7 @@ pub(crate) enum Question {
     /// Who waits to be accepted on this port? At most `SAMPLE` of them.
     WhoWaits { cookie: u64, port: u16 },
     /// What has become of these?
-    WhatOfThem { cookie: u64, who: Vec<(Place, Place)> },
+    WhatOfThem { cookie: u64, who: Vec<(End, End)> },
 }
 
 /// What has become of a connection that waited to be accepted.
@@ -58,6 +61,8 @@ pub(crate) enum Fortune {
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     queues: BTreeMap<u64, Queue>,
+    /// Connections that waited in vain since they were last asked for, by their listener's cookie.
+    late: BTreeMap<u64, u32>,
 }
 
 #[derive(Debug)]
@@ -67,7 +72,7 @@ struct Queue {
     /// Since when no connection is known to have been accepted; meaningful while something waits.
     still_since: Moment,
     /// Who waited when it became suspect.
-    sample: Option<Vec<(Place, Place)>>,
+    sample: Option<Vec<(End, End)>>,
     /// Waiting when it was found stalled.
     stalled_at: u32,
     was_full: bool,
@@ -76,17 +81,31 @@ struct Queue {
 impl Queues {
     /// Takes in a look at all listeners, and says what to ask next; the answers go to `sampled` and `learnt`.
     pub(crate) fn observe(&mut self, now: Moment, listeners: &[Seen]) -> Vec<Question> {
-        self.queues.retain(|cookie, _| listeners.iter().any(|seen| seen.cookie == *cookie));
+        self.queues.retain(|cookie, queue| {
+            let stays = listeners.iter().any(|seen| seen.cookie == *cookie);
+            if !stays {
+                note(&mut self.late, *cookie, queue.seen.waiting);
+            }
+            stays
+        });
         let mut questions = Vec::new();
         for seen in listeners {
             let queue = self.queues.entry(seen.cookie).or_insert_with(|| Queue::new(*seen, now));
+            if queue.accepting == Accepting::Stalled {
+                note(&mut self.late, seen.cookie, queue.seen.waiting.saturating_sub(seen.waiting));
+            }
             questions.extend(queue.observe(now, *seen));
         }
         questions
     }
 
+    /// The connections that waited in vain and have left their queues since this was last asked, by their listener's cookie.
+    pub(crate) fn take_late(&mut self) -> BTreeMap<u64, u32> {
+        std::mem::take(&mut self.late)
+    }
+
     /// The answer to `WhoWaits`.
-    pub(crate) fn sampled(&mut self, cookie: u64, who: Vec<(Place, Place)>) {
+    pub(crate) fn sampled(&mut self, cookie: u64, who: Vec<(End, End)>) {
         if let Some(queue) = self.queues.get_mut(&cookie) {
             queue.sample = Some(who);
         }
@@ -110,6 +129,12 @@ impl Queues {
     pub(crate) fn fullest_permille(&self) -> u16 {
         let fill = |queue: &Queue| u64::from(queue.seen.waiting) * 1000 / u64::from(queue.seen.room.max(1));
         self.queues.values().map(|queue| fill(queue).min(1000) as u16).max().unwrap_or_default()
+    }
+}
+
+fn note(late: &mut BTreeMap<u64, u32>, cookie: u64, count: u32) {
+    if count > 0 {
+        *late.entry(cookie).or_default() += count;
     }
 }
 

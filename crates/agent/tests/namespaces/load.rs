@@ -76,7 +76,7 @@ fn what_becomes_of_every_connection_a_client_begins_is_counted() {
             "  listening   80/tcp\n  reports to  r1 (owner, epoch 1)",
             "  192.0.2.10 is on lo",
             "net.ipv4.conf.all.arp_ignore is 1, and was 0",
-            "192.0.2.10: 29 handshakes, 28 of them whole, 25 accepted",
+            "192.0.2.10 80/tcp: 29 handshakes, 28 of them whole, 25 accepted in time",
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }
@@ -100,6 +100,16 @@ fn a_server_that_accepts_nothing_is_told_within_two_seconds_and_again_when_it_se
         let began = Instant::now();
         router.until("it serves", |view| queue(view) == (Accepting::Yes, 0));
         assert!(began.elapsed() < Duration::from_secs(1), "told after {:?}", began.elapsed());
+        // Their clients may have given up long ago.
+        router.until("the three came too late", |view| served(view) == Some((3, 3, 0)));
+        let _pair = open(&listener);
+        router.until("the next one did not", |view| served(view) == Some((4, 4, 1)));
+        // Those whose server goes away while they wait are accepted by nobody.
+        let _left: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect((VIPA, 80)).unwrap()).collect();
+        router.until("two wait", |view| queue(view).1 == 2);
+        drop(listener);
+        router.listen_for(Duration::from_millis(1_500));
+        assert_eq!(served(&router.view), Some((6, 6, 1)));
     });
 }
 

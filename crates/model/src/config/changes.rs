@@ -296,11 +296,7 @@ fn service_name(protocol: Protocol, ports: PortRange) -> String {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
     };
-    match ports {
-        PortRange::ALL => format!("{protocol}/all"),
-        PortRange { first, last } if first == last => format!("{protocol}/{first}"),
-        PortRange { first, last } => format!("{protocol}/{first}-{last}"),
-    }
+    format!("{protocol}/{ports}")
 }
 
 /// As its `Debug` says, without the wrapping of what may be missing.

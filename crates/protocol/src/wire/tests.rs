@@ -229,8 +229,15 @@ fn load() -> impl Strategy<Value = Message> {
         },
     );
     let intent = prop_oneof![Just(Intent::Serve), Just(Intent::Drain)];
-    let served = (any::<IpAddr>(), any::<(u64, u64, u64)>())
-        .prop_map(|(vipa, (begun, established, accepted))| Served { vipa, begun, established, accepted });
+    let served = (any::<IpAddr>(), any::<(u16, u16)>(), any::<(u64, u64, u64)>()).prop_map(
+        |(vipa, (first, last), (begun, established, accepted))| Served {
+            vipa,
+            ports: PortRange { first, last },
+            begun,
+            established,
+            accepted,
+        },
+    );
     (intent, any::<u8>(), host, vec(listener, 0..4), vec(check, 0..4), vec(served, 0..4)).prop_map(
         |(intent, headroom, host, listeners, checks, served)| {
             Message::Load(Load { intent, headroom, host, listeners, checks, served })

@@ -2,8 +2,8 @@ use std::net::Ipv4Addr;
 
 use super::*;
 
-const HERE: Place = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)), 80);
-const CLIENT: Place = (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4)), 40_000);
+const HERE: End = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)), 80);
+const CLIENT: End = (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4)), 40_000);
 
 /// One listener with room for 8, looked at every 100 ms.
 #[derive(Default)]
@@ -120,4 +120,24 @@ fn a_listener_that_is_gone_is_forgotten_with_all_that_was_said_of_it() {
     let now = server.now();
     server.queues.observe(now, &[]);
     assert_eq!(server.queues.notable().count(), 0);
+}
+
+#[test]
+fn who_waited_in_a_stalled_queue_or_one_that_is_gone_is_late_and_nobody_else_is() {
+    let mut server = Server::default();
+    server.look(4);
+    server.look(1);
+    assert_eq!(server.queues.take_late(), BTreeMap::new(), "it accepts");
+    server.look(0);
+    server.suspect();
+    server.learn(&[Fortune::Waits, Fortune::Waits]);
+    server.look(5);
+    server.look(0);
+    assert_eq!(server.queues.take_late(), BTreeMap::from([(7, 5)]));
+    server.look(3);
+    server.look(0);
+    assert_eq!(server.queues.take_late(), BTreeMap::new(), "it accepts again");
+    server.look(2);
+    assert_eq!(server.queues.observe(server.now(), &[]), []);
+    assert_eq!(server.queues.take_late(), BTreeMap::from([(7, 2)]), "the kernel has reset them");
 }
