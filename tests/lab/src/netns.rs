@@ -206,7 +206,23 @@ impl Host {
         program: impl AsRef<OsStr>,
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Process> {
-        let mut command = self.command(program, arguments);
+        self.start(name, self.command(program, arguments))
+    }
+
+    /// The same in this host's network alone: `ip netns exec` hides the machine's cgroups, which BPF programs hang on.
+    pub(crate) fn spawn_on_machine<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<Process> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg(program.as_ref()).args(arguments);
+        command.stdin(Stdio::null());
+        self.start(name, command)
+    }
+
+    fn start(&self, name: &str, mut command: Command) -> Result<Process> {
         let log = self.logs.join(format!("{name}.log"));
         let file = open_log(&log)?;
         command.stdout(file.try_clone()?).stderr(file);

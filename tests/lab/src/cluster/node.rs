@@ -314,7 +314,7 @@ impl Target {
         let name = if self.number == 0 { Cluster::OWN_TARGET } else { self.host.name() };
         let config = self.config.display().to_string();
         self.agent = Some(match self.replays {
-            None => self.host.spawn(name, programs::path("vipa-agent")?, ["--config", &config])?,
+            None => self.host.spawn_on_machine(name, programs::path("vipa-agent")?, ["--config", &config])?,
             Some(count) => {
                 let arguments = ["replay", "--config", &config, "--connections", &count.to_string()];
                 self.host.spawn(name, programs::path("vipa-load")?, arguments)?
