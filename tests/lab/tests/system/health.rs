@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use vipa_lab::{
-    cluster::{Cluster, Plan},
+    cluster::{Cluster, PATIENCE, Plan},
     load::{ClientPlan, Fresh, Report},
+    process::wait,
 };
 use vipa_protocol::Fitness;
 
-use crate::kill_the_owner;
+use crate::{CONNECTIONS, everyone_answered, kill_the_owner};
 
 fn quiet_client(connections: usize) -> ClientPlan {
     ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), connections) }
@@ -22,6 +24,8 @@ fn servers(fresh: &Fresh) -> Vec<&str> {
 fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_again_when_it_goes_on() {
     // It measures seconds.
     Plan { alone: true, ..Plan::new("health_stopped") }.run(|cluster| {
+        let mut old = cluster.client_with(&quiet_client(CONNECTIONS))?;
+        let of_t1 = old.report().servers.get("t1").copied().context("t1 serves some")?;
         let mut client = cluster.client_with(&quiet_client(0))?;
         cluster.target("t1").freeze_servers()?;
         // About a third of these reach t1, whose kernel opens them: nobody there accepts.
@@ -40,11 +44,32 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
         assert!(took < Duration::from_secs(2), "{took:?}");
         let text = cluster.router("r1").vipactl(&["distribution"])?;
         assert!(text.contains("no, its server accepts none of "), "{text}");
+        let serves = |cluster: &mut Cluster| -> Option<u8> {
+            let rows = cluster.router("r1").distribution().ok()?;
+            rows.get("t1")?.responsiveness.accepted
+        };
+        let told = wait("t1's responsiveness to fall", Duration::from_secs(3), || {
+            serves(cluster).filter(|accepted| *accepted < 95)
+        })?;
+        println!(
+            "t1's server accepts {told} % of what is sent to it, {} ms after it was stopped",
+            began.elapsed().as_millis()
+        );
+        // Nobody else is touched: whoever has a connection elsewhere is answered, and new ones all go there.
+        old.mark()?;
+        old.wait_for("all but t1's to be answered", PATIENCE, |report| report.silent_since_mark == of_t1)?;
+        let before = client.report();
+        client.fresh(30)?;
+        client.wait_for("the others to serve all", PATIENCE, |report| report.fresh_ok >= before.fresh_ok + 30)?;
 
         cluster.target("t1").thaw_servers()?;
         cluster.wait_fitness("r1", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
+        old.mark()?;
+        everyone_answered(&mut old)?;
+        let end = old.finish(PATIENCE)?;
+        assert!(end.kept == end.asked && end.broken.total() == 0, "{end:?}");
         client.wait_for("the fresh connections", Duration::from_secs(20), |report| {
-            report.fresh_ok + report.fresh_failed >= 60
+            report.fresh_ok + report.fresh_failed >= 90
         })?;
 
         cluster.target("t1").freeze_servers()?;
@@ -59,10 +84,39 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
         cluster.target("t1").thaw_servers()?;
         cluster.wait_fitness("r2", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
         client.wait_for("the stopped ones", Duration::from_secs(20), |report| {
-            report.fresh_ok + report.fresh_failed >= 150
+            report.fresh_ok + report.fresh_failed >= 180
         })?;
         let fresh = client.fresh_and_wait(90)?;
         assert_eq!((fresh.failed, servers(&fresh)), (0, vec!["t1", "t2", "t3"]));
+        Ok(())
+    });
+}
+
+/// As far as it goes within seconds, and without a busy processor, which all hosts of the lab share.
+#[test]
+fn a_target_that_completes_half_of_its_handshakes_gets_half_a_share() {
+    // How busy the host is counts too.
+    let plan = Plan { alone: true, service_lines: "weights = \"load\"\n".into(), ..Plan::new("health_half_a_share") };
+    plan.run(|cluster| {
+        let mut client = cluster.client_with(&quiet_client(0))?;
+        cluster.target("t1").host().nft(
+            "add table ip half\n\
+             add chain ip half out { type filter hook output priority 0; }\n\
+             add rule ip half out tcp sport 80 tcp flags & (syn|ack) == (syn|ack) tcp dport & 2 == 2 drop\n",
+        )?;
+        client.fresh(180)?;
+        let row = wait("t1's share to follow", PATIENCE, || {
+            let rows = cluster.router("r1").distribution().ok()?;
+            let row = rows.get("t1")?.clone();
+            let serves_half = row.responsiveness.percent().is_some_and(|percent| percent <= 75);
+            (serves_half && row.weight < rows.get("t2")?.weight).then_some(row)
+        })?;
+        println!("{:?} is served, so t1's weight is {}", row.responsiveness, row.weight);
+        cluster.target("t1").host().nft("delete table ip half\n")?;
+        let later = cluster.client_with(&quiet_client(CONNECTIONS))?;
+        let servers = later.report().servers;
+        let of = |target: &str| servers.get(target).copied().unwrap_or_default();
+        assert!(of("t1") > 20 && of("t1") * 4 < of("t2") * 3 && of("t1") * 4 < of("t3") * 3, "{servers:?}");
         Ok(())
     });
 }

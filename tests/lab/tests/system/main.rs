@@ -25,6 +25,7 @@ mod r09_succession;
 mod r10_own_kernel;
 mod r11_families;
 mod r11_path_mtu;
+mod r11_servers;
 mod recordings;
 mod restarts;
 mod voters;
