@@ -420,6 +420,7 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
         connections_known_before,
         connections_rebuilt,
         unowned_ms,
+        unowned_frames,
         held,
         released,
         expired,
@@ -473,9 +474,13 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
         grouped(*expired)
     )?;
     if let Some(ms) = unowned_ms {
+        let frames = match unowned_frames {
+            Some(frames) => format!("{} frames came to its ports meanwhile", grouped(*frames)),
+            None => "its ports cannot tell what came meanwhile".into(),
+        };
         writeln!(
             out,
-            "  gap          nobody owned it for {}, since this router last stopped",
+            "  gap          nobody owned it for {}, since this router last stopped; {frames}",
             milliseconds(ms * 1000)
         )?;
     }

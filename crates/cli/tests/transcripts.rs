@@ -391,6 +391,7 @@ fn takeovers_are_reports_a_person_can_read() {
         connections_known_before: 1_996,
         connections_rebuilt: 4,
         unowned_ms: None,
+        unowned_frames: None,
         held: 7,
         released: 7,
         expired: 0,
@@ -405,10 +406,15 @@ fn takeovers_are_reports_a_person_can_read() {
 ";
     assert_eq!(stdout(&ask(&["takeovers"], &Request::Takeovers, &answer)), expected);
 
-    let alone = TakeoverRecord { unowned_ms: Some(1_812), ..record };
-    let text =
-        stdout(&ask(&["takeovers"], &Request::Takeovers, &Answer::Takeovers(Takeovers { records: vec![alone] })));
-    assert!(text.contains("  gap          nobody owned it for 1812.0 ms, since this router last stopped\n"), "{text}");
+    for (unowned_frames, words) in
+        [(Some(2_345), "2,345 frames came to its ports meanwhile"), (None, "its ports cannot tell what came meanwhile")]
+    {
+        let alone = TakeoverRecord { unowned_ms: Some(1_812), unowned_frames, ..record.clone() };
+        let answer = Answer::Takeovers(Takeovers { records: vec![alone] });
+        let text = stdout(&ask(&["takeovers"], &Request::Takeovers, &answer));
+        let gap = format!("  gap          nobody owned it for 1812.0 ms, since this router last stopped; {words}\n");
+        assert!(text.contains(&gap), "{text}");
+    }
 
     let none = Answer::Takeovers(Takeovers { records: vec![] });
     let text = stdout(&ask(&["takeovers"], &Request::Takeovers, &none));

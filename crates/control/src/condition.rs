@@ -25,6 +25,9 @@ pub struct PortCondition {
     pub name: String,
     /// `None`: the driver cannot say.
     pub up: Option<bool>,
+    /// Frames that its interface has received since it is there, whoever read them; `None`: nobody counts while no router
+    /// runs.
+    pub arrived: Option<u64>,
     /// Packet buffers that are free, and all there are.
     pub buffers_free: u32,
     pub buffers: u32,
@@ -165,7 +168,7 @@ impl Condition {
     fn faults_of(&mut self, sight: Sight, now: Moment) -> Vec<Fault> {
         let Sight { ports, turns, targets } = sight;
         let mut faults = Vec::new();
-        for PortCondition { name, up, buffers_free, buffers } in ports {
+        for PortCondition { name, up, arrived: _, buffers_free, buffers } in ports {
             if up == Some(false) {
                 faults.push(Fault::PortDown(name.clone()));
             }
@@ -204,7 +207,8 @@ mod tests {
         fn new() -> Self {
             let ms = Duration::from_millis;
             let settings = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(200) };
-            let port = PortCondition { name: "p0".into(), up: Some(true), buffers_free: 4_000, buffers: 8_191 };
+            let port =
+                PortCondition { name: "p0".into(), up: Some(true), arrived: None, buffers_free: 4_000, buffers: 8_191 };
             let sight = Sight { ports: vec![port], turns: vec![0, 0], targets: Some(true) };
             Self { condition: Condition::new(settings), now: Moment(1), turns: 0, sight }
         }

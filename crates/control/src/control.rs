@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     condition::{Condition, PortCondition, Sight, Turn},
     counts::Counts,
+    last_life::Arrived,
     mirror::{About, Mirrors},
     neighbours::Learned,
     orders::Orders,
@@ -370,15 +371,21 @@ impl Control {
         self.view.vipas[index].epoch = epoch;
         self.view.vipas[index].quiet_until = quiet_until;
         if before != stance && stance == Stance::Rebuilding {
-            self.takeovers.begin(vipa, self.flows.count().total(), self.door.totals(), self.clock.now());
+            let seen = (self.door.totals(), &self.arrived());
+            self.takeovers.begin(vipa, self.flows.count().total(), seen, self.clock.now());
         }
         if stance == Stance::Standby {
             if self.stopping && matches!(before, Stance::Active | Stance::Rebuilding) {
-                self.takeovers.leave(vipa);
+                self.takeovers.leave(vipa, self.arrived());
             }
             self.takeovers.abandon(vipa);
         }
         self.routes_stale = true;
+    }
+
+    /// Frames that have come to each port so far, where that is counted while no router runs too.
+    fn arrived(&self) -> Arrived {
+        (self.probe)().into_iter().filter_map(|port| Some((port.name, port.arrived?))).collect()
     }
 
     pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {

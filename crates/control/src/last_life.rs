@@ -8,10 +8,29 @@ use std::{
     time::SystemTime,
 };
 
+use serde::{Deserialize, Serialize};
+
 const FILE: &str = "last_life.json";
 
-/// When each VIPA was left without an owner, milliseconds since 1970.
-pub(crate) type Left = BTreeMap<IpAddr, u64>;
+/// How each VIPA was left without an owner.
+pub(crate) type Left = BTreeMap<IpAddr, Leaving>;
+/// Frames that have come to each port's interface so far, by the port's name; only where the kernel counts them.
+pub(crate) type Arrived = BTreeMap<String, u64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leaving {
+    /// Milliseconds since 1970.
+    at_unix_ms: u64,
+    arrived: Arrived,
+}
+
+/// A time in which nobody owned a VIPA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) ms: u64,
+    /// Frames of any kind that came to the ports meanwhile; `None`: not every port's can be told.
+    pub(crate) frames: Option<u64>,
+}
 
 #[derive(Debug)]
 pub(crate) struct LastLife {
@@ -31,13 +50,17 @@ impl LastLife {
     }
 
     /// Nobody owns `vipa` from now on.
-    pub(crate) fn leave(&mut self, vipa: IpAddr) {
-        self.now.insert(vipa, unix_ms());
+    pub(crate) fn leave(&mut self, vipa: IpAddr, arrived: Arrived) {
+        self.now.insert(vipa, Leaving { at_unix_ms: unix_ms(), arrived });
     }
 
-    /// This router owns it: for how long nobody has, milliseconds, if its last life left it alone.
-    pub(crate) fn owned_again(&mut self, vipa: IpAddr) -> Option<u64> {
-        self.before.remove(&vipa).map(|left| unix_ms().saturating_sub(left))
+    /// This router owns it: since when nobody has, if its last life left it alone.
+    pub(crate) fn owned_again(&mut self, vipa: IpAddr, arrived: &Arrived) -> Option<Gap> {
+        let Leaving { at_unix_ms, arrived: before } = self.before.remove(&vipa)?;
+        // An interface that was made anew counts from zero.
+        let frames = |(port, now): (&String, &u64)| now.checked_sub(*before.get(port)?);
+        let frames = arrived.iter().map(frames).sum::<Option<u64>>();
+        Some(Gap { ms: unix_ms().saturating_sub(at_unix_ms), frames: frames.filter(|_| !arrived.is_empty()) })
     }
 
     /// Writes down what this life leaves.
@@ -63,21 +86,50 @@ mod tests {
 
     use super::*;
 
+    const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("vipa-last-life-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn arrived(ports: &[(&str, u64)]) -> Arrived {
+        ports.iter().map(|(port, frames)| ((*port).to_owned(), *frames)).collect()
+    }
+
     #[test]
     fn what_one_life_left_the_next_one_tells_once() {
-        let folder = std::env::temp_dir().join(format!("vipa-last-life-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let vipa = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
+        let folder = folder("once");
         let mut first = LastLife::open(&folder);
-        assert_eq!(first.owned_again(vipa(1)), None);
-        first.leave(vipa(1));
-        first.leave(vipa(2));
+        assert_eq!(first.owned_again(VIPA, &Arrived::new()), None);
+        first.leave(VIPA, Arrived::new());
+        first.leave(Ipv4Addr::new(192, 0, 2, 2).into(), Arrived::new());
         first.end();
         let mut second = LastLife::open(&folder);
-        assert!(second.owned_again(vipa(1)).is_some_and(|gap| gap < 60_000));
-        assert_eq!(second.owned_again(vipa(1)), None);
+        assert!(second.owned_again(VIPA, &Arrived::new()).is_some_and(|gap| gap.ms < 60_000));
+        assert_eq!(second.owned_again(VIPA, &Arrived::new()), None);
         second.end();
         assert_eq!(LastLife::open(&folder).before, Left::new());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn frames_that_came_meanwhile_are_told_where_every_port_knows_them() {
+        let folder = folder("frames");
+        for (before, after, frames) in [
+            (&[("p0", 100), ("p1", 7)][..], &[("p0", 130), ("p1", 7)][..], Some(30)),
+            // p1 was made anew; p1 was not there; nothing can be counted.
+            (&[("p0", 100), ("p1", 7)], &[("p0", 130), ("p1", 5)], None),
+            (&[("p0", 100)], &[("p0", 130), ("p1", 5)], None),
+            (&[], &[], None),
+        ] {
+            let mut first = LastLife::open(&folder);
+            first.leave(VIPA, arrived(before));
+            first.end();
+            let gap = LastLife::open(&folder).owned_again(VIPA, &arrived(after)).unwrap();
+            assert_eq!(gap.frames, frames, "{before:?} {after:?}");
+        }
         fs::remove_dir_all(folder).unwrap();
     }
 }

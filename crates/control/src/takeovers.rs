@@ -13,7 +13,7 @@ use vipa_model::Moment;
 use vipa_protocol::{TakeoverReport, admin::TakeoverRecord};
 
 use crate::{
-    last_life::{LastLife, unix_ms},
+    last_life::{Arrived, Gap, LastLife, unix_ms},
     table::Taken,
 };
 
@@ -39,7 +39,7 @@ struct Progress {
     announced: Option<Moment>,
     first_forward: Option<Moment>,
     reported: Taken,
-    unowned_ms: Option<u64>,
+    unowned: Option<Gap>,
 }
 
 impl Takeovers {
@@ -68,7 +68,8 @@ impl Takeovers {
     }
 
     /// Packets of `vipa` are about to come here; the table knows `known` of its connections.
-    pub(crate) fn begin(&mut self, vipa: IpAddr, known: u64, before: Totals, now: Moment) {
+    pub(crate) fn begin(&mut self, vipa: IpAddr, known: u64, seen: (Totals, &Arrived), now: Moment) {
+        let (before, arrived) = seen;
         let progress = Progress {
             began: now,
             before,
@@ -76,7 +77,7 @@ impl Takeovers {
             announced: None,
             first_forward: None,
             reported: Taken::default(),
-            unowned_ms: self.last_life.owned_again(vipa),
+            unowned: self.last_life.owned_again(vipa, arrived),
         };
         self.under_way.insert(vipa, progress);
     }
@@ -113,14 +114,16 @@ impl Takeovers {
         if self.done.len() == KEPT {
             self.done.pop_front();
         }
+        // If another was heard meanwhile it was not left alone.
+        let unowned = progress.unowned.filter(|_| report.predecessor.is_none());
         self.done.push_back(TakeoverRecord {
             finished_unix_ms: unix_ms(),
             announce_us: progress.announced.map_or(0, micros),
             first_forward_us: progress.first_forward.map(micros),
             connections_known_before: progress.known_before,
             connections_rebuilt: progress.reported.opened,
-            // If another was heard meanwhile it was not left alone.
-            unowned_ms: progress.unowned_ms.filter(|_| report.predecessor.is_none()),
+            unowned_ms: unowned.map(|gap| gap.ms),
+            unowned_frames: unowned.and_then(|gap| gap.frames),
             held: meanwhile.count(Count::Held),
             released: meanwhile.count(Count::Released),
             expired: meanwhile.fate(Fate::Drop(Reason::HoldExpired)),
@@ -136,8 +139,8 @@ impl Takeovers {
     }
 
     /// This router stops, and nobody takes the VIPA.
-    pub(crate) fn leave(&mut self, vipa: IpAddr) {
-        self.last_life.leave(vipa);
+    pub(crate) fn leave(&mut self, vipa: IpAddr, arrived: Arrived) {
+        self.last_life.leave(vipa, arrived);
     }
 
     pub(crate) fn records(&self) -> Vec<TakeoverRecord> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::Error;
@@ -61,13 +61,24 @@ impl Device {
 
     /// Whether the kernel's interface beneath carries frames, for drivers that do not say; `None` where there is none.
     pub(crate) fn interface_carries(&self) -> Option<bool> {
-        let interface = match self.driver()? {
+        // It can be read only while the interface is up.
+        let carrier = fs::read_to_string(self.interface()?.join("carrier"));
+        Some(carrier.is_ok_and(|carrier| carrier.trim() == "1"))
+    }
+
+    /// Frames that the kernel's interface beneath has received since it is there, whoever read them; `None` where there is
+    /// none.
+    pub(crate) fn interface_received(&self) -> Option<u64> {
+        fs::read_to_string(self.interface()?.join("statistics/rx_packets")).ok()?.trim().parse().ok()
+    }
+
+    /// What sysfs has of the kernel's interface beneath.
+    fn interface(&self) -> Option<PathBuf> {
+        let name = match self.driver()? {
             "net_af_packet" | "net_af_xdp" => self.argument("iface")?,
             _ => return None,
         };
-        // It can be read only while the interface is up.
-        let carrier = fs::read_to_string(Path::new("/sys/class/net").join(interface).join("carrier"));
-        Some(carrier.is_ok_and(|carrier| carrier.trim() == "1"))
+        Some(Path::new("/sys/class/net").join(name))
     }
 
     /// Finds the mistakes that DPDK would report vaguely or not at all.

@@ -173,6 +173,13 @@ impl Port {
         (result == 0).then(|| Spread { key: key.to_vec(), queues: queues.to_vec() })
     }
 
+    /// Frames that the kernel's interface beneath has received since it is there, whoever read them; `None` where there is
+    /// none.
+    #[must_use]
+    pub fn arrived(&self) -> Option<u64> {
+        self.0.device.interface_received()
+    }
+
     /// `None` when the driver does not count.
     #[must_use]
     pub fn stats(&self) -> Option<Stats> {

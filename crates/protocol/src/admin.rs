@@ -386,6 +386,10 @@ pub struct TakeoverRecord {
     /// When the VIPA was left alone by this router's last life: how long nobody owned it.
     #[serde(default)]
     pub unowned_ms: Option<u64>,
+    /// Frames of any kind that came to the router's ports meanwhile; `None`: not every port has a kernel's interface
+    /// beneath that counts them.
+    #[serde(default)]
+    pub unowned_frames: Option<u64>,
     /// Packets of unknown connections: kept, sent on through the rebuilt table, and given up.
     pub held: u64,
     pub released: u64,

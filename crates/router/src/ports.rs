@@ -138,6 +138,7 @@ pub(crate) fn probe(ports: Vec<Named>) -> Box<dyn Fn() -> Vec<PortCondition>> {
         let condition = |Named { name, port, of_kernel }: &Named| PortCondition {
             name: name.clone(),
             up: port.link().map(|link| link.up).filter(|_| !of_kernel),
+            arrived: port.arrived().filter(|_| !of_kernel),
             buffers_free: port.pool().available(),
             buffers: port.pool().count(),
         };

@@ -37,6 +37,7 @@ fn an_answer_comes_back_as_it_was_sent() {
         connections_known_before: 2_000,
         connections_rebuilt: 9,
         unowned_ms: None,
+        unowned_frames: None,
         held: 4,
         released: 4,
         expired: 0,
