@@ -7,6 +7,7 @@ use std::{
 
 use clap::Parser;
 use vipa_sim::{
+    Summary,
     replay::{Replayed, Told, replay},
     scale::{self, Bill, Size},
 };
@@ -49,16 +50,11 @@ fn main() -> ExitCode {
         return go_through(&file, if story { Told::Whole } else { Told::InShort });
     }
     let range = seed.map_or(from..from + seeds, |seed| seed..seed + 1);
-    let (mut failed, mut connections, mut broken, mut ownerships, mut steps) = (0_u64, 0, 0, 0, 0);
+    let (mut failed, mut sum) = (0_u64, Summary::default());
     let total = range.end - range.start;
     for seed in range {
         match vipa_sim::simulate(seed, story) {
-            Ok(summary) => {
-                connections += summary.connections;
-                broken += summary.broken;
-                ownerships += summary.ownerships;
-                steps += summary.steps;
-            }
+            Ok(summary) => sum += summary,
             Err(failure) => {
                 failed += 1;
                 if all && failed > 1 {
@@ -73,8 +69,10 @@ fn main() -> ExitCode {
             }
         }
     }
+    let Summary { steps, ownerships, connections, broken, voters_changed } = sum;
     println!(
-        "sim: {} of {total} seeds hold: {steps} steps, {ownerships} ownerships, {connections} connections, {broken} broken where faults allow it",
+        "sim: {} of {total} seeds hold: {steps} steps, {ownerships} ownerships, {voters_changed} changes of voters, \
+         {connections} connections, {broken} broken where faults allow it",
         total - failed
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -110,6 +110,19 @@ pub struct Summary {
     pub ownerships: usize,
     pub connections: u64,
     pub broken: u64,
+    /// Lists of voters after the first that all nodes have come to go by.
+    pub voters_changed: u64,
+}
+
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        let Self { steps, ownerships, connections, broken, voters_changed } = other;
+        self.steps += steps;
+        self.ownerships += ownerships;
+        self.connections += connections;
+        self.broken += broken;
+        self.voters_changed += voters_changed;
+    }
 }
 
 /// A violated invariant.
@@ -145,7 +158,7 @@ enum What {
     Letter(Letter),
     Dial(NodeId, NodeId),
     LinkDead { one: NodeId, other: NodeId, generation: u64 },
-    DiskWritten { node: NodeId, votes: Vec<StoredVote> },
+    DiskWritten { node: NodeId, life: u64, votes: Vec<StoredVote> },
     DiskDone { node: NodeId, life: u64, token: u64 },
     DecisionsWritten { node: NodeId, life: u64, token: u64, decisions: Vec<Decision> },
     Looked { node: NodeId, life: u64, token: u64 },
@@ -232,6 +245,7 @@ impl World {
             self.check_end();
         }
         self.summary.ownerships = self.checks.owners.len();
+        self.summary.voters_changed = u64::from(self.named.version) - 1;
         match self.failure.take() {
             None => Ok(self.summary.clone()),
             Some(what) => {
@@ -405,14 +419,16 @@ impl World {
             What::Letter(letter) => self.deliver(letter),
             What::Dial(one, other) => self.dial(one, other),
             What::LinkDead { one, other, generation } => self.link_dead(one, other, generation),
-            What::DiskWritten { node, votes } => self.disk_written(node, votes),
+            What::DiskWritten { node, life, votes } => self.disk_written(node, life, votes),
             What::DiskDone { node, life, token } => {
                 if self.lives(node, life) {
                     self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
                 }
             }
             What::DecisionsWritten { node, life, token, decisions } => {
-                self.nodes[node].decisions = decisions;
+                if self.nodes[node].life == life {
+                    self.nodes[node].decisions = decisions;
+                }
                 if self.lives(node, life) {
                     self.feed(node, Event::DecisionsStored { token }, target::Event::Looked { token: 0 });
                 }

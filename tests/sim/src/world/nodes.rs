@@ -274,7 +274,7 @@ impl World {
         let written = self.now.max(self.nodes[node].disk_free) + self.random.within(MS / 10..speed);
         let told = written + self.random.within(1..MS);
         self.nodes[node].disk_free = told;
-        self.plan(written, What::DiskWritten { node, votes });
+        self.plan(written, What::DiskWritten { node, life, votes });
         self.plan(told, What::DiskDone { node, life, token });
     }
 
@@ -292,7 +292,11 @@ impl World {
         written
     }
 
-    pub(super) fn disk_written(&mut self, node: NodeId, votes: Vec<StoredVote>) {
+    /// What a process that dies has given to the disk may still get there, but not after the next one has read the disk.
+    pub(super) fn disk_written(&mut self, node: NodeId, life: u64, votes: Vec<StoredVote>) {
+        if self.nodes[node].life != life {
+            return;
+        }
         self.check_votes(node, &votes);
         self.nodes[node].disk = votes;
     }

@@ -65,7 +65,9 @@ impl World {
     }
 
     pub(super) fn voters_written(&mut self, node: NodeId, life: u64, voters: Voters) {
-        self.nodes[node].voters = Some(voters.clone());
+        if self.nodes[node].life == life {
+            self.nodes[node].voters = Some(voters.clone());
+        }
         if !self.lives(node, life) || voters != self.named {
             return;
         }
