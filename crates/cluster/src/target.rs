@@ -284,6 +284,7 @@ pub struct Target {
     served: Vec<IpAddr>,
     /// VIPAs and routers' addresses, as last told to the shell.
     unwrapped: (Vec<IpAddr>, Vec<IpAddr>),
+    /// In order.
     watched: Vec<Watched>,
     /// As the routers were told last.
     load: Option<Load>,
@@ -363,8 +364,9 @@ impl Target {
                 self.load = Some(load);
             }
         }
-        if of_links || before != touched.and_then(|vipa| self.shape(vipa)) {
-            self.tell_shell(out);
+        let changed = touched.filter(|vipa| before != self.shape(*vipa));
+        if of_links || changed.is_some() {
+            self.tell_shell(changed, out);
         }
     }
 
@@ -576,7 +578,7 @@ impl Target {
         out.push(Output::Note(Note::Associated { vipa, router: from.clone(), epoch, standing }));
         // What the look is to see must be watched first.
         if is_new {
-            self.tell_shell(out);
+            self.tell_shell(Some(vipa), out);
         }
         out.push(Output::Look { token });
     }
@@ -590,8 +592,8 @@ impl Target {
         Some(self.vipas.entry(vipa).or_insert_with(|| Serving::new(vipa, incarnation, kept_records)))
     }
 
-    /// Says what is to be served and watched, when that has changed.
-    fn tell_shell(&mut self, out: &mut Outbox) {
+    /// Says what is to be served and watched, when that has changed: of this VIPA, or of any.
+    fn tell_shell(&mut self, changed: Option<IpAddr>, out: &mut Outbox) {
         let served: Vec<IpAddr> =
             self.vipas.iter().filter(|(_, serving)| serving.is_needed_here()).map(|(vipa, _)| *vipa).collect();
         if served != self.served {
@@ -607,10 +609,27 @@ impl Target {
             let (vipas, routers) = unwrapped;
             out.push(Output::Unwrap { vipas, routers });
         }
-        let watched: Vec<Watched> = self.vipas.values().map(Serving::watched).collect();
-        if watched != self.watched {
-            self.watched.clone_from(&watched);
-            out.push(Output::Watch { vipas: watched });
+        let news = match changed {
+            Some(vipa) => self.watch(vipa),
+            None => {
+                let watched = self.vipas.values().map(Serving::watched).collect();
+                std::mem::replace(&mut self.watched, watched) != self.watched
+            }
+        };
+        if news {
+            out.push(Output::Watch { vipas: self.watched.clone() });
+        }
+    }
+
+    /// Looks at what is to be watched of one VIPA. True when that has changed.
+    fn watch(&mut self, vipa: IpAddr) -> bool {
+        let Some(watched) = self.vipas.get(&vipa).map(Serving::watched) else { return false };
+        match self.watched.binary_search_by_key(&vipa, |known| known.vipa) {
+            Ok(place) => std::mem::replace(&mut self.watched[place], watched) != self.watched[place],
+            Err(place) => {
+                self.watched.insert(place, watched);
+                true
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -86,6 +86,11 @@ struct Crowd {
     /// All under way for the same time, so in the order they arrive in.
     wire: VecDeque<(Moment, usize, usize, Message)>,
     timers: Vec<Option<Moment>>,
+    /// Routers that have been fed since their timers were set. Most messages of a moment are for few of them, and to look for a deadline
+    /// takes a walk over a router's VIPAs.
+    fed: BTreeSet<usize>,
+    /// Targets that are to look at their kernels, each with the last token: one look answers all that asked for one in the same moment.
+    looks: BTreeMap<usize, u64>,
     /// By due time; one that is no longer its node's is passed over.
     alarms: BTreeMap<(Moment, usize), ()>,
 }
@@ -173,6 +178,8 @@ impl Crowd {
             names,
             brains,
             wire: VecDeque::new(),
+            fed: BTreeSet::new(),
+            looks: BTreeMap::new(),
             alarms: BTreeMap::new(),
         }
     }
@@ -200,6 +207,12 @@ impl Crowd {
         let end = self.now + span;
         loop {
             let letter = self.wire.front().map(|(at, ..)| *at);
+            if letter.is_none_or(|at| at > self.now) {
+                for (target, token) in std::mem::take(&mut self.looks) {
+                    self.feed(target, Event::Timeout, target::Event::Looked { token });
+                }
+                self.set_timers();
+            }
             let alarm = self.alarms.first_key_value().map(|((at, _), ())| *at);
             let Some(next) = letter.into_iter().chain(alarm).min().filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
@@ -218,17 +231,24 @@ impl Crowd {
         self.now = end;
     }
 
+    fn set_timers(&mut self) {
+        for node in std::mem::take(&mut self.fed) {
+            let Brain::Router(router) = &self.brains[node] else { continue };
+            let deadline = router.deadline().map(|deadline| deadline.max(self.now));
+            if deadline != self.timers[node] {
+                self.timers[node] = deadline;
+                self.alarms.extend(deadline.map(|deadline| ((deadline, node), ())));
+            }
+        }
+    }
+
     fn feed(&mut self, node: usize, event: Event, target_event: target::Event) {
         let now = self.now;
         match &mut self.brains[node] {
             Brain::Router(router) => {
                 let mut out = Vec::new();
                 router.handle(now, event, &mut out);
-                let deadline = router.deadline().map(|deadline| deadline.max(now));
-                if deadline != self.timers[node] {
-                    self.timers[node] = deadline;
-                    self.alarms.extend(deadline.map(|deadline| ((deadline, node), ())));
-                }
+                self.fed.insert(node);
                 for output in out {
                     match output {
                         Output::Send { to, message } => self.send(node, &to, message),
@@ -248,9 +268,7 @@ impl Crowd {
                         target::Output::StoreVotes { token, .. } => {
                             self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
                         }
-                        target::Output::Look { token } => {
-                            self.feed(node, Event::Timeout, target::Event::Looked { token });
-                        }
+                        target::Output::Look { token } => drop(self.looks.insert(node, token)),
                         _ => {}
                     }
                 }

@@ -1,6 +1,6 @@
 //! Watching the owner: when it is missed, and when it should be asked to give the VIPA back.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{Message, NotYet, Trigger, Yield};
@@ -202,12 +202,18 @@ impl Vipa {
     /// Whether this router could own the VIPA without losing anything: it has a list, every linked target's log, and
     /// a link to every candidate, if they have not kept away for long. The owner knows which have kept away from it too.
     pub(in super::super) fn is_ready(&self, now: Moment, timing: &Timing) -> bool {
-        if self.services().is_empty() || !self.targets.values().filter(|view| view.linked).all(TargetView::is_warm) {
+        if self.services().is_empty() {
             return false;
         }
-        let linked = |address: &IpAddr| self.targets.values().any(|view| view.linked && view.address == *address);
-        self.heard_since.is_some_and(|since| now.since(since) >= timing.rebuild_deadline * 2)
-            || self.reporters().iter().all(linked)
+        // One walk: with every beat of an owner its backups come here, for each VIPA.
+        let mut unlinked: BTreeSet<IpAddr> = self.reporters().into_iter().collect();
+        for view in self.targets.values().filter(|view| view.linked) {
+            if !view.is_warm() {
+                return false;
+            }
+            unlinked.remove(&view.address);
+        }
+        unlinked.is_empty() || self.heard_since.is_some_and(|since| now.since(since) >= timing.rebuild_deadline * 2)
     }
 
     pub(in super::super) fn refused_takeback(&mut self, from: &NodeName, refusal: NotYet, cx: &mut Context<'_>) {
