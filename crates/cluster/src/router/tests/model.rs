@@ -533,6 +533,12 @@ fn two_candidates_never_own_together() {
 
 #[test]
 #[ignore = "minutes: make model"]
+fn nor_do_three() {
+    prove(Ownership { candidates: 3, ..Ownership::narrow(Flaw::None) });
+}
+
+#[test]
+#[ignore = "minutes: make model"]
 fn nor_when_they_claim_again() {
     prove(Ownership { claims: 2, ..Ownership::narrow(Flaw::None) });
 }
