@@ -7,14 +7,14 @@ use std::net::IpAddr;
 
 use vipa_handoff::{PortRoute, Reason};
 use vipa_model::{PortId, Stance};
-use vipa_packet::{Body, Delivery, PacketBuf, Parsed, Station, ethernet};
+use vipa_packet::{Body, Delivery, PacketBuf, Parsed, Station, Tcp, ethernet};
 
 use crate::{
     Scene,
     fragments::{FragmentKey, Fragments},
     lanes::{Lanes, Verdict},
 };
-use vipa::{VipaPacket, icmp4, icmp6, part};
+use vipa::{Addressed, VipaPacket, icmp4, icmp6, part};
 
 /// A port as the classifier sees it.
 #[derive(Clone, Copy)]
@@ -36,26 +36,24 @@ pub(crate) fn classify<B: PacketBuf>(
     let Some(route) = scene.routes.port(port) else {
         // A kernel interface, or a port that no snapshot names yet.
         let verdict = scene.routes.port_of_kernel(port).map_or(Verdict::drop(Reason::NotForUs), Verdict::FromKernel);
-        lanes.verdicts.extend(burst.iter().map(|_| verdict));
+        lanes.verdicts.fill(verdict);
         return;
     };
     let at = At { port, route };
-    let station = Station::new(&route.mac.0);
-    for packet in burst {
+    // A port with a tag has no plain frames.
+    let station = if route.vlan.is_none() { Station::new(&route.mac.0) } else { Station::NOBODY };
+    for (place, packet) in (0..).zip(burst) {
         let frame = packet.bytes();
-        if !plain(scene, at, station, frame, lanes) {
-            let verdict = classify_any(scene, at, frame, fragments, lanes);
-            lanes.verdicts.push(verdict);
+        lanes.place = place;
+        if !plain(scene, station, frame, lanes) {
+            lanes.verdicts[usize::from(place)] = classify_any(scene, at, frame, fragments, lanes);
         }
     }
 }
 
 /// What nearly every packet is: a plain TCP segment to a VIPA. False, and nothing done: any other, to be looked at from the start.
 #[inline(always)]
-fn plain(scene: &Scene<'_>, at: At<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) -> bool {
-    if at.route.vlan.is_some() {
-        return false;
-    }
+fn plain(scene: &Scene<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) -> bool {
     match vipa_packet::plain_tcp(frame, station) {
         Some(segment) => plain_to_vipa(scene, &segment, lanes),
         None => plain6(scene, station, frame, lanes),
@@ -69,9 +67,17 @@ fn plain6(scene: &Scene<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) 
 }
 
 #[inline(always)]
-fn plain_to_vipa(scene: &Scene<'_>, segment: &impl VipaPacket, lanes: &mut Lanes) -> bool {
+fn plain_to_vipa<A: Addressed>(scene: &Scene<'_>, segment: &Tcp<A>, lanes: &mut Lanes) -> bool {
+    if segment.flags.goes_on() {
+        return segment.to_vipa(scene, lanes).is_some();
+    }
+    first_or_last(scene, *segment, lanes)
+}
+
+#[inline(never)]
+fn first_or_last<A: Addressed>(scene: &Scene<'_>, segment: Tcp<A>, lanes: &mut Lanes) -> bool {
     let Some(verdict) = segment.to_vipa(scene, lanes) else { return false };
-    lanes.verdicts.push(verdict);
+    lanes.verdicts[usize::from(lanes.place)] = verdict;
     true
 }
 

@@ -11,7 +11,6 @@
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
-use arrayvec::ArrayVec;
 use vipa_flow::{Admitted, FlowState, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
 use vipa_model::{Orphans, Protocol, Stance, TargetId};
@@ -91,40 +90,74 @@ pub(crate) fn decide(scene: &Scene<'_>, lanes: &mut Lanes, admission: &mut Admis
     decide_lane(scene, &lanes.ipv6, &mut lanes.verdicts, admission);
 }
 
-/// First for the packets whose connection is at home, nearly all; meanwhile the others' memory comes.
-#[inline]
+/// First, without leaving a short loop, for the packets that go on with a connection that is at home: nearly all, and nothing
+/// to decide.
+#[inline(always)]
 fn decide_lane<K: Family>(
     scene: &Scene<'_>,
     lane: &Lane<K>,
-    verdicts: &mut ArrayVec<Verdict, BURST>,
+    verdicts: &mut [Verdict; BURST],
     admission: &mut Admission,
 ) {
     let table = K::table(scene.flows);
-    let mut away = 0_u32;
-    for (place, asked) in lane.asked.iter().enumerate() {
-        let Some(hit) = table.find_home(&asked.key, asked.sought) else {
-            away |= 1 << place;
-            continue;
-        };
-        let verdict = &mut verdicts[usize::from(asked.packet)];
-        // Nearly all packets, and nothing to decide.
-        if let Kind::Segment(flags) = asked.kind
-            && flags.goes_on()
-            && hit.state != FlowState::HalfOpen
-        {
-            *verdict = Verdict::Forward(hit.target);
-            table.hear(hit, scene.tick);
-            continue;
+    let mut left = Left::default();
+    for (place, asked) in (0_u32..).zip(&lane.asked) {
+        match table.find_home(&asked.key, asked.sought) {
+            Some(hit) if hit.state != FlowState::HalfOpen && asked.kind.goes_on() => {
+                verdicts[usize::from(asked.packet) % BURST] = Verdict::Forward(hit.target);
+                left.news |= u32::from(hit.is_news(scene.tick)) << place;
+            }
+            Some(_) => left.others |= 1 << place,
+            None => left.away |= 1 << place,
         }
-        *verdict = known(scene, &asked.key.key(), asked.kind, hit, admission);
     }
-    while away != 0 {
-        let place = away.trailing_zeros() as usize;
-        away &= away - 1;
-        let asked = &lane.asked[place];
-        let hit = table.find_other(&asked.key, asked.sought);
+    if left.away | left.others | left.news != 0 {
+        decide_left(scene, lane, left, verdicts, admission);
+    }
+}
+
+/// Packets of a lane, one bit for each.
+#[derive(Clone, Copy, Default)]
+struct Left {
+    /// Their connection is not at home.
+    away: u32,
+    /// It is, but they want more than to be forwarded.
+    others: u32,
+    /// They are forwarded; the connection has not been heard of for long.
+    news: u32,
+}
+
+#[inline(never)]
+fn decide_left<K: Family>(
+    scene: &Scene<'_>,
+    lane: &Lane<K>,
+    left: Left,
+    verdicts: &mut [Verdict; BURST],
+    admission: &mut Admission,
+) {
+    let table = K::table(scene.flows);
+    let asked = |places| places_of(places).map(|place| &lane.asked[place]);
+    for asked in asked(left.away) {
+        table.approach_other(asked.sought);
+    }
+    for asked in asked(left.news) {
+        if let Some(hit) = table.find_home(&asked.key, asked.sought) {
+            table.touch(&hit, hit.state, scene.tick);
+        }
+    }
+    for asked in asked(left.away | left.others) {
+        // In this order: a connection only ever moves from its home to its other bucket.
+        let home = table.find_home(&asked.key, asked.sought);
+        let hit = home.or_else(|| table.find_other(&asked.key, asked.sought));
         verdicts[usize::from(asked.packet)] = decide_one(scene, &asked.key.key(), asked.kind, hit, admission);
     }
+}
+
+/// The numbers of the bits that are set.
+fn places_of(bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)))
+        .take_while(|bits| *bits != 0)
+        .map(|bits| bits.trailing_zeros() as usize)
 }
 
 /// Decides for one packet that was held.

@@ -44,11 +44,18 @@ pub(crate) enum Kind {
     Return(TargetId, Option<TcpFlags>),
 }
 
+impl Kind {
+    /// A segment that neither opens nor closes.
+    #[inline(always)]
+    pub(crate) fn goes_on(self) -> bool {
+        matches!(self, Self::Segment(flags) if flags.goes_on())
+    }
+}
+
 /// A packet whose connection is being looked up.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<K: Family> {
     pub(crate) key: PackedKey<K>,
-    /// Where it may be, once the lookup has begun.
     pub(crate) sought: Sought,
     pub(crate) kind: Kind,
     /// Its place in the burst.
@@ -69,8 +76,10 @@ pub(crate) struct First {
 }
 
 pub(crate) struct Lanes {
-    /// One for each packet.
-    pub(crate) verdicts: ArrayVec<Verdict, BURST>,
+    /// By place in the burst.
+    pub(crate) verdicts: [Verdict; BURST],
+    /// Of the packet that is looked at.
+    pub(crate) place: u8,
     pub(crate) ipv4: Lane<Key4>,
     pub(crate) ipv6: Lane<Key6>,
     pub(crate) firsts: ArrayVec<First, BURST>,
@@ -79,15 +88,6 @@ pub(crate) struct Lanes {
 }
 
 impl<K: Family> Lane<K> {
-    /// Begins all lookups in one short loop: waiting for one address to be translated, the core is already at the next ones.
-    #[inline]
-    fn seek(&mut self, flows: &Flows) {
-        let table = K::table(flows);
-        for asked in &mut self.asked {
-            asked.sought = table.seek(&asked.key);
-        }
-    }
-
     fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         let place = self.asked.binary_search_by_key(&packet, |asked| usize::from(asked.packet)).ok()?;
         Some((self.asked[place].key.key().any(), self.asked[place].kind))
@@ -97,7 +97,8 @@ impl<K: Family> Lane<K> {
 impl Lanes {
     pub(crate) fn new() -> Self {
         Self {
-            verdicts: ArrayVec::new(),
+            verdicts: [Verdict::drop(Reason::Orphan); BURST],
+            place: 0,
             ipv4: Lane { asked: ArrayVec::new() },
             ipv6: Lane { asked: ArrayVec::new() },
             firsts: ArrayVec::new(),
@@ -107,7 +108,6 @@ impl Lanes {
 
     #[inline]
     pub(crate) fn clear(&mut self) {
-        self.verdicts.clear();
         self.ipv4.asked.clear();
         self.ipv6.asked.clear();
         self.firsts.clear();
@@ -127,29 +127,23 @@ impl Lanes {
         self.ipv4.asked.len() + self.ipv6.asked.len() > (granted - self.openings) as usize
     }
 
-    /// Asks for the memory of all connections asked about.
-    #[inline]
-    pub(crate) fn seek(&mut self, flows: &Flows) {
-        self.ipv4.seek(flows);
-        self.ipv6.seek(flows);
-    }
-
     /// Whose packet this is, when it is held.
     pub(crate) fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         self.ipv4.connection_of(packet).or_else(|| self.ipv6.connection_of(packet))
     }
 
-    /// The connection will decide; until then, and should nobody decide, the packet is an orphan.
+    /// The connection will decide; its lookup begins. Until then, and should nobody decide, the packet is an orphan.
     #[inline(always)]
-    pub(crate) fn ask<K: Laned>(&mut self, key: K, kind: Kind) -> Verdict {
-        let packet = self.verdicts.len() as u8;
-        K::lane(self).asked.push(Asked { key: PackedKey::new(&key), sought: Sought::default(), kind, packet });
+    pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
+        let (key, packet) = (PackedKey::new(&key), self.place);
+        let sought = K::table(flows).seek(&key);
+        K::lane(self).asked.push(Asked { key, sought, kind, packet });
         Verdict::drop(Reason::Orphan)
     }
 
     /// The packet being classified is a first part.
     pub(crate) fn note_first(&mut self, key: FragmentKey, end: u16) {
-        self.firsts.push(First { packet: self.verdicts.len() as u8, key, end });
+        self.firsts.push(First { packet: self.place, key, end });
     }
 }
 

@@ -47,6 +47,32 @@ impl<T: Tx> Outlets<T> {
         }
     }
 
+    /// Gives a port the first `ready` of a burst, to be forwarded: a whole one as it is.
+    #[inline(always)]
+    pub(crate) fn send_first(
+        &mut self,
+        counters: &Counters,
+        port: PortId,
+        burst: &mut ArrayVec<T::Buf, BURST>,
+        ready: usize,
+    ) {
+        match self.outlets.get_mut(usize::from(port.0)) {
+            Some(outlet) if ready == BURST && outlet.waiting.is_empty() => {
+                outlet.tx.burst(burst);
+                outlet.forwarded(counters, burst);
+            }
+            Some(outlet) => {
+                for packet in burst.drain(..ready) {
+                    outlet.push(counters, packet, Cell::Fate(Fate::Forward));
+                }
+            }
+            None => {
+                counters.add(Fate::Drop(Reason::NoRoute), ready as u64);
+                burst.drain(..ready);
+            }
+        }
+    }
+
     /// A new packet for a port, with these bytes.
     pub(crate) fn make(&mut self, port: PortId, frame: &[u8]) -> Option<T::Buf> {
         self.outlets.get_mut(usize::from(port.0))?.tx.make(frame)
@@ -145,6 +171,18 @@ impl<T: Tx> Outlet<T> {
             self.others.push((self.waiting.len() as u8, taken));
         }
         self.waiting.push(packet);
+    }
+
+    /// The port was given a burst to forward, and has left these.
+    #[inline]
+    fn forwarded(&self, counters: &Counters, left: &mut ArrayVec<T::Buf, BURST>) {
+        let sent = BURST - left.len();
+        counters.add(Fate::Forward, sent as u64);
+        counters.add(Count::Sent, sent as u64);
+        if sent < BURST {
+            counters.add(Fate::Drop(Reason::TxRefused), left.len() as u64);
+            left.clear();
+        }
     }
 
     /// What the port refuses is freed and counted: it is full, and will be on a second try.

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use vipa_handoff::{Count, Fate, Hop, NextHop, Note, Reason, TargetRoute, Via};
-use vipa_model::{TargetId, VipaId};
+use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::{
     Body, Cut, Endpoint, Inner, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs,
     tcp,
 };
 
-use crate::{Scene, Tx, outlet::Outlets};
+use crate::{BURST, Scene, Tx, lanes::Verdict, outlet::Outlets};
 
 /// Why a packet has not left.
 pub(crate) enum Stuck<B> {
@@ -20,8 +20,29 @@ pub(crate) enum Stuck<B> {
     Drop(Reason),
 }
 
-/// Sends a packet to a target.
+/// Readdresses the packets of a burst, as long as that is all they need and they leave by one port. Says how many, and which.
 #[inline(always)]
+pub(crate) fn readdress(
+    scene: &Scene<'_>,
+    burst: &mut [impl PacketBuf],
+    verdicts: &[Verdict; BURST],
+) -> (usize, PortId) {
+    let mut by = None;
+    let mut ready = 0;
+    for (packet, verdict) in burst.iter_mut().zip(verdicts) {
+        let Verdict::Forward(target) = *verdict else { break };
+        let frame = packet.bytes_mut();
+        let Some(express) = scene.routes.express(target, frame.len()) else { break };
+        if *by.get_or_insert(express.port) != express.port || !ethernet::readdress(frame, &express.macs) {
+            break;
+        }
+        ready += 1;
+    }
+    (ready, by.unwrap_or(PortId(0)))
+}
+
+/// Sends a packet to a target.
+#[inline]
 pub(crate) fn forward<T: Tx>(
     scene: &Scene<'_>,
     outlets: &mut Outlets<T>,

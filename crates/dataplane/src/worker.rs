@@ -18,7 +18,7 @@ use crate::{
     lanes::{Lanes, Verdict},
     outlet::Outlets,
     pressure::Pressure,
-    way::{Stuck, forward, give_back},
+    way::{Stuck, forward, give_back, readdress},
 };
 
 /// Turns between two housekeepings under load; without load they come by [`HOUSEKEEP_TIME`].
@@ -166,7 +166,6 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             let granted = pressure.openings(self.burst.len(), now);
             self.lanes.openings = granted;
             classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
-            self.lanes.seek(scene.flows);
             decide(&scene, &mut self.lanes, &mut self.admission);
             if self.lanes.have_established(granted) {
                 pressure.saw_established(now);
@@ -303,7 +302,9 @@ impl<T: Tx> Settler<'_, T> {
     /// All packets of a burst.
     #[inline]
     fn settle(&mut self, scene: &Scene<'_>, from: PortId, burst: &mut ArrayVec<T::Buf, BURST>, lanes: &Lanes) {
-        for (place, packet) in burst.drain(..).enumerate() {
+        let (ready, port) = readdress(scene, burst, &lanes.verdicts);
+        self.outlets.send_first(&scene.desk.counters, port, burst, ready);
+        for (place, packet) in (ready..).zip(burst.drain(..)) {
             let verdict = lanes.verdicts[place];
             if let Verdict::Forward(target) = verdict {
                 match forward(scene, self.outlets, target, packet) {

@@ -308,3 +308,33 @@ fn more_than_a_burst_is_forwarded_in_order() {
     let expected: Vec<_> = packets.iter().map(|packet| to_target(0, packet).build()).collect();
     assert_eq!(bench.turn(&packets), expected);
 }
+
+#[test]
+fn what_a_port_refuses_of_a_whole_burst_is_counted_and_not_sent_again() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 0);
+    bench.confirm(CLIENT, 40_001, 80, 1);
+    bench.tx().room = 20;
+    let segments: Vec<_> = (0..32).map(|n| segment(40_000 + n % 2).sequence(n.into())).collect();
+    let expected: Vec<_> = (0..20).map(|n| to_target(n as u8 % 2, &segments[n]).build()).collect();
+    assert_eq!(bench.turn(&segments), expected);
+    bench.assert_changed(["received +32", "forwarded +20", "sent +20", "dropped.tx-refused +12"]);
+    bench.tx().room = usize::MAX;
+    assert_eq!(bench.turn([]), NOTHING);
+    bench.assert_changed([]);
+}
+
+#[test]
+fn a_packet_that_is_no_segment_of_a_connection_stops_those_before_and_after_it_not() {
+    for odd in [0, 13, 31] {
+        let mut bench = bench();
+        bench.confirm(CLIENT, 40_000, 80, 0);
+        let mut packets: Vec<_> = (0..32).map(|n| segment(40_000).sequence(n)).collect();
+        packets[odd] = from_client().ipv4(CLIENT, VIPA).icmp_echo(7, 1);
+        let mut expected: Vec<_> = packets.iter().map(|packet| to_target(0, packet).build()).collect();
+        let sent = bench.turn(&packets);
+        expected[odd] = sent[odd].clone();
+        assert_eq!(sent, expected, "{odd}");
+        bench.assert_changed(["received +32", "forwarded +31", "replied.icmp-echo +1", "sent +32"]);
+    }
+}

@@ -52,15 +52,31 @@ impl<W: Words> Bucket<W> {
         while equal != 0 {
             let slot = equal.trailing_zeros() as usize;
             equal &= equal - 1;
-            if let Some(word) = self.read(slot, packed).filter(|word| word.state().is_some()) {
+            if let Some(word) = self.read_still(slot, packed).or_else(|| self.read_live(slot, packed)) {
                 return Some((slot, word));
             }
         }
         None
     }
 
-    /// The slot's word if the slot holds `packed`, live or pending.
+    /// [`read_live`](Self::read_live) where nobody writes meanwhile, as nearly always.
     #[inline(always)]
+    fn read_still(&self, slot: usize, packed: Packed<W>) -> Option<Word> {
+        let word = self.word(slot);
+        // Acquire and Relaxed: as in read().
+        let is_same = self.keys[slot].load(Ordering::Acquire).same(packed.key);
+        let again = Word(self.words[slot].load(Ordering::Relaxed));
+        (again == word && is_same && word.is_live_of(packed.service)).then_some(word)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_live(&self, slot: usize, packed: Packed<W>) -> Option<Word> {
+        self.read(slot, packed).filter(|word| word.state().is_some())
+    }
+
+    /// The slot's word if the slot holds `packed`, live or pending.
+    #[inline]
     pub(crate) fn read(&self, slot: usize, packed: Packed<W>) -> Option<Word> {
         loop {
             let word = self.word(slot);

@@ -19,7 +19,7 @@ pub use count::Counts;
 pub use key::{HashSeed, Key, Key4, Key6, MAX_VIPAS, PackedKey};
 pub use memory::{Pages, TableError};
 pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Hit, SlotRef, Sought};
-pub use tick::{AgeLimits, LONGEST_AGE, Tick};
+pub use tick::{AgeLimits, HEARD_EVERY, LONGEST_AGE, Tick};
 pub use walk::{Aged, Cursor};
 pub use word::{FlowState, MAX_TARGETS};
 

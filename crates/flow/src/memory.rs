@@ -151,6 +151,16 @@ impl<W: Words> Deref for Memory<W> {
 }
 
 impl<W: Words> Memory<W> {
+    /// The bucket that lies `fraction` / 2³² of the way through, and its number.
+    #[inline(always)]
+    pub(crate) fn at(&self, fraction: u32) -> (usize, &Bucket<W>) {
+        let number = ((u64::from(fraction) * self.len() as u64) >> 32) as usize;
+        // SAFETY: of a fraction below 2³² the product is below len × 2³² (which 64 bits hold: bucket numbers have 32), so the
+        // number is below len.
+        let bucket = unsafe { self.get_unchecked(number) };
+        (number, bucket)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -13,11 +13,12 @@ use vipa_model::TargetId;
 use crate::{
     Counts, FlowState, HashSeed, Key, Key4, MAX_TARGETS, Pages, TableError, Tick,
     atomics::{AtomicU64, Ordering, fence},
-    bucket::SLOTS,
+    bucket::{Bucket, SLOTS},
     count::Tally,
-    key::{Packed, PackedKey},
+    key::{Packed, PackedKey, sealed::Words},
     memory::Memory,
     place::{Newcomer, Placed, Source},
+    tick::is_news,
     word::Word,
 };
 
@@ -67,8 +68,7 @@ pub struct SlotRef {
 /// [`FlowTable::find_home`], and only then, if in vain, with [`FlowTable::find_other`].
 #[derive(Clone, Copy, Default)]
 pub struct Sought {
-    home: u32,
-    other: u32,
+    hash: u64,
 }
 
 /// What became of an admission.
@@ -107,6 +107,16 @@ pub(crate) struct Spots {
 impl Spots {
     pub(crate) fn both(self) -> [usize; 2] {
         [self.home, self.other]
+    }
+}
+
+impl Hit {
+    /// Whether a packet that changes nothing else about the connection is to be written down with [`FlowTable::touch`]: in
+    /// the first of every sixteen ticks.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_news(&self, now: Tick) -> bool {
+        is_news(now, self.slot.word.tick())
     }
 }
 
@@ -171,20 +181,23 @@ impl<K: Key> FlowTable<K> {
     #[inline(always)]
     #[must_use]
     pub fn seek(&self, key: &PackedKey<K>) -> Sought {
-        let Spots { home, other } = self.spots(key.0);
-        self.buckets[home].prefetch();
-        Sought { home: home as u32, other: other as u32 }
+        let hash = self.seed.hash(key.0);
+        self.buckets.at(hash as u32).1.prefetch();
+        Sought { hash }
     }
 
-    /// Looks in the home bucket, where nearly every connection is; where it is not, asks for the other one's memory.
+    /// Looks in the home bucket, where nearly every connection is.
     #[inline(always)]
     #[must_use]
     pub fn find_home(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
-        let hit = self.find_in(sought.home as usize, key.0);
-        if hit.is_none() {
-            self.buckets[sought.other as usize].prefetch();
-        }
-        hit
+        let (number, bucket) = self.buckets.at(sought.hash as u32);
+        hit_in(bucket, number, key.0)
+    }
+
+    /// Asks for the memory of the other bucket.
+    #[inline]
+    pub fn approach_other(&self, sought: Sought) {
+        self.buckets[self.spots_of(sought.hash).other].prefetch();
     }
 
     /// Looks in the other bucket. After [`find_home`](Self::find_home), since a connection only ever moves from its home to
@@ -192,7 +205,7 @@ impl<K: Key> FlowTable<K> {
     #[inline]
     #[must_use]
     pub fn find_other(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
-        self.find_in(sought.other as usize, key.0)
+        self.find_in(self.spots_of(sought.hash).other, key.0)
     }
 
     /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
@@ -232,14 +245,6 @@ impl<K: Key> FlowTable<K> {
         let seen = hit.slot.word;
         if seen.with_state(state).with_tick(now) != seen {
             self.touch_slow((hit.slot.bucket, hit.slot.slot), seen, state, now);
-        }
-    }
-
-    /// [`touch`](Self::touch) for a packet that changes nothing about its connection but when it was last heard of.
-    #[inline(always)]
-    pub fn hear(&self, hit: Hit, now: Tick) {
-        if hit.slot.word.tick() != now.0 as u16 {
-            self.touch_slow((hit.slot.bucket, hit.slot.slot), hit.slot.word, hit.state, now);
         }
     }
 
@@ -378,11 +383,13 @@ impl<K: Key> FlowTable<K> {
 
     #[inline]
     pub(crate) fn spots(&self, packed: Packed<K::Words>) -> Spots {
-        let hash = self.seed.hash(packed);
-        let buckets = self.buckets.len() as u64;
-        // Both in 0..buckets: (hash / 2³²) × buckets, rounded down.
-        let home = (((hash & 0xffff_ffff) * buckets) >> 32) as usize;
-        let other = (((hash >> 32) * buckets) >> 32) as usize;
+        self.spots_of(self.seed.hash(packed))
+    }
+
+    /// Half of the hash names each bucket.
+    #[inline]
+    fn spots_of(&self, hash: u64) -> Spots {
+        let (home, other) = (self.buckets.at(hash as u32).0, self.buckets.at((hash >> 32) as u32).0);
         if home != other {
             return Spots { home, other };
         }
@@ -404,9 +411,7 @@ impl<K: Key> FlowTable<K> {
 
     #[inline(always)]
     fn find_in(&self, bucket: usize, packed: Packed<K::Words>) -> Option<Hit> {
-        let (slot, word) = self.buckets[bucket].find(packed)?;
-        let state = word.state()?;
-        Some(Hit { target: word.target(), state, slot: SlotRef { bucket: bucket as u32, slot: slot as u8, word } })
+        hit_in(&self.buckets[bucket], bucket, packed)
     }
 
     fn changed(&self, bucket: usize, before: FlowState, after: FlowState) {
@@ -424,6 +429,14 @@ impl<K: Key> FlowTable<K> {
         }
         state.is_some()
     }
+}
+
+/// The connection as `bucket`, which is the table's `number`-th, has it.
+#[inline(always)]
+fn hit_in<W: Words>(bucket: &Bucket<W>, number: usize, packed: Packed<W>) -> Option<Hit> {
+    let (slot, word) = bucket.find(packed)?;
+    let state = word.state()?;
+    Some(Hit { target: word.target(), state, slot: SlotRef { bucket: number as u32, slot: slot as u8, word } })
 }
 
 impl std::fmt::Debug for SlotRef {

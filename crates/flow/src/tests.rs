@@ -168,9 +168,25 @@ fn silence_beyond_a_states_limit_ends_a_connection() {
     };
     assert_eq!(at(1_000), Counts::default());
     assert_eq!(at(1_250), Counts { half_open: 1, ..Counts::default() });
-    assert_eq!(at(3_250), Counts { closing: 1, udp: 1, ..Counts::default() });
+    assert_eq!(at(3_250), Counts { udp: 1, ..Counts::default() });
+    // Of these a packet may have been heard and not been written down.
+    assert_eq!(at(6_000), Counts::default());
+    assert_eq!(at(6_250), Counts { closing: 1, ..Counts::default() });
     assert_eq!(at(14_000_000), Counts { open: 1, ..Counts::default() });
     assert_eq!(table.count(), Counts { confirmed: 1, ..Counts::default() });
+}
+
+#[test]
+fn what_is_heard_is_written_down_once_in_four_seconds_and_no_connection_ends_early_for_that() {
+    let table = table(100);
+    table.admit(&key(1), ONE, FlowState::Open, NOW);
+    let limits = AgeLimits { open: Duration::from_secs(1), ..AgeLimits::default() };
+    let is_news = |ticks: u32| table.lookup(&key(1)).unwrap().is_news(Tick(NOW.0 + ticks));
+    assert!(!is_news(0) && !is_news(15) && is_news(16));
+    let aged =
+        |ticks: u32| table.age(&mut Cursor::default(), usize::MAX / 2, Tick(NOW.0 + ticks), &limits).removed.open;
+    // Heard of at 15, silent for a second since.
+    assert_eq!((aged(19), aged(20), aged(21)), (0, 0, 1));
 }
 
 #[test]
@@ -265,8 +281,8 @@ fn what_a_target_confirmed_that_is_away_ages_like_an_open_connection() {
         let now = Tick(NOW.0 + seconds * 4);
         table.age_without(&mut Cursor::default(), usize::MAX / 2, now, &limits, |target| target == ONE).removed
     };
-    assert_eq!(aged(60), Counts::default());
-    assert_eq!(aged(61), Counts { confirmed: 1, ..Counts::default() });
+    assert_eq!(aged(64), Counts::default());
+    assert_eq!(aged(65), Counts { confirmed: 1, ..Counts::default() });
     assert_eq!((found(&table, &key(1)), found(&table, &key(2))), (None, Some((TWO, FlowState::Confirmed))));
     assert_eq!(aged(10_000), Counts::default());
 }

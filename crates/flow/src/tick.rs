@@ -1,5 +1,5 @@
-//! Time as the table keeps it: coarse, in few bits, so that a busy connection is written to four times a second at
-//! most.
+//! Time as the table keeps it: coarse and in few bits. What the packets of a busy connection write, they write seldom
+//! ([`HEARD_EVERY`]).
 
 use std::time::Duration;
 
@@ -25,6 +25,17 @@ const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS < AHEAD as u64);
 
 /// Two threads' clocks differ a little: an age from here on means that the entry was touched "in the future".
 const AHEAD: u16 = u16::MAX - 255;
+
+/// A connection whose packets change nothing is written to once in this many ticks (four seconds): each write costs a
+/// bus-locked instruction and dirties the entry's line. So long it may live beyond its limit.
+pub const HEARD_EVERY: u16 = 16;
+const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS + (HEARD_EVERY as u64) < AHEAD as u64);
+
+/// Whether it is time to write down that something was heard at `now`, after `touched`.
+#[inline(always)]
+pub(crate) fn is_news(now: Tick, touched: u16) -> bool {
+    (now.0 as u16).wrapping_sub(touched) >= HEARD_EVERY
+}
 
 /// Ticks since `touched`, of which only the low 16 bits are known.
 #[inline]
@@ -62,4 +73,9 @@ pub(crate) fn limit_in_ticks(limit: Duration) -> Option<u16> {
         return None;
     }
     u16::try_from(limit.as_millis() as u64 / TICK_MS).ok()
+}
+
+/// The same in a state in which not all that is heard is written down ([`is_news`]).
+pub(crate) fn limit_where_news(limit: Duration) -> Option<u16> {
+    limit_in_ticks(limit).map(|limit| limit + HEARD_EVERY)
 }

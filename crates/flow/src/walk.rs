@@ -8,7 +8,7 @@ use crate::{
     AgeLimits, Counts, FlowState, FlowTable, Key, Tick,
     atomics::Ordering,
     bucket::SLOTS,
-    tick::{age, limit_in_ticks},
+    tick::{age, limit_in_ticks, limit_where_news},
 };
 
 /// Where one walker's ageing stands, and which part of the table is its own.
@@ -73,7 +73,13 @@ impl<K: Key> FlowTable<K> {
         is_away: impl Fn(TargetId) -> bool,
     ) -> Aged {
         let AgeLimits { half_open, open, confirmed, closing, udp } = *limits;
-        let limits = [half_open, open, confirmed, closing, udp].map(limit_in_ticks);
+        let limits = [
+            limit_in_ticks(half_open),
+            limit_where_news(open),
+            limit_where_news(confirmed),
+            limit_where_news(closing),
+            limit_in_ticks(udp),
+        ];
         let mut removed = [0; FlowState::ALL.len()];
         let (stretch, finished) = cursor.advance(buckets, self.buckets.len());
         for bucket in stretch {

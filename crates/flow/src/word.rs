@@ -132,6 +132,14 @@ impl Word {
         }
     }
 
+    /// Live, and a connection to this service.
+    #[inline(always)]
+    pub(crate) fn is_live_of(self, service: u64) -> bool {
+        let is_live = (self.0 & STATE).wrapping_sub(FlowState::HalfOpen as u64)
+            <= FlowState::Udp as u64 - FlowState::HalfOpen as u64;
+        is_live && self.service() == service
+    }
+
     #[inline]
     pub(crate) fn service(self) -> u64 {
         self.0 >> SERVICE_AT & SERVICE

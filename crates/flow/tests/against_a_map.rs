@@ -4,7 +4,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
-use vipa_flow::{Admitted, AgeLimits, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HashSeed, Key4, Tick};
+use vipa_flow::{
+    Admitted, AgeLimits, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HEARD_EVERY, HashSeed, Key4, Tick,
+};
 use vipa_model::{Protocol, TargetId, VipaId};
 
 #[derive(Clone, Debug)]
@@ -125,7 +127,11 @@ impl Model {
                 let limits = AgeLimits { half_open: age, open: age, confirmed: age, closing: age, udp: age };
                 let aged = table.age(&mut Cursor::default(), usize::MAX / 2, now, &limits);
                 let before = self.entries.len();
-                self.entries.retain(|_, entry| self.now - entry.tick <= limit);
+                let limit_of = |state| match state {
+                    FlowState::HalfOpen | FlowState::Udp => limit,
+                    FlowState::Open | FlowState::Confirmed | FlowState::Closing => limit + u32::from(HEARD_EVERY),
+                };
+                self.entries.retain(|_, entry| self.now - entry.tick <= limit_of(entry.state));
                 assert_eq!(aged.removed.total() as usize, before - self.entries.len());
             }
         }

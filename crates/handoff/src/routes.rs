@@ -52,7 +52,7 @@ pub struct Routes {
 pub struct Express {
     /// Destination and source, as a frame begins.
     pub macs: [u8; 12],
-    /// Bytes of the longest frame; 0 where the way is another.
+    /// Bytes of the longest frame; none is as short as 0, where the way is another.
     longest: u16,
     pub port: PortId,
 }
@@ -268,7 +268,7 @@ impl Routes {
     #[inline(always)]
     #[must_use]
     pub fn express(&self, id: TargetId, length: usize) -> Option<&Express> {
-        self.expresses.get(usize::from(id.0)).filter(|express| (1..=usize::from(express.longest)).contains(&length))
+        self.expresses.get(usize::from(id.0)).filter(|express| length <= usize::from(express.longest))
     }
 
     /// The ways to this router's own kernel: it may be a target itself. Nearly always none.

@@ -66,6 +66,9 @@ pub enum Delivery {
 pub struct Station(u64);
 
 impl Station {
+    /// No frame is addressed to it.
+    pub const NOBODY: Self = Self(u64::MAX);
+
     #[inline]
     #[must_use]
     pub fn new(mac: &MacAddress) -> Self {

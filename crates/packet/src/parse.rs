@@ -201,7 +201,6 @@ pub fn plain_tcp(frame: &[u8], station: Station) -> Option<Ipv4Tcp> {
     let whole = word(head, HEADER + 6) & ((ipv4::FRAGMENT as u32) << 16 | 0xff);
     let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
     let data_offset = data_offset(head, HEADER + ipv4::HEADER);
-    let source = word(head, HEADER + 12);
     let plain = station.is_called_by(head)
         && word(head, HEADER - 2) & 0xffff_ff00 == (TYPE_IPV4 as u32) << 16 | 0x4500
         && whole == TCP as u32
@@ -209,10 +208,10 @@ pub fn plain_tcp(frame: &[u8], station: Station) -> Option<Ipv4Tcp> {
         && data_offset >= tcp::HEADER
         && ipv4::HEADER + data_offset <= total
         && checksum::ipv4_header_is_valid(ip)
-        && !ipv4::is_martian(source);
+        && !ipv4::is_martian_first(ip[12]);
     let ports = word(head, HEADER + ipv4::HEADER);
     plain.then(|| Ipv4Tcp {
-        source,
+        source: word(head, HEADER + 12),
         destination: word(head, HEADER + 16),
         source_port: (ports >> 16) as u16,
         destination_port: ports as u16,

@@ -81,7 +81,7 @@ impl<A: Addressed> VipaPacket for Tcp<A> {
             return Some(Verdict::drop(Reason::Overload));
         }
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Tcp);
-        Some(lanes.ask(key, Kind::Segment(self.flags)))
+        Some(lanes.ask(scene.flows, key, Kind::Segment(self.flags)))
     }
 
     #[inline]
@@ -96,7 +96,7 @@ impl<A: Addressed> VipaPacket for Udp<A> {
     fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
         let vipa = A::find_vipa(scene.routes, self.destination)?;
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Udp);
-        Some(lanes.ask(key, Kind::Datagram))
+        Some(lanes.ask(scene.flows, key, Kind::Datagram))
     }
 
     #[inline]
@@ -128,7 +128,7 @@ fn returned<A: Addressed>(
     let mut further = routes.peekable();
     let chosen =
         if further.peek().is_none() || holds(first) { first } else { further.find(|one| holds(*one)).unwrap_or(first) };
-    Some(lanes.ask(key(chosen), Kind::Return(chosen.0.target, flags)))
+    Some(lanes.ask(scene.flows, key(chosen), Kind::Return(chosen.0.target, flags)))
 }
 
 /// ICMP to a VIPA, to us, or about a packet that a `nat` target was sent.
@@ -140,7 +140,7 @@ pub(super) fn icmp4(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv4Icmp, lanes: &mut 
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            Some(lanes.ask(quoted_by_client(vipa, &quoted), Kind::Error))
+            Some(lanes.ask(scene.flows, quoted_by_client(vipa, &quoted), Kind::Error))
         }
         (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
         (None, Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
@@ -161,7 +161,7 @@ pub(super) fn icmp6(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp, lanes: &mut 
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            Some(lanes.ask(quoted_by_client(vipa, &quoted), Kind::Error))
+            Some(lanes.ask(scene.flows, quoted_by_client(vipa, &quoted), Kind::Error))
         }
         (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
         (None, Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {

@@ -57,10 +57,23 @@ pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malf
     Ok((l3 + header_length, l3 + total, body))
 }
 
-/// Whether no host can have this address: 0/8, 127/8, 224/4 or 255/8. One bit for each first byte.
+/// Whether no host can have this address: 0/8, 127/8, 224/4 or 255/8.
 #[inline(always)]
 pub(crate) const fn is_martian(address: u32) -> bool {
-    const MARTIAN: [u64; 4] = [1, 1 << 63, 0, (0xffff << 32) | (1 << 63)];
-    let first = address >> 24;
-    MARTIAN[(first >> 6) as usize] >> (first & 63) & 1 != 0
+    is_martian_first((address >> 24) as u8)
+}
+
+/// The same by the address' first byte.
+#[inline(always)]
+pub(super) const fn is_martian_first(first: u8) -> bool {
+    const MARTIAN: [bool; 256] = {
+        let mut martian = [false; 256];
+        let mut first = 0;
+        while first < 256 {
+            martian[first] = matches!(first, 0 | 127 | 224..=239 | 255);
+            first += 1;
+        }
+        martian
+    };
+    MARTIAN[first as usize]
 }
