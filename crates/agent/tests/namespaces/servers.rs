@@ -36,6 +36,8 @@ use crate::{
 const CONVERGENCE: Duration = Duration::from_millis(100);
 /// Connections a second.
 const CHURN: u32 = 5_000;
+/// At most so many tries of a second each.
+const ROUNDS: u64 = 8;
 /// Threads that make them, and how many connections each holds at a time.
 const MAKERS: u32 = 4;
 const BATCH: u32 = 25;
@@ -256,27 +258,38 @@ fn what_is_told_converges_within_a_tenth_of_a_second_whatever_comes_and_goes() {
         let mut router = Router::take_over(host);
         let listener = serve();
         let held: Vec<Pair> = (0..500).map(|_| open(&listener)).collect();
-        let (mut times, mut rates) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
+        let mut rounds: Vec<(f64, Duration)> = Vec::new();
+        // A machine that is busy with other things may be late, but not always.
+        let is_met = |(rate, time): &(f64, Duration)| *rate >= f64::from(CHURN) && *time < CONVERGENCE;
+        for epoch in 2..2 + ROUNDS {
             let began = Instant::now();
             let churn = Churn::start(&listener);
             router.listen_for(Duration::from_secs(1));
             let count = churn.stop();
             let ended = Instant::now();
-            rates.push(f64::from(count) / (ended - began).as_secs_f64());
+            let rate = f64::from(count) / (ended - began).as_secs_f64();
             // Changes are told in their order: who knows of this one has heard of all before it.
             let last = open(&listener);
             let is_last = |view: &View| view.live.contains_key(&last.connection);
-            router.until("only the held ones are left", |view| is_last(view) && view.live.len() == held.len() + 1);
-            times.push(ended.elapsed());
+            let is_told = |view: &View| is_last(view) && view.live.len() == held.len() + 1;
+            router.until("only the held ones are left", |view| !view.linked || is_told(view));
+            if !router.view.linked {
+                // So busy that it cost the link; that round says nothing.
+                router.until_linked();
+                router.distribute(epoch, PortRange::one(80), &[HERE]);
+                router.associate(epoch);
+                abort(last);
+                continue;
+            }
+            rounds.push((rate, ended.elapsed()));
             assert_eq!(router.view.live, kernel_list(VIPA.into()));
             abort(last);
+            if rounds.last().is_some_and(is_met) {
+                break;
+            }
         }
-        // A machine that is busy with other things may be late, but not always.
-        times.sort_unstable();
-        assert!(times[0] < CONVERGENCE, "it took {times:?}");
-        eprintln!("{rates:.0?} connections a second, told within {times:?}");
-        assert!(rates.iter().any(|rate| *rate >= f64::from(CHURN)), "{rates:?} is no churn of {CHURN} a second");
+        eprintln!("connections a second, and when the last was told: {rounds:.0?}");
+        assert!(rounds.last().is_some_and(is_met), "no round met {CHURN} a second and {CONVERGENCE:?}: {rounds:.0?}");
         for pair in &held {
             let connection = pair.connection;
             let wrong = router.view.story_of(&connection).contains(&vipa_protocol::Change::Closed);
