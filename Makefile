@@ -173,8 +173,10 @@ $(FUZZERS): fuzz-%: fuzz-build
 bench: PACKAGES += $(BENCH_PACKAGES)
 bench: deps ## Every speed we owe, measured beside testpmd: nine minutes (root; ONLY=P1,P4)
 	$(CARGO) build --release -p vipa-perf -p vipa-agent -p vipa-router -p vipa-cli -p vipa-lab
-	@pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages; before=$$(cat $$pages); \
-	trap 'echo '$$before' > '$$pages EXIT; trap 'exit 1' INT TERM; \
+	@pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages; before=$$(cat $$pages); unmount=true; \
+	grep -q ' hugetlbfs ' /proc/mounts || { mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages && \
+	  unmount='umount /dev/hugepages'; }; \
+	trap "echo $$before > $$pages; $$unmount" EXIT; trap 'exit 1' INT TERM; \
 	$(TARGET)/release/vipa-perf $(if $(ONLY),--only $(ONLY))
 
 .PHONY: demo
