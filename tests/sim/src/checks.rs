@@ -161,9 +161,10 @@ impl World {
             }
         }
         for node in 0..self.nodes.len() {
-            if self.voters_of(node).as_ref() != Some(&self.named) {
-                let (name, voters) = (self.nodes[node].name.clone(), self.voters_of(node));
-                return self.fail(format!("{name} goes by {voters:?} in the end, and not by {:?}", self.named));
+            let (voters, named) = (self.voters_of(node), self.named().clone());
+            if voters.as_ref() != Some(&named) {
+                let name = self.nodes[node].name.clone();
+                return self.fail(format!("{name} goes by {voters:?} in the end, and not by {named:?}"));
             }
         }
         for router in 0..self.scene.routers {

@@ -49,8 +49,10 @@ pub(crate) enum Fault {
     Mute { target: usize, span: Time },
     /// A router cannot route for a while, and knows it.
     Unfit { router: usize, span: Time },
-    /// An operator adds this node to the voters, or takes it away, in every node's file.
-    Voters { node: NodeId },
+    /// An operator adds each of these nodes to the voters, or takes it away, in every node's file: the next one so long after the one before.
+    Voters { nodes: Vec<NodeId>, pace: Time },
+    /// Nothing gets from the nodes of this set to the others, nor back.
+    Split { some: Vec<NodeId>, span: Time },
     /// An operator wants something of a router.
     Order { router: usize, wish: Wish },
     /// A router reads a configuration in which its list is another.
@@ -90,9 +92,16 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
     let target = random.index(scene.targets);
     let node = random.index(scene.routers + scene.targets);
     let span = random.within(20 * MS..2000 * MS);
+    let nodes = scene.routers + scene.targets;
     match random.within(0..12) {
         0 => return Fault::Unfit { router, span },
-        1 => return Fault::Voters { node },
+        1 | 2 => {
+            let nodes = (0..random.within(1..5)).map(|_| random.index(nodes)).collect();
+            return Fault::Voters { nodes, pace: random.within(20 * MS..600 * MS) };
+        }
+        3 if scene.weather == Weather::Storm => {
+            return Fault::Split { some: (0..nodes).filter(|_| random.chance(500)).collect(), span };
+        }
         _ => {}
     }
     let kinds = match scene.weather {

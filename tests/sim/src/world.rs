@@ -178,6 +178,7 @@ enum What {
     Listen { target: usize },
     Condition { router: usize, unfit: Option<&'static str> },
     GoBy { node: NodeId },
+    ChangeVoters { node: NodeId },
     VotersWritten { node: NodeId, life: u64, voters: Voters },
     Calm,
 }
@@ -200,8 +201,8 @@ pub(crate) struct World {
     /// Each router's own list, as it is configured now.
     lists: Vec<Option<Vec<usize>>>,
     /// Orders under way that must be carried out in the end.
-    /// The voters that every node's file names.
-    pub(crate) named: Voters,
+    /// The lists of voters that operators have written, by version: the last is in every node's file.
+    lists_of_voters: Vec<Voters>,
     insisted: BTreeMap<u64, (usize, Wish)>,
     orders: u64,
     pub(crate) checks: Checks,
@@ -245,7 +246,7 @@ impl World {
             self.check_end();
         }
         self.summary.ownerships = self.checks.owners.len();
-        self.summary.voters_changed = u64::from(self.named.version) - 1;
+        self.summary.voters_changed = self.lists_of_voters.len() as u64 - 1;
         match self.failure.take() {
             None => Ok(self.summary.clone()),
             Some(what) => {
@@ -326,7 +327,7 @@ impl World {
             vipa_at: None,
             pickers: pickers(),
             lists: scene.lists.clone(),
-            named,
+            lists_of_voters: vec![named],
             insisted: BTreeMap::new(),
             orders: 0,
             checks: Checks::default(),
@@ -466,6 +467,7 @@ impl World {
                 self.feed(router, event, target::Event::Looked { token: 0 });
             }
             What::GoBy { node } => self.go_by_the_file(node),
+            What::ChangeVoters { node } => self.change_voters(node),
             What::VotersWritten { node, life, voters } => self.voters_written(node, life, voters),
             What::Calm => self.calm(),
         }

@@ -54,7 +54,16 @@ impl World {
                 self.plan(self.now, What::Condition { router, unfit: Some("a port has no link") });
                 self.plan(self.now + span, What::Condition { router, unfit: None });
             }
-            Fault::Voters { node } => self.change_voters(node),
+            Fault::Voters { ref nodes, pace } => {
+                for (at, node) in (self.now..).step_by(pace as usize).zip(nodes) {
+                    self.plan(at, What::ChangeVoters { node: *node });
+                }
+            }
+            Fault::Split { ref some, span } => {
+                let pairs = self.network.pairs();
+                let between = |(one, other): &(_, _)| some.contains(one) != some.contains(other);
+                self.cut(pairs.into_iter().filter(between).collect(), span);
+            }
             Fault::Order { router, wish } => self.order(router, wish, false),
             Fault::Reload { router, ref list } => self.reload(router, list.clone()),
         }

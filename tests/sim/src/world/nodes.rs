@@ -3,7 +3,7 @@
 use std::{net::IpAddr, rc::Rc};
 
 use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, recording, target};
-use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources};
+use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources, Voters};
 use vipa_protocol::{Decision, Hello};
 
 use super::{MS, PORT, Time, What, World, lease, router_name, target_address};
@@ -28,9 +28,9 @@ impl World {
         entry.timer = None;
         let (life, votes) = (entry.life, entry.disk.clone());
         let now = self.local(node);
-        self.remember_voters(node);
+        let voters = self.remember_voters(node);
         if node < self.scene.routers {
-            let settings = self.settings(node, life);
+            let settings = self.settings(node, life, voters);
             let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
             let stored = Stored { votes, decisions: self.nodes[node].decisions.clone() };
             let mut gateway = Gateway::new(node, settings, stored, now, targets, pickers);
@@ -42,7 +42,6 @@ impl World {
         } else {
             let host = &mut self.hosts[node - self.scene.routers];
             host.powered = true;
-            let voters = self.nodes[node].voters.clone().unwrap_or_default();
             host.restart_agent(voters, life, votes, now);
             self.plan(self.now + 20 * MS, What::Observe { node, life });
         }
@@ -55,7 +54,7 @@ impl World {
         }
     }
 
-    pub(super) fn settings(&self, router: usize, life: u64) -> Settings {
+    pub(super) fn settings(&self, router: usize, life: u64, voters: Voters) -> Settings {
         let service = |targets: &Vec<usize>| Service {
             protocol: Protocol::Tcp,
             ports: PortRange::one(PORT),
@@ -80,7 +79,7 @@ impl World {
             me: router_name(router),
             addresses: Vec::new(),
             incarnation: Incarnation(life),
-            voters: self.nodes[router].voters.clone().unwrap_or_default(),
+            voters,
             timing: Timing { drift_percent: self.scene.drift_percent, ..Timing::of_lease(lease()) },
             vipas: self.scene.vipas().iter().map(vipa).collect(),
         }

@@ -87,7 +87,9 @@ impl World {
     /// What the router's file says is another from now on; one that runs reads it.
     pub(super) fn reload(&mut self, router: usize, list: Option<Vec<usize>>) {
         self.lists[router] = list;
-        let settings = Box::new(self.settings(router, self.nodes[router].life));
+        // Who does not run reads it when it starts.
+        let Some(voters) = self.voters_of(router) else { return };
+        let settings = Box::new(self.settings(router, self.nodes[router].life, voters));
         self.feed(router, Event::Configured { settings }, target::Event::Looked { token: 0 });
     }
 

@@ -3,10 +3,10 @@
 use vipa_cluster::{Event, at_start, target};
 use vipa_model::Voters;
 
-use super::{MS, NodeId, What, World};
+use super::{CALM, MS, NodeId, What, World};
 
 /// How often a node that may not take up its file's voters yet tries again.
-const AGAIN: u64 = 1000 * MS;
+const AGAIN: u64 = 300 * MS;
 /// Voters at least, and at most.
 const VOTERS: std::ops::RangeInclusive<usize> = 3..=5;
 
@@ -23,43 +23,51 @@ impl World {
     }
 
     /// A node starts: what its disk has counts, or what its file has.
-    pub(super) fn remember_voters(&mut self, node: NodeId) {
-        let (voters, wanted) = at_start(self.nodes[node].voters.take(), &self.named);
-        self.nodes[node].voters = Some(voters);
+    pub(super) fn remember_voters(&mut self, node: NodeId) -> Voters {
+        let (voters, wanted) = at_start(self.nodes[node].voters.take(), self.named());
+        self.nodes[node].voters = Some(voters.clone());
         if wanted.is_some() {
             self.plan(self.now + AGAIN, What::GoBy { node });
         }
+        voters
     }
 
-    /// One voter more or less, once the change before has reached everybody.
+    /// What every node's file names now.
+    pub(crate) fn named(&self) -> &Voters {
+        &self.lists_of_voters[self.lists_of_voters.len() - 1]
+    }
+
+    /// One voter more or less, whether the change before has reached everybody or not.
     pub(super) fn change_voters(&mut self, node: NodeId) {
-        let reached = (0..self.nodes.len()).all(|node| self.voters_of(node).as_ref() == Some(&self.named));
-        let name = self.nodes[node].name.clone();
-        let mut names = self.named.names.clone();
+        let (name, before) = (self.nodes[node].name.clone(), self.named());
+        let (version, mut names) = (before.version + 1, before.names.clone());
         names.retain(|voter| *voter != name);
-        if names.len() == self.named.names.len() {
+        if names.len() == before.names.len() {
             names.push(name);
         }
-        if !reached || !VOTERS.contains(&names.len()) {
-            return self.tell(|| "the operator leaves the voters as they are".into());
+        if self.now >= CALM || !VOTERS.contains(&names.len()) {
+            return;
         }
-        self.named = Voters::new(self.named.version + 1, names);
+        let next = Voters::new(version, names);
+        self.tell(|| format!("voters are to be {next:?}"));
+        self.lists_of_voters.push(next);
         for node in 0..self.nodes.len() {
             let soon = self.random.within(0..400 * MS);
             self.plan(self.now + soon, What::GoBy { node });
         }
     }
 
-    /// A node reads its file: other voters go to the disk first, if it may go by them.
+    /// A node reads its file: other voters go to the disk first, if it may go by them. When it may not go by the last list, the operator
+    /// gives it the latest that it may go by: that of others, or the next.
     pub(super) fn go_by_the_file(&mut self, node: NodeId) {
         // One that does not run reads it when it starts.
-        let Some(voters) = self.voters_of(node).filter(|voters| *voters != self.named) else { return };
-        let may = self.may_go_by(node);
-        self.tell(|| format!("node {node} goes by version {}; the next: {may:?}", voters.version));
-        if may.is_err() {
-            return self.plan(self.now + AGAIN, What::GoBy { node });
-        }
-        let (life, voters) = (self.nodes[node].life, self.named.clone());
+        let Some(now) = self.voters_of(node).filter(|voters| voters != self.named()) else { return };
+        let mut later = self.lists_of_voters.iter().rev().filter(|list| list.version > now.version);
+        let may = later.find(|list| self.may_go_by(node, list)).cloned();
+        let name = self.nodes[node].name.clone();
+        self.tell(|| format!("{name} goes by voters {}, and may go by {may:?}", now.version));
+        let Some(voters) = may else { return self.plan(self.now + AGAIN, What::GoBy { node }) };
+        let life = self.nodes[node].life;
         let written = self.disk_time(node);
         self.plan(written, What::VotersWritten { node, life, voters });
     }
@@ -68,28 +76,29 @@ impl World {
         if self.nodes[node].life == life {
             self.nodes[node].voters = Some(voters.clone());
         }
-        if !self.lives(node, life) || voters != self.named {
+        if !self.lives(node, life) {
             return;
         }
-        if self.may_go_by(node).is_err() {
-            return self.plan(self.now + AGAIN, What::GoBy { node });
+        self.plan(self.now + AGAIN, What::GoBy { node });
+        if !self.may_go_by(node, &voters) {
+            return;
         }
         match node.checked_sub(self.scene.routers) {
             None => {
-                let settings = Box::new(self.settings(node, life));
+                let settings = Box::new(self.settings(node, life, voters));
                 self.feed_router(node, Event::Configured { settings });
             }
             Some(_) => self.feed_target(node, target::Event::Voters { voters }),
         }
     }
 
-    /// Whether a node that runs may go by what its file names.
-    fn may_go_by(&self, node: NodeId) -> Result<(), String> {
-        let (now, named) = (self.local(node), &self.named);
+    /// Whether a node that runs may go by these.
+    fn may_go_by(&self, node: NodeId, named: &Voters) -> bool {
+        let now = self.local(node);
         let judged = match node.checked_sub(self.scene.routers) {
             None => self.gateways[node].as_ref().map(|gateway| gateway.brain.may_go_by(now, named)),
             Some(target) => Some(self.hosts[target].brain.may_go_by(now, named)),
         };
-        judged.unwrap_or(Ok(())).map_err(|objection| objection.to_string())
+        judged.is_some_and(|judged| judged.is_ok())
     }
 }
