@@ -126,9 +126,11 @@ instructions: build ## Count the packet path's instructions, and hold them to th
 sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take ten minutes)
 	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
 
+# Lists of what to watch, of some kilobytes each, come and go millions of times: glibc finds places for them faster when it does not look.
 .PHONY: sim-scale
 sim-scale: ## Simulate SCALE routers, targets and VIPAs: what each node says and keeps (SCALE="64 250 250")
-	ulimit -v 16000000; $(CARGO) run --release -p vipa-sim -- --scale $(SCALE)
+	ulimit -v 16000000; export MALLOC_MMAP_THRESHOLD_=16384 MALLOC_TRIM_THRESHOLD_=1000000000; \
+	  $(CARGO) run --release -p vipa-sim -- --scale $(SCALE)
 
 .PHONY: replay
 replay: ## Go through what a router recorded (FILE=events.rec; STORY=1 for all of it)
