@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
-use vipa_flow::{FlowState, Tick};
+use vipa_flow::Tick;
 use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{ConnectionState, Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
@@ -370,6 +370,11 @@ impl Control {
         let before = std::mem::replace(&mut self.view.vipas[index].stance, stance);
         self.view.vipas[index].epoch = epoch;
         self.view.vipas[index].quiet_until = quiet_until;
+        match stance {
+            Stance::Standby | Stance::Yielding => self.view.vipas[index].owned_since = None,
+            Stance::Rebuilding if before != stance => self.view.vipas[index].owned_since = Some(self.clock.now()),
+            Stance::Rebuilding | Stance::Active => {}
+        }
         if before != stance && stance == Stance::Rebuilding {
             let seen = (self.door.totals(), &self.arrived());
             self.takeovers.begin(vipa, self.flows.count().total(), seen, self.clock.now());
@@ -425,13 +430,14 @@ impl Control {
     fn install_table(&mut self, vipa: IpAddr, entries: &[(vipa_model::Connection, IpAddr)]) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
+        let since = self.view.vipas[index].owned_since.map(Tick::from);
         let ways = self.view.ways.all().len();
         for (connection, target) in entries {
             let Some(key) = AnyKey::of(vipa_id(index), vipa, connection) else { continue };
             let way = Way::of(*target, &self.view.vipas[index].services, key.service());
             if let Some(target) = self.view.ways.intern(way) {
                 // What a target reported stays: it is the truth, and this only the old owner's belief.
-                let _ = self.flows.admit(&key, target, FlowState::Open, now);
+                let _ = self.flows.inherit(&key, target, since, now);
             }
         }
         self.reach_new(ways);

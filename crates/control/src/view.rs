@@ -34,6 +34,8 @@ pub(crate) struct VipaView {
     pub(crate) address: IpAddr,
     pub(crate) epoch: Epoch,
     pub(crate) stance: Stance,
+    /// Since when this router owns it.
+    pub(crate) owned_since: Option<Moment>,
     pub(crate) quiet_until: Moment,
     pub(crate) lease: Arc<Deadline>,
     /// The list new connections use.
@@ -390,6 +392,7 @@ impl VipaView {
             address: vipa.address,
             epoch: Epoch::NONE,
             stance: Stance::Standby,
+            owned_since: None,
             quiet_until: Moment::ZERO,
             lease: Arc::new(Deadline::default()),
             services: Vec::new(),

@@ -18,7 +18,7 @@ use crate::{
     key::{Packed, PackedKey, sealed::Words},
     memory::Memory,
     place::{Newcomer, Placed, Source},
-    tick::is_news,
+    tick::{age, is_news},
     word::Word,
 };
 
@@ -318,6 +318,21 @@ impl<K: Key> FlowTable<K> {
             self.changed(bucket as usize, hit.state, state);
         }
         swapped
+    }
+
+    /// As `admit`, of a connection that the router which owned the VIPA until now has told. What is known here already stays
+    /// if a target has confirmed it, or it is not older than this router's own ownership: what is unconfirmed and of an
+    /// earlier one gives way. `since`: when its ownership began, if it has.
+    pub fn inherit(&self, key: &K, target: TargetId, since: Option<Tick>, now: Tick) -> Admitted {
+        if let Some(hit) = self.lookup(key) {
+            let unconfirmed = matches!(hit.state, FlowState::HalfOpen | FlowState::Open | FlowState::Udp);
+            let heard = age(now, hit.slot.word.tick());
+            let older = since.is_none_or(|since| heard > age(now, since.0 as u16));
+            if hit.target != target && unconfirmed && older {
+                self.remove(key, Some(hit.target));
+            }
+        }
+        self.admit(key, target, FlowState::Open, now)
     }
 
     /// Takes a connection out; with a target, only if it is that target's. True if it was there.

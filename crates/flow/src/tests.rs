@@ -52,6 +52,30 @@ fn every_part_of_the_tuple_tells_connections_apart() {
 }
 
 #[test]
+fn what_is_inherited_takes_the_place_of_what_is_unconfirmed_and_of_an_earlier_ownership() {
+    let (before, began, later) = (NOW, Tick(NOW.0 + 40), Tick(NOW.0 + 80));
+    for (state, at, since, expected) in [
+        (FlowState::Open, before, Some(began), TWO),
+        (FlowState::HalfOpen, before, None, TWO),
+        (FlowState::Open, later, None, TWO),
+        (FlowState::Open, later, Some(began), ONE),
+        (FlowState::HalfOpen, began, Some(began), ONE),
+        (FlowState::Confirmed, before, Some(began), ONE),
+        (FlowState::Confirmed, before, None, ONE),
+        (FlowState::Closing, before, None, ONE),
+    ] {
+        let table = table(100);
+        table.confirm(&key(1), ONE, state, at);
+        table.inherit(&key(1), TWO, since, later);
+        assert_eq!(table.lookup(&key(1)).unwrap().target, expected, "{state:?} at {at:?}, {since:?}");
+        assert_eq!(table.count().total(), 1);
+    }
+    let table = table(100);
+    assert_eq!(table.inherit(&key(1), TWO, None, NOW), Admitted::Opened);
+    assert_eq!(found(&table, &key(1)), Some((TWO, FlowState::Open)));
+}
+
+#[test]
 fn what_is_admitted_twice_keeps_its_first_target() {
     let table = table(100);
     table.admit(&key(1), ONE, FlowState::HalfOpen, NOW);

@@ -93,6 +93,14 @@ impl Flows {
         }
     }
 
+    /// See [`FlowTable::inherit`].
+    pub fn inherit(&self, key: &AnyKey, target: TargetId, since: Option<Tick>, now: Tick) -> Admitted {
+        match key {
+            AnyKey::V4(key) => self.ipv4.inherit(key, target, since, now),
+            AnyKey::V6(key) => self.ipv6.inherit(key, target, since, now),
+        }
+    }
+
     /// See [`FlowTable::confirm`].
     pub fn confirm(&self, key: &AnyKey, target: TargetId, state: FlowState, now: Tick) -> Confirmed {
         match key {

@@ -44,6 +44,8 @@ pub(crate) struct Gateway {
     door: ControlDoor,
     targets: usize,
     stance: Stance,
+    /// Since when this router owns the VIPA.
+    owned_since: Option<Moment>,
     quiet_until: Moment,
     services: Vec<Service>,
     resting: Vec<Resting>,
@@ -95,6 +97,7 @@ impl Gateway {
             door,
             targets,
             stance: Stance::Standby,
+            owned_since: None,
             quiet_until: Moment::ZERO,
             services: Vec::new(),
             resting: Vec::new(),
@@ -132,7 +135,12 @@ impl Gateway {
             Output::Send { to, message } => return vec![Errand::Send { to, message }],
             Output::StoreVotes { token, votes } => return vec![Errand::Store { token, votes }],
             Output::Stance { stance, quiet_until, .. } => {
-                self.stance = workers_word(stance);
+                match stance {
+                    Stance::Standby | Stance::Yielding => self.owned_since = None,
+                    Stance::Rebuilding => self.owned_since = Some(now),
+                    Stance::Active => {}
+                }
+                self.stance = stance;
                 self.quiet_until = quiet_until;
                 self.stale = true;
             }
@@ -161,9 +169,10 @@ impl Gateway {
                 return vec![Errand::Send { to, message: Message::Table(table) }];
             }
             Output::InstallTable { entries, .. } => {
+                let since = self.owned_since.map(Tick::from);
                 for (connection, target) in entries {
                     if let Some(target) = self.target(target) {
-                        self.flows.admit(&key(&connection), id(target), FlowState::Open, Tick::from(now));
+                        self.flows.inherit(&key(&connection), id(target), since, Tick::from(now));
                     }
                 }
             }
@@ -365,15 +374,6 @@ fn without_packets(output: Output) -> Vec<Errand> {
     let Output::SendTable { to, vipa, epoch } = output else { return Vec::new() };
     let message = Message::Table(Table { vipa, epoch, entries: Vec::new(), part: Part::Only });
     vec![Errand::Send { to, message }]
-}
-
-fn workers_word(stance: vipa_model::Stance) -> Stance {
-    match stance {
-        vipa_model::Stance::Standby => Stance::Standby,
-        vipa_model::Stance::Rebuilding => Stance::Rebuilding,
-        vipa_model::Stance::Active => Stance::Active,
-        vipa_model::Stance::Yielding => Stance::Yielding,
-    }
 }
 
 fn id(target: usize) -> TargetId {

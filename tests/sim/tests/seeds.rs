@@ -9,6 +9,15 @@ fn the_first_seeds_hold() {
     }
 }
 
+/// A router that had yielded kept what it had admitted and nobody had confirmed, although the next owner, its predecessor
+/// then, told it where that connection really was.
+#[test]
+fn what_a_predecessor_tells_counts_more_than_what_an_earlier_ownership_left_unconfirmed() {
+    if let Err(failure) = vipa_sim::simulate(50_565, false) {
+        panic!("at {:.3} ms: {}", failure.at_ms, failure.what);
+    }
+}
+
 #[test]
 fn a_seed_decides_everything() {
     let run = |seed| vipa_sim::simulate(seed, true).map(|summary| (summary.steps, summary.connections)).ok();
