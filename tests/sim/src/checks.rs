@@ -156,7 +156,10 @@ impl World {
                 let expected = if router == self.scene.first { State::Active } else { State::Standby };
                 let state = state.map(|brief| brief.state);
                 if state != Some(expected) {
-                    return self.fail(format!("I6: {vipa}: r{} ends as {state:?}, not as {expected:?}", router + 1));
+                    let gateway = self.gateways[router].as_ref();
+                    let waits = gateway.and_then(|gateway| gateway.brain.vipa(*vipa)?.takeback);
+                    let ends = format!("r{} ends as {state:?}, not as {expected:?}; waits for {waits:?}", router + 1);
+                    return self.fail(format!("I6: {vipa}: {ends}"));
                 }
             }
         }

@@ -97,7 +97,8 @@ impl Network {
                 || now + if random.chance(10) { random.within(0..30 * MS) } else { random.within(MS / 20..3 * MS) };
             return (0..copies).map(|_| (late(), letter(message.clone()))).collect();
         }
-        if link.swallows(from) {
+        // What is parked already comes before it, although the way may be free again by now.
+        if link.swallows(from) || link.parked.iter().any(|(parked, ..)| *parked == from) {
             link.parked.push((from, to, message));
             return Vec::new();
         }
