@@ -44,8 +44,8 @@ static inline int make_plain(struct rte_mbuf *packet) {
 uint16_t vipa_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count, uint64_t *unreadable) {
     uint16_t received = rte_eth_rx_burst(port, queue, packets, count);
     uint16_t kept = 0;
-    while (kept < received && is_plain(packets[kept]))
-        rte_prefetch0(rte_pktmbuf_mtod(packets[kept++], void *));
+    for (; kept < received && is_plain(packets[kept]); kept++)
+        rte_prefetch0(rte_pktmbuf_mtod(packets[kept], void *));
     for (uint16_t i = kept; i < received; i++) {
         struct rte_mbuf *packet = packets[i];
         if (likely(make_plain(packet))) {
