@@ -123,7 +123,7 @@ instructions: build ## Count the packet path's instructions, and hold them to th
 	@$(TARGET)/release/vipa-instructions $(if $(WRITE),--write)
 
 .PHONY: sim
-sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take ten minutes)
+sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take four minutes)
 	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
 
 # Lists of what to watch, of some kilobytes each, come and go millions of times: glibc finds places for them faster when it does not look.

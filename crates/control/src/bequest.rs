@@ -5,13 +5,12 @@
 //! their targets tell the successor of them too, unless their agents are away.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
-use vipa_flow::FlowState;
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, Epoch, NodeName, TargetId, VipaId};
 use vipa_protocol::{Message, Part, Table};
@@ -19,7 +18,7 @@ use vipa_transport::Sender;
 
 /// Connections in one message.
 const TABLE_PART: usize = 2048;
-/// A successor that takes nothing for so long is told no more of this VIPA.
+/// A successor that takes nothing for so long is told no more.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A VIPA's table, and whom it goes to.
@@ -62,19 +61,25 @@ fn tell(flows: &Flows, bequests: impl IntoIterator<Item = Bequest>, send: &mut d
     // Of one VIPA the last consent counts.
     let mut series: HashMap<VipaId, Series> =
         bequests.into_iter().map(|bequest| (bequest.id, Series::new(bequest))).collect();
-    let is_confirmed = |state| matches!(state, FlowState::Confirmed | FlowState::Closing);
-    for confirmed in [false, true] {
+    // A successor that did not take one message in time is not waited for again.
+    let mut deaf = BTreeSet::new();
+    let mut send = |to: &NodeName, table| {
+        if !deaf.contains(to) && !send(to, table) {
+            tracing::warn!(successor = %to, "the successor does not take this router's connections");
+            deaf.insert(to.clone());
+        }
+    };
+    for reported in [false, true] {
         let mut others = false;
         let wanted: Vec<VipaId> = series.keys().copied().collect();
         flows.export_where(&|vipa| wanted.contains(&vipa), &mut |key, way, state| {
-            if is_confirmed(state) != confirmed {
+            if state.is_reported() != reported {
                 others = true;
             } else if let Some(series) = series.get_mut(&key.vipa()) {
-                series.add(&key, way, send);
+                series.add(&key, way, &mut send);
             }
         });
-        series.values_mut().for_each(|series| series.finish(send));
-        series.retain(|_, series| series.goes_on);
+        series.values_mut().for_each(|series| series.finish(&mut send));
         if !others {
             return;
         }
@@ -86,16 +91,14 @@ struct Series {
     bequest: Bequest,
     entries: Vec<(Connection, IpAddr)>,
     begun: bool,
-    /// The successor still takes what it is sent.
-    goes_on: bool,
 }
 
 impl Series {
     fn new(bequest: Bequest) -> Self {
-        Self { bequest, entries: Vec::new(), begun: false, goes_on: true }
+        Self { bequest, entries: Vec::new(), begun: false }
     }
 
-    fn add(&mut self, key: &AnyKey, way: TargetId, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+    fn add(&mut self, key: &AnyKey, way: TargetId, send: &mut dyn FnMut(&NodeName, Table)) {
         let Some(target) = self.bequest.targets.get(usize::from(way.0)).copied() else { return };
         if self.entries.len() == TABLE_PART {
             let part = if self.begun { Part::Middle } else { Part::First };
@@ -106,18 +109,15 @@ impl Series {
     }
 
     /// Also of no connection at all there is one message, so that its end is known.
-    fn finish(&mut self, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+    fn finish(&mut self, send: &mut dyn FnMut(&NodeName, Table)) {
         let part = if std::mem::take(&mut self.begun) { Part::Last } else { Part::Only };
         self.send(part, send);
     }
 
-    fn send(&mut self, part: Part, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+    fn send(&mut self, part: Part, send: &mut dyn FnMut(&NodeName, Table)) {
         let entries = std::mem::take(&mut self.entries);
         let Bequest { to, vipa, epoch, .. } = &self.bequest;
-        if self.goes_on && !send(to, Table { vipa: *vipa, epoch: *epoch, entries, part }) {
-            self.goes_on = false;
-            tracing::warn!(vipa = %vipa, successor = %to, "the successor does not take this router\'s connections");
-        }
+        send(to, Table { vipa: *vipa, epoch: *epoch, entries, part });
     }
 }
 
@@ -125,7 +125,7 @@ impl Series {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use vipa_flow::{Capacity, FlowTable, HashSeed, Tick};
+    use vipa_flow::{FlowState, HashSeed, Tick};
     use vipa_model::Protocol;
 
     use super::*;
@@ -138,9 +138,7 @@ mod tests {
 
     /// So many connections of each VIPA: unconfirmed ones and confirmed ones.
     fn flows(vipas: &[(u32, u32)]) -> Flows {
-        let seed = HashSeed::new([7; 4]);
-        let ipv4 = FlowTable::new(Capacity::connections(40_000), seed).unwrap();
-        let flows = Flows { ipv4, ipv6: FlowTable::new(Capacity::connections(1), seed).unwrap() };
+        let flows = Flows::new(40_000, 1, HashSeed::new([7; 4])).unwrap();
         for (number, (open, confirmed)) in (0..).zip(vipas) {
             for client in 0..open + confirmed {
                 let source = (Ipv4Addr::from_bits(0x0a00_0000 + client), 4000).into();

@@ -133,7 +133,7 @@ impl Control {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use vipa_flow::{Capacity, FlowTable, HashSeed, Tick};
+    use vipa_flow::{HashSeed, Tick};
     use vipa_handoff::AnyKey;
     use vipa_model::{Connection, Delivery};
 
@@ -142,9 +142,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_by_vipa_service_and_target_in_one_walk() {
-        let seed = HashSeed::new([7; 4]);
-        let ipv4 = FlowTable::new(Capacity::connections(100), seed).unwrap();
-        let flows = Flows { ipv4, ipv6: FlowTable::new(Capacity::connections(1), seed).unwrap() };
+        let flows = Flows::new(100, 1, HashSeed::new([7; 4])).unwrap();
         let target = |last| IpAddr::V4(Ipv4Addr::new(198, 51, 100, last));
         let mut ways = Ways::default();
         let mut way = |last| ways.intern(Way::new(target(last), &Delivery::default())).unwrap();

@@ -25,12 +25,18 @@ pub struct PortCondition {
     pub name: String,
     /// `None`: the driver cannot say.
     pub up: Option<bool>,
-    /// Frames that its interface has received since it is there, whoever read them; `None`: nobody counts while no router
-    /// runs.
-    pub arrived: Option<u64>,
     /// Packet buffers that are free, and all there are.
     pub buffers_free: u32,
     pub buffers: u32,
+}
+
+/// Looks at the ports, never waiting.
+pub struct Probe {
+    /// Every port; costs little, for it is asked many times a second.
+    pub conditions: Box<dyn Fn() -> Vec<PortCondition>>,
+    /// Frames that each port's interface has received since it is there, whoever read them, by the port's name. Without those
+    /// of which nobody counts while no router runs.
+    pub arrived: Box<dyn Fn() -> BTreeMap<String, u64>>,
 }
 
 /// What one look shows.
@@ -168,7 +174,7 @@ impl Condition {
     fn faults_of(&mut self, sight: Sight, now: Moment) -> Vec<Fault> {
         let Sight { ports, turns, targets } = sight;
         let mut faults = Vec::new();
-        for PortCondition { name, up, arrived: _, buffers_free, buffers } in ports {
+        for PortCondition { name, up, buffers_free, buffers } in ports {
             if up == Some(false) {
                 faults.push(Fault::PortDown(name.clone()));
             }
@@ -207,8 +213,7 @@ mod tests {
         fn new() -> Self {
             let ms = Duration::from_millis;
             let settings = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(200) };
-            let port =
-                PortCondition { name: "p0".into(), up: Some(true), arrived: None, buffers_free: 4_000, buffers: 8_191 };
+            let port = PortCondition { name: "p0".into(), up: Some(true), buffers_free: 4_000, buffers: 8_191 };
             let sight = Sight { ports: vec![port], turns: vec![0, 0], targets: Some(true) };
             Self { condition: Condition::new(settings), now: Moment(1), turns: 0, sight }
         }

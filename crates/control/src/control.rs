@@ -22,9 +22,8 @@ use crate::{
     bequest::{Bequest, Bequests},
     census::{Census, Censuses},
     clock::Clock,
-    condition::{Condition, PortCondition, Sight, Turn},
+    condition::{Condition, Probe, Sight, Turn},
     counts::Counts,
-    last_life::Arrived,
     mirror::{About, Mirrors},
     neighbours::Learned,
     orders::Orders,
@@ -114,9 +113,6 @@ pub struct Packets {
     /// How the ports are.
     pub probe: Probe,
 }
-
-/// Looks at every port; costs little and never waits.
-pub(crate) type Probe = Box<dyn Fn() -> Vec<PortCondition>>;
 
 /// What the outside tells the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,21 +372,16 @@ impl Control {
             Stance::Rebuilding | Stance::Active => {}
         }
         if before != stance && stance == Stance::Rebuilding {
-            let seen = (self.door.totals(), &self.arrived());
+            let seen = (self.door.totals(), &(self.probe.arrived)());
             self.takeovers.begin(vipa, self.flows.count().total(), seen, self.clock.now());
         }
         if stance == Stance::Standby {
             if self.stopping && matches!(before, Stance::Active | Stance::Rebuilding) {
-                self.takeovers.leave(vipa, self.arrived());
+                self.takeovers.leave(vipa, (self.probe.arrived)());
             }
             self.takeovers.abandon(vipa);
         }
         self.routes_stale = true;
-    }
-
-    /// Frames that have come to each port so far, where that is counted while no router runs too.
-    fn arrived(&self) -> Arrived {
-        (self.probe)().into_iter().filter_map(|port| Some((port.name, port.arrived?))).collect()
     }
 
     pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
@@ -551,7 +542,7 @@ impl Control {
             return;
         }
         let turns = self.door.desks().iter().map(|desk| desk.heartbeat.turns()).collect();
-        let sight = Sight { ports: (self.probe)(), turns, targets: self.targets_reachable() };
+        let sight = Sight { ports: (self.probe.conditions)(), turns, targets: self.targets_reachable() };
         match self.condition.look(sight, now) {
             Some(Turn::Unfit(why)) => {
                 tracing::error!("this router is unfit to route: {why}");

@@ -50,7 +50,7 @@ mod voting;
 mod ways;
 
 pub use clock::Clock;
-pub use condition::PortCondition;
+pub use condition::{PortCondition, Probe};
 pub use control::{Control, Ends, Packets, Signal};
 pub use prepare::{ControlError, Prepared};
 pub use reload::Check;

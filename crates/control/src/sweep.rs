@@ -13,7 +13,7 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_flow::{Cursor, FlowState};
+use vipa_flow::Cursor;
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::VipaId;
 
@@ -68,13 +68,12 @@ impl Sweeps {
         let (&(vipa, target), sweep) = self.0.iter_mut().find(|(_, sweep)| sweep.is_complete)?;
         let Sweep { is_ipv6, named, cursor, .. } = sweep;
         let holders = ways.to(target);
-        let is_reported = |state| matches!(state, FlowState::Confirmed | FlowState::Closing);
         let mut swept = 0;
         let finished = flows.walk(*is_ipv6, cursor, buckets, &mut |key, holder, state| {
             let is_gone =
-                key.vipa() == vipa && is_reported(state) && holders.contains(&holder) && !named.contains(&key);
+                key.vipa() == vipa && state.is_reported() && holders.contains(&holder) && !named.contains(&key);
             // It may be another's by now, or have been admitted anew.
-            let is_still = || flows.lookup(&key).is_some_and(|hit| is_reported(hit.state));
+            let is_still = || flows.lookup(&key).is_some_and(|hit| hit.state.is_reported());
             swept += u64::from(is_gone && is_still() && flows.remove(&key, Some(holder)));
         });
         if finished {
@@ -88,7 +87,7 @@ impl Sweeps {
 mod tests {
     use std::{net::Ipv4Addr, sync::Arc};
 
-    use vipa_flow::{Capacity, FlowTable, HashSeed, Tick};
+    use vipa_flow::{FlowState, HashSeed, Tick};
     use vipa_model::{Connection, ConnectionState, Protocol, TargetId};
     use vipa_protocol::{Change, Part, Record, Run};
 
@@ -105,10 +104,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let seed = HashSeed::new([7; 4]);
-            let ipv4 = FlowTable::new(Capacity::connections(200_000), seed).unwrap();
-            let ipv6 = FlowTable::new(Capacity::connections(1), seed).unwrap();
-            let flows = Arc::new(Flows { ipv4, ipv6 });
+            let flows = Arc::new(Flows::new(200_000, 1, HashSeed::new([7; 4])).unwrap());
             Self { reports: Reports::new(Arc::clone(&flows)), flows, ways: Ways::default() }
         }
 

@@ -325,10 +325,9 @@ impl<K: Key> FlowTable<K> {
     /// earlier one gives way. `since`: when its ownership began, if it has.
     pub fn inherit(&self, key: &K, target: TargetId, since: Option<Tick>, now: Tick) -> Admitted {
         if let Some(hit) = self.lookup(key) {
-            let unconfirmed = matches!(hit.state, FlowState::HalfOpen | FlowState::Open | FlowState::Udp);
             let heard = age(now, hit.slot.word.tick());
             let older = since.is_none_or(|since| heard > age(now, since.0 as u16));
-            if hit.target != target && unconfirmed && older {
+            if hit.target != target && !hit.state.is_reported() && older {
                 self.remove(key, Some(hit.target));
             }
         }

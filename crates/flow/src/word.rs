@@ -35,6 +35,12 @@ pub enum FlowState {
 impl FlowState {
     pub const ALL: [Self; 5] = [Self::HalfOpen, Self::Open, Self::Confirmed, Self::Closing, Self::Udp];
 
+    /// Whether a target tells of it, as far as the state can say: it holds the connection, or the connection is about to end.
+    #[must_use]
+    pub fn is_reported(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Closing)
+    }
+
     /// Dense, from 0.
     pub(crate) fn index(self) -> usize {
         self as usize - 2

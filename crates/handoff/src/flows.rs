@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use vipa_flow::{Admitted, Confirmed, Counts, Cursor, FlowState, FlowTable, Hit, Key4, Key6, Tick};
+use vipa_flow::{
+    Admitted, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HashSeed, Hit, Key4, Key6, TableError, Tick,
+};
 use vipa_model::{Connection, Protocol, TargetId, VipaId};
 
 /// One table for each family.
@@ -69,6 +71,12 @@ impl AnyKey {
 }
 
 impl Flows {
+    /// Tables made for so many connections of each family.
+    pub fn new(ipv4: usize, ipv6: usize, seed: HashSeed) -> Result<Self, TableError> {
+        let ipv4 = FlowTable::new(Capacity::connections(ipv4), seed)?;
+        Ok(Self { ipv4, ipv6: FlowTable::new(Capacity::connections(ipv6), seed)? })
+    }
+
     #[must_use]
     pub fn lookup(&self, key: &AnyKey) -> Option<Hit> {
         match key {

@@ -1,8 +1,10 @@
 //! DPDK's ports as the workers use them.
 
+use std::rc::Rc;
+
 use anyhow::Context;
 use arrayvec::ArrayVec;
-use vipa_control::PortCondition;
+use vipa_control::{PortCondition, Probe};
 use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
 use vipa_dpdk::{Device, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
 use vipa_handoff::PortRoute;
@@ -133,17 +135,23 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
 }
 
 /// How the ports are at the moment it is called. It has them from then on.
-pub(crate) fn probe(ports: Vec<Named>) -> Box<dyn Fn() -> Vec<PortCondition>> {
-    Box::new(move || {
+pub(crate) fn probe(ports: Vec<Named>) -> Probe {
+    let ports = Rc::new(ports);
+    let all = Rc::clone(&ports);
+    let arrived = move || {
+        let outside = all.iter().filter(|port| !port.of_kernel);
+        outside.filter_map(|Named { name, port, .. }| Some((name.clone(), port.arrived()?))).collect()
+    };
+    let conditions = move || {
         let condition = |Named { name, port, of_kernel }: &Named| PortCondition {
             name: name.clone(),
             up: port.link().map(|link| link.up).filter(|_| !of_kernel),
-            arrived: port.arrived().filter(|_| !of_kernel),
             buffers_free: port.pool().available(),
             buffers: port.pool().count(),
         };
         ports.iter().map(condition).collect()
-    })
+    };
+    Probe { conditions: Box::new(conditions), arrived: Box::new(arrived) }
 }
 
 /// What the workers know of a port. Its kernel interface is opened after all ports.

@@ -15,7 +15,7 @@ use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
 };
-use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Tick};
+use vipa_flow::{FlowState, HashSeed, Tick};
 use vipa_handoff::{
     AnyKey, ControlDoor, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute, open,
 };
@@ -79,11 +79,8 @@ impl Gateway {
         targets: usize,
         pickers: Pickers,
     ) -> Self {
-        let (capacity, seed) = (Capacity::connections(2048), HashSeed::new([1, 2, 3, 4 + index as u64]));
-        let flows = Arc::new(Flows {
-            ipv4: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
-            ipv6: FlowTable::new(Capacity::connections(16), seed).expect("a small table fits anywhere"),
-        });
+        let seed = HashSeed::new([1, 2, 3, 4 + index as u64]);
+        let flows = Arc::new(Flows::new(2048, 16, seed).expect("a small table fits anywhere"));
         let (door, mut doors) = open(Arc::new(Routes::empty(KEY)), 1);
         let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
         let worker_door = doors.pop().expect("one worker has one door");
@@ -249,9 +246,7 @@ impl Gateway {
 
     /// What the target had confirmed and its snapshot lacks is gone.
     fn sweep(&self, target: usize, named: &BTreeSet<Connection>) {
-        let confirmed = self.known().into_iter().filter(|(_, holder, state)| {
-            *holder == target && matches!(state, FlowState::Confirmed | FlowState::Closing)
-        });
+        let confirmed = self.known().into_iter().filter(|(_, holder, state)| *holder == target && state.is_reported());
         for (connection, _, _) in confirmed {
             if !named.contains(&connection) {
                 self.flows.remove(&key(&connection), Some(id(target)));

@@ -1,6 +1,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
-use vipa_flow::{Capacity, FlowTable, HashSeed, Tick};
+use vipa_flow::{HashSeed, Tick};
 use vipa_model::{Incarnation, Protocol};
 use vipa_protocol::{Message, Position};
 
@@ -29,11 +29,7 @@ struct Bench {
 impl Bench {
     /// A table and a target that agree on connections 0 to 999.
     fn new() -> Self {
-        let table = || Capacity::connections(4_096);
-        let flows = Flows {
-            ipv4: FlowTable::new(table(), HashSeed::random()).unwrap(),
-            ipv6: FlowTable::new(table(), HashSeed::random()).unwrap(),
-        };
+        let flows = Flows::new(4_096, 4_096, HashSeed::random()).unwrap();
         let address = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
         let subject = Subject { vipa: VIPA, id: VipaId(0), node: name(), target: address, ways: [T1].into() };
         let bench = Self { flows: Arc::new(flows), subject, held: (0..1_000).map(connection).collect() };

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use vipa_flow::{Capacity, FlowTable, HashSeed};
+use vipa_flow::HashSeed;
 use vipa_model::{Agentless, Choice, Pace, PortRange, Question, TargetId};
 
 use super::*;
@@ -41,10 +41,7 @@ impl Router {
             sources: Default::default(),
             candidates: vec![BARE, SPEAKING],
         };
-        let flows = Flows {
-            ipv4: FlowTable::new(Capacity::connections(4096), HashSeed::new([1, 2, 3, 4])).unwrap(),
-            ipv6: FlowTable::new(Capacity::connections(1024), HashSeed::new([1, 2, 3, 4])).unwrap(),
-        };
+        let flows = Flows::new(4096, 1024, HashSeed::new([1, 2, 3, 4])).unwrap();
         let now = Moment(1_000_000_000);
         Self { flows, ways: Ways::default(), mirrors: Mirrors::default(), services: vec![service], now }
     }
