@@ -24,6 +24,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    prelude::*,
+};
 use vipa_model::config::{Agent, Config, Program};
 
 use crate::{orders::Wish, privileges::Elsewhere, status::Form};
@@ -50,7 +54,7 @@ It puts the VIPAs that the routers name on the configured interface, usually lo,
 is stopped with SIGTERM or SIGINT; with `drain_timeout_s`, SIGTERM drains first and a second one does not. It opens no
 listening port. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run it as
 root, or as dist/vipa-agent.service does.
-The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug."
+The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug or RUST_LOG=info,vipa_agent=debug."
 )]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
@@ -144,13 +148,20 @@ fn ask_for_status(file: &Path, form: Form) -> anyhow::Result<()> {
 
 fn run(file: &Path) -> anyhow::Result<()> {
     let (config, agent) = read(file)?;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    log_to_stderr()?;
     let elsewhere = if agent.namespaces.is_empty() { Elsewhere::No } else { Elsewhere::Yes };
     privileges::drop_the_rest(elsewhere)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(agent::run(file, &config, &agent))
+}
+
+fn log_to_stderr() -> anyhow::Result<()> {
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let levels = wanted.as_deref().unwrap_or("info").parse::<Targets>();
+    let levels = levels.map_err(|error| anyhow::anyhow!("RUST_LOG is not a list of levels: {error}"))?;
+    let to_stderr = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    to_stderr.finish().with(levels).init();
+    Ok(())
 }
 
 fn read(file: &Path) -> anyhow::Result<(Config, Agent)> {

@@ -8,6 +8,10 @@ mod tun;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    prelude::*,
+};
 use vipa_model::config::{Config, Program};
 
 /// Routes packets for virtual IP addresses (VIPAs) and takes them over without breaking a connection.
@@ -24,7 +28,7 @@ Examples:
 SIGTERM and SIGINT stop it in good order: every VIPA it owns goes to a backup first. Started again it takes them back.
 SIGHUP reads the configuration again: all of it is taken up or nothing, and the log says what (`vipactl reload` shows it).
 docs/systemd/vipad@.service runs it as a service.
-The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug."
+The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug or RUST_LOG=info,vipa_control=debug."
 )]
 struct Arguments {
     /// Run with this configuration
@@ -43,7 +47,7 @@ fn main() -> ExitCode {
     let result = match (&arguments.check, &arguments.config) {
         (Some(file), _) => check(file),
         (None, Some(file)) => read(file).and_then(|config| {
-            log_to_stderr();
+            log_to_stderr()?;
             start::run(config, file.clone(), arguments.record)
         }),
         (None, None) => unreachable!("clap requires one of the two"),
@@ -76,8 +80,11 @@ fn read(file: &std::path::Path) -> anyhow::Result<Config> {
     Ok(Config::parse_for(Program::Router, &file.display().to_string(), &text)?)
 }
 
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+fn log_to_stderr() -> anyhow::Result<()> {
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let levels = wanted.as_deref().unwrap_or("info").parse::<Targets>();
+    let levels = levels.map_err(|error| anyhow::anyhow!("RUST_LOG is not a list of levels: {error}"))?;
+    let to_stderr = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    to_stderr.finish().with(levels).init();
+    Ok(())
 }
