@@ -3,12 +3,18 @@
 //! First come the connections that no target has confirmed: nobody else can tell of them, the successor waits for them, and
 //! even in a table of millions they are few. The confirmed ones follow in a series of their own, which nobody waits for:
 //! their targets tell the successor of them too, unless their agents are away.
+//!
+//! After its consent the owner goes on admitting what still comes to it. So the unconfirmed ones are told again until that is
+//! over: a target without an agent tells nobody, and one with an agent may be slow.
 
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, mpsc},
-    time::Duration,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
 };
 
 use vipa_handoff::{AnyKey, Flows};
@@ -20,6 +26,10 @@ use vipa_transport::Sender;
 const TABLE_PART: usize = 2048;
 /// A successor that takes nothing for so long is told no more.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When it is told again, after its consent; the last time is when the owner of old admits no more.
+const AGAIN: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(2)];
 
 /// A VIPA's table, and whom it goes to.
 #[derive(Debug)]
@@ -40,10 +50,25 @@ impl Bequests {
     pub(crate) fn start(flows: Arc<Flows>, links: Sender) -> Self {
         let (bequests, left) = mpsc::channel();
         std::thread::spawn(move || {
-            // Whoever stops consents for all its VIPAs at once; one walk serves them all.
-            while let Ok(first) = left.recv() {
-                let mut send = |to: &NodeName, table| links.send_in_turn(to, &Message::Table(table), PATIENCE);
-                tell(&flows, std::iter::once(first).chain(left.try_iter()), &mut send);
+            let mut send = |to: &NodeName, table| links.send_in_turn(to, &Message::Table(table), PATIENCE);
+            let mut again = Again::default();
+            loop {
+                let event = match again.next() {
+                    Some(due) => left.recv_timeout(due.saturating_duration_since(Instant::now())),
+                    None => left.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                match event {
+                    // Whoever stops consents for all its VIPAs at once; one walk serves them all.
+                    Ok(first) => {
+                        let all: Vec<_> = std::iter::once(first).chain(left.try_iter()).collect();
+                        tell(&flows, &all, Extent::Whole, &mut send);
+                        again.add(all, Instant::now());
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        tell(&flows, again.due(Instant::now()), Extent::Unconfirmed, &mut send);
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
             }
         });
         Self(bequests)
@@ -56,14 +81,74 @@ impl Bequests {
     }
 }
 
-/// Tells all of them, in two walks. `send` says whether the message will go.
-fn tell(flows: &Flows, bequests: impl IntoIterator<Item = Bequest>, send: &mut dyn FnMut(&NodeName, Table) -> bool) {
+/// How much of a table is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of it, and where it ends.
+    Whole,
+    /// What there is that no target has confirmed.
+    Unconfirmed,
+}
+
+/// What is to be told again. Of one VIPA the last consent counts.
+#[derive(Debug, Default)]
+struct Again(HashMap<VipaId, Repeats>);
+
+/// Since when, and how often it has been told again.
+#[derive(Debug)]
+struct Repeats {
+    bequest: Bequest,
+    since: Instant,
+    times: usize,
+}
+
+impl Repeats {
+    /// `None` when it is over.
+    fn next(&self) -> Option<Instant> {
+        AGAIN.get(self.times).map(|after| self.since + *after)
+    }
+
+    /// Counts one more time.
+    fn tell(&mut self) -> &Bequest {
+        self.times += 1;
+        &self.bequest
+    }
+}
+
+impl Again {
+    fn add(&mut self, bequests: Vec<Bequest>, now: Instant) {
+        self.0.extend(bequests.into_iter().map(|bequest| (bequest.id, Repeats { bequest, since: now, times: 0 })));
+    }
+
+    /// When the next one is due; what is over is forgotten.
+    fn next(&mut self) -> Option<Instant> {
+        self.0.retain(|_, repeats| repeats.next().is_some());
+        self.0.values().filter_map(Repeats::next).min()
+    }
+
+    /// Those whose time has come.
+    fn due(&mut self, now: Instant) -> Vec<&Bequest> {
+        let due = self.0.values_mut().filter(|repeats| repeats.next().is_some_and(|due| due <= now));
+        due.map(Repeats::tell).collect()
+    }
+}
+
+/// Tells of all of them, in a walk for what is unconfirmed and one for the rest. `send` says whether the message will go.
+fn tell<'a>(
+    flows: &Flows,
+    bequests: impl IntoIterator<Item = &'a Bequest>,
+    extent: Extent,
+    send: &mut dyn FnMut(&NodeName, Table) -> bool,
+) {
     // Of one VIPA the last consent counts.
     let mut series: HashMap<VipaId, Series> =
         bequests.into_iter().map(|bequest| (bequest.id, Series::new(bequest))).collect();
     // A successor that did not take one message in time is not waited for again.
     let mut deaf = BTreeSet::new();
-    let mut send = |to: &NodeName, table| {
+    let mut send = |to: &NodeName, table: Table| {
+        if extent == Extent::Unconfirmed && table.entries.is_empty() {
+            return;
+        }
         if !deaf.contains(to) && !send(to, table) {
             tracing::warn!(successor = %to, "the successor does not take this router's connections");
             deaf.insert(to.clone());
@@ -80,21 +165,21 @@ fn tell(flows: &Flows, bequests: impl IntoIterator<Item = Bequest>, send: &mut d
             }
         });
         series.values_mut().for_each(|series| series.finish(&mut send));
-        if !others {
+        if !others || extent == Extent::Unconfirmed {
             return;
         }
     }
 }
 
 /// One VIPA's messages under way.
-struct Series {
-    bequest: Bequest,
+struct Series<'a> {
+    bequest: &'a Bequest,
     entries: Vec<(Connection, IpAddr)>,
     begun: bool,
 }
 
-impl Series {
-    fn new(bequest: Bequest) -> Self {
+impl<'a> Series<'a> {
+    fn new(bequest: &'a Bequest) -> Self {
         Self { bequest, entries: Vec::new(), begun: false }
     }
 
@@ -116,7 +201,7 @@ impl Series {
 
     fn send(&mut self, part: Part, send: &mut dyn FnMut(&NodeName, Table)) {
         let entries = std::mem::take(&mut self.entries);
-        let Bequest { to, vipa, epoch, .. } = &self.bequest;
+        let Bequest { to, vipa, epoch, .. } = self.bequest;
         send(to, Table { vipa: *vipa, epoch: *epoch, entries, part });
     }
 }
@@ -157,9 +242,9 @@ mod tests {
     }
 
     /// What is told of each VIPA: to whom, how much, which part.
-    fn told(flows: &Flows, bequests: Vec<Bequest>, takes: impl Fn(&str) -> bool) -> Vec<(IpAddr, String, usize, Part)> {
+    fn told(flows: &Flows, bequests: &[Bequest], takes: impl Fn(&str) -> bool) -> Vec<(IpAddr, String, usize, Part)> {
         let mut told = Vec::new();
-        tell(flows, bequests, &mut |to, table| {
+        tell(flows, bequests, Extent::Whole, &mut |to, table| {
             assert!(table.entries.iter().all(|(_, target)| *target == TARGET));
             told.push((table.vipa, to.to_string(), table.entries.len(), table.part));
             takes(to.as_str())
@@ -171,7 +256,7 @@ mod tests {
     fn what_no_target_has_confirmed_goes_first_and_its_end_is_marked() {
         let flows = flows(&[(TABLE_PART as u32 + 1, 2 * TABLE_PART as u32 + 5)]);
         let sent: Vec<_> =
-            told(&flows, vec![bequest(0, "r1")], |_| true).into_iter().map(|told| (told.2, told.3)).collect();
+            told(&flows, &[bequest(0, "r1")], |_| true).into_iter().map(|told| (told.2, told.3)).collect();
         let expected = [
             (TABLE_PART, Part::First),
             (1, Part::Last),
@@ -184,13 +269,32 @@ mod tests {
 
     #[test]
     fn of_an_empty_table_the_end_is_told() {
-        assert_eq!(told(&flows(&[]), vec![bequest(0, "r1")], |_| true), [(vipa(0), "r1".into(), 0, Part::Only)]);
+        assert_eq!(told(&flows(&[]), &[bequest(0, "r1")], |_| true), [(vipa(0), "r1".into(), 0, Part::Only)]);
+    }
+
+    #[test]
+    fn what_is_unconfirmed_is_told_again_until_nothing_more_is_admitted() {
+        let flows = flows(&[(3, 2), (0, 2)]);
+        let (mut again, start) = (Again::default(), Instant::now());
+        again.add(vec![bequest(0, "r1"), bequest(1, "r1"), bequest(0, "r2")], start);
+        for after in AGAIN {
+            assert_eq!(again.next(), Some(start + after));
+            assert!(again.due(start + after - Duration::from_millis(1)).is_empty());
+            let mut told = Vec::new();
+            tell(&flows, again.due(start + after), Extent::Unconfirmed, &mut |to, table| {
+                told.push((to.to_string(), table.vipa, table.entries.len()));
+                true
+            });
+            assert_eq!(told, [("r2".into(), vipa(0), 3)]);
+        }
+        assert_eq!(again.next(), None);
+        assert!(again.0.is_empty());
     }
 
     #[test]
     fn several_are_told_in_one_walk_each_to_whom_it_is_left_last() {
         let flows = flows(&[(3, 0), (4, 0), (5, 0)]);
-        let mut sent = told(&flows, vec![bequest(0, "r1"), bequest(1, "r1"), bequest(0, "r2")], |_| true);
+        let mut sent = told(&flows, &[bequest(0, "r1"), bequest(1, "r1"), bequest(0, "r2")], |_| true);
         sent.sort_by_key(|told| told.0);
         assert_eq!(sent, [(vipa(0), "r2".into(), 3, Part::Only), (vipa(1), "r1".into(), 4, Part::Only)]);
     }
@@ -198,7 +302,7 @@ mod tests {
     #[test]
     fn a_successor_that_takes_nothing_is_told_no_more() {
         let flows = flows(&[(3 * TABLE_PART as u32, 100), (2, 1)]);
-        let sent = told(&flows, vec![bequest(0, "r1"), bequest(1, "r2")], |to| to == "r2");
+        let sent = told(&flows, &[bequest(0, "r1"), bequest(1, "r2")], |to| to == "r2");
         assert_eq!(sent.iter().filter(|told| told.1 == "r1").count(), 1);
         assert_eq!(sent.iter().filter(|told| told.1 == "r2").map(|told| told.2).collect::<Vec<_>>(), [2, 1]);
     }

@@ -472,6 +472,8 @@ impl Control {
                         self.links.send(&to, &Message::Mirror(mirror));
                     }
                 }
+                // What this router has admitted in its last moments the owner may not know yet; its whole would end it here too.
+                Some(_) if view.stance == Stance::Yielding => {}
                 Some(owner) if is_linked(&owner) => {
                     if let Some(mirror) = self.mirrors.follow(&about, &owner, &self.flows, self.clock.now()) {
                         self.links.send(&owner, &Message::Mirror(mirror));

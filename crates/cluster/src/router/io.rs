@@ -138,7 +138,8 @@ pub enum Output {
         services: Vec<Service>,
     },
     /// Send the connection table of this VIPA to the successor as `Table` messages: what no target has confirmed first,
-    /// the last message of it marked as such, and then the rest, which nobody waits for.
+    /// the last message of it marked as such, and then the rest, which nobody waits for. What is unconfirmed is sent again now and
+    /// then, until this router admits no more.
     SendTable {
         to: NodeName,
         vipa: IpAddr,

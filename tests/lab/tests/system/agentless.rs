@@ -60,3 +60,29 @@ fn a_target_without_an_agent_keeps_its_connections_through_a_takeover_and_a_take
         Ok(())
     });
 }
+
+#[test]
+fn what_is_opened_to_a_target_without_an_agent_while_the_vipa_changes_hands_goes_on() {
+    let voters = ["r1", "r2", "t1"].map(String::from).to_vec();
+    let plan = Plan { agentless: vec![3], voters, ..Plan::new("agentless_change") };
+    plan.run(|cluster| {
+        for router in ["r1", "r2"] {
+            cluster.wait_fitness(router, T3, "to answer", |fitness| *fitness == Fitness::Fit)?;
+        }
+        let plan = ClientPlan { fresh_per_second: 300, ..ClientPlan::new(Cluster::service(), 30) };
+        let mut client = cluster.client_with(&plan)?;
+        cluster.router("r1").stop()?;
+        cluster.wait_takeover("r2", Trigger::Handover)?;
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        cluster.router("r1").start()?;
+        cluster.wait_fitness("r1", T3, "to answer", |fitness| *fitness == Fitness::Fit)?;
+        cluster.wait_takeover("r1", Trigger::Takeback)?;
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        let end = all_kept(cluster, client)?;
+        let by_t3 = end.fresh_servers.get("t3").copied().unwrap_or_default();
+        assert!(by_t3 > end.fresh_ok / 5, "{end:?}");
+        Ok(())
+    });
+}
