@@ -172,7 +172,7 @@ impl Plan {
     /// Starts the cluster, waits until it is ready, runs `story` and takes everything down again.
     ///
     /// # Panics
-    /// When anything fails; the ends of all logs are shown before.
+    /// When anything fails; what it is, what the routers have counted, and the ends of all logs are shown before, in this order.
     pub fn run(self, story: impl FnOnce(&mut Cluster) -> Result<()>) {
         // A test that failed has cleaned up all the same, so a poisoned lock is as good as any.
         let _alone = self.alone.then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
@@ -183,13 +183,16 @@ impl Plan {
             cluster.wait_ready()?;
             story(cluster)
         }));
+        if let (Some(cluster), Ok(Err(error))) = (&cluster, &end) {
+            println!("{error:?}\n{}", cluster.counters());
+        }
         if let (Some(cluster), Ok(Err(_)) | Err(_)) = (&cluster, &end) {
             cluster.show_logs();
         }
         drop(cluster);
         match end {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => panic!("{error:?}"),
+            Ok(Err(error)) => panic!("{error}"),
             Err(panic) => resume_unwind(panic),
         }
     }
@@ -219,6 +222,8 @@ pub struct Cluster {
     client: Host,
     plan: Plan,
     lab: Lab,
+    /// The epoch of the latest takeover that was waited for.
+    seen: u64,
 }
 
 impl Cluster {
@@ -236,7 +241,7 @@ impl Cluster {
         if plan.way.has_ipv6() {
             node::enable_ipv6(&client, 51)?;
         }
-        let mut cluster = Self { routers: BTreeMap::new(), targets: BTreeMap::new(), client, plan, lab };
+        let mut cluster = Self { routers: BTreeMap::new(), targets: BTreeMap::new(), client, plan, lab, seen: 0 };
         for number in 1..=cluster.plan.targets {
             let target = Target::prepare(&cluster.lab, &cluster.plan, number)?;
             let target = cluster.targets.entry(target.name().into()).or_insert(target);

@@ -79,6 +79,9 @@ impl Host {
         // What a host has before Vipa comes; a namespace may begin with the machine's own.
         set_sysctl("conf/all/arp_ignore", "0");
         set_sysctl("conf/all/arp_announce", "0");
+        // A kernel that is behind drops what comes over `lo`, and nobody sends a reset again; its connection, half closed, would
+        // outlive our patience by as much again.
+        set_sysctl("tcp_fin_timeout", "10");
         let thread = nix::unistd::gettid();
         let folder = std::env::temp_dir().join(format!("vipa-agent-{}-{thread}", std::process::id()));
         fs::create_dir(&folder).expect("a temporary folder");

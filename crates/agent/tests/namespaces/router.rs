@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -14,9 +15,9 @@ use vipa_model::{
 use vipa_protocol::{
     Associate, Change, Distribution, Hello, Load, Message, Part, Position, Record, Role, Run, Standing, VERSION,
 };
-use vipa_transport::{Identity, LinkEvent, Receiver, Sender, Timing, TransportSettings, start};
+use vipa_transport::{Identity, LinkEvent, Receiver, Sender, StartError, Timing, TransportSettings, start};
 
-use crate::host::{Host, PATIENCE};
+use crate::host::{Host, PATIENCE, until};
 
 /// The routers the agent dials.
 pub(crate) const ROUTERS: [(&str, &str); 2] = [("r1", "127.0.0.1:7401"), ("r2", "127.0.0.1:7402")];
@@ -132,7 +133,7 @@ impl Router {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let handle = runtime.handle().clone();
         let entered = handle.enter();
-        let (sender, receiver) = start(settings, &identity).expect("the transport starts");
+        let (sender, receiver) = start_once_free(&settings, &identity);
         drop(entered);
         let (end, ended) = oneshot::channel();
         let thread = thread::spawn(move || drop(runtime.block_on(ended)));
@@ -272,6 +273,21 @@ impl Router {
     pub(crate) fn take_over(host: &Host) -> Self {
         Self::take_over_of(host, VIPA.into())
     }
+}
+
+/// The address may be taken for a moment by what another test begins: its process has a copy of the socket that the router before
+/// this one had, until it runs its program.
+fn start_once_free(settings: &TransportSettings, identity: &Identity) -> (Sender, Receiver) {
+    let mut started = None;
+    until("the address is free", || match start(settings.clone(), identity) {
+        Ok(transport) => {
+            started = Some(transport);
+            true
+        }
+        Err(StartError::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse => false,
+        Err(error) => panic!("the transport starts: {error}"),
+    });
+    started.expect("it was waited for")
 }
 
 impl Drop for Router {

@@ -29,7 +29,7 @@ use vipa_model::{
 use crate::{
     host::{Host, on_a_host, on_a_host_by_both, run, until},
     router::{HERE, Router, VIPA, VIPA6, View},
-    sockets::{Pair, abort, connect_from, open, open_as, serve},
+    sockets::{Pair, abort, connect_from, open, open_as, reset, serve},
 };
 
 /// The issue's own: so long after the last change router and kernel agree.
@@ -234,7 +234,8 @@ fn make(maker: u32, listener: &TcpListener, stopped: &mpsc::Receiver<()>) -> u32
         let batch: Vec<Pair> =
             (count..count + BATCH).map(|number| open_as(number * MAKERS + maker, listener)).collect();
         count += BATCH;
-        for (index, Pair { client, server, connection }) in batch.into_iter().enumerate() {
+        // The server may be that of another maker's client.
+        for (index, Pair { client, server, .. }) in batch.into_iter().enumerate() {
             match index % 4 {
                 // The client closes first, the server does, half of it, or it is broken off.
                 0 => drop((client, server)),
@@ -243,7 +244,10 @@ fn make(maker: u32, listener: &TcpListener, stopped: &mpsc::Receiver<()>) -> u32
                     client.shutdown(Shutdown::Write).expect("it is open");
                     drop((server, client));
                 }
-                _ => abort(Pair { client, server, connection }),
+                _ => {
+                    reset(client);
+                    drop(server);
+                }
             }
         }
     }

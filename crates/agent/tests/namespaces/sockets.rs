@@ -1,8 +1,10 @@
 //! Clients and servers of the VIPA.
 
 use std::{
+    io::{ErrorKind, Read},
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::AsRawFd,
+    time::Duration,
 };
 
 use nix::{
@@ -72,12 +74,22 @@ pub(crate) fn begin_to_open() -> (Connection, TcpStream) {
     (connection_of(client.local_addr().expect("an address")), client)
 }
 
-/// Ends a connection by a reset: neither side has anything left to wait for.
+/// Ends a connection by a reset: neither side has anything left to wait for. The server closes when that has arrived, which on a
+/// busy host may be after the client's own close is over; before, it would send a FIN. Should the reset be lost, that is what it does.
 pub(crate) fn abort(pair: Pair) {
+    reset(pair.client);
+    pair.server.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+    match (&pair.server).read(&mut [0]).map_err(|error| error.kind()) {
+        Err(ErrorKind::ConnectionReset | ErrorKind::WouldBlock) => {}
+        other => panic!("a server that was sent nothing else: {other:?}"),
+    }
+}
+
+/// A client that breaks off.
+pub(crate) fn reset(client: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(&pair.client, sockopt::Linger, &linger).expect("a socket");
-    drop(pair.client);
-    drop(pair.server);
+    setsockopt(&client, sockopt::Linger, &linger).expect("a socket");
+    drop(client);
 }
 
 pub(crate) fn connection_of(client: SocketAddr) -> Connection {

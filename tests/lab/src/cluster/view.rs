@@ -129,7 +129,7 @@ impl Cluster {
         let listening = targets - self.plan.silent.len() - self.plan.replays.len();
         for name in &started {
             let owns = *name == owner;
-            self.wait_view(name, "the cluster to be ready", |view| {
+            let view = self.wait_view(name, "the cluster to be ready", |view| {
                 view.owns == owns
                     && view.owner.as_ref() == Some(&owner)
                     && !view.rebuilding
@@ -137,6 +137,7 @@ impl Cluster {
                     && view.listening.len() == listening
                     && !view.candidates.is_empty()
             })?;
+            self.seen = self.seen.max(view.epoch);
         }
         Ok(())
     }
@@ -191,16 +192,22 @@ impl Cluster {
         found.with_context(|| format!("{router}'s last word of {target}: {last:#?}"))
     }
 
-    /// Waits until `router` has completed a takeover with this trigger since it was started; the latest such.
+    /// Waits until `router` has completed a takeover with this trigger after the last one that was waited for, or after the cluster
+    /// was ready: on a busy machine the first owner is not always the highest-ranked router, and the VIPA was taken back once.
     pub fn wait_takeover(&mut self, router: &str, trigger: Trigger) -> Result<TakeoverRecord> {
         let mut last = None;
         let found = wait(&format!("{router} to complete a {trigger:?}"), PATIENCE, || {
             let takeovers = self.router(router).takeovers();
-            let found =
-                takeovers.as_ref().ok()?.iter().rev().find(|takeover| takeover.report.trigger == trigger).cloned();
+            let new = |TakeoverRecord { report, .. }: &&TakeoverRecord| {
+                report.trigger == trigger && report.epoch.0 > self.seen
+            };
+            let found = takeovers.as_ref().ok()?.iter().rev().find(new).cloned();
             last = Some(takeovers);
             found
         });
+        if let Ok(TakeoverRecord { report, .. }) = &found {
+            self.seen = report.epoch.0;
+        }
         found.with_context(|| format!("{router}'s last word: {last:#?}; its view: {:#?}", self.router(router).view()))
     }
 

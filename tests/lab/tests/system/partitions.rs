@@ -8,7 +8,7 @@ use std::{
 use anyhow::ensure;
 use vipa_lab::cluster::Plan;
 
-use crate::{CONNECTIONS, all_kept, everyone_answered};
+use crate::{CONNECTIONS, QUIET, all_kept, everyone_answered};
 
 /// Many leases.
 const LONG: Duration = Duration::from_secs(2);
@@ -40,6 +40,8 @@ fn r04_clients_that_do_not_reach_the_owner_for_a_while_go_on_where_they_were() {
         let mut client = cluster.client(CONNECTIONS)?;
         let before = cluster.router("r1").view()?;
         cluster.cut_clients("r1")?;
+        // What was beyond the owner then is still answered.
+        sleep(QUIET);
         client.mark()?;
         sleep(LONG);
         let silent = client.wait_for("a report", LONG, |_| true)?.silent_since_mark;
