@@ -12,6 +12,8 @@
 //! alone, or a slow claimant's key would be written under somebody else's word. A reader takes word, key, word again:
 //! when both words are of one life and have a key, it is the key in between.
 
+use std::hint::select_unpredictable;
+
 use crate::{
     atomics::{AtomicU64, Ordering},
     key::{
@@ -57,6 +59,24 @@ impl<W: Words> Bucket<W> {
             }
         }
         None
+    }
+
+    /// [`find`](Self::find) in one look, for a connection that is under way. None: there is none, or it takes a second look: the
+    /// slot is being written to, or another holds what is left of an earlier life of the same key, or one that resembles it.
+    #[inline(always)]
+    pub(crate) fn glance(&self, packed: Packed<W>) -> Option<Word> {
+        // Which slot has this key, no branch can guess.
+        let mut slot = 0;
+        for (other, key) in self.keys.iter().enumerate().skip(1) {
+            // Acquire: as in find().
+            slot = select_unpredictable(key.resembles(packed.key, Ordering::Acquire), other, slot);
+        }
+        let slot = slot % SLOTS;
+        let word = self.word(slot);
+        // Acquire and Relaxed: as in read().
+        let is_same = self.keys[slot].load(Ordering::Acquire).same(packed.key);
+        let again = Word(self.words[slot].load(Ordering::Relaxed));
+        (is_same && again == word && word.is_under_way(packed.service)).then_some(word)
     }
 
     /// [`read_live`](Self::read_live) where nobody writes meanwhile, as nearly always.

@@ -96,6 +96,8 @@ pub(crate) mod sealed {
 
         fn zero() -> Self;
         fn load(&self, order: Ordering) -> Self::Words;
+        /// Whether it looks like these words: they do, or rarely some others.
+        fn resembles(&self, words: Self::Words, order: Ordering) -> bool;
         fn store(&self, words: Self::Words, order: Ordering);
     }
 
@@ -108,6 +110,10 @@ pub(crate) mod sealed {
         #[inline(always)]
         fn load(&self, order: Ordering) -> u64 {
             AtomicU64::load(self, order)
+        }
+        #[inline(always)]
+        fn resembles(&self, word: u64, order: Ordering) -> bool {
+            AtomicU64::load(self, order) == word
         }
         #[inline(always)]
         fn store(&self, word: u64, order: Ordering) {
@@ -125,6 +131,11 @@ pub(crate) mod sealed {
         #[inline(always)]
         fn load(&self, order: Ordering) -> [u64; 3] {
             [self[0].load(order), self[1].load(order), self[2].load(order)]
+        }
+        /// By all but the client's network.
+        #[inline(always)]
+        fn resembles(&self, words: [u64; 3], order: Ordering) -> bool {
+            (self[1].load(order) ^ words[1]) | (self[2].load(order) ^ words[2]) == 0
         }
         #[inline(always)]
         fn store(&self, words: [u64; 3], order: Ordering) {
@@ -152,6 +163,30 @@ impl<K: Key> PackedKey<K> {
     #[must_use]
     pub fn key(&self) -> K {
         K::unpack(self.0)
+    }
+}
+
+impl<K: Key> Default for PackedKey<K> {
+    fn default() -> Self {
+        Self(Packed::default())
+    }
+}
+
+impl PackedKey<Key4> {
+    /// From a client's address, its port and the VIPA's, side by side from the highest bit down.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_ends(ends: u64, vipa: VipaId, protocol: Protocol) -> Self {
+        Self(Packed { key: ends, service: service(vipa, protocol) })
+    }
+}
+
+impl PackedKey<Key6> {
+    /// From the halves of a client's address, and its port beside the VIPA's, from the highest bit down.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_words(words: [u64; 3], vipa: VipaId, protocol: Protocol) -> Self {
+        Self(Packed { key: words, service: service(vipa, protocol) })
     }
 }
 

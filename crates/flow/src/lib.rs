@@ -8,17 +8,20 @@ mod atomics;
 mod bucket;
 mod count;
 mod key;
+#[cfg(not(loom))]
+mod mapping;
 mod memory;
 mod place;
 mod table;
 mod tick;
+pub mod vectors;
 mod walk;
 mod word;
 
 pub use count::Counts;
 pub use key::{HashSeed, Key, Key4, Key6, MAX_VIPAS, PackedKey};
 pub use memory::{Pages, TableError};
-pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Hit, SlotRef, Sought};
+pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Glance, Hit, SlotRef, Sought};
 pub use tick::{AgeLimits, HEARD_EVERY, LONGEST_AGE, Tick};
 pub use walk::{Aged, Cursor};
 pub use word::{FlowState, MAX_TARGETS};

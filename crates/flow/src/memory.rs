@@ -5,6 +5,8 @@
 use std::ptr::NonNull;
 use std::{io, ops::Deref};
 
+#[cfg(not(loom))]
+use crate::mapping::{HUGEPAGE, Mapping, PAGE};
 use crate::{bucket::Bucket, key::sealed::Words};
 
 /// Why there is no table.
@@ -30,7 +32,7 @@ pub enum TableError {
 /// What the table's memory is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
-    /// From the pool of reserved hugepages.
+    /// From the pool of reserved hugepages, but for a rest of less than one.
     Huge,
     /// Ordinary memory; the kernel was asked to use transparent hugepages.
     Transparent,
@@ -41,6 +43,9 @@ pub(crate) struct Memory<W: Words> {
     buckets: NonNull<Bucket<W>>,
     #[cfg(not(loom))]
     count: usize,
+    /// What is whole hugepages, and the rest, right behind it: kept to be given back.
+    #[cfg(not(loom))]
+    _mappings: [Mapping; 2],
     #[cfg(loom)]
     buckets: Box<[Bucket<W>]>,
     bytes: usize,
@@ -48,22 +53,16 @@ pub(crate) struct Memory<W: Words> {
 }
 
 #[cfg(not(loom))]
-const PAGE: usize = 4 << 10;
-#[cfg(not(loom))]
-const HUGEPAGE: usize = 2 << 20;
-
-#[cfg(not(loom))]
 impl<W: Words> Memory<W> {
-    /// Room for `count` buckets, and for as many more as fill the last hugepage.
+    /// Room for `count` buckets.
     pub(crate) fn new(count: usize) -> Result<Self, TableError> {
-        let bytes = count * size_of::<Bucket<W>>();
-        let is_large = bytes >= HUGEPAGE;
-        let bytes = bytes.next_multiple_of(if is_large { HUGEPAGE } else { PAGE });
-        let count = if is_large { bytes / size_of::<Bucket<W>>() } else { count };
+        let bytes = (count * size_of::<Bucket<W>>()).next_multiple_of(PAGE);
         let wanted_mb = bytes as u64 >> 20;
         // Reserved hugepages are there or refused at once: the kernel sets them aside for the whole mapping.
-        if is_large && let Ok(buckets) = map(bytes, libc::MAP_HUGETLB | libc::MAP_POPULATE) {
-            return Ok(Self { buckets, count, bytes, pages: Pages::Huge });
+        if bytes >= HUGEPAGE
+            && let Ok(memory) = Self::of(Pages::Huge, count, bytes)
+        {
+            return Ok(memory);
         }
         // Ordinary memory the kernel promises without having it, and kills somebody when it is used: look first.
         if let Some(available) = available_bytes()
@@ -71,34 +70,19 @@ impl<W: Words> Memory<W> {
         {
             return Err(TableError::DoesNotFit { wanted_mb, available_mb: available >> 20 });
         }
-        let buckets = map(bytes, 0).map_err(|source| TableError::Refused { wanted_mb, source })?;
-        let memory = Self { buckets, count, bytes, pages: Pages::Transparent };
-        memory.make_present();
-        Ok(memory)
+        Self::of(Pages::Transparent, count, bytes).map_err(|source| TableError::Refused { wanted_mb, source })
     }
 
-    fn make_present(&self) {
-        // SAFETY: advice on exactly the mapping that `self` owns; a kernel without transparent hugepages refuses it,
-        // which changes nothing.
-        unsafe { libc::madvise(self.buckets.as_ptr().cast(), self.bytes, libc::MADV_HUGEPAGE) };
-        for offset in (0..self.bytes).step_by(PAGE) {
-            // SAFETY: within the mapping, page-aligned.
-            let page = unsafe { self.buckets.as_ptr().cast::<u8>().add(offset) };
-            // SAFETY: the mapping is ours alone until new() returns, and holds zeros.
-            unsafe { page.write_volatile(0) };
-        }
+    fn of(pages: Pages, count: usize, bytes: usize) -> io::Result<Self> {
+        let (whole, rest) = Mapping::reserve(bytes)?.split_at(bytes - bytes % HUGEPAGE);
+        let whole = match pages {
+            Pages::Huge => whole.on_hugepages()?,
+            Pages::Transparent => whole.on_ordinary_pages()?,
+        };
+        let rest = rest.on_ordinary_pages()?;
+        let bytes = whole.bytes() + rest.bytes();
+        Ok(Self { buckets: whole.start().cast(), count, _mappings: [whole, rest], bytes, pages })
     }
-}
-
-#[cfg(not(loom))]
-fn map<W: Words>(bytes: usize, flags: libc::c_int) -> io::Result<NonNull<Bucket<W>>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
-    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at zero"))
 }
 
 #[cfg(not(loom))]
@@ -113,21 +97,13 @@ impl<W: Words> Deref for Memory<W> {
     type Target = [Bucket<W>];
     #[inline]
     fn deref(&self) -> &[Bucket<W>] {
-        // SAFETY: the mapping holds `count` buckets, is aligned to pages, lives as long as `self`, and all-zero bytes
-        // are a valid Bucket (atomics only); nobody has a `&mut` into it.
+        // SAFETY: the mappings, one right behind the other, hold `count` buckets, are aligned to pages, live as long as
+        // `self`, and all-zero bytes are a valid Bucket (atomics only); nobody has a `&mut` into them.
         unsafe { std::slice::from_raw_parts(self.buckets.as_ptr(), self.count) }
     }
 }
 
-#[cfg(not(loom))]
-impl<W: Words> Drop for Memory<W> {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping that new() made; no reference into it outlives `self`.
-        unsafe { libc::munmap(self.buckets.as_ptr().cast(), self.bytes) };
-    }
-}
-
-// SAFETY: owns its mapping, and Bucket is atomics only.
+// SAFETY: owns its mappings, and Bucket is atomics only.
 #[cfg(not(loom))]
 unsafe impl<W: Words> Send for Memory<W> {}
 // SAFETY: as above; threads share `&[Bucket]`.

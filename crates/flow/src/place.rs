@@ -3,7 +3,7 @@
 //! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else a half-open one's where these
 //!    crowd, else one that is freed by moving an entry from its home to its own other bucket, where another moves on first if
 //!    need be, else the least valuable one's, else one that is freed by moving an entry to the place of a less valuable one in
-//!    its other bucket.
+//!    its other bucket, else one that is freed by three moves, one after another.
 //! 2. *Announce*: write the key, then say so. The entry is pending: lookups pass it over, other inserters see it.
 //! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
 //!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
@@ -120,30 +120,50 @@ impl<K: Key> FlowTable<K> {
             let claim = self
                 .claim_empty(newcomer, now)
                 .or_else(|| self.claim_in_crowd(newcomer, now))
-                .or_else(|| self.claim_by_moving(newcomer, now, Room::Free))
-                .or_else(|| self.claim_by_moving(newcomer, now, Room::Freed))
+                .or_else(|| self.claim_by_moving(newcomer, now, Room::Spare))
+                .or_else(|| self.claim_by_moving(newcomer, now, Room::Freed { moves: 1 }))
                 .or_else(|| self.claim_by_evicting(newcomer, now))
                 .or_else(|| self.claim_by_moving(newcomer, now, Room::Made));
             if claim.is_some() {
                 return claim;
             }
         }
-        None
+        self.claim_by_moving(newcomer, now, Room::Freed { moves: 2 })
     }
 
     fn claim_empty(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
-        for bucket in newcomer.spots.both() {
-            for slot in 0..SLOTS {
-                let before = self.buckets[bucket].word(slot);
-                if before.is_empty() {
-                    let word = before.claimed(&newcomer.packed, newcomer.target, now);
-                    if self.buckets[bucket].swap(slot, before, word).is_ok() {
-                        return Some(Claim { bucket, slot, word, evicted: None });
-                    }
-                }
-            }
+        let Spots { home, other } = newcomer.spots;
+        (0..SLOTS)
+            .find_map(|slot| self.claim_if_empty(home, slot, newcomer, now))
+            // Strangers come from the other end: where the first slot alone is empty, there are hardly any but them.
+            .or_else(|| (1..SLOTS).rev().find_map(|slot| self.claim_if_empty(other, slot, newcomer, now)))
+            .or_else(|| if self.buckets[other].word(0).is_empty() { self.claim_first(newcomer, now) } else { None })
+    }
+
+    #[inline(always)]
+    fn claim_if_empty(&self, bucket: usize, slot: usize, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
+        let before = self.buckets[bucket].word(slot);
+        if !before.is_empty() {
+            return None;
         }
-        None
+        let word = before.claimed(&newcomer.packed, newcomer.target, now);
+        self.buckets[bucket].swap(slot, before, word).ok()?;
+        Some(Claim { bucket, slot, word, evicted: None })
+    }
+
+    /// The first slot of the other bucket; or rather than a last resort, one that is freed by moving.
+    #[cold]
+    fn claim_first(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
+        let other = newcomer.spots.other;
+        let spared = self.is_last_resort(other, 0).then(|| self.claim_by_moving(newcomer, now, Room::Spare)).flatten();
+        spared.or_else(|| self.claim_if_empty(other, 0, newcomer, now))
+    }
+
+    /// Whether it is the first slot, and all others hold connections that are away from home. These cannot move, and of two
+    /// buckets full of them no newcomer gets a place, so it is for who is at home there.
+    fn is_last_resort(&self, bucket: usize, slot: usize) -> bool {
+        let is_away = |(packed, _)| self.spots(packed).home != bucket;
+        slot == 0 && (1..SLOTS).all(|slot| self.buckets[bucket].read_any(slot).is_some_and(is_away))
     }
 
     /// Moves one of the eight neighbours from its home to its other bucket and takes the slot it leaves.
@@ -172,19 +192,23 @@ impl<K: Key> FlowTable<K> {
         })
     }
 
-    /// A slot in a resident's other bucket, claimed for its copy: an empty one or, to make room, that of the least valuable
-    /// entry there.
+    /// A slot in a resident's other bucket, claimed for its copy.
     fn spot_for_copy(&self, resident: &Resident<K::Words>, source: Source, now: Tick, room: Room) -> Option<Spot> {
         let there = &self.buckets[resident.other];
-        if room == Room::Freed {
-            self.move_on(resident.other, source, now)?;
-        }
-        match room {
-            Room::Free | Room::Freed => (0..SLOTS).find_map(|at| {
+        let empty = || {
+            (0..SLOTS).rev().find_map(|at| {
                 let before = there.word(at);
                 let copy = before.claimed_like(resident.word);
-                let taken = before.is_empty() && there.swap(at, before, copy).is_ok();
+                let wanted = before.is_empty() && !(room == Room::Spare && self.is_last_resort(resident.other, at));
+                let taken = wanted && there.swap(at, before, copy).is_ok();
                 taken.then_some(Spot { at, copy, evicted: None })
+            })
+        };
+        match room {
+            Room::Spare => empty(),
+            Room::Freed { moves } => empty().or_else(|| {
+                self.move_on(resident.other, source, now, moves)?;
+                empty()
             }),
             Room::Made => {
                 let (_, at, before, state) = (0..SLOTS)
@@ -202,10 +226,11 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Moves one entry of a full bucket from there, its home, to a free place in its own other bucket.
-    fn move_on(&self, bucket: usize, source: Source, now: Tick) -> Option<()> {
+    /// Moves one entry of a full bucket from there, its home, to its own other bucket, in at most so many moves.
+    fn move_on(&self, bucket: usize, source: Source, now: Tick, moves: usize) -> Option<()> {
         // Two moves are one move twice, and to the model checker a multiple of its work.
         let slots = if cfg!(loom) { 0 } else { SLOTS };
+        let room = Room::Freed { moves: moves.checked_sub(1)? };
         (0..slots).find_map(|slot| {
             let (packed, word) = self.buckets[bucket].read_any(slot)?;
             let Spots { home, other } = self.spots(packed);
@@ -213,7 +238,7 @@ impl<K: Key> FlowTable<K> {
                 return None;
             }
             let resident = Resident { bucket, slot, packed, word, other };
-            let spot = self.spot_for_copy(&resident, source, now, Room::Free)?;
+            let spot = self.spot_for_copy(&resident, source, now, room)?;
             self.replace_by_moving(&resident, &spot, word.emptied())
         })
     }
@@ -311,9 +336,10 @@ struct Resident<W> {
 /// Where a moved entry finds its new place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Room {
-    Free,
-    /// By another entry's moving on from there.
-    Freed,
+    /// Where it is empty and no [last resort](FlowTable::is_last_resort).
+    Spare,
+    /// Where it is empty; if need be after another entry's moving on from there, which may need one more, `moves` at most.
+    Freed { moves: usize },
     /// In the place of an entry that is worth less than the newcomer.
     Made,
 }

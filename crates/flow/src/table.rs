@@ -71,6 +71,25 @@ pub struct Sought {
     hash: u64,
 }
 
+/// What one look at a connection says.
+#[derive(Clone, Copy)]
+pub struct Glance(Word);
+
+impl Glance {
+    #[inline(always)]
+    #[must_use]
+    pub fn target(self) -> TargetId {
+        self.0.target()
+    }
+
+    /// As [`Hit::is_news`].
+    #[inline(always)]
+    #[must_use]
+    pub fn is_news(self, now: Tick) -> bool {
+        is_news(now, self.0.tick())
+    }
+}
+
 /// What became of an admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
@@ -192,6 +211,14 @@ impl<K: Key> FlowTable<K> {
     pub fn find_home(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
         let (number, bucket) = self.buckets.at(sought.hash as u32);
         hit_in(bucket, number, key.0)
+    }
+
+    /// [`find_home`](Self::find_home) in one look, of a connection that is more than half-open: nearly always enough. `None` is
+    /// no answer; ask the others.
+    #[inline(always)]
+    #[must_use]
+    pub fn glance_home(&self, key: &PackedKey<K>, sought: Sought) -> Option<Glance> {
+        self.buckets.at(sought.hash as u32).1.glance(key.0).map(Glance)
     }
 
     /// Asks for the memory of the other bucket.
@@ -370,13 +397,13 @@ impl<K: Key> FlowTable<K> {
         self.capacity
     }
 
-    /// Entries there is room for: four thirds of the capacity, and what the memory's last page has left.
+    /// Entries there is room for: four thirds of the capacity.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.buckets.len() * SLOTS
     }
 
-    /// Memory taken.
+    /// Memory taken: what the entries need, in pages of 4 kB.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.buckets.bytes()

@@ -146,6 +146,13 @@ impl Word {
         is_live && self.service() == service
     }
 
+    /// The same, and more than half-open.
+    #[inline(always)]
+    pub(crate) fn is_under_way(self, service: u64) -> bool {
+        let first = service << SERVICE_AT | FlowState::Open as u64;
+        (self.0 & (SERVICE << SERVICE_AT | STATE)).wrapping_sub(first) <= FlowState::Udp as u64 - FlowState::Open as u64
+    }
+
     #[inline]
     pub(crate) fn service(self) -> u64 {
         self.0 >> SERVICE_AT & SERVICE

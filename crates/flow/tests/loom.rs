@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use loom::{sync::Arc, thread};
-use vipa_flow::{Admitted, Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Tick};
+use vipa_flow::{Admitted, Capacity, Confirmed, FlowState, FlowTable, Glance, HashSeed, Key4, PackedKey, Tick};
 use vipa_model::{Protocol, TargetId, VipaId};
 
 const NOW: Tick = Tick(1_000);
@@ -52,6 +52,12 @@ fn key(client: u32) -> Key4 {
 
 fn target(table: &FlowTable, key: &Key4) -> Option<TargetId> {
     table.lookup(key).map(|hit| hit.target)
+}
+
+/// By one look, which may see nothing of what is there.
+fn glanced(table: &FlowTable, key: &Key4) -> Option<TargetId> {
+    let packed = PackedKey::new(key);
+    table.glance_home(&packed, table.seek(&packed)).map(Glance::target)
 }
 
 /// The target that the admitting worker will send its packet to.
@@ -147,6 +153,28 @@ fn a_lookup_never_returns_the_target_of_the_slots_next_connection() {
             assert!(matches!(target(table, &key(2)), None | Some(TWO)));
         },
         |table, (), ()| assert_eq!(table.count().total(), 2),
+    );
+}
+
+#[test]
+fn nor_does_one_look_at_the_slot() {
+    /// Another connection at home where the first one is.
+    fn next(table: &FlowTable) -> Key4 {
+        let home = table.buckets_of(&key(1))[0];
+        (2..).map(key).find(|key| table.buckets_of(key)[0] == home).expect("some key lives there")
+    }
+    race(
+        3,
+        || small_with_one(FlowState::Open),
+        |table| {
+            table.remove(&key(1), None);
+            table.admit(&next(table), TWO, FlowState::Open, NOW);
+        },
+        |table| {
+            assert!(matches!(glanced(table, &next(table)), None | Some(TWO)));
+            assert!(matches!(glanced(table, &key(1)), None | Some(ONE)));
+        },
+        |table, (), ()| assert_eq!(glanced(table, &next(table)), Some(TWO)),
     );
 }
 
