@@ -73,6 +73,7 @@ loom: ## Model-check the lock-free rooms with loom
 .PHONY: test-dpdk
 test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
 	$(CARGO) test $(GUARDED) -- --test-threads=1
+	$(CARGO) test -p vipa-flow --test memory -- --ignored
 
 # Each has a network namespace of its own, so several run at once; those that measure time are alone.
 TIMED := load:: servers::what_is_told
@@ -180,6 +181,12 @@ bench: deps ## Every speed we owe, measured beside testpmd: nine minutes (root; 
 	  unmount='umount /dev/hugepages'; }; \
 	trap "echo $$before > $$pages; $$unmount" EXIT; trap 'exit 1' INT TERM; \
 	$(TARGET)/release/vipa-perf $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-memif
+bench-memif: PACKAGES += $(BENCH_PACKAGES)
+bench-memif: deps ## vipad between the ends of a memif, beside testpmd there: a minute (root; FLOWS=64 ROUNDS=9)
+	$(CARGO) build --release -p vipa-agent -p vipa-router -p vipa-cli
+	@perf/memif $(TARGET)/release
 
 .PHONY: demo
 demo: build ## A takeover and a takeback under 2,000 connections (root; CONNECTIONS=20000, PORTS=tap)

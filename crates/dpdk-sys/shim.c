@@ -83,6 +83,7 @@ int vipa_port_info(uint16_t port, struct vipa_port_info *info) {
     info->rss = from.flow_type_rss_offloads;
     info->rss_key = from.hash_key_size;
     info->rss_table = from.reta_size;
+    info->header_sums = (from.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
     info->socket = rte_eth_dev_socket_id(port);
     snprintf(info->driver, sizeof(info->driver), "%s", from.driver_name != NULL ? from.driver_name : "");
     return 0;
@@ -97,6 +98,7 @@ int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, u
         return result;
     memset(&conf, 0, sizeof(conf));
     conf.rxmode.mtu = mtu;
+    conf.rxmode.offloads = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
     if (rx_queues > 1) {
         uint64_t spread = info.flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP);
         if (spread != 0) {

@@ -32,12 +32,15 @@ enum vipa_mbuf_layout {
     VIPA_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
     VIPA_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
     VIPA_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+    VIPA_HEADER_SUM = RTE_MBUF_F_RX_IP_CKSUM_MASK,
+    VIPA_HEADER_SUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD,
     VIPA_HEADROOM = RTE_PKTMBUF_HEADROOM,
     VIPA_MAX_CACHE = RTE_MEMPOOL_CACHE_MAX_SIZE,
 };
 
 /* What a driver says of its port. `rss` is the set of packet types it can spread over queues, `rss_key` the bytes of the key it
- * does that with, `rss_table` the entries of the table that names a queue for each hash; 0 where it has none to set. */
+ * does that with, `rss_table` the entries of the table that names a queue for each hash; 0 where it has none to set.
+ * `header_sums`: whether it verifies the checksums of IPv4 headers. */
 struct vipa_port_info {
     uint16_t max_rx_queues;
     uint16_t max_tx_queues;
@@ -47,6 +50,7 @@ struct vipa_port_info {
     uint64_t rss;
     uint16_t rss_key;
     uint16_t rss_table;
+    uint8_t header_sums;
     int socket;
     char driver[32];
 };
@@ -94,7 +98,7 @@ int vipa_port_info(uint16_t port, struct vipa_port_info *info);
 enum vipa_rss_limits { VIPA_RSS_KEY = 52, VIPA_RSS_TABLE = 512 };
 
 /* Configures queues and, for more than one receive queue, spreading by address and port, with the beginning of `key` where the
- * driver takes one. `mtu` 0 keeps the driver's. */
+ * driver takes one. A driver that can verify the checksums of IPv4 headers is to. `mtu` 0 keeps the driver's. */
 int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t mtu,
                         const uint8_t key[VIPA_RSS_KEY]);
 

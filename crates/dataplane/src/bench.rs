@@ -28,7 +28,7 @@ use vipa_handoff::{
     VipaRoute, open,
 };
 use vipa_model::{Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
-use vipa_packet::{HeapPacket, build::Builder};
+use vipa_packet::{HeaderSums, HeapPacket, build::Builder};
 use vipa_sync::Deadline;
 
 use crate::{BURST, Inlet, Limits, Rx, Tx, Worker};
@@ -53,6 +53,8 @@ pub const fn target_mac(n: u8) -> [u8; 6] {
 #[derive(Debug, Default)]
 pub struct HeapRx {
     pub arriving: VecDeque<HeapPacket>,
+    /// What it says of all of them.
+    pub sums: HeaderSums,
 }
 
 /// A transmit queue that keeps what it takes.
@@ -75,6 +77,10 @@ impl Rx for HeapRx {
     fn burst(&mut self, packets: &mut ArrayVec<HeapPacket, BURST>) {
         let count = packets.remaining_capacity().min(self.arriving.len());
         packets.extend(self.arriving.drain(..count));
+    }
+
+    fn header_sums(&self, _packets: &[HeapPacket]) -> HeaderSums {
+        self.sums
     }
 }
 

@@ -1,20 +1,22 @@
 //! First look at each packet of a burst: whose connection it is, or what else becomes of it. Changes no packet.
 
 mod neighbour;
+mod plain;
 mod vipa;
 
 use std::net::IpAddr;
 
+use vipa_flow::vectors::Vectors;
 use vipa_handoff::{PortRoute, Reason};
 use vipa_model::{PortId, Stance};
-use vipa_packet::{Body, Delivery, PacketBuf, Parsed, Station, Tcp, ethernet};
+use vipa_packet::{Body, Delivery, HeaderSums, Heads, PacketBuf, Parsed, Station, ethernet};
 
 use crate::{
     Scene,
-    fragments::{FragmentKey, Fragments},
+    fragments::{FragmentKey, Fragments, Span},
     lanes::{Lanes, Verdict},
 };
-use vipa::{Addressed, VipaPacket, icmp4, icmp6, part};
+use vipa::{VipaPacket, icmp4, icmp6, part};
 
 /// A port as the classifier sees it.
 #[derive(Clone, Copy)]
@@ -23,16 +25,25 @@ struct At<'a> {
     route: &'a PortRoute,
 }
 
+/// A burst, fresh from a port.
+pub(crate) struct Arrived<'a, B> {
+    pub(crate) port: PortId,
+    pub(crate) sums: HeaderSums,
+    pub(crate) packets: &'a [B],
+}
+
 /// Gives each packet its verdict, or asks for its connection.
-#[inline]
+#[inline(always)]
 pub(crate) fn classify<B: PacketBuf>(
     scene: &Scene<'_>,
-    port: PortId,
-    burst: &[B],
-    fragments: &Fragments<B, Verdict>,
-    lanes: &mut Lanes,
+    burst: &Arrived<'_, B>,
+    fragments: &mut Fragments<B, Verdict>,
+    (vectors, heads, lanes): (Vectors, &mut Heads, &mut Lanes),
 ) {
-    lanes.clear();
+    let &Arrived { port, packets, .. } = burst;
+    if packets.is_empty() {
+        return;
+    }
     let Some(route) = scene.routes.port(port) else {
         // A kernel interface, or a port that no snapshot names yet.
         let verdict = scene.routes.port_of_kernel(port).map_or(Verdict::drop(Reason::NotForUs), Verdict::FromKernel);
@@ -42,43 +53,11 @@ pub(crate) fn classify<B: PacketBuf>(
     let at = At { port, route };
     // A port with a tag has no plain frames.
     let station = if route.vlan.is_none() { Station::new(&route.mac.0) } else { Station::NOBODY };
-    for (place, packet) in (0..).zip(burst) {
-        let frame = packet.bytes();
-        lanes.place = place;
-        if !plain(scene, station, frame, lanes) {
-            lanes.verdicts[usize::from(place)] = classify_any(scene, at, frame, fragments, lanes);
-        }
+    let others = plain::plain(scene, station, burst, vectors, (heads, lanes));
+    for (place, packet) in others.map(|place| (place, &packets[place])) {
+        lanes.place = place as u8;
+        lanes.verdicts[place] = classify_any(scene, at, packet.bytes(), fragments, lanes);
     }
-}
-
-/// What nearly every packet is: a plain TCP segment to a VIPA. False, and nothing done: any other, to be looked at from the start.
-#[inline(always)]
-fn plain(scene: &Scene<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) -> bool {
-    match vipa_packet::plain_tcp(frame, station) {
-        Some(segment) => plain_to_vipa(scene, &segment, lanes),
-        None => plain6(scene, station, frame, lanes),
-    }
-}
-
-/// A function of its own, so that either family has the registers for itself.
-#[inline(never)]
-fn plain6(scene: &Scene<'_>, station: Station, frame: &[u8], lanes: &mut Lanes) -> bool {
-    vipa_packet::plain_tcp6(frame, station).is_some_and(|segment| plain_to_vipa(scene, &segment, lanes))
-}
-
-#[inline(always)]
-fn plain_to_vipa<A: Addressed>(scene: &Scene<'_>, segment: &Tcp<A>, lanes: &mut Lanes) -> bool {
-    if segment.flags.goes_on() {
-        return segment.to_vipa(scene, lanes).is_some();
-    }
-    first_or_last(scene, *segment, lanes)
-}
-
-#[inline(never)]
-fn first_or_last<A: Addressed>(scene: &Scene<'_>, segment: Tcp<A>, lanes: &mut Lanes) -> bool {
-    let Some(verdict) = segment.to_vipa(scene, lanes) else { return false };
-    lanes.verdicts[usize::from(lanes.place)] = verdict;
-    true
 }
 
 #[inline(never)]
@@ -86,7 +65,7 @@ fn classify_any<B: PacketBuf>(
     scene: &Scene<'_>,
     at: At<'_>,
     frame: &[u8],
-    fragments: &Fragments<B, Verdict>,
+    fragments: &mut Fragments<B, Verdict>,
     lanes: &mut Lanes,
 ) -> Verdict {
     let delivery = ethernet::delivery(frame, &at.route.mac.0);
@@ -135,21 +114,22 @@ fn payload(parsed: &Parsed) -> usize {
 /// What a packet that is the first of several parts teaches by, and how much it holds.
 pub(crate) fn first_part(packet: &impl PacketBuf) -> Option<(FragmentKey, u16)> {
     let parsed = vipa_packet::parse(packet.bytes()).ok()?;
-    let (key, offset) = part_key(&parsed)?;
-    (offset == 0).then(|| (key, u16::try_from(payload(&parsed)).unwrap_or(u16::MAX)))
+    let (key, Span { start, end }) = part_of(&parsed)?;
+    (start == 0).then_some((key, end))
 }
 
 /// Which packet a later part belongs to, and where.
-pub(crate) fn later_part(packet: &impl PacketBuf) -> Option<(FragmentKey, u16)> {
-    part_key(&vipa_packet::parse(packet.bytes()).ok()?)
+pub(crate) fn later_part(packet: &impl PacketBuf) -> Option<(FragmentKey, Span)> {
+    part_of(&vipa_packet::parse(packet.bytes()).ok()?)
 }
 
-fn part_key(parsed: &Parsed) -> Option<(FragmentKey, u16)> {
-    match &parsed.body {
-        Body::Ipv4Fragment(fragment) => Some((vipa::fragment_key(fragment), fragment.offset)),
-        Body::Ipv6Fragment(fragment) => Some((vipa::fragment_key(fragment), fragment.offset)),
-        _ => None,
-    }
+fn part_of(parsed: &Parsed) -> Option<(FragmentKey, Span)> {
+    let (key, start) = match &parsed.body {
+        Body::Ipv4Fragment(fragment) => (vipa::fragment_key(fragment), fragment.offset),
+        Body::Ipv6Fragment(fragment) => (vipa::fragment_key(fragment), fragment.offset),
+        _ => return None,
+    };
+    Some((key, Span::of(start, payload(parsed))))
 }
 
 /// What is for no VIPA is for the kernel behind this port, if there is one.

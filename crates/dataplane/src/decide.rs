@@ -11,16 +11,18 @@
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
-use vipa_flow::{Admitted, FlowState, Hit};
+use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
-use vipa_model::{Orphans, Protocol, Stance, TargetId};
-use vipa_packet::TcpFlags;
+use vipa_model::{Orphans, PortId, Protocol, Stance, TargetId};
+use vipa_packet::{PacketBuf, TcpFlags};
 
 use crate::{
     BURST, Scene,
     family::Family,
     lanes::{Kind, Lane, Lanes, Verdict},
     limit::{SourceLimits, TokenBucket},
+    places::Places,
+    way::{Ready, make_ready, make_ready_back},
 };
 
 /// What this worker remembers of the connections it has placed.
@@ -82,82 +84,177 @@ impl Admission {
     }
 }
 
-/// Decides for all packets of a burst that have a connection.
-#[inline]
-pub(crate) fn decide(scene: &Scene<'_>, lanes: &mut Lanes, admission: &mut Admission) {
+/// Decides for all packets of a burst that have a connection, and makes ready those that need nothing out of the ordinary.
+/// Between one packet and the next a lookup of the burst after it begins: a processor can only wait for so much memory at once.
+#[inline(always)]
+pub(crate) fn decide<B: PacketBuf>(
+    scene: &Scene<'_>,
+    (burst, lanes): (&mut [B], &mut Lanes),
+    next: &mut Lanes,
+    admission: &mut Admission,
+) {
     admission.openings = lanes.openings;
-    decide_lane(scene, &lanes.ipv4, &mut lanes.verdicts, admission);
-    decide_lane(scene, &lanes.ipv6, &mut lanes.verdicts, admission);
+    let Lanes { ipv4, ipv6, verdicts, ready, .. } = lanes;
+    decide_lane(scene, ipv4, burst, (verdicts, ready), &mut next.ipv4, admission);
+    decide_lane(scene, ipv6, burst, (verdicts, ready), &mut next.ipv6, admission);
 }
 
 /// First, without leaving a short loop, for the packets that go on with a connection that is at home: nearly all, and nothing
 /// to decide.
 #[inline(always)]
-fn decide_lane<K: Family>(
+fn decide_lane<K: Family, B: PacketBuf>(
     scene: &Scene<'_>,
     lane: &Lane<K>,
-    verdicts: &mut [Verdict; BURST],
+    burst: &mut [B],
+    (verdicts, ready): (&mut [Verdict; BURST], &mut Ready),
+    next: &mut Lane<K>,
     admission: &mut Admission,
 ) {
     let table = K::table(scene.flows);
-    let mut left = Left::default();
-    for (place, asked) in (0_u32..).zip(&lane.asked) {
-        match table.find_home(&asked.key, asked.sought) {
-            Some(hit) if hit.state != FlowState::HalfOpen && asked.kind.goes_on() => {
-                verdicts[usize::from(asked.packet) % BURST] = Verdict::Forward(hit.target);
-                left.news |= u32::from(hit.is_news(scene.tick)) << place;
+    let (mut others, mut news) = (lane.asked & !lane.going_on, Places::NONE);
+    if !others.is_empty() {
+        others = others & !decide_back(scene, lane, burst, (verdicts, ready), &mut news);
+        others.for_each(|place| approach(table, lane, place));
+    }
+    if !lane.going_on.is_empty() || !next.unsought.is_empty() {
+        let mut pass =
+            Pass { scene, table, lane, burst, verdicts, port: ready.port, others, news, unready: Places::NONE };
+        pass.decide_all(next);
+        let found = lane.going_on & !pass.others;
+        *ready = Ready { places: ready.places | found & !pass.unready, port: pass.port };
+        (others, news) = (pass.others, pass.news);
+    }
+    if !news.is_empty() {
+        hear(scene, lane, news);
+    }
+    if !others.is_empty() {
+        decide_others(scene, lane, others, verdicts, admission);
+    }
+}
+
+/// Once over the packets of a lane that go on.
+struct Pass<'a, K: Family, B> {
+    scene: &'a Scene<'a>,
+    table: &'a FlowTable<K>,
+    lane: &'a Lane<K>,
+    burst: &'a mut [B],
+    verdicts: &'a mut [Verdict; BURST],
+    /// By which those leave that are ready.
+    port: PortId,
+    /// Whose connection was not found, and those that do not go on.
+    others: Places,
+    /// Whose connection had not been heard of for long.
+    news: Places,
+    /// Whose connection was found, but want more than to be made ready.
+    unready: Places,
+}
+
+impl<K: Family, B: PacketBuf> Pass<'_, K, B> {
+    /// Between one and the next a lookup of the burst after it begins.
+    #[inline(always)]
+    fn decide_all(&mut self, next: &mut Lane<K>) {
+        let (table, going_on) = (self.table, self.lane.going_on);
+        let ahead = std::mem::take(&mut next.unsought);
+        if ahead.is_empty() {
+            for place in going_on {
+                self.decide(place);
             }
-            Some(_) => left.others |= 1 << place,
-            None => left.away |= 1 << place,
+            return;
+        }
+        for place in going_on {
+            // Where nothing is to be found, looking does no harm.
+            next.seek(table, place);
+            self.decide(place);
+        }
+        for place in ahead & !going_on {
+            next.seek(table, place);
         }
     }
-    if left.away | left.others | left.news != 0 {
-        decide_left(scene, lane, left, verdicts, admission);
+
+    /// Writes down what is out of the ordinary only.
+    #[inline(always)]
+    fn decide(&mut self, place: usize) {
+        let Self { scene, table, lane, .. } = *self;
+        let Some(glance) = table.glance_home(&lane.keys[place], lane.sought[place]) else {
+            self.others.add(place);
+            return approach(table, lane, place);
+        };
+        self.news.add_if(place, glance.is_news(scene.tick));
+        let ready = match self.burst.get_mut(place) {
+            Some(packet) => make_ready::<K>(scene, packet, glance.target(), &mut self.port),
+            None => false,
+        };
+        if !ready {
+            self.unready.add(place);
+            self.verdicts[place] = Verdict::Forward(glance.target());
+        }
     }
 }
 
-/// Packets of a lane, one bit for each.
-#[derive(Clone, Copy, Default)]
-struct Left {
-    /// Their connection is not at home.
-    away: u32,
-    /// It is, but they want more than to be forwarded.
-    others: u32,
-    /// They are forwarded; the connection has not been heard of for long.
-    news: u32,
-}
-
+/// The same for segments on their way back from the target that holds the connection. Says for which it has decided.
 #[inline(never)]
-fn decide_left<K: Family>(
+fn decide_back<K: Family, B: PacketBuf>(
     scene: &Scene<'_>,
     lane: &Lane<K>,
-    left: Left,
-    verdicts: &mut [Verdict; BURST],
-    admission: &mut Admission,
-) {
+    burst: &mut [B],
+    (verdicts, ready): (&mut [Verdict; BURST], &mut Ready),
+    news: &mut Places,
+) -> Places {
     let table = K::table(scene.flows);
-    let asked = |places| places_of(places).map(|place| &lane.asked[place]);
-    for asked in asked(left.away) {
-        table.approach_other(asked.sought);
+    let mut decided = Places::NONE;
+    for place in lane.coming_back {
+        let packed = &lane.keys[place];
+        let Kind::Return(from, _) = lane.kind(place) else { continue };
+        let glance = table.glance_home(packed, lane.sought[place]).filter(|glance| glance.target() == from);
+        let Some(glance) = glance else { continue };
+        decided.add(place);
+        news.add_if(place, glance.is_news(scene.tick));
+        let (key, Some(packet)) = (packed.key(), burst.get_mut(place)) else { continue };
+        if make_ready_back(scene, packet, &key, &mut ready.port) {
+            ready.places.add(place);
+        } else {
+            verdicts[place] = Verdict::Return(key.vipa(), key.vipa_port());
+        }
     }
-    for asked in asked(left.news) {
-        if let Some(hit) = table.find_home(&asked.key, asked.sought) {
+    decided
+}
+
+/// Asks for the memory of the other bucket when a connection is not at home.
+#[cold]
+#[inline(never)]
+fn approach<K: Family>(table: &FlowTable<K>, lane: &Lane<K>, place: usize) {
+    if table.find_home(&lane.keys[place], lane.sought[place]).is_none() {
+        table.approach_other(lane.sought[place]);
+    }
+}
+
+/// Writes down that connections were heard of which had not been for long.
+#[inline(never)]
+fn hear<K: Family>(scene: &Scene<'_>, lane: &Lane<K>, places: Places) {
+    let table = K::table(scene.flows);
+    for place in places {
+        if let Some(hit) = table.find_home(&lane.keys[place], lane.sought[place]) {
             table.touch(&hit, hit.state, scene.tick);
         }
     }
-    for asked in asked(left.away | left.others) {
-        // In this order: a connection only ever moves from its home to its other bucket.
-        let home = table.find_home(&asked.key, asked.sought);
-        let hit = home.or_else(|| table.find_other(&asked.key, asked.sought));
-        verdicts[usize::from(asked.packet)] = decide_one(scene, &asked.key.key(), asked.kind, hit, admission);
-    }
 }
 
-/// The numbers of the bits that are set.
-fn places_of(bits: u32) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(bits), |bits| Some(bits & bits.wrapping_sub(1)))
-        .take_while(|bits| *bits != 0)
-        .map(|bits| bits.trailing_zeros() as usize)
+/// For packets whose connection is not at home, and for those that want more than to be forwarded.
+#[inline(never)]
+fn decide_others<K: Family>(
+    scene: &Scene<'_>,
+    lane: &Lane<K>,
+    others: Places,
+    verdicts: &mut [Verdict; BURST],
+    admission: &mut Admission,
+) {
+    let table = K::table(scene.flows);
+    for place in others {
+        // In this order: a connection only ever moves from its home to its other bucket.
+        let (key, sought) = (&lane.keys[place], lane.sought[place]);
+        let hit = table.find_home(key, sought).or_else(|| table.find_other(key, sought));
+        verdicts[place] = decide_one(scene, &key.key(), lane.kind(place), hit, admission);
+    }
 }
 
 /// Decides for one packet that was held.

@@ -6,6 +6,7 @@ use vipa_balance::{ClusterKey, hash_connection, hash_connection6};
 use vipa_flow::{FlowTable, Key, Key4, Key6};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Protocol, VipaId};
+use vipa_packet::Inner;
 
 /// A connection's key, in either family.
 pub(crate) trait Family: Key {
@@ -22,6 +23,9 @@ pub(crate) trait Family: Key {
 
     /// For packets that wait, of both families in one queue.
     fn any(self) -> AnyKey;
+
+    /// What a way needs to know of a plain segment of this family that goes on. `None` when it has no hop left.
+    fn inner(segment: &[u8]) -> Option<Inner>;
 }
 
 impl Family for Key4 {
@@ -46,6 +50,11 @@ impl Family for Key4 {
 
     fn any(self) -> AnyKey {
         AnyKey::V4(self)
+    }
+
+    #[inline(always)]
+    fn inner(segment: &[u8]) -> Option<Inner> {
+        Inner::of_segment4(segment)
     }
 }
 
@@ -72,6 +81,11 @@ impl Family for Key6 {
 
     fn any(self) -> AnyKey {
         AnyKey::V6(self)
+    }
+
+    #[inline(always)]
+    fn inner(segment: &[u8]) -> Option<Inner> {
+        Inner::of_segment6(segment)
     }
 }
 

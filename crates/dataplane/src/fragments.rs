@@ -3,9 +3,14 @@
 //! A small table of what was learnt, and a small room for parts that came before their first one. Both are of fixed size
 //! and age fast; in a flood the newest win in the table and wait in vain in the room, and each is counted. All parts of a
 //! packet arrive at one worker: receive-side scaling hashes fragments by their addresses alone.
+//!
+//! Parts go on as they come. One that overlaps another is dropped, and so is all that follows of that packet (RFC 5722 §4); what went
+//! before cannot be called back. A part that lies wholly within what came is a duplicate (RFC 8200 §4.5) and goes the same way. Of a
+//! packet with more than [`GAPS`] gaps at a time some parts are not noted, and to find an overlap with these is left to its target.
 
 use std::{collections::VecDeque, time::Duration};
 
+use arrayvec::ArrayVec;
 use vipa_handoff::Reason;
 use vipa_model::{Moment, PortId};
 
@@ -17,6 +22,20 @@ pub(crate) struct FragmentKey {
     pub(crate) destination: u128,
     pub(crate) identification: u32,
     pub(crate) protocol: u8,
+}
+
+/// A part's bytes of the packet's payload: from `start` up to `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u16,
+    pub(crate) end: u16,
+}
+
+impl Span {
+    /// `parse` has seen that a part ends where a packet may.
+    pub(crate) fn of(start: u16, bytes: usize) -> Self {
+        Self { start, end: start.saturating_add(u16::try_from(bytes).unwrap_or(u16::MAX)) }
+    }
 }
 
 /// Where the parts of a packet go.
@@ -31,12 +50,18 @@ struct Learnt<V> {
     key: FragmentKey,
     lesson: Lesson<V>,
     at: Moment,
+    /// The later parts; `None`: parts overlapped, and no more go on.
+    seen: Option<Seen>,
 }
+
+/// The later parts of a packet that went on, those that touch joined.
+#[derive(Default)]
+struct Seen(ArrayVec<Span, GAPS>);
 
 /// A part that came before its first one.
 struct Waiting<B> {
     key: FragmentKey,
-    offset: u16,
+    span: Span,
     packet: B,
     port: PortId,
     since: Moment,
@@ -56,6 +81,8 @@ pub(crate) struct Fragments<B, V> {
 
 const SETS: usize = 512;
 const WAYS: usize = 4;
+/// Stretches kept of what has come of a packet; in order it is one.
+const GAPS: usize = 8;
 /// Parts that wait at one worker.
 pub(crate) const ROOM: usize = 256;
 /// How long a lesson holds; a network delivers the parts of a packet within less.
@@ -74,44 +101,42 @@ impl<B, V: Copy + PartialEq> Fragments<B, V> {
     }
 
     /// Where a later part goes; `None`: its first one has not come yet.
-    pub(crate) fn find(&self, key: &FragmentKey, offset: u16, now: Moment) -> Option<Result<V, Reason>> {
-        let learnt = self.table[set_of(key)].iter().flatten().find(|learnt| learnt.key == *key)?;
+    pub(crate) fn find(&mut self, key: &FragmentKey, span: Span, now: Moment) -> Option<Result<V, Reason>> {
+        let learnt = self.table[set_of(key)].iter_mut().flatten().find(|learnt| learnt.key == *key)?;
         if now.since(learnt.at) > LESSON {
             return None;
         }
-        Some(if offset < learnt.lesson.first_end { Err(Reason::FragmentBad) } else { Ok(learnt.lesson.verdict) })
+        let first_end = learnt.lesson.first_end;
+        learnt.seen = learnt.seen.take().filter(|_| span.start >= first_end).and_then(|seen| seen.and(span));
+        Some(learnt.seen.as_ref().map(|_| learnt.lesson.verdict).ok_or(Reason::FragmentBad))
     }
 
-    /// A first part goes where `lesson` says. False: another first part of the packet went elsewhere, or held less.
+    /// A first part goes where `lesson` says. False: another first part of the packet went elsewhere, or held less, or parts
+    /// overlapped.
     pub(crate) fn learn(&mut self, key: FragmentKey, lesson: Lesson<V>, now: Moment) -> bool {
         let set = &mut self.table[set_of(&key)];
+        let new = Learnt { key, lesson, at: now, seen: Some(Seen::default()) };
         if let Some(known) = set.iter_mut().flatten().find(|learnt| learnt.key == key) {
             if now.since(known.at) <= LESSON {
-                return known.lesson == lesson;
+                known.seen = known.seen.take().filter(|_| known.lesson == lesson);
+                return known.seen.is_some();
             }
-            *known = Learnt { key, lesson, at: now };
+            *known = new;
             return true;
         }
         let oldest = set.iter_mut().min_by_key(|place| place.as_ref().map_or(Moment::ZERO, |learnt| learnt.at));
         if let Some(place) = oldest {
-            *place = Some(Learnt { key, lesson, at: now });
+            *place = Some(new);
         }
         true
     }
 
     /// Keeps a part whose first one has not come; gives it back when there is no room.
-    pub(crate) fn wait(
-        &mut self,
-        key: FragmentKey,
-        offset: u16,
-        packet: B,
-        port: PortId,
-        now: Moment,
-    ) -> Result<(), B> {
+    pub(crate) fn wait(&mut self, key: FragmentKey, span: Span, packet: B, port: PortId, now: Moment) -> Result<(), B> {
         if self.waiting.len() >= ROOM {
             return Err(packet);
         }
-        self.waiting.push_back(Waiting { key, offset, packet, port, since: now });
+        self.waiting.push_back(Waiting { key, span, packet, port, since: now });
         Ok(())
     }
 
@@ -119,10 +144,10 @@ impl<B, V: Copy + PartialEq> Fragments<B, V> {
     /// begin with 0.
     pub(crate) fn release(&mut self, looked: &mut usize, now: Moment) -> Option<Released<B, V>> {
         while *looked < self.waiting.len() {
-            let Waiting { key, offset, since, .. } = &self.waiting[*looked];
-            let verdict = match self.find(key, *offset, now) {
+            let Waiting { key, span, since, .. } = self.waiting[*looked];
+            let verdict = match self.find(&key, span, now) {
                 Some(verdict) => verdict,
-                None if now.since(*since) > PATIENCE => Err(Reason::Fragment),
+                None if now.since(since) > PATIENCE => Err(Reason::Fragment),
                 None => {
                     *looked += 1;
                     continue;
@@ -142,6 +167,30 @@ impl<B, V: Copy + PartialEq> Fragments<B, V> {
     }
 }
 
+impl Seen {
+    /// With one part more; `None`: it overlaps what came.
+    fn and(mut self, part: Span) -> Option<Self> {
+        let Self(spans) = &mut self;
+        if part.start == part.end || spans.iter().any(|seen| seen.start <= part.start && part.end <= seen.end) {
+            return Some(self);
+        }
+        if spans.iter().any(|seen| seen.start < part.end && part.start < seen.end) {
+            return None;
+        }
+        let mut joined = part;
+        spans.retain(|seen| {
+            let apart = seen.end != part.start && part.end != seen.start;
+            if !apart {
+                joined = Span { start: joined.start.min(seen.start), end: joined.end.max(seen.end) };
+            }
+            apart
+        });
+        // Without room for one more gap it goes on unnoted.
+        let _ = spans.try_push(joined);
+        Some(self)
+    }
+}
+
 /// Whoever floods can fill a set with packets of his own; the addresses and the identification are all there is.
 fn set_of(key: &FragmentKey) -> usize {
     let FragmentKey { source, destination, identification, protocol } = *key;
@@ -152,6 +201,8 @@ fn set_of(key: &FragmentKey) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: Moment = Moment(9_000_000_000);
@@ -164,6 +215,13 @@ mod tests {
         Fragments::new()
     }
 
+    fn span(start: u16, end: u16) -> Span {
+        Span { start, end }
+    }
+
+    const LAST: Span = Span { start: 1480, end: 1500 };
+    const REFUSED: Option<Result<u8, Reason>> = Some(Err(Reason::FragmentBad));
+
     fn lesson(verdict: u8) -> Lesson<u8> {
         Lesson { verdict, first_end: 1480 }
     }
@@ -171,27 +229,93 @@ mod tests {
     #[test]
     fn the_first_part_teaches_where_the_others_go_for_a_while() {
         let mut fragments = fragments();
-        assert_eq!(fragments.find(&key(7), 1480, NOW), None);
+        assert_eq!(fragments.find(&key(7), LAST, NOW), None);
         assert!(fragments.learn(key(7), lesson(3), NOW));
-        assert_eq!(fragments.find(&key(7), 1480, NOW), Some(Ok(3)));
-        assert_eq!(fragments.find(&key(8), 1480, NOW), None);
-        assert_eq!(fragments.find(&key(7), 1480, NOW + LESSON + Duration::from_millis(1)), None);
+        assert_eq!(fragments.find(&key(7), LAST, NOW), Some(Ok(3)));
+        assert_eq!(fragments.find(&key(8), LAST, NOW), None);
+        assert_eq!(fragments.find(&key(7), LAST, NOW + LESSON + Duration::from_millis(1)), None);
     }
 
     #[test]
-    fn a_part_that_would_overwrite_the_first_one_is_refused_and_so_is_a_second_first_one() {
+    fn after_a_part_that_would_overwrite_the_first_one_nothing_of_the_packet_goes_on() {
         let mut fragments = fragments();
         assert!(fragments.learn(key(7), lesson(3), NOW));
-        assert_eq!(fragments.find(&key(7), 8, NOW), Some(Err(Reason::FragmentBad)));
+        assert!(fragments.learn(key(8), lesson(3), NOW));
+        assert_eq!(fragments.find(&key(7), span(8, 16), NOW), REFUSED);
+        assert_eq!(fragments.find(&key(7), LAST, NOW), REFUSED);
+        assert!(!fragments.learn(key(7), lesson(3), NOW), "the first one again");
+        assert_eq!(fragments.find(&key(8), LAST, NOW), Some(Ok(3)), "another packet");
+        let later = NOW + LESSON + Duration::from_millis(1);
+        assert!(fragments.learn(key(7), lesson(3), later), "another one of this name");
+        assert_eq!(fragments.find(&key(7), LAST, later), Some(Ok(3)));
+    }
+
+    #[test]
+    fn a_second_first_one_is_a_duplicate_or_refused_with_all_that_follows() {
+        let mut fragments = fragments();
+        assert!(fragments.learn(key(7), lesson(3), NOW));
         assert!(fragments.learn(key(7), lesson(3), NOW), "the same again");
         assert!(!fragments.learn(key(7), lesson(4), NOW), "to another target");
+        assert_eq!(fragments.find(&key(7), LAST, NOW), REFUSED);
+    }
+
+    #[test]
+    fn later_parts_that_overlap_end_the_packet_and_duplicates_do_not() {
+        let mut fragments = fragments();
+        assert!(fragments.learn(key(7), lesson(3), NOW));
+        for part in [span(1480, 2960), span(4440, 5000), span(2960, 4440), span(1480, 2960), span(4440, 5000)] {
+            assert_eq!(fragments.find(&key(7), part, NOW), Some(Ok(3)), "{part:?}");
+        }
+        assert_eq!(fragments.find(&key(7), span(4992, 5008), NOW), REFUSED);
+        assert_eq!(fragments.find(&key(7), span(5000, 6000), NOW), REFUSED, "from then on all of it");
+    }
+
+    #[test]
+    fn what_waited_is_looked_at_for_overlap_when_it_goes_on() {
+        let mut fragments = fragments();
+        for (part, packet) in [(span(1480, 2960), "a"), (span(2952, 4000), "b"), (span(4000, 4008), "c")] {
+            fragments.wait(key(7), part, packet, PortId(0), NOW).unwrap();
+        }
+        fragments.learn(key(7), lesson(5), NOW);
+        let released = std::iter::from_fn(|| fragments.release(&mut 0, NOW));
+        let verdicts: Vec<_> = released.map(|released| (released.packet, released.verdict)).collect();
+        let refused = Err(Reason::FragmentBad);
+        assert_eq!(verdicts, [("a", Ok(5)), ("b", refused), ("c", refused)]);
+    }
+
+    proptest! {
+        /// Against a map of units of eight bytes, of which two belong to the first part.
+        #[test]
+        fn a_part_goes_on_when_it_is_all_new_or_all_known(parts in prop::collection::vec((0_u16..24, 0_u16..6), 0..=GAPS)) {
+            let mut fragments = fragments();
+            fragments.learn(key(7), Lesson { verdict: 3, first_end: 16 }, NOW);
+            let (mut known, mut overlapped) = ([false; 32], false);
+            for (start, length) in parts {
+                let units = &mut known[usize::from(start)..usize::from(start + length)];
+                let mixed = units.contains(&true) && units.contains(&false);
+                overlapped |= start < 2 || mixed;
+                units.fill(true);
+                let expected = if overlapped { REFUSED } else { Some(Ok(3)) };
+                let part = span(start * 8, (start + length) * 8);
+                prop_assert_eq!(fragments.find(&key(7), part, NOW), expected);
+            }
+        }
+
+        #[test]
+        fn parts_that_do_not_overlap_go_on_in_any_order(order in Just((2_u16..40).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut fragments = fragments();
+            fragments.learn(key(7), Lesson { verdict: 3, first_end: 16 }, NOW);
+            for n in order {
+                prop_assert_eq!(fragments.find(&key(7), span(n * 8, n * 8 + 8), NOW), Some(Ok(3)));
+            }
+        }
     }
 
     #[test]
     fn parts_that_came_early_wait_for_their_first_one_but_not_for_ever() {
         let mut fragments = fragments();
-        fragments.wait(key(1), 1480, "one", PortId(0), NOW).unwrap();
-        fragments.wait(key(2), 1480, "two", PortId(0), NOW).unwrap();
+        fragments.wait(key(1), LAST, "one", PortId(0), NOW).unwrap();
+        fragments.wait(key(2), LAST, "two", PortId(0), NOW).unwrap();
         assert!(fragments.release(&mut 0, NOW).is_none());
         fragments.learn(key(2), lesson(5), NOW);
         let released = fragments.release(&mut 0, NOW).unwrap();
@@ -204,7 +328,7 @@ mod tests {
     #[test]
     fn a_flood_of_parts_fills_the_room_and_no_more() {
         let mut fragments = fragments();
-        let refused = (0..1000).filter(|id| fragments.wait(key(*id), 8, "part", PortId(0), NOW).is_err()).count();
+        let refused = (0..1000).filter(|id| fragments.wait(key(*id), LAST, "part", PortId(0), NOW).is_err()).count();
         assert_eq!((refused, fragments.waiting()), (1000 - ROOM, ROOM));
         assert_eq!(fragments.give_up(), ROOM);
     }

@@ -1,7 +1,7 @@
 //! What a worker asks of a port's queues.
 
 use arrayvec::ArrayVec;
-use vipa_packet::PacketBuf;
+use vipa_packet::{HeaderSums, PacketBuf};
 
 /// Packets received or sent in one go.
 pub const BURST: usize = 32;
@@ -12,6 +12,11 @@ pub trait Rx {
 
     /// Appends what has arrived, as far as there is room.
     fn burst(&mut self, packets: &mut ArrayVec<Self::Buf, BURST>);
+
+    /// What the port knows of the IPv4 headers of these packets, which it gave last.
+    fn header_sums(&self, _packets: &[Self::Buf]) -> HeaderSums {
+        HeaderSums::Unverified
+    }
 }
 
 /// One transmit queue, this worker's alone.

@@ -1,12 +1,12 @@
 //! A burst's packets side by side: what is known of each so far.
 
 use arrayvec::ArrayVec;
-use vipa_flow::{Key4, Key6, PackedKey, Sought};
+use vipa_flow::{FlowTable, Key4, Key6, PackedKey, Sought};
 use vipa_handoff::{AnyKey, Fate, Flows, LocalReply, Reason};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::TcpFlags;
 
-use crate::{BURST, family::Family, fragments::FragmentKey};
+use crate::{BURST, family::Family, fragments::FragmentKey, places::Places, way::Ready};
 
 /// What is to be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,27 +44,20 @@ pub(crate) enum Kind {
     Return(TargetId, Option<TcpFlags>),
 }
 
-impl Kind {
-    /// A segment that neither opens nor closes.
-    #[inline(always)]
-    pub(crate) fn goes_on(self) -> bool {
-        matches!(self, Self::Segment(flags) if flags.goes_on())
-    }
-}
-
-/// A packet whose connection is being looked up.
-#[derive(Clone, Copy)]
-pub(crate) struct Asked<K: Family> {
-    pub(crate) key: PackedKey<K>,
-    pub(crate) sought: Sought,
-    pub(crate) kind: Kind,
-    /// Its place in the burst.
-    pub(crate) packet: u8,
-}
-
-/// The packets of one family that have a connection, in their order.
+/// The packets of one family that have a connection, by their place in the burst.
 pub(crate) struct Lane<K: Family> {
-    pub(crate) asked: ArrayVec<Asked<K>, BURST>,
+    pub(crate) keys: [PackedKey<K>; BURST],
+    pub(crate) sought: [Sought; BURST],
+    kinds: [Kind; BURST],
+    /// Which they are, one bit for each.
+    pub(crate) asked: Places,
+    /// Those among them that are segments which neither open nor close, without options or tags before them: their kind is not
+    /// written down.
+    pub(crate) going_on: Places,
+    /// The same of those on their way back from a target; their kind says from which.
+    pub(crate) coming_back: Places,
+    /// Those among them whose lookup has not begun.
+    pub(crate) unsought: Places,
 }
 
 /// A first part of a packet, which will teach where the others go.
@@ -78,19 +71,63 @@ pub(crate) struct First {
 pub(crate) struct Lanes {
     /// By place in the burst.
     pub(crate) verdicts: [Verdict; BURST],
+    /// Those among them that are forwarded and ready to leave.
+    pub(crate) ready: Ready,
     /// Of the packet that is looked at.
     pub(crate) place: u8,
     pub(crate) ipv4: Lane<Key4>,
     pub(crate) ipv6: Lane<Key6>,
     pub(crate) firsts: ArrayVec<First, BURST>,
-    /// How many of this burst's packets may still open a connection.
+    /// How many of this burst's packets may open a connection, and how many may still.
+    granted: u32,
     pub(crate) openings: u32,
 }
 
+/// What neither opens nor closes is all alike.
+const GOING_ON: Kind = Kind::Segment(TcpFlags::ACK);
+
 impl<K: Family> Lane<K> {
-    fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
-        let place = self.asked.binary_search_by_key(&packet, |asked| usize::from(asked.packet)).ok()?;
-        Some((self.asked[place].key.key().any(), self.asked[place].kind))
+    fn new() -> Self {
+        Self {
+            keys: [PackedKey::default(); BURST],
+            sought: [Sought::default(); BURST],
+            kinds: [GOING_ON; BURST],
+            asked: Places::NONE,
+            going_on: Places::NONE,
+            coming_back: Places::NONE,
+            unsought: Places::NONE,
+        }
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        (self.asked, self.unsought) = (Places::NONE, Places::NONE);
+        (self.going_on, self.coming_back) = (Places::NONE, Places::NONE);
+    }
+
+    pub(crate) fn kind(&self, place: usize) -> Kind {
+        if self.going_on.has(place) { GOING_ON } else { self.kinds[place] }
+    }
+
+    fn connection_of(&self, place: usize) -> Option<(AnyKey, Kind)> {
+        self.asked.has(place).then(|| (self.keys[place].key().any(), self.kind(place)))
+    }
+
+    /// The connections of plain segments that go on. Their lookup begins when [`seek`](Self::seek) is called.
+    #[inline(always)]
+    pub(crate) fn ask_all(&mut self, places: Places, key: impl Fn(usize) -> PackedKey<K>) {
+        for place in places {
+            self.keys[place] = key(place);
+        }
+        self.asked |= places;
+        self.going_on |= places;
+        self.unsought |= places;
+    }
+
+    /// Begins a lookup: asks for memory that takes long to come.
+    #[inline(always)]
+    pub(crate) fn seek(&mut self, table: &FlowTable<K>, place: usize) {
+        self.sought[place] = table.seek(&self.keys[place]);
     }
 }
 
@@ -98,19 +135,30 @@ impl Lanes {
     pub(crate) fn new() -> Self {
         Self {
             verdicts: [Verdict::drop(Reason::Orphan); BURST],
+            ready: Ready::NONE,
             place: 0,
-            ipv4: Lane { asked: ArrayVec::new() },
-            ipv6: Lane { asked: ArrayVec::new() },
+            ipv4: Lane::new(),
+            ipv6: Lane::new(),
             firsts: ArrayVec::new(),
+            granted: 0,
             openings: 0,
         }
     }
 
-    #[inline]
+    /// For a burst of which so many packets may open a connection.
+    #[inline(always)]
+    pub(crate) fn grant(&mut self, openings: u32) {
+        (self.granted, self.openings) = (openings, openings);
+    }
+
+    /// Nothing is known of any packet.
+    #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.ipv4.asked.clear();
-        self.ipv6.asked.clear();
+        self.ready = Ready::NONE;
+        self.ipv4.clear();
+        self.ipv6.clear();
         self.firsts.clear();
+        self.grant(0);
     }
 
     /// Whether one more may.
@@ -121,10 +169,10 @@ impl Lanes {
         may
     }
 
-    /// Whether the burst, which was granted so many openings, has packets beside those that may open a connection.
+    /// Whether the burst has packets beside those that may open a connection.
     #[inline]
-    pub(crate) fn have_established(&self, granted: u32) -> bool {
-        self.ipv4.asked.len() + self.ipv6.asked.len() > (granted - self.openings) as usize
+    pub(crate) fn have_established(&self) -> bool {
+        (self.ipv4.asked | self.ipv6.asked).count() > self.granted - self.openings
     }
 
     /// Whose packet this is, when it is held.
@@ -135,9 +183,10 @@ impl Lanes {
     /// The connection will decide; its lookup begins. Until then, and should nobody decide, the packet is an orphan.
     #[inline(always)]
     pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
-        let (key, packet) = (PackedKey::new(&key), self.place);
-        let sought = K::table(flows).seek(&key);
-        K::lane(self).asked.push(Asked { key, sought, kind, packet });
+        let (key, place) = (PackedKey::new(&key), usize::from(self.place));
+        let lane = K::lane(self);
+        (lane.keys[place], lane.sought[place], lane.kinds[place]) = (key, K::table(flows).seek(&key), kind);
+        lane.asked.add(place);
         Verdict::drop(Reason::Orphan)
     }
 

@@ -25,6 +25,7 @@ mod io;
 mod lanes;
 mod limit;
 mod outlet;
+mod places;
 mod pressure;
 mod way;
 mod worker;

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-use vipa_handoff::{Count, Fate, Hop, NextHop, Note, Reason, TargetRoute, Via};
+use vipa_handoff::{Count, Fate, Hop, How, NextHop, Note, Reason, Rewrite, TargetRoute, Via};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::{
-    Body, Cut, Endpoint, Inner, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, set_macs,
-    tcp,
+    Body, Cut, Endpoint, Inner, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, tcp,
 };
 
-use crate::{BURST, Scene, Tx, lanes::Verdict, outlet::Outlets};
+use crate::{Scene, Tx, family::Family, outlet::Outlets, places::Places};
 
 /// Why a packet has not left.
 pub(crate) enum Stuck<B> {
@@ -20,25 +19,88 @@ pub(crate) enum Stuck<B> {
     Drop(Reason),
 }
 
-/// Readdresses the packets of a burst, as long as that is all they need and they leave by one port. Says how many, and which.
+/// Packets of a burst that are ready to leave, all by one port: [`NOWHERE`] while there are none.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) places: Places,
+    pub(crate) port: PortId,
+}
+
+/// No port's.
+const NOWHERE: PortId = PortId(u16::MAX);
+
+impl Ready {
+    pub(crate) const NONE: Self = Self { places: Places::NONE, port: NOWHERE };
+}
+
+/// Makes a plain segment ready for this target, to leave by `port`. False, and nothing done, where that takes more, or it leaves by
+/// another.
 #[inline(always)]
-pub(crate) fn readdress(
+pub(crate) fn make_ready<K: Family>(
     scene: &Scene<'_>,
-    burst: &mut [impl PacketBuf],
-    verdicts: &[Verdict; BURST],
-) -> (usize, PortId) {
-    let mut by = None;
-    let mut ready = 0;
-    for (packet, verdict) in burst.iter_mut().zip(verdicts) {
-        let Verdict::Forward(target) = *verdict else { break };
-        let frame = packet.bytes_mut();
-        let Some(express) = scene.routes.express(target, frame.len()) else { break };
-        if *by.get_or_insert(express.port) != express.port || !ethernet::readdress(frame, &express.macs) {
-            break;
+    packet: &mut impl PacketBuf,
+    target: TargetId,
+    port: &mut PortId,
+) -> bool {
+    let frame = packet.bytes_mut();
+    if let Some(express) = scene.routes.express(target, frame.len()) {
+        let leaves = express.port == *port || first_leaves(port, express.port);
+        if leaves {
+            ethernet::readdress(frame, &express.macs);
         }
-        ready += 1;
+        return leaves;
     }
-    (ready, by.unwrap_or(PortId(0)))
+    let Some(leaves) = rewrite_ready::<K>(scene, packet, target, port_taken(*port)) else { return false };
+    *port = leaves;
+    true
+}
+
+/// The same for a plain segment of a `nat` target, to the client.
+#[inline(always)]
+pub(crate) fn make_ready_back<K: Family>(
+    scene: &Scene<'_>,
+    packet: &mut impl PacketBuf,
+    key: &K,
+    port: &mut PortId,
+) -> bool {
+    let (frame, from) = (packet.bytes_mut(), (key.vipa(), key.vipa_port()));
+    let turned =
+        K::inner(frame).and_then(|inner| turn_plain(scene, from, (frame, &inner, key.client()), port_taken(*port)));
+    let Some(leaves) = turned else { return false };
+    scene.desk.counters.add(Count::Returned, 1);
+    *port = leaves;
+    true
+}
+
+/// The first that is ready says by which port all leave.
+#[cold]
+fn first_leaves(port: &mut PortId, by: PortId) -> bool {
+    let is_first = *port == NOWHERE;
+    if is_first {
+        *port = by;
+    }
+    is_first
+}
+
+/// The port by which others leave, if there are any.
+#[inline(always)]
+fn port_taken(port: PortId) -> Option<PortId> {
+    (port != NOWHERE).then_some(port)
+}
+
+/// Rewrites a plain segment that leaves by `port`, if that is given; says by which it does. Cold not because it is rare: the
+/// caller's registers are for the packets that need less.
+#[cold]
+#[inline(never)]
+fn rewrite_ready<K: Family>(
+    scene: &Scene<'_>,
+    packet: &mut impl PacketBuf,
+    target: TargetId,
+    port: Option<PortId>,
+) -> Option<PortId> {
+    let way = scene.routes.rewrite(target).filter(|way| port.is_none_or(|port| port == way.port))?;
+    let inner = K::inner(packet.bytes())?;
+    rewrite_plain(way, packet, &inner).then_some(way.port)
 }
 
 /// Sends a packet to a target.
@@ -51,8 +113,9 @@ pub(crate) fn forward<T: Tx>(
 ) -> Result<(), Stuck<T::Buf>> {
     let frame = packet.bytes_mut();
     if let Some(express) = scene.routes.express(target, frame.len())
-        && ethernet::readdress(frame, &express.macs)
+        && ethernet::is_untagged(frame)
     {
+        ethernet::readdress(frame, &express.macs);
         return outlets
             .send(&scene.desk.counters, express.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
@@ -70,10 +133,9 @@ fn forward_changed<T: Tx>(
 ) -> Result<(), Stuck<T::Buf>> {
     let Some(route) = scene.routes.target(target) else { return Err(Stuck::Neighbour(packet)) };
     let Some(hop) = &route.next_hop else { return Err(Stuck::Neighbour(packet)) };
-    let frame = packet.bytes_mut();
-    if let Some(inner) = Inner::look(frame)
-        && inner.size <= route.mtu
-        && rewrite_plain(scene, (target, route, hop), &mut packet, &inner)
+    if let Some(way) = scene.routes.rewrite(target)
+        && let Some(inner) = Inner::look(packet.bytes())
+        && rewrite_plain(way, &mut packet, &inner)
     {
         return outlets
             .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
@@ -84,27 +146,20 @@ fn forward_changed<T: Tx>(
 
 /// What [`rewrite`] does, to a packet that has nothing out of the ordinary. False, and nothing changed, when that takes more.
 #[inline(always)]
-fn rewrite_plain(
-    scene: &Scene<'_>,
-    (target, route, hop): (TargetId, &TargetRoute, &NextHop),
-    packet: &mut impl PacketBuf,
-    inner: &Inner,
-) -> bool {
-    match route.via {
-        Via::Tunnel { .. } => scene
-            .routes
-            .wrappers(target)
-            .is_some_and(|wrappers| wrappers.wrap(packet, inner, mix(inner.source, inner.ports))),
-        Via::Nat { port } if hop.link.vlan.is_none() => {
+fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &Inner) -> bool {
+    if inner.size > way.mtu {
+        return false;
+    }
+    match &way.how {
+        How::Wrap(wrappers) => wrappers.wrap(packet, inner, mix(inner.source, inner.ports)),
+        How::Translate { address, port, macs } => {
             let frame = packet.bytes_mut();
-            let translated =
-                nat::plain_to_target(frame, inner, endpoint(route.address, port.unwrap_or(inner.ports as u16)));
+            let translated = nat::plain_to_target(frame, inner, endpoint(*address, port.unwrap_or(inner.ports as u16)));
             if translated {
-                set_macs(frame, &hop.link.destination, &hop.link.source);
+                ethernet::readdress(frame, macs);
             }
             translated
         }
-        Via::Nat { .. } | Via::Direct | Via::Local => false,
     }
 }
 
@@ -238,6 +293,56 @@ pub(crate) fn give_back<T: Tx>(
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let frame = packet.bytes_mut();
+    let turned = Inner::look(frame).and_then(|inner| {
+        let client = address(inner.destination(frame)?);
+        turn_plain(scene, (vipa, vipa_port), (frame, &inner, client), None)
+    });
+    match turned {
+        Some(port) => send_back(scene, outlets, port, packet),
+        None => give_back_any(scene, outlets, (vipa, vipa_port), packet),
+    }
+}
+
+/// Makes what has nothing out of the ordinary the VIPA's, ready to leave for the client by `port`, if that is given; says by
+/// which it does. `None`, and nothing changed, when that takes more.
+#[inline(always)]
+fn turn_plain(
+    scene: &Scene<'_>,
+    (vipa, vipa_port): (VipaId, u16),
+    (frame, inner, client): (&mut [u8], &Inner, IpAddr),
+    port: Option<PortId>,
+) -> Option<PortId> {
+    let express = scene.routes.express_to(client, frame.len())?;
+    if port.is_some_and(|port| port != express.port) {
+        return None;
+    }
+    let vipa = scene.routes.vipa(vipa)?;
+    if !nat::plain_from_target(frame, inner, endpoint(vipa.address, vipa_port)) {
+        return None;
+    }
+    ethernet::readdress(frame, &express.macs);
+    Some(express.port)
+}
+
+#[inline(always)]
+fn send_back<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    port: PortId,
+    packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    scene.desk.counters.add(Count::Returned, 1);
+    outlets.send(&scene.desk.counters, port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+}
+
+#[inline(never)]
+fn give_back_any<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    (vipa, vipa_port): (VipaId, u16),
+    mut packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    let frame = packet.bytes_mut();
     let parsed = look(frame).map_err(Stuck::Drop)?;
     let Some(vipa) = scene.routes.vipa(vipa) else { return Err(Stuck::Drop(Reason::NoVipa)) };
     let Some(client) = destination(&parsed.body) else { return Err(Stuck::Drop(Reason::IpProtocol)) };
@@ -267,8 +372,7 @@ pub(crate) fn give_back<T: Tx>(
         return Err(Stuck::Drop(Reason::IpProtocol));
     }
     relink(&mut packet, &parsed, &hop).map_err(Stuck::Drop)?;
-    scene.desk.counters.add(Count::Returned, 1);
-    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+    send_back(scene, outlets, hop.port, packet)
 }
 
 fn relink(packet: &mut impl PacketBuf, parsed: &Parsed, hop: &NextHop) -> Result<(), Reason> {
@@ -282,6 +386,13 @@ fn endpoint(address: IpAddr, port: u16) -> Endpoint {
     match address {
         IpAddr::V4(address) => Endpoint::V4(address.to_bits(), port),
         IpAddr::V6(address) => Endpoint::V6(address.to_bits(), port),
+    }
+}
+
+fn address(endpoint: Endpoint) -> IpAddr {
+    match endpoint {
+        Endpoint::V4(address, _) => IpAddr::V4(address.into()),
+        Endpoint::V6(address, _) => IpAddr::V6(address.into()),
     }
 }
 

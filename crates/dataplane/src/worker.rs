@@ -3,14 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
-use vipa_flow::{AgeLimits, Cursor, FlowTable, Key, Tick};
+use vipa_flow::{
+    AgeLimits, Cursor, FlowTable, Key, Tick,
+    vectors::{Vectors, Work},
+};
 use vipa_handoff::{Count, Desk, Fate, Flows, Reason, Routes, WorkerDoor};
 use vipa_model::{Moment, PortId, Stance};
+use vipa_packet::Heads;
 use vipa_sync::{Flag, Reader};
 
 use crate::{
     BURST, IdlePolicy, Rx, Scene, Tx,
-    classify::{classify, first_part},
+    classify::{Arrived, classify, first_part},
     decide::{Admission, decide, decide_again},
     fragments::{Fragments, Lesson, ROOM},
     hold::{Awaiting, Held, Hold},
@@ -18,7 +22,7 @@ use crate::{
     lanes::{Lanes, Verdict},
     outlet::Outlets,
     pressure::Pressure,
-    way::{Stuck, forward, give_back, readdress},
+    way::{Ready, Stuck, forward, give_back},
 };
 
 /// Turns between two housekeepings under load; without load they come by [`HOUSEKEEP_TIME`].
@@ -33,6 +37,8 @@ const AGEING_ROUND: Duration = Duration::from_secs(10);
 /// Buckets looked over in one housekeeping at most, so that the oldest connections of a large table never keep packets
 /// waiting.
 const AGEING_MOST: usize = 4096;
+/// Bursts taken from one queue in a turn at most, so that the others have theirs and the time is not too old.
+const BURSTS_A_TURN: usize = 8;
 /// Control's frames sent in one turn at most, so that many do not keep packets waiting.
 const FRAMES_A_TURN: usize = BURST;
 
@@ -90,8 +96,9 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     /// Of each inlet.
     pressures: Vec<Pressure>,
     outlets: Outlets<T>,
-    burst: ArrayVec<R::Buf, BURST>,
-    lanes: Lanes,
+    heads: Box<Heads>,
+    /// The one that is being classified, and the one before it, whose lookups have begun. Between turns there is nothing in them.
+    batches: [Batch<R::Buf>; 2],
     hold: Hold<R::Buf>,
     fragments: Fragments<R::Buf, Verdict>,
     admission: Admission,
@@ -105,6 +112,7 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     /// When held packets were last looked up, and by which routes.
     retried: (Moment, u64),
     duty: Duty,
+    vectors: Vectors,
 }
 
 impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
@@ -120,8 +128,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             pressures: vec![Pressure::default(); inlets.len()],
             inlets,
             outlets: Outlets::new(outlets, &limits.kernel_per_second, limits.answers_per_second),
-            burst: ArrayVec::new(),
-            lanes: Lanes::new(),
+            heads: Box::default(),
+            batches: [Batch::new(), Batch::new()],
             hold: Hold::new(limits.held_packets, limits.held_for),
             fragments: Fragments::new(),
             admission: Admission::new(index, workers),
@@ -133,6 +141,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             housekept: Moment::ZERO,
             retried: (Moment::ZERO, 0),
             duty: Duty::Backup,
+            vectors: Vectors::of_this_processor(),
         }
     }
 
@@ -151,29 +160,48 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         self.give_up_held();
     }
 
-    /// One turn: everything that has arrived, up to a burst from each queue. Says how many packets that was.
+    /// One turn: everything that has arrived, up to [`BURSTS_A_TURN`] from each queue. Says how many packets that was.
     pub fn turn(&mut self, now: Moment) -> usize {
+        self.vectors.run(Turn { worker: self, now })
+    }
+
+    #[inline(always)]
+    fn turn_wide(&mut self, now: Moment) -> usize {
         let routes = self.routes.snapshot();
         let scene = Scene { routes, flows: &self.flows, desk: &self.desk, now, tick: Tick::from(now) };
         let mut received = 0;
+        let heads = &mut *self.heads;
         let mut settler = Settler { hold: &mut self.hold, fragments: &mut self.fragments, outlets: &mut self.outlets };
         if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
             settler.retry(&scene, &mut self.admission);
         }
         for (inlet, pressure) in self.inlets.iter_mut().zip(&mut self.pressures) {
-            inlet.rx.burst(&mut self.burst);
-            received += self.burst.len();
-            let granted = pressure.openings(self.burst.len(), now);
-            self.lanes.openings = granted;
-            classify(&scene, inlet.port, &self.burst, settler.fragments, &mut self.lanes);
-            decide(&scene, &mut self.lanes, &mut self.admission);
-            if self.lanes.have_established(granted) {
-                pressure.saw_established(now);
+            // The lookups of one burst begin while the one before it is decided.
+            let [one, other] = &mut self.batches;
+            let (mut batch, mut before) = (one, other);
+            let mut more = BURSTS_A_TURN;
+            while more > 0 || !before.packets.is_empty() {
+                if more > 0 {
+                    inlet.rx.burst(&mut batch.packets);
+                    let arrived = batch.packets.len();
+                    received += arrived;
+                    more = if arrived == BURST { more - 1 } else { 0 };
+                    batch.lanes.grant(pressure.openings(arrived, now));
+                    let burst = Arrived {
+                        port: inlet.port,
+                        sums: inlet.rx.header_sums(&batch.packets),
+                        packets: &batch.packets,
+                    };
+                    classify(&scene, &burst, settler.fragments, (self.vectors, &mut *heads, &mut batch.lanes));
+                }
+                let Batch { packets, lanes } = &mut *before;
+                decide(&scene, (packets, lanes), &mut batch.lanes, &mut self.admission);
+                if lanes.have_established() {
+                    pressure.saw_established(now);
+                }
+                settler.settle(&scene, inlet.port, packets, lanes);
+                std::mem::swap(&mut batch, &mut before);
             }
-            if !self.lanes.firsts.is_empty() {
-                settler.learn(&scene, &mut self.lanes);
-            }
-            settler.settle(&scene, inlet.port, &mut self.burst, &self.lanes);
         }
         if settler.fragments.waiting() > 0 {
             settler.release_parts(&scene);
@@ -257,6 +285,33 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     }
 }
 
+/// A burst, and what is known of each of its packets.
+struct Batch<B> {
+    packets: ArrayVec<B, BURST>,
+    lanes: Lanes,
+}
+
+impl<B> Batch<B> {
+    fn new() -> Self {
+        Self { packets: ArrayVec::new(), lanes: Lanes::new() }
+    }
+}
+
+/// A turn, for whatever vector instructions the processor has.
+struct Turn<'w, R: Rx, T: Tx<Buf = R::Buf>> {
+    worker: &'w mut Worker<R, T>,
+    now: Moment,
+}
+
+impl<R: Rx, T: Tx<Buf = R::Buf>> Work for Turn<'_, R, T> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run(self) -> usize {
+        self.worker.turn_wide(self.now)
+    }
+}
+
 /// Where a worker's ageing has come to, in each table.
 struct Rounds {
     ipv4: Cursor,
@@ -299,12 +354,22 @@ struct Settler<'w, T: Tx> {
 }
 
 impl<T: Tx> Settler<'_, T> {
-    /// All packets of a burst.
-    #[inline]
-    fn settle(&mut self, scene: &Scene<'_>, from: PortId, burst: &mut ArrayVec<T::Buf, BURST>, lanes: &Lanes) {
-        let (ready, port) = readdress(scene, burst, &lanes.verdicts);
-        self.outlets.send_first(&scene.desk.counters, port, burst, ready);
-        for (place, packet) in (ready..).zip(burst.drain(..)) {
+    /// All packets of a burst, after which nothing is known of any.
+    #[inline(always)]
+    fn settle(&mut self, scene: &Scene<'_>, from: PortId, burst: &mut ArrayVec<T::Buf, BURST>, lanes: &mut Lanes) {
+        if !lanes.firsts.is_empty() {
+            self.learn(scene, lanes);
+        }
+        let Ready { places, port } = lanes.ready;
+        let first = places.leading();
+        self.outlets.send_first(&scene.desk.counters, port, burst, first);
+        for (place, packet) in (first..).zip(burst.drain(..)) {
+            if places.has(place) {
+                if self.outlets.send(&scene.desk.counters, port, packet, Fate::Forward).is_err() {
+                    scene.desk.counters.add(Fate::Drop(Reason::NoRoute), 1);
+                }
+                continue;
+            }
             let verdict = lanes.verdicts[place];
             if let Verdict::Forward(target) = verdict {
                 match forward(scene, self.outlets, target, packet) {
@@ -315,6 +380,7 @@ impl<T: Tx> Settler<'_, T> {
             }
             self.settle_other(scene, from, lanes, (place, verdict), packet);
         }
+        lanes.clear();
     }
 
     #[inline(never)]
@@ -440,10 +506,10 @@ impl<T: Tx> Settler<'_, T> {
 
     fn hold_part(&mut self, scene: &Scene<'_>, port: PortId, packet: T::Buf) {
         let counters = &scene.desk.counters;
-        let Some((key, offset)) = crate::classify::later_part(&packet) else {
+        let Some((key, span)) = crate::classify::later_part(&packet) else {
             return counters.add(Fate::Drop(Reason::Fragment), 1);
         };
-        match self.fragments.wait(key, offset, packet, port, scene.now) {
+        match self.fragments.wait(key, span, packet, port, scene.now) {
             Ok(()) => counters.add(Count::Held, 1),
             Err(_) => counters.add(Fate::Drop(Reason::Fragment), 1),
         }

@@ -146,7 +146,7 @@ fn not_admitted() -> Vec<Story> {
         let mut bench = bench();
         bench.confirm(CLIENT, 39_999, 80, 0);
         let known_or_new = |n: u16| if n.is_multiple_of(8) { segment(39_999) } else { segment(40_000 + n).syn() };
-        let full_bursts: Vec<_> = (0..64).map(known_or_new).collect();
+        let full_bursts: Vec<_> = (0..512).map(known_or_new).collect();
         for _ in 0..2 {
             bench.turn(&full_bursts);
             bench.advance(Duration::from_millis(100));

@@ -9,7 +9,7 @@ use vipa_balance::ClusterKey;
 use vipa_dataplane::bench::{CLIENT_MAC, ROUTER, ROUTER_MAC, target_mac};
 use vipa_handoff::{Frame, Note, Routes};
 use vipa_model::{Mac, Moment, PortId, Stance};
-use vipa_packet::{HeapPacket, arp, build::packet};
+use vipa_packet::{HeaderSums, HeapPacket, arp, build::packet};
 
 fn neighbour(address: &str, mac: [u8; 6]) -> Note {
     Note::Neighbour { port: PortId(0), address: address.parse::<IpAddr>().unwrap(), mac: Mac(mac) }
@@ -109,6 +109,20 @@ fn frames_of_other_stations_and_groups_are_dropped() {
         &packet().macs(CLIENT_MAC, [1, 0, 0x5e, 0, 0, 1]).ether_type(0x88cc),
     ]);
     bench.assert_changed(["received +4", "dropped.not-for-us +1", "dropped.group +2", "dropped.ether-type +1"]);
+}
+
+#[test]
+fn a_header_that_the_port_has_verified_is_not_summed_again() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 0);
+    let spoilt = segment(40_000).spoil_ipv4_checksum();
+    assert_eq!(bench.turn([&spoilt]).len(), 0);
+    bench.assert_changed(["received +1", "dropped.ipv4-checksum +1"]);
+    bench.rx().sums = HeaderSums::Verified;
+    assert_eq!(bench.turn([&spoilt, &segment(40_000)]).len(), 2);
+    let martian = from_client().ipv4("127.0.0.1", VIPA).tcp(40_000, 80);
+    assert_eq!(bench.turn([&martian, &segment(40_000).macs(CLIENT_MAC, target_mac(0))]).len(), 0);
+    bench.assert_changed(["received +4", "forwarded +2", "sent +2", "dropped.ipv4-source +1", "dropped.not-for-us +1"]);
 }
 
 #[test]

@@ -10,10 +10,11 @@ use vipa_dataplane::{
     IdlePolicy,
     bench::{Bench, CLIENT_MAC, ROUTER_MAC, fuzz},
 };
+use vipa_flow::vectors::{Vectors, Work};
 use vipa_handoff::{Count, Fate};
 use vipa_model::Stance;
 use vipa_model::{Balance, Moment, Orphans};
-use vipa_packet::{HeapPacket, TcpFlags, build::packet};
+use vipa_packet::{HEADS, HeaderSums, Heads, HeapPacket, Station, TcpFlags, build::packet};
 
 /// A frame that is often nearly right.
 fn frame() -> impl Strategy<Value = HeapPacket> {
@@ -21,7 +22,7 @@ fn frame() -> impl Strategy<Value = HeapPacket> {
     let vipa_port = prop_oneof![4 => Just(80_u16), 1 => any::<u16>()];
     let address =
         prop_oneof![6 => Just(VIPA.to_owned()), 1 => Just("198.51.100.1".to_owned()), 1 => Just(T0.to_owned())];
-    let whole = (port, vipa_port, address, any::<u8>(), 0..10_u8).prop_map(|(port, to, address, flags, form)| {
+    let whole = (port, vipa_port, address, any::<u8>(), 0..12_u8).prop_map(|(port, to, address, flags, form)| {
         let ip = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(CLIENT, &*address);
         let built = match form {
             0 => ip.udp(port, to),
@@ -29,6 +30,7 @@ fn frame() -> impl Strategy<Value = HeapPacket> {
             2 => packet().macs(CLIENT_MAC, ROUTER_MAC).arp_request("198.51.100.9", &*address),
             3 => ip.tcp(port, to).syn(),
             4 => ip.tcp(port, to).vlan(u16::from(flags)),
+            5 | 6 => packet().macs(CLIENT_MAC, ROUTER_MAC).ipv6(CLIENT6, VIPA6).tcp(port, to).flags(TcpFlags(flags)),
             _ => ip.tcp(port, to).flags(TcpFlags(flags)),
         };
         built.build()
@@ -45,6 +47,55 @@ fn frame() -> impl Strategy<Value = HeapPacket> {
         }),
         1 => prop::collection::vec(any::<u8>(), 0..200).prop_map(HeapPacket::from),
     ]
+}
+
+const CLIENT6: &str = "2001:db8:1::4";
+const VIPA6: &str = "2001:db8::10";
+
+/// A segment of a connection that is nearly always known, where the VIPA is of its family.
+fn known(client: &'static str) -> impl Strategy<Value = HeapPacket> {
+    (40_000..40_011_u16, any::<[u8; 3]>()).prop_map(move |(port, payload)| {
+        let ends = packet().macs(CLIENT_MAC, ROUTER_MAC);
+        let ends = if client == CLIENT { ends.ipv4(CLIENT, VIPA) } else { ends.ipv6(CLIENT6, VIPA6) };
+        ends.tcp(port, 80).payload(payload).build()
+    })
+}
+
+/// A burst's worth and more, mostly of one family.
+fn bursts() -> impl Strategy<Value = (&'static str, Vec<HeapPacket>)> {
+    prop_oneof![Just(CLIENT), Just(CLIENT6)].prop_flat_map(|client| {
+        let frames = prop::collection::vec(prop_oneof![2 => frame(), 6 => known(client), 1 => known(CLIENT6)], 0..400);
+        (Just(client), frames)
+    })
+}
+
+fn bench6() -> Bench {
+    Bench::with_service("[2001:db8::10]:80/tcp", ["2001:db8:0:51::21", "2001:db8:0:51::22"])
+}
+
+const STATION: Station = Station::new(&ROUTER_MAC);
+
+struct Look<'a> {
+    frames: &'a [HeapPacket],
+    heads: &'a mut Heads,
+}
+
+/// Segments, and those that go on, of either family.
+impl Work for Look<'_> {
+    type Output = [(u32, u32); 2];
+
+    #[inline(always)]
+    fn run(self) -> [(u32, u32); 2] {
+        for (place, frame) in self.frames.iter().enumerate() {
+            self.heads.note(place, frame.as_ref());
+            self.heads.note_further(place, frame.as_ref());
+        }
+        let found = self.heads.segments(STATION, HeaderSums::Unverified);
+        let ipv4 = (found.plain, found.going_on);
+        let of_ipv6 = self.heads.ipv6();
+        let found = self.heads.segments6(STATION);
+        [ipv4, (found.plain & of_ipv6, found.going_on)]
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +175,36 @@ proptest! {
             let data = segment(50_000).payload(b"data");
             let sent = bench.turn([&data]);
             prop_assert_eq!(sent.last().cloned(), Some(to_target(target as u8, &data).build()));
+        }
+    }
+
+    #[test]
+    fn what_comes_in_many_bursts_at_once_leaves_as_if_it_came_one_by_one((client, frames) in bursts()) {
+        let [mut at_once, mut one_by_one] = std::array::from_fn(|_| {
+            let bench = if client == CLIENT { bench() } else { bench6() };
+            (40_000..40_010).for_each(|port| bench.confirm(client, port, 80, port % 2));
+            bench
+        });
+        let sent: Vec<_> = frames.iter().flat_map(|frame| one_by_one.turn_frames([frame.clone()])).collect();
+        prop_assert_eq!(at_once.turn_frames(frames), sent);
+        let counted = |bench: &Bench| bench.control.totals().iter().collect::<Vec<_>>();
+        prop_assert_eq!(counted(&at_once), counted(&one_by_one));
+    }
+
+    #[test]
+    fn headers_say_the_same_to_all_vector_instructions(
+        frames in prop::collection::vec(prop_oneof![1 => frame(), 2 => known(CLIENT), 2 => known(CLIENT6)], HEADS),
+    ) {
+        let found = |vectors: Vectors| {
+            let mut heads = Heads::default();
+            let found = vectors.run(Look { frames: &frames, heads: &mut heads });
+            let those = |plain: u32| (0..HEADS).filter(move |place| plain >> place & 1 != 0);
+            let segments: Vec<_> = those(found[0].0).map(|place| heads.segment(place)).collect();
+            let segments6: Vec<_> = those(found[1].0).map(|place| heads.segment6(place)).collect();
+            (found, segments, segments6)
+        };
+        for vectors in Vectors::all() {
+            prop_assert_eq!(found(vectors), found(Vectors::COMMON), "{:?}", vectors);
         }
     }
 

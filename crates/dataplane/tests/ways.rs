@@ -301,7 +301,20 @@ fn parts_of_a_packet_go_where_the_first_one_went_also_when_they_come_before_it()
     let overlapping = part().protocol(17).payload([3; 9]).last_fragment(8);
     bench.settle();
     assert_eq!(bench.turn([&overlapping]), NOTHING);
-    bench.assert_changed(["received +1", "dropped.fragment-bad +1"]);
+    assert_eq!(bench.turn([&last, &first]), NOTHING, "from then on");
+    bench.assert_changed(["received +3", "dropped.fragment-bad +3"]);
+}
+
+#[test]
+fn of_a_packet_whose_later_parts_overlap_nothing_more_goes_on() {
+    let mut bench = Bench::with_service("192.0.2.10:53/udp", [T0]);
+    let part = || from_client().ipv4(CLIENT, VIPA).identification(77_u16);
+    let later = |at| part().protocol(17).payload([2; 16]).last_fragment(at);
+    let first = part().udp(40_000, 53).payload([1; 24]).first_fragment();
+    assert_eq!(bench.turn([&first, &later(48)]), [to_target(0, &first), to_target(0, &later(48))]);
+    bench.settle();
+    assert_eq!(bench.turn([&later(40), &later(32), &later(64)]), NOTHING);
+    bench.assert_changed(["received +3", "dropped.fragment-bad +3"]);
 }
 
 #[test]

@@ -30,6 +30,12 @@ pub fn free_all<const N: usize>(packets: &mut ArrayVec<Mbuf, N>) {
 }
 
 impl Mbuf {
+    /// Whether the port has found the checksum of the IPv4 header right: of the innermost one, where it looks into tunnels.
+    #[inline]
+    pub(crate) fn has_good_header_sum(&self) -> bool {
+        self.head().ol_flags & u64::from(sys::VIPA_HEADER_SUM) == u64::from(sys::VIPA_HEADER_SUM_GOOD)
+    }
+
     /// Replaces the frame; the caller has checked that it fits behind the headroom of an empty packet.
     pub(crate) fn write(&mut self, frame: &[u8]) {
         let room = usize::from(self.head().buf_len - self.head().data_off);

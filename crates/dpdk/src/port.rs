@@ -62,6 +62,7 @@ pub(crate) struct Owned {
     device: Device,
     mac: [u8; 6],
     pool: Pool,
+    verifies_header_sums: bool,
 }
 
 /// A port's link. `megabits` is `None` when the driver does not know the speed.
@@ -122,7 +123,8 @@ impl Port {
             return Err(Error::Opened { device: device.to_string() });
         }
         // From here on its drop closes the port.
-        let mut owned = Owned { id, device: device.clone(), mac: [0; 6], pool: pool.clone() };
+        let (device, pool) = (device.clone(), pool.clone());
+        let mut owned = Owned { id, device, mac: [0; 6], pool, verifies_header_sums: false };
         owned.start(options)?;
         let port = Self(Arc::new(owned));
         let rx = (0..options.rx_queues).map(|queue| RxQueue::new(port.clone(), queue)).collect();
@@ -138,6 +140,13 @@ impl Port {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.0.device
+    }
+
+    /// Whether it tells of each packet if the IPv4 header's checksum is right.
+    #[inline]
+    #[must_use]
+    pub fn verifies_header_sums(&self) -> bool {
+        self.0.verifies_header_sums
     }
 
     /// Where its packets come from.
@@ -202,7 +211,9 @@ impl Owned {
     fn start(&mut self, options: &PortOptions) -> Result<(), Error> {
         let (id, pool) = (self.id, self.pool.as_ptr());
         let PortOptions { rx_queues, tx_queues, rx_descriptors, tx_descriptors, mtu, .. } = *options;
-        self.check(options)?;
+        let abilities = self.abilities()?;
+        self.check(options, &abilities)?;
+        self.verifies_header_sums = abilities.header_sums != 0;
         self.step("configure its queues", || {
             // SAFETY: the port exists, is ours, and is stopped; the key is as long as the callee's limit.
             unsafe { sys::vipa_port_configure(id, rx_queues, tx_queues, mtu.unwrap_or(0), SPREAD_KEY.as_ptr()) }
@@ -254,12 +265,17 @@ impl Owned {
         })
     }
 
-    fn check(&self, options: &PortOptions) -> Result<(), Error> {
+    /// What the driver says that it can do.
+    fn abilities(&self) -> Result<sys::vipa_port_info, Error> {
         let mut info = sys::vipa_port_info::default();
         self.step("ask what it can do", || {
             // SAFETY: the port exists; `info` is ours to write.
             unsafe { sys::vipa_port_info(self.id, &raw mut info) }
         })?;
+        Ok(info)
+    }
+
+    fn check(&self, options: &PortOptions, info: &sys::vipa_port_info) -> Result<(), Error> {
         let device = || self.device.to_string();
         let hint = match self.device.driver() {
             Some("net_af_packet") => " (its argument qpairs says how many)",

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 
 use vipa_dpdk_sys as sys;
+use vipa_packet::HeaderSums;
 
 use crate::{Burst, Mbuf, Port};
 
@@ -42,6 +43,17 @@ impl RxQueue {
         // SAFETY: as many more are initialised, each one segment that is nobody else's.
         unsafe { burst.set_len(length + usize::from(received)) };
         usize::from(received)
+    }
+
+    /// What the port has said of these packets, which it gave last. Of one that is IPv6 or wrong it says nothing good.
+    #[inline]
+    #[must_use]
+    pub fn header_sums(&self, packets: &[Mbuf]) -> HeaderSums {
+        if self.port.verifies_header_sums() && packets.iter().all(Mbuf::has_good_header_sum) {
+            HeaderSums::Verified
+        } else {
+            HeaderSums::Unverified
+        }
     }
 
     /// Packets freed at once because their parts did not fit into one buffer.

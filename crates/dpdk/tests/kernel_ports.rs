@@ -6,11 +6,17 @@
 
 mod bench;
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use bench::{alone, device, frame, open, receive, start};
-use vipa_dpdk::{Burst, Error, Port, PortOptions, RxQueue};
-use vipa_packet::PacketBuf;
+use vipa_dpdk::{Burst, Error, Port, PortOptions, RxQueue, TxQueue};
+use vipa_packet::{
+    HeaderSums, PacketBuf,
+    build::{Builder, packet},
+};
 
 /// A network namespace with a pair of interfaces, gone when dropped.
 struct Namespace(String);
@@ -156,6 +162,33 @@ fn tap_makes_an_interface_in_this_namespace_and_takes_it_away() {
         drop((port, kernel));
         assert!(!std::path::Path::new("/sys/class/net/dtap0").exists());
         assert_eq!(pool.available(), 8191);
+    });
+}
+
+#[test]
+fn a_port_that_can_says_whose_header_sums_are_right_and_another_does_not() {
+    in_namespace("a_port_that_can_says_whose_header_sums_are_right_and_another_does_not", || {
+        let (tap, other) = (device("net_tap0,iface=dtap0"), device("net_af_packet0,iface=dtap0"));
+        let (_eal, pool) = start(&[&tap], 8191);
+        let mut port = open(&tap, &pool);
+        run(&["sysctl", "-qw", "net.ipv6.conf.dtap0.disable_ipv6=1"]);
+        run(&["ip", "link", "set", "dtap0", "up"]);
+        let mut kernel = open(&other, &pool);
+        let right = packet().ipv4("192.0.2.1", "192.0.2.2").tcp(40_000, 80).payload([7; 99]);
+        let wrong = right.clone().spoil_ipv4_checksum();
+        let said_of = |rx: &mut RxQueue, kernel: &mut TxQueue, frames: &[&Builder]| {
+            assert!(frames.iter().all(|frame| kernel.compose(frame.build().bytes())));
+            let (end, mut burst) = (Instant::now() + Duration::from_secs(2), Burst::new());
+            while burst.len() < frames.len() && Instant::now() < end {
+                rx.burst(&mut burst);
+            }
+            assert_eq!(burst.len(), frames.len());
+            rx.header_sums(&burst)
+        };
+        assert!(port.port.verifies_header_sums() && !kernel.port.verifies_header_sums());
+        assert_eq!(said_of(&mut port.rx[0], &mut kernel.tx[0], &[&right, &right]), HeaderSums::Verified);
+        assert_eq!(said_of(&mut port.rx[0], &mut kernel.tx[0], &[&right, &wrong]), HeaderSums::Unverified);
+        assert_eq!(said_of(&mut kernel.rx[0], &mut port.tx[0], &[&right]), HeaderSums::Unverified);
     });
 }
 

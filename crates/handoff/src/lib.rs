@@ -23,6 +23,6 @@ pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Flows};
 pub use routes::{
-    Express, Hop, NextHop, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, Via,
-    VipaRoute, next_neighbour,
+    Express, Hop, How, NextHop, PortRoute, ReturnRoute, Rewrite, RouteLists, Routes, ServiceRoute, SourceRule,
+    TargetRoute, Via, VipaRoute, next_neighbour,
 };

@@ -1,5 +1,6 @@
 //! The world as the workers see it: immutable, replaced whole.
 
+mod express;
 mod index;
 mod returns;
 mod sources;
@@ -13,9 +14,10 @@ use std::{
 
 use vipa_balance::{ClusterKey, Picker};
 use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
-use vipa_packet::{Encapsulation, Link, Outer, Wrappers, ethernet};
+use vipa_packet::{Encapsulation, Link, Outer};
 use vipa_sync::Deadline;
 
+pub use express::{Express, How, Rewrite};
 use index::Index;
 pub use returns::ReturnRoute;
 pub use sources::SourceRule;
@@ -41,20 +43,14 @@ pub struct Routes {
     return_index6: Index<u128>,
     /// The ways to this router's own kernel.
     own: Vec<TargetId>,
-    /// By `TargetId`: the outer headers of tunnels.
-    wrappers: Vec<Option<Box<Wrappers>>>,
     /// By `TargetId`.
     expresses: Vec<Express>,
-}
-
-/// The way of direct return, where nothing is left to be asked: the neighbour is known, and the port's frames have no tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Express {
-    /// Destination and source, as a frame begins.
-    pub macs: [u8; 12],
-    /// Bytes of the longest frame; none is as short as 0, where the way is another.
-    longest: u16,
-    pub port: PortId,
+    /// By `TargetId`.
+    rewrites: Vec<Option<Box<Rewrite>>>,
+    /// To the neighbours, and to what lies on no port's network.
+    near: HashMap<IpAddr, Express>,
+    beyond: Express,
+    beyond6: Express,
 }
 
 /// What [`Routes::build`] makes a snapshot from.
@@ -180,9 +176,9 @@ impl Routes {
         let returns = returns.into_values().collect();
         let own = (0..=u16::MAX).map(TargetId).zip(&targets).filter(|(_, way)| way.via == Via::Local).map(|(id, _)| id);
         let own = own.collect();
-        let wrappers = targets.iter().map(TargetRoute::wrappers).collect();
         let expresses = targets.iter().map(TargetRoute::express).collect();
-        Self {
+        let rewrites = targets.iter().map(|target| target.rewrite().map(Box::new)).collect();
+        let mut routes = Self {
             generation,
             key,
             ports,
@@ -197,9 +193,17 @@ impl Routes {
             return_index,
             return_index6,
             own,
-            wrappers,
             expresses,
-        }
+            rewrites,
+            near: HashMap::new(),
+            beyond: Express::NONE,
+            beyond6: Express::NONE,
+        };
+        routes.near =
+            routes.neighbours.keys().map(|address| (*address, routes.express_by(routes.hop(*address)))).collect();
+        let beyond = |family| routes.express_by(routes.hop_by(gateway(&routes.ports, family)));
+        (routes.beyond, routes.beyond6) = (beyond(Ipv4Addr::UNSPECIFIED.into()), beyond(Ipv6Addr::UNSPECIFIED.into()));
+        routes
     }
 
     /// Before anything is known.
@@ -257,18 +261,18 @@ impl Routes {
         self.targets.get(usize::from(id.0))
     }
 
-    /// What packets to a target behind a tunnel are wrapped in.
-    #[inline]
-    #[must_use]
-    pub fn wrappers(&self, id: TargetId) -> Option<&Wrappers> {
-        self.wrappers.get(usize::from(id.0))?.as_deref()
-    }
-
     /// How an untagged frame of `length` bytes gets to a target, if nothing but its addresses has to change.
     #[inline(always)]
     #[must_use]
     pub fn express(&self, id: TargetId, length: usize) -> Option<&Express> {
-        self.expresses.get(usize::from(id.0)).filter(|express| length <= usize::from(express.longest))
+        self.expresses.get(usize::from(id.0)).filter(|express| express.takes(length))
+    }
+
+    /// What becomes of packets to a target that is found, but not by other addresses of the frame alone.
+    #[inline(always)]
+    #[must_use]
+    pub fn rewrite(&self, id: TargetId) -> Option<&Rewrite> {
+        self.rewrites.get(usize::from(id.0))?.as_deref()
     }
 
     /// The ways to this router's own kernel: it may be a target itself. Nearly always none.
@@ -305,10 +309,33 @@ impl Routes {
     /// How to reach a host that is no target.
     #[must_use]
     pub fn hop(&self, address: IpAddr) -> Hop {
-        let Some((id, neighbour)) = next_neighbour(&self.ports, address) else { return Hop::None };
+        self.hop_by(next_neighbour(&self.ports, address))
+    }
+
+    fn hop_by(&self, neighbour: Option<(PortId, IpAddr)>) -> Hop {
+        let Some((id, neighbour)) = neighbour else { return Hop::None };
         match (self.neighbours.get(&neighbour), self.port(id)) {
             (Some(&(on, mac)), Some(port)) if on == id => Hop::Known(NextHop { port: id, link: port.link_to(mac) }),
             _ => Hop::Unknown(id, neighbour),
+        }
+    }
+
+    /// How an untagged frame of `length` bytes gets to a host that is no target, if nothing but its addresses has to change.
+    #[inline(always)]
+    #[must_use]
+    pub fn express_to(&self, host: IpAddr, length: usize) -> Option<&Express> {
+        let express = match host {
+            _ if on_link(&self.ports, host).is_some() => self.near.get(&host)?,
+            IpAddr::V4(_) => &self.beyond,
+            IpAddr::V6(_) => &self.beyond6,
+        };
+        express.takes(length).then_some(express)
+    }
+
+    fn express_by(&self, hop: Hop) -> Express {
+        match hop {
+            Hop::Known(hop) => Express::new(&hop, self.port(hop.port).map_or(u16::MAX, |port| port.mtu)),
+            Hop::Unknown(..) | Hop::None => Express::NONE,
         }
     }
 }
@@ -316,11 +343,25 @@ impl Routes {
 /// The port towards `address`, and whose MAC packets to it get there: its own on the port's network, else the gateway's.
 #[must_use]
 pub fn next_neighbour(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, IpAddr)> {
-    let ids = || (0..=u16::MAX).map(PortId).zip(ports);
-    if let Some((id, _)) = ids().find(|(_, port)| port.is_on_link(address)) {
-        return Some((id, address));
+    match on_link(ports, address) {
+        Some(id) => Some((id, address)),
+        None => gateway(ports, address),
     }
-    ids().find_map(|(id, port)| {
+}
+
+/// The port on whose network `address` lies.
+#[inline(always)]
+fn on_link(ports: &[PortRoute], address: IpAddr) -> Option<PortId> {
+    let port = match address {
+        IpAddr::V4(address) => ports.iter().position(|port| port.is_on_link4(address)),
+        IpAddr::V6(address) => ports.iter().position(|port| port.is_on_link6(address)),
+    };
+    u16::try_from(port?).ok().map(PortId)
+}
+
+/// Through which port, and whom, addresses of this one's family are reached that lie on no port's network.
+fn gateway(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, IpAddr)> {
+    (0..=u16::MAX).map(PortId).zip(ports).find_map(|(id, port)| {
         let gateway = match address {
             IpAddr::V4(_) => port.gateway.map(IpAddr::V4),
             IpAddr::V6(_) => port.gateway6.map(IpAddr::V6),
@@ -330,25 +371,6 @@ pub fn next_neighbour(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, I
 }
 
 impl TargetRoute {
-    fn wrappers(&self) -> Option<Box<Wrappers>> {
-        match (&self.via, &self.next_hop) {
-            (Via::Tunnel { outer, how }, Some(hop)) => Some(Box::new(Wrappers::new(outer, *how, &hop.link))),
-            _ => None,
-        }
-    }
-
-    fn express(&self) -> Express {
-        match self.next_hop {
-            Some(NextHop { port, link }) if self.via == Via::Direct && link.vlan.is_none() => {
-                let mut macs = [0; 12];
-                macs[..6].copy_from_slice(&link.destination);
-                macs[6..].copy_from_slice(&link.source);
-                Express { macs, longest: self.mtu.saturating_add(ethernet::HEADER as u16), port }
-            }
-            _ => Express { macs: [0; 12], longest: 0, port: PortId(0) },
-        }
-    }
-
     /// A target of direct return, found already.
     #[must_use]
     pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {
@@ -384,17 +406,24 @@ impl PortRoute {
     /// Whether `address` lies on this port's own network.
     #[must_use]
     pub fn is_on_link(&self, address: IpAddr) -> bool {
-        match (address, self.address6) {
-            (IpAddr::V4(address), _) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_length)).unwrap_or(0);
-                (self.address.to_bits() ^ address.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(address), Some((own, length))) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-                (own.to_bits() ^ address.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(_), None) => false,
+        match address {
+            IpAddr::V4(address) => self.is_on_link4(address),
+            IpAddr::V6(address) => self.is_on_link6(address),
         }
+    }
+
+    #[inline(always)]
+    fn is_on_link4(&self, address: Ipv4Addr) -> bool {
+        let differing = self.address.to_bits() ^ address.to_bits();
+        differing.checked_shr(32 - u32::from(self.prefix_length)).unwrap_or(0) == 0
+    }
+
+    #[inline(always)]
+    fn is_on_link6(&self, address: Ipv6Addr) -> bool {
+        self.address6.is_some_and(|(own, length)| {
+            let differing = own.to_bits() ^ address.to_bits();
+            differing.checked_shr(128 - u32::from(length)).unwrap_or(0) == 0
+        })
     }
 
     /// The Ethernet header of a frame from this port to `mac`.

@@ -38,6 +38,12 @@ impl Sum {
         Self(self.0 + (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff))
     }
 
+    /// Adds what another sum has added.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The sum, 16 bits wide.
     #[must_use]
     pub const fn fold(self) -> u16 {
@@ -51,13 +57,12 @@ impl Sum {
     }
 }
 
-/// Adds the carries back (RFC 1071 §1): 64 bits to 16. Zero stays zero; no other sum becomes zero.
+/// Adds the carries back (RFC 1071 §1): 64 bits to 16. Zero stays zero; no other sum becomes zero. Adding a number to itself
+/// with its halves exchanged leaves the halves' ones' complement sum in the upper half.
+#[inline(always)]
 const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Checksum of `bytes`, in which the checksum field is zero.
@@ -79,9 +84,7 @@ pub fn is_valid(bytes: &[u8]) -> bool {
 pub fn ipv4_header_is_valid(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let sum = words.iter().fold(0u64, |sum, word| sum + u64::from(u32::from_ne_bytes(*word)));
-    // Adding a number to itself with its halves exchanged leaves the halves' ones' complement sum in the upper half.
-    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
-    sum.wrapping_add(sum.rotate_left(16)) >> 16 == 0xffff
+    fold(sum) == 0xffff
 }
 
 /// Sum of the pseudo-header that TCP and UDP prefix (RFC 9293 §3.1, RFC 768).
@@ -103,11 +106,14 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     Sum(0).word(!checksum).word(!old).word(new).checksum()
 }
 
-/// [`update`] for an IPv4 header whose time to live has become less by one: `~m + m'` is the same for all, 0xfeff.
+/// What an IPv4 header's sum changes by when its time to live becomes less by one: `~m + m'` is the same for all.
+pub const HOP: Sum = Sum(0xfeff);
+
+/// [`update`] for that.
 #[inline(always)]
 #[must_use]
 pub const fn after_hop(checksum: u16) -> u16 {
-    let sum = !checksum as u32 + 0xfeff;
+    let sum = !checksum as u32 + HOP.0 as u32;
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 

@@ -71,16 +71,15 @@ impl Station {
 
     #[inline]
     #[must_use]
-    pub fn new(mac: &MacAddress) -> Self {
+    pub const fn new(mac: &MacAddress) -> Self {
         let [a, b, c, d, e, f] = *mac;
         Self(u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
-    /// Whether a frame that begins with these bytes is addressed to this station alone.
+    /// Zero if a frame whose first eight bytes are this word, the first byte the lowest, is addressed to this station alone.
     #[inline(always)]
-    pub(crate) fn is_called_by<const N: usize>(self, head: &[u8; N]) -> bool {
-        const ADDRESS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-        head.first_chunk().is_some_and(|eight| u64::from_ne_bytes(*eight) & ADDRESS == self.0)
+    pub(crate) const fn differs(self, word: u64) -> u64 {
+        (word ^ self.0.to_le()) << 16 | self.0.to_le() >> 48
     }
 }
 
@@ -111,16 +110,19 @@ pub fn set_macs(frame: &mut [u8], destination: &MacAddress, source: &MacAddress)
     }
 }
 
-/// Writes both addresses, side by side as a frame begins, into an untagged frame; false, and nothing changed, with a tag.
+/// Writes both addresses, side by side as a frame begins, into a frame without a tag. One too short for them is left alone.
+#[inline(always)]
+pub fn readdress(frame: &mut [u8], macs: &[u8; 12]) {
+    if let Some(place) = frame.first_chunk_mut() {
+        *place = *macs;
+    }
+}
+
+/// Whether a frame has a tag, if it has an EtherType at all.
 #[inline(always)]
 #[must_use]
-pub fn readdress(frame: &mut [u8], macs: &[u8; 12]) -> bool {
-    let Some(place) = frame.first_chunk_mut::<HEADER>() else { return false };
-    let plain = place[12..] != TYPE_VLAN.to_be_bytes();
-    if plain {
-        place[..12].copy_from_slice(macs);
-    }
-    plain
+pub fn is_untagged(frame: &[u8]) -> bool {
+    frame.first_chunk::<HEADER>().is_some_and(|head| head[12..] != TYPE_VLAN.to_be_bytes())
 }
 
 /// Whether a frame is tagged, and the EtherType of what it carries.

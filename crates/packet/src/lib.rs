@@ -48,8 +48,8 @@ pub use malformed::Malformed;
 pub use mend::mend;
 pub use nat::{Endpoint, decrement_ttl};
 pub use parse::{
-    Body, Fragment, FragmentHead, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Tcp, Udp, parse, parse_plain, plain_tcp,
-    plain_tcp6,
+    Body, Fragment, FragmentHead, HEADS, HeaderSums, Heads, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Segments,
+    Segments6, Tcp, Udp, parse, parse_plain,
 };
 pub use tcp::TcpFlags;
 pub use tunnel::{Encapsulation, Inner, Outer, Wrappers, decapsulate, encapsulate};

@@ -5,7 +5,7 @@ use crate::{
     Parsed, TCP, UDP,
     checksum::{self, Sum},
     ethernet, icmp, icmp6,
-    parse::{Body, Fragment, FragmentHead, walk_ipv6},
+    parse::{Body, Fragment, FragmentHead, addresses6, walk_ipv6},
     tunnel::Inner,
     view,
 };
@@ -40,19 +40,7 @@ pub fn to_target(frame: &mut [u8], parsed: &Parsed, target: Endpoint) -> bool {
 #[inline]
 #[must_use]
 pub fn plain_to_target(frame: &mut [u8], inner: &Inner, target: Endpoint) -> bool {
-    let l3 = ethernet::HEADER;
-    let (l4, change, port) = match (inner.is_ipv6, target) {
-        (false, Endpoint::V4(address, port)) => {
-            (l3 + IPV4_HEADER, replace4(frame, l3, End::Destination, address), port)
-        }
-        (true, Endpoint::V6(address, port)) => (l3 + IPV6_HEADER, replace6(frame, l3, End::Destination, address), port),
-        _ => return false,
-    };
-    let Some(change) = change else { return false };
-    let change = replace_port(frame, l4, End::Destination, port).map_or(change, |ports| change.and(ports));
-    mend_transport(frame, l4, inner.protocol, change);
-    inner.count_hop(&mut frame[l3..]);
-    true
+    translate_plain(frame, inner, End::Destination, target).is_some()
 }
 
 /// Makes `vipa` the source; otherwise as [`to_target`].
@@ -60,6 +48,38 @@ pub fn plain_to_target(frame: &mut [u8], inner: &Inner, target: Endpoint) -> boo
 #[must_use]
 pub fn from_target(frame: &mut [u8], parsed: &Parsed, vipa: Endpoint) -> bool {
     translate(frame, parsed, End::Source, vipa).is_some()
+}
+
+/// Makes `vipa` the source; otherwise as [`plain_to_target`].
+#[inline]
+#[must_use]
+pub fn plain_from_target(frame: &mut [u8], inner: &Inner, vipa: Endpoint) -> bool {
+    translate_plain(frame, inner, End::Source, vipa).is_some()
+}
+
+/// One sum for all that changes in the IP header, one for all that changes in what the transport's checksum covers.
+#[inline(always)]
+fn translate_plain(frame: &mut [u8], inner: &Inner, end: End, new: Endpoint) -> Option<()> {
+    let packet = frame.get_mut(ethernet::HEADER..)?;
+    let (change, transport, port) = match (inner.is_ipv6, new) {
+        (false, Endpoint::V4(address, port)) => {
+            let (header, transport) = packet.split_first_chunk_mut()?;
+            let change = readdress4(header, end, address);
+            header[8] -= 1;
+            mend4(header, change.and(Change::HOP));
+            (change, transport, port)
+        }
+        (true, Endpoint::V6(address, port)) => {
+            let (header, transport) = packet.split_first_chunk_mut()?;
+            let change = readdress6(header, end, address);
+            header[7] -= 1;
+            (change, transport, port)
+        }
+        _ => return None,
+    };
+    let change = replace_port(transport, 0, end, port).map_or(change, |ports| change.and(ports));
+    mend_transport(transport, 0, inner.protocol, change);
+    Some(())
 }
 
 #[inline(always)]
@@ -101,12 +121,15 @@ fn of_part<A>(part: &Fragment<A>) -> Option<Option<u8>> {
 struct Change(Sum);
 
 impl Change {
+    /// What a hop less does to an IPv4 header.
+    const HOP: Self = Self(checksum::HOP);
+
     fn word(old: u16, new: u16) -> Self {
         Self(Sum::default().word(!old).word(new))
     }
 
     fn and(self, other: Self) -> Self {
-        Self(self.0.word(other.0.fold()))
+        Self(self.0.and(other.0))
     }
 
     /// `checksum` after this change of what it covers (RFC 1624 §3).
@@ -118,30 +141,44 @@ impl Change {
 /// Replaces an address in the IPv4 header at `l3` and mends the header's checksum.
 #[inline(always)]
 fn replace4(frame: &mut [u8], l3: usize, end: End, new: u32) -> Option<Change> {
-    let header: &mut [u8; IPV4_HEADER] = frame.get_mut(l3..)?.first_chunk_mut()?;
-    let at = match end {
-        End::Source => 12,
-        End::Destination => 16,
-    };
-    let old = view::u32_at(header, at)?;
-    let change = Change(Sum::default().address(!old).address(new));
-    header[at..at + 4].copy_from_slice(&new.to_be_bytes());
-    let sum = u16::from_be_bytes([header[10], header[11]]);
-    header[10..12].copy_from_slice(&change.apply(sum).to_be_bytes());
+    let header = frame.get_mut(l3..)?.first_chunk_mut()?;
+    let change = readdress4(header, end, new);
+    mend4(header, change);
     Some(change)
 }
 
 /// Replaces an address in the IPv6 header at `l3`, which has no checksum of its own.
 #[inline(always)]
 fn replace6(frame: &mut [u8], l3: usize, end: End, new: u128) -> Option<Change> {
-    let header: &mut [u8; IPV6_HEADER] = frame.get_mut(l3..)?.first_chunk_mut()?;
-    let at = match end {
-        End::Source => 8,
-        End::Destination => 24,
+    Some(readdress6(frame.get_mut(l3..)?.first_chunk_mut()?, end, new))
+}
+
+#[inline(always)]
+fn readdress4(header: &mut [u8; IPV4_HEADER], end: End, new: u32) -> Change {
+    let place = match end {
+        End::Source => &mut header[12..16],
+        End::Destination => &mut header[16..20],
     };
-    let old = view::u128_at(header, at)?;
+    let old = u32::from_be_bytes([place[0], place[1], place[2], place[3]]);
+    place.copy_from_slice(&new.to_be_bytes());
+    Change(Sum::default().address(!old).address(new))
+}
+
+#[inline(always)]
+fn mend4(header: &mut [u8; IPV4_HEADER], change: Change) {
+    let sum = u16::from_be_bytes([header[10], header[11]]);
+    header[10..12].copy_from_slice(&change.apply(sum).to_be_bytes());
+}
+
+#[inline(always)]
+fn readdress6(header: &mut [u8; IPV6_HEADER], end: End, new: u128) -> Change {
+    let (source, destination) = addresses6(header);
+    let (old, at) = match end {
+        End::Source => (source, 8),
+        End::Destination => (destination, 24),
+    };
     header[at..at + 16].copy_from_slice(&new.to_be_bytes());
-    Some(Change(Sum::default().bytes(&(!old).to_be_bytes()).bytes(&new.to_be_bytes())))
+    Change(Sum::default().address6(!old).address6(new))
 }
 
 #[inline(always)]
@@ -158,8 +195,8 @@ fn replace_port(frame: &mut [u8], l4: usize, end: End, new: u16) -> Option<Chang
 #[inline(always)]
 fn mend_transport(frame: &mut [u8], l4: usize, protocol: u8, change: Change) {
     let at = l4 + if protocol == TCP { 16 } else { 6 };
-    let Some(old) = view::u16_at(frame, at) else { return };
-    let new = match (protocol, old) {
+    let Some(place) = frame.get_mut(at..at + 2) else { return };
+    let new = match (protocol, u16::from_be_bytes([place[0], place[1]])) {
         (UDP, 0) => return,
         (UDP, sum) => match change.apply(sum) {
             0 => 0xffff,
@@ -167,7 +204,7 @@ fn mend_transport(frame: &mut [u8], l4: usize, protocol: u8, change: Change) {
         },
         (_, sum) => change.apply(sum),
     };
-    let _ = view::put(frame, at, &new.to_be_bytes());
+    place.copy_from_slice(&new.to_be_bytes());
 }
 
 /// An ICMP error to the VIPA, about a packet from the VIPA to a client: makes `target` its destination and the source of what

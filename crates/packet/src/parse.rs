@@ -11,9 +11,10 @@
 //!
 //! Nearly every packet is TCP or UDP directly after an IP header without options or VLAN tag: [`parse_plain`] recognises it
 //! (in IPv4) at fixed offsets by one chain of comparisons. Whatever fails one of them is looked at again from the start, by
-//! `parse_any`, which knows all forms and all the reasons. A worker asks for even less: [`plain_tcp`] and [`plain_tcp6`] say
-//! only what names a connection. The short ways never say anything that the long way would not (a property test).
+//! `parse_any`, which knows all forms and all the reasons. A worker asks for even less, in either family: [`Heads`] says of all of a
+//! burst's frames at once what names a connection. The short ways never say anything that the long way would not (a property test).
 
+mod heads;
 mod ipv4;
 mod ipv6;
 mod transport;
@@ -22,11 +23,12 @@ use crate::{
     Malformed, TCP, TcpFlags, UDP,
     arp::{self, Arp},
     checksum,
-    ethernet::{HEADER, Station, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, VLAN_TAG},
+    ethernet::{HEADER, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, TYPE_VLAN, VLAN_TAG},
     icmp::Ipv4Icmp,
     icmp6::Ipv6Icmp,
     tcp, view,
 };
+pub use heads::{HEADS, HeaderSums, Heads, Segments, Segments6};
 pub(crate) use ipv4::{FRAGMENT as FRAGMENT4, is_martian};
 pub(crate) use ipv6::{Chain, addresses as addresses6, walk as walk_ipv6};
 
@@ -188,72 +190,6 @@ pub fn parse_plain(frame: &[u8]) -> Option<Parsed> {
     };
     let (l3, l4) = (HEADER as u8, (HEADER + ipv4::HEADER) as u16);
     Some(Parsed { vlan: None, l3, l4, end: (HEADER + total) as u32, body })
-}
-
-/// The shortest way of all, for what nearly every packet is: a TCP segment that [`parse_plain`] would take, addressed to
-/// `station`. Fields are compared by whole words: the compiler makes of single bytes what is written as single bytes.
-#[inline(always)]
-#[must_use]
-pub fn plain_tcp(frame: &[u8], station: Station) -> Option<Ipv4Tcp> {
-    let head: &[u8; PLAIN_TCP] = frame.first_chunk()?;
-    let ip: &[u8; ipv4::HEADER] = head[HEADER..].first_chunk()?;
-    // Flags and offset, time to live, protocol.
-    let whole = word(head, HEADER + 6) & ((ipv4::FRAGMENT as u32) << 16 | 0xff);
-    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-    let data_offset = data_offset(head, HEADER + ipv4::HEADER);
-    let plain = station.is_called_by(head)
-        && word(head, HEADER - 2) & 0xffff_ff00 == (TYPE_IPV4 as u32) << 16 | 0x4500
-        && whole == TCP as u32
-        && HEADER + total <= frame.len()
-        && data_offset >= tcp::HEADER
-        && ipv4::HEADER + data_offset <= total
-        && checksum::ipv4_header_is_valid(ip)
-        && !ipv4::is_martian_first(ip[12]);
-    let ports = word(head, HEADER + ipv4::HEADER);
-    plain.then(|| Ipv4Tcp {
-        source: word(head, HEADER + 12),
-        destination: word(head, HEADER + 16),
-        source_port: (ports >> 16) as u16,
-        destination_port: ports as u16,
-        flags: TcpFlags(head[HEADER + ipv4::HEADER + 13]),
-    })
-}
-
-/// [`plain_tcp`] directly after the fixed header of IPv6.
-#[inline(always)]
-#[must_use]
-pub fn plain_tcp6(frame: &[u8], station: Station) -> Option<Ipv6Tcp> {
-    let head: &[u8; PLAIN_TCP6] = frame.first_chunk()?;
-    let ip: &[u8; ipv6::HEADER] = head[HEADER..].first_chunk()?;
-    let payload = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
-    let data_offset = data_offset(head, HEADER + ipv6::HEADER);
-    let (source, destination) = ipv6::addresses(ip);
-    let plain = station.is_called_by(head)
-        && word(head, HEADER - 2) & 0xffff_f000 == (TYPE_IPV6 as u32) << 16 | 0x6000
-        && ip[6] == TCP
-        && HEADER + ipv6::HEADER + payload <= frame.len()
-        && data_offset >= tcp::HEADER
-        && data_offset <= payload
-        && !ipv6::is_martian(source);
-    let ports = word(head, HEADER + ipv6::HEADER);
-    plain.then(|| Tcp {
-        source,
-        destination,
-        source_port: (ports >> 16) as u16,
-        destination_port: ports as u16,
-        flags: TcpFlags(head[HEADER + ipv6::HEADER + 13]),
-    })
-}
-
-#[inline(always)]
-fn word<const N: usize>(head: &[u8; N], at: usize) -> u32 {
-    head[at..].first_chunk().map_or(0, |four| u32::from_be_bytes(*four))
-}
-
-/// Bytes of the TCP header at `at`.
-#[inline(always)]
-fn data_offset<const N: usize>(head: &[u8; N], at: usize) -> usize {
-    usize::from(head[at + 12] >> 4) * 4
 }
 
 /// Every form, every reason.

@@ -9,6 +9,7 @@ use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
 use vipa_dpdk::{Device, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
 use vipa_handoff::PortRoute;
 use vipa_model::{Mac, PortId, config};
+use vipa_packet::HeaderSums;
 
 /// Descriptors of each queue.
 const DESCRIPTORS: u16 = 1024;
@@ -27,6 +28,11 @@ impl Rx for Receive {
     #[inline]
     fn burst(&mut self, packets: &mut ArrayVec<Mbuf, BURST>) {
         self.0.burst(packets);
+    }
+
+    #[inline]
+    fn header_sums(&self, packets: &[Mbuf]) -> HeaderSums {
+        self.0.header_sums(packets)
     }
 }
 
@@ -115,7 +121,8 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         let vipa_dpdk::OpenPort { port: handle, rx, tx } =
             Port::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
         let mac = Mac(handle.mac());
-        tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, "the port is open");
+        let header_sums = if handle.verifies_header_sums() { "port" } else { "worker" };
+        tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, header_sums, "the port is open");
         opened.routes.push(route(port, mac));
         for (queue, rx) in rx.into_iter().enumerate() {
             opened.queues[queue % workers].inlets.push(Inlet { port: id, rx: Receive(rx) });

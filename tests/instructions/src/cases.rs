@@ -1,14 +1,23 @@
 //! What is counted. Each case prepares its world, and then does one thing [`TIMES`] times.
 
-use std::{hint::black_box, time::Duration};
+use std::{
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use vipa_balance::{Candidate, ClusterKey, Picker, hash_connection};
 use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
-use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Key4, Key6, PackedKey, Tick};
-use vipa_model::{Balance, Protocol, TargetId, VipaId};
+use vipa_flow::{
+    Capacity, FlowState, FlowTable, HashSeed, Key4, Key6, PackedKey, Tick,
+    vectors::{Vectors, Work},
+};
+use vipa_handoff::{ReturnRoute, Via};
+use vipa_model::{Balance, Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
-    Encapsulation, Endpoint, HeapPacket, Inner, Link, Outer, PacketBuf, Station, Wrappers, build::packet, nat, parse,
-    plain_tcp, plain_tcp6, set_macs,
+    Encapsulation, Endpoint, HEADS, HeaderSums, Heads, HeapPacket, Inner, Link, Outer, PacketBuf, Station, Wrappers,
+    build::{Builder, packet},
+    nat, parse, set_macs,
 };
 
 use crate::TIMES;
@@ -40,8 +49,9 @@ fn measured(work: &mut dyn FnMut(u64)) {
 }
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "packet: plain segment", prepare: plain_segment },
-    Case { name: "packet: plain segment, IPv6", prepare: plain_segment6 },
+    Case { name: "packet: heads of a burst", prepare: || heads(HeaderSums::Unverified) },
+    Case { name: "packet: heads of a burst, verified", prepare: || heads(HeaderSums::Verified) },
+    Case { name: "packet: heads of a burst, IPv6", prepare: heads6 },
     Case { name: "packet: tagged segment", prepare: tagged_segment },
     Case { name: "packet: wrap in IP", prepare: wrap },
     Case { name: "packet: translate", prepare: translate },
@@ -52,22 +62,60 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "flow: remove", prepare: remove },
     Case { name: "balance: hash and pick", prepare: hash_and_pick },
     Case { name: "balance: build maglev", prepare: build_maglev },
-    Case { name: "worker: burst, direct", prepare: burst },
+    Case { name: "worker: burst, direct", prepare: direct },
+    Case { name: "worker: burst, direct, IPv6", prepare: direct6 },
+    Case { name: "worker: burst, ipip", prepare: || tunnelled(Encapsulation::Ipip) },
+    Case { name: "worker: burst, gre", prepare: || tunnelled(Encapsulation::Gre) },
+    Case { name: "worker: burst, gue", prepare: || tunnelled(Encapsulation::Gue { port: 6080 }) },
+    Case { name: "worker: burst, nat", prepare: translated },
+    Case { name: "worker: burst, nat, back", prepare: translated_back },
 ];
 
 const VIPA: &str = "192.0.2.10";
+const VIPA6: &str = "2001:db8:1::10";
 const CLIENT: &str = "203.0.113.4";
+const TARGET: &str = "198.51.100.21";
 
-fn plain_segment() -> Prepared {
+/// The headers of a burst.
+fn heads(sums: HeaderSums) -> Prepared {
     let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(CLIENT, VIPA).tcp(40_000, 80).payload([0; 10]).build();
-    let station = Station::new(&ROUTER_MAC);
-    Prepared::new(move |_| assert!(black_box(plain_tcp(black_box(frame.bytes()), station)).is_some()))
+    look::<false>(frame, sums)
 }
 
-fn plain_segment6() -> Prepared {
-    let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv6("2001:db8::4", "2001:db8:1::10").tcp(40_000, 80).build();
-    let station = Station::new(&ROUTER_MAC);
-    Prepared::new(move |_| assert!(black_box(plain_tcp6(black_box(frame.bytes()), station)).is_some()))
+fn heads6() -> Prepared {
+    let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv6("2001:db8::4", VIPA6).tcp(40_000, 80).build();
+    look::<true>(frame, HeaderSums::Unverified)
+}
+
+fn look<const IS_IPV6: bool>(frame: HeapPacket, sums: HeaderSums) -> Prepared {
+    let vectors = Vectors::of_this_processor();
+    let mut heads = Heads::default();
+    Prepared::new(move |_| {
+        let found = vectors.run(Look::<IS_IPV6> { frame: black_box(frame.bytes()), sums, heads: &mut heads });
+        assert_eq!(black_box(found), u32::MAX);
+    })
+}
+
+struct Look<'a, const IS_IPV6: bool> {
+    frame: &'a [u8],
+    sums: HeaderSums,
+    heads: &'a mut Heads,
+}
+
+impl<const IS_IPV6: bool> Work for Look<'_, IS_IPV6> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run(self) -> u32 {
+        let Self { frame, sums, heads } = self;
+        let station = Station::new(&ROUTER_MAC);
+        (0..HEADS).for_each(|place| heads.note(place, frame));
+        if !IS_IPV6 {
+            return heads.segments(station, sums).plain;
+        }
+        (0..HEADS).for_each(|place| heads.note_further(place, frame));
+        heads.segments6(station).plain & heads.ipv6()
+    }
 }
 
 fn tagged_segment() -> Prepared {
@@ -167,7 +215,7 @@ fn remove() -> Prepared {
 
 fn candidates() -> Vec<Candidate> {
     let candidate = |n: u16| Candidate {
-        address: std::net::Ipv4Addr::new(198, 51, 100, 100 + n as u8).into(),
+        address: Ipv4Addr::new(198, 51, 100, 100 + n as u8).into(),
         weight: 1,
         target: TargetId(n),
     };
@@ -196,23 +244,86 @@ fn build_maglev() -> Prepared {
 }
 
 /// Thirty-two segments of known connections, and what it takes to bring them back from where they were sent.
-fn burst() -> Prepared {
-    let mut bench = Bench::with_service("192.0.2.10:80/tcp", ["198.51.100.21"]);
-    let mut stash: Vec<HeapPacket> = Vec::new();
+fn burst(
+    mut bench: Bench,
+    frame: fn(u64) -> Builder,
+    restore: impl Fn(&mut HeapPacket, &HeapPacket) + 'static,
+) -> Prepared {
     for n in 0..32 {
-        let client = std::net::Ipv4Addr::from_bits(key(n).client).to_string();
-        bench.confirm(&client, 40_000, 80, 0);
-        let segment =
-            packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(client.as_str(), VIPA).tcp(40_000, 80).payload([0; 10]);
-        stash.push(segment.build());
+        bench.confirm(&client(&bench, n), 40_000, 80, 0);
     }
     bench.advance(Duration::from_millis(1));
+    let frames: Vec<HeapPacket> = (0..32).map(|n| frame(n).build()).collect();
+    let mut stash = frames.clone();
     Prepared::new(move |_| {
-        for packet in &mut stash {
-            set_macs(packet.bytes_mut(), &ROUTER_MAC, &CLIENT_MAC);
+        for (packet, frame) in stash.iter_mut().zip(&frames) {
+            restore(packet, frame);
         }
         bench.rx().arriving.extend(stash.drain(..));
         assert_eq!(bench.worker.turn(bench.now), 32);
         std::mem::swap(&mut stash, &mut bench.tx().sent);
     })
+}
+
+fn client(bench: &Bench, n: u64) -> String {
+    match bench.world.vipa {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(key(n).client).to_string(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(key6(n).client).to_string(),
+    }
+}
+
+fn from_client(n: u64) -> Builder {
+    packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(key(n).client, VIPA).tcp(40_000, 80).payload([0; 10])
+}
+
+/// Of what was only readdressed.
+fn restore_macs(packet: &mut HeapPacket, _: &HeapPacket) {
+    set_macs(packet.bytes_mut(), &ROUTER_MAC, &CLIENT_MAC);
+}
+
+fn restore_all(packet: &mut HeapPacket, frame: &HeapPacket) {
+    assert!(packet.refill(frame.bytes()));
+}
+
+fn direct() -> Prepared {
+    burst(Bench::with_service("192.0.2.10:80/tcp", [TARGET]), from_client, restore_macs)
+}
+
+fn direct6() -> Prepared {
+    let frame = |n| packet().macs(CLIENT_MAC, ROUTER_MAC).ipv6(key6(n).client, VIPA6).tcp(40_000, 80);
+    burst(Bench::with_service("[2001:db8:1::10]:80/tcp", ["2001:db8:0:51::21"]), frame, restore_macs)
+}
+
+/// With one target, to which packets go that way.
+fn by_way(via: Via) -> Bench {
+    let mut bench = Bench::with_service("192.0.2.10:80/tcp", [TARGET]);
+    bench.change(|world| world.targets[0].via = via);
+    bench
+}
+
+fn tunnelled(how: Encapsulation) -> Prepared {
+    let outer = Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
+    burst(by_way(Via::Tunnel { outer, how }), from_client, restore_all)
+}
+
+fn translating() -> Bench {
+    let mut bench = by_way(Via::Nat { port: Some(8080) });
+    bench.change(|world| {
+        let (protocol, ports, vipa_port) = (Protocol::Tcp, PortRange::one(8080), Some(80));
+        let route = ReturnRoute { protocol, ports, vipa: VipaId(0), vipa_port, target: TargetId(0) };
+        world.returns.insert(world.targets[0].address, vec![route]);
+        let gateway = world.port.gateway.expect("the bench has one");
+        world.neighbours.insert(gateway.into(), (PortId(0), Mac(CLIENT_MAC)));
+    });
+    bench
+}
+
+fn translated() -> Prepared {
+    burst(translating(), from_client, restore_all)
+}
+
+fn translated_back() -> Prepared {
+    let frame =
+        |n| packet().macs(target_mac(0), ROUTER_MAC).ipv4(TARGET, key(n).client).tcp(8080, 40_000).payload([0; 10]);
+    burst(translating(), frame, restore_all)
 }

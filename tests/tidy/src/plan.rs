@@ -67,7 +67,7 @@ pub const ROOMS: &[Room] = &[
     Room::new("router",    5, Shell,   &["control", "dataplane", "dpdk", "flow", "handoff", "model", "packet", "sync"]),
     Room::new("sim",       5, Dev,     &["balance", "cluster", "dataplane", "flow", "handoff", "model", "packet", "protocol", "sync"]),
     Room::new("lab",       5, Dev,     &["cluster", "model", "protocol", "transport"]),
-    Room::new("instructions", 5, Dev,  &["balance", "dataplane", "flow", "model", "packet"]),
+    Room::new("instructions", 5, Dev,  &["balance", "dataplane", "flow", "handoff", "model", "packet"]),
     Room::new("perf",      6, Dev,     &["balance", "cluster", "control", "dataplane", "dpdk", "flow", "handoff", "lab", "model", "packet", "protocol", "sync", "transport"]),
     Room::new("tidy",      0, Dev,     &[]),
 ];

@@ -10,8 +10,8 @@ use vipa_packet::{Fragment, FragmentHead, Icmp, Icmp6, Ipv4Icmp, Ipv6Icmp, Packe
 use super::At;
 use crate::{
     Scene,
-    family::Parts,
-    fragments::{FragmentKey, Fragments},
+    family::{Family, Parts},
+    fragments::{FragmentKey, Fragments, Span},
     lanes::{Kind, Laned, Lanes, Verdict},
 };
 
@@ -84,7 +84,7 @@ impl<A: Addressed> VipaPacket for Tcp<A> {
         Some(lanes.ask(scene.flows, key, Kind::Segment(self.flags)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
         let ends = (self.source, self.source_port, self.destination, self.destination_port);
         returned(scene, lanes, Protocol::Tcp, ends, Some(self.flags))
@@ -106,9 +106,8 @@ impl<A: Addressed> VipaPacket for Udp<A> {
     }
 }
 
-/// Asks for the connection that a packet from (source, port) to (client, port) is the answer of. With several VIPAs on
-/// one port of a target, the table says which it is: the target itself could not tell two apart.
-#[inline]
+/// Asks for the connection that a packet from (source, port) to (client, port) is the answer of.
+#[inline(always)]
 fn returned<A: Addressed>(
     scene: &Scene<'_>,
     lanes: &mut Lanes,
@@ -118,17 +117,25 @@ fn returned<A: Addressed>(
 ) -> Option<Verdict> {
     let mut routes = A::returns(scene.routes, source)
         .iter()
-        .filter_map(|route| Some((route, route.port_on_vipa(protocol, source_port)?)));
-    let key = |(route, port): (&ReturnRoute, u16)| A::Key::of(client, client_port, route.vipa, port, protocol);
+        .filter_map(move |route| Some((route, route.port_on_vipa(protocol, source_port)?)));
+    let key = move |(route, port): (&ReturnRoute, u16)| A::Key::of(client, client_port, route.vipa, port, protocol);
     let first = routes.next()?;
-    let table = <A::Key as crate::family::Family>::table(scene.flows);
-    let holds = |(route, port): (&ReturnRoute, u16)| {
-        table.lookup(&key((route, port))).is_some_and(|hit| hit.target == route.target)
+    let chosen = match routes.next() {
+        None => first,
+        Some(second) => the_one_held(scene, [first, second].into_iter().chain(routes), key).unwrap_or(first),
     };
-    let mut further = routes.peekable();
-    let chosen =
-        if further.peek().is_none() || holds(first) { first } else { further.find(|one| holds(*one)).unwrap_or(first) };
     Some(lanes.ask(scene.flows, key(chosen), Kind::Return(chosen.0.target, flags)))
+}
+
+/// With several VIPAs on one port of a target, the table says which it is: the target itself could not tell two apart.
+#[inline(never)]
+fn the_one_held<'r, K: Family>(
+    scene: &Scene<'_>,
+    mut routes: impl Iterator<Item = (&'r ReturnRoute, u16)>,
+    key: impl Fn((&'r ReturnRoute, u16)) -> K,
+) -> Option<(&'r ReturnRoute, u16)> {
+    let table = K::table(scene.flows);
+    routes.find(|one| table.lookup(&key(*one)).is_some_and(|hit| hit.target == one.0.target))
 }
 
 /// ICMP to a VIPA, to us, or about a packet that a `nat` target was sent.
@@ -201,16 +208,16 @@ pub(super) fn part<A: Addressed, B: PacketBuf>(
     scene: &Scene<'_>,
     fragment: &Fragment<A>,
     payload: usize,
-    fragments: &Fragments<B, Verdict>,
+    fragments: &mut Fragments<B, Verdict>,
     lanes: &mut Lanes,
 ) -> Option<Verdict> {
     let to_vipa = A::find_vipa(scene.routes, fragment.destination).is_some();
     if !to_vipa && A::returns(scene.routes, fragment.source).is_empty() {
         return None;
     }
-    let key = fragment_key(fragment);
-    if fragment.offset > 0 {
-        return Some(match fragments.find(&key, fragment.offset, scene.now) {
+    let (key, span) = (fragment_key(fragment), Span::of(fragment.offset, payload));
+    if span.start > 0 {
+        return Some(match fragments.find(&key, span, scene.now) {
             Some(Ok(verdict)) => verdict,
             Some(Err(reason)) => Verdict::drop(reason),
             None => Verdict::HoldFragment,
@@ -219,7 +226,7 @@ pub(super) fn part<A: Addressed, B: PacketBuf>(
     let Some(FragmentHead { source_port, destination_port, flags }) = fragment.head else {
         return Some(Verdict::drop(Reason::FragmentBad));
     };
-    lanes.note_first(key, u16::try_from(payload).unwrap_or(u16::MAX));
+    lanes.note_first(key, span.end);
     let Fragment { source, destination, .. } = *fragment;
     match flags {
         Some(flags) => Tcp { source, destination, source_port, destination_port, flags }.classify(scene, lanes),

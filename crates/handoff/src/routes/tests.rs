@@ -115,6 +115,30 @@ fn a_host_is_known_by_the_port_it_was_found_on() {
 }
 
 #[test]
+fn the_express_way_to_a_host_is_the_hop_to_it_where_that_is_known_and_has_no_tag() {
+    let tagged = PortRoute { vlan: Some(5), ..port("10.1.0.1", 16, None) };
+    let ports = vec![PortRoute { mtu: 1400, ..port("10.0.0.1", 24, Some("10.0.0.254")) }, tagged];
+    let found = [("10.0.0.254", 0), ("10.0.0.9", 0), ("10.0.0.7", 1), ("10.1.0.9", 1), ("2001:db8::9", 0)];
+    let mac = |n: usize| Mac([2, 0, 0, 0, 1, n as u8]);
+    let neighbours =
+        found.iter().enumerate().map(|(n, (host, port))| (host.parse().unwrap(), (PortId(*port), mac(n)))).collect();
+    let lists = RouteLists { ports, neighbours, ..RouteLists::default() };
+    let routes = Routes::build(1, ClusterKey::new([0; 16]), lists);
+    let macs = |host: &str, length| routes.express_to(host.parse().unwrap(), length).map(|express| express.macs[5]);
+    for (host, by) in [("203.0.113.1", 0), ("10.0.0.9", 1), ("2001:db8::9", 4)] {
+        assert_eq!((macs(host, 1414), macs(host, 1415)), (Some(by), None), "{host}");
+        let Hop::Known(hop) = routes.hop(host.parse().unwrap()) else { panic!("{host} is known") };
+        let express = routes.express_to(host.parse().unwrap(), 60).unwrap();
+        assert_eq!((&express.macs[..6], &express.macs[6..]), (&hop.link.destination[..], &hop.link.source[..]));
+        assert_eq!(express.port, hop.port);
+    }
+    // Not found, found on another port, behind a tag, without a gateway.
+    for host in ["10.0.0.8", "10.0.0.7", "10.1.0.9", "2001:db9::9"] {
+        assert_eq!(macs(host, 60), None, "{host}");
+    }
+}
+
+#[test]
 fn a_return_has_the_port_of_its_service_or_its_own() {
     let route = |ports, vipa_port| ReturnRoute {
         protocol: Protocol::Tcp,

@@ -47,6 +47,11 @@ proptest! {
     }
 
     #[test]
+    fn a_sum_of_any_length_folds_as_the_book_adds(sum in any::<u64>()) {
+        prop_assert_eq!(Sum(sum).fold(), by_the_book(&sum.to_be_bytes()));
+    }
+
+    #[test]
     fn the_unrolled_header_check_is_the_general_one(header in any::<[u8; 20]>(), mend in any::<bool>()) {
         let mut header = header;
         if mend {

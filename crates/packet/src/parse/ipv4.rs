@@ -77,3 +77,9 @@ pub(super) const fn is_martian_first(first: u8) -> bool {
     };
     MARTIAN[first as usize]
 }
+
+/// The same by calculation, for many addresses at once.
+#[inline(always)]
+pub(super) const fn is_martian_octet(first: u64) -> bool {
+    ((first + 1) & 0x7f == 0) | (first == 0) | (first & 0xf0 == 224)
+}

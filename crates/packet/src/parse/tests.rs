@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{HeapPacket, ICMP, Icmp, PacketBuf, build::packet};
+use crate::{HeapPacket, ICMP, Icmp, PacketBuf, Station, build::packet, mend};
 
 const VIPA: &str = "192.0.2.10";
 const CLIENT: &str = "203.0.113.4";
@@ -102,12 +102,12 @@ fn ipv6_is_read_as_ipv4_is() {
     let syn = packet().ipv6(CLIENT6, VIPA6).tcp(40_000, 80).syn();
     let expected = Parsed { vlan: None, l3: 14, l4: 54, end: 74, body: Body::Ipv6Tcp(tcp) };
     assert_eq!(parsed(&syn.build()), expected);
-    assert_eq!(plain_tcp6(syn.build().bytes(), called_by(&syn.build())), Some(tcp));
+    assert_eq!(alone(&syn.build()), Some(Body::Ipv6Tcp(tcp)));
     let tagged = Parsed { vlan: Some(5), l3: 18, l4: 58, end: 78, body: Body::Ipv6Tcp(tcp) };
     assert_eq!(parsed(&syn.clone().vlan(5).build()), tagged);
     let extended = syn.extension(0, &[1, 4]).extension(60, &[1, 12]).build();
     assert_eq!((parsed(&extended).l4, parsed(&extended).body), (54 + 8 + 8, Body::Ipv6Tcp(tcp)));
-    assert_eq!(plain_tcp6(extended.bytes(), called_by(&extended)), None);
+    assert_eq!(alone(&extended), None);
     let udp = packet().ipv6(CLIENT6, VIPA6).udp(53, 53).payload([1, 2, 3]).build();
     assert!(matches!(parsed(&udp).body, Body::Ipv6Udp(Udp { source_port: 53, .. })));
 }
@@ -276,8 +276,12 @@ fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(frame);
     prop_assert_eq!(verdict, parse_any(frame), "the short way says what the long way says");
     let station = Station::new(&frame.first_chunk().copied().unwrap_or_default());
-    let shortest = (plain_tcp(frame, station).map(Body::Ipv4Tcp)).or(plain_tcp6(frame, station).map(Body::Ipv6Tcp));
-    if let Some(body) = shortest {
+    let mut mended = frame.to_vec();
+    mend(&mut mended);
+    let [verified, right] = [(frame, HeaderSums::Verified), (&mended, HeaderSums::Unverified)]
+        .map(|(frame, sums)| side_by_side(&[frame.to_vec()], station, sums)[0]);
+    prop_assert_eq!(verified, right, "nothing but the sum is taken on trust");
+    if let Some(body) = side_by_side(&[frame.to_vec()], station, HeaderSums::Unverified)[0] {
         let (l4, end) = verdict.map(|parsed| (parsed.l4, parsed.end)).unwrap_or_default();
         prop_assert_eq!(verdict, Ok(Parsed { vlan: None, l3: 14, l4, end, body }), "and so does the shortest");
     }
@@ -292,8 +296,95 @@ fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// What is found of a frame, by the station that it is for.
+fn alone(frame: &HeapPacket) -> Option<Body> {
+    side_by_side(&[frame.bytes().to_vec()], called_by(frame), HeaderSums::Unverified)[0]
+}
+
+/// What is found of each of the frames, after a burst of others.
+fn side_by_side(frames: &[Vec<u8>], station: Station, sums: HeaderSums) -> Vec<Option<Body>> {
+    let mut heads = Heads::default();
+    let mut note = |place, frame: &[u8]| {
+        heads.note(place, frame);
+        heads.note_further(place, frame);
+    };
+    for place in 0..HEADS {
+        let ends = packet().macs([2; 6], [4; 6]);
+        let other =
+            if place % 2 == 0 { ends.ipv4(CLIENT, VIPA).tcp(1, 2) } else { ends.ipv6(CLIENT6, VIPA6).tcp(1, 2) };
+        note(place, other.build().bytes());
+    }
+    for (place, frame) in frames.iter().enumerate() {
+        note(place, frame);
+    }
+    let of_ipv6 = heads.ipv6();
+    let Segments { plain, going_on, .. } = *heads.segments(station, sums);
+    let Segments6 { plain: plain6, going_on: going_on6, .. } = *heads.segments6(station);
+    assert_eq!(plain & plain6, 0);
+    let has = |places: u32, place: usize| places >> place & 1 != 0;
+    let segment = |place: usize| {
+        assert_eq!(has(of_ipv6, place), heads.is_ipv6(place));
+        let (found, goes_on) = if has(plain, place) {
+            let segment = heads.segment(place);
+            (Body::Ipv4Tcp(segment), (segment.flags.goes_on(), has(going_on, place)))
+        } else if has(plain6, place) {
+            assert!(has(of_ipv6, place));
+            let segment = heads.segment6(place);
+            (Body::Ipv6Tcp(segment), (segment.flags.goes_on(), has(going_on6, place)))
+        } else {
+            return None;
+        };
+        assert_eq!(goes_on.0, goes_on.1, "{found:?}");
+        Some(found)
+    };
+    (0..frames.len()).map(segment).collect()
+}
+
+#[test]
+fn an_address_is_as_martian_by_calculation_as_by_the_table() {
+    for first in 0..=255 {
+        assert_eq!(ipv4::is_martian_octet(first), is_martian((first as u32) << 24), "{first}");
+    }
+}
+
+#[test]
+fn a_source_of_ipv6_is_as_martian_among_others_as_alone() {
+    for (address, is_one) in [
+        (0, true),
+        (1, true),
+        (2, false),
+        (0xffff << 32, true),
+        (0xffff << 32 | 0xcb00_7104, true),
+        (0xfffe << 32, false),
+        (0x1_ffff << 32, false),
+        (1 << 64, false),
+        (1 << 64 | 1, false),
+        (0xfe80 << 112 | 1, false),
+        (0xff02 << 112 | 1, true),
+        (SOURCE6, false),
+    ] {
+        assert_eq!(ipv6::is_martian(address), is_one, "{address:x}");
+        let frame = packet().ipv6(address, VIPA6).tcp(40_000, 80).build();
+        assert_eq!(alone(&frame).is_none(), is_one, "{address:x}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn frames_side_by_side_are_what_each_is_by_itself(frames in prop::collection::vec(nearly_right(), 1..=HEADS)) {
+        let station = Station::new(frames[0].first_chunk().unwrap_or(&[0; 6]));
+        for (frame, found) in frames.iter().zip(side_by_side(&frames, station, HeaderSums::Unverified)) {
+            let whole = match parse(frame) {
+                Ok(Parsed { vlan: None, l4: 34, body: body @ Body::Ipv4Tcp(_), .. }) => Some(body),
+                Ok(Parsed { vlan: None, l4: 54, body: body @ Body::Ipv6Tcp(_), .. }) => Some(body),
+                _ => None,
+            };
+            let is_ours = frame.first_chunk::<6>() == frames[0].first_chunk();
+            prop_assert_eq!(found, whole.filter(|_| is_ours));
+        }
+    }
 
     #[test]
     fn arbitrary_bytes_get_a_verdict(frame in prop::collection::vec(any::<u8>(), 0..120)) {
@@ -313,11 +404,12 @@ proptest! {
         let frame = packet().ipv4(CLIENT, destination).ttl(ttl).tcp(ends.0, ends.1).flags(TcpFlags(bits))
             .tcp_options(&options).payload(&payload).build();
         prop_assert!(parse_plain(frame.bytes()).is_some());
-        prop_assert!(plain_tcp(frame.bytes(), called_by(&frame)).is_some());
-        prop_assert_eq!(plain_tcp(frame.bytes(), Station::new(&[2, 0, 0, 0, 9, 9])), None, "another station's");
+        let found = |station| side_by_side(&[frame.bytes().to_vec()], station, HeaderSums::Unverified);
+        prop_assert!(found(called_by(&frame))[0].is_some());
+        prop_assert_eq!(found(Station::new(&[2, 0, 0, 0, 9, 9])), [None], "another station's");
         let six = packet().ipv6(CLIENT6, VIPA6).ttl(ttl).tcp(ends.0, ends.1).flags(TcpFlags(bits))
             .tcp_options(&options).payload(&payload).build();
-        prop_assert!(plain_tcp6(six.bytes(), called_by(&six)).is_some());
+        prop_assert!(alone(&six).is_some());
         let frame = packet().ipv4(CLIENT, destination).ttl(ttl).udp(ends.0, ends.1).payload(&payload).build();
         prop_assert!(parse_plain(frame.bytes()).is_some());
     }

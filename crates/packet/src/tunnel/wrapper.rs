@@ -5,7 +5,7 @@ use super::{
     write_headers,
 };
 use crate::{
-    PacketBuf, TCP, TcpFlags, UDP, checksum,
+    Endpoint, PacketBuf, TCP, TcpFlags, UDP, checksum,
     ethernet::{HEADER, Link, TYPE_IPV4, TYPE_IPV6},
     parse::FRAGMENT4,
     view,
@@ -36,35 +36,74 @@ impl Inner {
         let inner = match (u16::from_be_bytes([head[12], head[13]]), ip[0]) {
             (TYPE_IPV4, 0x45) => {
                 let part = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT4 != 0;
-                if part || ip[8] < 2 || !is_ready(ip[9], frame, HEADER + IPV4_HEADER) {
+                if part || !is_ready(ip[9], frame, HEADER + IPV4_HEADER) {
                     return None;
                 }
-                Self {
-                    is_ipv6: false,
-                    protocol: ip[9],
-                    traffic_class: ip[1],
-                    size: u16::from_be_bytes([ip[2], ip[3]]),
-                    source: u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]).into(),
-                    ports: u32::from_be_bytes([ip[20], ip[21], ip[22], ip[23]]),
-                }
+                Self::read4(frame, ip[9])?
             }
             (TYPE_IPV6, 0x60..=0x6f) => {
-                if ip[7] < 2 || !is_ready(ip[6], frame, HEADER + IPV6_HEADER) {
+                if !is_ready(ip[6], frame, HEADER + IPV6_HEADER) {
                     return None;
                 }
-                let source = view::u128_at(ip, 8)?;
-                Self {
-                    is_ipv6: true,
-                    protocol: ip[6],
-                    traffic_class: ip[0] << 4 | ip[1] >> 4,
-                    size: u16::from_be_bytes([ip[4], ip[5]]).checked_add(IPV6_HEADER as u16)?,
-                    source: (source >> 64) as u64 ^ source as u64,
-                    ports: view::u32_at(frame, HEADER + IPV6_HEADER)?,
-                }
+                Self::read6(frame, ip[6])?
             }
             _ => return None,
         };
         (HEADER + usize::from(inner.size) <= frame.len()).then_some(inner)
+    }
+
+    /// Of a plain segment of IPv4 that goes on, as [`Heads`](crate::Heads) finds it. `None` when it has no hop left.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_segment4(frame: &[u8]) -> Option<Self> {
+        Self::read4(frame, TCP)
+    }
+
+    /// The same of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_segment6(frame: &[u8]) -> Option<Self> {
+        Self::read6(frame, TCP)
+    }
+
+    #[inline(always)]
+    fn read4(frame: &[u8], protocol: u8) -> Option<Self> {
+        let ip: &[u8; IPV4_HEADER + UDP_HEADER] = view::chunk(frame, HEADER)?;
+        (ip[8] > 1).then_some(Self {
+            is_ipv6: false,
+            protocol,
+            traffic_class: ip[1],
+            size: u16::from_be_bytes([ip[2], ip[3]]),
+            source: u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]).into(),
+            ports: u32::from_be_bytes([ip[20], ip[21], ip[22], ip[23]]),
+        })
+    }
+
+    #[inline(always)]
+    fn read6(frame: &[u8], protocol: u8) -> Option<Self> {
+        let ip: &[u8; IPV6_HEADER + UDP_HEADER] = view::chunk(frame, HEADER)?;
+        let size = u16::from_be_bytes([ip[4], ip[5]]).checked_add(IPV6_HEADER as u16)?;
+        let source = view::u128_at(ip, 8)?;
+        (ip[7] > 1).then_some(Self {
+            is_ipv6: true,
+            protocol,
+            traffic_class: ip[0] << 4 | ip[1] >> 4,
+            size,
+            source: (source >> 64) as u64 ^ source as u64,
+            ports: view::u32_at(ip, IPV6_HEADER)?,
+        })
+    }
+
+    /// Where the packet goes, which this was seen in.
+    #[inline(always)]
+    #[must_use]
+    pub fn destination(&self, frame: &[u8]) -> Option<Endpoint> {
+        let port = self.ports as u16;
+        if self.is_ipv6 {
+            view::u128_at(frame, HEADER + 24).map(|address| Endpoint::V6(address, port))
+        } else {
+            view::u32_at(frame, HEADER + 16).map(|address| Endpoint::V4(address, port))
+        }
     }
 
     /// Takes a hop off the packet, which begins with its IP header and has one left.
@@ -94,8 +133,8 @@ fn is_ready(protocol: u8, frame: &[u8], l4: usize) -> bool {
 /// The headers of one way, for packets of either family.
 #[derive(Clone, Debug)]
 pub struct Wrappers {
-    ipv4: [u8; MOST],
-    ipv6: [u8; MOST],
+    ipv4: Written,
+    ipv6: Written,
     /// Bytes of the Ethernet header, and of all.
     before: usize,
     length: usize,
@@ -103,6 +142,14 @@ pub struct Wrappers {
     shim: usize,
     outer_is_ipv6: bool,
     is_gue: bool,
+}
+
+/// The headers for no payload, in class 0.
+#[derive(Clone, Debug)]
+struct Written {
+    bytes: [u8; MOST],
+    /// Of an outer IPv4 header.
+    sum: u16,
 }
 
 /// No headers are shorter: they are written in pieces of this size, which may overlap.
@@ -116,9 +163,10 @@ impl Wrappers {
         let (before, shim) = (link.length(), how.shim());
         let length = before + how.overhead(outer_is_ipv6);
         let headers = |inside| {
-            let mut room = [0; MOST];
-            write_headers(&mut room[..length], outer, how, link, inside, 0, shim, 0);
-            room
+            let mut bytes = [0; MOST];
+            write_headers(&mut bytes[..length], outer, how, link, inside, 0, shim, 0);
+            let sum = view::u16_at(&bytes, before + 10).map_or(0, |checksum| !checksum);
+            Written { bytes, sum }
         };
         Self {
             ipv4: headers((IPV4_INSIDE, TYPE_IPV4)),
@@ -133,7 +181,7 @@ impl Wrappers {
 
     /// Does what [`decrement_ttl`](crate::decrement_ttl) and [`encapsulate`](super::encapsulate) do to the packet that `inner`
     /// was seen in. False, and nothing changed, without headroom, or when it would be too long for an IP packet.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn wrap(&self, packet: &mut impl PacketBuf, inner: &Inner, entropy: u32) -> bool {
         let Self { before, length, shim, .. } = *self;
@@ -151,8 +199,8 @@ impl Wrappers {
         }
         let Some((headers, carried)) = packet.bytes_mut().split_at_mut_checked(length) else { return false };
         inner.count_hop(carried);
-        let written = if inner.is_ipv6 { &self.ipv6 } else { &self.ipv4 };
-        copy(headers, written);
+        let Written { bytes, sum } = if inner.is_ipv6 { &self.ipv6 } else { &self.ipv4 };
+        copy(headers, bytes);
         let Some(ip) = headers.get_mut(before..) else { return true };
         let payload = (shim + size) as u16;
         if self.outer_is_ipv6 {
@@ -162,9 +210,7 @@ impl Wrappers {
                 start[4..].copy_from_slice(&payload.to_be_bytes());
             }
         } else if let Some(header) = ip.first_chunk_mut::<IPV4_HEADER>() {
-            // Written for no payload but the shim, in class 0: what is more is added to the sum.
-            let sum = u32::from(!u16::from_be_bytes([written[before + 10], written[before + 11]]));
-            let sum = sum + u32::from(inner.traffic_class) + u32::from(inner.size);
+            let sum = u32::from(*sum) + u32::from(inner.traffic_class) + u32::from(inner.size);
             let sum = (sum & 0xffff) + (sum >> 16);
             let sum = (sum & 0xffff) + (sum >> 16);
             header[1] = inner.traffic_class;
@@ -202,7 +248,7 @@ fn copy(place: &mut [u8], from: &[u8; MOST]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Endpoint, HeapPacket, build::packet, decrement_ttl, encapsulate, nat, parse};
+    use crate::{HeapPacket, build::packet, decrement_ttl, encapsulate, nat, parse};
     use proptest::prelude::*;
 
     fn ways() -> Vec<(Outer, Encapsulation, Link)> {
@@ -216,9 +262,10 @@ mod tests {
         pairs.flat_map(|(outer, how)| [None, Some(7)].map(|vlan| (outer, how, link(vlan)))).collect()
     }
 
-    fn assert_same(frame: &HeapPacket, entropy: u32) -> Result<(), TestCaseError> {
+    fn assert_same(frame: &HeapPacket, there: Endpoint, entropy: u32) -> Result<(), TestCaseError> {
         let parsed = parse(frame.bytes()).unwrap();
         let inner = Inner::look(frame.bytes()).unwrap();
+        prop_assert_eq!(inner.destination(frame.bytes()), Some(there));
         prop_assert_eq!(usize::from(inner.size), parsed.end as usize - HEADER);
         for (outer, how, link) in ways() {
             let (mut long_way, mut short_way) = (frame.clone(), frame.clone());
@@ -233,6 +280,11 @@ mod tests {
             let translated = nat::to_target(bytes, &parsed, target) && decrement_ttl(bytes, &parsed);
             prop_assert_eq!(nat::plain_to_target(short_way.bytes_mut(), &inner, target), translated);
             prop_assert_eq!(&short_way, &long_way, "{:?}", target);
+            let (mut long_way, mut short_way) = (frame.clone(), frame.clone());
+            let bytes = long_way.bytes_mut();
+            let translated = nat::from_target(bytes, &parsed, target) && decrement_ttl(bytes, &parsed);
+            prop_assert_eq!(nat::plain_from_target(short_way.bytes_mut(), &inner, target), translated);
+            prop_assert_eq!(&short_way, &long_way, "from {:?}", target);
         }
         Ok(())
     }
@@ -246,10 +298,12 @@ mod tests {
             let ends = packet().ipv4(source, "192.0.2.10").traffic_class(class).ttl(ttl).identification(id);
             for frame in [ends.clone().tcp(ports.0, ports.1), ends.udp(ports.0, ports.1)] {
                 let frame = frame.payload(vec![1; length]);
-                assert_same(&if pad { frame.padded() } else { frame }.build(), entropy)?;
+                let there = Endpoint::V4(0xc000_020a, ports.1);
+                assert_same(&if pad { frame.padded() } else { frame }.build(), there, entropy)?;
             }
             let ends = packet().ipv6(0x2001_0db8 << 96 | u128::from(source), "2001:db8::10").traffic_class(class).ttl(ttl);
-            assert_same(&ends.tcp(ports.0, ports.1).payload(vec![1; length]).build(), entropy)?;
+            let there = Endpoint::V6(0x2001_0db8 << 96 | 0x10, ports.1);
+            assert_same(&ends.tcp(ports.0, ports.1).payload(vec![1; length]).build(), there, entropy)?;
         }
     }
 

@@ -1,0 +1,226 @@
+//! What nearly every packet is: a TCP segment directly after a header of either family. All those of a burst are looked at together.
+
+use vipa_flow::{
+    Key4, Key6, PackedKey,
+    vectors::{Vectors, Work},
+};
+use vipa_handoff::Routes;
+use vipa_model::{Protocol, VipaId};
+use vipa_packet::{HeaderSums, Heads, PacketBuf, Segments, Segments6, Station, Tcp};
+
+use super::{
+    Arrived,
+    vipa::{Addressed, VipaPacket},
+};
+use crate::{
+    BURST, Scene,
+    family::Family,
+    lanes::{Lane, Laned, Lanes},
+    places::Places,
+};
+
+/// Asks for the connections of segments to a VIPA, and of those that come back from a target. Says who is left; to these nothing was
+/// done.
+#[inline(always)]
+pub(super) fn plain<B: PacketBuf>(
+    scene: &Scene<'_>,
+    station: Station,
+    burst: &Arrived<'_, B>,
+    vectors: Vectors,
+    (heads, lanes): (&mut Heads, &mut Lanes),
+) -> Places {
+    let &Arrived { sums, packets: burst, .. } = burst;
+    for (place, packet) in (0..BURST).zip(burst) {
+        heads.note(place, packet.bytes());
+    }
+    let mut left = Places::first(burst.len());
+    // The first frame's family before the other, of which mostly nothing is there.
+    let ipv6_first = heads.is_ipv6(0);
+    if ipv6_first {
+        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, heads, lanes });
+    }
+    if !left.is_empty() {
+        left = left & !ipv4(scene, vectors, (station, sums), left, (heads, lanes));
+    }
+    if !left.is_empty() && !ipv6_first {
+        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, heads, lanes });
+    }
+    left
+}
+
+#[inline(always)]
+fn ipv4(
+    scene: &Scene<'_>,
+    vectors: Vectors,
+    (station, sums): (Station, HeaderSums),
+    left: Places,
+    (heads, lanes): (&mut Heads, &mut Lanes),
+) -> Places {
+    match sums {
+        HeaderSums::Unverified => _ = heads.segments(station, sums),
+        HeaderSums::Verified => find_verified(vectors, Verified { station, heads }),
+    }
+    let segments = heads.found();
+    let plain = left & Places(segments.plain);
+    let known = ask_all(scene, segments, plain & Places(segments.going_on), &mut lanes.ipv4);
+    if plain == known { known } else { known | ask_each(scene, plain & !known, lanes, |place| heads.segment(place)) }
+}
+
+/// In a function of its own: what some ports spare costs the others nothing.
+#[cold]
+#[inline(never)]
+fn find_verified(vectors: Vectors, burst: Verified<'_>) {
+    vectors.run(burst);
+}
+
+/// The headers of a burst, whose sums the port has found right.
+struct Verified<'a> {
+    station: Station,
+    heads: &'a mut Heads,
+}
+
+impl Work for Verified<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.heads.segments(self.station, HeaderSums::Verified);
+    }
+}
+
+/// In a function of its own, so that either family has the registers for itself.
+#[inline(never)]
+fn ipv6<B: PacketBuf>(vectors: Vectors, burst: Ipv6<'_, B>) -> Places {
+    vectors.run(burst)
+}
+
+/// What [`ipv4`] does, in a burst with further words to note.
+struct Ipv6<'a, B> {
+    scene: &'a Scene<'a>,
+    station: Station,
+    burst: &'a [B],
+    left: Places,
+    heads: &'a mut Heads,
+    lanes: &'a mut Lanes,
+}
+
+impl<B: PacketBuf> Work for Ipv6<'_, B> {
+    type Output = Places;
+
+    #[inline(always)]
+    fn run(self) -> Places {
+        let Self { scene, station, burst, left, heads, lanes } = self;
+        let left = left & Places(heads.ipv6());
+        if left.is_empty() {
+            return Places::NONE;
+        }
+        for (place, packet) in left.filter_map(|place| Some((place, burst.get(place)?))) {
+            heads.note_further(place, packet.bytes());
+        }
+        let segments = heads.segments6(station);
+        let plain = left & Places(segments.plain);
+        let known = ask_all(scene, segments, plain & Places(segments.going_on), &mut lanes.ipv6);
+        if plain == known {
+            return known;
+        }
+        known | ask_each(scene, plain & !known, lanes, |place| heads.segment6(place))
+    }
+}
+
+/// Asks for the connections of segments that go on: one VIPA after another, of which a burst has few. Says whose there is one.
+#[inline(always)]
+fn ask_all<S: SideBySide>(scene: &Scene<'_>, segments: &S, going_on: Places, lane: &mut Lane<S::Key>) -> Places {
+    let (mut left, mut known) = (going_on, Places::NONE);
+    while let Some(first) = { left }.next() {
+        let alike = left & segments.to_the_same(first);
+        left = left & !alike;
+        if let Some(vipa) = segments.find_vipa(scene.routes, first) {
+            lane.ask_all(alike, |place| segments.key(place, vipa));
+            known |= alike;
+        }
+    }
+    known
+}
+
+/// The same for segments that open or close, or come back from a target, one by one.
+#[inline(never)]
+fn ask_each<A: Addressed>(
+    scene: &Scene<'_>,
+    segments: Places,
+    lanes: &mut Lanes,
+    segment: impl Fn(usize) -> Tcp<A>,
+) -> Places {
+    let mut known = Places::NONE;
+    for place in segments {
+        lanes.place = place as u8;
+        known.add_if(place, ask_one(scene, &segment(place), lanes));
+    }
+    known
+}
+
+/// What goes on has been found to be for no VIPA.
+#[inline(always)]
+fn ask_one<A: Addressed>(scene: &Scene<'_>, segment: &Tcp<A>, lanes: &mut Lanes) -> bool {
+    let (goes_on, place) = (segment.flags.goes_on(), usize::from(lanes.place));
+    let asked = if goes_on { segment.coming_back(scene, lanes) } else { segment.to_vipa(scene, lanes) };
+    let Some(verdict) = asked else { return false };
+    lanes.verdicts[place] = verdict;
+    if goes_on {
+        let lane = A::Key::lane(lanes);
+        lane.coming_back.add_if(place, lane.asked.has(place));
+    }
+    true
+}
+
+/// A family's segments.
+trait SideBySide {
+    type Key: Family + Laned;
+
+    /// Which of the burst have the destination that this one has.
+    fn to_the_same(&self, place: usize) -> Places;
+    fn find_vipa(&self, routes: &Routes, place: usize) -> Option<VipaId>;
+    fn key(&self, place: usize, vipa: VipaId) -> PackedKey<Self::Key>;
+}
+
+impl SideBySide for Segments {
+    type Key = Key4;
+
+    #[inline(always)]
+    fn to_the_same(&self, place: usize) -> Places {
+        let destination = self.destinations[place];
+        Places::those(|other| self.destinations[other] == destination)
+    }
+
+    #[inline(always)]
+    fn find_vipa(&self, routes: &Routes, place: usize) -> Option<VipaId> {
+        routes.find_vipa(self.destinations[place])
+    }
+
+    #[inline(always)]
+    fn key(&self, place: usize, vipa: VipaId) -> PackedKey<Key4> {
+        PackedKey::from_ends(self.ends[place], vipa, Protocol::Tcp)
+    }
+}
+
+impl SideBySide for Segments6 {
+    type Key = Key6;
+
+    #[inline(always)]
+    fn to_the_same(&self, place: usize) -> Places {
+        let [high, low] = &self.destinations;
+        let destination = [high[place], low[place]];
+        Places::those(|other| (high[other] ^ destination[0]) | (low[other] ^ destination[1]) == 0)
+    }
+
+    #[inline(always)]
+    fn find_vipa(&self, routes: &Routes, place: usize) -> Option<VipaId> {
+        let [high, low] = &self.destinations;
+        routes.find_vipa6(u128::from(high[place]) << 64 | u128::from(low[place]))
+    }
+
+    #[inline(always)]
+    fn key(&self, place: usize, vipa: VipaId) -> PackedKey<Key6> {
+        let [high, low] = &self.clients;
+        PackedKey::from_words([high[place], low[place], self.ports[place]], vipa, Protocol::Tcp)
+    }
+}

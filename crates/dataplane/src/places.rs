@@ -1,0 +1,108 @@
+//! Some of a burst's packets, by their place in it.
+
+use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
+
+use crate::BURST;
+
+/// One bit for each place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places(pub(crate) u32);
+
+const _: () = assert!(BURST == u32::BITS as usize);
+
+impl Places {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The first so many.
+    #[inline(always)]
+    pub(crate) fn first(count: usize) -> Self {
+        Self(if count < BURST { (1 << count) - 1 } else { u32::MAX })
+    }
+
+    /// Those of a whole burst for which it is so.
+    #[inline(always)]
+    pub(crate) fn those(is_so: impl Fn(usize) -> bool) -> Self {
+        let mut places = 0;
+        for place in 0..BURST {
+            places |= u32::from(is_so(place)) << place;
+        }
+        Self(places)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// How many there are from place 0 on without a gap.
+    #[inline(always)]
+    pub(crate) fn leading(self) -> usize {
+        self.0.trailing_ones() as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(self, place: usize) -> bool {
+        self.0 >> place & 1 != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(&mut self, place: usize) {
+        self.add_if(place, true);
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_if(&mut self, place: usize, so: bool) {
+        self.0 |= u32::from(so) << place;
+    }
+}
+
+/// From the first place on.
+impl Iterator for Places {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
+        let place = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(place)
+    }
+}
+
+impl BitAnd for Places {
+    type Output = Self;
+    #[inline(always)]
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl BitOr for Places {
+    type Output = Self;
+    #[inline(always)]
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Places {
+    #[inline(always)]
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl Not for Places {
+    type Output = Self;
+    #[inline(always)]
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
+}
