@@ -6,7 +6,7 @@ use vipa_model::{Balance, TargetId};
 
 use crate::{Candidate, ClusterKey, Maglev};
 
-/// Turns in a round-robin list at most; weights are rounded to fit.
+/// Turns in a round at most; weights are rounded to fit.
 const LONGEST_ROUND: u32 = 4096;
 
 /// Cheap to clone: the tables are shared.
@@ -16,8 +16,7 @@ pub enum Picker {
     #[default]
     None,
     Maglev(Arc<Maglev>),
-    /// The targets in the order of their turns.
-    RoundRobin(Arc<[TargetId]>),
+    Turns(Arc<Turns>),
 }
 
 impl Picker {
@@ -28,23 +27,28 @@ impl Picker {
             Balance::Maglev => {
                 Maglev::build(key, candidates).map_or(Self::None, |maglev| Self::Maglev(Arc::new(maglev)))
             }
-            // What is active is known where the weights are made.
-            Balance::RoundRobin | Balance::WeightedActive => match round(candidates) {
-                turns if turns.is_empty() => Self::None,
-                turns => Self::RoundRobin(turns.into()),
-            },
+            Balance::RoundRobin | Balance::WeightedActive => Self::by_turns(Vec::new(), candidates),
         }
     }
 
-    /// The target of a new connection: by its `hash` ([`hash_connection`](crate::hash_connection)), or by the caller's
-    /// `turn`, which counts the connections it has placed.
+    /// By turns, and before these the targets in `first` have theirs, once: they have fewer connections than others.
+    #[must_use]
+    pub fn by_turns(first: Vec<TargetId>, candidates: &[Candidate]) -> Self {
+        match round(candidates) {
+            round if round.is_empty() => Self::None,
+            round => Self::Turns(Arc::new(Turns { first, round })),
+        }
+    }
+
+    /// The target of a new connection: by its `hash` ([`hash_connection`](crate::hash_connection)), or by the next `turn`,
+    /// counted from 0.
     #[inline]
     #[must_use]
-    pub fn pick(&self, hash: u64, turn: u64) -> Option<TargetId> {
+    pub fn pick(&self, hash: u64, turn: impl FnOnce() -> u64) -> Option<TargetId> {
         match self {
             Self::None => None,
             Self::Maglev(maglev) => Some(maglev.pick(hash)),
-            Self::RoundRobin(turns) => turns.get((turn % turns.len().max(1) as u64) as usize).copied(),
+            Self::Turns(turns) => Some(turns.of(turn())),
         }
     }
 
@@ -55,7 +59,26 @@ impl Picker {
         match self {
             Self::None => false,
             Self::Maglev(maglev) => maglev.serves(target),
-            Self::RoundRobin(turns) => turns.contains(&target),
+            Self::Turns(turns) => turns.round.contains(&target),
+        }
+    }
+}
+
+/// The targets in the order of their turns: some once, then one round again and again.
+#[derive(Debug)]
+pub struct Turns {
+    first: Vec<TargetId>,
+    /// Never empty.
+    round: Vec<TargetId>,
+}
+
+impl Turns {
+    #[inline]
+    fn of(&self, turn: u64) -> TargetId {
+        let turn = turn as usize;
+        match self.first.get(turn) {
+            Some(target) => *target,
+            None => self.round[(turn - self.first.len()) % self.round.len()],
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Weighted active connections: new connections go where the fewest live ones are, for the weight.
 //!
-//! The table is counted twice a second. Between two counts the workers have a round of turns, made so that going through
-//! it once does what looking at the counts before every connection would have done. So the packet path has nothing to
-//! count, and no router asks another.
+//! The table is counted twice a second. Between two counts the workers take turns, in the order that looking at the counts before
+//! every connection would have given, until everybody has as many as its weight says; from then on by the weights alone. So the packet
+//! path has nothing to count, and no router asks another.
 
-use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{cmp::Ordering, collections::BTreeSet, net::IpAddr, time::Duration};
 
 use vipa_model::Moment;
 
@@ -12,12 +12,9 @@ use vipa_model::Moment;
 const RECOUNT: Duration = Duration::from_millis(500);
 /// Counting may take this share of the time: one part in `SHARE`.
 const SHARE: u32 = 10;
-/// Turns planned at a time, as many as new connections may come until the next count.
-const FEWEST_TURNS: u64 = 8;
-const MOST_TURNS: u64 = 1024;
-
-/// Each candidate's turns until the next count, by service.
-pub(crate) type Turns = BTreeMap<usize, BTreeMap<IpAddr, u16>>;
+/// Turns planned at a time, twice as many as came before the last count; what comes beyond them goes by the weights.
+const FEWEST_TURNS: u64 = 64;
+const MOST_TURNS: u64 = 8192;
 
 /// A candidate, its weight, and its live connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +32,15 @@ pub(crate) struct Recount {
 }
 
 impl Recount {
-    /// How many turns to plan, when it is time to count. `opened`: connections this router has opened in its life.
+    /// When it is time to count, how many connections have come since the last time. `opened`: those this router has opened in
+    /// its life.
     pub(crate) fn is_due(&mut self, now: Moment, opened: u64) -> Option<u64> {
         if now < self.next {
             return None;
         }
         // Counting takes its time; the next count is due some time after it.
         self.next = Moment(u64::MAX);
-        let new = opened - std::mem::replace(&mut self.opened, opened).min(opened);
-        Some(new.clamp(FEWEST_TURNS, MOST_TURNS))
+        Some(opened - std::mem::replace(&mut self.opened, opened).min(opened))
     }
 
     pub(crate) fn took(&mut self, began: Moment, now: Moment) {
@@ -51,16 +48,18 @@ impl Recount {
     }
 }
 
-/// Deals `turns` connections out, each to whoever has the fewest for its weight with the ones dealt before it. Somebody who
-/// has none of them gets no turn.
-pub(crate) fn deal(candidates: &[Weighed], turns: u64) -> BTreeMap<IpAddr, u16> {
+/// Deals connections out, each to whoever has the fewest for its weight with the ones dealt before it, until everybody has got
+/// one: then all are level. `came`: before the last count.
+pub(crate) fn deal(candidates: &[Weighed], came: u64) -> Vec<IpAddr> {
     let mut held: Vec<Weighed> = candidates.iter().copied().filter(|candidate| candidate.weight > 0).collect();
-    let mut dealt: BTreeMap<IpAddr, u16> = BTreeMap::new();
-    for _ in 0..turns {
+    let mut without: BTreeSet<IpAddr> = held.iter().map(|candidate| candidate.target).collect();
+    let mut dealt = Vec::new();
+    for _ in 0..(2 * came).clamp(FEWEST_TURNS, MOST_TURNS) {
         let fewest = held.iter_mut().min_by(|one, other| fuller(one, other).then(one.target.cmp(&other.target)));
-        let Some(next) = fewest else { break };
+        let Some(next) = fewest.filter(|_| !without.is_empty()) else { break };
         next.active += 1;
-        *dealt.entry(next.target).or_default() += 1;
+        without.remove(&next.target);
+        dealt.push(next.target);
     }
     dealt
 }
@@ -90,19 +89,29 @@ mod tests {
         list.iter().enumerate().map(weighed).collect()
     }
 
-    fn turns(list: &[(u16, u64)], turns: u64) -> Vec<u16> {
-        let dealt = deal(&weighed(list), turns);
-        (0..list.len()).map(|number| dealt.get(&target(number as u8)).copied().unwrap_or(0)).collect()
+    /// The places in the list of those who get the next turns.
+    fn turns(list: &[(u16, u64)], came: u64) -> Vec<u8> {
+        let IpAddr::V4(first) = target(0) else { unreachable!("an IPv4 address") };
+        let place = |target| match target {
+            IpAddr::V4(target) => target.octets()[3] - first.octets()[3],
+            IpAddr::V6(_) => unreachable!("an IPv4 address"),
+        };
+        deal(&weighed(list), came).into_iter().map(place).collect()
     }
 
     #[test]
-    fn turns_go_where_the_fewest_are_for_the_weight() {
-        assert_eq!(turns(&[(1, 0), (1, 0)], 10), [5, 5]);
-        assert_eq!(turns(&[(1, 0), (1, 100)], 10), [10, 0]);
-        assert_eq!(turns(&[(1, 10), (2, 10)], 10), [0, 10]);
-        assert_eq!(turns(&[(1, 10), (2, 10)], 40), [10, 30]);
-        assert_eq!(turns(&[(0, 0), (1, 5)], 3), [0, 3]);
+    fn turns_go_where_the_fewest_are_for_the_weight_until_all_are_level() {
+        assert_eq!(turns(&[(1, 0), (1, 0)], 0), [0, 1]);
+        assert_eq!(turns(&[(1, 3), (1, 0)], 0), [1, 1, 1, 0]);
+        assert_eq!(turns(&[(1, 2), (2, 1)], 0), [1, 1, 1, 1, 0]);
+        assert_eq!(turns(&[(0, 0), (1, 5)], 0), [1]);
         assert_eq!(turns(&[], 3), [0; 0]);
+    }
+
+    #[test]
+    fn no_more_turns_are_planned_than_may_be_needed() {
+        let planned = |came| turns(&[(1, 0), (1, 1_000_000)], came).len() as u64;
+        assert_eq!([0, 100, u64::from(u32::MAX)].map(planned), [FEWEST_TURNS, 200, MOST_TURNS]);
     }
 
     /// A second of it every half second: connections live for a time that depends on their target.
@@ -113,8 +122,9 @@ mod tests {
         for now in 0..400 {
             ends.iter_mut().for_each(|ends| ends.retain(|end| *end > now));
             let list: Vec<(u16, u64)> = (0..3).map(|n| (weights[n], ends[n].len() as u64)).collect();
-            for (n, dealt) in turns(&list, 30).into_iter().enumerate() {
-                ends[n].extend(std::iter::repeat_n(now + lives[n], dealt.into()));
+            let by_weight = [0, 1, 2, 2].into_iter().cycle();
+            for n in turns(&list, 30).into_iter().chain(by_weight).take(30).map(usize::from) {
+                ends[n].push(now + lives[n]);
             }
         }
         let per_weight: Vec<usize> = (0..3).map(|n| ends[n].len() / usize::from(weights[n])).collect();
@@ -123,15 +133,15 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_counted_at_its_pace_and_as_many_turns_planned_as_may_be_needed() {
+    fn the_table_is_counted_at_its_pace() {
         let mut recount = Recount::default();
         let at = |ms: u64| Moment(ms * 1_000_000);
-        assert_eq!(recount.is_due(at(0), 0), Some(FEWEST_TURNS));
+        assert_eq!(recount.is_due(at(0), 0), Some(0));
         recount.took(at(0), at(10));
         assert_eq!(recount.is_due(at(400), 100), None);
         assert_eq!(recount.is_due(at(510), 100), Some(100));
         recount.took(at(510), at(710));
         assert_eq!(recount.is_due(at(2_700), 900_000), None, "a slow count is not repeated soon");
-        assert_eq!(recount.is_due(at(2_710), 900_000), Some(MOST_TURNS));
+        assert_eq!(recount.is_due(at(2_710), 900_000), Some(899_900));
     }
 }

@@ -601,10 +601,10 @@ impl Control {
             changes.iter().for_each(|change| tracing::info!("{change}"));
         }
         if self.view.balances_by_active()
-            && let Some(turns) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened))
+            && let Some(came) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened))
         {
             self.count_then(move |control, census| {
-                control.routes_stale |= control.view.recount(census, turns);
+                control.routes_stale |= control.view.recount(census, came);
                 control.recount.took(now, control.clock.now());
             });
         }

@@ -16,10 +16,10 @@ use vipa_model::{
     config,
 };
 use vipa_protocol::{Fitness, Load};
-use vipa_sync::Deadline;
+use vipa_sync::{Counter, Deadline};
 
 use crate::{
-    active::{self, Turns, Weighed},
+    active::{self, Weighed},
     census::Census,
     fitness::Judge,
     neighbours::Neighbours,
@@ -42,11 +42,18 @@ pub(crate) struct VipaView {
     pub(crate) services: Vec<Service>,
     /// What listens where, as the targets last said.
     pub(crate) listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
-    /// Of services balanced by live connections.
-    turns: Turns,
+    /// Of services that go by turns, by their places in the list.
+    turns: BTreeMap<usize, Turns>,
     /// Which of their candidates new connections keep away from.
     pub(crate) resting: Vec<Resting>,
     new_per_second: Option<u32>,
+}
+
+/// Whose turns come first, and how many the workers have taken since that was found out.
+#[derive(Debug, Default)]
+struct Turns {
+    first: Vec<IpAddr>,
+    taken: Arc<Counter>,
 }
 
 /// Everything `Routes` is made from.
@@ -188,9 +195,9 @@ impl View {
         owned.flat_map(|vipa| &vipa.services).any(|service| service.balance == Balance::WeightedActive)
     }
 
-    /// Of services that are balanced by their live connections, now counted, deals `turns` of each out. Says whether that
-    /// changes anything.
-    pub(crate) fn recount(&mut self, census: &Census, turns: u64) -> bool {
+    /// Of services that are balanced by their live connections, now counted, deals the next turns out; `came`: connections since
+    /// the last count. Says whether that changes anything.
+    pub(crate) fn recount(&mut self, census: &Census, came: u64) -> bool {
         let mut changed = false;
         for index in 0..self.vipas.len() {
             let vipa = &self.vipas[index];
@@ -199,7 +206,7 @@ impl View {
                 continue;
             }
             let counted = census.of(index);
-            let mut dealt = Turns::new();
+            let mut dealt = BTreeMap::new();
             for (place, service) in vipa.services.iter().enumerate().filter(|(_, service)| by_active(service)) {
                 let active = counted.of_service(service, &self.ways);
                 let judge = self.judge(index);
@@ -210,17 +217,14 @@ impl View {
                 };
                 let fit = |target: &&IpAddr| judge.standing(service, **target).fitness == Fitness::Fit;
                 let weighed: Vec<Weighed> = service.candidates.iter().filter(fit).map(weigh).collect();
-                let mut turns = active::deal(&weighed, turns);
-                // Who is fit and gets none is told from who becomes fit later.
-                for weighed in &weighed {
-                    turns.entry(weighed.target).or_default();
+                let first = active::deal(&weighed, came);
+                // Turns that were taken are not for whoever has them next.
+                if came > 0 || vipa.turns.get(&place).is_none_or(|turns| turns.first != first) {
+                    dealt.insert(place, Turns { first, taken: Arc::default() });
                 }
-                dealt.insert(place, turns);
             }
-            if dealt != self.vipas[index].turns {
-                self.vipas[index].turns = dealt;
-                changed = true;
-            }
+            changed |= !dealt.is_empty();
+            self.vipas[index].turns.append(&mut dealt);
         }
         changed
     }
@@ -325,10 +329,10 @@ impl View {
         self.generation += 1;
         self.pickers.begin();
         let mut lists = RouteLists { ports: self.ports.clone(), ..RouteLists::default() };
-        for (id, vipa) in (0..=u16::MAX).map(VipaId).zip(&self.vipas) {
+        for (id, vipa) in (0..=u16::MAX).map(VipaId).zip(&mut self.vipas) {
             let mut services = Vec::new();
             for (index, service) in vipa.services.iter().enumerate() {
-                let turns = vipa.turns.get(&index);
+                let turns = vipa.turns.entry(index).or_default();
                 let sources = SourceRule::build(&service.sources).map(Arc::new);
                 let judge = Judge {
                     vipa: vipa.address,
@@ -339,11 +343,12 @@ impl View {
                     reach: &self.reach,
                     accounts: &self.accounts,
                 };
-                segments(service, &judge, turns, &mut self.ways, |ports, eligible| {
+                segments(service, &judge, &mut self.ways, |ports, eligible| {
                     services.push(ServiceRoute {
                         protocol: service.protocol,
                         ports,
-                        picker: self.pickers.get(&self.key, service.balance, &eligible),
+                        picker: self.pickers.get(&self.key, service.balance, &eligible, &turns.first),
+                        turns: Arc::clone(&turns.taken),
                         orphans: service.orphans,
                         sources: sources.clone(),
                     });
@@ -397,7 +402,7 @@ impl VipaView {
             lease: Arc::new(Deadline::default()),
             services: Vec::new(),
             listeners: BTreeMap::new(),
-            turns: Turns::new(),
+            turns: BTreeMap::new(),
             resting: Vec::new(),
             new_per_second: vipa.new_per_second,
         }
@@ -405,13 +410,7 @@ impl VipaView {
 }
 
 /// Cuts a service's ports into runs on which the same candidates listen, and names each run with those candidates.
-fn segments(
-    service: &Service,
-    judge: &Judge<'_>,
-    turns: Option<&BTreeMap<IpAddr, u16>>,
-    ways: &mut Ways,
-    mut segment: impl FnMut(PortRange, Vec<Candidate>),
-) {
+fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: impl FnMut(PortRange, Vec<Candidate>)) {
     let range = service.ports;
     let listened = |address: &IpAddr| {
         let from = (service.protocol, range.first);
@@ -432,14 +431,9 @@ fn segments(
         let ports = PortRange { first: port(start), last: port(next - 1) };
         // No segment holds a port with a listener and another: what is true of its first is true of all.
         let eligible = judge.choose(service, ports.first);
-        // Since the last count, who had turns may have become unfit: the others are not left without any.
-        let turns =
-            turns.filter(|turns| eligible.iter().any(|target| turns.get(target).is_some_and(|dealt| *dealt > 0)));
         let candidate = |address| {
             let target = ways.intern(Way::new(address, &service.delivery))?;
-            // Who has become fit since the last count has its weight until the next.
-            let dealt = turns.and_then(|turns| turns.get(&address).copied());
-            Some(Candidate { address, weight: dealt.unwrap_or_else(|| judge.weight(service, address)), target })
+            Some(Candidate { address, weight: judge.weight(service, address), target })
         };
         segment(ports, eligible.into_iter().filter_map(candidate).collect());
     }
@@ -452,18 +446,25 @@ struct Pickers {
     old: BTreeMap<PickerKey, Picker>,
 }
 
-type PickerKey = (bool, Vec<(TargetId, u16)>);
+/// Whether it goes by turns, who has the first of them, and the targets with their weights.
+type PickerKey = (bool, Vec<TargetId>, Vec<(TargetId, u16)>);
 
 impl Pickers {
     fn begin(&mut self) {
         self.old = std::mem::take(&mut self.used);
     }
 
-    fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate]) -> Picker {
+    fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate], first: &[IpAddr]) -> Picker {
+        // Somebody may have become unfit since the count.
+        let id = |address: &IpAddr| candidates.iter().find(|one| one.address == *address).map(|one| one.target);
+        let first: Vec<TargetId> = first.iter().filter_map(id).collect();
         let ids = candidates.iter().map(|candidate| (candidate.target, candidate.weight)).collect();
-        let name = (balance != Balance::Maglev, ids);
+        let name = (balance != Balance::Maglev, first, ids);
         let kept = self.used.get(&name).cloned().or_else(|| self.old.remove(&name));
-        let picker = kept.unwrap_or_else(|| Picker::build(key, balance, candidates));
+        let picker = kept.unwrap_or_else(|| match balance {
+            Balance::Maglev => Picker::build(key, balance, candidates),
+            Balance::RoundRobin | Balance::WeightedActive => Picker::by_turns(name.1.clone(), candidates),
+        });
         self.used.insert(name, picker.clone());
         picker
     }
@@ -511,7 +512,7 @@ mod tests {
             reach: &Reach::default(),
             accounts: &Accounts::default(),
         };
-        segments(&service, &judge, None, &mut Ways::default(), |ports, eligible| {
+        segments(&service, &judge, &mut Ways::default(), |ports, eligible| {
             found.push((ports.first, ports.last, eligible.len()));
         });
         found
@@ -530,10 +531,8 @@ mod tests {
         assert_eq!(found, [(1, 79, 0), (80, 80, 2), (81, 81, 1), (82, 65534, 0), (65535, 65535, 1)]);
     }
 
-    #[test]
-    fn thousands_of_services_share_the_tables_of_the_same_candidates() {
-        const VIPAS: u16 = 40;
-        const SERVICES: u16 = 100;
+    /// A router of so many VIPAs, each with so many services, for which both targets listen.
+    fn view(vipas: u16, services: u16, balance: Balance) -> View {
         let vipa = |n: u16| config::Vipa {
             address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8 + 1)),
             ranks: Vec::new(),
@@ -544,19 +543,69 @@ mod tests {
             new_per_second: None,
             services: None,
         };
-        let vipas: Vec<_> = (0..VIPAS).map(vipa).collect();
+        let vipas: Vec<_> = (0..vipas).map(vipa).collect();
         let port = PortRoute::new(vipa_model::Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(198, 51, 100, 1), 24);
         let mut view = View::new(ClusterKey::new([7; 16]), vec![port], &vipas);
         for vipa in &mut view.vipas {
-            vipa.services = (0..SERVICES).map(|n| service(PortRange::one(1_000 + n))).collect();
+            let service = |n| Service { balance, ..service(PortRange::one(1_000 + n)) };
+            vipa.services = (0..services).map(service).collect();
             for target in [T1, T2] {
-                let ports = (0..SERVICES).map(|n| (Protocol::Tcp, 1_000 + n));
+                let ports = (0..services).map(|n| (Protocol::Tcp, 1_000 + n));
                 vipa.listeners.insert(target, ports.collect());
             }
         }
+        view
+    }
+
+    #[test]
+    fn thousands_of_services_share_the_tables_of_the_same_candidates() {
+        let mut view = view(40, 100, Balance::Maglev);
         let routes = view.routes();
         assert_eq!(routes.vipas.iter().map(|vipa| vipa.services.len()).sum::<usize>(), 4_000);
         assert!(routes.vipas.iter().flat_map(|vipa| &vipa.services).all(|service| service.picker.serves(TargetId(1))));
         assert_eq!((view.pickers.used.len(), routes.targets.len()), (1, 2));
+    }
+
+    /// Who gets the next connections of the VIPA's service.
+    fn next(routes: &Routes, service: usize, count: usize) -> Vec<u16> {
+        let service = &routes.vipas[0].services[service];
+        (0..count).map(|_| service.picker.pick(0, || service.turns.take()).expect("somebody").0).collect()
+    }
+
+    #[test]
+    fn each_service_has_turns_of_its_own_and_a_new_snapshot_goes_on_with_them() {
+        let mut view = view(1, 2, Balance::RoundRobin);
+        let routes = view.routes();
+        assert_eq!([0, 1, 0, 1].map(|service| next(&routes, service, 1)[0]), [0, 0, 1, 1]);
+        assert_eq!(next(&routes, 0, 1), [0]);
+        assert_eq!(next(&view.routes(), 0, 2), [1, 0]);
+        assert_eq!(view.pickers.used.len(), 1);
+    }
+
+    #[test]
+    fn turns_that_make_up_for_fewer_connections_are_taken_once() {
+        let mut view = view(1, 1, Balance::WeightedActive);
+        view.vipas[0].stance = Stance::Active;
+        view.vipas[0].turns.insert(0, Turns { first: vec![T2, T2, T2, T1], taken: Arc::default() });
+        assert_eq!(next(&view.routes(), 0, 2), [1, 1]);
+        assert_eq!(next(&view.routes(), 0, 6), [1, 0, 0, 1, 0, 1]);
+        // Nobody has any: after the count both are level again, and only a connection that came renews their turns.
+        assert!(view.recount(&Census::default(), 0));
+        assert_eq!(next(&view.routes(), 0, 1), [0]);
+        assert!(!view.recount(&Census::default(), 0));
+        assert_eq!(next(&view.routes(), 0, 1), [1]);
+        assert!(view.recount(&Census::default(), 1));
+        assert_eq!(next(&view.routes(), 0, 1), [0]);
+    }
+
+    #[test]
+    fn who_becomes_fit_after_the_count_has_its_share_at_once() {
+        let mut view = view(1, 1, Balance::WeightedActive);
+        view.vipas[0].stance = Stance::Active;
+        let listeners = view.vipas[0].listeners.remove(&T2).expect("it listens");
+        assert!(view.recount(&Census::default(), 9));
+        assert_eq!(next(&view.routes(), 0, 3), [0, 0, 0]);
+        view.vipas[0].listeners.insert(T2, listeners);
+        assert_eq!(next(&view.routes(), 0, 8).iter().filter(|target| **target == 1).count(), 4);
     }
 }

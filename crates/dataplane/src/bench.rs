@@ -215,6 +215,7 @@ impl Bench {
             protocol,
             ports: PortRange::one(port),
             picker,
+            turns: Arc::default(),
             orphans: Orphans::Reset,
             sources: None,
         }];

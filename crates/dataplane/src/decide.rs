@@ -25,10 +25,8 @@ use crate::{
     way::{Ready, make_ready, make_ready_back},
 };
 
-/// What this worker remembers of the connections it has placed.
+/// What bounds the new connections that this worker opens.
 pub(crate) struct Admission {
-    /// How many: whose turn it is.
-    turn: u64,
     /// New connections to each VIPA, by `VipaId`; those without a limit have no part in it.
     vipas: Vec<TokenBucket>,
     sources: SourceLimits,
@@ -38,11 +36,10 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Of worker `index` of `workers`. Workers begin at different places, so that their first connections do not all
-    /// meet at one target.
-    pub(crate) fn new(index: usize, workers: usize) -> Self {
+    /// Of one of so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        Self { turn: index as u64, vipas: Vec::new(), sources: SourceLimits::new(), workers, openings: 0 }
+        Self { vipas: Vec::new(), sources: SourceLimits::new(), workers, openings: 0 }
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -504,7 +501,5 @@ fn pick<K: Family>(
         return Err(reason);
     }
     let hash = key.balance_hash(&scene.routes.key, vipa.address);
-    let target = service.picker.pick(hash, admission.turn).ok_or(Reason::NoTarget)?;
-    admission.turn = admission.turn.wrapping_add(1);
-    Ok(target)
+    service.picker.pick(hash, || service.turns.take()).ok_or(Reason::NoTarget)
 }

@@ -132,7 +132,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             batches: [Batch::new(), Batch::new()],
             hold: Hold::new(limits.held_packets, limits.held_for),
             fragments: Fragments::new(),
-            admission: Admission::new(index, workers),
+            admission: Admission::new(workers),
             rounds: Rounds { ipv4: Cursor::new(index, workers), ipv6: Cursor::new(index, workers), workers },
             limited_by: u64::MAX,
             limits,

@@ -15,7 +15,7 @@ use std::{
 use vipa_balance::{ClusterKey, Picker};
 use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
 use vipa_packet::{Encapsulation, Link, Outer};
-use vipa_sync::Deadline;
+use vipa_sync::{Counter, Deadline};
 
 pub use express::{Express, How, Rewrite};
 use index::Index;
@@ -103,6 +103,8 @@ pub struct ServiceRoute {
     pub protocol: Protocol,
     pub ports: PortRange,
     pub picker: Picker,
+    /// Those that all workers have taken of it, where it goes by turns.
+    pub turns: Arc<Counter>,
     pub orphans: Orphans,
     /// `None`: everybody may come.
     pub sources: Option<Arc<SourceRule>>,

@@ -73,6 +73,7 @@ impl WorkerCounterList {
 }
 
 /// A count that several threads add to.
+#[derive(Debug)]
 pub struct Counter(CachePadded<AtomicU64>);
 
 impl Counter {
@@ -84,6 +85,13 @@ impl Counter {
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Adds one, and says what the count was: no two threads are told the same.
+    #[inline]
+    #[must_use]
+    pub fn take(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
     }
 
     #[inline]

@@ -228,7 +228,7 @@ fn hash_and_pick() -> Prepared {
     Prepared::new(move |n| {
         let Key4 { client, client_port, vipa_port, protocol, .. } = key(n);
         let hash = hash_connection(&cluster, client, client_port, 0xc000_020a, vipa_port, protocol);
-        assert!(black_box(picker.pick(hash, n)).is_some());
+        assert!(black_box(picker.pick(hash, || n)).is_some());
     })
 }
 

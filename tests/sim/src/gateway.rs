@@ -298,6 +298,7 @@ impl Gateway {
             protocol: service.protocol,
             ports: service.ports,
             picker: picker.clone(),
+            turns: Arc::default(),
             orphans: service.orphans,
             sources: None,
         };

@@ -14,7 +14,7 @@ fn candidates(weights: &[u16]) -> Vec<Candidate> {
 }
 
 fn turns(picker: &Picker, count: u64) -> Vec<u16> {
-    (0..count).map(|turn| picker.pick(0, turn).expect("somebody").0).collect()
+    (0..count).map(|turn| picker.pick(0, || turn).expect("somebody").0).collect()
 }
 
 #[test]
@@ -23,38 +23,45 @@ fn nobody_is_picked_when_nobody_may_be() {
         for nobody in [&candidates(&[])[..], &candidates(&[0, 0])] {
             let picker = Picker::build(&KEY, balance, nobody);
             assert!(matches!(picker, Picker::None));
-            assert_eq!(picker.pick(1, 2), None);
+            assert_eq!(picker.pick(1, || 2), None);
         }
     }
 }
 
 #[test]
-fn round_robin_takes_turns_and_ignores_the_hash() {
+fn turns_ignore_the_hash() {
     let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[1, 1, 1]));
     assert_eq!(turns(&picker, 7), [0, 1, 2, 0, 1, 2, 0]);
-    assert_eq!(picker.pick(12_345, 1), picker.pick(0, 1));
+    assert_eq!(picker.pick(12_345, || 1), picker.pick(0, || 1));
 }
 
 #[test]
-fn round_robin_gives_turns_by_weight_and_spreads_them() {
+fn turns_go_by_weight_and_are_spread() {
     let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[4, 0, 2]));
     assert_eq!(turns(&picker, 6), [0, 2, 0, 0, 2, 0]);
 }
 
 #[test]
-fn a_round_has_a_limit_and_everybody_is_in_it() {
-    let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[65_535, 65_534, 1]));
-    let Picker::RoundRobin(turns) = &picker else { panic!("{picker:?}") };
-    assert!(turns.len() <= LONGEST_ROUND as usize + 3);
-    assert_eq!(turns.iter().filter(|target| target.0 == 2).count(), 1);
+fn some_have_the_first_turns_once() {
+    let picker = Picker::by_turns([1, 1, 0].map(TargetId).to_vec(), &candidates(&[1, 1]));
+    assert_eq!(turns(&picker, 8), [1, 1, 0, 0, 1, 0, 1, 0]);
+    assert!(matches!(Picker::by_turns(vec![TargetId(0)], &[]), Picker::None));
 }
 
 #[test]
-fn maglev_goes_by_the_hash_and_ignores_the_turn() {
+fn a_round_has_a_limit_and_everybody_is_in_it() {
+    let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[65_535, 65_534, 1]));
+    let Picker::Turns(turns) = &picker else { panic!("{picker:?}") };
+    assert!(turns.round.len() <= LONGEST_ROUND as usize + 3);
+    assert_eq!(turns.round.iter().filter(|target| target.0 == 2).count(), 1);
+}
+
+#[test]
+fn maglev_goes_by_the_hash_and_takes_no_turn() {
     let picker = Picker::build(&KEY, Balance::Maglev, &candidates(&[1, 1, 1]));
     let Picker::Maglev(maglev) = &picker else { panic!("{picker:?}") };
     for hash in (0..100_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-        assert_eq!(picker.pick(hash, hash), Some(maglev.pick(hash)));
+        assert_eq!(picker.pick(hash, || unreachable!("no turn is taken")), Some(maglev.pick(hash)));
     }
 }
 

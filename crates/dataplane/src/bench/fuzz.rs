@@ -304,6 +304,7 @@ impl World {
                     protocol,
                     ports: PortRange::one(FIRST_PORT + way),
                     picker: self.picker(family, way),
+                    turns: Arc::default(),
                     orphans: self.orphans,
                     sources: (way == 0).then(|| sources.clone()).flatten(),
                 });

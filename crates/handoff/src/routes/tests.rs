@@ -18,6 +18,7 @@ fn service(protocol: Protocol, first: u16, last: u16) -> ServiceRoute {
         protocol,
         ports: PortRange { first, last },
         picker: Picker::None,
+        turns: Arc::default(),
         orphans: Orphans::Reset,
         sources: None,
     }
