@@ -1,5 +1,7 @@
 //! What fails besides the owner costs only what it held.
 
+use std::thread::sleep;
+
 use anyhow::ensure;
 use vipa_lab::{
     cluster::{Cluster, Plan, Presence, VIPA},
@@ -8,7 +10,7 @@ use vipa_lab::{
 };
 use vipa_protocol::Trigger;
 
-use crate::{CONNECTIONS, PATIENCE, all_kept, everyone_answered, kill_the_owner};
+use crate::{CONNECTIONS, PATIENCE, QUIET, all_kept, everyone_answered, kill_the_owner};
 
 #[test]
 fn r04_a_killed_agent_costs_no_connection_and_a_takeover_without_it_keeps_the_others() {
@@ -69,6 +71,8 @@ fn r04_a_target_that_vanishes_in_the_takeover_costs_only_its_own_connections() {
         let own = client.report().servers["t3"];
         let t3 = cluster.target("t3").host().clone();
         t3.plug(Plug::Out)?;
+        // What it answered before has arrived, and nobody misses it yet.
+        sleep(QUIET);
         let killed = cluster.router("r1").kill()?;
         client.mark_at(killed)?;
         cluster.wait_takeover("r2", Trigger::Failure)?;
