@@ -455,9 +455,10 @@ impl Pickers {
     }
 
     fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate], first: &[IpAddr]) -> Picker {
-        // Somebody may have become unfit since the count.
+        // Somebody may have become unfit since the count, and the service may have another policy.
         let id = |address: &IpAddr| candidates.iter().find(|one| one.address == *address).map(|one| one.target);
-        let first: Vec<TargetId> = first.iter().filter_map(id).collect();
+        let counts = balance == Balance::WeightedActive;
+        let first: Vec<TargetId> = first.iter().filter(|_| counts).filter_map(id).collect();
         let ids = candidates.iter().map(|candidate| (candidate.target, candidate.weight)).collect();
         let name = (balance != Balance::Maglev, first, ids);
         let kept = self.used.get(&name).cloned().or_else(|| self.old.remove(&name));
@@ -596,6 +597,14 @@ mod tests {
         assert_eq!(next(&view.routes(), 0, 1), [1]);
         assert!(view.recount(&Census::default(), 1));
         assert_eq!(next(&view.routes(), 0, 1), [0]);
+    }
+
+    #[test]
+    fn a_service_that_goes_by_connections_no_more_forgets_who_had_fewer() {
+        let mut view = view(1, 1, Balance::WeightedActive);
+        view.vipas[0].turns.insert(0, Turns { first: vec![T2, T2, T2], taken: Arc::default() });
+        view.vipas[0].services[0].balance = Balance::RoundRobin;
+        assert_eq!(next(&view.routes(), 0, 3), [0, 1, 0]);
     }
 
     #[test]
