@@ -53,10 +53,11 @@ impl Recount {
 pub(crate) fn deal(candidates: &[Weighed], came: u64) -> Vec<IpAddr> {
     let mut held: Vec<Weighed> = candidates.iter().copied().filter(|candidate| candidate.weight > 0).collect();
     let mut without: BTreeSet<IpAddr> = held.iter().map(|candidate| candidate.target).collect();
+    let most = (2 * came).clamp(FEWEST_TURNS, MOST_TURNS);
     let mut dealt = Vec::new();
-    for _ in 0..(2 * came).clamp(FEWEST_TURNS, MOST_TURNS) {
+    while !without.is_empty() && (dealt.len() as u64) < most {
         let fewest = held.iter_mut().min_by(|one, other| fuller(one, other).then(one.target.cmp(&other.target)));
-        let Some(next) = fewest.filter(|_| !without.is_empty()) else { break };
+        let Some(next) = fewest else { break };
         next.active += 1;
         without.remove(&next.target);
         dealt.push(next.target);
@@ -91,11 +92,7 @@ mod tests {
 
     /// The places in the list of those who get the next turns.
     fn turns(list: &[(u16, u64)], came: u64) -> Vec<u8> {
-        let IpAddr::V4(first) = target(0) else { unreachable!("an IPv4 address") };
-        let place = |target| match target {
-            IpAddr::V4(target) => target.octets()[3] - first.octets()[3],
-            IpAddr::V6(_) => unreachable!("an IPv4 address"),
-        };
+        let place = |dealt| (0..).find(|place| target(*place) == dealt).expect("one of the list");
         deal(&weighed(list), came).into_iter().map(place).collect()
     }
 
