@@ -18,9 +18,11 @@
 //! a two-hundredth.
 
 pub(crate) mod diag;
+mod errors;
 pub(crate) mod facts;
 mod namespace;
 mod ring;
+mod schedule;
 pub(crate) mod whose;
 
 use std::{
@@ -46,20 +48,14 @@ use vipa_protocol::{Change, Record};
 pub(crate) use self::ring::plan;
 use self::{
     diag::{Notices, States},
+    errors::{KernelError, Over, Stop},
     facts::{Facts, Shared},
     namespace::Namespace,
-    ring::{Became, Happening, Ring, RingError},
+    ring::{Became, Happening, Ring},
+    schedule::{LookKind, LookSchedule},
     whose::{Watch, addresses, connection_of, note_listener, sockets_of, state_of},
 };
 
-/// A look may take this share of the time: one part in `LOOK_SHARE`; one that only verifies, one in `VERIFY_SHARE`.
-const LOOK_SHARE: u32 = 10;
-const VERIFY_SHARE: u32 = 200;
-/// The longest time between two looks, whatever they cost.
-const SLOWEST: Duration = Duration::from_secs(5);
-/// The same, and the shortest, of those that only verify.
-const SLOWEST_TO_VERIFY: Duration = Duration::from_secs(60);
-const FASTEST_TO_VERIFY: Duration = Duration::from_secs(1);
 /// After the ring has said that there is something, more is waited for, so that it is told together.
 const GATHER: Duration = Duration::from_millis(10);
 /// Happenings taken from the ring before anything else has its turn: more than it has room for.
@@ -82,18 +78,6 @@ const NOBODY: Connection = Connection {
     client: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
     port: 0,
 };
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum KernelError {
-    #[error("cannot read the kernel's socket tables: {0}")]
-    Diag(#[from] io::Error),
-    #[error("cannot enter the network namespace {name}: {source}; the agent needs CAP_SYS_ADMIN for agent.namespaces")]
-    Namespace { name: String, source: io::Error },
-    #[error("{0}; agent.observe = \"diag\" does without BPF")]
-    Ring(#[from] RingError),
-    #[error("the kernel does not name network namespaces: {0}; agent.observe = \"diag\" does without BPF")]
-    Cookie(#[source] io::Error),
-}
 
 /// How to look.
 #[derive(Clone, Debug)]
@@ -137,31 +121,7 @@ impl Kernel {
         let ring = open_ring(sight.observe, &here)?;
         let followed = if ring.is_some() { "BPF, verified by sock_diag" } else { "sock_diag alone" };
         let facts = Shared::default();
-        let now = Instant::now();
-        let observer = Observer {
-            here,
-            ring,
-            orders: orders_in,
-            woken,
-            told,
-            pace: sight.pace,
-            watched: Watch::new(),
-            known: BTreeMap::new(),
-            elders: BTreeMap::new(),
-            lingering: BTreeSet::new(),
-            lingered: (ANY, NOBODY),
-            listening: BTreeMap::new(),
-            changes: BTreeMap::new(),
-            touched: BTreeSet::new(),
-            comparing: false,
-            counted: Facts::default(),
-            facts: facts.clone(),
-            token: 0,
-            asked: false,
-            started: now,
-            next_look: now,
-            next_glance: now,
-        };
+        let observer = Observer::new((here, ring), (orders_in, woken, told), sight.pace, facts.clone());
         thread::Builder::new().name("kernel".into()).spawn(move || observer.run())?;
         Ok((Self { orders, wake, followed, facts }, events))
     }
@@ -231,8 +191,12 @@ struct Observer {
     told: mpsc::Sender<Event>,
     pace: Duration,
     watched: Watch,
-    /// What has been told of each VIPA that has been looked at.
+    /// The ring tells of exactly the watched addresses.
+    ring_follows: bool,
+    /// The connections of each VIPA that has been looked at.
     known: BTreeMap<IpAddr, Live>,
+    /// VIPAs whose first listing has succeeded and has been told. The others are listed anew, however often that fails.
+    listed: BTreeSet<IpAddr>,
     /// Those of them that the ring may not know, because they are older than it.
     elders: BTreeMap<IpAddr, Live>,
     /// Their servers have closed, and nothing tells when their clients have.
@@ -254,39 +218,47 @@ struct Observer {
     /// It has not been answered.
     asked: bool,
     started: Instant,
-    next_look: Instant,
+    looks: LookSchedule,
     /// With BPF: when listeners and lingering connections are looked at.
     next_glance: Instant,
 }
 
-/// Why the thread has nothing more to do.
-struct Over;
-
-/// What went wrong, or that all is over.
-enum Stop {
-    Over,
-    Failed(io::Error),
-}
-
-impl From<Over> for Stop {
-    fn from(Over: Over) -> Self {
-        Self::Over
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<RingError> for Stop {
-    fn from(error: RingError) -> Self {
-        Self::Failed(io::Error::other(error))
-    }
-}
-
 impl Observer {
+    fn new(
+        (here, ring): (Vec<Namespace>, Option<Ring>),
+        (orders, woken, told): (commands::Receiver<Order>, UnixDatagram, mpsc::Sender<Event>),
+        pace: Duration,
+        facts: Shared,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            here,
+            ring,
+            orders,
+            woken,
+            told,
+            pace,
+            watched: Watch::new(),
+            ring_follows: true,
+            known: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            elders: BTreeMap::new(),
+            lingering: BTreeSet::new(),
+            lingered: (ANY, NOBODY),
+            listening: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            comparing: false,
+            counted: Facts::default(),
+            facts,
+            token: 0,
+            asked: false,
+            started: now,
+            looks: LookSchedule::new(now, pace),
+            next_glance: now,
+        }
+    }
+
     fn run(mut self) {
         loop {
             if let Err(error) = self.wait() {
@@ -298,7 +270,7 @@ impl Observer {
                 Err(Stop::Over) => return,
                 Err(Stop::Failed(error)) => {
                     tracing::warn!(%error, "a look at the kernel's sockets failed; trying again");
-                    self.next_look = Instant::now() + self.pace;
+                    self.looks.retry(Instant::now());
                 }
             }
         }
@@ -306,7 +278,8 @@ impl Observer {
 
     /// Waits for something to do.
     fn wait(&mut self) -> io::Result<()> {
-        let next = if self.ring.is_some() { self.next_look.min(self.next_glance) } else { self.next_look };
+        let next = self.looks.due();
+        let next = if self.ring.is_some() { next.min(self.next_glance) } else { next };
         let timeout = next.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spun away.
         let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
@@ -341,46 +314,52 @@ impl Observer {
         }
         self.flush()?;
         let now = Instant::now();
-        let is_known = self.watched.keys().all(|vipa| self.known.contains_key(vipa));
-        if self.ring.is_some() && is_known && (self.asked || now >= self.next_glance) {
+        let all_listed = self.watched.keys().all(|vipa| self.listed.contains(vipa));
+        if self.ring.is_some() && all_listed && (self.asked || now >= self.next_glance) {
             self.glance()?;
             let paces = if self.lingering.is_empty() { LISTENERS_SHARE } else { 1 };
             self.next_glance = Instant::now() + self.pace * paces;
         }
-        if now >= self.next_look || self.asked || !is_known {
+        if now >= self.looks.due() || self.asked || !all_listed {
+            self.looks.begin();
             self.look()?;
-            let took = now.elapsed();
-            self.next_look = Instant::now()
-                + if self.ring.is_some() && self.elders.is_empty() {
-                    (took * VERIFY_SHARE).clamp(FASTEST_TO_VERIFY.max(self.pace), SLOWEST_TO_VERIFY.max(self.pace))
-                } else {
-                    (took * LOOK_SHARE).clamp(self.pace, SLOWEST.max(self.pace))
-                };
+            let verifies = self.ring.is_some() && self.elders.is_empty();
+            let kind = if verifies { LookKind::Verify } else { LookKind::Observe };
+            self.looks.finish(Instant::now(), now.elapsed(), kind);
         }
         Ok(())
     }
 
+    /// Takes all orders that wait. Of several lists of VIPAs the last one counts.
     fn take_orders(&mut self) -> Result<(), Stop> {
+        let mut watched = None;
         loop {
             match self.orders.try_recv() {
-                Ok(Order::Watch(vipas)) => {
-                    self.watched = vipas.into_iter().map(|watched| (watched.vipa, watched)).collect();
-                    self.forget_unwatched();
-                    if let Some(ring) = &mut self.ring {
-                        ring.watch(&addresses(&self.watched))?;
-                    }
-                    self.next_look = Instant::now();
-                }
+                Ok(Order::Watch(vipas)) => watched = Some(vipas),
                 Ok(Order::Look(token)) => (self.token, self.asked) = (token, true),
                 Ok(Order::Stop) | Err(commands::TryRecvError::Disconnected) => return Err(Stop::Over),
-                Err(commands::TryRecvError::Empty) => return Ok(()),
+                Err(commands::TryRecvError::Empty) => break,
             }
         }
+        if let Some(vipas) = watched {
+            self.watched = vipas.into_iter().map(|watched| (watched.vipa, watched)).collect();
+            self.forget_unwatched();
+            self.ring_follows = false;
+            self.looks.hasten(Instant::now());
+        }
+        if let Some(ring) = &mut self.ring
+            && !self.ring_follows
+        {
+            ring.watch(&addresses(&self.watched))?;
+            self.ring_follows = true;
+        }
+        Ok(())
     }
 
     fn forget_unwatched(&mut self) {
         let watched = &self.watched;
         self.known.retain(|vipa, _| watched.contains_key(vipa));
+        self.listed.retain(|vipa| watched.contains_key(vipa));
         self.elders.retain(|vipa, _| watched.contains_key(vipa));
         self.listening.retain(|vipa, _| watched.contains_key(vipa));
         self.lingering.retain(|(vipa, _)| watched.contains_key(vipa));
@@ -414,7 +393,7 @@ impl Observer {
             && ring.has_lost()?
         {
             tracing::warn!("more happened to connections than the ring has room for; looking at all of them");
-            self.next_look = Instant::now();
+            self.looks.lose(Instant::now());
         }
         Ok(())
     }
@@ -483,7 +462,7 @@ impl Observer {
             self.note(vipa, connection, state);
         }
         if notices == Notices::SomeLost {
-            self.next_look = Instant::now();
+            self.looks.lose(Instant::now());
         }
         Ok(())
     }
@@ -504,10 +483,11 @@ impl Observer {
         }
         self.flush()?;
         self.tell_listening()?;
-        if std::mem::take(&mut self.asked) {
+        // What is known lacks what the ring has lost, so only a whole look answers then.
+        if !self.looks.is_incomplete() && std::mem::take(&mut self.asked) {
             self.tell(Event::Looked { token: self.token })?;
             // Handshakes under way are in the list only.
-            self.next_look = Instant::now();
+            self.looks.hasten(Instant::now());
         }
         Ok(())
     }
@@ -538,10 +518,12 @@ impl Observer {
 
     fn look_and_compare(&mut self) -> Result<(), Stop> {
         let (token, asked) = (self.token, self.asked);
-        let fresh: Vec<IpAddr> = self.watched.keys().filter(|vipa| !self.known.contains_key(vipa)).copied().collect();
+        let fresh: Vec<IpAddr> = self.watched.keys().filter(|vipa| !self.listed.contains(vipa)).copied().collect();
         if !fresh.is_empty() {
-            // Nothing is known yet that a list could lack; so another list is compared with this one.
+            // Nothing is known yet that a list could lack; so another list is compared with this one. What an earlier
+            // attempt that failed has left does not count.
             self.known.extend(fresh.iter().map(|vipa| (*vipa, Live::default())));
+            self.elders.retain(|vipa, _| !fresh.contains(vipa));
             let first = self.list()?;
             self.read_ring()?;
             self.begin(&fresh, first);
@@ -553,6 +535,7 @@ impl Observer {
             self.changes.remove(&vipa);
             let connections = self.known.get(&vipa).map_or_else(Vec::new, |known| known.iter().collect());
             self.tell(Event::Holds { vipa, connections })?;
+            self.listed.insert(vipa);
         }
         self.flush()?;
         self.tell_listening()?;
@@ -677,7 +660,10 @@ impl Observer {
     fn flush(&mut self) -> Result<(), Over> {
         self.facts.write(&self.counted);
         for (vipa, records) in std::mem::take(&mut self.changes) {
-            self.tell(Event::Changed { vipa, records })?;
+            // Of a VIPA that is not listed yet `Holds` will tell everything.
+            if self.listed.contains(&vipa) {
+                self.tell(Event::Changed { vipa, records })?;
+            }
         }
         Ok(())
     }

@@ -110,7 +110,8 @@ impl Observer {
         loop {
             match orders.recv_timeout(LOOK) {
                 Ok(watched) => {
-                    self.watched = watched;
+                    // Of several lists the last one counts.
+                    self.watched = orders.try_iter().last().unwrap_or(watched);
                     self.late.retain(|place, _| self.watched.iter().any(|watched| is_of(watched, *place)));
                 }
                 Err(commands::RecvTimeoutError::Timeout) => {}

@@ -134,6 +134,13 @@ impl Diag {
         Ok(Self { socket, buffer: vec![0; BUFFER], sequence: 0 })
     }
 
+    /// One that the kernel never answers.
+    #[cfg(test)]
+    pub(crate) fn broken() -> io::Result<Self> {
+        let (socket, _closed) = std::os::unix::net::UnixDatagram::pair()?;
+        Ok(Self { socket: socket.into(), buffer: Vec::new(), sequence: 0 })
+    }
+
     /// Names every socket of `protocol` in one of `states`, IPv4 and IPv6.
     pub(crate) fn dump(&mut self, protocol: Protocol, states: States, mut found: impl FnMut(Socket)) -> io::Result<()> {
         for family in [AF_INET, AF_INET6] {

@@ -2,7 +2,7 @@ use std::net::{TcpListener, TcpStream};
 
 use vipa_model::PortRange;
 
-use super::*;
+use super::{diag::Diag, *};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -73,4 +73,31 @@ fn an_aborted_connection_is_told_at_once_without_a_look() {
         let Event::Changed { vipa: HERE, records } = event else { return false };
         records.contains(&Record { connection: gone, change: Change::Closed })
     });
+}
+
+#[test]
+fn a_vipa_whose_first_listing_failed_is_listed_again_before_anybody_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let (orders, orders_in) = commands::channel();
+    let (_wake, woken) = UnixDatagram::pair().unwrap();
+    let (told, mut events) = mpsc::channel(16);
+    let here = vec![Namespace { diag: Diag::broken().unwrap(), ends: None, cookie: Ok(0) }];
+    let pace = Duration::from_secs(3600);
+    let mut observer = Observer::new((here, None), (orders_in, woken, told), pace, Shared::default());
+    let services = vec![(Protocol::Tcp, PortRange::one(address.port()))];
+    orders.send(Order::Watch(vec![Watched { vipa: HERE, services, translated: vec![] }])).unwrap();
+    orders.send(Order::Look(7)).unwrap();
+    assert!(matches!(observer.turn(), Err(Stop::Failed(_))));
+    assert!(events.try_recv().is_err(), "nothing is known, so nothing is told");
+
+    observer.here[0].diag = Diag::open().unwrap();
+    assert!(observer.turn().is_ok());
+    let wanted = Connection { protocol: Protocol::Tcp, client: client.local_addr().unwrap(), port: address.port() };
+    let first = events.try_recv().unwrap();
+    let Event::Holds { vipa: HERE, connections } = &first else { panic!("{first:?}") };
+    assert!(connections.contains(&(wanted, ConnectionState::Established)));
+    let rest: Vec<Event> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    assert_eq!(rest.last(), Some(&Event::Looked { token: 7 }));
 }
