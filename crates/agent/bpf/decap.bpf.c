@@ -32,6 +32,7 @@ enum fate {
 	// Left to the kernel: this host may have tunnels of other people's.
 	FOREIGN,
 	FRAGMENT,
+	UNREADABLE,
 	// Dropped.
 	NO_VIPA,
 	MALFORMED,
@@ -102,9 +103,26 @@ static __always_inline int drop(enum fate fate)
 	return TC_ACT_SHOT;
 }
 
-static __always_inline long load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
+// Counts a packet and leaves it to the kernel.
+static __always_inline int leave(enum fate fate)
 {
-	return bpf_skb_load_bytes_relative(skb, offset, to, length, BPF_HDR_START_NET);
+	count(fate);
+	return TC_ACT_UNSPEC;
+}
+
+// The results of reading; functions that look for a tunnel return 1 when they find one and 0 when there is none.
+#define TOO_SHORT -1
+#define NOT_READABLE -2
+
+// Copies `length` bytes from `offset` behind the Ethernet header. The bytes may lie in the buffer's linear part or in its
+// fragments: a sender that transmits from pages leaves as little as the Ethernet header in the linear part, which is all that
+// bpf_skb_load_bytes_relative and direct access see.
+static __always_inline int load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
+{
+	if (ETHERNET + offset + length > skb->len)
+		return TOO_SHORT;
+	// The kernel refuses fragments that it cannot map (device memory).
+	return bpf_skb_load_bytes(skb, ETHERNET + offset, to, length) ? NOT_READABLE : 0;
 }
 
 static __always_inline struct address mapped(__u32 ipv4)
@@ -122,11 +140,16 @@ static __always_inline struct address of_ipv6(const struct in6_addr *address)
 
 static __always_inline int read_outer(struct __sk_buff *skb, struct tunnel *tunnel)
 {
+	int error;
+
 	if (skb->protocol == bpf_htons(ETHER_IPV4)) {
 		struct iphdr ip;
 
-		if (load(skb, 0, &ip, sizeof ip) || ip.ihl < 5)
-			return -1;
+		error = load(skb, 0, &ip, sizeof ip);
+		if (error)
+			return error;
+		if (ip.ihl < 5)
+			return 0;
 		tunnel->source = mapped(ip.saddr);
 		tunnel->destination = mapped(ip.daddr);
 		tunnel->shim = ip.ihl * 4;
@@ -134,14 +157,15 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct tunnel *tunn
 		tunnel->protocol = ip.protocol;
 		tunnel->outer_ecn = ip.tos & 3;
 		tunnel->is_fragment = (ip.frag_off & bpf_htons(0x3fff)) != 0;
-		return 0;
+		return 1;
 	}
 	if (skb->protocol == bpf_htons(ETHER_IPV6)) {
 		struct ipv6hdr ip;
 
 		// Routers put no extension headers there.
-		if (load(skb, 0, &ip, sizeof ip))
-			return -1;
+		error = load(skb, 0, &ip, sizeof ip);
+		if (error)
+			return error;
 		tunnel->source = of_ipv6(&ip.saddr);
 		tunnel->destination = of_ipv6(&ip.daddr);
 		tunnel->shim = sizeof ip;
@@ -149,16 +173,17 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct tunnel *tunn
 		tunnel->protocol = ip.nexthdr;
 		tunnel->outer_ecn = ip.flow_lbl[0] >> 4 & 3;
 		tunnel->outer_is_ipv6 = 1;
-		return 0;
+		return 1;
 	}
-	return -1;
+	return 0;
 }
 
 // The length of what stands between outer and inner header, and how it was wrapped. The inner packet's IP version must be
-// what is announced. 0 when it is no tunnel's packet, -1 when it is malformed.
+// what is announced. TOO_SHORT also when it is malformed otherwise.
 static __always_inline int read_shim(struct __sk_buff *skb, const struct tunnel *tunnel, enum fate *how, __u32 *length)
 {
 	__u8 shim[12], first, version;
+	int error;
 
 	switch (tunnel->protocol) {
 	case IPPROTO_IPIP:
@@ -173,57 +198,71 @@ static __always_inline int read_shim(struct __sk_buff *skb, const struct tunnel 
 		// No checksum, key or sequence number, version 0 (RFC 2784 §2.1).
 		if (tunnel->is_fragment)
 			return 1;
-		if (load(skb, tunnel->shim, shim, 4) || shim[0] || shim[1])
-			return -1;
+		error = load(skb, tunnel->shim, shim, 4);
+		if (error)
+			return error;
+		if (shim[0] || shim[1])
+			return TOO_SHORT;
 		if (shim[2] == ETHER_IPV4 >> 8 && shim[3] == (ETHER_IPV4 & 0xff))
 			version = 4;
 		else if (shim[2] == ETHER_IPV6 >> 8 && shim[3] == (ETHER_IPV6 & 0xff))
 			version = 6;
 		else
-			return -1;
+			return TOO_SHORT;
 		break;
 	case IPPROTO_UDP:
 		// Of the parts of a datagram only the first one tells the port.
-		if (tunnel->is_fragment || load(skb, tunnel->shim, shim, 8))
+		if (tunnel->is_fragment)
 			return 0;
+		error = load(skb, tunnel->shim, shim, 8);
+		if (error)
+			return error == TOO_SHORT ? 0 : error;
 		if (shim[2] != GUE_PORT >> 8 || shim[3] != (GUE_PORT & 0xff))
 			return 0;
 		*how = GUE;
 		*length = 12;
 		// Version 0, data, no options (draft-ietf-intarea-gue §3.2).
-		if (load(skb, tunnel->shim, shim, 12) || shim[8] || shim[10] || shim[11])
-			return -1;
+		error = load(skb, tunnel->shim, shim, 12);
+		if (error)
+			return error;
+		if (shim[8] || shim[10] || shim[11])
+			return TOO_SHORT;
 		if (shim[9] == IPPROTO_IPIP)
 			version = 4;
 		else if (shim[9] == IPPROTO_IPV6)
 			version = 6;
 		else
-			return -1;
+			return TOO_SHORT;
 		break;
 	default:
 		return 0;
 	}
 	if (tunnel->is_fragment)
 		return 1;
-	if (load(skb, tunnel->shim + *length, &first, 1) || first >> 4 != version)
-		return -1;
-	return 1;
+	error = load(skb, tunnel->shim + *length, &first, 1);
+	if (error)
+		return error;
+	return first >> 4 == version ? 1 : TOO_SHORT;
 }
 
 static __always_inline int read_inner(struct __sk_buff *skb, __u32 offset, __u32 end, int is_ipv6, struct address *destination, __u8 *ecn)
 {
+	int error;
+
 	if (is_ipv6) {
 		struct ipv6hdr ip;
 
-		if (offset + sizeof ip > end || load(skb, offset, &ip, sizeof ip))
-			return -1;
+		error = offset + sizeof ip > end ? TOO_SHORT : load(skb, offset, &ip, sizeof ip);
+		if (error)
+			return error;
 		*destination = of_ipv6(&ip.daddr);
 		*ecn = ip.flow_lbl[0] >> 4 & 3;
 	} else {
 		struct iphdr ip;
 
-		if (offset + sizeof ip > end || load(skb, offset, &ip, sizeof ip))
-			return -1;
+		error = offset + sizeof ip > end ? TOO_SHORT : load(skb, offset, &ip, sizeof ip);
+		if (error)
+			return error;
 		*destination = mapped(ip.daddr);
 		*ecn = ip.tos & 3;
 	}
@@ -277,31 +316,37 @@ int vipa_unwrap(struct __sk_buff *skb)
 	struct address destination;
 	enum fate how = IPIP;
 	__u32 length = 0;
-	__u8 version, ecn;
-	int found, inner_is_ipv6;
+	__u8 version = 0, ecn = 0;
+	int found, error, inner_is_ipv6;
 
 	// Frames to others, seen by an interface that takes them all.
-	if (skb->pkt_type != TO_THIS_HOST || read_outer(skb, &tunnel))
+	if (skb->pkt_type != TO_THIS_HOST)
+		return TC_ACT_UNSPEC;
+	found = read_outer(skb, &tunnel);
+	if (found == NOT_READABLE)
+		return leave(UNREADABLE);
+	if (found != 1)
 		return TC_ACT_UNSPEC;
 	if (!bpf_map_lookup_elem(&own, &tunnel.destination))
 		return TC_ACT_UNSPEC;
 	found = read_shim(skb, &tunnel, &how, &length);
 	if (!found)
 		return TC_ACT_UNSPEC;
-	if (!bpf_map_lookup_elem(&routers, &tunnel.source)) {
-		count(FOREIGN);
-		return TC_ACT_UNSPEC;
-	}
-	if (found < 0)
+	if (!bpf_map_lookup_elem(&routers, &tunnel.source))
+		return leave(FOREIGN);
+	if (found == NOT_READABLE)
+		return leave(UNREADABLE);
+	if (found == TOO_SHORT)
 		return drop(MALFORMED);
-	if (tunnel.is_fragment) {
-		count(FRAGMENT);
-		return TC_ACT_UNSPEC;
-	}
-	if (load(skb, tunnel.shim + length, &version, 1))
-		return drop(MALFORMED);
+	if (tunnel.is_fragment)
+		return leave(FRAGMENT);
+	error = load(skb, tunnel.shim + length, &version, 1);
 	inner_is_ipv6 = version >> 4 == 6;
-	if (read_inner(skb, tunnel.shim + length, tunnel.end, inner_is_ipv6, &destination, &ecn))
+	if (!error)
+		error = read_inner(skb, tunnel.shim + length, tunnel.end, inner_is_ipv6, &destination, &ecn);
+	if (error == NOT_READABLE)
+		return leave(UNREADABLE);
+	if (error)
 		return drop(MALFORMED);
 	if (!bpf_map_lookup_elem(&vipas, &destination))
 		return drop(NO_VIPA);

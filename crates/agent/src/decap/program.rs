@@ -38,12 +38,13 @@ pub(super) const PRIORITY: u16 = 22_089;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// What becomes of a tunnel's packet: the order of `enum fate` of the program, and how it is told.
-const FATES: [&str; 9] = [
+const FATES: [&str; 10] = [
     "unwrapped from IPIP",
     "unwrapped from GRE",
     "unwrapped from GUE",
     "left to the kernel: not from a router of the cluster",
     "left to the kernel: a fragment",
+    "left to the kernel: not readable",
     "dropped: not for a VIPA of this host",
     "dropped: malformed",
     "dropped: congested, and the connection knows no ECN",

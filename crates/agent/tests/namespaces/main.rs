@@ -18,6 +18,7 @@ mod host;
 mod links;
 mod listeners;
 mod load;
+mod ring;
 mod router;
 mod servers;
 mod sockets;

@@ -5,6 +5,7 @@
 //! ```
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
     time::Duration,
@@ -18,6 +19,7 @@ use vipa_model::Forwarding;
 
 use crate::{
     host::{Agent, Host, on_a_host, run, until},
+    ring::Ring,
     router::{HERE, HERE6, PORT, PORT6, Router, VIPA, VIPA6},
 };
 
@@ -30,15 +32,32 @@ const MOMENT: Duration = Duration::from_millis(500);
 
 /// A wire to the host, as a router has one.
 pub(crate) struct Wire {
-    socket: OwnedFd,
+    sender: Sender,
+}
+
+enum Sender {
+    /// The kernel copies frames into one linear buffer.
+    Copying(OwnedFd),
+    /// The kernel sends frames from pages, but for their beginning.
+    Paged(RefCell<Ring>),
 }
 
 impl Wire {
     pub(crate) fn new() -> Self {
+        Self::plug();
+        Self { sender: Sender::Copying(packet_socket("v1", None)) }
+    }
+
+    /// Frames arrive with this many bytes in the linear part of their buffer.
+    pub(crate) fn paged(linear: u16) -> Self {
+        Self::plug();
+        Self { sender: Sender::Paged(RefCell::new(Ring::new(packet_socket("v1", None), linear))) }
+    }
+
+    fn plug() {
         run("ip", "link add v0 address 02:00:00:00:00:31 type veth peer name v1 address 02:00:00:00:00:21");
         run("ip", "link set v0 up");
         run("ip", "link set v1 up");
-        Self { socket: packet_socket("v1", None) }
     }
 
     pub(crate) fn send(&self, packet: &[u8]) {
@@ -46,7 +65,12 @@ impl Wire {
         let mut frame = [&[2, 0, 0, 0, 0, 0x31, 2, 0, 0, 0, 0, 0x21][..], &ether_type, packet].concat();
         // As a real wire would.
         frame.resize(frame.len().max(60), 0);
-        send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).expect("the wire is there");
+        match &self.sender {
+            Sender::Copying(socket) => {
+                send(socket.as_raw_fd(), &frame, MsgFlags::empty()).expect("the wire is there");
+            }
+            Sender::Paged(ring) => ring.borrow_mut().send(&frame),
+        }
     }
 }
 
@@ -181,16 +205,17 @@ pub(crate) fn everything_arrives(host: &Host, wire: &Wire, here: &str, port: IpA
     agent
 }
 
-fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
+fn everything_is_unwrapped(host: &Host, wire: &Wire, here: &str, port: IpAddr) {
     host.configure_tunnels(here, "v0");
-    everything_arrives(host, &Wire::new(), here, port).stop();
+    everything_arrives(host, wire, here, port).stop();
     assert_eq!((filters(), has_clsact()), (0, false));
+    assert!(!host.log().contains("dropped") && !host.log().contains("not readable"), "{}", host.log());
 }
 
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn every_tunnel_of_ipv4_is_unwrapped_whichever_family_is_inside() {
-    on_a_host(|host| everything_is_unwrapped(host, HERE, PORT.into()));
+    on_a_host(|host| everything_is_unwrapped(host, &Wire::new(), HERE, PORT.into()));
 }
 
 #[test]
@@ -198,8 +223,30 @@ fn every_tunnel_of_ipv4_is_unwrapped_whichever_family_is_inside() {
 fn every_tunnel_of_ipv6_is_unwrapped_whichever_family_is_inside() {
     on_a_host(|host| {
         run("ip", "-6 address add fd09::31/128 dev lo");
-        everything_is_unwrapped(host, HERE6, PORT6.into());
+        everything_is_unwrapped(host, &Wire::new(), HERE6, PORT6.into());
     });
+}
+
+/// The ends of headers, and places within them: Ethernet, outer IPv4, its UDP ports, GUE, within the inner header.
+const LINEAR_PARTS: [u16; 6] = [14, 20, 34, 38, 46, 60];
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn every_tunnel_of_ipv4_is_unwrapped_however_much_of_it_lies_in_pages() {
+    for linear in LINEAR_PARTS {
+        on_a_host(move |host| everything_is_unwrapped(host, &Wire::paged(linear), HERE, PORT.into()));
+    }
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn every_tunnel_of_ipv6_is_unwrapped_however_much_of_it_lies_in_pages() {
+    for linear in LINEAR_PARTS {
+        on_a_host(move |host| {
+            run("ip", "-6 address add fd09::31/128 dev lo");
+            everything_is_unwrapped(host, &Wire::paged(linear), HERE6, PORT6.into());
+        });
+    }
 }
 
 /// A host that takes tunnels for the VIPA, and a wire to it.
