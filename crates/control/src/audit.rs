@@ -30,8 +30,10 @@ use crate::questions::Asker;
 
 /// Between the two looks: longer than an agent takes to report.
 const SETTLE: Duration = Duration::from_millis(400);
-/// Parts looked at connection by connection in one audit; the next one goes on.
-const MOST_PARTS: usize = 32;
+/// Parts compared connection by connection in one walk of the table: what the target holds of them is in memory meanwhile.
+const PARTS_AT_ONCE: usize = 32;
+/// Differences after which an audit looks at no more parts. Once these are repaired, the next audit finds the others.
+const MOST_DIFFERENCES: usize = 65_536;
 /// Differences shown one by one.
 const EXAMPLES: usize = 5;
 
@@ -100,19 +102,28 @@ struct Found {
     parts_left: u64,
 }
 
+/// Looks at every part that differs, unless there are very many differences.
 async fn compare(asker: &Asker, flows: &Arc<Flows>, subject: &Subject, holds: &Holds) -> Option<Found> {
     let connections = holds.digests.count();
-    let mut parts = holds.digests.differing(&digests(flows, subject).await?);
-    let parts_left = parts.len().saturating_sub(MOST_PARTS) as u64;
-    parts.truncate(MOST_PARTS);
-    let mut differences = look(asker, flows, subject, parts).await?;
+    let parts = holds.digests.differing(&digests(flows, subject).await?);
+    let (mut differences, mut looked_at) = (BTreeMap::new(), 0);
+    for some in parts.chunks(PARTS_AT_ONCE) {
+        if differences.len() >= MOST_DIFFERENCES {
+            break;
+        }
+        differences.append(&mut look(asker, flows, subject, some.to_vec()).await?);
+        looked_at += some.len();
+    }
     if !differences.is_empty() {
         tokio::time::sleep(SETTLE).await;
         let parts: BTreeSet<u16> = differences.keys().map(bucket).collect();
-        let again = look(asker, flows, subject, parts.into_iter().collect()).await?;
+        let mut again = BTreeMap::new();
+        for some in Vec::from_iter(parts).chunks(PARTS_AT_ONCE) {
+            again.append(&mut look(asker, flows, subject, some.to_vec()).await?);
+        }
         differences.retain(|connection, difference| again.get(connection) == Some(difference));
     }
-    Some(Found { connections, differences, parts_left })
+    Some(Found { connections, differences, parts_left: (parts.len() - looked_at) as u64 })
 }
 
 async fn ask(asker: &Asker, subject: &Subject, buckets: Vec<u16>) -> Option<Holds> {

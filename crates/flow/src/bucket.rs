@@ -122,7 +122,8 @@ impl<W: Words> Bucket<W> {
             word.state()?;
             // Acquire: as in read().
             let key = self.keys[slot].load(Ordering::Acquire);
-            let again = Word(self.words[slot].load(Ordering::Relaxed));
+            // Acquire: who sees that the entry has moved away also sees it in its other bucket.
+            let again = self.word(slot);
             if again.same_life(word) {
                 again.state()?;
                 return Some((Packed { key, service: again.service() }, again));

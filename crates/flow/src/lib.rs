@@ -5,6 +5,7 @@
 //! place in it, `walk` is ageing and export.
 
 mod atomics;
+mod blocks;
 mod bucket;
 mod count;
 mod key;

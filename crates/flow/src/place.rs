@@ -265,8 +265,6 @@ impl<K: Key> FlowTable<K> {
             self.tally.came(other, state);
             if here.swap(slot, word.moving(), next).is_ok() {
                 self.ended(bucket, word);
-                // Release: pairs with the Acquire in export(), which may have missed the connection on its way.
-                self.moves.fetch_add(1, Ordering::Release);
                 return Some(());
             }
         }

@@ -1,7 +1,8 @@
 //! The table itself: find, admit, touch, confirm, remove.
 //!
 //! A connection may live in one of two buckets, its *home* or its *other*, both named by the keyed hash. It goes home
-//! when there is room, so that nearly every packet of a known connection touches one cache line.
+//! when there is room, so that nearly every packet of a known connection touches one cache line. Both are in one block
+//! (`blocks`), so that a walk can name each entry once while entries move.
 //!
 //! What holds at every moment, whatever the threads do (`tests/loom.rs`):
 //! - a lookup never returns the target of another connection;
@@ -12,7 +13,8 @@ use vipa_model::TargetId;
 
 use crate::{
     Counts, FlowState, HashSeed, Key, Key4, MAX_TARGETS, Pages, TableError, Tick,
-    atomics::{AtomicU64, Ordering, fence},
+    atomics::{Ordering, fence},
+    blocks::Blocks,
     bucket::{Bucket, SLOTS},
     count::Tally,
     key::{Packed, PackedKey, sealed::Words},
@@ -42,8 +44,7 @@ impl Capacity {
 pub struct FlowTable<K: Key = Key4> {
     pub(crate) buckets: Memory<K::Words>,
     pub(crate) tally: Tally,
-    /// Connections that have moved from their home to their other bucket: who walks the table looks at it.
-    pub(crate) moves: AtomicU64,
+    pub(crate) blocks: Blocks,
     pub(crate) seed: HashSeed,
     capacity: usize,
 }
@@ -152,7 +153,8 @@ impl<K: Key> FlowTable<K> {
             return Err(TableError::TooLarge { connections, limit: LIMIT });
         }
         let buckets = Memory::new((connections * 4).div_ceil(SLOTS * 3).max(2))?;
-        Ok(Self { buckets, tally: Tally::new(), moves: AtomicU64::new(0), seed, capacity: connections })
+        let blocks = Blocks::of(buckets.len());
+        Ok(Self { buckets, tally: Tally::new(), blocks, seed, capacity: connections })
     }
 
     /// The connection's target and state, if it is known. Changes nothing.
@@ -427,14 +429,11 @@ impl<K: Key> FlowTable<K> {
         self.spots_of(self.seed.hash(packed))
     }
 
-    /// Half of the hash names each bucket.
+    /// Half of the hash names the home bucket, the other half the other bucket of the same block.
     #[inline]
     fn spots_of(&self, hash: u64) -> Spots {
-        let (home, other) = (self.buckets.at(hash as u32).0, self.buckets.at((hash >> 32) as u32).0);
-        if home != other {
-            return Spots { home, other };
-        }
-        Spots { home, other: if home == 0 { 1 } else { home - 1 } }
+        let home = self.buckets.at(hash as u32).0;
+        Spots { home, other: self.blocks.other(home, (hash >> 32) as u32) }
     }
 
     /// For calls that will look at both buckets.

@@ -307,6 +307,59 @@ fn an_export_names_the_connections_of_one_vipa() {
     assert_eq!(named, [(other, ONE, FlowState::Open)]);
 }
 
+/// Connections that come, and move others, between any two names of a walk.
+#[test]
+fn a_walk_names_what_stays_once_although_much_moves_between_its_names() {
+    const CONNECTIONS: u32 = 60_000;
+    for seed in 0..4 {
+        let table = FlowTable::new(Capacity::connections(CONNECTIONS as usize), HashSeed::new([seed; 4])).unwrap();
+        let client = |n: u32| key(n.wrapping_mul(0x9e37_79b9));
+        let displaced = || {
+            (0..CONNECTIONS).filter(|n| {
+                let packed = PackedKey::new(&client(*n));
+                table.find_home(&packed, table.seek(&packed)).is_none()
+            })
+        };
+        for n in 0..CONNECTIONS {
+            assert_eq!(table.confirm(&client(n), ONE, FlowState::Confirmed, NOW), Confirmed::New);
+        }
+        let before = displaced().count();
+        let mut next = CONNECTIONS;
+        let mut named = vec![0; CONNECTIONS as usize * 2];
+        let number = |key: Key4| key.client.wrapping_mul(0x144c_bc89) as usize;
+        table.export(VipaId(0), &mut |key, _, _| {
+            named[number(key)] += 1;
+            if next < CONNECTIONS / 8 * 9 {
+                table.confirm(&client(next), TWO, FlowState::Confirmed, NOW);
+                next += 1;
+            }
+        });
+        assert!(displaced().count() > before + 500, "hardly anything moved");
+        assert!(named[..CONNECTIONS as usize].iter().all(|times| *times == 1));
+        assert!(named.iter().all(|times| *times <= 1));
+    }
+}
+
+#[test]
+fn a_walk_in_stretches_names_each_connection_once_and_begins_again() {
+    for (connections, blocks) in [(1, 1), (4_000, 1), (60_000, 4)] {
+        let table = table(connections);
+        let all = connections as u32 / 2 + 1;
+        for n in 0..all {
+            table.admit(&key(n), ONE, FlowState::Open, NOW);
+        }
+        let mut cursor = Cursor::default();
+        for _ in 0..2 {
+            let (mut named, mut calls) = (vec![0; all as usize], 1);
+            while !table.walk(&mut cursor, 1, &mut |key, _, _| named[key.client as usize] += 1) {
+                calls += 1;
+            }
+            assert!(named.iter().all(|times| *times == 1));
+            assert_eq!(calls, blocks);
+        }
+    }
+}
+
 #[test]
 fn the_least_valuable_gives_way_and_the_confirmed_never_does() {
     let table = table(1);

@@ -1,4 +1,4 @@
-//! Going through the table bucket by bucket, while others use it: ageing and export.
+//! Going through the table while others use it: ageing, bucket by bucket, and export, block by block.
 
 use std::ops::Range;
 
@@ -6,17 +6,19 @@ use vipa_model::{TargetId, VipaId};
 
 use crate::{
     AgeLimits, Counts, FlowState, FlowTable, Key, Tick,
-    atomics::Ordering,
+    blocks::BLOCK,
     bucket::SLOTS,
+    key::{Packed, sealed::Words},
     tick::{age, limit_in_ticks, limit_where_news},
+    word::Word,
 };
 
-/// Where one walker's ageing stands, and which part of the table is its own.
+/// Where one walker stands, and which part of the table is its own.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     part: usize,
     parts: usize,
-    /// Counted from the part's first bucket.
+    /// Counted from the part's first bucket; for a walk, from its first block.
     next: usize,
 }
 
@@ -28,11 +30,11 @@ impl Cursor {
         Self { part, parts, next: 0 }
     }
 
-    /// Goes on by `buckets` of a table that has `all`: which they are, and whether they end the part.
-    fn advance(&mut self, buckets: usize, all: usize) -> (Range<usize>, bool) {
+    /// Goes on by so many buckets or blocks of a table that has `all`: which they are, and whether they end the part.
+    fn advance(&mut self, count: usize, all: usize) -> (Range<usize>, bool) {
         let start = all * self.part / self.parts;
         let part = all * (self.part + 1) / self.parts - start;
-        let (from, to) = (self.next, part.min(self.next + buckets));
+        let (from, to) = (self.next, part.min(self.next + count));
         let finished = to == part;
         self.next = if finished { 0 } else { to };
         (start + from..start + to, finished)
@@ -52,9 +54,6 @@ pub struct Aged {
     /// The walker has come to the end of its part and will begin again.
     pub finished: bool,
 }
-
-/// How often export goes through the table again because connections moved meanwhile.
-const ROUNDS: usize = 4;
 
 impl<K: Key> FlowTable<K> {
     /// Removes what has been silent for too long from the next `buckets` buckets, of four entries each.
@@ -112,40 +111,91 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Names what is in the next `buckets` buckets, of four entries each; whether that was the end, and the walker will
-    /// begin again. What moves meanwhile from ahead of the walker to behind it is not named.
+    /// Names what is in the next blocks, of `buckets` buckets altogether or a little more; true at the end of the table, after
+    /// which the walk begins again. A round of calls names as one [`export`](Self::export) does.
+    ///
+    /// A cursor is for one table and serves either walks or ageing.
     pub fn walk(&self, cursor: &mut Cursor, buckets: usize, name: &mut dyn FnMut(K, TargetId, FlowState)) -> bool {
-        let (stretch, finished) = cursor.advance(buckets, self.buckets.len());
-        stretch.for_each(|bucket| self.name_all(bucket, &|_| true, name));
+        let (stretch, finished) = cursor.advance(buckets.div_ceil(BLOCK).max(1), self.blocks.count());
+        stretch.for_each(|block| self.name_block(block, &|_| true, name));
         finished
     }
 
-    fn name_all(&self, bucket: usize, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
-        for slot in 0..SLOTS {
-            if let Some((packed, word)) = self.buckets[bucket].read_any(slot)
-                && let Some(state) = word.state()
-                && wanted(packed.vipa())
-            {
-                name(K::unpack(packed), word.target(), state);
-            }
-        }
-    }
-
-    /// Names every connection to `vipa` that is in the table during the whole call, and perhaps others. One that moves
-    /// or changes meanwhile may be named more than once, its newest state last.
+    /// Names every connection to `vipa` that is in the table during the whole call exactly once, and any other at most once,
+    /// whatever moves meanwhile. Looks at each entry of the table twice and never begins again.
     pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         self.export_where(&|of| of == vipa, name);
     }
 
-    /// The same for each VIPA that is wanted, in one walk.
+    /// As [`export`](Self::export) for each VIPA that is wanted, in one walk.
     pub fn export_where(&self, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
-        for _ in 0..ROUNDS {
-            // Acquire: pairs with the Release where a move is counted.
-            let moves = self.moves.load(Ordering::Acquire);
-            (0..self.buckets.len()).for_each(|bucket| self.name_all(bucket, wanted, name));
-            if self.moves.load(Ordering::Acquire) == moves {
-                return;
+        (0..self.blocks.count()).for_each(|block| self.name_block(block, wanted, name));
+    }
+
+    /// Names the connections of one block: first those in their home buckets, then those in their other buckets that the
+    /// first pass has not named.
+    ///
+    /// An entry moves at most once, from its home to its other bucket, and both are in this block. So an entry that stays is
+    /// either at home when the first pass looks there, which names it, or it has moved before, and the second pass finds it in
+    /// its other bucket. The names of the first pass tell the second one what it has moved in between.
+    fn name_block(&self, block: usize, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
+        let range = self.blocks.range(block);
+        let start = range.start;
+        let mut named_at_home = Vec::with_capacity(range.len());
+        for bucket in range.clone() {
+            let mut named = Named::default();
+            for (packed, word, state) in self.live_in(bucket, wanted) {
+                if self.spots(packed).home == bucket && named.add(packed) {
+                    name(K::unpack(packed), word.target(), state);
+                }
+            }
+            named_at_home.push(named);
+        }
+        for bucket in range {
+            let mut named = Named::default();
+            for (packed, word, state) in self.live_in(bucket, wanted) {
+                let home = self.spots(packed).home;
+                if home != bucket && !named_at_home[home - start].has(packed) && named.add(packed) {
+                    name(K::unpack(packed), word.target(), state);
+                }
             }
         }
+    }
+
+    /// The wanted live entries of a bucket, each as of the moment at which it is reached.
+    fn live_in(
+        &self,
+        bucket: usize,
+        wanted: &dyn Fn(VipaId) -> bool,
+    ) -> impl Iterator<Item = (Packed<K::Words>, Word, FlowState)> {
+        (0..SLOTS).filter_map(move |slot| {
+            let (packed, word) = self.buckets[bucket].read_any(slot)?;
+            let state = word.state().filter(|_| wanted(packed.vipa()))?;
+            Some((packed, word, state))
+        })
+    }
+}
+
+/// The connections of one bucket that a pass has named.
+struct Named<W>([Option<Packed<W>>; SLOTS]);
+
+impl<W: Words> Default for Named<W> {
+    fn default() -> Self {
+        Self([None; SLOTS])
+    }
+}
+
+impl<W: Words> Named<W> {
+    fn has(&self, packed: Packed<W>) -> bool {
+        self.0.iter().flatten().any(|named| *named == packed)
+    }
+
+    /// True if it was not there yet: a connection that goes and comes again within a pass is named once.
+    fn add(&mut self, packed: Packed<W>) -> bool {
+        let is_new = !self.has(packed);
+        if is_new && let Some(free) = self.0.iter_mut().find(|named| named.is_none()) {
+            *free = Some(packed);
+        }
+        is_new
     }
 }

@@ -2,8 +2,12 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p vipa-flow --test loom`.
 #![cfg(loom)]
 
+use std::time::Duration;
+
 use loom::{sync::Arc, thread};
-use vipa_flow::{Admitted, Capacity, Confirmed, FlowState, FlowTable, Glance, HashSeed, Key4, PackedKey, Tick};
+use vipa_flow::{
+    Admitted, AgeLimits, Capacity, Confirmed, Cursor, FlowState, FlowTable, Glance, HashSeed, Key4, PackedKey, Tick,
+};
 use vipa_model::{Protocol, TargetId, VipaId};
 
 const NOW: Tick = Tick(1_000);
@@ -302,6 +306,70 @@ fn a_connection_is_placed_once_while_its_neighbour_moves() {
             table.export(VipaId(0), &mut |key, _, _| named.push(key));
             assert_eq!(named.len() as u64, table.count().total());
             assert_eq!(named.iter().filter(|key| *key == newcomer).count(), 1);
+        },
+    );
+}
+
+/// Every name of a walk; none occurs twice.
+fn walk(table: &FlowTable) -> Vec<(Key4, TargetId)> {
+    let mut named = Vec::new();
+    table.export(VipaId(0), &mut |key, target, _| {
+        assert!(named.iter().all(|(other, _)| *other != key), "{key:?} is named twice");
+        named.push((key, target));
+    });
+    named
+}
+
+/// Whether the walk names `movable` once, and everything else that stays.
+fn assert_all_named(crowded: &Crowded, named: &[(Key4, TargetId)], movable: bool) {
+    let has = |key: &Key4| named.iter().any(|(other, _)| other == key);
+    assert_eq!(has(&crowded.movable), movable);
+    let others = named.iter().filter(|(key, _)| *key != crowded.movable && *key != crowded.newcomer);
+    assert_eq!(others.count(), 3);
+}
+
+#[test]
+fn a_walk_names_each_connection_that_stays_once_while_one_moves() {
+    race(
+        3,
+        crowded,
+        move_away,
+        |crowded| assert_all_named(crowded, &walk(&crowded.table), true),
+        |_, admitted, ()| assert_eq!(admitted, Admitted::Opened),
+    );
+}
+
+#[test]
+fn a_walk_names_a_connection_that_moves_at_most_once_while_it_is_removed() {
+    race(
+        2,
+        crowded,
+        |crowded| {
+            move_away(crowded);
+            assert!(crowded.table.remove(&crowded.movable, None));
+        },
+        |crowded| {
+            let named = walk(&crowded.table);
+            assert!(named.len() >= 3, "{named:?}");
+        },
+        |crowded, (), ()| assert_all_named(crowded, &walk(&crowded.table), false),
+    );
+}
+
+#[test]
+fn a_walk_names_each_connection_that_stays_once_while_others_age() {
+    race(
+        2,
+        crowded,
+        |crowded| {
+            let limits = AgeLimits { half_open: Duration::from_secs(1), ..AgeLimits::default() };
+            crowded.table.admit(&crowded.newcomer, TWO, FlowState::HalfOpen, NOW);
+            crowded.table.age(&mut Cursor::default(), 3, Tick(NOW.0 + 100), &limits);
+        },
+        |crowded| assert_all_named(crowded, &walk(&crowded.table), true),
+        |crowded, (), ()| {
+            assert_all_named(crowded, &walk(&crowded.table), true);
+            assert_eq!(target(&crowded.table, &crowded.newcomer), None);
         },
     );
 }

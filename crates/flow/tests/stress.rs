@@ -51,12 +51,21 @@ fn what_stays_is_always_found_and_nobody_ever_gets_a_wrong_target() {
                 table.age(&mut cursor, 64, Tick(100), &AgeLimits::default());
             }
         });
+        let walkers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        walk_through_all(table);
+                    }
+                })
+            })
+            .collect();
         let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || churn(table, writer))).collect();
         // First the end for all, then the verdict: a failed test must not hang.
         let written: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
         done.store(true, Ordering::Relaxed);
         assert!(written.iter().all(Result::is_ok), "a writer failed");
-        for reader in readers {
+        for reader in readers.into_iter().chain(walkers) {
             reader.join().unwrap();
         }
         ageing.join().unwrap();
@@ -81,6 +90,18 @@ fn look_at_all(table: &FlowTable, stable: &[u32]) {
             assert_eq!(hit.target, target_of(client));
         }
     }
+}
+
+/// Every walk names what stays once, and nothing twice.
+fn walk_through_all(table: &FlowTable) {
+    let mut named = vec![0_u8; (STABLE + (WRITERS + 1) * CHURN) as usize];
+    table.export(VipaId(7), &mut |key, target, _| {
+        assert_eq!(target, target_of(key.client));
+        named[key.client as usize] += 1;
+    });
+    let (stable, others) = named.split_at(STABLE as usize);
+    assert!(stable.iter().all(|times| *times == 1), "what stays is named once");
+    assert!(others.iter().all(|times| *times <= 1), "what comes and goes is named once at most");
 }
 
 /// Comes and goes: some clients of its own, and some that all writers quarrel about.
