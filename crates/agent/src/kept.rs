@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use vipa_transport::durable;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeptError {
@@ -39,11 +40,10 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
         Ok(Self { file, value })
     }
 
-    /// Writes it down, whole or not at all.
+    /// Writes it down, whole or not at all, whatever becomes of the host's power. Blocks on the disk.
     pub(crate) fn save(&self) -> Result<(), KeptError> {
-        let beside = self.file.with_extension("json.new");
         let text = serde_json::to_vec_pretty(&self.value).expect("addresses, numbers and strings are JSON");
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &self.file)).map_err(|source| self.error(source))
+        durable::replace(&self.file, &text).map_err(|source| self.error(source))
     }
 
     /// All is undone.

@@ -11,6 +11,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use vipa_handoff::{Count, Fate, Reason, Totals};
 use vipa_model::Moment;
 use vipa_protocol::{TakeoverReport, admin::TakeoverRecord};
+use vipa_transport::durable;
 
 use crate::{
     last_life::{Arrived, Gap, LastLife, unix_ms},
@@ -171,12 +172,8 @@ async fn write(path: PathBuf, mut changes: watch::Receiver<Vec<TakeoverRecord>>)
     // After the sender is gone its last word is still to be seen.
     while changes.changed().await.is_ok() {
         let records = changes.borrow_and_update().clone();
-        let beside = path.with_extension("json.new");
         let path = path.clone();
-        let stored = tokio::task::spawn_blocking(move || {
-            std::fs::write(&beside, serde_json::to_vec(&records)?)?;
-            std::fs::rename(&beside, &path)
-        });
+        let stored = tokio::task::spawn_blocking(move || durable::replace(&path, &serde_json::to_vec(&records)?));
         if let Ok(Err(error)) = stored.await {
             tracing::warn!(%error, "the takeover report could not be stored");
         }

@@ -1,7 +1,7 @@
 //! What came in, on its way to the one who waits for it.
 //!
-//! Two queues, each bounded by the bytes in it. A reader of a link waits for room, and QUIC's flow control makes its
-//! peer wait in turn. News of links themselves is bounded by their number and always goes in.
+//! Three queues, each bounded by the bytes in it. A reader of a link waits for room, and QUIC's flow control makes its
+//! peer wait in turn; a beat that finds no room is dropped, as the network may drop it. News of links themselves is bounded by their number and always goes in.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,6 +10,7 @@ use vipa_model::NodeName;
 use vipa_protocol::{Hello, Message, wire::MAX_MESSAGE};
 
 /// Bytes waiting in each queue.
+const BEAT_BYTES: usize = 1 << 20;
 const URGENT_BYTES: usize = 16 << 20;
 const BULK_BYTES: usize = 32 << 20;
 /// What a waiting message costs beyond its bytes.
@@ -55,6 +56,7 @@ enum Item {
 /// The end the links put things into.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
+    beats: Lane,
     urgent: Lane,
     bulk: Lane,
 }
@@ -68,6 +70,7 @@ struct Lane {
 /// The end the daemon's loop waits at.
 #[derive(Debug)]
 pub struct Receiver {
+    beats: mpsc::UnboundedReceiver<Item>,
     urgent: mpsc::UnboundedReceiver<Item>,
     bulk: mpsc::UnboundedReceiver<Item>,
     /// Taken from `bulk` before it was sure that nothing urgent comes first.
@@ -82,11 +85,13 @@ pub(crate) enum Urgency {
 }
 
 pub(crate) fn inbox() -> (Inbox, Receiver) {
+    let (beats_in, beats) = mpsc::unbounded_channel();
     let (urgent_in, urgent) = mpsc::unbounded_channel();
     let (bulk_in, bulk) = mpsc::unbounded_channel();
     let lane = |queue, bytes| Lane { queue, room: Arc::new(Semaphore::new(bytes)) };
-    let inbox = Inbox { urgent: lane(urgent_in, URGENT_BYTES), bulk: lane(bulk_in, BULK_BYTES) };
-    (inbox, Receiver { urgent, bulk, waiting: None, live: HashMap::new() })
+    let beats_lane = lane(beats_in, BEAT_BYTES);
+    let inbox = Inbox { beats: beats_lane, urgent: lane(urgent_in, URGENT_BYTES), bulk: lane(bulk_in, BULK_BYTES) };
+    (inbox, Receiver { beats, urgent, bulk, waiting: None, live: HashMap::new() })
 }
 
 impl Inbox {
@@ -125,10 +130,10 @@ impl Inbox {
     }
 
     /// Puts a datagram's message in if there is room; whether there was.
-    pub(crate) fn try_message(&self, link: LinkId, peer: &NodeName, message: Message, bytes: usize) -> bool {
-        let room = Arc::clone(&self.urgent.room).try_acquire_many_owned(cost(bytes));
+    pub(crate) fn try_beat(&self, link: LinkId, peer: &NodeName, message: Message, bytes: usize) -> bool {
+        let room = Arc::clone(&self.beats.room).try_acquire_many_owned(cost(bytes));
         let Ok(room) = room else { return false };
-        self.urgent.put(Item::Message { link, peer: peer.clone(), message, _room: room });
+        self.beats.put(Item::Message { link, peer: peer.clone(), message, _room: room });
         true
     }
 }
@@ -145,10 +150,11 @@ fn cost(bytes: usize) -> u32 {
 }
 
 impl Receiver {
-    /// The next event, urgent ones first; `None` when the transport has ended. Cancel-safe.
+    /// The next event: beats before orders, orders before bulk; `None` when the transport has ended. A beat that overtakes
+    /// its link's `Up` is lost, which the network may do to it as well. Cancel-safe.
     pub async fn recv(&mut self) -> Option<LinkEvent> {
         loop {
-            if let Ok(item) = self.urgent.try_recv() {
+            if let Ok(item) = self.beats.try_recv().or_else(|_| self.urgent.try_recv()) {
                 if let Some(event) = self.accept(item) {
                     return Some(event);
                 }
@@ -163,6 +169,11 @@ impl Receiver {
             }
             tokio::select! {
                 biased;
+                Some(item) = self.beats.recv() => {
+                    if let Some(event) = self.accept(item) {
+                        return Some(event);
+                    }
+                }
                 item = self.urgent.recv() => {
                     if let Some(event) = self.accept(item?) {
                         return Some(event);

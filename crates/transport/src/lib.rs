@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!            Sender::send                                         Receiver::recv
-//!   Beat, BeatAck ───────► datagrams ═══════╗         ╔═══════► urgent ──┐ first
-//!   other messages ──────► orders stream ═══╬══ UDP ══╬═══════► urgent ──┤
-//!   Connections, Table ──► bulk stream ═════╝         ╚═══════► bulk ────┘ when nothing is urgent
+//!   Beat, BeatAck ───────► datagrams ═══════╗         ╔═══════► beats ───┐ first
+//!   other messages ──────► orders stream ═══╬══ UDP ══╬═══════► urgent ──┤ when no beat waits
+//!   Connections, Table ──► bulk stream ═════╝         ╚═══════► bulk ────┘ when nothing else does
 //! ```
-//! Datagrams and orders overtake bulk at both ends, so a report of a million connections delays no beat. Within one
+//! Datagrams overtake orders, and orders bulk, at both ends: neither the lists of a thousand VIPAs nor a report of a million
+//! connections delays a beat. Within one
 //! stream messages keep their order; between streams they do not. There is one link to a peer at most, and the newest
 //! incarnation has it. Everything is bounded: a peer that does not keep up loses its link and gets a new one, which
 //! the cluster's positions make good. `probe` asks, over the same network, what is no node.
 
 #![forbid(unsafe_code)]
 
+pub mod durable;
 mod endpoint;
 mod identity;
 mod inbox;

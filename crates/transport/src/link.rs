@@ -208,7 +208,7 @@ impl Exchange {
             };
             match wire::decode(&bytes) {
                 Ok(message @ (Message::Beat(_) | Message::BeatAck(_))) => {
-                    if !self.registry.inbox.try_message(self.id, &self.peer, message, bytes.len()) {
+                    if !self.registry.inbox.try_beat(self.id, &self.peer, message, bytes.len()) {
                         self.registry.count(|statistics| statistics.datagrams_dropped += 1);
                     }
                 }

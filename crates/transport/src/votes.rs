@@ -4,14 +4,15 @@
 //! replaced whole: written beside, synced, renamed over, and the folder synced.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
+
+use crate::durable;
 
 /// Votes on their way to the disk.
 const UNDER_WAY: usize = 64;
@@ -30,7 +31,6 @@ pub enum VoteFileError {
 
 #[derive(Debug)]
 pub struct VoteFile {
-    folder: PathBuf,
     path: PathBuf,
 }
 
@@ -51,17 +51,12 @@ impl VoteFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(VoteFileError::Read { path, source }),
         };
-        Ok((Self { folder: folder.into(), path }, votes))
+        Ok((Self { path }, votes))
     }
 
     /// Replaces the votes by `votes`; when this returns they survive a power failure. Blocks on the disk.
     pub fn store<V: Serialize>(&self, votes: &[V]) -> io::Result<()> {
-        let beside = self.path.with_extension("json.new");
-        let mut file = File::create(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(votes)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        File::open(&self.folder)?.sync_all()
+        durable::replace(&self.path, &serde_json::to_vec_pretty(votes)?)
     }
 }
 

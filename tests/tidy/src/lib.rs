@@ -160,6 +160,21 @@ pub fn workers_do_not_wait(house: &House) -> Complaints {
     complaints
 }
 
+/// A file is replaced by what syncs it before it renames it, so that a power failure leaves no half of one.
+#[must_use]
+pub fn replaced_files_are_durable(house: &House) -> Complaints {
+    let mut complaints = Vec::new();
+    for (room, source) in sources(house).filter(|(room, _)| room.kind != Kind::Dev) {
+        if plan::MAY_RENAME.iter().any(|(path, _)| source.path == *path) {
+            continue;
+        }
+        let found = source.lines_with(Part::Shipped, &["fs::rename"]);
+        complaints
+            .extend(found.map(|at| format!("{at}: renames a file in {}; use transport's durable::replace", room.name)));
+    }
+    complaints
+}
+
 /// Files stay short enough to be one story.
 #[must_use]
 pub fn files_are_short(house: &House) -> Complaints {

@@ -93,6 +93,12 @@ pub const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("router", "the system call that makes a TUN interface"),
 ];
 
+/// The only files that rename files, and why they may.
+pub const MAY_RENAME: &[(&str, &str)] = &[
+    ("crates/transport/src/durable.rs", "it is what syncs"),
+    ("crates/control/src/recorder.rs", "a recording that is complete moves out of the way of the next"),
+];
+
 /// The only rooms that know memory orderings.
 pub const MAY_NAME_ATOMICS: &[&str] = &["sync", "flow"];
 

@@ -135,6 +135,14 @@ fn a_lock_or_a_log_line_where_packets_are_is_found() {
 }
 
 #[test]
+fn a_rename_that_may_come_before_its_text_is_found() {
+    let complaints = |file: &str| replaced_files_are_durable(&house("transport", file, "fn f() { fs::rename(a, b) }"));
+    let found = ["crates/transport/src/a.rs:1: renames a file in transport; use transport's durable::replace"];
+    assert_eq!(complaints("src/a.rs"), found);
+    assert!(complaints("src/durable.rs").is_empty());
+}
+
+#[test]
 fn a_long_file_is_named_with_its_length() {
     let long = house("control", "src/a.rs", &"\n".repeat(plan::MOST_LINES + 1));
     assert_eq!(

@@ -57,6 +57,11 @@ fn workers_neither_lock_nor_log() {
 }
 
 #[test]
+fn files_are_replaced_durably() {
+    assert_none(&vipa_tidy::replaced_files_are_durable(&HOUSE));
+}
+
+#[test]
 fn files_are_one_story_long() {
     assert_none(&vipa_tidy::files_are_short(&HOUSE));
 }

@@ -43,7 +43,7 @@ async fn drain(receiver: &mut Receiver) -> Vec<LinkEvent> {
 }
 
 #[tokio::test]
-async fn urgent_messages_overtake_bulk_and_each_lane_keeps_its_order() {
+async fn beats_overtake_orders_and_orders_bulk_and_each_lane_keeps_its_order() {
     let (inbox, mut receiver) = inbox();
     inbox.up(1, name("a"), hello());
     for number in [1, 2] {
@@ -52,8 +52,11 @@ async fn urgent_messages_overtake_bulk_and_each_lane_keeps_its_order() {
     for number in [3, 4] {
         inbox.message(Urgency::Urgent, 1, &name("a"), numbered(number), 10).await;
     }
-    assert!(inbox.try_message(1, &name("a"), numbered(5), 10));
-    assert_eq!(drain(&mut receiver).await, [up(), message(3), message(4), message(5), message(1), message(2)]);
+    assert_eq!(receiver.recv().await, Some(up()));
+    for number in [5, 6] {
+        assert!(inbox.try_beat(1, &name("a"), numbered(number), 10));
+    }
+    assert_eq!(drain(&mut receiver).await, [5, 6, 3, 4, 1, 2].map(message));
 }
 
 #[tokio::test]
@@ -81,25 +84,40 @@ async fn a_bulk_message_taken_before_its_links_up_was_seen_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_full_lane_makes_readers_wait_and_drops_datagrams_and_the_other_lane_goes_on() {
+async fn a_full_lane_makes_readers_wait_and_the_other_lanes_go_on() {
     let (inbox, mut receiver) = inbox();
     inbox.up(1, name("a"), hello());
-    let mut taken = 0;
-    while inbox.try_message(1, &name("a"), numbered(taken), MAX_MESSAGE) {
-        taken += 1;
-    }
-    assert!((2..10).contains(&taken), "{taken} messages of {MAX_MESSAGE} bytes");
     let (reader, peer) = (inbox.clone(), name("a"));
-    let waiting =
-        tokio::spawn(async move { reader.message(Urgency::Urgent, 1, &peer, numbered(99), MAX_MESSAGE).await });
+    let reading = tokio::spawn(async move {
+        for number in 0..10 {
+            reader.message(Urgency::Urgent, 1, &peer, numbered(number), MAX_MESSAGE).await;
+        }
+    });
     inbox.message(Urgency::Bulk, 1, &name("a"), numbered(50), 10).await;
     tokio::task::yield_now().await;
-    assert!(!waiting.is_finished());
+    assert!(!reading.is_finished(), "ten messages of {MAX_MESSAGE} bytes find no room");
+    assert_eq!(receiver.recv().await, Some(up()));
+    assert!(inbox.try_beat(1, &name("a"), numbered(60), 10));
+    assert_eq!(receiver.recv().await, Some(message(60)));
 
     let events = drain(&mut receiver).await;
-    assert!(waiting.is_finished());
-    assert_eq!(events.len() as u64, 1 + taken + 2);
-    assert!(events.contains(&message(99)) && events.contains(&message(50)));
+    assert!(reading.is_finished());
+    let (bulk, orders): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| *event == message(50));
+    assert_eq!((orders, bulk.len()), ((0..10).map(message).collect(), 1));
+}
+
+#[tokio::test]
+async fn beats_that_find_no_room_are_dropped() {
+    let (inbox, mut receiver) = inbox();
+    inbox.up(1, name("a"), hello());
+    assert_eq!(receiver.recv().await, Some(up()));
+    let mut taken = 0;
+    while inbox.try_beat(1, &name("a"), numbered(taken), 1_000) {
+        taken += 1;
+    }
+    assert!((100..1_000).contains(&taken), "{taken} beats of 1,000 bytes");
+    assert_eq!(drain(&mut receiver).await.len() as u64, taken);
+    assert!(inbox.try_beat(1, &name("a"), numbered(0), 1_000), "what was received has made room");
 }
 
 #[tokio::test]
