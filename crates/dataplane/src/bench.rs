@@ -271,7 +271,8 @@ impl Bench {
         arriving.extend(frames);
         let mut expected = arriving.len();
         loop {
-            let received = self.worker.turn(self.now);
+            let now = self.now;
+            let received = self.worker.turn(|| now);
             expected -= received;
             if expected == 0 {
                 break std::mem::take(&mut self.tx().sent);
@@ -321,7 +322,8 @@ impl Bench {
     /// The kernel sends these.
     pub fn from_kernel(&mut self, frames: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
         self.worker.rx(1).expect("a bench has a kernel interface").arriving.extend(frames);
-        self.worker.turn(self.now);
+        let now = self.now;
+        self.worker.turn(|| now);
         std::mem::take(&mut self.tx().sent)
     }
 

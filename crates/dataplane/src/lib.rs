@@ -38,7 +38,7 @@ use vipa_flow::Tick;
 use vipa_handoff::{Desk, Flows, Routes};
 use vipa_model::Moment;
 
-/// What a turn sees: taken once, the same for all its packets.
+/// What a turn sees: taken once, the same for all its packets but for the time, which is a burst's.
 #[derive(Clone, Copy)]
 struct Scene<'a> {
     routes: &'a Routes,
@@ -46,4 +46,12 @@ struct Scene<'a> {
     desk: &'a Desk,
     now: Moment,
     tick: Tick,
+}
+
+impl Scene<'_> {
+    /// The time is `now`.
+    #[inline(always)]
+    fn advance(&mut self, now: Moment) {
+        (self.now, self.tick) = (now, Tick::from(now));
+    }
 }

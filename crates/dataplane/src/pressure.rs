@@ -11,6 +11,10 @@
 //! ```
 //! How many places are right depends on the machine and on the packets, so they are sought: halved while the queue is behind, one
 //! more now and then while it is not. Where a queue brings new connections alone there is nobody to protect, and all are taken.
+//!
+//! What counts is the time that the worker spends on full bursts, not the time that passes. A worker whose core the machine gives
+//! to another process for a while finds full bursts afterwards, however few packets arrive, and has to work them off, not to
+//! drop them.
 
 use std::time::Duration;
 
@@ -18,9 +22,14 @@ use vipa_model::Moment;
 
 use crate::BURST;
 
-/// Full bursts for so long mean that a queue is behind. A full ring that a worker finds after its sleep is worked off sooner,
-/// on slow virtual ports too.
+/// So much work on nothing but full bursts means that a queue is behind. A full ring that a worker finds after its sleep is worked
+/// off sooner, on slow virtual ports too.
 const BEHIND: Duration = Duration::from_millis(50);
+
+/// The longest time from one burst of a queue to the next that counts as work: more than eight bursts take of each of several slow
+/// virtual ports. In what passes beyond it the machine has stopped the worker. So at least 1,600 packets arrive, one full burst
+/// after another, before a queue is taken for behind.
+const LONGEST_STEP: Duration = Duration::from_millis(1);
 
 /// A queue that keeps up has one place more after so long.
 const EASE: Duration = Duration::from_millis(100);
@@ -33,7 +42,12 @@ const ALL: u32 = BURST as u32;
 /// Of one receive queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pressure {
-    full_since: Option<Moment>,
+    /// Whether the last burst was full.
+    is_full: bool,
+    /// Nanoseconds of work since the first of the full bursts, or since places were last halved.
+    work: u64,
+    /// When the last burst was received.
+    received_at: Moment,
     /// When a packet last came that does not open a connection.
     established_at: Option<Moment>,
     places: u32,
@@ -43,7 +57,14 @@ pub(crate) struct Pressure {
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { full_since: None, established_at: None, places: ALL, changed: Moment::ZERO }
+        Self {
+            is_full: false,
+            work: 0,
+            received_at: Moment::ZERO,
+            established_at: None,
+            places: ALL,
+            changed: Moment::ZERO,
+        }
     }
 }
 
@@ -53,9 +74,9 @@ impl Pressure {
     pub(crate) fn openings(&mut self, received: usize, now: Moment) -> u32 {
         let is_behind = self.is_behind(received, now);
         let protects = self.established_at.is_some_and(|at| now.since(at) < FORGOTTEN);
-        if is_behind && protects && now.since(self.changed) >= BEHIND {
-            (self.places, self.changed) = ((self.places / 2).max(1), now);
-        } else if self.full_since.is_none() && self.places < ALL && now.since(self.changed) >= EASE {
+        if is_behind && protects {
+            (self.places, self.changed, self.work) = ((self.places / 2).max(1), now, 0);
+        } else if !self.is_full && self.places < ALL && now.since(self.changed) >= EASE {
             (self.places, self.changed) = (self.places + 1, now);
         }
         if protects { self.places } else { ALL }
@@ -69,11 +90,13 @@ impl Pressure {
 
     #[inline]
     fn is_behind(&mut self, received: usize, now: Moment) -> bool {
-        if received < BURST {
-            self.full_since = None;
-            return false;
-        }
-        now.since(*self.full_since.get_or_insert(now)) >= BEHIND
+        const WORK: u64 = BEHIND.as_nanos() as u64;
+        const STEP: u64 = LONGEST_STEP.as_nanos() as u64;
+        let was_full = std::mem::replace(&mut self.is_full, received == BURST);
+        let step = now.0.saturating_sub(self.received_at.0).min(STEP);
+        self.received_at = now;
+        self.work = if was_full && self.is_full { (self.work + step).min(WORK) } else { 0 };
+        self.work == WORK
     }
 }
 
@@ -87,28 +110,39 @@ mod tests {
         START + Duration::from_millis(milliseconds)
     }
 
-    /// A queue that has been behind since the start, beside established connections.
-    fn behind() -> Pressure {
+    /// A queue that has brought a full burst, beside established connections.
+    fn full() -> Pressure {
         let mut pressure = Pressure::default();
         pressure.saw_established(START);
         assert_eq!(pressure.openings(BURST, START), ALL);
         pressure
     }
 
+    /// Full bursts, one each half a millisecond; the places of the last one.
+    fn flood(pressure: &mut Pressure, milliseconds: std::ops::RangeInclusive<u64>) -> u32 {
+        let mut places = 0;
+        for at in milliseconds {
+            places = pressure.openings(BURST, after(at));
+            pressure.openings(BURST, after(at) + Duration::from_micros(500));
+            pressure.saw_established(after(at));
+        }
+        places
+    }
+
     #[test]
     fn while_a_queue_is_behind_its_places_are_halved_down_to_one() {
-        let mut pressure = behind();
+        let mut pressure = full();
+        let mut from = 1;
         for (at, places) in [(49, 32), (50, 16), (99, 16), (100, 8), (150, 4), (200, 2), (250, 1), (300, 1)] {
-            pressure.saw_established(after(at));
-            assert_eq!(pressure.openings(BURST, after(at)), places, "after {at} ms");
+            assert_eq!(flood(&mut pressure, from..=at), places, "after {at} ms");
+            from = at + 1;
         }
     }
 
     #[test]
     fn a_queue_that_keeps_up_gets_them_back_one_by_one() {
-        let mut pressure = behind();
-        pressure.saw_established(after(50));
-        assert_eq!(pressure.openings(BURST, after(50)), 16);
+        let mut pressure = full();
+        assert_eq!(flood(&mut pressure, 1..=50), 16);
         for (at, places) in [(51, 16), (149, 16), (150, 17), (249, 17), (250, 18)] {
             pressure.saw_established(after(at));
             assert_eq!(pressure.openings(BURST - 1, after(at)), places, "after {at} ms");
@@ -118,15 +152,27 @@ mod tests {
     #[test]
     fn where_nothing_but_new_connections_comes_all_are_taken() {
         let mut pressure = Pressure::default();
-        for at in [0, 49, 50, 200] {
+        for at in 0..200 {
             assert_eq!(pressure.openings(BURST, after(at)), ALL, "after {at} ms");
         }
-        let mut pressure = behind();
-        assert_eq!(pressure.openings(BURST, after(999)), 16);
+        let mut pressure = full();
+        assert_eq!(flood(&mut pressure, 1..=50), 16);
+        assert!(pressure.openings(BURST, after(1_049)) < ALL);
         assert_eq!(
-            pressure.openings(BURST, after(1000)),
+            pressure.openings(BURST, after(1_050)),
             ALL,
             "the last established connection's packet came a second ago"
         );
+    }
+
+    #[test]
+    fn a_worker_that_the_machine_stops_again_and_again_is_not_behind() {
+        let mut pressure = full();
+        // A second's arrivals of a thousand packets, found in full bursts whenever the worker has its core for a moment.
+        for at in (60..1_060).step_by(60) {
+            pressure.saw_established(after(at));
+            assert_eq!(pressure.openings(BURST, after(at)), ALL, "after {at} ms");
+            assert_eq!(pressure.openings(BURST, after(at) + Duration::from_micros(20)), ALL, "after {at} ms");
+        }
     }
 }

@@ -150,7 +150,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     pub fn run(&mut self, policy: IdlePolicy, clock: impl Fn() -> Moment) {
         let mut idle = Idle::new(policy);
         while !self.stop.is_raised() {
-            let received = self.turn(clock());
+            let received = self.turn(&clock);
             match idle.after(received, self.duty) {
                 Rest::None => {}
                 Rest::Pause => std::hint::spin_loop(),
@@ -160,20 +160,24 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         self.give_up_held();
     }
 
-    /// One turn: everything that has arrived, up to [`BURSTS_A_TURN`] from each queue. Says how many packets that was.
-    pub fn turn(&mut self, now: Moment) -> usize {
-        self.vectors.run(Turn { worker: self, now })
+    /// One turn: everything that has arrived, up to [`BURSTS_A_TURN`] from each queue. Returns the number of packets.
+    ///
+    /// Reads `clock` at the start and before it decides on each burst: a worker that the machine stops in the middle of a turn
+    /// sees in its next burst that a lease has passed.
+    pub fn turn(&mut self, clock: impl Fn() -> Moment) -> usize {
+        self.vectors.run(Turn { worker: self, clock })
     }
 
     #[inline(always)]
-    fn turn_wide(&mut self, now: Moment) -> usize {
+    fn turn_wide(&mut self, clock: impl Fn() -> Moment) -> usize {
         let routes = self.routes.snapshot();
-        let scene = Scene { routes, flows: &self.flows, desk: &self.desk, now, tick: Tick::from(now) };
+        let now = clock();
+        let mut scene = Scene { routes, flows: &self.flows, desk: &self.desk, now, tick: Tick::from(now) };
         let mut received = 0;
         let heads = &mut *self.heads;
         let mut settler = Settler { hold: &mut self.hold, fragments: &mut self.fragments, outlets: &mut self.outlets };
         if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
-            settler.retry(&scene, &mut self.admission);
+            settler.retry(&mut scene, &mut self.admission, &clock);
         }
         for (inlet, pressure) in self.inlets.iter_mut().zip(&mut self.pressures) {
             // The lookups of one burst begin while the one before it is decided.
@@ -186,7 +190,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
                     let arrived = batch.packets.len();
                     received += arrived;
                     more = if arrived == BURST { more - 1 } else { 0 };
-                    batch.lanes.grant(pressure.openings(arrived, now));
+                    batch.lanes.grant(pressure.openings(arrived, scene.now));
                     let burst = Arrived {
                         port: inlet.port,
                         sums: inlet.rx.header_sums(&batch.packets),
@@ -195,9 +199,12 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
                     classify(&scene, &burst, settler.fragments, (self.vectors, &mut *heads, &mut batch.lanes));
                 }
                 let Batch { packets, lanes } = &mut *before;
+                if !packets.is_empty() {
+                    scene.advance(clock());
+                }
                 decide(&scene, (packets, lanes), &mut batch.lanes, &mut self.admission);
                 if lanes.have_established() {
-                    pressure.saw_established(now);
+                    pressure.saw_established(scene.now);
                 }
                 settler.settle(&scene, inlet.port, packets, lanes);
                 std::mem::swap(&mut batch, &mut before);
@@ -206,6 +213,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         if settler.fragments.waiting() > 0 {
             settler.release_parts(&scene);
         }
+        let now = scene.now;
         self.outlets.transmit(&self.desk.counters);
         self.desk.counters.add(Count::Received, received as u64);
         self.desk.counters.set(Count::Holding, (self.hold.len() + self.fragments.waiting()) as u64);
@@ -298,17 +306,17 @@ impl<B> Batch<B> {
 }
 
 /// A turn, for whatever vector instructions the processor has.
-struct Turn<'w, R: Rx, T: Tx<Buf = R::Buf>> {
+struct Turn<'w, R: Rx, T: Tx<Buf = R::Buf>, C> {
     worker: &'w mut Worker<R, T>,
-    now: Moment,
+    clock: C,
 }
 
-impl<R: Rx, T: Tx<Buf = R::Buf>> Work for Turn<'_, R, T> {
+impl<R: Rx, T: Tx<Buf = R::Buf>, C: Fn() -> Moment> Work for Turn<'_, R, T, C> {
     type Output = usize;
 
     #[inline(always)]
     fn run(self) -> usize {
-        self.worker.turn_wide(self.now)
+        self.worker.turn_wide(self.clock)
     }
 }
 
@@ -447,11 +455,14 @@ impl<T: Tx> Settler<'_, T> {
         }
     }
 
-    /// Looks all held packets up again, in order of arrival.
+    /// Looks all held packets up again, in order of arrival; reads the clock as often as for packets that arrive.
     #[inline(never)]
-    fn retry(&mut self, scene: &Scene<'_>, admission: &mut Admission) {
-        for _ in 0..self.hold.len() {
+    fn retry(&mut self, scene: &mut Scene<'_>, admission: &mut Admission, clock: &impl Fn() -> Moment) {
+        for count in 0..self.hold.len() {
             let Some(held) = self.hold.pop() else { return };
+            if count > 0 && count % BURST == 0 {
+                scene.advance(clock());
+            }
             let verdict = decide_again(scene, &held.key, held.kind, admission);
             self.settle_held(scene, held, verdict);
         }

@@ -2,14 +2,15 @@
 
 mod support;
 
-use std::{collections::HashSet, time::Duration};
+use std::{cell::Cell, collections::HashSet, time::Duration};
 
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
 use vipa_flow::FlowState;
+use vipa_handoff::{Count, Fate, Reason};
 use vipa_model::Stance;
 use vipa_model::{Balance, Moment, Orphans, PortRange};
-use vipa_packet::{TcpFlags, icmp};
+use vipa_packet::{TcpFlags, build::Builder, icmp};
 
 #[test]
 fn a_syn_opens_a_connection_and_goes_to_its_target_and_so_does_what_follows() {
@@ -25,6 +26,49 @@ fn a_syn_opens_a_connection_and_goes_to_its_target_and_so_does_what_follows() {
     assert_eq!(bench.turn([&data]), [to_target(target, &data)]);
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((target.into(), FlowState::Open)));
     bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
+}
+
+/// The machine stops the worker for 400 ms under a lease of 100 ms, after so many readings of the clock in one turn.
+#[test]
+fn a_worker_that_is_stopped_within_a_turn_admits_no_further_burst_after_its_lease() {
+    // The first reading begins the turn, each further one is for a burst.
+    for (readings, admitted) in [(1, 0), (2, 32), (3, 64), (4, 96)] {
+        let mut bench = bench();
+        let now = bench.now;
+        bench.world.lease.set(now + Duration::from_millis(100));
+        bench.rx().arriving.extend((0..96).map(|n| segment(40_000 + n).syn().build()));
+        let count = Cell::new(0);
+        let received = bench.worker.turn(|| {
+            count.set(count.get() + 1);
+            if count.get() > readings { now + Duration::from_millis(400) } else { now }
+        });
+        assert_eq!(received, 96);
+        let totals = bench.control.totals();
+        let opened = totals.count(Count::FlowOpened);
+        assert_eq!((opened, totals.fate(Fate::Drop(Reason::Fenced))), (admitted, 96 - admitted), "{readings} readings");
+    }
+}
+
+#[test]
+fn a_worker_that_the_machine_starves_sheds_no_new_connection() {
+    let mut bench = bench();
+    bench.turn([&segment(1_000).syn(), &segment(1_000)]);
+    let mut port = 2_000;
+    for _ in 0..10 {
+        // What has arrived while the worker had no core is more than a turn takes, and the machine stops it again after the turn.
+        let mut packets = vec![segment(1_000)];
+        packets.extend((0..399).map(|n| segment(port + n).syn()));
+        port += 399;
+        bench.rx().arriving.extend(packets.iter().map(Builder::build));
+        for _ in 0..2 {
+            bench.advance(Duration::from_millis(60));
+            let now = bench.now;
+            bench.worker.turn(|| now);
+        }
+    }
+    let totals = bench.control.totals();
+    assert_eq!((totals.count(Count::Received), totals.fate(Fate::Drop(Reason::Overload))), (4_002, 0));
+    assert_eq!(totals.count(Count::FlowOpened), 3_991);
 }
 
 #[test]

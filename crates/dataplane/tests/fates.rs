@@ -146,10 +146,11 @@ fn not_admitted() -> Vec<Story> {
         let mut bench = bench();
         bench.confirm(CLIENT, 39_999, 80, 0);
         let known_or_new = |n: u16| if n.is_multiple_of(8) { segment(39_999) } else { segment(40_000 + n).syn() };
-        let full_bursts: Vec<_> = (0..512).map(known_or_new).collect();
-        for _ in 0..2 {
+        // As many as a turn takes, each millisecond.
+        let full_bursts: Vec<_> = (0..256).map(known_or_new).collect();
+        for _ in 0..60 {
             bench.turn(&full_bursts);
-            bench.advance(Duration::from_millis(100));
+            bench.advance(Duration::from_millis(1));
         }
         bench
     };

@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
-use vipa_model::Moment;
-use vipa_model::Stance;
+use vipa_model::{Moment, Orphans, Stance};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -96,6 +95,30 @@ fn an_orphan_is_not_answered_once_the_lease_has_passed_but_may_still_be_reported
     bench.stance(Stance::Active);
     assert_eq!(bench.turn([]), [to_target(0, &segment(40_000))]);
     bench.assert_changed(["received +2", "held +2", "released +1", "forwarded +1", "sent +1", "dropped.fenced +1"]);
+}
+
+#[test]
+fn a_worker_that_is_stopped_while_it_releases_held_packets_admits_no_further_ones_after_its_lease() {
+    let mut bench = rebuilding();
+    let packets: Vec<_> = (0..96).map(|n| segment(40_000 + n)).collect();
+    bench.turn(&packets);
+    bench.assert_changed(["received +96", "held +96", "holding +96"]);
+    let now = bench.now;
+    bench.world.lease.set(now + Duration::from_millis(100));
+    bench.change(|world| (world.stance, world.services[0].orphans) = (Stance::Active, Orphans::Balance));
+    let readings = Cell::new(0);
+    bench.worker.turn(|| {
+        readings.set(readings.get() + 1);
+        if readings.get() > 1 { now + Duration::from_millis(400) } else { now }
+    });
+    bench.assert_changed([
+        "released +32",
+        "holding -96",
+        "flow.opened +32",
+        "forwarded +32",
+        "sent +32",
+        "dropped.fenced +64",
+    ]);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Router {
     ) -> [Vec<HeapPacket>; 2] {
         let worker = &mut self.workers[worker];
         worker.rx(port).unwrap().arriving.extend(packets.into_iter().map(Builder::build));
-        worker.turn(self.now);
+        worker.turn(|| self.now);
         PORTS.map(|port| std::mem::take(&mut worker.tx(port).unwrap().sent))
     }
 }

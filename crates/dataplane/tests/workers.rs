@@ -31,7 +31,7 @@ fn workers(bench: &mut Bench, count: usize) -> (ControlDoor, Workers) {
 /// A packet comes to that worker's queue.
 fn turn(bench: &Bench, worker: &mut Worker<HeapRx, HeapTx>, packet: &Builder) -> Vec<HeapPacket> {
     worker.rx(0).expect("one inlet").arriving.push_back(packet.build());
-    worker.turn(bench.now);
+    worker.turn(|| bench.now);
     std::mem::take(&mut worker.tx(PortId(0)).expect("one port").sent)
 }
 

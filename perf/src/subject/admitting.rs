@@ -26,7 +26,7 @@ pub(super) fn measure(job: &Job) -> anyhow::Result<()> {
         let begun = Instant::now();
         let opened = loop {
             for _ in 0..256 {
-                worker.turn(now());
+                worker.turn(&now);
             }
             let opened = control.totals().count(Count::FlowOpened) - before;
             if opened >= new {

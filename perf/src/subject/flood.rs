@@ -110,7 +110,7 @@ pub(super) fn measure(job: &Job) -> anyhow::Result<()> {
     let door = doors.pop().context("a worker needs a door")?;
     let mut worker = Worker::new(door, flows.clone(), inlets, outlets, Limits::default());
     while start.elapsed().as_secs() < SECONDS {
-        worker.turn(Moment(1_000_000_000 + start.elapsed().as_nanos() as u64));
+        worker.turn(|| Moment(1_000_000_000 + start.elapsed().as_nanos() as u64));
     }
     let nic = worker.rx(0).context("a worker has an inlet")?;
     let offered = nic.arrived / (SYNS_FOR_EACH + 1);

@@ -260,7 +260,7 @@ fn burst(
             restore(packet, frame);
         }
         bench.rx().arriving.extend(stash.drain(..));
-        assert_eq!(bench.worker.turn(bench.now), 32);
+        assert_eq!(bench.worker.turn(|| bench.now), 32);
         std::mem::swap(&mut stash, &mut bench.tx().sent);
     })
 }

@@ -327,7 +327,7 @@ impl Gateway {
         if let Some(rx) = self.worker.rx(0) {
             rx.arriving.extend(arriving);
         }
-        self.worker.turn(now);
+        self.worker.turn(|| now);
         let _ = self.door.notes().count();
         self.door.reclaim();
         self.worker.tx(PortId(0)).map(|tx| std::mem::take(&mut tx.sent)).unwrap_or_default()
