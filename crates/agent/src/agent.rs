@@ -22,7 +22,7 @@ use vipa_model::{
 use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
 use vipa_transport::{
     Identity, LinkEvent, Sender, Timing, TransportSettings,
-    votes::{VoteFile, VoteKeeper},
+    state::{GroupCommit, Kind, Outcome, StateFile},
 };
 
 use crate::{
@@ -55,7 +55,7 @@ pub(crate) struct Agent {
     pub(crate) links: Sender,
     kernel: Kernel,
     load: LoadWatch,
-    votes: VoteKeeper<StoredVote>,
+    votes: GroupCommit<StoredVote>,
     pub(crate) voting: Voting,
     addresses: Addresses,
     decap: Decap,
@@ -85,8 +85,10 @@ pub(crate) struct Agent {
 pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
-    let (vote_file, stored) = VoteFile::open(&config.node.state_dir)?;
-    let (voters, voting, mut voters_stored) = Voting::start(&config.node.state_dir, &config.cluster.voters)?;
+    let (vote_file, stored) = StateFile::open(&config.node.state_dir, Kind::Votes)?;
+    // A vote that takes longer holds a takeover up.
+    let slow = config.cluster.lease / 2;
+    let (voters, voting) = Voting::start(&config.node.state_dir, slow, &config.cluster.voters)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
@@ -109,7 +111,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let dial = config.cluster.routers.clone();
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
-    let (votes, mut stored) = VoteKeeper::start(vote_file);
+    let votes = GroupCommit::start(vote_file, slow);
     let to_unwrap = decap.left_behind();
     let mut agent = Agent {
         target,
@@ -145,6 +147,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let mut look_after = tokio::time::interval(LOOK_AFTER);
     look_after.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        agent.flush_state();
         tokio::select! {
             biased;
             _ = terminate.recv() => {
@@ -157,8 +160,8 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
             }
             _ = interrupt.recv() => break,
             _ = hangup.recv() => agent.reload(file),
-            Some(version) = voters_stored.recv() => agent.voters_stored(version),
-            Some(token) = stored.recv() => agent.feed(Event::VotesStored { token }),
+            outcome = agent.voting.file.done() => agent.voters_stored(&outcome),
+            outcome = agent.votes.done() => agent.votes_stored(&outcome),
             Some(event) = events.recv() => agent.link(event),
             event = seen.recv() => match event {
                 Some(event) => agent.feed(event),
@@ -213,6 +216,19 @@ fn settings(config: &Config, agent: &AgentConfig, voters: Voters) -> Settings {
 }
 
 impl Agent {
+    /// Begins to write what waits for the disk.
+    fn flush_state(&mut self) {
+        self.votes.flush(|| self.target.votes_to_store());
+        self.voting.flush();
+    }
+
+    fn votes_stored(&mut self, outcome: &Outcome) {
+        match *outcome {
+            Outcome::Stored { token } => self.feed(Event::VotesStored { token }),
+            Outcome::Failed { .. } => self.votes.request(),
+        }
+    }
+
     fn link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
@@ -314,7 +330,7 @@ impl Agent {
         for output in out {
             match output {
                 Output::Send { to, message } => self.links.send(&to, &message),
-                Output::StoreVotes { token, votes } => self.votes.store(token, votes),
+                Output::StoreVote { .. } => self.votes.request(),
                 Output::Look { token } => self.kernel.look(token),
                 Output::Serve { vipas } => self.to_serve = Some(vipas),
                 Output::Unwrap { vipas, routers } => self.to_unwrap = Some((vipas, routers)),

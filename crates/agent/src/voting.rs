@@ -1,21 +1,20 @@
 //! Whose votes count, when that changes: judged by the target's brain, stored, and only then taken up and told.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Context;
-use tokio::sync::mpsc;
 use vipa_cluster::target::Event;
 use vipa_model::Voters;
-use vipa_transport::votes::{VoteFile, VoteKeeper};
+use vipa_transport::state::{GroupCommit, Kind, Outcome, StateFile};
 
 use crate::agent::Agent;
 
 /// Voters between the configuration, the disk and the brain.
 pub(crate) struct Voting {
-    keeper: VoteKeeper<Voters>,
+    pub(crate) file: GroupCommit<Voters>,
     /// Those of the configuration, until the brain goes by them.
     wanted: Option<Voters>,
-    /// Those on their way to the disk.
+    /// Those that wait for the disk or are on their way there.
     stored_next: Option<Voters>,
     /// Why it does not yet, as last said.
     said: String,
@@ -23,15 +22,22 @@ pub(crate) struct Voting {
 
 impl Voting {
     /// What the brain is to go by at first, too. Call it within the runtime.
-    pub(crate) fn start(state_dir: &Path, configured: &Voters) -> anyhow::Result<(Voters, Self, mpsc::Receiver<u64>)> {
-        let (file, known) = VoteFile::open_as(state_dir, "voters.json")?;
+    pub(crate) fn start(state_dir: &Path, slow: Duration, configured: &Voters) -> anyhow::Result<(Voters, Self)> {
+        let (file, known) = StateFile::open(state_dir, Kind::Voters)?;
         let (voters, wanted) = vipa_cluster::at_start(known.into_iter().next(), configured);
         if voters.are_known() {
             let stored = file.store(std::slice::from_ref(&voters));
             stored.with_context(|| format!("cannot write to state_dir {}", state_dir.display()))?;
         }
-        let (keeper, stored) = VoteKeeper::start(file);
-        Ok((voters, Self { keeper, wanted, stored_next: None, said: String::new() }, stored))
+        let file = GroupCommit::start(file, slow);
+        Ok((voters, Self { file, wanted, stored_next: None, said: String::new() }))
+    }
+
+    /// Begins to write the voters that wait for the disk.
+    pub(crate) fn flush(&mut self) {
+        if let Some(voters) = &self.stored_next {
+            self.file.flush(|| (u64::from(voters.version), vec![voters.clone()]));
+        }
     }
 }
 
@@ -55,7 +61,7 @@ impl Agent {
         let Some(wanted) = self.voting.wanted.clone().filter(|_| self.voting.stored_next.is_none()) else { return };
         match self.target.may_go_by(self.now(), &wanted) {
             Ok(()) => {
-                self.voting.keeper.store(u64::from(wanted.version), vec![wanted.clone()]);
+                self.voting.file.request();
                 self.voting.stored_next = Some(wanted);
             }
             Err(objection) => {
@@ -68,10 +74,12 @@ impl Agent {
         }
     }
 
-    pub(crate) fn voters_stored(&mut self, version: u64) {
-        let Some(voters) = self.voting.stored_next.take_if(|voters| u64::from(voters.version) == version) else {
+    /// Voters that the disk has refused are sought again in a while.
+    pub(crate) fn voters_stored(&mut self, outcome: &Outcome) {
+        let Some(voters) = self.voting.stored_next.take() else { return };
+        if let Outcome::Failed { .. } = outcome {
             return;
-        };
+        }
         if self.voting.wanted.as_ref() == Some(&voters) {
             self.voting.wanted = None;
         }

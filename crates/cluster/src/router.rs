@@ -38,7 +38,7 @@ pub use self::{
 use crate::{
     electorate::{Electorate, Heard, Objection},
     ledger::Ledger,
-    voter::{Claimant, Verdict, Voter},
+    voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
 /// The cluster as one router sees it, and what it does about it.
@@ -509,8 +509,14 @@ impl Router {
         let claimant = Claimant { router: from.clone(), incarnation };
         match self.voter.claim(now, &claimant, claim) {
             Verdict::Reply(reply) => self.send(now, from, reply, out),
-            Verdict::Store { token, votes } => out.push(Output::StoreVotes { token, votes }),
+            Verdict::Store { token, vote } => out.push(Output::StoreVote { token, vote }),
         }
+    }
+
+    /// What the file of votes is to hold, and the token to confirm it with.
+    #[must_use]
+    pub fn votes_to_store(&self) -> (u64, Vec<StoredVote>) {
+        self.voter.to_store()
     }
 
     /// Whose votes count here.

@@ -110,10 +110,11 @@ pub enum Output {
         to: NodeName,
         message: Message,
     },
-    /// Replace the votes on the disk by these, then feed `VotesStored`. What cannot be stored is not confirmed.
-    StoreVotes {
+    /// This vote waits for the disk. Write `Target::votes_to_store`, now or together with what comes until then, and feed
+    /// `VotesStored` with the token that comes with it. What cannot be written is not confirmed.
+    StoreVote {
         token: u64,
-        votes: Vec<StoredVote>,
+        vote: StoredVote,
     },
     /// Look at the kernel now: feed `Holds` and `Listening` of every watched VIPA, then `Looked`. One look begun after
     /// several of these may answer them all with the last token.
@@ -490,13 +491,19 @@ impl Target {
             let claimant = Claimant { router: from.clone(), incarnation: *life };
             match self.voter.claim(now, &claimant, claim) {
                 Verdict::Reply(message) => Output::Send { to: from.clone(), message },
-                Verdict::Store { token, votes } => Output::StoreVotes { token, votes },
+                Verdict::Store { token, vote } => Output::StoreVote { token, vote },
             }
         } else {
             let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
             let refuse = Refuse { vipa, epoch, ballot, reason, highest };
             Output::Send { to: from.clone(), message: Message::Refuse(refuse) }
         });
+    }
+
+    /// What the file of votes is to hold, and the token to confirm it with.
+    #[must_use]
+    pub fn votes_to_store(&self) -> (u64, Vec<StoredVote>) {
+        self.voter.to_store()
     }
 
     /// Whose votes count here.

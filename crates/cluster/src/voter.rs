@@ -35,8 +35,8 @@ pub struct Claimant {
 pub enum Verdict {
     /// Send this to the claimant now.
     Reply(Message),
-    /// Write these votes (all there are) to the disk, then call [`Voter::stored`] with the token.
-    Store { token: u64, votes: Vec<StoredVote> },
+    /// The vote waits for the disk. Write [`Voter::to_store`], then call [`Voter::stored`] with the token that comes with it.
+    Store { token: u64, vote: StoredVote },
 }
 
 /// The votes and promises of one node.
@@ -97,14 +97,15 @@ impl Voter {
         self.ledgers.get(&vipa).map_or(Epoch::NONE, Ledger::highest)
     }
 
-    /// The votes that are known to be on the disk, or on their way there.
+    /// Every vote, as the disk is to have it, and the token of the youngest. One write confirms all requests up to this token,
+    /// however many there are.
     #[must_use]
-    pub fn votes(&self) -> Vec<StoredVote> {
+    pub fn to_store(&self) -> (u64, Vec<StoredVote>) {
         let stored = |(vipa, ledger): (&IpAddr, &Ledger)| {
             let Vote { epoch, holder: Claimant { router, incarnation }, .. } = ledger.vote.clone()?;
             Some(StoredVote { vipa: *vipa, epoch, holder: router, incarnation })
         };
-        self.ledgers.iter().filter_map(stored).collect()
+        (self.tokens, self.ledgers.iter().filter_map(stored).collect())
     }
 
     /// Takes an owner's beat as the proof that it lives.
@@ -208,7 +209,8 @@ impl Voter {
             vote => *vote = Some(Vote { epoch, holder: claimant.clone(), round, waiting: Some(token) }),
         }
         self.tokens = token;
-        Verdict::Store { token, votes: self.votes() }
+        let Claimant { router: holder, incarnation } = claimant.clone();
+        Verdict::Store { token, vote: StoredVote { vipa, epoch, holder, incarnation } }
     }
 
     /// The store of `token`, and with it every earlier one, is on the disk: the grants that may be sent now, each to the very

@@ -35,6 +35,13 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// With the other end of its answer.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, oneshot::Receiver<Answer>) {
+        let (end, answer) = oneshot::channel();
+        (Self { progress: mpsc::channel(MOST_PROGRESS).0, end }, answer)
+    }
+
     pub(crate) fn progress(&mut self, said: Said) {
         // A client that reads slowly, or has gone, misses it.
         let _ = self.progress.try_send(said);

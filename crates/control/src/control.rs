@@ -11,7 +11,10 @@ use vipa_protocol::{
     Ask, Change, Copied, Decision, Message, Mirror, Record, Run, Told,
     admin::{Answer, ReloadMode, Request},
 };
-use vipa_transport::{LinkEvent, Receiver, Sender, votes::VoteKeeper};
+use vipa_transport::{
+    LinkEvent, Receiver, Sender,
+    state::{GroupCommit, Outcome},
+};
 
 use crate::{
     active::Recount,
@@ -79,8 +82,8 @@ pub struct Control {
     findings: mpsc::Receiver<Finding>,
     pub(crate) mirrors: Mirrors,
     pub(crate) links: Sender,
-    votes: VoteKeeper<StoredVote>,
-    decisions: VoteKeeper<Decision>,
+    pub(crate) votes: GroupCommit<StoredVote>,
+    pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voting: Voting,
     orders: Orders,
     routes_stale: bool,
@@ -93,13 +96,10 @@ pub struct Control {
 pub struct Ends {
     pub(crate) events: Receiver,
     pub(crate) admin: AdminSocket,
-    pub(crate) stored: mpsc::Receiver<u64>,
     pub(crate) asked: mpsc::Receiver<Asking>,
     pub(crate) finished: mpsc::Receiver<Finished>,
     pub(crate) counted: mpsc::Receiver<Census>,
     pub(crate) fresh: mpsc::Receiver<Fresh>,
-    pub(crate) decided: mpsc::Receiver<u64>,
-    pub(crate) voters_stored: mpsc::Receiver<u64>,
 }
 
 /// The packet path as control sees it.
@@ -126,13 +126,13 @@ pub enum Signal {
 /// Where control says things to.
 pub(crate) struct Outside {
     pub(crate) links: Sender,
-    pub(crate) votes: VoteKeeper<StoredVote>,
+    pub(crate) votes: GroupCommit<StoredVote>,
     pub(crate) takeovers: Takeovers,
     pub(crate) audits: Audits,
     pub(crate) censuses: Censuses,
     pub(crate) bequests: Bequests,
     pub(crate) reader: Reader,
-    pub(crate) decisions: VoteKeeper<Decision>,
+    pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voters: Voting,
 }
 
@@ -185,8 +185,7 @@ impl Control {
 
     /// Runs until it is told to stop and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) {
-        let Ends { mut events, admin, mut stored, mut decided, mut asked, mut voters_stored, .. } = ends;
-        let Ends { mut finished, mut counted, mut fresh, .. } = ends;
+        let Ends { mut events, admin, mut asked, mut finished, mut counted, mut fresh } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
@@ -194,13 +193,15 @@ impl Control {
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop_by: Option<Moment> = None;
         while !self.stopped && stop_by.is_none_or(|limit| self.clock.now() < limit) {
+            self.flush_state();
             let deadline = self.cluster.deadline().map(|moment| self.clock.instant(moment));
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
                 Some(event) = events.recv() => self.link(event),
-                Some(token) = stored.recv() => self.feed(Event::VotesStored { token }),
-                Some(token) = decided.recv() => self.feed(Event::DecisionsStored { token }),
+                outcome = self.votes.done() => self.votes_stored(&outcome),
+                outcome = self.decisions.done() => self.decisions_stored(&outcome),
+                outcome = self.voting.done() => self.voters_stored(outcome),
                 Some(signal) = signals.recv() => match signal {
                     Signal::Stop if stop_by.is_some() => {}
                     Signal::Stop => {
@@ -225,7 +226,6 @@ impl Control {
                 Some(finished) = finished.recv() => self.audited(finished),
                 Some(census) = counted.recv() => self.counted(&census),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
-                Some(version) = voters_stored.recv() => self.voters_stored(version),
             }
             if self.routes_stale {
                 self.publish();
@@ -234,6 +234,27 @@ impl Control {
         let Self { outward, takeovers, .. } = self;
         outward.finish().await;
         takeovers.close().await;
+    }
+
+    /// Begins to write what waits for the disk.
+    fn flush_state(&mut self) {
+        self.votes.flush(|| self.cluster.votes_to_store());
+        self.decisions.flush(|| self.cluster.decisions_to_store());
+        self.voting.flush(&self.config.cluster.voters);
+    }
+
+    fn votes_stored(&mut self, outcome: &Outcome) {
+        match *outcome {
+            Outcome::Stored { token } => self.feed(Event::VotesStored { token }),
+            Outcome::Failed { .. } => self.votes.request(),
+        }
+    }
+
+    fn decisions_stored(&mut self, outcome: &Outcome) {
+        match *outcome {
+            Outcome::Stored { token } => self.feed(Event::DecisionsStored { token }),
+            Outcome::Failed { .. } => self.decisions.request(),
+        }
     }
 
     fn asked(&mut self, request: Request, reply: Reply) {
@@ -294,8 +315,8 @@ impl Control {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Send { to, message } => self.links.send(&to, &message),
-            Output::StoreVotes { token, votes } => self.votes.store(token, votes),
-            Output::StoreDecisions { token, decisions } => self.decisions.store(token, decisions),
+            Output::StoreVote { .. } => self.votes.request(),
+            Output::StoreDecisions { .. } => self.decisions.request(),
             Output::Order { token, stage } => self.orders.stage(token, stage),
             Output::Rest { vipa, resting } => {
                 if let Some(index) = self.view.vipa_index(vipa) {

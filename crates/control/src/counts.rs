@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use vipa_transport::state::Writes;
+
 use crate::table::Taken;
 
 /// By `named`'s names, which docs/counters.md explains.
@@ -15,8 +17,10 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn named(&self) -> [(String, u64); 8] {
+    /// `writes`: of the files of this node's state.
+    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 11] {
         let Taken { opened, closed, swept, refused } = self.reports;
+        let Writes { stored, failed, slow } = writes;
         [
             ("report.opened".into(), opened),
             ("report.closed".into(), closed),
@@ -26,6 +30,9 @@ impl Counts {
             ("reload.refused".into(), self.reloads_refused),
             ("link.refused".into(), self.links_refused),
             ("frame.unsent".into(), self.frames_unsent.get()),
+            ("state.stored".into(), stored),
+            ("state.failed".into(), failed),
+            ("state.slow".into(), slow),
         ]
     }
 }
@@ -38,7 +45,7 @@ mod tests {
     fn every_counter_of_controls_is_documented() {
         let page = include_str!("../../../docs/counters.md");
         let (_, of_control) = page.split_once("\n## Control\n").expect("control's counters have a chapter");
-        for (name, _) in Counts::default().named() {
+        for (name, _) in Counts::default().named(Writes::default()) {
             assert!(of_control.contains(&format!("| `{name}` |")), "docs/counters.md does not say what {name} is");
         }
     }

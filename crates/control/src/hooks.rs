@@ -5,7 +5,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, process::Stdio};
 
-use tokio::{process::Command, sync::watch, task::JoinSet};
+use tokio::{
+    process::Command,
+    sync::watch,
+    task::{Id, JoinSet},
+};
 use vipa_model::{Epoch, NodeName, config};
 
 use crate::outward::Owned;
@@ -24,11 +28,24 @@ pub(crate) struct Counts {
 pub(crate) async fn run(
     me: NodeName,
     settings: watch::Receiver<config::Hooks>,
+    owned: watch::Receiver<Owned>,
+    counts: watch::Sender<Counts>,
+) {
+    let run = |hook: Hook, me: NodeName| async move { hook.run(&me).await };
+    run_with(run, me, settings, owned, counts).await;
+}
+
+/// `program` runs a hook, and says whether it went well.
+async fn run_with<F: Future<Output = bool> + Send + 'static>(
+    program: impl Fn(Hook, NodeName) -> F,
+    me: NodeName,
+    settings: watch::Receiver<config::Hooks>,
     mut owned: watch::Receiver<Owned>,
     counts: watch::Sender<Counts>,
 ) {
     let mut told = Owned::new();
-    let mut running: JoinSet<(IpAddr, bool)> = JoinSet::new();
+    let mut running: JoinSet<bool> = JoinSet::new();
+    let mut by_task: BTreeMap<Id, IpAddr> = BTreeMap::new();
     let mut busy: BTreeMap<IpAddr, Option<Epoch>> = BTreeMap::new();
     let mut open = true;
     loop {
@@ -46,17 +63,23 @@ pub(crate) async fn run(
                 continue;
             };
             busy.insert(vipa, epoch);
-            let me = me.clone();
-            running.spawn(async move { (vipa, hook.run(&me).await) });
+            let task = running.spawn(program(hook, me.clone()));
+            by_task.insert(task.id(), vipa);
         }
         if !open && busy.is_empty() && told == wanted {
             return;
         }
         tokio::select! {
             changed = owned.changed(), if open => open = changed.is_ok(),
-            Some(ended) = running.join_next() => {
-                // A panic of ours would be in the log; its VIPA counts as told.
-                let Ok((vipa, went_well)) = ended else { continue };
+            Some(ended) = running.join_next_with_id() => {
+                let (task, went_well) = match ended {
+                    Ok((task, went_well)) => (task, went_well),
+                    Err(error) => {
+                        tracing::error!(%error, "a task that ran a hook broke off");
+                        (error.id(), false)
+                    }
+                };
+                let Some(vipa) = by_task.remove(&task) else { continue };
                 if let Some(epoch) = busy.remove(&vipa) {
                     tell(&mut told, vipa, epoch);
                 }

@@ -3,15 +3,16 @@
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use vipa_balance::ClusterKey;
-use vipa_cluster::{Router, Stored};
+use vipa_cluster::{Router, Stored, StoredVote};
 use vipa_handoff::Routes;
 use vipa_model::{
     Incarnation, Voters,
     config::{Cluster, Config},
 };
+use vipa_protocol::Decision;
 use vipa_transport::{
     Identity, IdentityError, StartError, Timing, TransportSettings,
-    votes::{VoteFile, VoteFileError, VoteKeeper},
+    state::{GroupCommit, Kind, StateFile, StateFileError},
 };
 
 use crate::{
@@ -33,7 +34,7 @@ pub enum ControlError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
-    Votes(#[from] VoteFileError),
+    State(#[from] StateFileError),
     #[error(transparent)]
     Transport(#[from] StartError),
     #[error("cannot open the admin socket {path}: {source}")]
@@ -48,9 +49,9 @@ pub struct Prepared {
     check: Check,
     identity: Identity,
     admin: AdminSocket,
-    vote_file: VoteFile,
-    decision_file: VoteFile,
-    voters_file: VoteFile,
+    vote_file: StateFile<StoredVote>,
+    decision_file: StateFile<Decision>,
+    voters_file: StateFile<Voters>,
     /// The voters of the configuration, if this router cannot go by them yet.
     wanted: Option<Voters>,
     stored: Stored,
@@ -62,14 +63,14 @@ impl Prepared {
     pub fn new(config: &Config, file: PathBuf, check: Check) -> Result<Self, ControlError> {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
-        let (vote_file, votes) = VoteFile::open(&config.node.state_dir)?;
-        let (decision_file, decisions) = VoteFile::open_as(&config.node.state_dir, "decisions.json")?;
-        let (voters_file, known) = VoteFile::open_as(&config.node.state_dir, "voters.json")?;
+        let (vote_file, votes) = StateFile::open(&config.node.state_dir, Kind::Votes)?;
+        let (decision_file, decisions) = StateFile::open(&config.node.state_dir, Kind::Decisions)?;
+        let (voters_file, known) = StateFile::open(&config.node.state_dir, Kind::Voters)?;
         let (voters, wanted) = vipa_cluster::at_start(known.into_iter().next(), &config.cluster.voters);
         if voters.are_known() {
             voters_file
                 .store(std::slice::from_ref(&voters))
-                .map_err(|source| VoteFileError::Folder { path: config.node.state_dir.clone(), source })?;
+                .map_err(|source| StateFileError::Folder { path: config.node.state_dir.clone(), source })?;
         }
         let cluster = Cluster { voters, ..config.cluster.clone() };
         let config = Arc::new(Config { cluster, ..config.clone() });
@@ -94,19 +95,21 @@ impl Prepared {
         let settings =
             TransportSettings { hello: cluster.hello(), listen: config.node.listen, dial, timing: Timing::default() };
         let (links, events) = vipa_transport::start(settings, &identity)?;
-        let (votes, stored) = VoteKeeper::start(vote_file);
+        // A vote that takes longer holds a takeover up.
+        let slow = config.cluster.lease / 2;
+        let votes = GroupCommit::start(vote_file, slow);
         let takeovers = Takeovers::open(&config.node.state_dir);
         let (asker, asked) = Asker::new();
         let (audits, finished) = Audits::new(asker);
         let bequests = Bequests::start(Arc::clone(&packets.flows), links.clone());
         let (censuses, counted) = Censuses::new();
-        let (decisions, decided) = VoteKeeper::start(decision_file);
+        let decisions = GroupCommit::start(decision_file, slow);
         let (read, fresh) = tokio::sync::mpsc::channel(4);
         let reader = Reader { file, check, fresh: read };
-        let (voters, voters_stored) = Voting::start(voters_file, config.cluster.voters.clone(), wanted);
+        let voters = Voting::start(voters_file, slow, config.cluster.voters.clone(), wanted);
         let outside = Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters };
         let control = Control::new(config, cluster, packets, outside);
-        Ok((control, Ends { events, admin, stored, decided, asked, finished, counted, fresh, voters_stored }))
+        Ok((control, Ends { events, admin, asked, finished, counted, fresh }))
     }
 }
 

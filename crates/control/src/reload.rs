@@ -100,6 +100,11 @@ impl Control {
     fn take_up(&mut self, next: &Config, mode: ReloadMode) -> Reload {
         let changes = self.config.changes(next);
         let outcome = outcome(&changes, mode);
+        // The file as it is now counts, also where it says that nothing is to change.
+        if mode != ReloadMode::DryRun && outcome != ReloadOutcome::NeedsRestart {
+            let overtaken = self.voting.overtake("another reload came before its voters were on the disk");
+            self.counts.reloads_refused += u64::from(overtaken);
+        }
         match outcome {
             ReloadOutcome::Applied | ReloadOutcome::AppliedInPart => {
                 tracing::info!("reloaded: {}", in_a_line(&changes));

@@ -278,7 +278,8 @@ pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());
-    total.extend(control.counts.named());
+    let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
+    total.extend(control.counts.named(writes));
     total.extend(control.outward.counts());
     total.extend(control.audits.named());
     total.extend(control.condition.counts());

@@ -23,7 +23,7 @@ pub mod pki;
 pub mod probe;
 mod registry;
 mod renewal;
-pub mod votes;
+pub mod state;
 
 pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use identity::{Identity, IdentityError};

@@ -180,7 +180,7 @@ fn rebuilding_router(world: World, targets: &[target::Target]) -> anyhow::Result
         router.handle(BEGIN, event, &mut out);
         for output in out {
             match output {
-                Output::StoreVotes { token, .. } => events.push_back(Event::VotesStored { token }),
+                Output::StoreVote { token, .. } => events.push_back(Event::VotesStored { token }),
                 Output::Send { to, message } => asked.push((to, message)),
                 _ => {}
             }

@@ -20,7 +20,7 @@ use vipa_model::{
 };
 use vipa_transport::{
     Identity, LinkEvent, Sender, Timing, TransportSettings,
-    votes::{VoteFile, VoteKeeper},
+    state::{GroupCommit, Kind, Outcome, StateFile},
 };
 
 use crate::cluster::SERVICE_PORT;
@@ -43,7 +43,7 @@ struct Replay {
     target: Target,
     origin: Instant,
     links: Sender,
-    votes: VoteKeeper<StoredVote>,
+    votes: GroupCommit<StoredVote>,
     connections: Vec<(Connection, ConnectionState)>,
     told: Vec<IpAddr>,
 }
@@ -51,7 +51,7 @@ struct Replay {
 async fn run(config: &Config, connections: u32) -> Result<()> {
     let agent = config.agent.as_ref().context("[agent] is missing")?;
     let identity = Identity::load(&config.pki.ca, &config.pki.certificate, &config.pki.key)?;
-    let (vote_file, stored) = VoteFile::open(&config.node.state_dir)?;
+    let (vote_file, stored) = StateFile::open(&config.node.state_dir, Kind::Votes)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let settings = Settings {
@@ -67,14 +67,18 @@ async fn run(config: &Config, connections: u32) -> Result<()> {
     let dial = config.cluster.routers.clone();
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
-    let (votes, mut stored) = VoteKeeper::start(vote_file);
+    let votes = GroupCommit::start(vote_file, config.cluster.lease / 2);
     let connections = made_up(agent.address, connections);
     let mut replay = Replay { target, origin: Instant::now(), links, votes, connections, told: Vec::new() };
     loop {
+        replay.votes.flush(|| replay.target.votes_to_store());
         tokio::select! {
             biased;
             _ = terminate.recv() => return Ok(()),
-            Some(token) = stored.recv() => replay.feed(Event::VotesStored { token }),
+            outcome = replay.votes.done() => match outcome {
+                Outcome::Stored { token } => replay.feed(Event::VotesStored { token }),
+                Outcome::Failed { .. } => replay.votes.request(),
+            },
             Some(event) = events.recv() => match event {
                 LinkEvent::Up { peer, hello } => replay.feed(Event::Connected { peer, hello }),
                 LinkEvent::Down { peer } => replay.feed(Event::Disconnected { peer }),
@@ -109,7 +113,7 @@ impl Replay {
             for output in out {
                 match output {
                     Output::Send { to, message } => self.links.send(&to, &message),
-                    Output::StoreVotes { token, votes } => self.votes.store(token, votes),
+                    Output::StoreVote { .. } => self.votes.request(),
                     // As an agent that follows its kernel: nothing has changed since.
                     Output::Look { token } => waiting.push_back(Event::Looked { token }),
                     Output::Watch { vipas } => {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, StoredVote, recording};
+use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, recording};
 use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
@@ -23,7 +23,7 @@ use vipa_model::{
     Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, VipaId,
 };
 use vipa_packet::{HeapPacket, arp};
-use vipa_protocol::{Change, Decision, Message, Part, Run, Table};
+use vipa_protocol::{Change, Message, Part, Run, Table};
 
 use vipa_sync::Deadline;
 
@@ -63,8 +63,8 @@ pub(crate) struct Gateway {
 /// What is left for the world to do.
 pub(crate) enum Errand {
     Send { to: NodeName, message: Message },
-    Store { token: u64, votes: Vec<StoredVote> },
-    Keep { token: u64, decisions: Vec<Decision> },
+    StoreVotes,
+    StoreDecisions,
     Ordered { token: u64, stage: Stage },
     Note(String),
     Stopped,
@@ -130,7 +130,7 @@ impl Gateway {
         }
         match output {
             Output::Send { to, message } => return vec![Errand::Send { to, message }],
-            Output::StoreVotes { token, votes } => return vec![Errand::Store { token, votes }],
+            Output::StoreVote { .. } => return vec![Errand::StoreVotes],
             Output::Stance { stance, quiet_until, .. } => {
                 match stance {
                     Stance::Standby | Stance::Yielding => self.owned_since = None,
@@ -176,7 +176,7 @@ impl Gateway {
             Output::Note(note) => return vec![Errand::Note(note.to_string())],
             Output::Report(report) => return vec![Errand::Note(format!("{report:?}"))],
             Output::Stopped => return vec![Errand::Stopped],
-            Output::StoreDecisions { token, decisions } => return vec![Errand::Keep { token, decisions }],
+            Output::StoreDecisions { .. } => return vec![Errand::StoreDecisions],
             Output::Order { token, stage } => return vec![Errand::Ordered { token, stage }],
             Output::Rest { resting, .. } => {
                 self.resting = resting;
@@ -354,7 +354,7 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
         | Output::SendTable { vipa, .. }
         | Output::InstallTable { vipa, .. } => Some(*vipa),
         Output::Send { .. }
-        | Output::StoreVotes { .. }
+        | Output::StoreVote { .. }
         | Output::StoreDecisions { .. }
         | Output::Order { .. }
         | Output::Mirror { .. }

@@ -88,7 +88,7 @@ impl Host {
                 Output::Serve { vipas } => self.serves = vipas.contains(&VIPA),
                 Output::Watch { vipas } => self.watched = vipas.iter().map(|watched| watched.vipa).collect(),
                 Output::Send { .. }
-                | Output::StoreVotes { .. }
+                | Output::StoreVote { .. }
                 | Output::Look { .. }
                 | Output::Unwrap { .. }
                 | Output::Note(_) => {}

@@ -252,7 +252,7 @@ impl Crowd {
                 for output in out {
                     match output {
                         Output::Send { to, message } => self.send(node, &to, message),
-                        Output::StoreVotes { token, .. } => {
+                        Output::StoreVote { token, .. } => {
                             self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
                         }
                         _ => {}
@@ -265,7 +265,7 @@ impl Crowd {
                 for output in out {
                     match output {
                         target::Output::Send { to, message } => self.send(node, &to, message),
-                        target::Output::StoreVotes { token, .. } => {
+                        target::Output::StoreVote { token, .. } => {
                             self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
                         }
                         target::Output::Look { token } => drop(self.looks.insert(node, token)),

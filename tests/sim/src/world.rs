@@ -149,8 +149,19 @@ pub(crate) struct Node {
     pub(crate) voters: Option<Voters>,
     disk_speed: Time,
     disk_free: Time,
+    storing_votes: Storing,
+    storing_decisions: Storing,
     timer: Option<Time>,
     frames_waiting: usize,
+}
+
+/// A file that is written whole: what comes while one write is under way goes with the next one, as in `transport::state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storing {
+    Nothing,
+    UnderWay,
+    /// And another write is to follow.
+    UnderWayAndStale,
 }
 
 enum What {
@@ -421,18 +432,9 @@ impl World {
             What::Dial(one, other) => self.dial(one, other),
             What::LinkDead { one, other, generation } => self.link_dead(one, other, generation),
             What::DiskWritten { node, life, votes } => self.disk_written(node, life, votes),
-            What::DiskDone { node, life, token } => {
-                if self.lives(node, life) {
-                    self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
-                }
-            }
+            What::DiskDone { node, life, token } => self.votes_stored(node, life, token),
             What::DecisionsWritten { node, life, token, decisions } => {
-                if self.nodes[node].life == life {
-                    self.nodes[node].decisions = decisions;
-                }
-                if self.lives(node, life) {
-                    self.feed(node, Event::DecisionsStored { token }, target::Event::Looked { token: 0 });
-                }
+                self.decisions_written(node, life, token, decisions);
             }
             What::Looked { node, life, token } => self.look(node, life, Some(token)),
             What::Observe { node, life } => self.look(node, life, None),
@@ -498,6 +500,8 @@ impl Node {
             voters: None,
             disk_speed: 3 * MS,
             disk_free: 0,
+            storing_votes: Storing::Nothing,
+            storing_decisions: Storing::Nothing,
             timer: None,
             frames_waiting: 0,
         }

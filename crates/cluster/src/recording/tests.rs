@@ -57,8 +57,8 @@ fn a_life(after: usize) -> (Vec<u8>, Vec<Step>) {
         router.handle(now, event.clone(), &mut outputs);
         for output in &outputs {
             match output {
-                Output::StoreVotes { token, .. } => next.push(Event::VotesStored { token: *token }),
-                Output::StoreDecisions { token, .. } => next.push(Event::DecisionsStored { token: *token }),
+                Output::StoreVote { token, .. } => next.push(Event::VotesStored { token: *token }),
+                Output::StoreDecisions { token } => next.push(Event::DecisionsStored { token: *token }),
                 _ => {}
             }
         }

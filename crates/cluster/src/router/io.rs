@@ -65,15 +65,15 @@ pub enum Output {
         to: NodeName,
         message: Message,
     },
-    /// Replace the votes on the disk by these, then feed `VotesStored`. What cannot be stored is not confirmed.
-    StoreVotes {
+    /// This vote waits for the disk. Write `Router::votes_to_store`, now or together with what comes until then, and feed
+    /// `VotesStored` with the token that comes with it. What cannot be written is not confirmed.
+    StoreVote {
         token: u64,
-        votes: Vec<StoredVote>,
+        vote: StoredVote,
     },
-    /// Replace the decisions on the disk by these, then feed `DecisionsStored`. What cannot be stored is not confirmed.
+    /// Decisions wait for the disk: the same with `Router::decisions_to_store` and `DecisionsStored`.
     StoreDecisions {
         token: u64,
-        decisions: Vec<Decision>,
     },
     /// How the order of this token stands.
     Order {

@@ -20,7 +20,7 @@ use vipa_protocol::{
     Decision, Decisions, Kept, Matter, Message, Order, Retake, Role, Ruling, Stamp, message::DECISIONS_PART,
 };
 
-use super::{Outbox, Output, Router, Stage, State, status::Wait, vipa::Cue, vipa::Vipa};
+use super::{Ledger, Outbox, Output, Router, Stage, State, status::Wait, vipa::Cue, vipa::Vipa};
 use crate::router::Note;
 
 /// An order that is not carried out by then is given up.
@@ -110,16 +110,33 @@ impl Router {
             return out.push(refuse(format!("too much is decided already to decide {matter:?} too; resume something")));
         }
         let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.ledger.ruling(matter))).collect();
-        let propose = |(matter, ruling)| self.ledger.propose(matter, ruling, &self.settings.me);
+        // An order that waits for the disk already comes before this one, also where both are about one matter.
+        let ledger = self.ledger_to_store();
+        let propose = |(matter, ruling)| ledger.propose(matter, ruling, &self.settings.me);
         let decisions: Vec<Decision> = rulings.into_iter().map(propose).collect();
         let store = self.orders.store();
-        let progress = Progress::Deciding { store, decisions: decisions.clone() };
+        let progress = Progress::Deciding { store, decisions };
         self.orders.pending.push(Pending { token, order, given: now, told: now, progress, before });
-        let mut stored = self.ledger.clone();
-        for decision in decisions {
-            stored.merge(decision);
+        out.push(Output::StoreDecisions { token: store });
+    }
+
+    /// The decisions in force, and those of every order that waits for the disk.
+    fn ledger_to_store(&self) -> Ledger {
+        let mut ledger = self.ledger.clone();
+        for order in &self.orders.pending {
+            if let Progress::Deciding { decisions, .. } = &order.progress {
+                for decision in decisions {
+                    ledger.merge(decision.clone());
+                }
+            }
         }
-        out.push(Output::StoreDecisions { token: store, decisions: stored.all() });
+        ledger
+    }
+
+    /// What the file of decisions is to hold, and the token to confirm it with.
+    #[must_use]
+    pub fn decisions_to_store(&self) -> (u64, Vec<Decision>) {
+        (self.orders.tokens, self.ledger_to_store().all())
     }
 
     /// What an order decides, or why it is refused.
@@ -338,7 +355,7 @@ impl Router {
         if is_router {
             self.orders.owed.insert(token, (from.clone(), kept));
         }
-        out.push(Output::StoreDecisions { token, decisions: self.ledger.all() });
+        out.push(Output::StoreDecisions { token });
     }
 
     /// Puts decisions in force; gives those that are news.
@@ -402,7 +419,7 @@ impl Router {
         }
         self.decide(now, decisions, out);
         let token = self.orders.store();
-        out.push(Output::StoreDecisions { token, decisions: self.ledger.all() });
+        out.push(Output::StoreDecisions { token });
     }
 
     fn reached(&self, now: Moment, order: &Pending) -> Reached {

@@ -145,7 +145,7 @@ fn a_grant_that_was_long_on_its_way_to_the_disk_is_not_given_to_the_claimants_ne
     let claim = Message::Claim(Claim { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Real { round: 0 } });
     let later = NOW + Duration::from_millis(100);
     let out = bench.feed_at(later, Event::Received { peer: name("r1"), message: claim });
-    assert!(matches!(out[..], [Output::StoreVotes { token: 1, .. }]), "{out:?}");
+    assert!(matches!(out[..], [Output::StoreVote { token: 1, .. }]), "{out:?}");
     bench.link_life("r1", 2, &[]);
     assert_eq!(bench.feed_at(later, Event::VotesStored { token: 1 }), []);
 }

@@ -67,8 +67,9 @@ impl Voter {
 fn a_grant_is_sent_once_it_is_on_the_disk_and_not_before() {
     let mut voter = voter();
     let (holder, incarnation) = (name("r1"), Incarnation(1));
-    let votes = vec![StoredVote { vipa: VIPA, epoch: Epoch(1), holder, incarnation }];
-    assert_eq!(claim(&mut voter, at(200), "r1", 1, REAL), Verdict::Store { token: 1, votes });
+    let vote = StoredVote { vipa: VIPA, epoch: Epoch(1), holder, incarnation };
+    assert_eq!(claim(&mut voter, at(200), "r1", 1, REAL), Verdict::Store { token: 1, vote: vote.clone() });
+    assert_eq!(voter.to_store(), (1, vec![vote]));
     assert_eq!(voter.stored(0), []);
     assert_eq!(voter.stored(1), granted("r1", 1));
     assert_eq!(voter.stored(1), []);
@@ -151,7 +152,7 @@ fn a_trial_binds_nobody_and_changes_nothing() {
     let mut voter = voter();
     let grant = Grant { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Trial };
     assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Trial), Verdict::Reply(Message::Grant(grant)));
-    assert!(voter.votes().is_empty());
+    assert_eq!(voter.to_store(), (0, vec![]));
     assert_eq!(refusal(claim(&mut voter, at(200), "r2", 1, REAL)), None);
 }
 
@@ -199,6 +200,26 @@ fn a_restarted_voter_is_silent_for_one_lease_and_remembers_its_votes() {
     assert_eq!(refusal(claim(&mut voter, at(1100), "r2", 8, REAL)), None);
 }
 
+#[test]
+fn one_write_confirms_every_vote_that_waited_when_it_began() {
+    let mut voter = voter();
+    let vipas = [VIPA, "192.0.2.11".parse().unwrap(), "192.0.2.12".parse().unwrap()];
+    let ask = |voter: &mut Voter, vipa| {
+        let claim = Claim { vipa, epoch: Epoch(1), ballot: REAL };
+        assert!(matches!(voter.claim(at(200), &life("r1", 1), &claim), Verdict::Store { .. }));
+    };
+    ask(&mut voter, vipas[0]);
+    ask(&mut voter, vipas[1]);
+    let (token, votes) = voter.to_store();
+    ask(&mut voter, vipas[2]);
+    assert_eq!((token, votes.len()), (2, 2));
+    let granted: Vec<IpAddr> = voter.stored(token).into_iter().map(|(_, grant)| grant.vipa).collect();
+    assert_eq!(granted, vipas[..2]);
+    let (token, votes) = voter.to_store();
+    assert_eq!((token, votes.len()), (3, 3));
+    assert_eq!(voter.stored(token).len(), 1);
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Claim { claimant: u8, epoch: u64, real: bool },
@@ -240,8 +261,8 @@ proptest! {
                         let allowed = *to == node(claimant) || consent.as_ref() == Some(&node(claimant)) || *until <= now;
                         prop_assert!(allowed, "granted against a promise");
                     }
-                    if let Verdict::Store { token, votes } = verdict {
-                        under_way = Some((token, votes));
+                    if let Verdict::Store { .. } = verdict {
+                        under_way = Some(voter.to_store());
                     }
                 }
                 Act::Beat { owner, epoch, consent } => {

@@ -133,3 +133,23 @@ async fn without_hooks_nothing_runs() {
     outward.finish().await;
     assert!(lines(&bench.log()).is_empty());
 }
+
+#[tokio::test]
+async fn a_task_that_breaks_off_leaves_its_vipa_to_the_next_hook() {
+    let bench = Bench::new("panic");
+    let (_settings, settings) = watch::channel(bench.hooks("exit 0", Duration::from_secs(5)));
+    let (owned, changes) = watch::channel(Owned::from([(VIPA, Epoch(1))]));
+    let (counts_in, counts) = watch::channel(Counts::default());
+    let program = |hook: Hook, _: NodeName| async move {
+        assert!(hook.epoch != Epoch(1), "the first one breaks off");
+        true
+    };
+    let running = tokio::spawn(run_with(program, "r1".parse().unwrap(), settings, changes, counts_in));
+    until(|| counts.borrow().failed == 1).await;
+    owned.send_replace(Owned::from([(VIPA, Epoch(2))]));
+    until(|| counts.borrow().run == 2).await;
+    owned.send_replace(Owned::new());
+    drop(owned);
+    tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap();
+    assert_eq!((counts.borrow().run, counts.borrow().failed), (3, 1));
+}

@@ -82,7 +82,7 @@ pub(super) fn after(clock: &Clock, at: Moment, outputs: &[Output], told: Told) -
 fn is_deed(output: &Output) -> bool {
     match output {
         Output::Send { message, .. } => is_news(message),
-        Output::StoreVotes { .. }
+        Output::StoreVote { .. }
         | Output::StoreDecisions { .. }
         | Output::Order { .. }
         | Output::Rest { .. }

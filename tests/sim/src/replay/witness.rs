@@ -62,7 +62,7 @@ impl Witness {
 
     fn look(&mut self, at: Moment, output: &Output, router: &Router) -> Result<(), String> {
         match output {
-            Output::StoreVotes { token, votes } => self.vote(*token, votes),
+            Output::StoreVote { token, vote } => self.vote(*token, vote),
             Output::Send { to, message: Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real { .. } }) } => {
                 match self.storing.get(&(*vipa, *epoch)) {
                     Some(token) if *token > self.stored => {
@@ -97,19 +97,17 @@ impl Witness {
         }
     }
 
-    fn vote(&mut self, token: u64, votes: &[StoredVote]) -> Result<(), String> {
-        for vote in votes {
-            let before = self.votes.insert(vote.vipa, vote.clone());
-            let falls = |before: &StoredVote| {
-                before.epoch > vote.epoch || before.epoch == vote.epoch && before.holder != vote.holder
-            };
-            if let Some(before) = before.as_ref().filter(|before| falls(before)) {
-                return Err(format!("I2: the vote {before:?} became {vote:?}"));
-            }
-            // What was stored before this recording began is seen here for the first time, too.
-            if before.as_ref() != Some(vote) {
-                self.storing.insert((vote.vipa, vote.epoch), token);
-            }
+    fn vote(&mut self, token: u64, vote: &StoredVote) -> Result<(), String> {
+        let before = self.votes.insert(vote.vipa, vote.clone());
+        let falls = |before: &StoredVote| {
+            before.epoch > vote.epoch || before.epoch == vote.epoch && before.holder != vote.holder
+        };
+        if let Some(before) = before.as_ref().filter(|before| falls(before)) {
+            return Err(format!("I2: the vote {before:?} became {vote:?}"));
+        }
+        // A vote that waits already is asked for again in another round; the first write that has it confirms it.
+        if before.as_ref() != Some(vote) {
+            self.storing.insert((vote.vipa, vote.epoch), token);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, re
 use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources, Voters};
 use vipa_protocol::{Decision, Hello};
 
-use super::{MS, PORT, Time, What, World, lease, router_name, target_address};
+use super::{MS, PORT, Storing, Time, What, World, lease, router_name, target_address};
 use crate::{
     gateway::{Errand, Gateway},
     network::{IDLE_LIMIT, Letter, NodeId},
@@ -26,6 +26,7 @@ impl World {
         entry.life += 1;
         entry.paused_until = 0;
         entry.timer = None;
+        (entry.storing_votes, entry.storing_decisions) = (Storing::Nothing, Storing::Nothing);
         let (life, votes) = (entry.life, entry.disk.clone());
         let now = self.local(node);
         let voters = self.remember_voters(node);
@@ -212,8 +213,8 @@ impl World {
         for errand in gateway.feed(now, event) {
             match errand {
                 Errand::Send { to, message } => self.post(node, &to, message),
-                Errand::Store { token, votes } => self.store(node, token, votes),
-                Errand::Keep { token, decisions } => self.keep(node, token, decisions),
+                Errand::StoreVotes => self.store_votes(node),
+                Errand::StoreDecisions => self.store_decisions(node),
                 Errand::Ordered { token, stage } => self.order_stands(node, token, &stage),
                 Errand::Note(note) => self.tell_of(node, &note),
                 Errand::Stopped => {
@@ -249,7 +250,7 @@ impl World {
         for output in self.hosts[index].feed(now, event) {
             match output {
                 target::Output::Send { to, message } => self.post(node, &to, message),
-                target::Output::StoreVotes { token, votes } => self.store(node, token, votes),
+                target::Output::StoreVote { .. } => self.store_votes(node),
                 target::Output::Look { token } => {
                     let at = self.now + self.random.within(MS / 5..self.scene.look);
                     self.plan(at, What::Looked { node, life, token });
@@ -267,7 +268,18 @@ impl World {
         }
     }
 
-    pub(super) fn store(&mut self, node: NodeId, token: u64, votes: Vec<StoredVote>) {
+    /// Votes wait for the disk: a write of all begins, or follows the one under way.
+    pub(super) fn store_votes(&mut self, node: NodeId) {
+        if self.nodes[node].storing_votes != Storing::Nothing {
+            self.nodes[node].storing_votes = Storing::UnderWayAndStale;
+            return;
+        }
+        self.nodes[node].storing_votes = Storing::UnderWay;
+        let stored = match node.checked_sub(self.scene.routers) {
+            None => self.gateways[node].as_ref().map(|gateway| gateway.brain.votes_to_store()),
+            Some(target) => Some(self.hosts[target].brain.votes_to_store()),
+        };
+        let Some((token, votes)) = stored else { return };
         let life = self.nodes[node].life;
         let speed = self.nodes[node].disk_speed;
         let written = self.now.max(self.nodes[node].disk_free) + self.random.within(MS / 10..speed);
@@ -277,10 +289,42 @@ impl World {
         self.plan(told, What::DiskDone { node, life, token });
     }
 
-    pub(super) fn keep(&mut self, node: NodeId, token: u64, decisions: Vec<Decision>) {
+    pub(super) fn votes_stored(&mut self, node: NodeId, life: u64, token: u64) {
+        if !self.lives(node, life) {
+            return;
+        }
+        let stale = std::mem::replace(&mut self.nodes[node].storing_votes, Storing::Nothing);
+        if stale == Storing::UnderWayAndStale {
+            self.store_votes(node);
+        }
+        self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
+    }
+
+    pub(super) fn store_decisions(&mut self, node: NodeId) {
+        if self.nodes[node].storing_decisions != Storing::Nothing {
+            self.nodes[node].storing_decisions = Storing::UnderWayAndStale;
+            return;
+        }
+        let Some(gateway) = &self.gateways[node] else { return };
+        let (token, decisions) = gateway.brain.decisions_to_store();
+        self.nodes[node].storing_decisions = Storing::UnderWay;
         let life = self.nodes[node].life;
         let written = self.disk_time(node);
         self.plan(written, What::DecisionsWritten { node, life, token, decisions });
+    }
+
+    pub(super) fn decisions_written(&mut self, node: NodeId, life: u64, token: u64, decisions: Vec<Decision>) {
+        if self.nodes[node].life == life {
+            self.nodes[node].decisions = decisions;
+        }
+        if !self.lives(node, life) {
+            return;
+        }
+        let stale = std::mem::replace(&mut self.nodes[node].storing_decisions, Storing::Nothing);
+        if stale == Storing::UnderWayAndStale {
+            self.store_decisions(node);
+        }
+        self.feed_router(node, Event::DecisionsStored { token });
     }
 
     /// When the disk has what it is given now.

@@ -334,8 +334,10 @@ impl Bench {
     fn route_output(&mut self, node: &NodeName, output: Output, queue: &mut Queue) {
         match output {
             Output::Send { to, message } => self.deliver(node, &to, message, queue),
-            Output::StoreVotes { token, votes } => self.store(node, token, votes, queue),
-            Output::StoreDecisions { token, decisions } => {
+            Output::StoreVote { .. } => self.store(node, queue),
+            Output::StoreDecisions { .. } => {
+                let Some(Node::Router(router)) = self.nodes.get(node) else { return };
+                let (token, decisions) = router.decisions_to_store();
                 if !self.broken_disks.contains(node) {
                     self.decisions.insert(node.clone(), decisions);
                     queue.push_back((node.clone(), (Event::DecisionsStored { token }, nothing())));
@@ -353,7 +355,7 @@ impl Bench {
     fn target_output(&mut self, node: &NodeName, output: target::Output, queue: &mut Queue) {
         match output {
             target::Output::Send { to, message } => self.deliver(node, &to, message, queue),
-            target::Output::StoreVotes { token, votes } => self.store(node, token, votes, queue),
+            target::Output::StoreVote { .. } => self.store(node, queue),
             target::Output::Look { token } => {
                 let connections = self.held.get(node).cloned().unwrap_or_default();
                 let listening = if self.listening.contains(node) { vec![(Protocol::Tcp, 80)] } else { vec![] };
@@ -379,7 +381,11 @@ impl Bench {
         }
     }
 
-    fn store(&mut self, node: &NodeName, token: u64, votes: Vec<StoredVote>, queue: &mut Queue) {
+    fn store(&mut self, node: &NodeName, queue: &mut Queue) {
+        let (token, votes) = match &self.nodes[node] {
+            Node::Router(router) => router.votes_to_store(),
+            Node::Target(target) => target.votes_to_store(),
+        };
         if !self.broken_disks.contains(node) {
             self.disks.insert(node.clone(), votes);
             if self.disks_take > Duration::ZERO {

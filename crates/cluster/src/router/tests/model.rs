@@ -351,7 +351,8 @@ impl World {
         let claimant = Claimant { router: ROUTERS[by].clone(), incarnation: Incarnation(life) };
         let claim = Claim { vipa: VIPA, epoch, ballot: Ballot::Real { round } };
         let granted = match seat.voter.claim(seat.clock, &claimant, &claim) {
-            Verdict::Store { token, votes } => {
+            Verdict::Store { .. } => {
+                let (token, votes) = seat.voter.to_store();
                 seat.disk = votes;
                 !seat.voter.stored(token).is_empty()
             }

@@ -1,0 +1,178 @@
+//! A node's state on disk: what it has granted, what operators have decided, whose votes count.
+//!
+//! A grant is on the disk before it is sent, or a voter that forgot it could grant the same epoch twice; the same holds
+//! for decisions and lists of voters. A file is replaced whole (`durable`).
+//!
+//! ```text
+//!  {"version":1,"sha256":"…","entries":      one line; the checksum is of the bytes that follow, up to the last brace
+//!  [
+//!  {…},                                      one line for each entry
+//!  {…}
+//!  ]}
+//! ```
+//! The loop that votes never waits for the disk (`GroupCommit`).
+
+mod group_commit;
+
+use std::{
+    fmt, fs, io,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+};
+
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::durable;
+pub use group_commit::{GroupCommit, Outcome, Writes};
+
+/// Of the format. A file of a later version is refused, because what it means is not known here.
+const VERSION: u32 = 1;
+
+/// The files of a node's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Votes,
+    Decisions,
+    Voters,
+}
+
+impl Kind {
+    fn file_name(self) -> &'static str {
+        match self {
+            Self::Votes => "votes.json",
+            Self::Decisions => "decisions.json",
+            Self::Voters => "voters.json",
+        }
+    }
+
+    /// What to do about a file that cannot be used.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Votes => {
+                "put a copy back; without one, remove the file while every other node runs and every VIPA has its owner, \
+                 because then this node learns from the owners' beats what it must not grant again"
+            }
+            Self::Decisions => {
+                "put a copy back; without one, remove the file while another node runs, which tells this one what was decided"
+            }
+            Self::Voters => {
+                "put a copy back; without one, see to it that `voters` in the configuration are those that the other \
+                 nodes go by (`vipactl status`), and remove the file"
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    #[error(
+        "cannot use {path} for what this node must remember: {source}; check that state_dir exists and is writable"
+    )]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is damaged ({what}); {remedy}")]
+    Damaged { path: PathBuf, what: String, remedy: &'static str },
+    #[error(
+        "{path} is of format {found}, and this release knows formats up to {VERSION}: start the release that wrote it"
+    )]
+    Later { path: PathBuf, found: u32 },
+}
+
+/// A file of `T`s.
+pub struct StateFile<T> {
+    path: PathBuf,
+    entries: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for StateFile<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StateFile").field(&self.path).finish()
+    }
+}
+
+/// The first line of a file, read as if the entries were not there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u32,
+    sha256: String,
+    #[serde(rename = "entries")]
+    _entries: (),
+}
+
+impl<T: Serialize + DeserializeOwned> StateFile<T> {
+    /// Opens the file of this kind in `folder`, which is made if it is not there, and reads what it holds.
+    pub fn open(folder: &Path, kind: Kind) -> Result<(Self, Vec<T>), StateFileError> {
+        fs::create_dir_all(folder).map_err(|source| StateFileError::Folder { path: folder.into(), source })?;
+        let path = folder.join(kind.file_name());
+        let entries = match fs::read(&path) {
+            Ok(text) => parse(&text).map_err(|wrong| match wrong {
+                Wrong::Damaged(what) => StateFileError::Damaged { path: path.clone(), what, remedy: kind.remedy() },
+                Wrong::Later(found) => StateFileError::Later { path: path.clone(), found },
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(StateFileError::Read { path, source }),
+        };
+        Ok((Self { path, entries: PhantomData }, entries))
+    }
+
+    /// Replaces what the file holds; when this returns, `entries` survive a power failure. Blocks on the disk.
+    pub fn store(&self, entries: &[T]) -> io::Result<()> {
+        durable::replace(&self.path, &format(entries)?)
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+enum Wrong {
+    Damaged(String),
+    Later(u32),
+}
+
+fn format<T: Serialize>(entries: &[T]) -> io::Result<Vec<u8>> {
+    let mut body = b"[\n".to_vec();
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 {
+            body.extend(b",\n");
+        }
+        serde_json::to_writer(&mut body, entry)?;
+    }
+    body.extend(b"\n]");
+    let mut text = format!("{{\"version\":{VERSION},\"sha256\":\"{}\",\"entries\":\n", checksum(&body)).into_bytes();
+    text.extend(body);
+    text.extend(b"}\n");
+    Ok(text)
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {
+    let damaged = |what: &dyn fmt::Display| Wrong::Damaged(what.to_string());
+    // Releases before format 1 wrote the bare list.
+    if text.starts_with(b"[") {
+        return serde_json::from_slice(text).map_err(|error| damaged(&error));
+    }
+    let end = text.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged(&"its first line has no end"))?;
+    let (first, rest) = text.split_at(end);
+    let header = [first, b"null}"].concat();
+    let header: Header = serde_json::from_slice(&header).map_err(|_| damaged(&"its first line is not one of ours"))?;
+    match header.version {
+        VERSION => {}
+        later if later > VERSION => return Err(Wrong::Later(later)),
+        none => return Err(damaged(&format_args!("there is no format {none}"))),
+    }
+    let body = rest[1..].strip_suffix(b"}\n").ok_or_else(|| damaged(&"its end is missing"))?;
+    if checksum(body) != header.sha256 {
+        return Err(damaged(&"its checksum does not fit what it holds"));
+    }
+    serde_json::from_slice(body).map_err(|error| damaged(&error))
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+
+fn opened(folder: &TempDir) -> Result<Vec<u64>, StateFileError> {
+    StateFile::open(folder.path(), Kind::Votes).map(|(_, votes)| votes)
+}
+
+/// A folder with a file of these votes, and the file's text.
+fn stored(votes: &[u64]) -> (TempDir, Vec<u8>) {
+    let folder = tempdir().unwrap();
+    let (file, none) = StateFile::open(folder.path(), Kind::Votes).unwrap();
+    assert!(none.is_empty());
+    file.store(votes).unwrap();
+    let text = fs::read(folder.path().join("votes.json")).unwrap();
+    (folder, text)
+}
+
+fn write(folder: &TempDir, text: &[u8]) {
+    fs::write(folder.path().join("votes.json"), text).unwrap();
+}
+
+#[test]
+fn votes_are_there_after_a_restart_and_the_last_store_counts() {
+    let (folder, _) = stored(&[1]);
+    let (file, _) = StateFile::<u64>::open(folder.path(), Kind::Votes).unwrap();
+    file.store(&[2, 3]).unwrap();
+    assert_eq!(opened(&folder).unwrap(), [2, 3]);
+    file.store(&[]).unwrap();
+    assert!(opened(&folder).unwrap().is_empty());
+}
+
+#[test]
+fn a_file_is_json_with_a_version_and_a_checksum() {
+    let (_folder, text) = stored(&[5]);
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((&json["version"], &json["entries"]), (&1.into(), &serde_json::json!([5])));
+    assert_eq!(json["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn every_file_with_a_byte_less_or_another_byte_is_damaged_and_never_an_empty_list() {
+    let (folder, text) = stored(&[5, 6]);
+    for length in 0..text.len() {
+        write(&folder, &text[..length]);
+        assert!(matches!(opened(&folder), Err(StateFileError::Damaged { .. })), "cut to {length} bytes");
+    }
+    for place in 0..text.len() {
+        let mut other = text.clone();
+        other[place] ^= 1;
+        write(&folder, &other);
+        assert!(opened(&folder).is_err(), "another byte at {place}");
+    }
+    write(&folder, &text);
+    assert_eq!(opened(&folder).unwrap(), [5, 6]);
+}
+
+#[test]
+fn who_meets_a_damaged_file_is_told_which_and_what_to_do() {
+    let (folder, _) = stored(&[5]);
+    write(&folder, b"[1, ");
+    let sentence = opened(&folder).unwrap_err().to_string();
+    assert!(sentence.contains("votes.json is damaged") && sentence.contains("remove the file while"), "{sentence}");
+}
+
+#[test]
+fn the_bare_list_of_earlier_releases_is_read_and_a_later_format_refused() {
+    let folder = tempdir().unwrap();
+    write(&folder, b"[\n  7\n]");
+    assert_eq!(opened(&folder).unwrap(), [7]);
+    write(&folder, b"{\"version\":2,\"sha256\":\"\",\"entries\":\n[]}\n");
+    assert!(matches!(opened(&folder), Err(StateFileError::Later { found: 2, .. })));
+}
+
+#[test]
+fn a_half_written_store_leaves_the_old_votes() {
+    let (folder, _) = stored(&[7]);
+    fs::write(folder.path().join("votes.json.new"), "{").unwrap();
+    assert_eq!(opened(&folder).unwrap(), [7]);
+}
