@@ -146,9 +146,13 @@ fn answer(frame: &HeapPacket, parsed: &Parsed, most: u16) {
     let _ = rewritten(frame, |packet| tcp::reset(packet, parsed, &US));
     let _ = rewritten(frame, |packet| tcp::clamp_mss(packet.bytes_mut(), parsed, most));
     let _ = rewritten(frame, |packet| icmp::echo_reply(packet.bytes_mut(), parsed, &US));
-    let _ = rewritten(frame, |packet| icmp6::echo_reply(packet.bytes_mut(), parsed, &US));
+    let _ = rewritten(frame, |packet| icmp6::echo_reply(packet, parsed, &US));
     tell(frame, |packet| icmp::too_big(packet, parsed, most, &US));
     tell(frame, |packet| icmp6::too_big(packet, parsed, most, &US));
+    tell(frame, |packet| icmp::time_exceeded(packet, parsed, 0xc633_6401, &US));
+    tell(frame, |packet| icmp6::time_exceeded(packet, parsed, None, &US));
+    tell(frame, |packet| icmp::port_unreachable(packet, parsed, &US));
+    tell(frame, |packet| icmp6::port_unreachable(packet, parsed, &US));
     let _ = rewritten(frame, |packet| arp::reply(packet.bytes_mut(), parsed.l3, &US));
 }
 

@@ -11,9 +11,10 @@ use vipa_handoff::{PortRoute, Reason};
 use vipa_model::{PortId, Stance};
 use vipa_packet::{Body, Delivery, HeaderSums, Heads, PacketBuf, Parsed, Station, ethernet};
 
+use crate::way::entropy;
 use crate::{
     Scene,
-    fragments::{FragmentKey, Fragments, Span},
+    fragments::{FirstPart, FragmentKey, Fragments, Span},
     lanes::{Lanes, Verdict},
 };
 use vipa::{VipaPacket, icmp4, icmp6, part};
@@ -93,8 +94,8 @@ fn classify_any<B: PacketBuf>(
         Body::Ipv4Udp(datagram) => datagram.classify(scene, lanes),
         Body::Ipv6Udp(datagram) => datagram.classify(scene, lanes),
         Body::Ipv4Icmp(icmp) => icmp4(scene, at, &icmp, lanes),
-        Body::Ipv4Fragment(fragment) => part(scene, &fragment, payload(&parsed), fragments, lanes),
-        Body::Ipv6Fragment(fragment) => part(scene, &fragment, payload(&parsed), fragments, lanes),
+        Body::Ipv4Fragment(fragment) => part(scene, at, &fragment, payload(&parsed), (fragments, lanes)),
+        Body::Ipv6Fragment(fragment) => part(scene, at, &fragment, payload(&parsed), (fragments, lanes)),
         Body::Ipv4Other { destination, .. } => {
             scene.routes.find_vipa(destination).map(|_| Verdict::drop(Reason::IpProtocol))
         }
@@ -111,11 +112,11 @@ fn payload(parsed: &Parsed) -> usize {
     (parsed.end as usize).saturating_sub(usize::from(parsed.l4))
 }
 
-/// What a packet that is the first of several parts teaches by, and how much it holds.
-pub(crate) fn first_part(packet: &impl PacketBuf) -> Option<(FragmentKey, u16)> {
+/// What a packet that is the first of several parts teaches by.
+pub(crate) fn first_part(packet: &impl PacketBuf) -> Option<FirstPart> {
     let parsed = vipa_packet::parse(packet.bytes()).ok()?;
     let (key, Span { start, end }) = part_of(&parsed)?;
-    (start == 0).then_some((key, end))
+    (start == 0).then(|| FirstPart { key, end, entropy: entropy(&parsed) })
 }
 
 /// Which packet a later part belongs to, and where.

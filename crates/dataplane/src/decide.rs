@@ -14,11 +14,12 @@
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
 use vipa_model::{Orphans, PortId, Protocol, Stance, TargetId};
-use vipa_packet::{PacketBuf, TcpFlags};
+use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
 use crate::{
     BURST, Scene,
     family::Family,
+    hold::Held,
     lanes::{Kind, Lane, Lanes, Verdict},
     limit::{SourceLimits, TokenBucket},
     places::Places,
@@ -33,13 +34,15 @@ pub(crate) struct Admission {
     workers: u32,
     /// How many datagrams of the burst may still open a connection; SYNs beyond are not even looked up.
     openings: u32,
+    /// The packet that is decided has no hop left.
+    has_last_hop: bool,
 }
 
 impl Admission {
     /// Of one of so many workers.
     pub(crate) fn new(workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        Self { vipas: Vec::new(), sources: SourceLimits::new(), workers, openings: 0 }
+        Self { vipas: Vec::new(), sources: SourceLimits::new(), workers, openings: 0, has_last_hop: false }
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -51,6 +54,11 @@ impl Admission {
         }
         let further = vipas[self.vipas.len()..].iter().map(|vipa| TokenBucket::new(share(vipa)));
         self.vipas.extend(further);
+    }
+
+    /// Whether the packet ends here: its time to live does not take it to this target.
+    fn expires(&self, scene: &Scene<'_>, target: TargetId) -> bool {
+        self.has_last_hop && scene.routes.counts_hop(target)
     }
 
     /// Whether the VIPA and the service take another connection of this client now.
@@ -125,7 +133,7 @@ fn decide_lane<K: Family, B: PacketBuf>(
         hear(scene, lane, news);
     }
     if !others.is_empty() {
-        decide_others(scene, lane, others, verdicts, admission);
+        decide_others(scene, (lane, others), burst, verdicts, admission);
     }
 }
 
@@ -238,10 +246,10 @@ fn hear<K: Family>(scene: &Scene<'_>, lane: &Lane<K>, places: Places) {
 
 /// For packets whose connection is not at home, and for those that want more than to be forwarded.
 #[inline(never)]
-fn decide_others<K: Family>(
+fn decide_others<K: Family, B: PacketBuf>(
     scene: &Scene<'_>,
-    lane: &Lane<K>,
-    others: Places,
+    (lane, others): (&Lane<K>, Places),
+    burst: &[B],
     verdicts: &mut [Verdict; BURST],
     admission: &mut Admission,
 ) {
@@ -249,14 +257,17 @@ fn decide_others<K: Family>(
     for place in others {
         // In this order: a connection only ever moves from its home to its other bucket.
         let (key, sought) = (&lane.keys[place], lane.sought[place]);
+        admission.has_last_hop = burst.get(place).is_some_and(|packet| has_last_hop(packet.bytes()));
         let hit = table.find_home(key, sought).or_else(|| table.find_other(key, sought));
         verdicts[place] = decide_one(scene, &key.key(), lane.kind(place), hit, admission);
     }
 }
 
 /// Decides for one packet that was held.
-pub(crate) fn decide_again(scene: &Scene<'_>, key: &AnyKey, kind: Kind, admission: &mut Admission) -> Verdict {
-    admission.openings = 1;
+pub(crate) fn decide_again<B: PacketBuf>(scene: &Scene<'_>, held: &Held<B>, admission: &mut Admission) -> Verdict {
+    let Held { packet, key, kind, .. } = held;
+    let kind = *kind;
+    (admission.openings, admission.has_last_hop) = (1, has_last_hop(packet.bytes()));
     match key {
         AnyKey::V4(key) => decide_one(scene, key, kind, scene.flows.ipv4.lookup(key), admission),
         AnyKey::V6(key) => decide_one(scene, key, kind, scene.flows.ipv6.lookup(key), admission),
@@ -278,8 +289,14 @@ fn decide_one<K: Family>(
     }
 }
 
+/// A packet that ends here says nothing about its connection.
+const EXPIRED: Verdict = Verdict::Answer(LocalReply::TimeExceeded);
+
 #[inline(never)]
 fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission: &mut Admission) -> Verdict {
+    if admission.expires(scene, hit.target) {
+        return EXPIRED;
+    }
     let state = match kind {
         Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),
         Kind::Segment(flags) => progress(hit.state, flags),
@@ -367,6 +384,7 @@ fn place_anew<K: Family>(
         return None;
     }
     let target = match pick(scene, vipa, key, admission) {
+        Ok(target) if admission.expires(scene, target) => return Some(EXPIRED),
         Ok(target) => target,
         Err(reason) => return Some(Verdict::drop(reason)),
     };
@@ -451,6 +469,7 @@ fn admit<K: Family>(
         return Verdict::drop(Reason::Fenced);
     }
     match pick(scene, vipa, key, admission) {
+        Ok(target) if admission.expires(scene, target) => EXPIRED,
         Ok(target) => open(scene, key, target, state),
         Err(reason) => Verdict::drop(reason),
     }

@@ -38,6 +38,16 @@ impl Span {
     }
 }
 
+/// What a first part teaches by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FirstPart {
+    pub(crate) key: FragmentKey,
+    /// Where its payload ends.
+    pub(crate) end: u16,
+    /// Its connection's number for outer headers, which the later parts share.
+    pub(crate) entropy: u32,
+}
+
 /// Where the parts of a packet go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lesson<V> {

@@ -6,12 +6,14 @@ use vipa_handoff::{AnyKey, Fate, Flows, LocalReply, Reason};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::TcpFlags;
 
-use crate::{BURST, family::Family, fragments::FragmentKey, places::Places, way::Ready};
+use crate::{BURST, family::Family, fragments::FirstPart, places::Places, way::Ready};
 
 /// What is to be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Forward(TargetId),
+    /// The same for a later part of a packet, which has no ports: its connection's number for outer headers.
+    ForwardPart(TargetId, u32),
     /// Back to the client, as from this VIPA and port.
     Return(VipaId, u16),
     Answer(LocalReply),
@@ -64,8 +66,7 @@ pub(crate) struct Lane<K: Family> {
 #[derive(Clone, Copy)]
 pub(crate) struct First {
     pub(crate) packet: u8,
-    pub(crate) key: FragmentKey,
-    pub(crate) end: u16,
+    pub(crate) part: FirstPart,
 }
 
 pub(crate) struct Lanes {
@@ -191,8 +192,8 @@ impl Lanes {
     }
 
     /// The packet being classified is a first part.
-    pub(crate) fn note_first(&mut self, key: FragmentKey, end: u16) {
-        self.firsts.push(First { packet: self.place, key, end });
+    pub(crate) fn note_first(&mut self, part: FirstPart) {
+        self.firsts.push(First { packet: self.place, part });
     }
 }
 

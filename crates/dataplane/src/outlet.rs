@@ -21,7 +21,7 @@ struct Outlet<T: Tx> {
 /// One for each port, by `PortId`, those of kernel interfaces after the others.
 pub(crate) struct Outlets<T: Tx> {
     outlets: Vec<Outlet<T>>,
-    /// Answers that anybody can ask for: pings, resets, word of too big packets.
+    /// Answers that anybody can ask for: pings, resets, ICMP errors.
     answers: TokenBucket,
 }
 
@@ -111,7 +111,7 @@ impl<T: Tx> Outlets<T> {
             return counters.add(Fate::Drop(Reason::AnswerLimit), 1);
         }
         let written = scene.routes.port(from).is_some_and(|port| write(port, &mut packet));
-        // An answer that cannot be written: a ping with IP options, say.
+        // An answer that cannot be written: an error about an error, say.
         if !written || self.send(counters, from, packet, Fate::Local(reply)).is_err() {
             counters.add(Fate::Drop(unanswered(reply)), 1);
         }
@@ -236,9 +236,14 @@ fn write_answer(port: &PortRoute, reply: LocalReply, packet: &mut impl PacketBuf
         LocalReply::Neighbour => nd::advertise(packet, &parsed, &port.mac.0),
         LocalReply::IcmpEcho => {
             icmp::echo_reply(packet.bytes_mut(), &parsed, &port.mac.0)
-                || icmp6::echo_reply(packet.bytes_mut(), &parsed, &port.mac.0)
+                || icmp6::echo_reply(packet, &parsed, &port.mac.0)
         }
         LocalReply::Reset => tcp::reset(packet, &parsed, &port.mac.0),
+        LocalReply::TimeExceeded => {
+            let (our_mac, our_address) = (&port.mac.0, port.address6.map(|(address, _)| address.to_bits()));
+            icmp::time_exceeded(packet, &parsed, port.address.to_bits(), our_mac)
+                || icmp6::time_exceeded(packet, &parsed, our_address, our_mac)
+        }
         LocalReply::TooBig => false,
     }
 }
@@ -255,5 +260,6 @@ fn unanswered(reply: LocalReply) -> Reason {
         LocalReply::IcmpEcho => Reason::Icmp,
         LocalReply::Reset => Reason::Orphan,
         LocalReply::TooBig => Reason::TooBig,
+        LocalReply::TimeExceeded => Reason::TimeToLive,
     }
 }

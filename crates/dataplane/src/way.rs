@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use vipa_handoff::{Count, Fate, Hop, How, NextHop, Note, Reason, Rewrite, TargetRoute, Via};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::{
-    Body, Cut, Endpoint, Inner, PacketBuf, Parsed, TcpFlags, encapsulate, ethernet, icmp, nat, parse_plain, tcp,
+    Body, Cut, Endpoint, FragmentHead, Icmp, Icmp6, Inner, Ipv4Icmp, Ipv6Icmp, PacketBuf, Parsed, TcpFlags,
+    encapsulate, ethernet, has_last_hop, icmp, nat, parse_plain, tcp,
 };
 
 use crate::{Scene, Tx, family::Family, outlet::Outlets, places::Places};
@@ -16,6 +17,8 @@ pub(crate) enum Stuck<B> {
     Neighbour(B),
     /// Its sender is to be told that no more than this fits.
     TooBig(B, u16),
+    /// Its time to live ends here, which its sender is to be told.
+    LastHop(B),
     Drop(Reason),
 }
 
@@ -120,7 +123,21 @@ pub(crate) fn forward<T: Tx>(
             .send(&scene.desk.counters, express.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
     }
-    forward_changed(scene, outlets, target, packet)
+    forward_changed(scene, outlets, (target, None), packet)
+}
+
+/// The same for a later part of a packet, with its connection's number for outer headers.
+#[inline(never)]
+pub(crate) fn forward_part<T: Tx>(
+    scene: &Scene<'_>,
+    outlets: &mut Outlets<T>,
+    (target, entropy): (TargetId, u32),
+    packet: T::Buf,
+) -> Result<(), Stuck<T::Buf>> {
+    if scene.routes.counts_hop(target) {
+        return forward_changed(scene, outlets, (target, Some(entropy)), packet);
+    }
+    forward(scene, outlets, target, packet)
 }
 
 /// The same where more than the addresses has to change, or something is missing.
@@ -128,7 +145,7 @@ pub(crate) fn forward<T: Tx>(
 fn forward_changed<T: Tx>(
     scene: &Scene<'_>,
     outlets: &mut Outlets<T>,
-    target: TargetId,
+    (target, entropy): (TargetId, Option<u32>),
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let Some(route) = scene.routes.target(target) else { return Err(Stuck::Neighbour(packet)) };
@@ -141,7 +158,7 @@ fn forward_changed<T: Tx>(
             .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
     }
-    forward_rewritten(scene, outlets, (route, hop), packet)
+    forward_rewritten(scene, outlets, (route, hop), entropy, packet)
 }
 
 /// What [`rewrite`] does, to a packet that has nothing out of the ordinary. False, and nothing changed, when that takes more.
@@ -168,19 +185,24 @@ fn forward_rewritten<T: Tx>(
     scene: &Scene<'_>,
     outlets: &mut Outlets<T>,
     (route, hop): (&TargetRoute, &NextHop),
+    number: Option<u32>,
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let frame = packet.bytes();
     let parsed = look(frame).map_err(Stuck::Drop)?;
+    if route.counts_hop() && has_last_hop(frame) {
+        return Err(Stuck::LastHop(packet));
+    }
+    let number = number.unwrap_or_else(|| entropy(&parsed));
     let size = parsed.end as usize - usize::from(parsed.l3);
     if size > usize::from(route.mtu) {
         return match Cut::new(frame, &parsed, route.mtu) {
-            Some(cut) => forward_in_parts(scene, outlets, (route, hop), &cut, packet),
+            Some(cut) => forward_in_parts(scene, outlets, (route, hop), (&cut, number), packet),
             None if route.tells_mtu && icmp::must_not_be_cut(frame, &parsed) => Err(Stuck::TooBig(packet, route.mtu)),
             None => Err(Stuck::Drop(Reason::TooBig)),
         };
     }
-    rewrite(scene, (route, hop), &mut packet, &parsed).map_err(Stuck::Drop)?;
+    rewrite(scene, (route, hop), number, &mut packet, &parsed).map_err(Stuck::Drop)?;
     outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
 }
 
@@ -191,7 +213,7 @@ fn forward_in_parts<T: Tx>(
     scene: &Scene<'_>,
     outlets: &mut Outlets<T>,
     (route, hop): (&TargetRoute, &NextHop),
-    cut: &Cut,
+    (cut, number): (&Cut, u32),
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let mut place = [0; LONGEST_PART];
@@ -200,14 +222,14 @@ fn forward_in_parts<T: Tx>(
         let part = outlets.make(hop.port, &place[..length]);
         let mut part = part.ok_or(Stuck::Drop(Reason::TxRefused))?;
         let parsed = look(part.bytes()).map_err(Stuck::Drop)?;
-        rewrite(scene, (route, hop), &mut part, &parsed).map_err(Stuck::Drop)?;
+        rewrite(scene, (route, hop), number, &mut part, &parsed).map_err(Stuck::Drop)?;
         outlets.send_part(&scene.desk.counters, hop.port, part);
     }
     if !cut.keep_first(&mut packet) {
         return Err(Stuck::Drop(Reason::TooBig));
     }
     let parsed = look(packet.bytes()).map_err(Stuck::Drop)?;
-    rewrite(scene, (route, hop), &mut packet, &parsed).map_err(Stuck::Drop)?;
+    rewrite(scene, (route, hop), number, &mut packet, &parsed).map_err(Stuck::Drop)?;
     outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
 }
 
@@ -225,6 +247,7 @@ fn look(frame: &[u8]) -> Result<Parsed, Reason> {
 fn rewrite(
     scene: &Scene<'_>,
     (route, hop): (&TargetRoute, &NextHop),
+    entropy: u32,
     packet: &mut impl PacketBuf,
     parsed: &Parsed,
 ) -> Result<(), Reason> {
@@ -238,7 +261,7 @@ fn rewrite(
             if !vipa_packet::decrement_ttl(frame, parsed) {
                 return Err(Reason::TimeToLive);
             }
-            let wrapped = encapsulate(packet, parsed, &outer, how, entropy(parsed), &hop.link);
+            let wrapped = encapsulate(packet, parsed, &outer, how, entropy, &hop.link);
             if wrapped { Ok(()) } else { Err(Reason::TooBig) }
         }
         Via::Nat { port } => {
@@ -344,6 +367,9 @@ fn give_back_any<T: Tx>(
 ) -> Result<(), Stuck<T::Buf>> {
     let frame = packet.bytes_mut();
     let parsed = look(frame).map_err(Stuck::Drop)?;
+    if has_last_hop(frame) {
+        return Err(Stuck::LastHop(packet));
+    }
     let Some(vipa) = scene.routes.vipa(vipa) else { return Err(Stuck::Drop(Reason::NoVipa)) };
     let Some(client) = destination(&parsed.body) else { return Err(Stuck::Drop(Reason::IpProtocol)) };
     let hop = match scene.routes.hop(client) {
@@ -436,18 +462,36 @@ fn mix(address: u64, ports: u32) -> u32 {
     (word >> 32) as u32
 }
 
-/// A number alike for all packets of a connection and spread over all connections, for the outer header. No secret: it
-/// chooses among paths of equal worth.
-fn entropy(parsed: &Parsed) -> u32 {
-    let ports = |source: u16, destination: u16| u32::from(source) << 16 | u32::from(destination);
-    let fold = |address: u128| (address >> 64) as u64 ^ address as u64;
+/// A number that is the same for all packets of a connection and spread over all connections, for the outer header. No secret: it
+/// chooses among paths of equal worth. ICMP errors have that of the connection they are about; a later part, which does not
+/// say what it belongs to, has it from its first part.
+pub(crate) fn entropy(parsed: &Parsed) -> u32 {
     match parsed.body {
-        Body::Ipv4Tcp(s) => mix(s.source.into(), ports(s.source_port, s.destination_port)),
-        Body::Ipv4Udp(s) => mix(s.source.into(), ports(s.source_port, s.destination_port)),
-        Body::Ipv6Tcp(s) => mix(fold(s.source), ports(s.source_port, s.destination_port)),
-        Body::Ipv6Udp(s) => mix(fold(s.source), ports(s.source_port, s.destination_port)),
-        Body::Ipv4Fragment(part) => mix(part.source.into(), part.identification),
-        Body::Ipv6Fragment(part) => mix(fold(part.source), part.identification),
+        Body::Ipv4Tcp(s) => entropy_of(s.source.into(), s.source_port, s.destination_port),
+        Body::Ipv4Udp(s) => entropy_of(s.source.into(), s.source_port, s.destination_port),
+        Body::Ipv6Tcp(s) => entropy_of(s.source, s.source_port, s.destination_port),
+        Body::Ipv6Udp(s) => entropy_of(s.source, s.source_port, s.destination_port),
+        Body::Ipv4Fragment(part) => entropy_of_part(part.source.into(), part.identification, part.head),
+        Body::Ipv6Fragment(part) => entropy_of_part(part.source, part.identification, part.head),
+        // What an error quotes goes from the VIPA to the client.
+        Body::Ipv4Icmp(Ipv4Icmp { message: Icmp::Error { quoted, .. }, .. }) => {
+            entropy_of(quoted.destination.into(), quoted.destination_port, quoted.source_port)
+        }
+        Body::Ipv6Icmp(Ipv6Icmp { message: Icmp6::Error { quoted, .. }, .. }) => {
+            entropy_of(quoted.destination, quoted.destination_port, quoted.source_port)
+        }
         _ => 0,
+    }
+}
+
+/// The number of a connection of this client and these ports; an IPv4 address is the low 32 bits.
+pub(crate) fn entropy_of(client: u128, client_port: u16, vipa_port: u16) -> u32 {
+    mix((client >> 64) as u64 ^ client as u64, u32::from(client_port) << 16 | u32::from(vipa_port))
+}
+
+fn entropy_of_part(client: u128, identification: u32, head: Option<FragmentHead>) -> u32 {
+    match head {
+        Some(head) => entropy_of(client, head.source_port, head.destination_port),
+        None => mix((client >> 64) as u64 ^ client as u64, identification),
     }
 }

@@ -7,7 +7,7 @@ use vipa_flow::{
     AgeLimits, Cursor, FlowTable, Key, Tick,
     vectors::{Vectors, Work},
 };
-use vipa_handoff::{Count, Desk, Fate, Flows, Reason, Routes, WorkerDoor};
+use vipa_handoff::{Count, Desk, Fate, Flows, LocalReply, Reason, Routes, WorkerDoor};
 use vipa_model::{Moment, PortId, Stance};
 use vipa_packet::Heads;
 use vipa_sync::{Flag, Reader};
@@ -16,13 +16,13 @@ use crate::{
     BURST, IdlePolicy, Rx, Scene, Tx,
     classify::{Arrived, classify, first_part},
     decide::{Admission, decide, decide_again},
-    fragments::{Fragments, Lesson, ROOM},
+    fragments::{FirstPart, Fragments, Lesson, ROOM},
     hold::{Awaiting, Held, Hold},
     idle::{Duty, Idle, Rest},
     lanes::{Lanes, Verdict},
     outlet::Outlets,
     pressure::Pressure,
-    way::{Ready, Stuck, forward, give_back},
+    way::{Ready, Stuck, forward, forward_part, give_back},
 };
 
 /// Turns between two housekeepings under load; without load they come by [`HOUSEKEEP_TIME`].
@@ -406,6 +406,11 @@ impl<T: Tx> Settler<'_, T> {
                     self.stuck(scene, from, lanes, (place, stuck));
                 }
             }
+            Verdict::ForwardPart(target, entropy) => {
+                if let Err(stuck) = forward_part(scene, self.outlets, (target, entropy), packet) {
+                    self.stuck(scene, from, lanes, (place, stuck));
+                }
+            }
             Verdict::Hold => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Connection),
             Verdict::HoldFragment => self.hold_part(scene, from, packet),
             other => self.finish(scene, from, other, packet),
@@ -419,9 +424,11 @@ impl<T: Tx> Settler<'_, T> {
             Verdict::ToKernel(kernel) => self.outlets.pass_to_kernel(scene, kernel, packet),
             Verdict::FromKernel(port) => self.outlets.pass_from_kernel(scene, port, packet),
             Verdict::Done(fate) => scene.desk.counters.add(fate, 1),
-            Verdict::Forward(_) | Verdict::Return(..) | Verdict::Hold | Verdict::HoldFragment => {
-                unreachable!("asked for by the caller")
-            }
+            Verdict::Forward(_)
+            | Verdict::ForwardPart(..)
+            | Verdict::Return(..)
+            | Verdict::Hold
+            | Verdict::HoldFragment => unreachable!("asked for by the caller"),
         }
     }
 
@@ -430,6 +437,7 @@ impl<T: Tx> Settler<'_, T> {
         match stuck {
             Stuck::Neighbour(packet) => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Neighbour),
             Stuck::TooBig(packet, mtu) => self.outlets.answer_too_big(scene, from, packet, mtu),
+            Stuck::LastHop(packet) => self.outlets.answer(scene, from, LocalReply::TimeExceeded, packet),
             Stuck::Drop(reason) => scene.desk.counters.add(Fate::Drop(reason), 1),
         }
     }
@@ -463,7 +471,7 @@ impl<T: Tx> Settler<'_, T> {
             if count > 0 && count % BURST == 0 {
                 scene.advance(clock());
             }
-            let verdict = decide_again(scene, &held.key, held.kind, admission);
+            let verdict = decide_again(scene, &held, admission);
             self.settle_held(scene, held, verdict);
         }
     }
@@ -485,8 +493,18 @@ impl<T: Tx> Settler<'_, T> {
             Err(Stuck::Neighbour(_)) if expired => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
             Err(Stuck::Neighbour(packet)) => self.hold.put_back(Held { packet, key, kind, port, since }),
             Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, port, packet, mtu),
+            Err(Stuck::LastHop(packet)) => self.outlets.answer(scene, port, LocalReply::TimeExceeded, packet),
             Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
         }
+    }
+}
+
+/// Where the later parts of a packet go whose first part has this verdict, if they go anywhere.
+fn verdict_of_others(first: Verdict, part: &FirstPart) -> Option<Verdict> {
+    match first {
+        Verdict::Forward(target) => Some(Verdict::ForwardPart(target, part.entropy)),
+        Verdict::Return(..) | Verdict::Answer(LocalReply::IcmpEcho) => Some(first),
+        _ => None,
     }
 }
 
@@ -497,10 +515,9 @@ impl<T: Tx> Settler<'_, T> {
     fn learn(&mut self, scene: &Scene<'_>, lanes: &mut Lanes) {
         for first in &lanes.firsts {
             let verdict = &mut lanes.verdicts[usize::from(first.packet)];
-            if !matches!(verdict, Verdict::Forward(_) | Verdict::Return(..)) {
-                continue;
-            }
-            if !self.fragments.learn(first.key, Lesson { verdict: *verdict, first_end: first.end }, scene.now) {
+            let Some(of_others) = verdict_of_others(*verdict, &first.part) else { continue };
+            let lesson = Lesson { verdict: of_others, first_end: first.part.end };
+            if !self.fragments.learn(first.part.key, lesson, scene.now) {
                 *verdict = Verdict::drop(Reason::FragmentBad);
             }
         }
@@ -509,9 +526,10 @@ impl<T: Tx> Settler<'_, T> {
     /// A first part that was held teaches when it goes on.
     fn learn_held(&mut self, scene: &Scene<'_>, packet: &T::Buf, verdict: Verdict) {
         if matches!(verdict, Verdict::Forward(_) | Verdict::Return(..))
-            && let Some((key, first_end)) = first_part(packet)
+            && let Some(first) = first_part(packet)
+            && let Some(verdict) = verdict_of_others(verdict, &first)
         {
-            self.fragments.learn(key, Lesson { verdict, first_end }, scene.now);
+            self.fragments.learn(first.key, Lesson { verdict, first_end: first.end }, scene.now);
         }
     }
 
@@ -532,7 +550,13 @@ impl<T: Tx> Settler<'_, T> {
         let mut looked = 0;
         while let Some(released) = self.fragments.release(&mut looked, scene.now) {
             let left = match released.verdict {
-                Ok(Verdict::Forward(target)) => forward(scene, self.outlets, target, released.packet),
+                Ok(Verdict::ForwardPart(target, entropy)) => {
+                    forward_part(scene, self.outlets, (target, entropy), released.packet)
+                }
+                Ok(verdict @ Verdict::Answer(_)) => {
+                    self.finish(scene, released.port, verdict, released.packet);
+                    continue;
+                }
                 Ok(Verdict::Return(vipa, port)) => give_back(scene, self.outlets, (vipa, port), released.packet),
                 Ok(_) => Err(Stuck::Drop(Reason::Fragment)),
                 Err(reason) => Err(Stuck::Drop(reason)),
@@ -541,6 +565,9 @@ impl<T: Tx> Settler<'_, T> {
                 Ok(()) => counters.add(Count::Released, 1),
                 Err(Stuck::Neighbour(_)) => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
                 Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, released.port, packet, mtu),
+                Err(Stuck::LastHop(packet)) => {
+                    self.outlets.answer(scene, released.port, LocalReply::TimeExceeded, packet);
+                }
                 Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
             }
         }

@@ -11,7 +11,7 @@ use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
 use vipa_handoff::{ReturnRoute, Via};
 use vipa_model::{Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
-    TcpFlags,
+    HeapPacket, TcpFlags,
     build::{Builder, packet},
 };
 
@@ -113,6 +113,14 @@ impl Answer {
     }
 }
 
+/// An answer keeps the tag of the frame that it answers; what is forwarded has none.
+fn without_tag(frame: HeapPacket) -> HeapPacket {
+    match frame.as_ref() {
+        bytes if bytes[12..16] == [0x81, 0, 0, 0] => HeapPacket::from([&bytes[..12], &bytes[16..]].concat()),
+        _ => frame,
+    }
+}
+
 proptest! {
     #[test]
     fn the_short_way_back_ends_where_the_long_one_does(
@@ -124,7 +132,8 @@ proptest! {
         for burst in bursts {
             let plain: Vec<_> = burst.iter().map(|answer| answer.frame(ends)).collect();
             let tagged: Vec<_> = plain.iter().map(|frame| frame.clone().vlan(0)).collect();
-            prop_assert_eq!(short.turn(&plain), long.turn(&tagged));
+            let untagged: Vec<_> = long.turn(&tagged).into_iter().map(without_tag).collect();
+            prop_assert_eq!(short.turn(&plain), untagged);
             prop_assert_eq!(short.notes(), long.notes());
         }
         // Whoever waits for a neighbour goes on when that is found.

@@ -106,6 +106,7 @@ fn passed_on() -> Vec<Story> {
         (Fate::Local(LocalReply::IcmpEcho), came([&ping])),
         (Fate::Local(LocalReply::Reset), came([&segment(40_000)])),
         (Fate::Local(LocalReply::TooBig), after(confirmed, [&large])),
+        (Fate::Local(LocalReply::TimeExceeded), after(confirmed, [&segment(40_000).ttl(1)])),
     ]
 }
 
@@ -186,6 +187,8 @@ fn could_not_go_on() -> Vec<Story> {
         tunnelled(bench);
         bench.confirm(CLIENT, 40_000, 80, 0);
     };
+    let quoted = packet().ipv4(VIPA, CLIENT).tcp(80, 40_000).build();
+    let expired_error = from_client().ipv4("198.51.100.77", VIPA).ttl(1).icmp_unreachable(1, &quoted);
     let rebuilding = |bench: &mut Bench| bench.stance(Stance::Rebuilding);
     let unknown: Vec<_> = (0..5_000).map(|n| segment(10_000 + n)).collect();
     let mut expired = after(rebuilding, [&segment(40_000)]);
@@ -199,7 +202,7 @@ fn could_not_go_on() -> Vec<Story> {
     silent.turn([]);
     [
         (Reason::TooBig, after(confirmed, [&large])),
-        (Reason::TimeToLive, after(confirmed, [&segment(40_000).ttl(1)])),
+        (Reason::TimeToLive, after(confirmed, [&expired_error])),
         (Reason::AnswerLimit, came(&pings)),
         (
             Reason::NoRoute,
@@ -250,7 +253,7 @@ fn malformed() -> Vec<(HeapPacket, Malformed)> {
         (from_client().ipv6("ff02::1", VIPA6).tcp(40_000, 80).build(), Malformed::Ipv6Source),
         (set(&tcp6.clone().extension(60, &[]), 55, 200), Malformed::Ipv6ExtensionHeader),
         (tcp6.clone().extension(60, &[]).extension(0, &[]).build(), Malformed::Ipv6HopByHop),
-        (tcp6.clone().extension(43, &[0, 1]).build(), Malformed::Ipv6RoutingHeader),
+        (tcp6.clone().extension(43, &[0, 1]).build(), Malformed::SourceRoute),
         (many.build(), Malformed::Ipv6TooManyHeaders),
         (tcp6.payload([0; 3]).first_fragment().build(), Malformed::Ipv6Fragment),
         (set(&tcp, 46, 0x40), Malformed::TcpHeader),

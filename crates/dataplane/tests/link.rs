@@ -88,8 +88,8 @@ fn a_ping_to_an_owned_vipa_and_to_the_port_is_answered() {
 fn a_ping_that_is_not_ours_to_answer_is_not() {
     let mut bench = bench();
     let ping = from_client().ipv4(CLIENT, VIPA).icmp_echo(1, 2);
-    bench.turn([&ping.clone().ip_options(&[7, 7, 4, 0, 0, 0, 0, 0]), &from_client().ipv4(CLIENT, T0).icmp_echo(1, 2)]);
-    bench.assert_changed(["received +2", "dropped.icmp +1", "dropped.no-vipa +1"]);
+    bench.turn([&from_client().ipv4(CLIENT, T0).icmp_echo(1, 2)]);
+    bench.assert_changed(["received +1", "dropped.no-vipa +1"]);
     bench.world.lease.set(Moment::ZERO);
     bench.turn([&ping]);
     bench.assert_changed(["received +1", "dropped.fenced +1"]);

@@ -280,11 +280,11 @@ fn a_syn_into_a_tunnel_offers_no_larger_segments_than_fit() {
 }
 
 #[test]
-fn a_packet_whose_time_to_live_ends_here_is_dropped_where_it_would_have_been_routed() {
+fn a_packet_whose_time_to_live_ends_here_is_not_forwarded_where_it_would_have_been_routed() {
     let mut bench = tunnelled(SERVICE, T0, Encapsulation::Ipip);
     bench.confirm(CLIENT, 40_000, 80, 0);
     bench.turn([&segment(40_000).ttl(1)]);
-    bench.assert_changed(["received +1", "dropped.time-to-live +1"]);
+    bench.assert_changed(["received +1", "replied.time-exceeded +1", "sent +1"]);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub enum LocalReply {
     Reset,
     /// Word to the sender of a packet that is too big for the way to its target.
     TooBig,
+    /// An ICMP error to the sender of a packet whose time to live ended here.
+    TimeExceeded,
 }
 
 /// Why a packet was dropped.
@@ -73,7 +75,7 @@ pub enum Reason {
     Overload,
     /// Too big for the way to its target, and nobody is told.
     TooBig,
-    /// Its time to live ended here.
+    /// Its time to live ended here, and it may not be answered.
     TimeToLive,
     /// Worth an answer, but there have been too many lately.
     AnswerLimit,
@@ -100,7 +102,8 @@ pub enum Reason {
 }
 
 impl LocalReply {
-    pub const ALL: [Self; 5] = [Self::Arp, Self::Neighbour, Self::IcmpEcho, Self::Reset, Self::TooBig];
+    pub const ALL: [Self; 6] =
+        [Self::Arp, Self::Neighbour, Self::IcmpEcho, Self::Reset, Self::TooBig, Self::TimeExceeded];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -110,6 +113,7 @@ impl LocalReply {
             Self::IcmpEcho => "replied.icmp-echo",
             Self::Reset => "replied.reset",
             Self::TooBig => "replied.too-big",
+            Self::TimeExceeded => "replied.time-exceeded",
         }
     }
 }

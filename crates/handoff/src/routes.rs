@@ -283,6 +283,13 @@ impl Routes {
         &self.own
     }
 
+    /// Whether this router is a hop on the way to a target: what is wrapped or translated has been routed here, what only gets
+    /// another MAC has not.
+    #[must_use]
+    pub fn counts_hop(&self, id: TargetId) -> bool {
+        self.target(id).is_some_and(TargetRoute::counts_hop)
+    }
+
     /// Whether a target's agent has been away for long.
     #[must_use]
     pub fn is_away(&self, id: TargetId) -> bool {
@@ -373,6 +380,15 @@ fn gateway(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, IpAddr)> {
 }
 
 impl TargetRoute {
+    /// As [`Routes::counts_hop`].
+    #[must_use]
+    pub fn counts_hop(&self) -> bool {
+        match self.via {
+            Via::Tunnel { .. } | Via::Nat { .. } => true,
+            Via::Direct | Via::Local => false,
+        }
+    }
+
     /// A target of direct return, found already.
     #[must_use]
     pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {

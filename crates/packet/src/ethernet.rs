@@ -134,17 +134,36 @@ pub fn ether_type(frame: &[u8]) -> Option<(bool, u16)> {
     }
 }
 
-/// Replaces whatever is before `l3` by another Ethernet header. False, and nothing changed, without headroom.
+/// The priority and drop eligibility of a frame's tag (IEEE 802.1Q §9.6), where a tag has them; 0 without a tag.
+#[inline]
+pub(crate) fn priority(frame: &[u8]) -> u8 {
+    if is_untagged(frame) { 0 } else { frame.get(HEADER).map_or(0, |control| control & 0xf0) }
+}
+
+/// Gives a frame this priority, if it has a tag, which had none.
+#[inline]
+pub(crate) fn set_priority(frame: &mut [u8], priority: u8) {
+    if priority != 0
+        && !is_untagged(frame)
+        && let Some(control) = frame.get_mut(HEADER)
+    {
+        *control |= priority;
+    }
+}
+
+/// Replaces whatever is before `l3` by another Ethernet header. A tag keeps the priority of the tag before it. False, and nothing
+/// changed, without headroom.
 #[inline]
 #[must_use]
 pub fn relink(packet: &mut impl PacketBuf, l3: usize, ether_type: u16, link: &Link) -> bool {
-    let length = link.length();
+    let (length, priority) = (link.length(), priority(packet.bytes()));
     if packet.headroom() + l3 < length || !packet.trim_front(l3) {
         return false;
     }
     match packet.prepend(length) {
         Some(place) => {
             link.write(place, ether_type);
+            set_priority(place, priority);
             true
         }
         None => false,

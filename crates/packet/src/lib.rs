@@ -46,7 +46,7 @@ pub use icmp::{Icmp, Ipv4Icmp, Quoted};
 pub use icmp6::{Icmp6, Ipv6Icmp};
 pub use malformed::Malformed;
 pub use mend::mend;
-pub use nat::{Endpoint, decrement_ttl};
+pub use nat::{Endpoint, decrement_ttl, has_last_hop};
 pub use parse::{
     Body, Fragment, FragmentHead, HEADS, HeaderSums, Heads, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Segments,
     Segments6, Tcp, Udp, parse, parse_plain,

@@ -63,8 +63,9 @@ reasons! {
     Ipv6ExtensionHeader "ipv6-extension-header",
     /// Hop-by-hop options that do not come first (RFC 8200 §4.1).
     Ipv6HopByHop "ipv6-hop-by-hop",
-    /// A source route that is not at its end: no address of ours is a way station (RFC 8200 §4.4, RFC 5095).
-    Ipv6RoutingHeader "ipv6-routing-header",
+    /// A source route that is not at its end, of either family: no address of ours is a way station (RFC 7126 §4.3,
+    /// RFC 8200 §4.4, RFC 5095).
+    SourceRoute "source-route",
     /// More extension headers than anybody needs.
     Ipv6TooManyHeaders "ipv6-too-many-headers",
     /// A part that ends past the longest packet, is not the last and no multiple of 8 bytes, or is in parts itself

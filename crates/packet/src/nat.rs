@@ -284,6 +284,18 @@ fn translate_error(
     view::put(frame, l4 + 2, &change.apply(sum).to_be_bytes())
 }
 
+/// Whether a frame holds an IP packet that has no hop left, so that [`decrement_ttl`] refuses it.
+#[must_use]
+pub fn has_last_hop(frame: &[u8]) -> bool {
+    let Some((tagged, _)) = ethernet::ether_type(frame) else { return false };
+    let l3 = ethernet::HEADER + if tagged { ethernet::VLAN_TAG } else { 0 };
+    match view::chunk::<IPV4_HEADER>(frame, l3) {
+        Some(header) if header[0] >> 4 == 4 => header[8] <= 1,
+        Some(header) if header[0] >> 4 == 6 => header[7] <= 1,
+        _ => false,
+    }
+}
+
 /// Counts a hop (RFC 791 §3.2, RFC 8200 §3): what is translated or wrapped has been routed here, what only gets another MAC
 /// has not. False, and nothing changed, when this was the last one.
 #[inline]

@@ -124,6 +124,8 @@ pub struct Fragment<A> {
     pub more: bool,
     /// The transport header, where this is the first part and has it whole.
     pub head: Option<FragmentHead>,
+    /// Whether this is the first part of a ping, and has its ICMP header whole.
+    pub is_echo_request: bool,
 }
 
 /// What the first part of a TCP segment or UDP datagram says of its connection.

@@ -104,6 +104,7 @@ pub fn encapsulate(
     let mut room = [0; MOST];
     let written = &mut room[..headers];
     write_headers(written, outer, how, link, (inside, ether_type), traffic_class, payload, entropy);
+    ethernet::set_priority(written, ethernet::priority(packet.bytes()));
     // Neither can fail: the packet ends at or after `end`, and the headroom was looked at.
     if !packet.truncate(end) || !packet.trim_front(l3) {
         return false;

@@ -288,14 +288,14 @@ proptest! {
         let mut frame = before.clone();
         let parsed = parse(frame.bytes()).expect("a good packet");
         let answered = icmp::echo_reply(frame.bytes_mut(), &parsed, &US);
-        let ping = matches!(spec.transport, Transport::Ping { .. }) && spec.ip_options.is_empty();
+        let ping = matches!(spec.transport, Transport::Ping { .. });
         prop_assert_eq!(answered, ping);
         if answered {
             assert_sound(frame.bytes())?;
             let Transport::Ping { identifier, sequence } = spec.transport else { unreachable!() };
             let mut reply = packet().macs(US, THEM)
                 .ipv4(u32::from_be_bytes(spec.destination), u32::from_be_bytes(spec.source))
-                .identification(spec.identification).icmp_echo_reply(identifier, sequence).payload(&spec.payload);
+                .identification(spec.identification).ip_options(&spec.ip_options).icmp_echo_reply(identifier, sequence).payload(&spec.payload);
             if let Some(vlan) = spec.vlan {
                 reply = reply.vlan(vlan);
             }

@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use vipa_flow::{Key4, Key6};
 use vipa_handoff::{LocalReply, Reason, ReturnRoute, Routes};
 use vipa_model::{Protocol, Stance, VipaId};
-use vipa_packet::{Fragment, FragmentHead, Icmp, Icmp6, Ipv4Icmp, Ipv6Icmp, PacketBuf, Quoted, Tcp, TcpFlags, Udp};
+use vipa_packet::{
+    Fragment, FragmentHead, ICMP, ICMP6, Icmp, Icmp6, Ipv4Icmp, Ipv6Icmp, PacketBuf, Quoted, TCP, Tcp, TcpFlags, UDP,
+    Udp,
+};
 
 use super::At;
 use crate::{
     Scene,
     family::{Family, Parts},
-    fragments::{FragmentKey, Fragments, Span},
+    fragments::{FirstPart, FragmentKey, Fragments, Span},
     lanes::{Kind, Laned, Lanes, Verdict},
+    way::entropy_of,
 };
 
 /// An address of either family, as packets carry it.
@@ -20,6 +24,8 @@ pub(super) trait Addressed: Copy {
     type Key: Parts<Self> + Laned;
     fn find_vipa(routes: &Routes, address: Self) -> Option<VipaId>;
     fn returns(routes: &Routes, address: Self) -> &[ReturnRoute];
+    /// Whether it is this router's own address, whose pings are answered here and not by the kernel.
+    fn is_pinged_at(self, scene: &Scene<'_>, at: At<'_>) -> bool;
     fn wide(self) -> u128;
 }
 
@@ -34,6 +40,10 @@ impl Addressed for u32 {
     #[inline(always)]
     fn returns(routes: &Routes, address: Self) -> &[ReturnRoute] {
         routes.returns(address)
+    }
+
+    fn is_pinged_at(self, _scene: &Scene<'_>, at: At<'_>) -> bool {
+        self == at.route.address.to_bits() && at.route.kernel.is_none()
     }
 
     fn wide(self) -> u128 {
@@ -52,6 +62,10 @@ impl Addressed for u128 {
     #[inline(always)]
     fn returns(routes: &Routes, address: Self) -> &[ReturnRoute] {
         routes.returns6(address)
+    }
+
+    fn is_pinged_at(self, scene: &Scene<'_>, at: At<'_>) -> bool {
+        at.route.kernel.is_none() && scene.routes.is_own(IpAddr::V6(self.into()))
     }
 
     fn wide(self) -> u128 {
@@ -143,7 +157,7 @@ pub(super) fn icmp4(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv4Icmp, lanes: &mut 
     let vipa = scene.routes.find_vipa(icmp.destination);
     match (vipa, icmp.message) {
         (Some(vipa), Icmp::EchoRequest) => Some(ping(scene, vipa)),
-        (None, Icmp::EchoRequest) if icmp.destination == at.route.address.to_bits() && at.route.kernel.is_none() => {
+        (None, Icmp::EchoRequest) if icmp.destination.is_pinged_at(scene, at) => {
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
@@ -162,9 +176,7 @@ pub(super) fn icmp6(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp, lanes: &mut 
     let vipa = scene.routes.find_vipa6(icmp.destination);
     match (vipa, icmp.message) {
         (Some(vipa), Icmp6::EchoRequest) => Some(ping(scene, vipa)),
-        (None, Icmp6::EchoRequest)
-            if at.route.kernel.is_none() && scene.routes.is_own(IpAddr::V6(icmp.destination.into())) =>
-        {
+        (None, Icmp6::EchoRequest) if icmp.destination.is_pinged_at(scene, at) => {
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
@@ -203,16 +215,18 @@ fn quoted_by_target<A: Addressed>(scene: &Scene<'_>, quoted: &Quoted<A>, lanes: 
     returned(scene, lanes, protocol_of(quoted.protocol), ends, None)
 }
 
-/// A part of a packet. The first one names the connection; the others go where it went.
+/// A part of a packet. The first one names the connection, or begins a ping; the others go where it went.
 pub(super) fn part<A: Addressed, B: PacketBuf>(
     scene: &Scene<'_>,
+    at: At<'_>,
     fragment: &Fragment<A>,
     payload: usize,
-    fragments: &mut Fragments<B, Verdict>,
-    lanes: &mut Lanes,
+    (fragments, lanes): (&mut Fragments<B, Verdict>, &mut Lanes),
 ) -> Option<Verdict> {
-    let to_vipa = A::find_vipa(scene.routes, fragment.destination).is_some();
-    if !to_vipa && A::returns(scene.routes, fragment.source).is_empty() {
+    let vipa = A::find_vipa(scene.routes, fragment.destination);
+    let is_icmp = matches!(fragment.protocol, ICMP | ICMP6);
+    let to_us = vipa.is_none() && is_icmp && fragment.destination.is_pinged_at(scene, at);
+    if vipa.is_none() && !to_us && (is_icmp || A::returns(scene.routes, fragment.source).is_empty()) {
         return None;
     }
     let (key, span) = (fragment_key(fragment), Span::of(fragment.offset, payload));
@@ -224,10 +238,20 @@ pub(super) fn part<A: Addressed, B: PacketBuf>(
         });
     }
     let Some(FragmentHead { source_port, destination_port, flags }) = fragment.head else {
-        return Some(Verdict::drop(Reason::FragmentBad));
+        return match (vipa, fragment.protocol) {
+            _ if fragment.is_echo_request => {
+                lanes.note_first(FirstPart { key, end: span.end, entropy: 0 });
+                Some(vipa.map_or(Verdict::Answer(LocalReply::IcmpEcho), |vipa| ping(scene, vipa)))
+            }
+            (_, TCP | UDP) => Some(Verdict::drop(Reason::FragmentBad)),
+            (Some(_), ICMP | ICMP6) => Some(Verdict::drop(Reason::Icmp)),
+            (Some(_), _) => Some(Verdict::drop(Reason::IpProtocol)),
+            (None, _) => None,
+        };
     };
-    lanes.note_first(key, span.end);
     let Fragment { source, destination, .. } = *fragment;
+    let entropy = entropy_of(source.wide(), source_port, destination_port);
+    lanes.note_first(FirstPart { key, end: span.end, entropy });
     match flags {
         Some(flags) => Tcp { source, destination, source_port, destination_port, flags }.classify(scene, lanes),
         None => Udp { source, destination, source_port, destination_port }.classify(scene, lanes),

@@ -50,3 +50,20 @@ fn a_station_has_neither_a_groups_address_nor_none() {
     assert!(is_station(&US));
     assert!(!is_station(&BROADCAST) && !is_station(&[1, 0, 0x5e, 0, 0, 1]) && !is_station(&[0; 6]));
 }
+
+#[test]
+fn a_tag_keeps_the_priority_of_the_tag_before_it_and_an_untagged_frame_has_none() {
+    let link = |vlan| Link { source: [2; 6], destination: [4; 6], vlan };
+    let relinked = |frame: crate::build::Builder, vlan| {
+        let mut frame = frame.build();
+        let l3 = usize::from(crate::parse(frame.bytes()).expect("well-formed").l3);
+        assert!(relink(&mut frame, l3, TYPE_IPV4, &link(vlan)));
+        frame
+    };
+    let sent = packet().ipv4("203.0.113.4", "192.0.2.10").udp(1, 2);
+    let moved = sent.clone().macs([2; 6], [4; 6]);
+    assert_eq!(relinked(sent.clone().vlan(0xb005), Some(7)), moved.clone().vlan(0xb007));
+    assert_eq!(relinked(sent.clone().vlan(0xe000), Some(0x123)), moved.clone().vlan(0xe123));
+    assert_eq!(relinked(sent.clone(), Some(7)), moved.clone().vlan(7));
+    assert_eq!(relinked(sent.vlan(0xb005), None), moved);
+}

@@ -54,15 +54,72 @@ fn a_damaged_ping_gets_a_damaged_reply() {
 }
 
 #[test]
-fn replies_errors_other_protocols_and_pings_with_ip_options_are_not_answered() {
+fn a_reply_of_zeros_has_the_checksum_that_receivers_take() {
+    for length in [0, 1, 2, 7, 56, 1_400] {
+        let ping = packet().macs(THEM, US).ipv4(CLIENT, VIPA).icmp_echo(0, 0).payload(vec![0; length]);
+        let pong = answered(ping.build()).expect("a ping");
+        assert_eq!(pong.bytes()[34..38], [0, 0, 0xff, 0xff], "{length} bytes of payload");
+        assert!(checksum::is_valid(&pong.bytes()[34..]));
+    }
+    let first = packet().macs(THEM, US).ipv4(CLIENT, VIPA).icmp_echo(0, 0).payload([0; 16]).first_fragment();
+    assert_eq!(answered(first.build()).expect("a ping").bytes()[36..38], [0xff, 0xff], "also of a ping in parts");
+}
+
+#[test]
+fn a_ping_in_parts_becomes_its_reply_in_the_same_parts_whichever_comes_first() {
+    let payload: Vec<u8> = (0..64).collect();
+    let (ping, pong) = (packet().macs(THEM, US).ipv4(CLIENT, VIPA), packet().macs(US, THEM).ipv4(VIPA, CLIENT));
+    let (ping, pong) = (ping.identification(9_u16), pong.identification(9_u16));
+    let whole = ping.clone().icmp_echo(7, 1).payload(&payload).build();
+    let whole_reply = pong.clone().icmp_echo_reply(7, 1).payload(&payload).build();
+    for (offset, end) in [(40, 72), (0, 24), (24, 40)] {
+        let part = |of: &crate::build::Builder, message: &HeapPacket| {
+            of.clone().protocol(ICMP).payload(&message.bytes()[34 + offset..34 + end]).part(offset as u16, end < 72)
+        };
+        let (asked, expected) = (part(&ping, &whole), part(&pong, &whole_reply));
+        assert_eq!(answered(asked.build()), Some(expected.build()), "from {offset}");
+    }
+}
+
+#[test]
+fn a_ping_with_ip_options_is_answered_and_they_stay() {
+    let record_route = [7, 7, 4, 0, 0, 0, 0];
+    let ping = packet().macs(THEM, US).ipv4(CLIENT, VIPA).ttl(3).ip_options(&record_route).icmp_echo(7, 1);
+    let pong = packet().macs(US, THEM).ipv4(VIPA, CLIENT).ip_options(&record_route).icmp_echo_reply(7, 1);
+    assert_eq!(answered(ping.payload(b"odd").build()), Some(pong.payload(b"odd").build()));
+}
+
+#[test]
+fn the_sender_of_a_packet_that_ends_here_is_told_by_us_and_of_a_closed_port_by_who_has_it() {
+    let sent = packet().macs(THEM, US).ipv4(CLIENT, VIPA).ttl(1).udp(40_000, 53).payload([7; 600]).vlan(0x6009).build();
+    let quote = &sent.bytes()[18..18 + 548];
+    let told = |source: &str| packet().macs(US, THEM).ipv4(source, CLIENT).traffic_class(0xc0).vlan(0x6009);
+    let mut expired = sent.clone();
+    let parsed = parse(sent.bytes()).expect("well-formed");
+    assert!(time_exceeded(&mut expired, &parsed, 0xc633_6401, &US));
+    assert_eq!(expired, told(ROUTER).icmp(TIME_EXCEEDED, 0, 0).payload(quote).build());
+    let mut closed = sent.clone();
+    assert!(port_unreachable(&mut closed, &parsed, &US));
+    assert_eq!(closed, told(VIPA).icmp(UNREACHABLE, 3, 0).payload(quote).build());
+
+    let error = packet().ipv4(ROUTER, VIPA).icmp_unreachable(1, &packet().ipv4(VIPA, CLIENT).udp(1, 2).build()).build();
+    for silent in [error, packet().ipv4(CLIENT, VIPA).protocol(UDP).payload([0; 8]).last_fragment(8).build()] {
+        let mut frame = silent.clone();
+        let parsed = parse(silent.bytes()).expect("well-formed");
+        assert!(!time_exceeded(&mut frame, &parsed, 1, &US) && !port_unreachable(&mut frame, &parsed, &US));
+        assert_eq!(frame, silent, "an error is never answered, nor is a later part");
+    }
+}
+
+#[test]
+fn replies_errors_and_other_protocols_are_not_answered() {
     let ip = packet().macs(THEM, US).ipv4(CLIENT, VIPA);
     let segment = ip.clone().tcp(40_000, 80).build();
-    let record_route = [7, 7, 4, 0, 0, 0, 0];
     for other in [
         ip.clone().icmp_echo_reply(7, 1),
+        ip.clone().icmp_echo_reply(7, 1).payload([0; 8]).first_fragment(),
         ip.clone().icmp_unreachable(1, &segment),
         ip.clone().icmp(ECHO_REQUEST, 1, 0),
-        ip.clone().ip_options(&record_route).icmp_echo(7, 1),
         ip.clone().udp(7, 7),
     ] {
         assert_eq!(answered(other.build()), None);

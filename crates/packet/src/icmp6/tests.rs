@@ -10,8 +10,64 @@ const VIPA: &str = "2001:db8::10";
 fn a_ping_is_answered_with_what_it_carried() {
     let mut frame = packet().ipv6(CLIENT, VIPA).ttl(9).icmp6_echo(7, 8).payload(b"abc").build();
     let parsed = parse(frame.bytes()).unwrap();
-    assert!(echo_reply(frame.bytes_mut(), &parsed, &OURS));
+    assert!(echo_reply(&mut frame, &parsed, &OURS));
     assert_eq!(frame, packet().macs(OURS, CLIENT_MAC).ipv6(VIPA, CLIENT).icmp6_echo_reply(7, 8).payload(b"abc"));
+}
+
+fn answered(mut frame: HeapPacket) -> Option<HeapPacket> {
+    let (parsed, before) = (parse(frame.bytes()).expect("well-formed"), frame.clone());
+    if echo_reply(&mut frame, &parsed, &OURS) {
+        return Some(frame);
+    }
+    assert_eq!(frame, before, "a refusal changes nothing");
+    None
+}
+
+#[test]
+fn a_ping_with_extension_headers_is_answered_without_them() {
+    let pong = packet().macs(OURS, CLIENT_MAC).ipv6(VIPA, CLIENT).icmp6_echo_reply(7, 8).payload(b"abc");
+    let ping = packet().ipv6(CLIENT, VIPA);
+    for ping in [
+        ping.clone().extension(0, &[1, 4]),
+        ping.clone().extension(60, &[1, 12]).extension(43, &[0, 0]),
+        ping.clone().part(0, false),
+    ] {
+        let ping = ping.icmp6_echo(7, 8).payload(b"abc");
+        assert_eq!(answered(ping.build()), Some(pong.build()));
+        assert_eq!(answered(ping.vlan(0x6009).build()), Some(pong.clone().vlan(0x6009).build()));
+    }
+}
+
+#[test]
+fn a_ping_in_parts_becomes_its_reply_in_the_same_parts_whichever_comes_first() {
+    let payload: Vec<u8> = (0..64).collect();
+    let (ping, pong) = (packet().ipv6(CLIENT, VIPA), packet().macs(OURS, CLIENT_MAC).ipv6(VIPA, CLIENT));
+    let (ping, pong) = (ping.identification(9_u32), pong.identification(9_u32));
+    let whole = ping.clone().icmp6_echo(7, 1).payload(&payload).build();
+    let whole_reply = pong.clone().icmp6_echo_reply(7, 1).payload(&payload).build();
+    for (offset, end) in [(40, 72), (0, 24), (24, 40)] {
+        let part = |of: &crate::build::Builder, message: &HeapPacket| {
+            of.clone().protocol(ICMP6).payload(&message.bytes()[54 + offset..54 + end]).part(offset as u16, end < 72)
+        };
+        let (asked, expected) = (part(&ping, &whole), part(&pong, &whole_reply));
+        assert_eq!(answered(asked.build()), Some(expected.build()), "from {offset}");
+        assert_eq!(answered(asked.extension(0, &[1, 4]).build()), None, "headers before the part are not sent back");
+    }
+}
+
+#[test]
+fn the_sender_of_a_packet_that_ends_here_is_told_by_us_and_of_a_closed_port_by_who_has_it() {
+    let sent = packet().ipv6(CLIENT, VIPA).ttl(1).udp(40_000, 53).payload([7; 1_300]).build();
+    let parsed = parse(sent.bytes()).expect("well-formed");
+    let told = |source: &str| packet().macs(OURS, CLIENT_MAC).ipv6(source, CLIENT);
+    for (ours, source) in [(Some(0x2001_0db8 << 96 | 0xfe), "2001:db8::fe"), (None, VIPA)] {
+        let mut expired = sent.clone();
+        assert!(time_exceeded(&mut expired, &parsed, ours, &OURS));
+        assert_eq!(expired, told(source).icmp6_error(TIME_EXCEEDED, 0, 0, &sent));
+    }
+    let mut closed = sent.clone();
+    assert!(port_unreachable(&mut closed, &parsed, &OURS));
+    assert_eq!(closed, told(VIPA).icmp6_error(UNREACHABLE, 4, 0, &sent));
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malf
     if !checksum::is_valid(header) {
         return Err(Malformed::Ipv4Checksum);
     }
+    if header_length > HEADER && routes_by_source(&header[HEADER..]) {
+        return Err(Malformed::SourceRoute);
+    }
     let source = u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]);
     let destination = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
     if is_martian(source) {
@@ -39,13 +42,7 @@ pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malf
     let protocol = ip[9];
     let fragment = u16::from_be_bytes([ip[6], ip[7]]);
     let body = if fragment & FRAGMENT != 0 {
-        let (offset, more) = ((fragment & OFFSET) * 8, fragment & MORE != 0);
-        if usize::from(offset) + payload.len() > LONGEST || (more && !payload.len().is_multiple_of(8)) {
-            return Err(Malformed::Ipv4Fragment);
-        }
-        let identification = u32::from(u16::from_be_bytes([ip[4], ip[5]]));
-        let head = if offset == 0 { transport::read_head(payload, protocol) } else { None };
-        Body::Ipv4Fragment(Fragment { source, destination, protocol, identification, offset, more, head })
+        Body::Ipv4Fragment(read_part(ip, payload, (source, destination))?)
     } else {
         match protocol {
             TCP => Body::Ipv4Tcp(transport::read_tcp(payload, source, destination)?),
@@ -55,6 +52,47 @@ pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malf
         }
     };
     Ok((l3 + header_length, l3 + total, body))
+}
+
+/// A part of a packet.
+#[cold]
+#[inline(never)]
+fn read_part(ip: &[u8; HEADER], payload: &[u8], (source, destination): (u32, u32)) -> Result<Fragment<u32>, Malformed> {
+    let (protocol, fragment) = (ip[9], u16::from_be_bytes([ip[6], ip[7]]));
+    let (offset, more) = ((fragment & OFFSET) * 8, fragment & MORE != 0);
+    if usize::from(offset) + payload.len() > LONGEST || (more && !payload.len().is_multiple_of(8)) {
+        return Err(Malformed::Ipv4Fragment);
+    }
+    let identification = u32::from(u16::from_be_bytes([ip[4], ip[5]]));
+    let head = if offset == 0 { transport::read_head(payload, protocol) } else { None };
+    let is_echo_request = offset == 0 && protocol == ICMP && icmp::is_echo_request(payload);
+    Ok(Fragment { source, destination, protocol, identification, offset, more, head, is_echo_request })
+}
+
+/// Whether IPv4 options hold a source route, loose or strict, that is not at its end: its pointer has not passed its length
+/// (RFC 791 §3.1). One that is cut short counts as not at its end.
+#[cold]
+#[inline(never)]
+fn routes_by_source(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    loop {
+        options = match *options {
+            [] | [END, ..] => return false,
+            [NO_OPERATION, ref rest @ ..] => rest,
+            [LOOSE | STRICT, length, pointer, ..] if pointer <= length || usize::from(length) > options.len() => {
+                return true;
+            }
+            [LOOSE | STRICT] | [LOOSE | STRICT, _] => return true,
+            [_, length, ..] if length >= 2 => match options.get(usize::from(length)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            _ => return false,
+        }
+    }
 }
 
 /// Whether no host can have this address: 0/8, 127/8, 224/4 or 255/8.

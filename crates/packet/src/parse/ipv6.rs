@@ -41,7 +41,17 @@ pub(super) fn read(frame: &[u8], l3: usize) -> Result<(usize, usize, Body), Malf
                 return Err(Malformed::Ipv6Fragment);
             }
             let head = if offset == 0 { transport::read_head(payload, protocol) } else { None };
-            Body::Ipv6Fragment(Fragment { source, destination, protocol: next, identification, offset, more, head })
+            let is_echo_request = offset == 0 && protocol == ICMP6 && icmp6::is_echo_request(payload);
+            Body::Ipv6Fragment(Fragment {
+                source,
+                destination,
+                protocol: next,
+                identification,
+                offset,
+                more,
+                head,
+                is_echo_request,
+            })
         }
         // A packet in one part is whole (RFC 6946).
         _ => match protocol {
@@ -114,7 +124,7 @@ pub(crate) fn walk(packet: &[u8]) -> Result<Chain, Malformed> {
             HOP_BY_HOP if chain.at == HEADER => {}
             HOP_BY_HOP => return Err(Malformed::Ipv6HopByHop),
             ROUTING if packet.get(chain.at + 3).is_some_and(|segments_left| *segments_left != 0) => {
-                return Err(Malformed::Ipv6RoutingHeader);
+                return Err(Malformed::SourceRoute);
             }
             ROUTING | DESTINATION => {}
             _ => return Ok(chain),

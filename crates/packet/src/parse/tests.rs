@@ -80,7 +80,8 @@ fn only_the_first_part_of_a_packet_has_ports() {
         [(tcp.clone().first_fragment(), 0, true, Some(head)), (tcp.last_fragment(1_480), 1_480, false, None)]
     {
         let (source, destination, protocol, identification) = (SOURCE, DESTINATION, TCP, 7);
-        let fragment = Fragment { source, destination, protocol, identification, offset, more, head };
+        let fragment =
+            Fragment { source, destination, protocol, identification, offset, more, head, is_echo_request: false };
         assert_eq!(parsed(&part.build()).body, Body::Ipv4Fragment(fragment));
     }
 }
@@ -153,7 +154,7 @@ fn every_fault_of_ipv6_has_its_name() {
         (from("::"), Malformed::Ipv6Source),
         (from("::ffff:10.0.0.1"), Malformed::Ipv6Source),
         (tcp.clone().extension(60, &[]).extension(0, &[]).build(), Malformed::Ipv6HopByHop),
-        (tcp.clone().extension(43, &[0, 1]).build(), Malformed::Ipv6RoutingHeader),
+        (tcp.clone().extension(43, &[0, 1]).build(), Malformed::SourceRoute),
         (many.build(), Malformed::Ipv6TooManyHeaders),
         (with(&tcp.clone().extension(60, &[]).build(), 55, 200), Malformed::Ipv6ExtensionHeader),
         (tcp.payload([0; 3]).first_fragment().build(), Malformed::Ipv6Fragment),
@@ -161,6 +162,47 @@ fn every_fault_of_ipv6_has_its_name() {
         (packet().ipv6(CLIENT6, VIPA6).icmp(1, 0, 0).payload([0x60; 39]).build(), Malformed::Icmp6Quote),
     ] {
         assert_eq!(parse(frame.bytes()), Err(reason), "{frame:?}");
+    }
+}
+
+#[test]
+fn only_the_first_part_of_a_ping_says_that_it_is_one() {
+    let is_ping = |frame: crate::build::Builder| match parsed(&frame.build()).body {
+        Body::Ipv4Fragment(part) => part.is_echo_request,
+        Body::Ipv6Fragment(part) => part.is_echo_request,
+        other => panic!("{other:?}"),
+    };
+    let (four, six) = (packet().ipv4(CLIENT, VIPA), packet().ipv6(CLIENT6, VIPA6));
+    assert!(is_ping(four.clone().icmp_echo(1, 2).payload([0; 8]).first_fragment()));
+    assert!(is_ping(six.clone().icmp6_echo(1, 2).payload([0; 8]).first_fragment()));
+    for other in [
+        four.clone().icmp_echo_reply(1, 2).payload([0; 8]).first_fragment(),
+        six.clone().icmp6_echo_reply(1, 2).payload([0; 8]).first_fragment(),
+        four.clone().protocol(crate::ICMP).payload([8, 0, 0, 0, 0, 0, 0, 0]).last_fragment(8),
+        four.protocol(UDP).payload([8, 0, 0, 0, 0, 0, 0, 0]).first_fragment(),
+    ] {
+        assert!(!is_ping(other.clone()), "{other:?}");
+    }
+}
+
+#[test]
+fn a_source_route_is_refused_until_it_is_at_its_end() {
+    let ping = packet().ipv4(CLIENT, VIPA);
+    let segment = |options: &[u8]| ping.clone().ip_options(options).tcp(40_000, 80).build();
+    for kind in [131, 137] {
+        for refused in [
+            &[kind, 7, 4, 192, 0, 2, 1][..],
+            &[1, 1, kind, 7, 4, 192, 0, 2, 1],
+            &[7, 3, 4, kind, 11, 8, 192, 0, 2, 1, 192, 0, 2, 2],
+            &[1, 1, 1, kind],
+            &[1, 1, kind, 3],
+            &[kind, 40, 41, 0],
+        ] {
+            assert_eq!(parse(segment(refused).bytes()), Err(Malformed::SourceRoute), "{refused:?}");
+        }
+        for taken in [&[kind, 7, 8, 192, 0, 2, 1][..], &[0, kind, 7, 4], &[7, 7, kind, 4, 0, 0, 0], &[148, 4, 0, 0]] {
+            assert!(parse(segment(taken).bytes()).is_ok(), "{taken:?}");
+        }
     }
 }
 

@@ -156,3 +156,20 @@ proptest::proptest! {
         assert_eq!(frame, inner.macs(ROUTER_MAC, TARGET_MAC));
     }
 }
+
+#[test]
+fn the_outer_tag_has_the_priority_of_the_inner_one() {
+    let sent = packet().ipv4("203.0.113.4", "192.0.2.10").udp(1, 2).vlan(0xb005).build();
+    for outer in
+        [Outer::V4 { source: 1 << 24, destination: 2 << 24 }, Outer::V6 { source: 1 << 100, destination: 2 << 100 }]
+    {
+        for (vlan, tag) in [(Some(7), &[0x81, 0x00, 0xb0, 0x07][..]), (None, &[])] {
+            let mut frame = sent.clone();
+            let parsed = parse(frame.bytes()).expect("well-formed");
+            let link = Link { source: [2; 6], destination: [4; 6], vlan };
+            assert!(encapsulate(&mut frame, &parsed, &outer, Encapsulation::Ipip, 0, &link));
+            assert_eq!(&frame.bytes()[12..12 + tag.len()], tag);
+            assert_eq!(ethernet::ether_type(frame.bytes()).is_some_and(|(tagged, _)| tagged), vlan.is_some());
+        }
+    }
+}
