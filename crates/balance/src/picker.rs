@@ -52,6 +52,17 @@ impl Picker {
         }
     }
 
+    /// The target of a new connection by its `hash` alone, alike on every router that has the same candidates and weights,
+    /// whatever the service's way of choosing.
+    #[must_use]
+    pub fn pick_by_hash(&self, hash: u64) -> Option<TargetId> {
+        match self {
+            Self::None => None,
+            Self::Maglev(maglev) => Some(maglev.pick(hash)),
+            Self::Turns(turns) => Some(turns.round[hash as usize % turns.round.len()]),
+        }
+    }
+
     /// Whether `target` is one of those that new connections may go to.
     #[inline]
     #[must_use]

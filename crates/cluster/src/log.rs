@@ -20,7 +20,7 @@ pub const RUN_LENGTH: usize = 2048;
 pub struct ConnectionLog {
     incarnation: Incarnation,
     live: Live,
-    /// Of the established ones among them; they take 4 kB, so there are none before the first.
+    /// Of those beyond the handshake; they take 4 kB, so there are none before the first.
     digests: Option<Digests>,
     kept: VecDeque<Record>,
     limit: usize,
@@ -56,8 +56,7 @@ impl ConnectionLog {
             Change::Opened(state) => (self.live.insert(record.connection, state), Some(state)),
             Change::Closed => (self.live.remove(&record.connection), None),
         };
-        let established = |state| state == Some(ConnectionState::Established);
-        match (established(before), established(now)) {
+        match (is_held(before), is_held(now)) {
             (false, true) => self.digests.get_or_insert_default().add(&record.connection),
             (true, false) => self.digests.get_or_insert_default().remove(&record.connection),
             (false, false) | (true, true) => {}
@@ -69,7 +68,7 @@ impl ConnectionLog {
         news
     }
 
-    /// What it holds established: in digests, and by name in these parts.
+    /// What it holds beyond the handshake: in digests, and by name in these parts.
     #[must_use]
     pub fn holds(&self, buckets: &[u16]) -> Holds {
         let mut connections = Vec::new();
@@ -77,8 +76,8 @@ impl ConnectionLog {
         if !buckets.is_empty() {
             let asked = &buckets[..buckets.len().min(question::MOST_BUCKETS)];
             let wanted = |connection: &Connection| asked.contains(&question::bucket(connection));
-            let established = self.live.iter().filter(|(_, state)| *state == ConnectionState::Established);
-            connections.extend(established.map(|(connection, _)| connection).filter(wanted).take(question::MOST_TOLD));
+            let held = self.live.iter().filter(|(_, state)| is_held(Some(*state)));
+            connections.extend(held.map(|(connection, _)| connection).filter(wanted).take(question::MOST_TOLD));
         }
         Holds { upto: self.position(), digests: self.digests.clone().unwrap_or_default(), connections }
     }
@@ -160,6 +159,11 @@ impl ConnectionLog {
         };
         (0..count).map(run).collect()
     }
+}
+
+/// Established or closing: the target answers for it, and no other may.
+fn is_held(state: Option<ConnectionState>) -> bool {
+    matches!(state, Some(ConnectionState::Established | ConnectionState::Closing))
 }
 
 #[cfg(test)]

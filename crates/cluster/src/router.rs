@@ -217,6 +217,9 @@ impl Router {
             Event::Unfit { why } => self.turn_fit(now, Some(why), out),
             Event::Fit => self.turn_fit(now, None, out),
             Event::Configured { settings } => self.configure(now, *settings, out),
+            Event::ReadAnew { vipa, target } => {
+                self.with_vipa(now, vipa, out, |vipa, cx| vipa.read_anew(&target, cx));
+            }
             Event::Counted { vipa, connections } => {
                 self.with_vipa(now, vipa, out, |vipa, cx| vipa.counted(connections, cx));
             }

@@ -3,11 +3,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
+use vipa_cluster::Event;
 use vipa_model::{Moment, NodeName};
-use vipa_protocol::{
-    Run,
-    admin::{Answer, Audit, AuditMode, AuditResult},
-};
+use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
 
 use crate::{
     audit::{Audited, Subject, audit},
@@ -121,18 +119,18 @@ impl Control {
     pub(crate) fn audited(&mut self, finished: Finished) {
         let Finished { audited, mode, reply } = finished;
         let mut targets = Vec::new();
-        for Audited { mut result, repairs, answered_in: _, upto: _ } in audited {
+        for Audited { mut result, differences, answered_in: _, upto: _ } in audited {
             let counts = &mut self.audits.counts;
             counts.done += 1;
             counts.unanswered += u64::from(result.result == AuditResult::NoAnswer);
-            counts.differences += repairs.len() as u64;
-            if !repairs.is_empty() {
+            counts.differences += differences;
+            if differences > 0 {
                 tracing::warn!(vipa = %result.vipa, target = %result.node, "the table differs: {:?}", result.result);
             }
             if let (AuditMode::Repair, AuditResult::Differs { repaired, .. }) = (mode, &mut result.result) {
                 *repaired = true;
-                counts.repaired += repairs.len() as u64;
-                self.install(result.vipa, result.target, &Run::Tail { after: 0, records: repairs });
+                counts.repaired += differences;
+                self.feed(Event::ReadAnew { vipa: result.vipa, target: result.node.clone() });
             }
             targets.push(result);
         }

@@ -7,7 +7,8 @@
 //!        │ suspects
 //!   a moment later, once more ── those found both times ──► differences, repaired when asked to
 //! ```
-//! A report under way differs for a moment and is no difference, hence the second look. Scanning the table happens beside
+//! A report under way differs for a moment and is no difference, hence the second look. Differences are put right by reading
+//! everything the target holds anew: only its log tells a connection from the next one of the same addresses and ports. Scanning the table happens beside
 //! the control loop, which waits for none of this.
 
 use std::{
@@ -17,11 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vipa_flow::FlowState;
 use vipa_handoff::{AnyKey, Flows};
-use vipa_model::{Connection, ConnectionState, NodeName, TargetId, VipaId};
+use vipa_model::{Connection, NodeName, TargetId, VipaId};
 use vipa_protocol::{
-    Change, Digests, Holds, Question, Record, Reply,
+    Digests, Holds, Question, Reply,
     admin::{AuditExample, AuditResult, Difference, TargetAudit},
     question::{MOST_BUCKETS, bucket},
 };
@@ -56,8 +56,8 @@ pub(crate) struct Audited {
     pub(crate) answered_in: Duration,
     /// The place in its log at which it answered.
     pub(crate) upto: Option<vipa_protocol::Position>,
-    /// As if the target reported them.
-    pub(crate) repairs: Vec<Record>,
+    /// Connections that are known otherwise than the target holds them, among the parts that were looked at.
+    pub(crate) differences: u64,
 }
 
 /// Compares the table with what one target holds.
@@ -71,12 +71,16 @@ pub(crate) async fn audit(asker: &Asker, flows: &Arc<Flows>, subject: &Subject) 
         None => None,
     };
     let Subject { vipa, node, target, .. } = subject.clone();
-    let done =
-        |result, repairs| Audited { result: TargetAudit { vipa, target, node, result }, answered_in, upto, repairs };
+    let done = |result, found| Audited {
+        result: TargetAudit { vipa, target, node, result },
+        answered_in,
+        upto,
+        differences: found,
+    };
     match found {
-        None => done(AuditResult::NoAnswer, Vec::new()),
+        None => done(AuditResult::NoAnswer, 0),
         Some(Found { connections, differences, .. }) if differences.is_empty() => {
-            done(AuditResult::Agrees { connections }, Vec::new())
+            done(AuditResult::Agrees { connections }, 0)
         }
         Some(Found { connections, differences, parts_left }) => {
             let mut counts: BTreeMap<Difference, u64> = BTreeMap::new();
@@ -91,7 +95,7 @@ pub(crate) async fn audit(asker: &Asker, flows: &Arc<Flows>, subject: &Subject) 
                 parts_left,
                 repaired: false,
             };
-            done(result, differences.into_iter().map(repair).collect())
+            done(result, differences.len() as u64)
         }
     }
 }
@@ -140,7 +144,7 @@ async fn digests(flows: &Arc<Flows>, subject: &Subject) -> Option<Digests> {
     let scan = tokio::task::spawn_blocking(move || {
         let mut digests = Digests::default();
         flows.export(subject.id, &mut |key, target, state| {
-            if state == FlowState::Confirmed && subject.ways.contains(&target) {
+            if state.is_held() && subject.ways.contains(&target) {
                 digests.add(&key.connection());
             }
         });
@@ -177,13 +181,13 @@ fn differences(
         let difference = match flows.lookup(&key) {
             None => Difference::Missing,
             Some(hit) if !subject.ways.contains(&hit.target) => Difference::Elsewhere,
-            Some(hit) if hit.state != FlowState::Confirmed => Difference::Unconfirmed,
+            Some(hit) if !hit.state.is_held() => Difference::Unconfirmed,
             Some(_) => continue,
         };
         found.insert(*connection, difference);
     }
     flows.export(subject.id, &mut |key, target, state| {
-        if state == FlowState::Confirmed && subject.ways.contains(&target) {
+        if state.is_held() && subject.ways.contains(&target) {
             let connection = key.connection();
             if parts.contains(&bucket(&connection)) && !held.contains(&connection) {
                 found.insert(connection, Difference::Stale);
@@ -191,17 +195,6 @@ fn differences(
         }
     });
     found
-}
-
-/// What the target would have reported.
-fn repair((connection, difference): (Connection, Difference)) -> Record {
-    let change = match difference {
-        Difference::Missing | Difference::Elsewhere | Difference::Unconfirmed => {
-            Change::Opened(ConnectionState::Established)
-        }
-        Difference::Stale => Change::Closed,
-    };
-    Record { connection, change }
 }
 
 #[cfg(test)]

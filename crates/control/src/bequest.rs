@@ -18,8 +18,8 @@ use std::{
 };
 
 use vipa_handoff::{AnyKey, Flows};
-use vipa_model::{Connection, Epoch, NodeName, TargetId, VipaId};
-use vipa_protocol::{Message, Part, Table};
+use vipa_model::{EntryState, Epoch, NodeName, TargetId, VipaId};
+use vipa_protocol::{Entry, Message, Part, Table};
 use vipa_transport::Sender;
 
 /// Connections in one message.
@@ -160,10 +160,11 @@ fn tell<'a>(
         let mut others = false;
         let wanted: Vec<VipaId> = series.keys().copied().collect();
         flows.export_where(&|vipa| wanted.contains(&vipa), &mut |key, way, state| {
-            if state.is_reported() != reported {
+            let Some(state) = state.told() else { return };
+            if (state == EntryState::Held) != reported {
                 others = true;
             } else if let Some(series) = series.get_mut(&key.vipa()).filter(|_| !told.contains(&key)) {
-                series.add(&key, way, &mut send);
+                series.add(&key, way, state, &mut send);
                 if !reported {
                     told.insert(key);
                 }
@@ -179,7 +180,7 @@ fn tell<'a>(
 /// One VIPA's messages under way.
 struct Series<'a> {
     bequest: &'a Bequest,
-    entries: Vec<(Connection, IpAddr)>,
+    entries: Vec<Entry>,
     begun: bool,
 }
 
@@ -188,14 +189,14 @@ impl<'a> Series<'a> {
         Self { bequest, entries: Vec::new(), begun: false }
     }
 
-    fn add(&mut self, key: &AnyKey, way: TargetId, send: &mut dyn FnMut(&NodeName, Table)) {
+    fn add(&mut self, key: &AnyKey, way: TargetId, state: EntryState, send: &mut dyn FnMut(&NodeName, Table)) {
         let Some(target) = self.bequest.targets.get(usize::from(way.0)).copied() else { return };
         if self.entries.len() == TABLE_PART {
             let part = if self.begun { Part::Middle } else { Part::First };
             self.begun = true;
             self.send(part, send);
         }
-        self.entries.push((key.connection(), target));
+        self.entries.push(Entry { connection: key.connection(), target, state });
     }
 
     /// Also of no connection at all there is one message, so that its end is known.
@@ -216,7 +217,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use vipa_flow::{FlowState, HashSeed, Tick};
-    use vipa_model::Protocol;
+    use vipa_model::{Connection, Protocol};
 
     use super::*;
 
@@ -250,7 +251,7 @@ mod tests {
     fn told(flows: &Flows, bequests: &[Bequest], takes: impl Fn(&str) -> bool) -> Vec<(IpAddr, String, usize, Part)> {
         let mut told = Vec::new();
         tell(flows, bequests, Extent::Whole, &mut |to, table| {
-            assert!(table.entries.iter().all(|(_, target)| *target == TARGET));
+            assert!(table.entries.iter().all(|entry| entry.target == TARGET));
             told.push((table.vipa, to.to_string(), table.entries.len(), table.part));
             takes(to.as_str())
         });
@@ -277,11 +278,11 @@ mod tests {
         let flows = flows(&[(3, 2)]);
         let mut named = Vec::new();
         tell(&flows, &[bequest(0, "r1")], Extent::Whole, &mut |_, table| {
-            for (connection, _) in &table.entries {
+            for Entry { connection, .. } in &table.entries {
                 let key = AnyKey::of(VipaId(0), vipa(0), connection).unwrap();
                 let _ = flows.confirm(&key, TargetId(0), FlowState::Confirmed, Tick(0));
             }
-            named.extend(table.entries.iter().map(|(connection, _)| *connection));
+            named.extend(table.entries.iter().map(|entry| entry.connection));
             true
         });
         let different: BTreeSet<_> = named.iter().copied().collect();
@@ -291,6 +292,24 @@ mod tests {
     #[test]
     fn of_an_empty_table_the_end_is_told() {
         assert_eq!(told(&flows(&[]), &[bequest(0, "r1")], |_| true), [(vipa(0), "r1".into(), 0, Part::Only)]);
+    }
+
+    #[test]
+    fn every_entry_is_told_with_its_state_but_what_has_ended() {
+        let flows = Flows::new(100, 1, HashSeed::new([7; 4])).unwrap();
+        for (client, state) in (0..).zip(FlowState::ALL) {
+            let source = (Ipv4Addr::from_bits(0x0a00_0000 + client), 4000).into();
+            let connection = Connection { protocol: Protocol::Tcp, client: source, port: 80 };
+            let _ = flows.admit(&AnyKey::of(VipaId(0), vipa(0), &connection).unwrap(), TargetId(0), state, Tick(0));
+        }
+        let mut states = Vec::new();
+        tell(&flows, &[bequest(0, "r1")], Extent::Whole, &mut |_, table| {
+            states.extend(table.entries.iter().map(|entry| entry.state));
+            true
+        });
+        states.sort_unstable();
+        use EntryState::{Closing, HalfOpen, Held, Open, Udp};
+        assert_eq!(states, [HalfOpen, Open, Held, Held, Closing, Udp]);
     }
 
     #[test]

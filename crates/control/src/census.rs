@@ -46,9 +46,12 @@ impl Census {
     pub(crate) fn take(flows: &Flows, services: &[Ports]) -> Self {
         let mut vipas: HashMap<VipaId, Counted> = HashMap::new();
         flows.export_where(&|_| true, &mut |key, way, state| {
+            if state == FlowState::Ended {
+                return;
+            }
             let counted = vipas.entry(key.vipa()).or_default();
             counted.total += 1;
-            counted.confirmed += u64::from(state == FlowState::Confirmed);
+            counted.confirmed += u64::from(state.is_held());
             let (protocol, port) = key.service();
             let services = services.get(usize::from(key.vipa().0)).map(Vec::as_slice).unwrap_or_default();
             let service = services.iter().find(|(of, ports)| *of == protocol && ports.contains(port));

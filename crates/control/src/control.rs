@@ -4,11 +4,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
-use vipa_flow::Tick;
-use vipa_handoff::{AnyKey, ControlDoor, Count, Flows, Frame, Note, PortRoute};
-use vipa_model::{ConnectionState, Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
+use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute};
+use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
-    Ask, Change, Copied, Decision, Message, Mirror, Record, Run, Told,
+    Ask, Decision, Message, Told,
     admin::{Answer, ReloadMode, Request},
 };
 use vipa_transport::{
@@ -22,12 +21,13 @@ use crate::{
     announce::{self, Announcements},
     asking::{Audits, Finished},
     away::Absences,
-    bequest::{Bequest, Bequests},
+    bequest::Bequests,
     census::{Census, Censuses},
     clock::Clock,
+    completeness::Completeness,
     condition::{Condition, Probe, Sight, Turn},
     counts::Counts,
-    mirror::{About, Mirrors},
+    mirror::Mirrors,
     neighbours::Learned,
     orders::Orders,
     outward::Outward,
@@ -36,11 +36,10 @@ use crate::{
     recorder::Recorder,
     reload::{Fresh, Reader},
     status,
-    table::{Reporter, Reports},
+    table::Reports,
     takeovers::Takeovers,
     view::View,
     voting::Voting,
-    ways::Way,
 };
 
 /// How often the workers' notes are read and timers of seconds are looked at.
@@ -64,7 +63,8 @@ pub struct Control {
     pub(crate) takeovers: Takeovers,
     pub(crate) counts: Counts,
     pub(crate) clock: Clock,
-    reports: Reports,
+    pub(crate) reports: Reports,
+    pub(crate) completeness: Completeness,
     absences: Absences,
     pub(crate) announcements: Announcements,
     pub(crate) outward: Outward,
@@ -76,7 +76,7 @@ pub struct Control {
     waiting: Waiting,
     recount: Recount,
     pub(crate) censuses: Censuses,
-    bequests: Bequests,
+    pub(crate) bequests: Bequests,
     compare_next: Moment,
     probes: Probes,
     findings: mpsc::Receiver<Finding>,
@@ -156,6 +156,7 @@ impl Control {
             clock,
             reports: Reports::new(Arc::clone(&flows)),
             flows,
+            completeness: Completeness::default(),
             absences: Absences::default(),
             announcements,
             outward,
@@ -352,6 +353,13 @@ impl Control {
                     self.reach_targets();
                 }
             }
+            Output::Complete { vipa, target, complete } => {
+                if let Some(index) = self.view.vipa_index(vipa)
+                    && let Some(linked) = self.completeness.set(vipa_id(index), target, complete)
+                {
+                    self.set_linked(target, linked);
+                }
+            }
             Output::Load { target, load } => {
                 if let Some(changes) = self.view.fares(target, load) {
                     self.routes_stale = true;
@@ -361,9 +369,11 @@ impl Control {
             Output::Mirror { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
+                    let ways = self.view.ways.all().len();
                     self.view.intern(&services);
                     self.view.vipas[index].services = services;
                     self.probes.ask(&self.view.agentless());
+                    self.reach_new(ways);
                     self.reach_targets();
                 }
             }
@@ -403,114 +413,6 @@ impl Control {
             self.takeovers.abandon(vipa);
         }
         self.routes_stale = true;
-    }
-
-    pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
-        let now = Tick::from(self.clock.now());
-        let ways = self.view.ways.all().len();
-        let reporter = Reporter {
-            vipa: vipa_id(index),
-            vipa_address: vipa,
-            services: &self.view.vipas[index].services,
-            target,
-            ways: &mut self.view.ways,
-            now,
-        };
-        self.view.reach.reported(target, opened(run));
-        let taken = self.reports.install(reporter, run);
-        self.takeovers.reported(vipa, taken);
-        self.counts.reports.add(taken);
-        self.reach_new(ways);
-    }
-
-    fn sweep(&mut self) {
-        if let Some((vipa, taken)) = self.reports.sweep(&self.view.ways) {
-            if let Some(view) = self.view.vipas.get(usize::from(vipa.0)) {
-                self.takeovers.reported(view.address, taken);
-            }
-            self.counts.reports.add(taken);
-        }
-    }
-
-    fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
-        let targets = self.view.ways.addresses();
-        self.bequests.leave(Bequest { to: to.clone(), vipa, id: vipa_id(index), epoch, targets });
-    }
-
-    fn install_table(&mut self, vipa: IpAddr, entries: &[(vipa_model::Connection, IpAddr)]) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
-        let now = Tick::from(self.clock.now());
-        let since = self.view.vipas[index].owned_since.map(Tick::from);
-        let ways = self.view.ways.all().len();
-        for (connection, target) in entries {
-            let Some(key) = AnyKey::of(vipa_id(index), vipa, connection) else { continue };
-            let way = Way::of(*target, &self.view.vipas[index].services, key.service());
-            if let Some(target) = self.view.ways.intern(way) {
-                // What a target reported stays: it is the truth, and this only the old owner's belief.
-                let _ = self.flows.inherit(&key, target, since, now);
-            }
-        }
-        self.reach_new(ways);
-    }
-
-    /// What another router says or asks about agentless targets' connections. What is not of this ownership is of the past.
-    fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
-        let Mirror { vipa, epoch, copied } = mirror;
-        let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.vipa(vipa)) else { return };
-        if epoch != status.epoch {
-            return;
-        }
-        let owns = status.owner.as_ref() == Some(&self.config.node.name);
-        match copied {
-            Copied::Wanted if owns => self.mirrors.wanted(vipa, epoch, from),
-            Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
-                let now = self.clock.now();
-                let before = self.view.ways.all().len();
-                let services = &self.view.vipas[index].services;
-                let about = About { vipa, id: vipa_id(index), epoch, services };
-                self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
-                self.reach_new(before);
-            }
-            Copied::Wanted | Copied::Round(_) => {}
-        }
-    }
-
-    /// As owner tells, as backup asks, of VIPAs with agentless candidates.
-    fn mirror(&mut self) {
-        for (index, view) in self.view.vipas.iter().enumerate() {
-            if view.services.iter().all(|service| service.choice.agentless.is_empty()) {
-                continue;
-            }
-            let Some(status) = self.cluster.vipa(view.address) else { continue };
-            let about = About { vipa: view.address, id: vipa_id(index), epoch: status.epoch, services: &view.services };
-            let is_linked = |node: &NodeName| self.cluster.is_linked(node);
-            match status.owner {
-                Some(owner) if owner == self.config.node.name => {
-                    let table = (&*self.flows, &self.view.ways);
-                    for (to, mirror) in self.mirrors.tell(&about, table, is_linked, || self.clock.now()) {
-                        self.links.send(&to, &Message::Mirror(mirror));
-                    }
-                }
-                // What this router has admitted in its last moments the owner may not know yet; its whole would end it here too.
-                Some(_) if view.stance == Stance::Yielding => {}
-                Some(owner) if is_linked(&owner) => {
-                    if let Some(mirror) = self.mirrors.follow(&about, &owner, &self.flows, self.clock.now()) {
-                        self.links.send(&owner, &Message::Mirror(mirror));
-                    }
-                }
-                Some(_) | None => {}
-            }
-        }
-    }
-
-    /// Reports come many times a second and nearly all name known targets; routes of thousands of services are not made
-    /// anew for each. `before`: how many ways there were.
-    fn reach_new(&mut self, before: usize) {
-        if self.view.ways.all().len() != before {
-            self.reach_targets();
-        }
     }
 
     /// Keeps every known target resolved; new ones are asked for at once.
@@ -657,20 +559,6 @@ impl Control {
             tracing::info!(?away, "targets whose agents have been away for long");
             self.view.away = away;
             self.routes_stale = true;
-        }
-    }
-}
-
-/// Connections that a run names as there.
-fn opened(run: &Run) -> u64 {
-    match run {
-        Run::Tail { records, .. } => {
-            let is_whole =
-                |record: &&Record| matches!(record.change, Change::Opened(state) if state != ConnectionState::HalfOpen);
-            records.iter().filter(is_whole).count() as u64
-        }
-        Run::Snapshot { connections, .. } => {
-            connections.iter().filter(|(_, state)| *state != ConnectionState::HalfOpen).count() as u64
         }
     }
 }

@@ -18,14 +18,15 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// `writes`: of the files of this node's state.
-    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 11] {
-        let Taken { opened, closed, swept, refused } = self.reports;
+    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 12] {
+        let Taken { opened, closed, swept, refused, disputed } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
             ("report.opened".into(), opened),
             ("report.closed".into(), closed),
             ("report.swept".into(), swept),
             ("report.refused".into(), refused),
+            ("report.disputed".into(), disputed),
             ("reload.applied".into(), self.reloads),
             ("reload.refused".into(), self.reloads_refused),
             ("link.refused".into(), self.links_refused),

@@ -16,8 +16,8 @@ use std::{
 
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
-use vipa_model::{Connection, Epoch, Moment, NodeName, Protocol, Service, VipaId};
-use vipa_protocol::{Copied, Mirror, Part, Round};
+use vipa_model::{Connection, EntryState, Epoch, Moment, NodeName, Protocol, Service, VipaId};
+use vipa_protocol::{Copied, Entry, Mirror, Part, Round};
 
 use crate::ways::{Way, Ways};
 
@@ -45,7 +45,7 @@ struct Source {
     epoch: Epoch,
     /// And whether they know the last round.
     followers: BTreeMap<NodeName, bool>,
-    told: HashMap<Connection, IpAddr>,
+    told: HashMap<Connection, (IpAddr, EntryState)>,
     round: u64,
     looked: Moment,
     next_look: Moment,
@@ -175,28 +175,35 @@ impl Mirrors {
 }
 
 /// The connections of agentless targets in the table. Half-open ones are not worth telling: a SYN is sent again.
-fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> HashMap<Connection, IpAddr> {
+fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> HashMap<Connection, (IpAddr, EntryState)> {
     let mut held = HashMap::new();
     flows.export(about.id, &mut |key, way, state| {
-        if matches!(state, FlowState::Open | FlowState::Confirmed | FlowState::Closing)
+        if let Some(state) = state.told().filter(|state| *state != EntryState::HalfOpen)
             && let Some(target) = ways.address(way)
             && about.is_agentless(key.service(), target)
         {
-            held.insert(key.connection(), target);
+            held.insert(key.connection(), (target, state));
         }
     });
     held
 }
 
 impl Source {
-    fn round(&mut self, vipa: IpAddr, now: Moment, held: HashMap<Connection, IpAddr>) -> Vec<(NodeName, Mirror)> {
+    fn round(
+        &mut self,
+        vipa: IpAddr,
+        now: Moment,
+        held: HashMap<Connection, (IpAddr, EntryState)>,
+    ) -> Vec<(NodeName, Mirror)> {
         // Before its first look there was none to lag behind.
         let span = if self.round == 0 { Duration::ZERO } else { now.since(self.looked) };
         let span_ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         self.looked = now;
         self.round += 1;
-        let is_news = |(connection, target): &(&Connection, &IpAddr)| self.told.get(*connection) != Some(*target);
-        let opened: Vec<_> = held.iter().filter(is_news).map(|(connection, target)| (*connection, *target)).collect();
+        let entry =
+            |(&connection, &(target, state)): (&Connection, &(IpAddr, EntryState))| Entry { connection, target, state };
+        let is_news = |(connection, at): &(&Connection, &(IpAddr, EntryState))| self.told.get(*connection) != Some(*at);
+        let opened: Vec<_> = held.iter().filter(is_news).map(entry).collect();
         let closed: Vec<_> = self.told.keys().filter(|connection| !held.contains_key(*connection)).copied().collect();
         let (number, epoch) = (self.round, self.epoch);
         let message = |round| Mirror { vipa, epoch, copied: Copied::Round(round) };
@@ -204,7 +211,7 @@ impl Source {
         for (follower, knows) in &mut self.followers {
             let (whole, opened, closed): (_, Vec<_>, &[Connection]) = match std::mem::replace(knows, true) {
                 true => (false, opened.clone(), &closed[..]),
-                false => (true, held.iter().map(|(connection, target)| (*connection, *target)).collect(), &[][..]),
+                false => (true, held.iter().map(entry).collect(), &[][..]),
             };
             let count = opened.len().max(closed.len()).div_ceil(ROUND_PART).max(1);
             let (mut opened, mut closed) = (opened.chunks(ROUND_PART), closed.chunks(ROUND_PART));
@@ -259,14 +266,14 @@ impl Image {
                 self.forget(about, &key, target, flows, ways);
             }
         }
-        for (connection, target) in opened {
+        for Entry { connection, target, state } in opened {
             let Some(key) = AnyKey::of(about.id, about.vipa, &connection) else { continue };
             let way = Way::of(target, about.services, key.service());
             let Some(way) = ways.intern(way) else { continue };
             if self.known.get(&key).is_some_and(|before| *before != target) {
                 flows.remove(&key, None);
             }
-            let _ = flows.admit(&key, way, FlowState::Open, tick);
+            flows.follow(&key, way, FlowState::of_told(state), tick);
             self.known.insert(key, target);
             if whole {
                 self.named.insert(key);
@@ -283,7 +290,7 @@ impl Image {
     /// What the owner's whole does not name is over, whether we had it from an owner or from having been one.
     fn sweep(&mut self, about: &About<'_>, flows: &Flows, ways: &mut Ways) {
         let named = std::mem::take(&mut self.named);
-        for (connection, target) in held(about, flows, ways) {
+        for (connection, (target, _)) in held(about, flows, ways) {
             let Some(key) = AnyKey::of(about.id, about.vipa, &connection).filter(|key| !named.contains(key)) else {
                 continue;
             };
@@ -306,17 +313,8 @@ impl Image {
         self.refreshed = now;
         let tick = Tick::from(now);
         for key in self.known.keys() {
-            match key {
-                AnyKey::V4(key) => {
-                    if let Some(hit) = flows.ipv4.lookup(key) {
-                        flows.ipv4.touch(&hit, hit.state, tick);
-                    }
-                }
-                AnyKey::V6(key) => {
-                    if let Some(hit) = flows.ipv6.lookup(key) {
-                        flows.ipv6.touch(&hit, hit.state, tick);
-                    }
-                }
+            if let Some(hit) = flows.lookup(key) {
+                flows.touch(key, &hit, hit.state, tick);
             }
         }
     }

@@ -163,6 +163,7 @@ impl Control {
         self.announcements.end(vipa);
         self.outward.release(vipa);
         let Some(vipa) = self.view.retire(vipa) else { return };
+        self.forget_completeness(vipa);
         self.reach_targets();
         let flows = Arc::clone(&self.flows);
         tokio::task::spawn_blocking(move || {

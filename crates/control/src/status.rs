@@ -197,12 +197,13 @@ pub(crate) fn list_connections(control: &Control, limit: u32, vipa: Option<IpAdd
     tokio::task::spawn_blocking(move || {
         let mut list = Connections { total: 0, shown: Vec::new() };
         flows.export_where(&|vipa| vipas.contains_key(&vipa), &mut |key, way, state| {
+            let Some(stage) = stage(state) else { return };
             list.total += 1;
             if list.shown.len() < limit as usize
                 && let Some(target) = targets.get(usize::from(way.0)).copied()
                 && let Some((vipa, names)) = vipas.get(&key.vipa())
             {
-                let (connection, node, stage) = (key.connection(), names.get(&target).cloned(), stage(state));
+                let (connection, node) = (key.connection(), names.get(&target).cloned());
                 list.shown.push(ConnectionRow { vipa: *vipa, connection, target, node, stage });
             }
         });
@@ -210,14 +211,16 @@ pub(crate) fn list_connections(control: &Control, limit: u32, vipa: Option<IpAdd
     });
 }
 
-fn stage(state: FlowState) -> Stage {
-    match state {
+/// `None`: it has ended.
+fn stage(state: FlowState) -> Option<Stage> {
+    Some(match state {
+        FlowState::Ended => return None,
         FlowState::HalfOpen => Stage::HalfOpen,
         FlowState::Open => Stage::Open,
-        FlowState::Confirmed => Stage::Confirmed,
+        FlowState::Confirmed | FlowState::Reopened => Stage::Confirmed,
         FlowState::Closing => Stage::Closing,
         FlowState::Udp => Stage::Udp,
-    }
+    })
 }
 
 fn names(control: &Control, vipa: IpAddr) -> BTreeMap<IpAddr, NodeName> {

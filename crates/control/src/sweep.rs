@@ -1,19 +1,19 @@
-//! What a target had confirmed and its snapshot no longer names is gone; it is sought in the table a stretch at a time,
+//! What a target had reported and its snapshot no longer names has ended; it is sought in the table a stretch at a time,
 //! because walking a table of millions takes longer than a lease may last.
 //!
 //! ```text
 //!   first part ──► names collected ──► last part ──► the table, stretch by stretch ──► done
-//!                                                     │ confirmed by this target, not named
-//!                                                     └──► taken out
+//!                                                     │ held by this target, not named
+//!                                                     └──► ended
 //! ```
-//! Entries that the target never confirmed are younger than its report, or will age.
+//! Entries that the target never reported are younger than its snapshot, or will age.
 
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
 };
 
-use vipa_flow::Cursor;
+use vipa_flow::{Cursor, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::VipaId;
 
@@ -62,19 +62,16 @@ impl Sweeps {
         None
     }
 
-    /// Looks through the next `buckets` for one of them: whose VIPA it was, and how many connections were taken out.
+    /// Looks through the next `buckets` for one of them: whose VIPA it was, and how many connections have ended.
     /// `None`: there is nothing to do.
-    pub(crate) fn go_on(&mut self, flows: &Flows, ways: &Ways, buckets: usize) -> Option<(VipaId, u64)> {
+    pub(crate) fn go_on(&mut self, flows: &Flows, ways: &Ways, buckets: usize, now: Tick) -> Option<(VipaId, u64)> {
         let (&(vipa, target), sweep) = self.0.iter_mut().find(|(_, sweep)| sweep.is_complete)?;
         let Sweep { is_ipv6, named, cursor, .. } = sweep;
         let holders = ways.to(target);
         let mut swept = 0;
         let finished = flows.walk(*is_ipv6, cursor, buckets, &mut |key, holder, state| {
-            let is_gone =
-                key.vipa() == vipa && state.is_reported() && holders.contains(&holder) && !named.contains(&key);
-            // It may be another's by now, or have been admitted anew.
-            let is_still = || flows.lookup(&key).is_some_and(|hit| hit.state.is_reported());
-            swept += u64::from(is_gone && is_still() && flows.remove(&key, Some(holder)));
+            let is_gone = key.vipa() == vipa && state.is_held() && holders.contains(&holder) && !named.contains(&key);
+            swept += u64::from(is_gone && flows.report_end(&key, |way| holders.contains(&way), now));
         });
         if finished {
             self.0.remove(&(vipa, target));
@@ -87,7 +84,7 @@ impl Sweeps {
 mod tests {
     use std::{net::Ipv4Addr, sync::Arc};
 
-    use vipa_flow::{FlowState, HashSeed, Tick};
+    use vipa_flow::{FlowState, HashSeed};
     use vipa_model::{Connection, ConnectionState, Protocol, TargetId};
     use vipa_protocol::{Change, Part, Record, Run};
 
@@ -128,7 +125,7 @@ mod tests {
         /// To the end; how many were taken out, in how many turns.
         fn sweep(&mut self) -> (u64, usize) {
             let (mut swept, mut turns) = (0, 0);
-            while let Some((_, taken)) = self.reports.sweep(&self.ways) {
+            while let Some((_, taken)) = self.reports.sweep(&self.ways, Tick(0)) {
                 swept += taken.swept;
                 turns += 1;
                 assert!(turns < 1000);
@@ -137,7 +134,7 @@ mod tests {
         }
 
         fn knows(&self, client: u32) -> bool {
-            self.flows.lookup(&key(client)).is_some()
+            self.flows.lookup(&key(client)).is_some_and(|hit| hit.state != FlowState::Ended)
         }
     }
 

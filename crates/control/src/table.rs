@@ -1,10 +1,14 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use vipa_flow::{Confirmed, FlowState, Tick};
-use vipa_handoff::{AnyKey, Flows};
+use vipa_flow::Tick;
+use vipa_handoff::{AnyKey, Flows, Reported};
 use vipa_model::{Connection, ConnectionState, Protocol, Service, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
@@ -17,6 +21,9 @@ use crate::{
 const AHEAD: usize = 8;
 /// Buckets looked through in one turn of the loop: about a millisecond, 200 MB of table a second.
 const SWEPT_AT_ONCE: usize = 16_384;
+/// Connections that one target reports while another holds them: kept until that one has reported their end. It takes a client
+/// that uses a port anew while its former target's agent was away; more than a few are somebody's mistake.
+const MOST_DISPUTED: usize = 4096;
 
 /// What a run of reports did to the connection table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,15 +35,18 @@ pub struct Taken {
     pub swept: u64,
     /// Of a client of the other family, or no room even so.
     pub refused: u64,
+    /// Connections that another linked target holds.
+    pub disputed: u64,
 }
 
 impl Taken {
     pub(crate) fn add(&mut self, more: Self) {
-        let Self { opened, closed, swept, refused } = more;
+        let Self { opened, closed, swept, refused, disputed } = more;
         self.opened += opened;
         self.closed += closed;
         self.swept += swept;
         self.refused += refused;
+        self.disputed += disputed;
     }
 }
 
@@ -47,6 +57,16 @@ pub struct Reports {
     sweeps: Sweeps,
     /// Who has reported anything in this router's life: of others nothing can be gone.
     heard: HashSet<(VipaId, IpAddr)>,
+    /// What targets report that others hold.
+    disputes: HashMap<AnyKey, Dispute>,
+}
+
+/// A connection that this target reports and another holds.
+#[derive(Clone, Copy, Debug)]
+struct Dispute {
+    claimant: IpAddr,
+    way: TargetId,
+    holder: TargetId,
 }
 
 /// Who reports, and about what.
@@ -66,7 +86,7 @@ type Last = Option<((Protocol, u16), TargetId)>;
 impl Reports {
     #[must_use]
     pub fn new(flows: Arc<Flows>) -> Self {
-        Self { flows, sweeps: Sweeps::default(), heard: HashSet::new() }
+        Self { flows, sweeps: Sweeps::default(), heard: HashSet::new(), disputes: HashMap::new() }
     }
 
     /// Takes a run of a target's log in.
@@ -85,13 +105,20 @@ impl Reports {
                     match (reporter.key(&record.connection), record.change) {
                         (None, _) => taken.refused += 1,
                         (Some(key), Change::Opened(state)) => {
-                            confirm(&self.flows, &mut reporter, &key, state, &mut last, &mut taken);
+                            confirm(
+                                &self.flows,
+                                &mut self.disputes,
+                                &mut reporter,
+                                (&key, state),
+                                &mut last,
+                                &mut taken,
+                            );
                             if let Some(sweep) = &mut sweep {
                                 sweep.name(key);
                             }
                         }
                         (Some(key), Change::Closed) => {
-                            taken.closed += u64::from(close(&self.flows, &reporter, &key));
+                            taken.closed += u64::from(close(&self.flows, &mut self.disputes, &reporter, &key));
                         }
                     }
                 }
@@ -105,7 +132,7 @@ impl Reports {
                         taken.refused += 1;
                         continue;
                     };
-                    confirm(&self.flows, &mut reporter, &key, *state, &mut last, &mut taken);
+                    confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, *state), &mut last, &mut taken);
                     if let Some(sweep) = &mut sweep {
                         sweep.name(key);
                     }
@@ -118,51 +145,70 @@ impl Reports {
         taken
     }
 
-    /// Goes on taking out what snapshots have not named, for as long as a turn of the loop may take; and of which VIPA it was.
-    pub(crate) fn sweep(&mut self, ways: &Ways) -> Option<(VipaId, Taken)> {
-        let (vipa, swept) = self.sweeps.go_on(&self.flows, ways, SWEPT_AT_ONCE)?;
+    /// Says whether this target's agent is linked and everything it holds is known. What an unlinked target claimed is
+    /// forgotten, what others claimed of its connections is theirs.
+    pub(crate) fn set_linked(&mut self, target: IpAddr, ways: &Ways, linked: bool, now: Tick) {
+        let its = ways.to(target);
+        its.iter().for_each(|way| self.flows.set_linked(*way, linked));
+        if linked {
+            return;
+        }
+        self.disputes.retain(|_, dispute| dispute.claimant != target);
+        let (flows, left) = (&self.flows, std::mem::take(&mut self.disputes));
+        let (won, open) = left.into_iter().partition(|(_, dispute)| its.contains(&dispute.holder));
+        self.disputes = open;
+        let won: HashMap<AnyKey, Dispute> = won;
+        for (key, Dispute { way, .. }) in won {
+            let _ = flows.report(&key, way, |of| of == way, ConnectionState::Established, now);
+        }
+    }
+
+    /// Goes on ending what snapshots have not named, for as long as a turn of the loop may take; and of which VIPA it was.
+    pub(crate) fn sweep(&mut self, ways: &Ways, now: Tick) -> Option<(VipaId, Taken)> {
+        let (vipa, swept) = self.sweeps.go_on(&self.flows, ways, SWEPT_AT_ONCE, now)?;
         Some((vipa, Taken { swept, ..Taken::default() }))
     }
 }
 
 fn confirm(
     flows: &Flows,
+    disputes: &mut HashMap<AnyKey, Dispute>,
     reporter: &mut Reporter<'_>,
-    key: &AnyKey,
-    state: ConnectionState,
+    (key, state): (&AnyKey, ConnectionState),
     last: &mut Last,
     taken: &mut Taken,
 ) {
-    // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
-    if state == ConnectionState::HalfOpen
-        && flows.lookup(key).is_some_and(|hit| hit.state != FlowState::HalfOpen && !reporter.holds(hit.target))
-    {
-        return;
-    }
-    let Some(target) = reporter.way(key.service(), last) else {
+    let Some(way) = reporter.way(key.service(), last) else {
         taken.refused += 1;
         return;
     };
-    let state = match state {
-        ConnectionState::HalfOpen => FlowState::HalfOpen,
-        ConnectionState::Established => FlowState::Confirmed,
-        ConnectionState::Closing => FlowState::Closing,
-    };
-    match flows.confirm(key, target, state, reporter.now) {
-        Confirmed::New | Confirmed::NewEvicting(_) | Confirmed::Replaced(_) => taken.opened += 1,
-        Confirmed::Known => {}
-        Confirmed::Full => taken.refused += 1,
+    match flows.report(key, way, |of| reporter.holds(of), state, reporter.now) {
+        Reported::New => taken.opened += 1,
+        Reported::Known => {}
+        Reported::Full => taken.refused += 1,
+        Reported::Disputed(holder) => {
+            taken.disputed += 1;
+            if disputes.len() < MOST_DISPUTED || disputes.contains_key(key) {
+                disputes.insert(*key, Dispute { claimant: reporter.target, way, holder });
+            }
+        }
     }
 }
 
-/// A connection that was admitted anew since the target reported its end is not the one that ended.
-fn close(flows: &Flows, reporter: &Reporter<'_>, key: &AnyKey) -> bool {
-    match flows.lookup(key) {
-        Some(hit) if reporter.holds(hit.target) && hit.state != FlowState::HalfOpen => {
-            flows.remove(key, Some(hit.target))
+/// The target no longer holds the connection; who claimed it meanwhile has it now.
+fn close(flows: &Flows, disputes: &mut HashMap<AnyKey, Dispute>, reporter: &Reporter<'_>, key: &AnyKey) -> bool {
+    let ended = flows.report_end(key, |way| reporter.holds(way), reporter.now);
+    match disputes.get(key).copied() {
+        Some(dispute) if dispute.claimant == reporter.target => {
+            disputes.remove(key);
         }
-        _ => false,
+        Some(Dispute { way, .. }) if ended => {
+            disputes.remove(key);
+            let _ = flows.report(key, way, |of| of == way, ConnectionState::Established, reporter.now);
+        }
+        Some(_) | None => {}
     }
+    ended
 }
 
 impl Reporter<'_> {

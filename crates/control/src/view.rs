@@ -367,7 +367,13 @@ impl View {
         }
         self.pickers.end();
         let mac = |address| self.neighbours.mac(address);
-        let route = |way: &Way| TargetRoute { away: self.away.contains(&way.address), ..way.route(&self.ports, mac) };
+        let is_silent =
+            |way: &Way| way.neighbour(&self.ports).is_some_and(|(_, neighbour)| self.neighbours.is_silent(neighbour));
+        let route = |way: &Way| TargetRoute {
+            away: self.away.contains(&way.address),
+            silent: is_silent(way),
+            ..way.route(&self.ports, mac)
+        };
         lists.targets = self.ways.all().iter().map(route).collect();
         lists.neighbours = self.neighbours.found().collect();
         Routes::build(self.generation, self.key, lists)

@@ -63,6 +63,7 @@ impl Way {
             tells_mtu: self.path_mtu,
             clamps_mss: self.clamp_mss,
             away: false,
+            silent: false,
         };
         if let Some(port) = ports.iter().find(|port| port.has(self.address)) {
             let hop = port.kernel.map(|kernel| NextHop { port: kernel, link: own_link(port) });

@@ -298,6 +298,15 @@ impl Bench {
         self.flows.confirm(&key, TargetId(target), FlowState::Confirmed, Tick::from(self.now));
     }
 
+    /// The target has reported that it no longer holds this connection.
+    ///
+    /// # Panics
+    /// When `client` is not an address of the VIPA's family.
+    pub fn end(&self, client: &str, client_port: u16, vipa_port: u16, target: u16) {
+        let key = self.key(client, client_port, vipa_port);
+        self.flows.report_end(&key, |way| way == TargetId(target), Tick::from(self.now));
+    }
+
     /// Where the table has a connection of `client`, and how.
     ///
     /// # Panics

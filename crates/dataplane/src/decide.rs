@@ -11,9 +11,11 @@
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
+use std::time::Duration;
+
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
-use vipa_model::{Orphans, PortId, Protocol, Stance, TargetId};
+use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
 use crate::{
@@ -299,13 +301,27 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
     }
     let state = match kind {
         Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),
-        Kind::Segment(flags) => progress(hit.state, flags),
+        Kind::Segment(flags) => hit.state.after_segment(flags.closes(), is_settled::<K>(scene, hit)),
         Kind::Datagram => return datagram(scene, key, hit, admission),
         Kind::Error => return Verdict::Forward(hit.target),
         Kind::Return(from, flags) => return returned(scene, key, hit, (from, flags)),
     };
-    K::table(scene.flows).touch(&hit, state, scene.tick);
+    touch::<K>(scene, hit, state);
     Verdict::Forward(hit.target)
+}
+
+/// Writes down that the connection was heard of. The tick of a reopened one is that of its SYN.
+#[inline]
+fn touch<K: Family>(scene: &Scene<'_>, hit: Hit, state: FlowState) {
+    if state != FlowState::Reopened {
+        K::table(scene.flows).touch(&hit, state, scene.tick);
+    }
+}
+
+/// Whether no report that is on its way can be of a connection before the entry's last SYN.
+#[inline]
+fn is_settled<K: Family>(scene: &Scene<'_>, hit: Hit) -> bool {
+    hit.is_news(scene.tick) || !K::table(scene.flows).is_linked(hit.target)
 }
 
 /// A packet from the target of `nat` that holds the connection. From any other it is somebody else's.
@@ -315,61 +331,70 @@ fn returned<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, (from, flags): (Tar
         return Verdict::drop(Reason::Orphan);
     }
     // The target's SYN+ACK does not open what the client has not gone on with.
-    let state = match flags {
-        Some(flags) if flags.closes() => FlowState::Closing,
-        Some(_) | None => hit.state,
+    let state = match (flags, hit.state) {
+        (Some(flags), FlowState::HalfOpen) if !flags.closes() => FlowState::HalfOpen,
+        (Some(flags), state) => state.after_segment(flags.closes(), is_settled::<K>(scene, hit)),
+        (None, state) => state,
     };
-    K::table(scene.flows).touch(&hit, state, scene.tick);
+    touch::<K>(scene, hit, state);
     Verdict::Return(key.vipa(), key.vipa_port())
-}
-
-/// What a segment that does not open makes of a connection.
-#[inline(always)]
-fn progress(state: FlowState, flags: TcpFlags) -> FlowState {
-    match state {
-        _ if flags.closes() => FlowState::Closing,
-        FlowState::HalfOpen => FlowState::Open,
-        FlowState::Open | FlowState::Confirmed | FlowState::Closing | FlowState::Udp => state,
-    }
 }
 
 /// A SYN on a connection in the table: sent again, or the client uses the port anew. It goes where it went before,
 /// unless that target takes no new connections and holds no established one.
 #[inline(never)]
 fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
-    let state = match hit.state {
-        FlowState::HalfOpen | FlowState::Closing => FlowState::HalfOpen,
-        // Whoever sends this may be anybody; the target, which holds the connection, answers it (RFC 5961 §4). But of one that has
-        // been away for long nobody knows whether it holds anything, and the client may come from this port again.
-        FlowState::Open | FlowState::Confirmed | FlowState::Udp => {
-            let away = scene.routes.is_away(hit.target);
-            let placed = if away { place_anew(scene, key, hit, FlowState::HalfOpen, admission) } else { None };
-            return placed.unwrap_or(Verdict::Forward(hit.target));
+    let table = K::table(scene.flows);
+    let state = hit.state.after_syn();
+    let placed = match hit.state {
+        FlowState::HalfOpen | FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) => None,
+        FlowState::HalfOpen | FlowState::Closing | FlowState::Ended => place_anew(scene, key, hit, state, admission),
+        FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp if is_lost::<K>(scene, hit) => {
+            place_anew(scene, key, hit, FlowState::HalfOpen, admission)
         }
+        // Whoever sends this may be anybody; the target, which holds the connection, answers it (RFC 5961 §4).
+        FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp => None,
     };
-    match place_anew(scene, key, hit, state, admission) {
-        Some(verdict) => verdict,
-        None => {
-            K::table(scene.flows).touch(&hit, state, scene.tick);
-            Verdict::Forward(hit.target)
+    placed.unwrap_or_else(|| {
+        if state != FlowState::Open {
+            table.touch(&hit, state, scene.tick);
         }
+        Verdict::Forward(hit.target)
+    })
+}
+
+/// Whether nobody will ever say what has become of a connection, and a SYN of its client says that it is over there: its
+/// target's agent has been away for long; or it is away, and the target does not answer its neighbours either; or it is
+/// away, and this is the client's second SYN without any other segment.
+fn is_lost<K: Family>(scene: &Scene<'_>, hit: Hit) -> bool {
+    /// A SYN that the network has doubled is no second one: half a second.
+    const SENT_AGAIN: u16 = 2;
+    if K::table(scene.flows).is_linked(hit.target) {
+        return false;
     }
+    scene.routes.is_away(hit.target)
+        || scene.routes.is_silent(hit.target)
+        || hit.state == FlowState::Reopened && hit.silence(scene.tick) >= SENT_AGAIN
+}
+
+/// Whether this router gives new connections of the service to this target.
+fn serves<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId) -> bool {
+    let service = scene.routes.vipa(key.vipa()).and_then(|vipa| vipa.find_service(key.protocol(), key.vipa_port()));
+    service.is_some_and(|service| service.picker.serves(target))
 }
 
 /// UDP has no connections that could break: when its target stops serving, it goes to another.
 #[inline(never)]
 fn datagram<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
-    match place_anew(scene, key, hit, FlowState::Udp, admission) {
-        Some(verdict) => verdict,
-        None => {
-            K::table(scene.flows).touch(&hit, hit.state, scene.tick);
-            Verdict::Forward(hit.target)
-        }
-    }
+    let placed =
+        if serves(scene, key, hit.target) { None } else { place_anew(scene, key, hit, FlowState::Udp, admission) };
+    placed.unwrap_or_else(|| {
+        K::table(scene.flows).touch(&hit, hit.state, scene.tick);
+        Verdict::Forward(hit.target)
+    })
 }
 
-/// When the target of `hit` takes no new connections and this router may place new ones: places the connection anew.
-/// `None`: it stays where it is.
+/// Places the connection anew, if this router may place new ones. `None`: it stays where it is.
 fn place_anew<K: Family>(
     scene: &Scene<'_>,
     key: &K,
@@ -378,9 +403,7 @@ fn place_anew<K: Family>(
     admission: &mut Admission,
 ) -> Option<Verdict> {
     let vipa = scene.routes.vipa(key.vipa())?;
-    let served =
-        vipa.find_service(key.protocol(), key.vipa_port()).is_some_and(|service| service.picker.serves(hit.target));
-    if served || vipa.stance == Stance::Standby || vipa.lease.passed(scene.now) {
+    if vipa.stance == Stance::Standby || vipa.lease.passed(scene.now) {
         return None;
     }
     let target = match pick(scene, vipa, key, admission) {
@@ -448,7 +471,10 @@ fn orphan<K: Family>(
             Some(_) if flags.has(TcpFlags::RST) => Verdict::drop(Reason::Orphan),
             Some(Orphans::Drop) => Verdict::drop(Reason::Orphan),
             Some(Orphans::Reset) => Verdict::Answer(LocalReply::Reset),
-            Some(Orphans::Balance) => admit(scene, vipa, key, progress(FlowState::Open, flags), admission),
+            Some(Orphans::Balance) => {
+                let state = FlowState::Open.after_segment(flags.closes(), true);
+                admit(scene, vipa, key, state, admission)
+            }
         },
     }
 }
@@ -520,5 +546,21 @@ fn pick<K: Family>(
         return Err(reason);
     }
     let hash = key.balance_hash(&scene.routes.key, vipa.address);
-    service.picker.pick(hash, || service.turns.take()).ok_or(Reason::NoTarget)
+    let target = if is_changing_hands(vipa, scene.now) {
+        service.picker.pick_by_hash(hash)
+    } else {
+        service.picker.pick(hash, || service.turns.take())
+    };
+    target.ok_or(Reason::NoTarget)
+}
+
+/// Whether a SYN that is sent again may reach another router than the one before: both then choose alike. The yielding
+/// owner tells its successor of what it admitted before.
+fn is_changing_hands(vipa: &VipaRoute, now: Moment) -> bool {
+    /// A SYN is sent again after one and after three seconds (RFC 6298 §2, §5.5).
+    const RETRANSMISSION: Duration = Duration::from_secs(4);
+    match vipa.stance {
+        Stance::Standby | Stance::Rebuilding | Stance::Yielding => true,
+        Stance::Active => now < vipa.quiet_until + RETRANSMISSION,
+    }
 }

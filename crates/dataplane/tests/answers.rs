@@ -106,7 +106,7 @@ fn a_connection_is_not_placed_anew_by_a_packet_that_does_not_get_there() {
         world.targets[1].via = Via::Tunnel { outer, how: GUE };
     });
     bench.confirm(CLIENT, 40_000, 80, 0);
-    bench.turn([&segment(40_000).fin()]);
+    bench.end(CLIENT, 40_000, 80, 0);
     let before = bench.connection(CLIENT, 40_000, 80);
     bench.settle();
     let syn = segment(40_000).syn().ttl(1);

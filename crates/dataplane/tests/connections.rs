@@ -8,8 +8,7 @@ use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
 use vipa_flow::FlowState;
 use vipa_handoff::{Count, Fate, Reason};
-use vipa_model::Stance;
-use vipa_model::{Balance, Moment, Orphans, PortRange};
+use vipa_model::{Balance, Moment, Orphans, PortRange, Stance, TargetId};
 use vipa_packet::{TcpFlags, build::Builder, icmp};
 
 #[test]
@@ -148,7 +147,8 @@ fn a_confirmed_connection_goes_to_the_target_that_holds_it_in_every_stance_lease
         bench.world.lease.set(lease);
         let packets = [segment(40_000).payload(b"data"), segment(40_000).syn()];
         assert_eq!(bench.turn(&packets), packets.each_ref().map(|packet| to_target(1, packet)), "{stance:?}");
-        assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Confirmed)));
+        // The SYN ends nothing: the target holds the connection and answers it.
+        assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Reopened)));
         bench.assert_changed(["received +2", "forwarded +2", "sent +2"]);
     }
 }
@@ -159,11 +159,127 @@ fn a_client_that_comes_again_is_placed_anew_when_its_target_has_been_away_for_lo
     bench.confirm(CLIENT, 40_000, 80, 1);
     bench.change(|world| world.targets[1].away = true);
     let (data, syn) = (segment(40_000).payload(b"data"), segment(40_000).syn());
-    assert_eq!(bench.turn([&data, &syn]), [to_target(1, &data), to_target(1, &syn)], "it may be there all the same");
+    assert_eq!(bench.turn([&data]), [to_target(1, &data)], "it may be there all the same");
     bench.serve(Balance::Maglev, &[0]);
     assert_eq!(bench.turn([&data, &syn]), [to_target(1, &data), to_target(0, &syn)]);
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((0, FlowState::HalfOpen)));
-    bench.assert_changed(["received +4", "forwarded +4", "sent +4", "flow.opened +1"]);
+    bench.assert_changed(["received +3", "forwarded +3", "sent +3", "flow.opened +1"]);
+}
+
+/// Anybody may send a segment of any connection, with any flags.
+#[test]
+fn no_segment_takes_back_what_a_linked_target_has_reported() {
+    for flags in ["fin", "rst", "syn", "rst, syn", "syn, fin"] {
+        let mut bench = bench();
+        bench.flows.set_linked(TargetId(1), true);
+        bench.confirm(CLIENT, 40_000, 80, 1);
+        for flag in flags.split(", ") {
+            let forged = match flag {
+                "fin" => segment(40_000).fin(),
+                "rst" => segment(40_000).flags(TcpFlags::RST),
+                _ => segment(40_000).syn(),
+            };
+            assert_eq!(bench.turn([&forged]), [to_target(1, &forged)], "{flags}");
+        }
+        let (_, state) = bench.connection(CLIENT, 40_000, 80).unwrap();
+        assert!(state.is_held(), "{flags}: {state:?}");
+        bench.advance(Duration::from_secs(13_000));
+        let late = segment(40_000).payload(b"late");
+        assert_eq!(bench.turn([&late]), [to_target(1, &late)], "{flags}");
+        assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Confirmed)), "{flags}");
+    }
+}
+
+#[test]
+fn the_end_that_is_reported_late_leaves_the_next_connection_of_the_same_port_behind() {
+    let mut bench = bench();
+    bench.flows.set_linked(TargetId(1), true);
+    bench.confirm(CLIENT, 40_000, 80, 1);
+    let (syn, data) = (segment(40_000).syn(), segment(40_000).payload(b"next"));
+    bench.turn([&syn, &data]);
+    bench.end(CLIENT, 40_000, 80, 1);
+    assert_eq!(bench.turn([&data]), [to_target(1, &data)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Open)));
+    // Nor does an end take what no report has confirmed.
+    bench.end(CLIENT, 40_000, 80, 1);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Open)));
+}
+
+#[test]
+fn late_segments_of_what_has_ended_go_to_its_target_and_a_syn_begins_the_next_connection() {
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 1);
+    bench.end(CLIENT, 40_000, 80, 1);
+    let (late, syn) = (segment(40_000).fin(), segment(40_000).syn());
+    assert_eq!(bench.turn([&late]), [to_target(1, &late)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Ended)));
+    bench.serve(Balance::Maglev, &[1]);
+    assert_eq!(bench.turn([&syn]), [to_target(1, &syn)]);
+    assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::HalfOpen)));
+    // Its target takes no new connections any more.
+    bench.confirm(CLIENT, 40_001, 80, 1);
+    bench.end(CLIENT, 40_001, 80, 1);
+    bench.serve(Balance::Maglev, &[0]);
+    let syn = segment(40_001).syn();
+    assert_eq!(bench.turn([&syn]), [to_target(0, &syn)]);
+    bench.end(CLIENT, 40_001, 80, 0);
+    bench.advance(Duration::from_secs(3));
+    assert!(bench.connection(CLIENT, 40_001, 80).is_some(), "that end is not this connection's");
+}
+
+/// Its client comes again from the same port, as a SIP trunk or a replica does, and nobody else will say what became of it.
+#[test]
+fn a_connection_whose_target_is_gone_is_placed_anew_at_once_and_one_whose_target_is_mute_at_the_second_syn() {
+    let syn = segment(40_000).syn();
+    for (linked, silent, first) in [(false, true, 0), (false, false, 1), (true, true, 1)] {
+        let mut bench = bench();
+        bench.flows.set_linked(TargetId(1), linked);
+        bench.confirm(CLIENT, 40_000, 80, 1);
+        bench.change(|world| world.targets[1].silent = silent);
+        bench.serve(Balance::Maglev, &[0]);
+        assert_eq!(bench.turn([&syn]), [to_target(first, &syn)], "linked {linked}, silent {silent}");
+        bench.advance(Duration::from_millis(200));
+        if first == 1 {
+            assert_eq!(bench.turn([&syn]), [to_target(1, &syn)], "the network may have doubled it");
+            bench.advance(Duration::from_millis(1_000));
+            let second = if linked { 1 } else { 0 };
+            assert_eq!(bench.turn([&syn]), [to_target(second, &syn)], "linked {linked}, silent {silent}");
+        }
+    }
+    // Between the two the client went on: the target has answered.
+    let mut bench = bench();
+    bench.confirm(CLIENT, 40_000, 80, 1);
+    bench.serve(Balance::Maglev, &[0]);
+    bench.turn([&syn]);
+    bench.turn([&segment(40_000).payload(b"data")]);
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.turn([&syn]), [to_target(1, &syn)]);
+}
+
+#[test]
+fn while_a_vipa_changes_hands_a_syn_that_is_sent_again_goes_where_the_first_went() {
+    let target = |stance, quiet_until, turns: u16| {
+        let mut bench = bench();
+        bench.serve(Balance::RoundRobin, &[0, 1]);
+        for port in 0..turns {
+            bench.turn([&segment(30_000 + port).syn()]);
+        }
+        bench.change(|world| (world.stance, world.quiet_until) = (stance, quiet_until));
+        (0..16)
+            .map(|port| {
+                bench.turn([&segment(40_000 + port).syn()]);
+                target_of(&bench, 40_000 + port)
+            })
+            .collect::<Vec<_>>()
+    };
+    let now = bench().now;
+    let expected = target(Stance::Yielding, Moment::ZERO, 0);
+    assert!(expected.contains(&0) && expected.contains(&1));
+    assert_eq!(target(Stance::Yielding, Moment::ZERO, 1), expected);
+    assert_eq!(target(Stance::Rebuilding, Moment::ZERO, 1), expected);
+    assert_eq!(target(Stance::Active, now + Duration::from_secs(1), 1), expected);
+    let by_turns = target(Stance::Active, Moment::ZERO, 0);
+    assert!(by_turns.chunks(2).all(|pair| pair[0] != pair[1]), "{by_turns:?}");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use crate::{
 /// Connections in the table, by state. Taken while others write: each number is right at a moment of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    pub ended: u64,
     pub half_open: u64,
+    pub reopened: u64,
     pub open: u64,
     pub confirmed: u64,
     pub closing: u64,
@@ -16,10 +18,23 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// All entries.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let Self { half_open, open, confirmed, closing, udp } = *self;
-        half_open + open + confirmed + closing + udp
+        self.live() + self.ended
+    }
+
+    /// Connections: all entries but those that outlive theirs for a moment.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        let Self { ended: _, half_open, reopened, open, confirmed, closing, udp } = *self;
+        half_open + reopened + open + confirmed + closing + udp
+    }
+
+    /// By number of state.
+    pub(crate) fn of(by_state: [u64; FlowState::ALL.len()]) -> Self {
+        let [ended, half_open, reopened, open, confirmed, closing, udp] = by_state;
+        Self { ended, half_open, reopened, open, confirmed, closing, udp }
     }
 }
 
@@ -28,7 +43,9 @@ impl std::ops::Add for Counts {
 
     fn add(self, other: Self) -> Self {
         Self {
+            ended: self.ended + other.ended,
             half_open: self.half_open + other.half_open,
+            reopened: self.reopened + other.reopened,
             open: self.open + other.open,
             confirmed: self.confirmed + other.confirmed,
             closing: self.closing + other.closing,
@@ -64,11 +81,10 @@ impl Tally {
     }
 
     pub(crate) fn sum(&self) -> Counts {
-        let [half_open, open, confirmed, closing, udp] = FlowState::ALL.map(|state| {
+        Counts::of(FlowState::ALL.map(|state| {
             let sum = |sum: u64, shard: &Shard| sum.wrapping_add(shard.0[state.index()].load(Ordering::Relaxed));
             // A departure may be seen before its arrival.
             (self.shards.iter().fold(0, sum) as i64).max(0) as u64
-        });
-        Counts { half_open, open, confirmed, closing, udp }
+        }))
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Fixed in size, allocated once, shared by every worker and the control thread; nobody ever waits for anybody.
 //! [`FlowTable`] tells the whole story; `word` and `bucket` are its memory layout, `place` is how a connection gets a
-//! place in it, `walk` is ageing and export.
+//! place in it, `rules` says what packets and reports make of an entry, `walk` is ageing and export.
 
 mod atomics;
 mod blocks;
 mod bucket;
 mod count;
 mod key;
+mod linked;
 #[cfg(not(loom))]
 mod mapping;
 mod memory;
 mod place;
+mod rules;
 mod table;
 mod tick;
 pub mod vectors;

@@ -41,7 +41,7 @@ pub(crate) struct Newcomer<W> {
 }
 
 pub(crate) enum Placed {
-    /// Live, perhaps in the place of one in this state.
+    /// Live, perhaps in the place of a connection in this state.
     Live(Option<FlowState>),
     Full,
     /// Another thread is placing or has placed the same connection: look again.
@@ -61,6 +61,13 @@ const PATIENCE: u32 = if cfg!(loom) { 1 } else { 256 };
 
 /// Silence after which an open connection may give way to a new one: one minute.
 const IDLE_TICKS: u16 = 240;
+
+/// Silence after which a connection that its linked target has not reported may give way to a new one: two seconds, many
+/// times what a report takes.
+const UNREPORTED_TICKS: u16 = 8;
+
+/// Ended entries outlive their connections for late segments; after one second they give way before any other is moved.
+const ENDED_TICKS: u16 = 4;
 
 /// Half-open entries among eight neighbours from which on they are a flood's, and one of them is not worth moving others
 /// for: with one in fifty half-open, as in ordinary traffic, one newcomer in two thousand meets so many.
@@ -82,7 +89,7 @@ impl<K: Key> FlowTable<K> {
         match self.buckets[claim.bucket].swap(claim.slot, pending, pending.with_state(newcomer.state)) {
             Ok(()) => {
                 self.tally.came(claim.bucket, newcomer.state);
-                Placed::Live(claim.evicted)
+                Placed::Live(claim.evicted.filter(|state| *state != FlowState::Ended))
             }
             Err(_) => Placed::Contested,
         }
@@ -119,6 +126,7 @@ impl<K: Key> FlowTable<K> {
         for _ in 0..ATTEMPTS {
             let claim = self
                 .claim_empty(newcomer, now)
+                .or_else(|| self.claim_ended(newcomer, now))
                 .or_else(|| self.claim_in_crowd(newcomer, now))
                 .or_else(|| self.claim_by_moving(newcomer, now, Room::Spare))
                 .or_else(|| self.claim_by_moving(newcomer, now, Room::Freed { moves: 1 }))
@@ -215,7 +223,8 @@ impl<K: Key> FlowTable<K> {
                     .filter_map(|at| {
                         let word = there.word(at);
                         let state = word.state().filter(|_| !word.is_moving())?;
-                        Some((worth(state, age(now, word.tick()), source)?, at, word, state))
+                        let is_linked = || self.is_linked(word.target());
+                        Some((worth(state, age(now, word.tick()), source, is_linked)?, at, word, state))
                     })
                     .min_by_key(|(worth, ..)| *worth)?;
                 let copy = before.claimed_like(resident.word);
@@ -245,7 +254,7 @@ impl<K: Key> FlowTable<K> {
 
     /// Moves `resident` to that spot in its other bucket, live in both for a moment, and makes its slot hold `next`.
     ///
-    /// While the original is marked as moving, only remove() and confirm() change it; then we take the copy back. Until
+    /// While the original is marked as moving, only remove(), confirm() and end() change it; then we take the copy back. Until
     /// we have, lookups find the original first, and nobody else can move it.
     fn replace_by_moving(&self, resident: &Resident<K::Words>, spot: &Spot, next: Word) -> Option<()> {
         let Resident { bucket, slot, packed, word, other } = *resident;
@@ -282,11 +291,26 @@ impl<K: Key> FlowTable<K> {
             .filter_map(|(bucket, slot)| {
                 let word = self.buckets[bucket].word(slot);
                 let state = word.state().filter(|_| !word.is_moving())?;
-                let worth = worth(state, age(now, word.tick()), newcomer.source)?;
+                let worth = worth(state, age(now, word.tick()), newcomer.source, || self.is_linked(word.target()))?;
                 Some((worth, bucket, slot, word, state))
             })
             .min_by_key(|(worth, ..)| *worth)?;
         self.evict(newcomer, (bucket, slot, before, state), now)
+    }
+
+    /// The place of an entry whose connection has ended a while ago.
+    #[cold]
+    fn claim_ended(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
+        newcomer.spots.both().into_iter().find_map(|bucket| {
+            (0..SLOTS).find_map(|slot| {
+                let word = self.buckets[bucket].word(slot);
+                let is_over = word.state() == Some(FlowState::Ended) && !word.is_moving();
+                if !is_over || age(now, word.tick()) < ENDED_TICKS {
+                    return None;
+                }
+                self.evict(newcomer, (bucket, slot, word, FlowState::Ended), now)
+            })
+        })
     }
 
     /// The place of the longest silent of many half-open neighbours: a flood's newcomers take it from one another.
@@ -349,14 +373,22 @@ struct Spot {
     evicted: Option<FlowState>,
 }
 
-/// The least goes first; `None`: not for this newcomer. Of the same kind, the longest silent goes.
-fn worth(state: FlowState, age: u16, newcomer: Source) -> Option<(u8, std::cmp::Reverse<u16>)> {
+/// The least goes first; `None`: not for this newcomer. Of the same kind, the longest silent goes. `is_linked`: its target
+/// reports what it holds, so that an entry it has not reported for a while is nobody's connection.
+fn worth(
+    state: FlowState,
+    age: u16,
+    newcomer: Source,
+    is_linked: impl FnOnce() -> bool,
+) -> Option<(u8, std::cmp::Reverse<u16>)> {
     let kind = match state {
-        FlowState::HalfOpen => 0,
-        FlowState::Closing => 1,
-        FlowState::Open | FlowState::Udp if age >= IDLE_TICKS => 2,
-        FlowState::Open | FlowState::Udp if newcomer == Source::Target => 3,
-        FlowState::Open | FlowState::Udp | FlowState::Confirmed => return None,
+        FlowState::Ended => 0,
+        FlowState::HalfOpen => 1,
+        FlowState::Closing => 2,
+        FlowState::Open if age >= UNREPORTED_TICKS && is_linked() => 2,
+        FlowState::Open | FlowState::Udp if age >= IDLE_TICKS => 3,
+        FlowState::Open | FlowState::Udp if newcomer == Source::Target => 4,
+        FlowState::Open | FlowState::Udp | FlowState::Confirmed | FlowState::Reopened => return None,
     };
     Some((kind, std::cmp::Reverse(age)))
 }

@@ -18,8 +18,10 @@ use crate::{
     bucket::{Bucket, SLOTS},
     count::Tally,
     key::{Packed, PackedKey, sealed::Words},
+    linked::Linked,
     memory::Memory,
     place::{Newcomer, Placed, Source},
+    rules::RECENT,
     tick::{age, is_news},
     word::Word,
 };
@@ -46,6 +48,7 @@ pub struct FlowTable<K: Key = Key4> {
     pub(crate) tally: Tally,
     pub(crate) blocks: Blocks,
     pub(crate) seed: HashSeed,
+    pub(crate) linked: Linked,
     capacity: usize,
 }
 
@@ -138,6 +141,13 @@ impl Hit {
     pub fn is_news(&self, now: Tick) -> bool {
         is_news(now, self.slot.word.tick())
     }
+
+    /// Ticks since the entry was last written.
+    #[inline]
+    #[must_use]
+    pub fn silence(&self, now: Tick) -> u16 {
+        age(now, self.slot.word.tick())
+    }
 }
 
 impl<K: Key> FlowTable<K> {
@@ -154,7 +164,7 @@ impl<K: Key> FlowTable<K> {
         }
         let buckets = Memory::new((connections * 4).div_ceil(SLOTS * 3).max(2))?;
         let blocks = Blocks::of(buckets.len());
-        Ok(Self { buckets, tally: Tally::new(), blocks, seed, capacity: connections })
+        Ok(Self { buckets, tally: Tally::new(), blocks, seed, linked: Linked::new(), capacity: connections })
     }
 
     /// The connection's target and state, if it is known. Changes nothing.
@@ -245,8 +255,8 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Gives a new connection its place; the least valuable of eight goes when there is none (half-open before closing
-    /// before idle). Never evicts what a target has confirmed.
+    /// Gives a new connection its place; the least valuable of eight goes when there is none (ended before half-open before
+    /// closing before idle). Never evicts what a target holds.
     pub fn admit(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Admitted {
         let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {
@@ -307,8 +317,8 @@ impl<K: Key> FlowTable<K> {
         swapped
     }
 
-    /// Takes in what a target says it holds. The target's word replaces another target; it does not take a connection
-    /// that the client has gone on with back to half-open.
+    /// Takes in what a target says it holds, `HalfOpen` or `Confirmed`. The target's word replaces another target; it does
+    /// not take a connection that the client has gone on with back to half-open.
     pub fn confirm(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Confirmed {
         let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {
@@ -334,9 +344,11 @@ impl<K: Key> FlowTable<K> {
 
     fn confirm_at(&self, hit: &Hit, newcomer: &Newcomer<K::Words>, now: Tick) -> bool {
         let SlotRef { bucket, slot, word } = hit.slot;
-        let further = matches!(hit.state, FlowState::Open | FlowState::Confirmed);
-        let late = newcomer.state == FlowState::HalfOpen && further && hit.target == newcomer.target;
-        let state = if late { hit.state } else { newcomer.state };
+        let state = if hit.target == newcomer.target {
+            hit.state.after_report(newcomer.state, age(now, word.tick()))
+        } else {
+            newcomer.state
+        };
         // If it is moving, it remains so: whoever moves it finds it changed, takes the copy back and leaves it here.
         let done = word.with_target(newcomer.target).with_state(state).with_tick(now);
         if done == word {
@@ -349,18 +361,55 @@ impl<K: Key> FlowTable<K> {
         swapped
     }
 
-    /// As `admit`, of a connection that the router which owned the VIPA until now has told. What is known here already stays
-    /// if a target has confirmed it, or it is not older than this router's own ownership: what is unconfirmed and of an
-    /// earlier one gives way. `since`: when its ownership began, if it has.
-    pub fn inherit(&self, key: &K, target: TargetId, since: Option<Tick>, now: Tick) -> Admitted {
+    /// The target no longer holds the connection. Ends the entry that its reports made, and no other
+    /// ([`rules`](crate::FlowState)). True if there was one.
+    pub fn end(&self, key: &K, target: TargetId, now: Tick) -> bool {
+        let packed = key.pack();
+        let spots = self.spots(packed);
+        while let Some(hit) = self.find(packed, spots).filter(|hit| hit.target == target) {
+            let SlotRef { bucket, slot, word } = hit.slot;
+            let state = hit.state.after_end(age(now, word.tick()));
+            if state == hit.state {
+                return false;
+            }
+            // As in confirm_at(): a moving entry remains so.
+            let done = word.with_state(state).with_tick(now);
+            if self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok() {
+                self.changed(bucket as usize, hit.state, state);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As `admit`, of a connection that the router which owned the VIPA until now has told, in this state, which no report
+    /// has confirmed. What is known here already stays if a target holds it, or it is not older than this router's own
+    /// ownership: what is unconfirmed and of an earlier one gives way. `since`: when its ownership began, if it has.
+    pub fn inherit(&self, key: &K, target: TargetId, state: FlowState, since: Option<Tick>, now: Tick) -> Admitted {
         if let Some(hit) = self.lookup(key) {
             let heard = age(now, hit.slot.word.tick());
             let older = since.is_none_or(|since| heard > age(now, since.0 as u16));
-            if hit.target != target && !hit.state.is_reported() && older {
+            if hit.state == FlowState::Ended || hit.target != target && !hit.state.is_held() && older {
                 self.remove(key, Some(hit.target));
             }
         }
-        self.admit(key, target, FlowState::Open, now)
+        // Its SYN passed elsewhere, and not now.
+        let heard = if state == FlowState::HalfOpen { Tick(now.0.wrapping_sub(RECENT.into())) } else { now };
+        self.admit(key, target, state, heard)
+    }
+
+    /// Says whether this target's agent is linked, so that it reports every connection that it holds.
+    pub fn set_linked(&self, target: TargetId, linked: bool) {
+        if self.linked.has(target) != linked {
+            self.linked.set(target, linked);
+        }
+    }
+
+    /// Whether this target's agent is linked.
+    #[inline]
+    #[must_use]
+    pub fn is_linked(&self, target: TargetId) -> bool {
+        self.linked.has(target)
     }
 
     /// Takes a connection out; with a target, only if it is that target's. True if it was there.

@@ -53,6 +53,10 @@ pub struct AgeLimits {
     pub confirmed: Duration,
     pub closing: Duration,
     pub udp: Duration,
+    /// How long an entry outlives the end that its target has reported.
+    pub ended: Duration,
+    /// The longest for an open or closing connection to a target whose agent is linked: it would have reported it by now.
+    pub unreported: Duration,
 }
 
 impl Default for AgeLimits {
@@ -63,6 +67,8 @@ impl Default for AgeLimits {
             confirmed: Duration::MAX,
             closing: Duration::from_secs(120),
             udp: Duration::from_secs(120),
+            ended: Duration::from_secs(2),
+            unreported: Duration::from_secs(15),
         }
     }
 }

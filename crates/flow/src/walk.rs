@@ -55,6 +55,27 @@ pub struct Aged {
     pub finished: bool,
 }
 
+/// [`AgeLimits`] in ticks. `None`: for ever.
+struct Limits {
+    by_state: [Option<u16>; FlowState::ALL.len()],
+    unreported: Option<u16>,
+}
+
+impl Limits {
+    fn new(limits: &AgeLimits) -> Self {
+        let AgeLimits { half_open, open, confirmed, closing, udp, ended, unreported } = *limits;
+        let by_state = FlowState::ALL.map(|state| match state {
+            FlowState::Ended => limit_in_ticks(ended),
+            FlowState::HalfOpen => limit_in_ticks(half_open),
+            FlowState::Open => limit_where_news(open),
+            FlowState::Reopened | FlowState::Confirmed => limit_where_news(confirmed),
+            FlowState::Closing => limit_where_news(closing),
+            FlowState::Udp => limit_in_ticks(udp),
+        });
+        Self { by_state, unreported: limit_where_news(unreported) }
+    }
+}
+
 impl<K: Key> FlowTable<K> {
     /// Removes what has been silent for too long from the next `buckets` buckets, of four entries each.
     pub fn age(&self, cursor: &mut Cursor, buckets: usize, now: Tick, limits: &AgeLimits) -> Aged {
@@ -71,38 +92,36 @@ impl<K: Key> FlowTable<K> {
         limits: &AgeLimits,
         is_away: impl Fn(TargetId) -> bool,
     ) -> Aged {
-        let AgeLimits { half_open, open, confirmed, closing, udp } = *limits;
-        let limits = [
-            limit_in_ticks(half_open),
-            limit_where_news(open),
-            limit_where_news(confirmed),
-            limit_where_news(closing),
-            limit_in_ticks(udp),
-        ];
+        let limits = Limits::new(limits);
         let mut removed = [0; FlowState::ALL.len()];
         let (stretch, finished) = cursor.advance(buckets, self.buckets.len());
         for bucket in stretch {
             self.age_bucket(bucket, now, &limits, &is_away, &mut removed);
         }
-        let [half_open, open, confirmed, closing, udp] = removed;
-        Aged { removed: Counts { half_open, open, confirmed, closing, udp }, finished }
+        Aged { removed: Counts::of(removed), finished }
     }
 
     fn age_bucket(
         &self,
         bucket: usize,
         now: Tick,
-        limits: &[Option<u16>; 5],
+        limits: &Limits,
         is_away: &impl Fn(TargetId) -> bool,
-        removed: &mut [u64; 5],
+        removed: &mut [u64; FlowState::ALL.len()],
     ) {
         for slot in 0..SLOTS {
             let word = self.buckets[bucket].word(slot);
             let Some(state) = word.state().filter(|_| !word.is_moving()) else { continue };
             let silent = age(now, word.tick());
-            let exceeds = |state: FlowState| limits[state.index()].is_some_and(|limit| silent > limit);
-            let unclaimed = || state == FlowState::Confirmed && exceeds(FlowState::Open) && is_away(word.target());
-            let too_old = exceeds(state) || unclaimed();
+            let exceeds = |limit: Option<u16>| limit.is_some_and(|limit| silent > limit);
+            let too_old = exceeds(limits.by_state[state.index()])
+                || match state {
+                    FlowState::Confirmed | FlowState::Reopened => {
+                        exceeds(limits.by_state[FlowState::Open.index()]) && is_away(word.target())
+                    }
+                    FlowState::Open | FlowState::Closing => exceeds(limits.unreported) && self.is_linked(word.target()),
+                    FlowState::Ended | FlowState::HalfOpen | FlowState::Udp => false,
+                };
             // Touched in this very moment: then it is not silent.
             if too_old && self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
                 self.ended(bucket, word);

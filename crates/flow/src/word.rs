@@ -1,9 +1,9 @@
 //! An entry's second word: all there is to know about a connection but its addresses and ports.
 //!
 //! ```text
-//!  63            47 46            31 30           18 17            4   3    2    0
+//!  63            48 47            32 31           19 18            5   4    3    0
 //! ┌────────────────┬────────────────┬───────────────┬───────────────┬──────┬───────┐
-//! │ life (17)      │ tick (16)      │ service (13)  │ target (14)   │moving│ state │
+//! │ life (16)      │ tick (16)      │ service (13)  │ target (14)   │moving│ state │
 //! └────────────────┴────────────────┴───────────────┴───────────────┴──────┴───────┘
 //! ```
 //!
@@ -17,48 +17,69 @@ use crate::{key::Packed, tick::Tick};
 /// The table tells this many targets apart; a connection of a `TargetId` beyond finds no place.
 pub const MAX_TARGETS: u16 = 1 << 14;
 
-/// How far a connection's life has come, as this router knows it.
+/// What this router knows of a connection: by packets that passed, or by its target's word.
+///
+/// ```text
+///              SYN            client's segment           target: holds it
+///   (nothing) ─────► HalfOpen ────────────────► Open ─────────────────────► Confirmed ◄──────┐
+///                       ▲ ▲                      │ FIN, RST                   │    │ SYN     │ 4 s later: a segment
+///                       │ │ SYN                  ▼         target: holds it   │    ▼         │
+///                       │ └────────────────── Closing ───────────────────────►│  Reopened ───┘
+///                       │                                                     │    │
+///                       │ SYN             target: no longer holds it          │    │ target: no longer holds it
+///                       ├───────────── Ended ◄────────────────────────────────┘    │
+///                       └──────────────────────────────────────────────────────────┘
+/// ```
+/// Only a target's report makes an entry `Confirmed`, and only a report ends that: packets never do. So the confirmed
+/// entries of a target are at every moment those that its log names, up to the position that this router has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum FlowState {
+    /// The target held it and has said that it no longer does. Its late segments still go to that target, which answers
+    /// for itself (RFC 9293 §3.10.7.1); a SYN begins the next connection of the same addresses and ports.
+    Ended = 2,
     /// A SYN was admitted here.
-    HalfOpen = 2,
-    /// The client went on after it.
-    Open = 3,
-    /// The target said that it holds it.
-    Confirmed = 4,
-    /// A FIN or RST went by.
-    Closing = 5,
-    Udp = 6,
+    HalfOpen = 3,
+    /// The target holds it, and a SYN has passed since: its client may be about to begin the next connection of the same
+    /// addresses and ports, so the end that the target reports next is not the end of this entry.
+    Reopened = 4,
+    /// The client went on after its SYN; no target has reported it.
+    Open = 5,
+    /// The target says that it holds it, whatever has been seen on the wire.
+    Confirmed = 6,
+    /// A FIN or RST went by; no target has reported it.
+    Closing = 7,
+    Udp = 8,
 }
 
 impl FlowState {
-    pub const ALL: [Self; 5] = [Self::HalfOpen, Self::Open, Self::Confirmed, Self::Closing, Self::Udp];
+    pub const ALL: [Self; 7] =
+        [Self::Ended, Self::HalfOpen, Self::Reopened, Self::Open, Self::Confirmed, Self::Closing, Self::Udp];
 
-    /// Whether a target tells of it, as far as the state can say: it holds the connection, or the connection is about to end.
+    /// Whether a target has reported the connection and not its end.
     #[must_use]
-    pub fn is_reported(self) -> bool {
-        matches!(self, Self::Confirmed | Self::Closing)
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Reopened)
     }
 
     /// Dense, from 0.
     pub(crate) fn index(self) -> usize {
-        self as usize - 2
+        self as usize - Self::Ended as usize
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Word(pub(crate) u64);
 
-const STATE: u64 = 0b111;
+const STATE: u64 = 0b1111;
 const EMPTY: u64 = 0;
 const PENDING: u64 = 1;
-const CLAIMED: u64 = 7;
-const MOVING: u64 = 1 << 3;
-const TARGET_AT: u32 = 4;
-const SERVICE_AT: u32 = 18;
-const TICK_AT: u32 = 31;
-const LIFE_AT: u32 = 47;
+const CLAIMED: u64 = 15;
+const MOVING: u64 = 1 << 4;
+const TARGET_AT: u32 = 5;
+const SERVICE_AT: u32 = 19;
+const TICK_AT: u32 = 32;
+const LIFE_AT: u32 = 48;
 const TARGET: u64 = (1 << 14) - 1;
 const SERVICE: u64 = (1 << 13) - 1;
 const TICK: u64 = 0xffff;
@@ -129,11 +150,13 @@ impl Word {
     #[inline]
     pub(crate) fn state(self) -> Option<FlowState> {
         match self.0 & STATE {
-            2 => Some(FlowState::HalfOpen),
-            3 => Some(FlowState::Open),
-            4 => Some(FlowState::Confirmed),
-            5 => Some(FlowState::Closing),
-            6 => Some(FlowState::Udp),
+            2 => Some(FlowState::Ended),
+            3 => Some(FlowState::HalfOpen),
+            4 => Some(FlowState::Reopened),
+            5 => Some(FlowState::Open),
+            6 => Some(FlowState::Confirmed),
+            7 => Some(FlowState::Closing),
+            8 => Some(FlowState::Udp),
             _ => None,
         }
     }
@@ -141,12 +164,12 @@ impl Word {
     /// Live, and a connection to this service.
     #[inline(always)]
     pub(crate) fn is_live_of(self, service: u64) -> bool {
-        let is_live = (self.0 & STATE).wrapping_sub(FlowState::HalfOpen as u64)
-            <= FlowState::Udp as u64 - FlowState::HalfOpen as u64;
+        let is_live =
+            (self.0 & STATE).wrapping_sub(FlowState::Ended as u64) <= FlowState::Udp as u64 - FlowState::Ended as u64;
         is_live && self.service() == service
     }
 
-    /// The same, and more than half-open.
+    /// The same, and neither half-open, reopened nor ended: a segment changes nothing about it but when it was last seen.
     #[inline(always)]
     pub(crate) fn is_under_way(self, service: u64) -> bool {
         let first = service << SERVICE_AT | FlowState::Open as u64;

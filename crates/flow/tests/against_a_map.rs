@@ -16,6 +16,7 @@ enum Step {
     Touch(Key4, FlowState),
     Redirect(Key4, TargetId, FlowState),
     Remove(Key4, Option<TargetId>),
+    End(Key4, TargetId),
     Pass(u32),
     Age(u32),
 }
@@ -46,6 +47,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (keys(), states()).prop_map(|(key, state)| Step::Touch(key, state)),
         1 => (keys(), targets(), states()).prop_map(|(key, target, state)| Step::Redirect(key, target, state)),
         4 => (keys(), proptest::option::of(targets())).prop_map(|(key, target)| Step::Remove(key, target)),
+        4 => (keys(), targets()).prop_map(|(key, target)| Step::End(key, target)),
         1 => (0..100_u32).prop_map(Step::Pass),
         1 => (0..100_u32).prop_map(Step::Age),
     ]
@@ -90,11 +92,14 @@ impl Model {
                     Some(entry) => Confirmed::Replaced(entry.target),
                 };
                 assert_eq!(table.confirm(&key, target, state, now), expected);
-                let further = before.filter(|entry| {
-                    entry.target == target && matches!(entry.state, FlowState::Open | FlowState::Confirmed)
-                });
-                if let (FlowState::HalfOpen, Some(entry)) = (state, further) {
-                    state = entry.state;
+                if let Some(entry) = before.filter(|entry| entry.target == target) {
+                    let is_recent = self.now - entry.tick < u32::from(HEARD_EVERY);
+                    state = match (state, entry.state) {
+                        (FlowState::HalfOpen, FlowState::Open | FlowState::Confirmed | FlowState::Reopened)
+                        | (FlowState::Confirmed, FlowState::Reopened) => entry.state,
+                        (FlowState::Confirmed, FlowState::HalfOpen) if is_recent => FlowState::Reopened,
+                        _ => state,
+                    };
                 }
                 self.entries.insert(key, Entry { target, state, tick: self.now });
             }
@@ -121,15 +126,34 @@ impl Model {
                     self.entries.remove(&key);
                 }
             }
+            Step::End(key, target) => {
+                let held = self.entries.get_mut(&key).filter(|entry| entry.target == target && entry.state.is_held());
+                assert_eq!(table.end(&key, target, now), held.is_some());
+                if let Some(entry) = held {
+                    let is_next = entry.state == FlowState::Reopened && self.now - entry.tick < u32::from(HEARD_EVERY);
+                    let state = if is_next { FlowState::HalfOpen } else { FlowState::Ended };
+                    *entry = Entry { state, tick: self.now, ..*entry };
+                }
+            }
             Step::Pass(ticks) => self.now += ticks,
             Step::Age(limit) => {
                 let age = Duration::from_millis(u64::from(limit) * 250);
-                let limits = AgeLimits { half_open: age, open: age, confirmed: age, closing: age, udp: age };
+                let limits = AgeLimits {
+                    half_open: age,
+                    open: age,
+                    confirmed: age,
+                    closing: age,
+                    udp: age,
+                    ended: age,
+                    unreported: age,
+                };
                 let aged = table.age(&mut Cursor::default(), usize::MAX / 2, now, &limits);
                 let before = self.entries.len();
                 let limit_of = |state| match state {
-                    FlowState::HalfOpen | FlowState::Udp => limit,
-                    FlowState::Open | FlowState::Confirmed | FlowState::Closing => limit + u32::from(HEARD_EVERY),
+                    FlowState::Ended | FlowState::HalfOpen | FlowState::Udp => limit,
+                    FlowState::Reopened | FlowState::Open | FlowState::Confirmed | FlowState::Closing => {
+                        limit + u32::from(HEARD_EVERY)
+                    }
                 };
                 self.entries.retain(|_, entry| self.now - entry.tick <= limit_of(entry.state));
                 assert_eq!(aged.removed.total() as usize, before - self.entries.len());
@@ -139,8 +163,8 @@ impl Model {
 
     fn assert_equals(&self, table: &FlowTable) {
         let of = |state| self.entries.values().filter(|entry| entry.state == state).count() as u64;
-        let [half_open, open, confirmed, closing, udp] = FlowState::ALL.map(of);
-        assert_eq!(table.count(), Counts { half_open, open, confirmed, closing, udp });
+        let [ended, half_open, reopened, open, confirmed, closing, udp] = FlowState::ALL.map(of);
+        assert_eq!(table.count(), Counts { ended, half_open, reopened, open, confirmed, closing, udp });
         let keys: Vec<_> = self.entries.keys().copied().collect();
         let mut hits = vec![None; keys.len()];
         table.lookup_batch(&keys, &mut hits);

@@ -5,13 +5,25 @@ use std::net::{IpAddr, SocketAddr};
 use vipa_flow::{
     Admitted, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HashSeed, Hit, Key4, Key6, TableError, Tick,
 };
-use vipa_model::{Connection, Protocol, TargetId, VipaId};
+use vipa_model::{Connection, ConnectionState, Protocol, TargetId, VipaId};
 
 /// One table for each family.
 #[derive(Debug)]
 pub struct Flows {
     pub ipv4: FlowTable<Key4>,
     pub ipv6: FlowTable<Key6>,
+}
+
+/// What became of a target's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    /// It is in the table now, at this target.
+    New,
+    Known,
+    /// Another target holds it, the one of this way.
+    Disputed(TargetId),
+    /// There is no room.
+    Full,
 }
 
 /// A connection's key in whichever family.
@@ -102,11 +114,72 @@ impl Flows {
     }
 
     /// See [`FlowTable::inherit`].
-    pub fn inherit(&self, key: &AnyKey, target: TargetId, since: Option<Tick>, now: Tick) -> Admitted {
+    pub fn inherit(
+        &self,
+        key: &AnyKey,
+        target: TargetId,
+        state: FlowState,
+        since: Option<Tick>,
+        now: Tick,
+    ) -> Admitted {
         match key {
-            AnyKey::V4(key) => self.ipv4.inherit(key, target, since, now),
-            AnyKey::V6(key) => self.ipv6.inherit(key, target, since, now),
+            AnyKey::V4(key) => self.ipv4.inherit(key, target, state, since, now),
+            AnyKey::V6(key) => self.ipv6.inherit(key, target, state, since, now),
         }
+    }
+
+    /// Takes in that a target holds this connection, in this state. `target`: the way to it; `is_its`: whether a way leads
+    /// to it, whichever. A connection that another target holds, whose agent is linked, stays there until that target has
+    /// reported its end.
+    pub fn report(
+        &self,
+        key: &AnyKey,
+        target: TargetId,
+        is_its: impl Fn(TargetId) -> bool,
+        state: ConnectionState,
+        now: Tick,
+    ) -> Reported {
+        let elsewhere = self.lookup(key).filter(|hit| !is_its(hit.target));
+        let state = match (state, elsewhere) {
+            // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
+            (ConnectionState::HalfOpen, Some(hit)) if !matches!(hit.state, FlowState::HalfOpen | FlowState::Ended) => {
+                return Reported::Known;
+            }
+            (ConnectionState::Established | ConnectionState::Closing, Some(hit))
+                if hit.state.is_held() && self.is_linked(hit.target) =>
+            {
+                return Reported::Disputed(hit.target);
+            }
+            (ConnectionState::HalfOpen, _) => FlowState::HalfOpen,
+            (ConnectionState::Established | ConnectionState::Closing, _) => FlowState::Confirmed,
+        };
+        match self.confirm(key, target, state, now) {
+            Confirmed::New | Confirmed::NewEvicting(_) | Confirmed::Replaced(_) => Reported::New,
+            Confirmed::Known => Reported::Known,
+            Confirmed::Full => Reported::Full,
+        }
+    }
+
+    /// Takes in that a target no longer holds this connection; `is_its` as of [`report`](Self::report). True if an entry
+    /// said that it did.
+    pub fn report_end(&self, key: &AnyKey, is_its: impl Fn(TargetId) -> bool, now: Tick) -> bool {
+        let Some(hit) = self.lookup(key).filter(|hit| is_its(hit.target)) else { return false };
+        match key {
+            AnyKey::V4(key) => self.ipv4.end(key, hit.target, now),
+            AnyKey::V6(key) => self.ipv6.end(key, hit.target, now),
+        }
+    }
+
+    /// Says whether the agent of this way's target is linked and all that it holds is known here.
+    pub fn set_linked(&self, target: TargetId, linked: bool) {
+        self.ipv4.set_linked(target, linked);
+        self.ipv6.set_linked(target, linked);
+    }
+
+    /// What was said last.
+    #[must_use]
+    pub fn is_linked(&self, target: TargetId) -> bool {
+        self.ipv4.is_linked(target)
     }
 
     /// See [`FlowTable::confirm`].
@@ -114,6 +187,23 @@ impl Flows {
         match key {
             AnyKey::V4(key) => self.ipv4.confirm(key, target, state, now),
             AnyKey::V6(key) => self.ipv6.confirm(key, target, state, now),
+        }
+    }
+
+    /// See [`FlowTable::touch`]. `hit` is what `key` was found as.
+    pub fn touch(&self, key: &AnyKey, hit: &Hit, state: FlowState, now: Tick) {
+        match key {
+            AnyKey::V4(_) => self.ipv4.touch(hit, state, now),
+            AnyKey::V6(_) => self.ipv6.touch(hit, state, now),
+        }
+    }
+
+    /// Takes in what the VIPA's owner has of a connection that no target reports.
+    pub fn follow(&self, key: &AnyKey, target: TargetId, state: FlowState, now: Tick) {
+        match self.lookup(key) {
+            Some(hit) if hit.target == target && !hit.state.is_held() => self.touch(key, &hit, state, now),
+            Some(_) => {}
+            None => drop(self.admit(key, target, state, now)),
         }
     }
 

@@ -21,7 +21,7 @@ mod routes;
 pub use counters::{Cell, Count, Counters, Totals};
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
-pub use flows::{AnyKey, Flows};
+pub use flows::{AnyKey, Flows, Reported};
 pub use routes::{
     Express, Hop, How, NextHop, PortRoute, ReturnRoute, Rewrite, RouteLists, Routes, ServiceRoute, SourceRule,
     TargetRoute, Via, VipaRoute, next_neighbour,

@@ -125,6 +125,8 @@ pub struct TargetRoute {
     pub clamps_mss: bool,
     /// Its agent has been away for so long that nobody counts on what it reported any more.
     pub away: bool,
+    /// The neighbour on the way has left several questions in a row unanswered.
+    pub silent: bool,
 }
 
 /// What is done to a packet on a way.
@@ -296,6 +298,12 @@ impl Routes {
         self.target(id).is_some_and(|target| target.away)
     }
 
+    /// Whether the neighbour on the way to a target does not answer.
+    #[must_use]
+    pub fn is_silent(&self, id: TargetId) -> bool {
+        self.target(id).is_some_and(|target| target.silent)
+    }
+
     #[inline]
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&PortRoute> {
@@ -400,6 +408,7 @@ impl TargetRoute {
             tells_mtu: true,
             clamps_mss: true,
             away: false,
+            silent: false,
         }
     }
 }

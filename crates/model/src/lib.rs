@@ -12,8 +12,8 @@ mod voters;
 pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Agentless, Choice, Question, Weights};
 pub use nouns::{
-    Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac, NodeName,
-    Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,
+    Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac,
+    NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,
 };
 pub use time::Moment;
 pub use voters::Voters;

@@ -298,6 +298,20 @@ pub enum ConnectionState {
     Closing,
 }
 
+/// What a router tells another of an entry of its connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EntryState {
+    /// Its SYN has passed.
+    HalfOpen,
+    /// Its client went on after the SYN.
+    Open,
+    /// Its target says that it holds it.
+    Held,
+    /// A FIN or RST has passed.
+    Closing,
+    Udp,
+}
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);

@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters};
+use vipa_model::{
+    Connection, ConnectionState, EntryState, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters,
+};
 
 use crate::{
     Ask, Told,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -261,10 +263,18 @@ pub struct NotYet {
 pub struct Table {
     pub vipa: IpAddr,
     pub epoch: Epoch,
-    /// Connection and its target's address.
-    pub entries: Vec<(Connection, IpAddr)>,
+    pub entries: Vec<Entry>,
     /// Of a series. The first series of an epoch has what no target has confirmed.
     pub part: Part,
+}
+
+/// An entry of a router's connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub connection: Connection,
+    /// The target's address.
+    pub target: IpAddr,
+    pub state: EntryState,
 }
 
 /// Owner ↔ backup: connections of targets that have no agent, of which nobody else can tell.
@@ -293,8 +303,8 @@ pub struct Round {
     pub whole: bool,
     /// Since the look before.
     pub span_ms: u32,
-    /// Connection and its target's address.
-    pub opened: Vec<(Connection, IpAddr)>,
+    /// New ones, and those that are in another state or at another target.
+    pub opened: Vec<Entry>,
     pub closed: Vec<Connection>,
 }
 

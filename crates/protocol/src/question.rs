@@ -26,7 +26,7 @@ pub struct Ask {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
-    /// Router → target: which established connections to this VIPA do you hold? Digests of all, and the connections
+    /// Router → target: which connections to this VIPA do you hold, established or closing? Digests of all, and the connections
     /// themselves of these parts.
     Holds { vipa: IpAddr, buckets: Vec<u16> },
     /// Router → router: how are you configured for this VIPA?
@@ -47,7 +47,7 @@ pub enum Reply {
     Unknown,
 }
 
-/// A target's established connections at one moment.
+/// A target's connections at one moment, established or closing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holds {
     pub upto: Position,

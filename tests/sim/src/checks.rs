@@ -6,7 +6,6 @@ use std::{
 };
 
 use vipa_cluster::{State, StoredVote, VipaBrief};
-use vipa_flow::FlowState;
 use vipa_model::{ConnectionState, Epoch, NodeName};
 
 use crate::{
@@ -203,13 +202,12 @@ impl World {
             let held = host.held();
             for (connection, state) in &held {
                 let entry = gateway.knows(connection);
-                let fits = entry == Some((host.index, FlowState::Confirmed));
-                if *state == ConnectionState::Established && !fits {
+                let fits = entry.is_some_and(|(target, state)| target == host.index && state.is_held());
+                if *state != ConnectionState::HalfOpen && !fits {
                     wrong.push(format!("t{} holds {connection:?}, the table has {entry:?}", host.index + 1));
                 }
             }
-            for (connection, _, _) in
-                known.iter().filter(|(_, target, state)| *target == host.index && *state == FlowState::Confirmed)
+            for (connection, _, _) in known.iter().filter(|(_, target, state)| *target == host.index && state.is_held())
             {
                 if !held.contains_key(connection) {
                     wrong.push(format!("t{} does not hold {connection:?}, the table says so", host.index + 1));

@@ -23,7 +23,7 @@ use vipa_model::{
     Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, VipaId,
 };
 use vipa_packet::{HeapPacket, arp};
-use vipa_protocol::{Change, Message, Part, Run, Table};
+use vipa_protocol::{Change, Entry, Message, Part, Run, Table};
 
 use vipa_sync::Deadline;
 
@@ -161,15 +161,21 @@ impl Gateway {
                 self.services = services;
                 self.stale = true;
             }
+            Output::Complete { target, complete, .. } => {
+                if let Some(target) = self.target(target) {
+                    self.flows.set_linked(id(target), complete);
+                }
+            }
             Output::SendTable { to, vipa, epoch } => {
                 let table = Table { vipa, epoch, entries: self.entries(), part: Part::Only };
                 return vec![Errand::Send { to, message: Message::Table(table) }];
             }
             Output::InstallTable { entries, .. } => {
                 let since = self.owned_since.map(Tick::from);
-                for (connection, target) in entries {
+                for Entry { connection, target, state } in entries {
                     if let Some(target) = self.target(target) {
-                        self.flows.inherit(&key(&connection), id(target), since, Tick::from(now));
+                        let state = FlowState::of_told(state);
+                        self.flows.inherit(&key(&connection), id(target), state, since, Tick::from(now));
                     }
                 }
             }
@@ -198,7 +204,7 @@ impl Gateway {
                 for record in records {
                     match record.change {
                         Change::Opened(state) => self.confirm(now, &record.connection, target, state),
-                        Change::Closed => self.close(&record.connection, target),
+                        Change::Closed => self.close(now, &record.connection, target),
                     }
                 }
             }
@@ -213,44 +219,27 @@ impl Gateway {
                 }
                 match part {
                     Part::First | Part::Middle => drop(self.sweeps.insert(target, named)),
-                    Part::Only | Part::Last => self.sweep(target, &named),
+                    Part::Only | Part::Last => self.sweep(now, target, &named),
                 }
             }
         }
     }
 
     fn confirm(&self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
-        let state = match state {
-            ConnectionState::HalfOpen => FlowState::HalfOpen,
-            ConnectionState::Established => FlowState::Confirmed,
-            ConnectionState::Closing => FlowState::Closing,
-        };
-        let key = key(connection);
-        let known = self.flows.lookup(&key);
-        let elsewhere = known
-            .is_some_and(|hit| hit.target != id(target) && matches!(hit.state, FlowState::Open | FlowState::Confirmed));
-        // A SYN that went two ways leaves one half-open end; it says nothing against the other one.
-        if !(elsewhere && state == FlowState::HalfOpen) {
-            self.flows.confirm(&key, id(target), state, Tick::from(now));
-        }
+        let target = id(target);
+        self.flows.report(&key(connection), target, |of| of == target, state, Tick::from(now));
     }
 
-    /// A connection that was admitted anew since its end was reported is not the one that ended.
-    fn close(&self, connection: &Connection, target: usize) {
-        let key = key(connection);
-        let ours = |hit: vipa_flow::Hit| hit.target == id(target) && hit.state != FlowState::HalfOpen;
-        if self.flows.lookup(&key).is_some_and(ours) {
-            self.flows.remove(&key, Some(id(target)));
-        }
+    fn close(&self, now: Moment, connection: &Connection, target: usize) {
+        let target = id(target);
+        self.flows.report_end(&key(connection), |of| of == target, Tick::from(now));
     }
 
-    /// What the target had confirmed and its snapshot lacks is gone.
-    fn sweep(&self, target: usize, named: &BTreeSet<Connection>) {
-        let confirmed = self.known().into_iter().filter(|(_, holder, state)| *holder == target && state.is_reported());
-        for (connection, _, _) in confirmed {
-            if !named.contains(&connection) {
-                self.flows.remove(&key(&connection), Some(id(target)));
-            }
+    /// What the target had reported and its snapshot lacks has ended.
+    fn sweep(&self, now: Moment, target: usize, named: &BTreeSet<Connection>) {
+        let held = self.known().into_iter().filter(|(_, holder, state)| *holder == target && state.is_held());
+        for (connection, _, _) in held.filter(|(connection, _, _)| !named.contains(connection)) {
+            self.close(now, &connection, target);
         }
     }
 
@@ -263,8 +252,11 @@ impl Gateway {
         known
     }
 
-    fn entries(&self) -> Vec<(Connection, IpAddr)> {
-        self.known().into_iter().map(|(connection, target, _)| (connection, target_address(target))).collect()
+    fn entries(&self) -> Vec<Entry> {
+        let entry = |(connection, target, state): (Connection, usize, FlowState)| {
+            Some(Entry { connection, target: target_address(target), state: state.told()? })
+        };
+        self.known().into_iter().filter_map(entry).collect()
     }
 
     pub(crate) fn knows(&self, connection: &Connection) -> Option<(usize, FlowState)> {
@@ -350,6 +342,7 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
         | Output::Withdraw { vipa }
         | Output::Install { vipa, .. }
         | Output::Listeners { vipa, .. }
+        | Output::Complete { vipa, .. }
         | Output::ServeWith { vipa, .. }
         | Output::SendTable { vipa, .. }
         | Output::InstallTable { vipa, .. } => Some(*vipa),

@@ -73,3 +73,24 @@ fn those_with_weight_serve_and_nobody_else() {
         assert!(!Picker::None.serves(TargetId(0)));
     }
 }
+
+#[test]
+fn by_hash_alone_all_routers_choose_alike_and_by_weight() {
+    let first = vec![TargetId(2)];
+    for (here, there) in [
+        (Picker::by_turns(first, &candidates(&[4, 0, 2])), Picker::by_turns(Vec::new(), &candidates(&[4, 0, 2]))),
+        (
+            Picker::build(&KEY, Balance::Maglev, &candidates(&[4, 0, 2])),
+            Picker::build(&KEY, Balance::Maglev, &candidates(&[4, 0, 2])),
+        ),
+    ] {
+        let mut counts = [0; 3];
+        for hash in (0..6_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let target = here.pick_by_hash(hash).unwrap();
+            assert_eq!(there.pick_by_hash(hash), Some(target));
+            counts[usize::from(target.0)] += 1;
+        }
+        assert!((3_800..4_200).contains(&counts[0]) && counts[1] == 0, "{counts:?}");
+    }
+    assert_eq!(Picker::None.pick_by_hash(7), None);
+}

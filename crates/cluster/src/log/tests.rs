@@ -134,12 +134,13 @@ fn what_is_held_is_told_in_digests_and_by_name_where_asked() {
     log.apply(opened(2, ConnectionState::Closing));
     log.apply(Record { connection: connection(3), change: Change::Closed });
     let mut expected = vipa_protocol::Digests::default();
-    (1..=500).filter(|port| ![2, 3].contains(port)).for_each(|port| expected.add(&connection(port)));
+    // Closing, the second is held all the same; the third has ended, and the last is not established yet.
+    (1..=500).filter(|port| *port != 3).for_each(|port| expected.add(&connection(port)));
     let part = vipa_protocol::question::bucket(&connection(4));
     let holds = log.holds(&[part]);
     assert_eq!((holds.digests, holds.upto), (expected, log.position()));
     assert!(holds.connections.contains(&connection(4)));
-    let of_part = |port: &u16| ![2, 3].contains(port) && vipa_protocol::question::bucket(&connection(*port)) == part;
+    let of_part = |port: &u16| *port != 3 && vipa_protocol::question::bucket(&connection(*port)) == part;
     assert_eq!(holds.connections.len(), (1..=500).filter(of_part).count());
     assert!(log.holds(&[]).connections.is_empty());
 }

@@ -3,8 +3,8 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Connection, Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, Voters};
-use vipa_protocol::{Decision, Hello, Load, Message, Mirror, Order, Refusal, Run, TakeoverReport};
+use vipa_model::{Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, Voters};
+use vipa_protocol::{Decision, Entry, Hello, Load, Message, Mirror, Order, Refusal, Run, TakeoverReport};
 
 use super::{settings::Settings, vipa::State};
 use crate::{hello::Mismatch, voter::StoredVote};
@@ -49,6 +49,11 @@ pub enum Event {
     /// they are on the disk. Name, cluster and lease stay.
     Configured {
         settings: Box<Settings>,
+    },
+    /// What the table has of this target's connections differs from what it holds: everything is to be read anew.
+    ReadAnew {
+        vipa: IpAddr,
+        target: NodeName,
     },
     /// How many connections the table has of a VIPA; asked for by `Router::counts_wanted`.
     Counted {
@@ -109,8 +114,8 @@ pub enum Output {
     Withdraw {
         vipa: IpAddr,
     },
-    /// Take a run of a target's log into the connection table. What we have from that target and a snapshot lacks is
-    /// gone, but for entries younger than the snapshot, which no report has confirmed yet.
+    /// Take a run of a target's log into the connection table. What that target had reported and a snapshot lacks has ended;
+    /// what no report has confirmed is younger than the snapshot.
     Install {
         vipa: IpAddr,
         target: IpAddr,
@@ -121,6 +126,13 @@ pub enum Output {
         vipa: IpAddr,
         target: IpAddr,
         listening: Vec<(Protocol, u16)>,
+    },
+    /// Whether this target's reports on the VIPA are complete from now on: it has answered in full on its link, and its log
+    /// is followed since. Said of each target of which this router has heard, whenever it changes, `false` at first.
+    Complete {
+        vipa: IpAddr,
+        target: IpAddr,
+        complete: bool,
     },
     /// What another router of this VIPA says of agentless targets' connections, or asks about them.
     Mirror {
@@ -148,7 +160,7 @@ pub enum Output {
     /// Entries of the predecessor's table; what a target reported counts more.
     InstallTable {
         vipa: IpAddr,
-        entries: Vec<(Connection, IpAddr)>,
+        entries: Vec<Entry>,
     },
     Report(TakeoverReport),
     Note(Note),

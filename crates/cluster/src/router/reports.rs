@@ -20,6 +20,8 @@ pub(super) struct TargetView {
     pub(super) listening: Option<Vec<(Protocol, u16)>>,
     /// A snapshot is under way on this link, and leads here.
     collecting: Option<Position>,
+    /// What the shell was told of [`is_warm`](Self::is_warm) last; nothing yet.
+    told_warm: Option<bool>,
 }
 
 /// What a message of the log is to its receiver.
@@ -35,15 +37,24 @@ pub(super) enum Taken {
 
 impl TargetView {
     pub(super) fn new(address: IpAddr) -> Self {
-        Self { address, linked: false, seen: None, asked: None, answered: None, listening: None, collecting: None }
+        Self {
+            address,
+            linked: false,
+            seen: None,
+            asked: None,
+            answered: None,
+            listening: None,
+            collecting: None,
+            told_warm: None,
+        }
     }
 
     pub(super) fn link(&mut self, address: IpAddr) {
-        *self = Self { linked: true, seen: self.seen, ..Self::new(address) };
+        *self = Self { linked: true, seen: self.seen, told_warm: self.told_warm, ..Self::new(address) };
     }
 
     pub(super) fn unlink(&mut self) {
-        *self = Self { seen: self.seen, ..Self::new(self.address) };
+        *self = Self { seen: self.seen, told_warm: self.told_warm, ..Self::new(self.address) };
     }
 
     /// From where its log is still to be told. What is under way on this link comes before any answer to what is asked now.
@@ -54,6 +65,12 @@ impl TargetView {
     /// Whether everything it holds is known: it answered on this link, and its log has been followed since.
     pub(super) fn is_warm(&self) -> bool {
         self.linked && self.answered.is_some() && self.listening.is_some()
+    }
+
+    /// Whether it is warm, if the shell has not been told so.
+    pub(super) fn news_of_warmth(&mut self) -> Option<bool> {
+        let warm = self.is_warm();
+        (self.told_warm.replace(warm) != Some(warm)).then_some(warm)
     }
 
     pub(super) fn has_answered(&self, epoch: Epoch) -> bool {

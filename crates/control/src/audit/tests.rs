@@ -1,6 +1,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
-use vipa_flow::{HashSeed, Tick};
+use vipa_flow::{FlowState, HashSeed, Tick};
 use vipa_model::{Incarnation, Protocol};
 use vipa_protocol::{Message, Position};
 use vipa_sync::Flag;
@@ -84,13 +84,15 @@ async fn a_table_that_has_what_the_target_holds_agrees() {
     bench.put(2_000, T2, FlowState::Confirmed);
     bench.put(2_001, T1, FlowState::HalfOpen);
     bench.put(2_002, T1, FlowState::Closing);
+    bench.put(2_003, T1, FlowState::Ended);
+    bench.put(7, T1, FlowState::Reopened);
     let audited = bench.audit(|_| bench.held.clone()).await;
     assert_eq!(audited.result.result, AuditResult::Agrees { connections: 1_000 });
-    assert!(audited.repairs.is_empty());
+    assert_eq!(audited.differences, 0);
 }
 
 #[tokio::test]
-async fn every_difference_is_found_named_and_can_be_put_right() {
+async fn every_difference_is_found_and_named() {
     let bench = Bench::new();
     bench.flows.remove(&bench.key(1), None);
     bench.put(2, T2, FlowState::Confirmed);
@@ -103,10 +105,7 @@ async fn every_difference_is_found_named_and_can_be_put_right() {
     let expected =
         [(Difference::Missing, 1), (Difference::Elsewhere, 1), (Difference::Unconfirmed, 1), (Difference::Stale, 1)];
     assert_eq!((differences, examples.len(), parts_left), (expected.to_vec(), 4, 0));
-    let opened =
-        |number| Record { connection: connection(number), change: Change::Opened(ConnectionState::Established) };
-    let closed = Record { connection: connection(5_000), change: Change::Closed };
-    assert_eq!(audited.repairs, [opened(1), opened(2), opened(3), closed]);
+    assert_eq!(audited.differences, 4);
 }
 
 #[tokio::test]
@@ -136,7 +135,7 @@ async fn one_audit_looks_at_all_parts_and_puts_right_a_table_that_lost_everythin
     let audited = bench.audit(|_| bench.held.clone()).await;
     let AuditResult::Differs { differences, parts_left, .. } = audited.result.result else { panic!("{audited:?}") };
     assert_eq!((differences, parts_left), (vec![(Difference::Missing, 1_000)], 0));
-    assert_eq!(audited.repairs.len(), 1_000);
+    assert_eq!(audited.differences, 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

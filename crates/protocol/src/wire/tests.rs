@@ -81,6 +81,12 @@ fn sources() -> impl Strategy<Value = Sources> {
     })
 }
 
+fn entry() -> impl Strategy<Value = Entry> {
+    use vipa_model::EntryState::{Closing, HalfOpen, Held, Open, Udp};
+    let states = prop::sample::select(vec![HalfOpen, Open, Held, Closing, Udp]);
+    (connection(), any::<IpAddr>(), states).prop_map(|(connection, target, state)| Entry { connection, target, state })
+}
+
 fn part() -> impl Strategy<Value = Part> {
     prop_oneof![Just(Part::Only), Just(Part::First), Just(Part::Middle), Just(Part::Last)]
 }
@@ -180,7 +186,7 @@ fn distribution() -> impl Strategy<Value = Message> {
 
 fn reports() -> impl Strategy<Value = Message> {
     let listening = vec((protocol(), any::<u16>()), 0..9);
-    let entries = vec((connection(), any::<IpAddr>()), 0..20);
+    let entries = vec(entry(), 0..20);
     prop_oneof![
         (any::<IpAddr>(), listening).prop_map(|(vipa, listening)| Message::Listeners(Listeners { vipa, listening })),
         (any::<IpAddr>(), run(), position(), option::of(epoch()))
@@ -195,7 +201,7 @@ fn reports() -> impl Strategy<Value = Message> {
 }
 
 fn mirror() -> impl Strategy<Value = Message> {
-    let opened = vec((connection(), any::<IpAddr>()), 0..9);
+    let opened = vec(entry(), 0..9);
     let round = (any::<u64>(), part(), any::<bool>(), any::<u32>(), opened, vec(connection(), 0..9)).prop_map(
         |(number, part, whole, span_ms, opened, closed)| {
             Copied::Round(Round { number, part, whole, span_ms, opened, closed })
@@ -327,10 +333,12 @@ fn what_follows_a_message_is_refused() {
 
 #[test]
 fn a_message_beyond_the_limit_is_neither_sent_nor_taken() {
-    let entry = (
-        Connection { protocol: Protocol::Tcp, client: SocketAddr::from(([203, 0, 113, 4], 40_000)), port: 65_000 },
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-    );
+    let client = SocketAddr::from(([203, 0, 113, 4], 40_000));
+    let entry = Entry {
+        connection: Connection { protocol: Protocol::Tcp, client, port: 65_000 },
+        target: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        state: vipa_model::EntryState::Held,
+    };
     let table = |count| {
         let vipa = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Message::Table(Table { vipa, epoch: Epoch(1), entries: vec![entry; count], part: Part::Only })

@@ -57,7 +57,12 @@ pub(super) fn opening(recording: &Recording<'_>) -> Vec<String> {
 
 pub(super) fn before(clock: &Clock, at: Moment, event: &Event, told: Told) -> Vec<String> {
     let is_news = match event {
-        Event::Order { .. } | Event::Unfit { .. } | Event::Fit | Event::Configured { .. } | Event::Stop => true,
+        Event::Order { .. }
+        | Event::Unfit { .. }
+        | Event::Fit
+        | Event::Configured { .. }
+        | Event::ReadAnew { .. }
+        | Event::Stop => true,
         Event::Received { message, .. } => is_news(message),
         // Of these the router itself makes a note.
         Event::Connected { .. } | Event::Disconnected { .. } => false,
@@ -97,6 +102,7 @@ fn is_deed(output: &Output) -> bool {
         Output::Lease { .. }
         | Output::Install { .. }
         | Output::Listeners { .. }
+        | Output::Complete { .. }
         | Output::Mirror { .. }
         | Output::Load { .. }
         | Output::ServeWith { .. }

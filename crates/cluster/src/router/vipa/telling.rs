@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use vipa_model::{Connection, Epoch, NodeName, Protocol, Service};
-use vipa_protocol::{Associate, Ballot, Claim, Connections, Distribution, Message, Part, Release, Role, Standing};
+use vipa_model::{Epoch, NodeName, Protocol, Service};
+use vipa_protocol::{
+    Associate, Ballot, Claim, Connections, Distribution, Entry, Message, Part, Release, Role, Standing,
+};
 
 use super::{Cue, Phase, Vipa};
 use crate::router::{
@@ -110,6 +112,9 @@ impl Vipa {
         for target in linked.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             cx.send(&target, Message::Release(Release { vipa, epoch }));
         }
+        for target in self.targets.values().filter(|view| view.is_warm()).map(|view| view.address) {
+            cx.out.push(Output::Complete { vipa, target, complete: false });
+        }
         cx.out.push(Output::Dropped { vipa });
     }
 
@@ -125,6 +130,7 @@ impl Vipa {
             }
             Role::Target { address } => {
                 self.targets.entry(peer.clone()).or_insert_with(|| TargetView::new(address)).link(address);
+                self.tell_completeness(peer, cx);
                 self.rest(cx);
                 self.tell_target(peer, cx);
             }
@@ -150,7 +156,25 @@ impl Vipa {
             let (vipa, target) = (self.settings.address, view.address);
             cx.out.push(Output::Listeners { vipa, target, listening: Vec::new() });
         }
+        self.tell_completeness(peer, cx);
         self.step(Cue::Reported, cx);
+    }
+
+    /// Says whether a target's reports are complete, when that has changed.
+    fn tell_completeness(&mut self, target: &NodeName, cx: &mut Context<'_>) {
+        if let Some(view) = self.targets.get_mut(target)
+            && let Some(complete) = view.news_of_warmth()
+        {
+            cx.out.push(Output::Complete { vipa: self.settings.address, target: view.address, complete });
+        }
+    }
+
+    /// Asks a target for everything it holds, however far its log has been read.
+    pub(in super::super) fn read_anew(&mut self, target: &NodeName, cx: &mut Context<'_>) {
+        if let Some((epoch, standing)) = self.targets.get(target).filter(|view| view.linked).and_then(|view| view.asked)
+        {
+            cx.send(target, Message::Associate(Associate { vipa: self.settings.address, epoch, standing, seen: None }));
+        }
     }
 
     pub(super) fn tell_all(&mut self, cx: &mut Context<'_>) {
@@ -223,6 +247,7 @@ impl Vipa {
         let (vipa, target) = (self.settings.address, view.address);
         view.listening = Some(listening.clone());
         cx.out.push(Output::Listeners { vipa, target, listening });
+        self.tell_completeness(from, cx);
         self.step(Cue::Reported, cx);
     }
 
@@ -240,6 +265,7 @@ impl Vipa {
             Taken::Nothing => {}
             Taken::Gap => self.tell_target(from, cx),
         }
+        self.tell_completeness(from, cx);
         self.step(Cue::Reported, cx);
     }
 
@@ -247,7 +273,7 @@ impl Vipa {
         &mut self,
         from: &NodeName,
         epoch: Epoch,
-        entries: Vec<(Connection, IpAddr)>,
+        entries: Vec<Entry>,
         part: Part,
         cx: &mut Context<'_>,
     ) {

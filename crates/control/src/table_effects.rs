@@ -1,0 +1,157 @@
+//! What the cluster's outputs and other routers' words do to the connection table.
+
+use std::net::IpAddr;
+
+use vipa_flow::{FlowState, Tick};
+use vipa_handoff::AnyKey;
+use vipa_model::{ConnectionState, Epoch, NodeName, Stance, VipaId};
+use vipa_protocol::{Change, Copied, Entry, Message, Mirror, Record, Run};
+
+use crate::{
+    bequest::Bequest,
+    control::{Control, vipa_id},
+    mirror::About,
+    table::Reporter,
+    ways::Way,
+};
+
+impl Control {
+    pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let now = Tick::from(self.clock.now());
+        let ways = self.view.ways.all().len();
+        let reporter = Reporter {
+            vipa: vipa_id(index),
+            vipa_address: vipa,
+            services: &self.view.vipas[index].services,
+            target,
+            ways: &mut self.view.ways,
+            now,
+        };
+        self.view.reach.reported(target, opened(run));
+        let taken = self.reports.install(reporter, run);
+        self.takeovers.reported(vipa, taken);
+        self.counts.reports.add(taken);
+        self.reach_new(ways);
+    }
+
+    pub(crate) fn sweep(&mut self) {
+        let now = Tick::from(self.clock.now());
+        if let Some((vipa, taken)) = self.reports.sweep(&self.view.ways, now) {
+            if let Some(view) = self.view.vipas.get(usize::from(vipa.0)) {
+                self.takeovers.reported(view.address, taken);
+            }
+            self.counts.reports.add(taken);
+        }
+    }
+
+    /// Whether everything that this target holds is known.
+    pub(crate) fn set_linked(&mut self, target: IpAddr, linked: bool) {
+        self.reports.set_linked(target, &self.view.ways, linked, Tick::from(self.clock.now()));
+    }
+
+    /// The VIPA is gone: nobody's reports on it are waited for.
+    pub(crate) fn forget_completeness(&mut self, vipa: VipaId) {
+        for (target, linked) in self.completeness.forget(vipa) {
+            self.set_linked(target, linked);
+        }
+    }
+
+    pub(crate) fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let targets = self.view.ways.addresses();
+        self.bequests.leave(Bequest { to: to.clone(), vipa, id: vipa_id(index), epoch, targets });
+    }
+
+    pub(crate) fn install_table(&mut self, vipa: IpAddr, entries: &[Entry]) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let now = Tick::from(self.clock.now());
+        let since = self.view.vipas[index].owned_since.map(Tick::from);
+        let ways = self.view.ways.all().len();
+        for Entry { connection, target, state } in entries {
+            let Some(key) = AnyKey::of(vipa_id(index), vipa, connection) else { continue };
+            let way = Way::of(*target, &self.view.vipas[index].services, key.service());
+            if let Some(target) = self.view.ways.intern(way) {
+                // What a target reported stays: it is the truth, and this only the old owner's belief. Where the target's
+                // agent is linked, its report confirms the entry soon, or it goes.
+                let _ = self.flows.inherit(&key, target, FlowState::of_told(*state), since, now);
+            }
+        }
+        self.reach_new(ways);
+    }
+
+    /// What another router says or asks about agentless targets' connections. What is not of this ownership is of the past.
+    pub(crate) fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
+        let Mirror { vipa, epoch, copied } = mirror;
+        let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.vipa(vipa)) else { return };
+        if epoch != status.epoch {
+            return;
+        }
+        let owns = status.owner.as_ref() == Some(&self.config.node.name);
+        match copied {
+            Copied::Wanted if owns => self.mirrors.wanted(vipa, epoch, from),
+            Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
+                let now = self.clock.now();
+                let before = self.view.ways.all().len();
+                let services = &self.view.vipas[index].services;
+                let about = About { vipa, id: vipa_id(index), epoch, services };
+                self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
+                self.reach_new(before);
+            }
+            Copied::Wanted | Copied::Round(_) => {}
+        }
+    }
+
+    /// As owner tells, as backup asks, of VIPAs with agentless candidates.
+    pub(crate) fn mirror(&mut self) {
+        for (index, view) in self.view.vipas.iter().enumerate() {
+            if view.services.iter().all(|service| service.choice.agentless.is_empty()) {
+                continue;
+            }
+            let Some(status) = self.cluster.vipa(view.address) else { continue };
+            let about = About { vipa: view.address, id: vipa_id(index), epoch: status.epoch, services: &view.services };
+            let is_linked = |node: &NodeName| self.cluster.is_linked(node);
+            match status.owner {
+                Some(owner) if owner == self.config.node.name => {
+                    let table = (&*self.flows, &self.view.ways);
+                    for (to, mirror) in self.mirrors.tell(&about, table, is_linked, || self.clock.now()) {
+                        self.links.send(&to, &Message::Mirror(mirror));
+                    }
+                }
+                // What this router has admitted in its last moments the owner may not know yet; its whole would end it here too.
+                Some(_) if view.stance == Stance::Yielding => {}
+                Some(owner) if is_linked(&owner) => {
+                    if let Some(mirror) = self.mirrors.follow(&about, &owner, &self.flows, self.clock.now()) {
+                        self.links.send(&owner, &Message::Mirror(mirror));
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Reports come many times a second and nearly all name known targets; routes of thousands of services are not made
+    /// anew for each. `before`: how many ways there were.
+    pub(crate) fn reach_new(&mut self, before: usize) {
+        if self.view.ways.all().len() != before {
+            for target in self.view.ways.addresses().into_iter().skip(before) {
+                self.set_linked(target, self.completeness.is_linked(target));
+            }
+            self.reach_targets();
+        }
+    }
+}
+
+/// Connections that a run names as there.
+fn opened(run: &Run) -> u64 {
+    match run {
+        Run::Tail { records, .. } => {
+            let is_whole =
+                |record: &&Record| matches!(record.change, Change::Opened(state) if state != ConnectionState::HalfOpen);
+            records.iter().filter(is_whole).count() as u64
+        }
+        Run::Snapshot { connections, .. } => {
+            connections.iter().filter(|(_, state)| *state != ConnectionState::HalfOpen).count() as u64
+        }
+    }
+}
