@@ -293,6 +293,50 @@ fn a_report_about_a_connection_that_moves_is_not_lost() {
 }
 
 #[test]
+fn the_end_of_a_connection_that_moves_is_not_lost() {
+    race(
+        3,
+        || {
+            let crowded = crowded();
+            crowded.table.confirm(&crowded.movable, ONE, FlowState::Confirmed, NOW);
+            crowded
+        },
+        move_away,
+        |Crowded { table, movable, .. }| assert!(table.end(movable, ONE, NOW)),
+        |Crowded { table, movable, .. }, _, ()| {
+            assert_eq!(table.lookup(movable).map(|hit| hit.state), Some(FlowState::Ended));
+            assert_eq!((table.count().confirmed, table.count().ended), (0, 1));
+        },
+    );
+}
+
+#[test]
+fn an_end_never_takes_the_connection_that_a_syn_has_begun() {
+    race(
+        3,
+        || {
+            let table = small();
+            table.confirm(&key(1), ONE, FlowState::Confirmed, NOW);
+            table
+        },
+        |table| table.end(&key(1), ONE, NOW),
+        |table| {
+            let hit = table.lookup(&key(1)).expect("an end leaves its entry for late segments");
+            table.touch(&hit, hit.state.after_syn(), NOW);
+            hit.state
+        },
+        |table, ended, seen| {
+            // The SYN came before the end or after it; only where the end came between its look and its mark is it not remembered,
+            // and even then its segments find the target.
+            assert!(ended);
+            let state = table.lookup(&key(1)).map(|hit| hit.state);
+            let expected = [FlowState::HalfOpen, FlowState::Ended];
+            assert!(state.is_some_and(|state| expected.contains(&state)), "{state:?} after {seen:?}");
+        },
+    );
+}
+
+#[test]
 fn a_connection_is_placed_once_while_its_neighbour_moves() {
     race(
         2,
