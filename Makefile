@@ -110,6 +110,14 @@ chaos: build ## Kills, pauses, partitions, moves, reloads at random for T second
 chaos-short:
 	@$(MAKE) --no-print-directory chaos T=120 SEED=1
 
+.PHONY: soak
+soak: build ## Connections open and close for T seconds (T=3600, FRESH=1000 a second) while owners and agents change; memory is bounded (root)
+	@T=$(if $(filter environment command line,$(origin T)),$(T),3600) $(TARGET)/release/vipa-endurance soak
+
+.PHONY: reloads
+reloads: build ## Change VIPAs, services and targets by RELOADS reloads (10000) under traffic; nothing is used up (root)
+	@$(TARGET)/release/vipa-endurance reloads
+
 .PHONY: test-docker
 test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)
 	@docker/test

@@ -2,10 +2,12 @@
 //!
 //! [`cluster`] is the whole; [`netns`] makes the network, [`process`] runs what lives in it, [`load`] is the client's
 //! and the servers' work, [`ledger`] counts what got lost,
-//! [`replay`] stands in for a kernel with more connections than there is room for, and [`chaos`] breaks whatever may break.
+//! [`replay`] stands in for a kernel with more connections than there is room for, [`chaos`] breaks whatever may break,
+//! and [`endurance`] goes on for long.
 
 pub mod chaos;
 pub mod cluster;
+pub mod endurance;
 pub mod ledger;
 pub mod load;
 pub mod netns;

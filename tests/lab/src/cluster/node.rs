@@ -351,6 +351,12 @@ impl Target {
         self.agent.take().context("the agent does not run")?.stop(PATIENCE)
     }
 
+    /// The agent's process, if it runs.
+    #[must_use]
+    pub fn agent_id(&self) -> Option<u32> {
+        self.agent.as_ref().map(Process::id)
+    }
+
     pub fn freeze_agent(&mut self) -> Result<()> {
         self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGSTOP)
     }

@@ -38,6 +38,8 @@ use super::{
 const OPENING: usize = 64;
 /// A fresh connection that is not open and answered by then has failed; a lost SYN is repeated after 1 s and 3 s.
 const FRESH_PATIENCE: Duration = Duration::from_secs(7);
+/// Fresh connections are begun this often; at higher rates several at once.
+const TICKS_PER_SECOND: u32 = 250;
 /// Exchanges of a fresh connection before it is closed.
 const FRESH_EXCHANGES: u64 = 3;
 /// How often a person is told.
@@ -253,7 +255,8 @@ async fn freshen(shared: Rc<Shared>) {
     if shared.settings.fresh_per_second == 0 {
         return;
     }
-    let mut every = tokio::time::interval(Duration::from_secs(1) / shared.settings.fresh_per_second);
+    let together = shared.settings.fresh_per_second.div_ceil(TICKS_PER_SECOND);
+    let mut every = tokio::time::interval(Duration::from_secs(1) * together / shared.settings.fresh_per_second);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     for number in 0.. {
         every.tick().await;
@@ -262,7 +265,9 @@ async fn freshen(shared: Rc<Shared>) {
             Pace::Paused => continue,
             Pace::Finishing => return,
         }
-        spawn_local(fresh_one(Rc::clone(&shared), number));
+        for one in 0..u64::from(together) {
+            spawn_local(fresh_one(Rc::clone(&shared), number * u64::from(together) + one));
+        }
     }
 }
 
