@@ -31,7 +31,15 @@ impl ConnectionLog {
     /// An empty log that keeps the last `limit` changes.
     #[must_use]
     pub fn new(incarnation: Incarnation, limit: usize) -> Self {
-        Self { incarnation, live: Live::default(), digests: None, kept: VecDeque::new(), limit, last: 0 }
+        Self::after(Position { incarnation, sequence: 0 }, limit)
+    }
+
+    /// An empty log whose records come after `position`, which another log of this incarnation has reached: a router that
+    /// knows that one gets everything.
+    #[must_use]
+    pub fn after(position: Position, limit: usize) -> Self {
+        let Position { incarnation, sequence } = position;
+        Self { incarnation, live: Live::default(), digests: None, kept: VecDeque::new(), limit, last: sequence }
     }
 
     #[must_use]

@@ -282,6 +282,8 @@ pub struct Target {
     /// What operators decided, kept for routers whose disks have lost it or that were away.
     ledger: Ledger,
     looks: u64,
+    /// How far the logs of forgotten VIPAs have come.
+    logged: u64,
     served: Vec<IpAddr>,
     /// VIPAs and routers' addresses, as last told to the shell.
     unwrapped: (Vec<IpAddr>, Vec<IpAddr>),
@@ -305,6 +307,7 @@ impl Target {
             tunnels: BTreeMap::new(),
             ledger: Ledger::default(),
             looks: 0,
+            logged: 0,
             served: Vec::new(),
             unwrapped: Default::default(),
             watched: Vec::new(),
@@ -365,9 +368,20 @@ impl Target {
                 self.load = Some(load);
             }
         }
+        self.forget(touched);
         let changed = touched.filter(|vipa| before != self.shape(*vipa));
         if of_links || changed.is_some() {
             self.tell_shell(changed, out);
+        }
+    }
+
+    /// Drops the VIPA with which nobody has any business any more.
+    fn forget(&mut self, vipa: Option<IpAddr>) {
+        let Some(vipa) = vipa else { return };
+        if self.vipas.get(&vipa).is_some_and(Serving::is_forgotten)
+            && let Some(serving) = self.vipas.remove(&vipa)
+        {
+            self.logged = self.logged.max(serving.log().position().sequence);
         }
     }
 
@@ -450,7 +464,7 @@ impl Target {
             Message::Claim(claim) => self.asked_for_vote(now, from, &claim, out),
             Message::Distribution(distribution) => self.distributed(from, distribution, out),
             Message::Associate(associate) => self.associate(from, &associate, out),
-            Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.part_from(from)),
+            Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.released(from, out)),
             Message::Ask(Ask { token, question }) => {
                 let reply = self.reply(question);
                 out.push(Output::Send { to: from.clone(), message: Message::Told(Told { token, reply }) });
@@ -596,7 +610,8 @@ impl Target {
             return None;
         }
         let Settings { incarnation, kept_records, .. } = self.settings;
-        Some(self.vipas.entry(vipa).or_insert_with(|| Serving::new(vipa, incarnation, kept_records)))
+        let logged = Position { incarnation, sequence: self.logged };
+        Some(self.vipas.entry(vipa).or_insert_with(|| Serving::new(vipa, logged, kept_records)))
     }
 
     /// Says what is to be served and watched, when that has changed: of this VIPA, or of any.
@@ -630,13 +645,18 @@ impl Target {
 
     /// Looks at what is to be watched of one VIPA. True when that has changed.
     fn watch(&mut self, vipa: IpAddr) -> bool {
-        let Some(watched) = self.vipas.get(&vipa).map(Serving::watched) else { return false };
-        match self.watched.binary_search_by_key(&vipa, |known| known.vipa) {
-            Ok(place) => std::mem::replace(&mut self.watched[place], watched) != self.watched[place],
-            Err(place) => {
+        let watched = self.vipas.get(&vipa).map(Serving::watched);
+        match (self.watched.binary_search_by_key(&vipa, |known| known.vipa), watched) {
+            (Ok(place), Some(watched)) => std::mem::replace(&mut self.watched[place], watched) != self.watched[place],
+            (Ok(place), None) => {
+                self.watched.remove(place);
+                true
+            }
+            (Err(place), Some(watched)) => {
                 self.watched.insert(place, watched);
                 true
             }
+            (Err(_), None) => false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, Incarnation, NodeName, PortRange, Protocol, Service};
+use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, NodeName, PortRange, Protocol, Service};
 use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing};
 
 use super::{Outbox, Output, Summary, Translated, Watched};
@@ -53,13 +53,14 @@ enum Progress {
 }
 
 impl Serving {
-    pub(super) fn new(vipa: IpAddr, incarnation: Incarnation, kept_records: usize) -> Self {
+    /// `logged`: how far the logs of VIPAs that were forgotten here have come.
+    pub(super) fn new(vipa: IpAddr, logged: Position, kept_records: usize) -> Self {
         Self {
             vipa,
             epoch: Epoch::NONE,
             lists: BTreeMap::new(),
             routers: BTreeMap::new(),
-            log: ConnectionLog::new(incarnation, kept_records),
+            log: ConnectionLog::after(logged, kept_records),
             listening: BTreeSet::new(),
             told: Vec::new(),
             tunnelled: false,
@@ -150,8 +151,22 @@ impl Serving {
         self.routers.insert(router.clone(), Association { epoch, standing, progress });
     }
 
+    /// Its link has ended.
     pub(super) fn part_from(&mut self, router: &NodeName) {
         self.routers.remove(router);
+    }
+
+    /// It has dropped the VIPA: its list counts no more.
+    pub(super) fn released(&mut self, router: &NodeName, out: &mut Outbox) {
+        self.routers.remove(router);
+        if self.lists.remove(router).is_some() {
+            self.tell_listeners(out);
+        }
+    }
+
+    /// Whether nobody has any business with it: no router reports, no list names it, no connection is left.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.routers.is_empty() && self.lists.is_empty() && self.log.live().is_empty()
     }
 
     pub(super) fn holds(&mut self, connections: Vec<(Connection, ConnectionState)>, out: &mut Outbox) {

@@ -281,6 +281,34 @@ fn a_router_that_left_is_told_nothing_until_it_asks_again() {
 }
 
 #[test]
+fn a_vipa_with_which_nobody_has_any_business_is_forgotten_and_its_log_never_begins_anew() {
+    let mut bench = Bench::linked();
+    bench.distribute("r1", Standing::Owner, 1, &[ME]);
+    bench.associate("r1", Standing::Owner, 1, None);
+    bench.feed(Event::Looked { token: 1 });
+    bench.holds(&[1, 2]);
+    let seen = bench.0.summaries()[0].position;
+    let release = |router: &str| Event::Received {
+        peer: name(router),
+        message: Message::Release(Release { vipa: VIPA, epoch: Epoch(1) }),
+    };
+    let watched = Watched { vipa: VIPA, services: Vec::new(), translated: Vec::new() };
+    assert_eq!(bench.feed(release("r1")), [Output::Watch { vipas: vec![watched] }], "its connections keep it here");
+    let out = bench.holds(&[]);
+    assert_eq!(out, [Output::Serve { vipas: Vec::new() }, Output::Watch { vipas: Vec::new() }]);
+    assert!(bench.0.summaries().is_empty());
+    // Who knows the log of before gets everything, and not the records of another log beyond that place.
+    bench.associate("r2", Standing::Owner, 2, Some(seen));
+    bench.holds(&[3]);
+    let answer = bench.feed(Event::Looked { token: 2 });
+    let runs = answer.iter().filter_map(|output| match output {
+        Output::Send { message: Message::Connections(connections), .. } => Some(&connections.run),
+        _ => None,
+    });
+    assert!(matches!(&runs.collect::<Vec<_>>()[..], [Run::Snapshot { connections, .. }] if connections.len() == 1));
+}
+
+#[test]
 fn a_node_with_other_voters_is_not_listened_to() {
     let mut bench = Bench::linked();
     let hello = Hello { voters: vec![name("r9")].into(), node: name("r3"), role: Role::Router, ..bench.0.hello() };
