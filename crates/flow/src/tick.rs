@@ -55,7 +55,8 @@ pub struct AgeLimits {
     pub udp: Duration,
     /// How long an entry outlives the end that its target has reported.
     pub ended: Duration,
-    /// The longest for an open or closing connection to a target whose agent is linked: it would have reported it by now.
+    /// The longest for a connection that its target, whose agent is linked, has not reported: it would have by now. Longer than the
+    /// pause between a client's SYNs (16 seconds before the sixth, RFC 6298 §5.5).
     pub unreported: Duration,
 }
 
@@ -68,7 +69,7 @@ impl Default for AgeLimits {
             closing: Duration::from_secs(120),
             udp: Duration::from_secs(120),
             ended: Duration::from_secs(2),
-            unreported: Duration::from_secs(15),
+            unreported: Duration::from_secs(20),
         }
     }
 }
