@@ -501,12 +501,12 @@ fn what_a_linked_target_does_not_report_goes_after_a_grace_and_what_it_holds_nev
         table.age(&mut Cursor::default(), usize::MAX / 2, now, &limits).removed
     };
     // Four seconds more than the grace, because not every segment is written down.
-    assert_eq!(aged(19), Counts::default());
-    assert_eq!(aged(20), Counts { open: 1, closing: 1, ..Counts::default() });
+    assert_eq!(aged(24), Counts::default());
+    assert_eq!(aged(25), Counts { half_open: 1, open: 1, closing: 1, ..Counts::default() });
     assert_eq!((found(&table, &key(1)), found(&table, &key(2))), (None, Some((TWO, FlowState::Open))));
     table.set_linked(ONE, false);
     table.admit(&key(1), ONE, FlowState::Open, Tick(NOW.0 + 80));
-    assert_eq!(aged(61), Counts { half_open: 1, ..Counts::default() });
+    assert_eq!(aged(61), Counts::default());
     assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Open)));
 }
 

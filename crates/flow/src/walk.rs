@@ -119,8 +119,10 @@ impl<K: Key> FlowTable<K> {
                     FlowState::Confirmed | FlowState::Reopened => {
                         exceeds(limits.by_state[FlowState::Open.index()]) && is_away(word.target())
                     }
-                    FlowState::Open | FlowState::Closing => exceeds(limits.unreported) && self.is_linked(word.target()),
-                    FlowState::Ended | FlowState::HalfOpen | FlowState::Udp => false,
+                    FlowState::HalfOpen | FlowState::Open | FlowState::Closing => {
+                        exceeds(limits.unreported) && self.is_linked(word.target())
+                    }
+                    FlowState::Ended | FlowState::Udp => false,
                 };
             // Touched in this very moment: then it is not silent.
             if too_old && self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
