@@ -1,14 +1,10 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use vipa_flow::Tick;
-use vipa_handoff::{AnyKey, Flows, Reported};
+use vipa_handoff::{AnyKey, Disputes, Flows, Reported};
 use vipa_model::{Connection, ConnectionState, Protocol, Service, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
@@ -21,9 +17,6 @@ use crate::{
 const AHEAD: usize = 8;
 /// Buckets looked through in one turn of the loop: about a millisecond, 200 MB of table a second.
 const SWEPT_AT_ONCE: usize = 16_384;
-/// Connections that one target reports while another holds them: kept until that one has reported their end. It takes a client
-/// that uses a port anew while its former target's agent was away; more than a few are somebody's mistake.
-const MOST_DISPUTED: usize = 4096;
 
 /// What a run of reports did to the connection table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,15 +51,7 @@ pub struct Reports {
     /// Who has reported anything in this router's life: of others nothing can be gone.
     heard: HashSet<(VipaId, IpAddr)>,
     /// What targets report that others hold.
-    disputes: HashMap<AnyKey, Dispute>,
-}
-
-/// A connection that this target reports and another holds.
-#[derive(Clone, Copy, Debug)]
-struct Dispute {
-    claimant: IpAddr,
-    way: TargetId,
-    holder: TargetId,
+    disputes: Disputes,
 }
 
 /// Who reports, and about what.
@@ -86,7 +71,7 @@ type Last = Option<((Protocol, u16), TargetId)>;
 impl Reports {
     #[must_use]
     pub fn new(flows: Arc<Flows>) -> Self {
-        Self { flows, sweeps: Sweeps::default(), heard: HashSet::new(), disputes: HashMap::new() }
+        Self { flows, sweeps: Sweeps::default(), heard: HashSet::new(), disputes: Disputes::default() }
     }
 
     /// Takes a run of a target's log in.
@@ -118,7 +103,9 @@ impl Reports {
                             }
                         }
                         (Some(key), Change::Closed) => {
-                            taken.closed += u64::from(close(&self.flows, &mut self.disputes, &reporter, &key));
+                            let ended =
+                                self.disputes.report_end(&self.flows, &key, |way| reporter.holds(way), reporter.now);
+                            taken.closed += u64::from(ended);
                         }
                     }
                 }
@@ -147,20 +134,17 @@ impl Reports {
 
     /// Says whether this target's agent is linked and everything it holds is known. What an unlinked target claimed is
     /// forgotten, what others claimed of its connections is theirs.
-    pub(crate) fn set_linked(&mut self, target: IpAddr, ways: &Ways, linked: bool, now: Tick) {
+    pub(crate) fn set_linked(&mut self, target: IpAddr, ways: &Ways, linked: bool) {
         let its = ways.to(target);
         its.iter().for_each(|way| self.flows.set_linked(*way, linked));
-        if linked {
-            return;
+        if !linked {
+            self.disputes.withdraw(|way| its.contains(&way));
         }
-        self.disputes.retain(|_, dispute| dispute.claimant != target);
-        let (flows, left) = (&self.flows, std::mem::take(&mut self.disputes));
-        let (won, open) = left.into_iter().partition(|(_, dispute)| its.contains(&dispute.holder));
-        self.disputes = open;
-        let won: HashMap<AnyKey, Dispute> = won;
-        for (key, Dispute { way, .. }) in won {
-            let _ = flows.report(&key, way, |of| of == way, ConnectionState::Established, now);
-        }
+    }
+
+    /// Settles what targets report that others have.
+    pub(crate) fn settle(&mut self, now: Tick) {
+        self.disputes.settle(&self.flows, now);
     }
 
     /// Goes on ending what snapshots have not named, for as long as a turn of the loop may take; and of which VIPA it was.
@@ -172,7 +156,7 @@ impl Reports {
 
 fn confirm(
     flows: &Flows,
-    disputes: &mut HashMap<AnyKey, Dispute>,
+    disputes: &mut Disputes,
     reporter: &mut Reporter<'_>,
     (key, state): (&AnyKey, ConnectionState),
     last: &mut Last,
@@ -182,33 +166,12 @@ fn confirm(
         taken.refused += 1;
         return;
     };
-    match flows.report(key, way, |of| reporter.holds(of), state, reporter.now) {
+    match disputes.report(flows, (key, way), |of| reporter.holds(of), state, reporter.now) {
         Reported::New => taken.opened += 1,
         Reported::Known => {}
         Reported::Full => taken.refused += 1,
-        Reported::Disputed(holder) => {
-            taken.disputed += 1;
-            if disputes.len() < MOST_DISPUTED || disputes.contains_key(key) {
-                disputes.insert(*key, Dispute { claimant: reporter.target, way, holder });
-            }
-        }
+        Reported::Disputed(_) => taken.disputed += 1,
     }
-}
-
-/// The target no longer holds the connection; who claimed it meanwhile has it now.
-fn close(flows: &Flows, disputes: &mut HashMap<AnyKey, Dispute>, reporter: &Reporter<'_>, key: &AnyKey) -> bool {
-    let ended = flows.report_end(key, |way| reporter.holds(way), reporter.now);
-    match disputes.get(key).copied() {
-        Some(dispute) if dispute.claimant == reporter.target => {
-            disputes.remove(key);
-        }
-        Some(Dispute { way, .. }) if ended => {
-            disputes.remove(key);
-            let _ = flows.report(key, way, |of| of == way, ConnectionState::Established, reporter.now);
-        }
-        Some(_) | None => {}
-    }
-    ended
 }
 
 impl Reporter<'_> {

@@ -37,6 +37,7 @@ impl Control {
 
     pub(crate) fn sweep(&mut self) {
         let now = Tick::from(self.clock.now());
+        self.reports.settle(now);
         if let Some((vipa, taken)) = self.reports.sweep(&self.view.ways, now) {
             if let Some(view) = self.view.vipas.get(usize::from(vipa.0)) {
                 self.takeovers.reported(view.address, taken);
@@ -47,7 +48,7 @@ impl Control {
 
     /// Whether everything that this target holds is known.
     pub(crate) fn set_linked(&mut self, target: IpAddr, linked: bool) {
-        self.reports.set_linked(target, &self.view.ways, linked, Tick::from(self.clock.now()));
+        self.reports.set_linked(target, &self.view.ways, linked);
     }
 
     /// The VIPA is gone: nobody's reports on it are waited for.

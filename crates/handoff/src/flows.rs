@@ -20,7 +20,7 @@ pub enum Reported {
     /// It is in the table now, at this target.
     New,
     Known,
-    /// Another target holds it, the one of this way.
+    /// It is another target's, the one of this way.
     Disputed(TargetId),
     /// There is no room.
     Full,
@@ -129,8 +129,8 @@ impl Flows {
     }
 
     /// Takes in that a target holds this connection, in this state. `target`: the way to it; `is_its`: whether a way leads
-    /// to it, whichever. A connection that another target holds, whose agent is linked, stays there until that target has
-    /// reported its end.
+    /// to it, whichever. A connection of another target, whose agent is linked, stays there: [`Disputes`](crate::Disputes)
+    /// says for how long.
     pub fn report(
         &self,
         key: &AnyKey,
@@ -146,7 +146,7 @@ impl Flows {
                 return Reported::Known;
             }
             (ConnectionState::Established | ConnectionState::Closing, Some(hit))
-                if hit.state.is_held() && self.is_linked(hit.target) =>
+                if hit.state != FlowState::Ended && self.is_linked(hit.target) =>
             {
                 return Reported::Disputed(hit.target);
             }

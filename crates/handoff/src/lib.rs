@@ -13,12 +13,14 @@
 #![forbid(unsafe_code)]
 
 mod counters;
+mod disputes;
 mod door;
 mod fate;
 mod flows;
 mod routes;
 
 pub use counters::{Cell, Count, Counters, Totals};
+pub use disputes::Disputes;
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Flows, Reported};

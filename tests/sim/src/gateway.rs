@@ -17,7 +17,8 @@ use vipa_dataplane::{
 };
 use vipa_flow::{FlowState, HashSeed, Tick};
 use vipa_handoff::{
-    AnyKey, ControlDoor, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute, open,
+    AnyKey, ControlDoor, Disputes, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute,
+    open,
 };
 use vipa_model::{
     Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, VipaId,
@@ -54,6 +55,7 @@ pub(crate) struct Gateway {
     generation: u64,
     /// Snapshots under way: what each target has named so far.
     sweeps: BTreeMap<usize, BTreeSet<Connection>>,
+    disputes: Disputes,
     pickers: Pickers,
     stale: bool,
     /// What it goes through, written down as `vipad` does.
@@ -102,6 +104,7 @@ impl Gateway {
             deadline: Arc::default(),
             generation: 0,
             sweeps: BTreeMap::new(),
+            disputes: Disputes::default(),
             pickers,
             stale: true,
             tape: None,
@@ -164,6 +167,9 @@ impl Gateway {
             Output::Complete { target, complete, .. } => {
                 if let Some(target) = self.target(target) {
                     self.flows.set_linked(id(target), complete);
+                    if !complete {
+                        self.disputes.withdraw(|of| of == id(target));
+                    }
                 }
             }
             Output::SendTable { to, vipa, epoch } => {
@@ -225,18 +231,18 @@ impl Gateway {
         }
     }
 
-    fn confirm(&self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
-        let target = id(target);
-        self.flows.report(&key(connection), target, |of| of == target, state, Tick::from(now));
+    fn confirm(&mut self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
+        let (key, target) = (key(connection), id(target));
+        self.disputes.report(&self.flows, (&key, target), |of| of == target, state, Tick::from(now));
     }
 
-    fn close(&self, now: Moment, connection: &Connection, target: usize) {
+    fn close(&mut self, now: Moment, connection: &Connection, target: usize) {
         let target = id(target);
-        self.flows.report_end(&key(connection), |of| of == target, Tick::from(now));
+        self.disputes.report_end(&self.flows, &key(connection), |of| of == target, Tick::from(now));
     }
 
     /// What the target had reported and its snapshot lacks has ended.
-    fn sweep(&self, now: Moment, target: usize, named: &BTreeSet<Connection>) {
+    fn sweep(&mut self, now: Moment, target: usize, named: &BTreeSet<Connection>) {
         let held = self.known().into_iter().filter(|(_, holder, state)| *holder == target && state.is_held());
         for (connection, _, _) in held.filter(|(connection, _, _)| !named.contains(connection)) {
             self.close(now, &connection, target);
@@ -319,6 +325,7 @@ impl Gateway {
         if let Some(rx) = self.worker.rx(0) {
             rx.arriving.extend(arriving);
         }
+        self.disputes.settle(&self.flows, Tick::from(now));
         self.worker.turn(|| now);
         let _ = self.door.notes().count();
         self.door.reclaim();
