@@ -10,6 +10,7 @@ mod electorate;
 mod hello;
 mod ledger;
 pub mod log;
+mod paths;
 pub mod recording;
 mod router;
 pub mod target;
@@ -17,6 +18,7 @@ mod voter;
 
 pub use electorate::{Objection, at_start};
 pub use hello::Mismatch;
+pub use paths::StoredLists;
 pub use router::{
     Event, Note, Outbox, Output, PeerStatus, Resting, Router, Settings, Stage, State, Stored, Takeback, TargetStatus,
     Timing, VipaBrief, VipaSettings, VipaStatus, Wait,

@@ -38,6 +38,7 @@ pub use self::{
 use crate::{
     electorate::{Electorate, Heard, Objection},
     ledger::Ledger,
+    paths::StoredLists,
     voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
@@ -133,9 +134,13 @@ impl<'a> Context<'a> {
 impl Router {
     #[must_use]
     pub fn new(settings: Settings, stored: Stored, now: Moment) -> Self {
-        let Stored { votes, decisions } = stored;
+        let Stored { votes, decisions, mut lists } = stored;
         let voter = Voter::new(settings.timing.lease, votes, now);
-        let vipas = settings.vipas.iter().map(|vipa| (vipa.address, Vipa::new(vipa.clone(), now))).collect();
+        let vipa = |vipa: &VipaSettings| {
+            let stored = lists.remove(&vipa.address).unwrap_or_default();
+            (vipa.address, Vipa::new(vipa.clone(), stored, now))
+        };
+        let vipas = settings.vipas.iter().map(vipa).collect();
         Self {
             settings,
             now,
@@ -278,7 +283,7 @@ impl Router {
         for settings in vipas {
             let (address, roles) = (settings.address, self.peers.iter());
             let roles: Vec<_> = roles.map(|(name, peer)| (name.clone(), peer.role.clone())).collect();
-            self.vipas.insert(address, Vipa::new(settings, now));
+            self.vipas.insert(address, Vipa::new(settings, StoredLists::default(), now));
             self.with_vipa(now, address, out, |vipa, cx| {
                 vipa.greet(cx);
                 for (peer, role) in &roles {
@@ -426,7 +431,7 @@ impl Router {
             }
             Message::Distribution(distribution) => self.distributed(now, from, distribution, out),
             Message::Listeners(listeners) => {
-                self.with_vipa(now, listeners.vipa, out, |vipa, cx| vipa.listening(from, listeners.listening, cx));
+                self.with_vipa(now, listeners.vipa, out, |vipa, cx| vipa.listening(from, listeners, cx));
             }
             Message::Connections(connections) => {
                 self.with_vipa(now, connections.vipa, out, |vipa, cx| vipa.reported(from, connections, cx));

@@ -15,7 +15,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{
-    Connection, ConnectionState, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service, Voters,
+    Connection, ConnectionState, Epoch, Forwarding, Incarnation, Moment, NodeName, PortRange, Protocol, ServicePath,
+    Voters,
 };
 use vipa_protocol::{
     Ask, Associate, Ballot, Claim, Decisions, Distribution, Hello, Load, Message, Position, Question, Record, Refusal,
@@ -160,12 +161,14 @@ pub struct Translated {
 }
 
 impl Translated {
-    pub(crate) fn of(service: &Service, address: IpAddr) -> Self {
-        let (ports, vipa_port) = match service.delivery.target_port {
-            Some(port) => (PortRange::one(port), Some(service.ports.first)),
-            None => (service.ports, None),
+    /// `address`: this target's. `None`: the path does not translate.
+    pub(crate) fn of(service: &ServicePath, address: IpAddr) -> Option<Self> {
+        let ServicePath { protocol, ports, path } = *service;
+        let (ports, vipa_port) = match path.target_port {
+            Some(port) => (PortRange::one(port), Some(ports.first)),
+            None => (ports, None),
         };
-        Self { address, protocol: service.protocol, ports, vipa_port }
+        (path.forwarding == Forwarding::Nat).then_some(Self { address, protocol, ports, vipa_port })
     }
 
     /// The port on the VIPA of a socket here; `None`: it is none of the service's.

@@ -1,10 +1,10 @@
 //! Answers that take asking other nodes first: audit, drill and diff, and the audit that goes on by itself.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use vipa_cluster::Event;
-use vipa_model::{Moment, NodeName};
+use vipa_model::{Moment, NodeName, TargetId};
 use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
 
 use crate::{
@@ -203,6 +203,13 @@ impl Control {
     fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus, census: &Census) -> Vec<Cast> {
         let index = self.view.vipa_index(address);
         let held = index.map(|index| census.of(index).by_target(&self.view.ways)).unwrap_or_default();
+        let by_way = |ways: HashSet<TargetId>| {
+            let counted = index.map(|index| census.of(index).by_way(&self.view.ways, |way| ways.contains(&way)));
+            counted.unwrap_or_default()
+        };
+        let unreached = by_way(self.view.unreached());
+        let guessed = index.map(|index| self.view.ways.guessed(vipa_id(index), self.view.vipas[index].lists()));
+        let guessed = by_way(guessed.unwrap_or_default());
         let subjects = self.subjects(Some(address));
         let mut addresses: Vec<IpAddr> =
             vipa.services.iter().flat_map(|service| &service.candidates).copied().collect();
@@ -220,6 +227,8 @@ impl Control {
                 listening: known.map(|known| known.listening.clone()).unwrap_or_default(),
                 reached: self.view.reaches(target),
                 known: held.get(&target).copied().unwrap_or_default(),
+                unreached: unreached.get(&target).copied().unwrap_or_default(),
+                guessed: guessed.get(&target).copied().unwrap_or_default(),
                 subject: subjects.iter().find(|subject| subject.target == target).cloned(),
             }
         };

@@ -76,9 +76,22 @@ impl Counted {
         self.sum(ways, |of| of == Some((service.protocol, service.ports)))
     }
 
+    /// Those that go one of these ways, by the target's address.
+    pub(crate) fn by_way(&self, ways: &Ways, wanted: impl Fn(TargetId) -> bool) -> BTreeMap<IpAddr, u64> {
+        self.sum_where(ways, |_, way| wanted(way))
+    }
+
     fn sum(&self, ways: &Ways, wanted: impl Fn(Option<(Protocol, PortRange)>) -> bool) -> BTreeMap<IpAddr, u64> {
+        self.sum_where(ways, |service, _| wanted(service))
+    }
+
+    fn sum_where(
+        &self,
+        ways: &Ways,
+        wanted: impl Fn(Option<(Protocol, PortRange)>, TargetId) -> bool,
+    ) -> BTreeMap<IpAddr, u64> {
         let mut counts = BTreeMap::new();
-        for ((_, way), count) in self.by_service.iter().filter(|((service, _), _)| wanted(*service)) {
+        for ((_, way), count) in self.by_service.iter().filter(|((service, way), _)| wanted(*service, *way)) {
             if let Some(target) = ways.address(*way) {
                 *counts.entry(target).or_default() += count;
             }
@@ -148,7 +161,10 @@ mod tests {
         let flows = Flows::new(100, 1, HashSeed::new([7; 4])).unwrap();
         let target = |last| IpAddr::V4(Ipv4Addr::new(198, 51, 100, last));
         let mut ways = Ways::default();
-        let mut way = |last| ways.intern(Way::new(target(last), &Delivery::default())).unwrap();
+        let mut way = |last| {
+            let address = target(last);
+            ways.intern(Way { address, path: Delivery::default().path_to(address) }).unwrap()
+        };
         let (one, two) = (way(21), way(22));
         let mut client = 4000;
         let mut admit = |vipa: u16, port, way, state| {

@@ -27,6 +27,7 @@ use crate::{
     completeness::Completeness,
     condition::{Condition, Probe, Sight, Turn},
     counts::Counts,
+    lists::ListKeeper,
     mirror::Mirrors,
     neighbours::Learned,
     orders::Orders,
@@ -85,6 +86,7 @@ pub struct Control {
     pub(crate) votes: GroupCommit<StoredVote>,
     pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voting: Voting,
+    lists: ListKeeper,
     orders: Orders,
     routes_stale: bool,
     stopping: bool,
@@ -134,12 +136,13 @@ pub(crate) struct Outside {
     pub(crate) reader: Reader,
     pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voters: Voting,
+    pub(crate) lists: ListKeeper,
 }
 
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock, probe } = packets;
-        let Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters } = outside;
+        let Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters, lists } = outside;
         let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
@@ -177,6 +180,7 @@ impl Control {
             votes,
             decisions,
             voting: voters,
+            lists,
             orders: Orders::default(),
             routes_stale: true,
             stopping: false,
@@ -232,9 +236,10 @@ impl Control {
                 self.publish();
             }
         }
-        let Self { outward, takeovers, .. } = self;
+        let Self { outward, takeovers, lists, .. } = self;
         outward.finish().await;
         takeovers.close().await;
+        lists.close().await;
     }
 
     /// Begins to write what waits for the disk.
@@ -325,7 +330,21 @@ impl Control {
                     self.routes_stale = true;
                 }
             }
-            Output::Dropped { vipa } => self.retire(vipa),
+            Output::Dropped { vipa } => {
+                self.lists.forget(vipa);
+                self.retire(vipa);
+            }
+            Output::StoreLists { vipa, lists } => self.lists.keep(vipa, lists),
+            Output::Paths { vipa, paths } => {
+                self.counts.paths_forgotten = self.cluster.paths_forgotten();
+                if let Some(index) = self.view.vipa_index(vipa) {
+                    let ways = self.view.ways.all().len();
+                    self.view.vipas[index].learned = paths;
+                    self.view.lists_changed(index);
+                    self.reach_new(ways);
+                    self.reach_targets();
+                }
+            }
             Output::Stance { vipa, epoch, stance, quiet_until } => self.take_stance(vipa, epoch, stance, quiet_until),
             Output::Lease { vipa, until } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
@@ -370,8 +389,8 @@ impl Control {
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
                     let ways = self.view.ways.all().len();
-                    self.view.intern(&services);
                     self.view.vipas[index].services = services;
+                    self.view.lists_changed(index);
                     self.probes.ask(&self.view.agentless());
                     self.reach_new(ways);
                     self.reach_targets();
@@ -516,6 +535,7 @@ impl Control {
             }
         }
         self.ask_neighbours(now);
+        self.lists.tend(now);
         self.mirror();
         if now >= self.compare_next {
             self.compare_next = now + COMPARE;

@@ -42,6 +42,10 @@ pub(crate) struct Cast {
     pub(crate) reached: bool,
     /// Its connections in the table.
     pub(crate) known: u64,
+    /// Those of them whose packets do not get there: by the path of their service no neighbour is known.
+    pub(crate) unreached: u64,
+    /// Those of them of which neither a list nor the target says by which path they are reached.
+    pub(crate) guessed: u64,
     pub(crate) subject: Option<Subject>,
 }
 
@@ -62,7 +66,7 @@ pub(crate) async fn rehearse(asker: &Asker, flows: &Arc<Flows>, scene: Scene) ->
             Some(look) => look.await.ok(),
             None => None,
         };
-        losses.extend(loss(&cast, audited.as_ref()));
+        losses.extend(losses_of(&cast, audited.as_ref()));
         shown.push(target(cast, audited.as_ref()));
     }
     let unserved = |service: &&Service| {
@@ -97,7 +101,7 @@ pub(crate) async fn rehearse(asker: &Asker, flows: &Arc<Flows>, scene: Scene) ->
 }
 
 fn target(cast: Cast, audited: Option<&Audited>) -> DrillTarget {
-    let Cast { node, address, candidate, linked, position, listening, reached, known, subject: _ } = cast;
+    let Cast { node, address, candidate, linked, position, listening, reached, known, .. } = cast;
     let answered = audited.filter(|audited| audited.upto.is_some());
     let held = answered.and_then(|audited| match audited.result.result {
         AuditResult::Agrees { connections } | AuditResult::Differs { connections, .. } => Some(connections),
@@ -113,16 +117,26 @@ fn target(cast: Cast, audited: Option<&Audited>) -> DrillTarget {
 
 /// The connections of this target that a takeover at this moment would lose. What only its agent knows is no loss as long
 /// as it answers: the takeover would ask it too.
-fn loss(cast: &Cast, audited: Option<&Audited>) -> Option<Loss> {
+fn losses_of(cast: &Cast, audited: Option<&Audited>) -> Vec<Loss> {
     let lost = |connections, why: &str| {
         (connections > 0).then(|| Loss { target: cast.address, connections: Some(connections), why: why.into() })
     };
-    if !cast.reached {
-        return lost(
-            cast.known,
-            "packets do not reach it: no neighbour answers for its address on this router's ports",
-        );
-    }
+    let unreached =
+        lost(cast.unreached, "packets do not reach it: no neighbour answers for its address on this router's ports");
+    let guessed = lost(
+        cast.guessed,
+        "by which path they reach it is a guess: neither this router's list, nor another router, nor the target says so",
+    );
+    // What does not get there is lost, whatever its agent knows.
+    let unknown = if cast.unreached > 0 || !cast.reached { None } else { unknown(cast, audited) };
+    unreached.into_iter().chain(guessed).chain(unknown).collect()
+}
+
+/// What the target or this router may not know of them.
+fn unknown(cast: &Cast, audited: Option<&Audited>) -> Option<Loss> {
+    let lost = |connections, why: &str| {
+        (connections > 0).then(|| Loss { target: cast.address, connections: Some(connections), why: why.into() })
+    };
     if !cast.linked && cast.candidate {
         let why = "its agent is not linked: what it holds beyond the connections known here would be unknown";
         return Some(Loss { target: cast.address, connections: None, why: why.into() });

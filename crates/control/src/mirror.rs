@@ -19,7 +19,7 @@ use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, EntryState, Epoch, Moment, NodeName, Protocol, Service, VipaId};
 use vipa_protocol::{Copied, Entry, Mirror, Part, Round};
 
-use crate::ways::{Way, Ways};
+use crate::ways::{Lists, Ways};
 
 /// Shortest time between two looks at the table.
 const PACE: Duration = Duration::from_millis(100);
@@ -72,17 +72,18 @@ pub(crate) struct About<'a> {
     pub(crate) vipa: IpAddr,
     pub(crate) id: VipaId,
     pub(crate) epoch: Epoch,
-    pub(crate) services: &'a [Service],
+    pub(crate) lists: Lists<'a>,
 }
 
 impl About<'_> {
     fn has_agentless(&self) -> bool {
-        self.services.iter().any(|service| !service.choice.agentless.is_empty())
+        self.lists.services.iter().any(|service| !service.choice.agentless.is_empty())
     }
 
     /// Whether nobody but routers knows the connections of this service at this target.
     fn is_agentless(&self, (protocol, port): (Protocol, u16), target: IpAddr) -> bool {
-        let service = self.services.iter().find(|service| service.protocol == protocol && service.ports.contains(port));
+        let has_port = |service: &&Service| service.protocol == protocol && service.ports.contains(port);
+        let service = self.lists.services.iter().find(has_port);
         protocol == Protocol::Tcp && service.is_some_and(|service| service.choice.agentless(target).is_some())
     }
 }
@@ -263,13 +264,12 @@ impl Image {
             if let Some(key) = AnyKey::of(about.id, about.vipa, &connection)
                 && let Some(target) = self.known.remove(&key)
             {
-                self.forget(about, &key, target, flows, ways);
+                forget(&key, target, flows, ways);
             }
         }
         for Entry { connection, target, state } in opened {
             let Some(key) = AnyKey::of(about.id, about.vipa, &connection) else { continue };
-            let way = Way::of(target, about.services, key.service());
-            let Some(way) = ways.intern(way) else { continue };
+            let Some(way) = ways.find(about.id, about.lists, target, key.service()) else { continue };
             if self.known.get(&key).is_some_and(|before| *before != target) {
                 flows.remove(&key, None);
             }
@@ -295,15 +295,9 @@ impl Image {
                 continue;
             };
             self.known.remove(&key);
-            self.forget(about, &key, target, flows, ways);
+            forget(&key, target, flows, ways);
         }
         self.known.retain(|key, _| named.contains(key));
-    }
-
-    fn forget(&self, about: &About<'_>, key: &AnyKey, target: IpAddr, flows: &Flows, ways: &mut Ways) {
-        if let Some(way) = ways.intern(Way::of(target, about.services, key.service())) {
-            flows.remove(key, Some(way));
-        }
     }
 
     fn refresh(&mut self, flows: &Flows, now: Moment) {
@@ -317,6 +311,13 @@ impl Image {
                 flows.touch(key, &hit, hit.state, tick);
             }
         }
+    }
+}
+
+/// Takes a connection out that is at this target, whichever way leads there.
+fn forget(key: &AnyKey, target: IpAddr, flows: &Flows, ways: &Ways) {
+    if let Some(hit) = flows.lookup(key).filter(|hit| ways.address(hit.target) == Some(target)) {
+        flows.remove(key, Some(hit.target));
     }
 }
 

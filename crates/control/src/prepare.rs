@@ -21,6 +21,7 @@ use crate::{
     bequest::Bequests,
     census::Censuses,
     control::{Control, Ends, Outside, Packets},
+    lists::ListKeeper,
     questions::Asker,
     reload::{Check, Reader},
     settings::settings,
@@ -55,6 +56,7 @@ pub struct Prepared {
     /// The voters of the configuration, if this router cannot go by them yet.
     wanted: Option<Voters>,
     stored: Stored,
+    lists: ListKeeper,
 }
 
 impl Prepared {
@@ -76,8 +78,10 @@ impl Prepared {
         let config = Arc::new(Config { cluster, ..config.clone() });
         let path = &config.node.admin;
         let admin = AdminSocket::open(path).map_err(|source| ControlError::Admin { path: path.clone(), source })?;
-        let stored = Stored { votes, decisions };
-        Ok(Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored })
+        let (keeper, lists) = ListKeeper::open(&config.node.state_dir)?;
+        let stored = Stored { votes, decisions, lists };
+        let lists = keeper;
+        Ok(Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored, lists })
     }
 
     /// The workers' first snapshot.
@@ -88,7 +92,8 @@ impl Prepared {
 
     /// With ports open and workers at the other end of `door`: links up, ready to run.
     pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
-        let Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored } = self;
+        let Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored, lists } =
+            self;
         let cluster = Router::new(settings(&config, incarnation()), stored, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
@@ -107,7 +112,7 @@ impl Prepared {
         let (read, fresh) = tokio::sync::mpsc::channel(4);
         let reader = Reader { file, check, fresh: read };
         let voters = Voting::start(voters_file, slow, config.cluster.voters.clone(), wanted);
-        let outside = Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters };
+        let outside = Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters, lists };
         let control = Control::new(config, cluster, packets, outside);
         Ok((control, Ends { events, admin, asked, finished, counted, fresh }))
     }

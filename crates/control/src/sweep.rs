@@ -89,7 +89,10 @@ mod tests {
     use vipa_protocol::{Change, Part, Record, Run};
 
     use super::*;
-    use crate::table::{Reports, Taken};
+    use crate::{
+        table::{Reports, Taken},
+        ways::Lists,
+    };
 
     const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
@@ -109,7 +112,7 @@ mod tests {
             let reporter = Reporter {
                 vipa: VipaId(0),
                 vipa_address: VIPA,
-                services: &[],
+                lists: Lists { services: &[], learned: &[] },
                 target: Ipv4Addr::new(198, 51, 100, target).into(),
                 ways: &mut self.ways,
                 now: Tick(0),

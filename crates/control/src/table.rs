@@ -5,12 +5,12 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use vipa_flow::Tick;
 use vipa_handoff::{AnyKey, Disputes, Flows, Reported};
-use vipa_model::{Connection, ConnectionState, Protocol, Service, TargetId, VipaId};
+use vipa_model::{Connection, ConnectionState, Protocol, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
 use crate::{
     sweep::Sweeps,
-    ways::{Way, Ways},
+    ways::{Lists, Ways},
 };
 
 /// Connections of a snapshot ahead for which memory is asked: the table is larger than any cache.
@@ -59,7 +59,7 @@ pub struct Reports {
 pub struct Reporter<'a> {
     pub vipa: VipaId,
     pub vipa_address: IpAddr,
-    pub services: &'a [Service],
+    pub lists: Lists<'a>,
     pub target: IpAddr,
     pub ways: &'a mut Ways,
     pub now: Tick,
@@ -183,7 +183,7 @@ impl Reporter<'_> {
         match last {
             Some((known, target)) if *known == service => Some(*target),
             _ => {
-                let target = self.ways.intern(Way::of(self.target, self.services, service))?;
+                let target = self.ways.find(self.vipa, self.lists, self.target, service)?;
                 *last = Some((service, target));
                 Some(target)
             }

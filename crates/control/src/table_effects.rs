@@ -1,6 +1,6 @@
 //! What the cluster's outputs and other routers' words do to the connection table.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::AnyKey;
@@ -12,7 +12,6 @@ use crate::{
     control::{Control, vipa_id},
     mirror::About,
     table::Reporter,
-    ways::Way,
 };
 
 impl Control {
@@ -23,7 +22,7 @@ impl Control {
         let reporter = Reporter {
             vipa: vipa_id(index),
             vipa_address: vipa,
-            services: &self.view.vipas[index].services,
+            lists: self.view.vipas[index].lists(),
             target,
             ways: &mut self.view.ways,
             now,
@@ -69,10 +68,13 @@ impl Control {
         let now = Tick::from(self.clock.now());
         let since = self.view.vipas[index].owned_since.map(Tick::from);
         let ways = self.view.ways.all().len();
+        let (id, lists) = (vipa_id(index), self.view.vipas[index].lists());
+        let mut found = HashMap::new();
         for Entry { connection, target, state } in entries {
-            let Some(key) = AnyKey::of(vipa_id(index), vipa, connection) else { continue };
-            let way = Way::of(*target, &self.view.vipas[index].services, key.service());
-            if let Some(target) = self.view.ways.intern(way) {
+            let Some(key) = AnyKey::of(id, vipa, connection) else { continue };
+            let way = found.entry((*target, key.service()));
+            let way = way.or_insert_with(|| self.view.ways.find(id, lists, *target, key.service()));
+            if let Some(target) = *way {
                 // What a target reported stays: it is the truth, and this only the old owner's belief. Where the target's
                 // agent is linked, its report confirms the entry soon, or it goes.
                 let _ = self.flows.inherit(&key, target, FlowState::of_told(*state), since, now);
@@ -94,8 +96,7 @@ impl Control {
             Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
                 let now = self.clock.now();
                 let before = self.view.ways.all().len();
-                let services = &self.view.vipas[index].services;
-                let about = About { vipa, id: vipa_id(index), epoch, services };
+                let about = About { vipa, id: vipa_id(index), epoch, lists: self.view.vipas[index].lists() };
                 self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
                 self.reach_new(before);
             }
@@ -110,7 +111,7 @@ impl Control {
                 continue;
             }
             let Some(status) = self.cluster.vipa(view.address) else { continue };
-            let about = About { vipa: view.address, id: vipa_id(index), epoch: status.epoch, services: &view.services };
+            let about = About { vipa: view.address, id: vipa_id(index), epoch: status.epoch, lists: view.lists() };
             let is_linked = |node: &NodeName| self.cluster.is_linked(node);
             match status.owner {
                 Some(owner) if owner == self.config.node.name => {

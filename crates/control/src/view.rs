@@ -1,7 +1,7 @@
 //! What control knows of each VIPA, and the `Routes` the workers get from it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -12,8 +12,8 @@ use vipa_handoff::{
     PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
 };
 use vipa_model::{
-    Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, Stance, TargetId, VipaId,
-    config,
+    Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, ServicePath, Stance, TargetId,
+    TargetPath, VipaId, config,
 };
 use vipa_protocol::{Fitness, Load};
 use vipa_sync::{Counter, Deadline};
@@ -21,12 +21,13 @@ use vipa_sync::{Counter, Deadline};
 use crate::{
     active::{self, Weighed},
     census::Census,
+    control::vipa_id,
     fitness::Judge,
     neighbours::Neighbours,
     probes::{Finding, Found},
     reach::Reach,
     responsiveness::{Accounts, Place},
-    ways::{Way, Ways},
+    ways::{Lists, Way, Ways},
 };
 
 /// One VIPA as this router sees it; its place in `View::vipas` is its `VipaId`.
@@ -40,6 +41,8 @@ pub(crate) struct VipaView {
     pub(crate) lease: Arc<Deadline>,
     /// The list new connections use.
     pub(crate) services: Vec<Service>,
+    /// How targets are reached that the list does not name, the newest last.
+    pub(crate) learned: Vec<TargetPath>,
     /// What listens where, as the targets last said.
     pub(crate) listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
     /// Of services that go by turns, by their places in the list.
@@ -278,19 +281,31 @@ impl View {
         targets.chain(gateways).filter(|(_, address)| !own(address)).map(|(port, address)| (address, port)).collect()
     }
 
-    /// Gives every candidate of these services its way.
-    pub(crate) fn intern(&mut self, services: &[Service]) {
+    /// What is known of a VIPA's targets has changed: each gets its way, and guesses are put right.
+    pub(crate) fn lists_changed(&mut self, vipa: usize) {
+        let VipaView { services, learned, .. } = &self.vipas[vipa];
         for service in services {
-            for candidate in &service.candidates {
-                self.ways.intern(Way::new(*candidate, &service.delivery));
+            for &address in &service.candidates {
+                self.ways.intern(Way { address, path: service.delivery.path_to(address) });
             }
         }
+        for path in learned {
+            self.ways.intern(Way { address: path.target, path: path.service.path });
+        }
+        self.ways.revise(vipa_id(vipa), Lists { services, learned });
     }
 
     /// Whether packets for this target find their way out.
     pub(crate) fn reaches(&self, target: IpAddr) -> bool {
         let mut ways = self.ways.all().iter().filter(|way| way.address == target);
         ways.any(|way| way.route(&self.ports, |address| self.neighbours.mac(address)).next_hop.is_some())
+    }
+
+    /// The ways by which packets find no way out.
+    pub(crate) fn unreached(&self) -> HashSet<TargetId> {
+        let hop = |way: &Way| way.route(&self.ports, |address| self.neighbours.mac(address)).next_hop;
+        let all = (0..=u16::MAX).map(TargetId).zip(self.ways.all());
+        all.filter(|(_, way)| hop(way).is_none()).map(|(id, _)| id).collect()
     }
 
     /// Whether the neighbour on the way to this target has left several questions in a row unanswered.
@@ -320,6 +335,7 @@ impl View {
         };
         retired.stance = Stance::Standby;
         retired.services.clear();
+        retired.learned.clear();
         retired.listeners.clear();
         Some(VipaId(u16::try_from(index).ok()?))
     }
@@ -353,7 +369,11 @@ impl View {
                         sources: sources.clone(),
                     });
                 });
-                returns(id, service, &mut self.ways, &mut lists.returns);
+                let paths = service.candidates.iter().filter_map(|target| Some((*target, service.path_to(*target)?)));
+                paths.for_each(|(target, path)| returns(id, target, path, &mut self.ways, &mut lists.returns));
+            }
+            for TargetPath { target, service } in &vipa.learned {
+                returns(id, *target, *service, &mut self.ways, &mut lists.returns);
             }
             // Places in the list are `VipaId`s, so none may be left out.
             lists.vipas.push(VipaRoute {
@@ -380,24 +400,35 @@ impl View {
     }
 }
 
-/// What may come back from the targets that a service reaches by `nat`.
-fn returns(vipa: VipaId, service: &Service, ways: &mut Ways, returns: &mut BTreeMap<IpAddr, Vec<ReturnRoute>>) {
-    for candidate in &service.candidates {
-        let way = Way::new(*candidate, &service.delivery);
-        if way.forwarding != Forwarding::Nat {
-            continue;
-        }
-        let Some(target) = ways.intern(way) else { continue };
-        let (ports, vipa_port) = match way.target_port {
-            Some(port) => (PortRange::one(port), Some(service.ports.first)),
-            None => (service.ports, None),
-        };
-        let route = ReturnRoute { protocol: service.protocol, ports, vipa, vipa_port, target };
-        returns.entry(*candidate).or_default().push(route);
+/// What may come back from a target that is reached by `nat`.
+fn returns(
+    vipa: VipaId,
+    address: IpAddr,
+    ServicePath { protocol, ports, path }: ServicePath,
+    ways: &mut Ways,
+    returns: &mut BTreeMap<IpAddr, Vec<ReturnRoute>>,
+) {
+    if path.forwarding != Forwarding::Nat {
+        return;
+    }
+    let Some(target) = ways.intern(Way { address, path }) else { return };
+    let (ports, vipa_port) = match path.target_port {
+        Some(port) => (PortRange::one(port), Some(ports.first)),
+        None => (ports, None),
+    };
+    let route = ReturnRoute { protocol, ports, vipa, vipa_port, target };
+    let known = returns.entry(address).or_default();
+    if !known.contains(&route) {
+        known.push(route);
     }
 }
 
 impl VipaView {
+    /// What is known of how its targets are reached.
+    pub(crate) fn lists(&self) -> Lists<'_> {
+        Lists { services: &self.services, learned: &self.learned }
+    }
+
     fn new(vipa: &config::Vipa) -> Self {
         Self {
             address: vipa.address,
@@ -407,6 +438,7 @@ impl VipaView {
             quiet_until: Moment::ZERO,
             lease: Arc::new(Deadline::default()),
             services: Vec::new(),
+            learned: Vec::new(),
             listeners: BTreeMap::new(),
             turns: BTreeMap::new(),
             resting: Vec::new(),
@@ -438,7 +470,7 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
         // No segment holds a port with a listener and another: what is true of its first is true of all.
         let eligible = judge.choose(service, ports.first);
         let candidate = |address| {
-            let target = ways.intern(Way::new(address, &service.delivery))?;
+            let target = ways.intern(Way { address, path: service.delivery.path_to(address) })?;
             Some(Candidate { address, weight: judge.weight(service, address), target })
         };
         segment(ports, eligible.into_iter().filter_map(candidate).collect());

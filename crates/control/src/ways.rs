@@ -6,7 +6,9 @@ use std::{
 };
 
 use vipa_handoff::{NextHop, PortRoute, TargetRoute, Via, WAYS, next_neighbour};
-use vipa_model::{Delivery, Forwarding, Mac, PortId, Protocol, Service, TargetId};
+use vipa_model::{
+    Forwarding, Mac, Path, PathLookup, PortId, PortRange, Protocol, Service, TargetId, TargetPath, VipaId, find_path,
+};
 use vipa_packet::{Encapsulation, Outer};
 
 /// Ways a router tells apart in its life; a `TargetId` is never given twice.
@@ -18,39 +20,33 @@ const GUE_PORT: u16 = 6080;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Way {
     pub(crate) address: IpAddr,
-    pub(crate) forwarding: Forwarding,
-    pub(crate) target_port: Option<u16>,
-    path_mtu: bool,
-    clamp_mss: bool,
+    pub(crate) path: Path,
+}
+
+/// What is known of how the targets of a VIPA are reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Lists<'a> {
+    /// This router's own list.
+    pub services: &'a [Service],
+    /// What it learned of targets that the list does not name, the newest last.
+    pub learned: &'a [TargetPath],
+}
+
+/// A way of which nobody has said yet how it leads to its target: what is known of it may change later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Guess {
+    vipa: VipaId,
+    address: IpAddr,
+    /// The service that its connections are of; `None`: their ports are no service's.
+    service: Option<(Protocol, PortRange)>,
 }
 
 impl Way {
-    pub(crate) fn new(address: IpAddr, delivery: &Delivery) -> Self {
-        let forwarding = delivery.forwarding_to(address);
-        Self {
-            address,
-            forwarding,
-            target_port: delivery.target_port.filter(|_| forwarding == Forwarding::Nat),
-            path_mtu: delivery.path_mtu,
-            clamp_mss: delivery.clamp_mss,
-        }
-    }
-
-    /// The way of connections to this port of a VIPA that has these services. A target may hold connections to a port
-    /// that no service names any more.
-    pub(crate) fn of(address: IpAddr, services: &[Service], (protocol, port): (Protocol, u16)) -> Self {
-        let service = services.iter().find(|service| service.protocol == protocol && service.ports.contains(port));
-        match service {
-            Some(service) => Self::new(address, &service.delivery),
-            None => Self::new(address, &Delivery::default()),
-        }
-    }
-
     /// The port it leads out of, and the neighbour there whose MAC must be known.
     pub(crate) fn neighbour(&self, ports: &[PortRoute]) -> Option<(PortId, IpAddr)> {
         let (port, neighbour) = next_neighbour(ports, self.address)?;
         // Rewriting the MAC reaches nobody behind a gateway.
-        (self.forwarding != Forwarding::Direct || neighbour == self.address).then_some((port, neighbour))
+        (self.path.forwarding != Forwarding::Direct || neighbour == self.address).then_some((port, neighbour))
     }
 
     /// As the workers need it. `mac` knows the neighbours.
@@ -60,8 +56,8 @@ impl Way {
             via,
             next_hop,
             mtu,
-            tells_mtu: self.path_mtu,
-            clamps_mss: self.clamp_mss,
+            tells_mtu: self.path.path_mtu,
+            clamps_mss: self.path.clamp_mss,
             away: false,
             silent: false,
         };
@@ -73,9 +69,9 @@ impl Way {
         let Some((id, neighbour)) = self.neighbour(ports) else { return unreachable() };
         let Some(port) = ports.get(usize::from(id.0)) else { return unreachable() };
         let next_hop = mac(neighbour).map(|mac| NextHop { port: id, link: port.link_to(mac) });
-        let Some(how) = encapsulation(self.forwarding) else {
-            let via = match self.forwarding {
-                Forwarding::Nat => Via::Nat { port: self.target_port },
+        let Some(how) = encapsulation(self.path.forwarding) else {
+            let via = match self.path.forwarding {
+                Forwarding::Nat => Via::Nat { port: self.path.target_port },
                 _ => Via::Direct,
             };
             return route(via, next_hop, port.mtu);
@@ -109,11 +105,19 @@ fn own_link(port: &PortRoute) -> vipa_packet::Link {
     vipa_packet::Link { source: port.mac.0, destination: port.mac.0, vlan: None }
 }
 
+impl Lists<'_> {
+    fn find(&self, target: IpAddr, service: (Protocol, u16)) -> PathLookup {
+        find_path(self.services, self.learned, target, service)
+    }
+}
+
 /// Gives each way its `TargetId`, once and for the life of the process.
 #[derive(Debug, Default)]
 pub struct Ways {
     ways: Vec<Way>,
     ids: HashMap<Way, TargetId>,
+    /// With a port for each, by which it is looked up again.
+    guesses: HashMap<Guess, (TargetId, u16)>,
 }
 
 impl Ways {
@@ -122,13 +126,65 @@ impl Ways {
         if let Some(&id) = self.ids.get(&way) {
             return Some(id);
         }
+        let id = self.push(way)?;
+        self.ids.insert(way, id);
+        Some(id)
+    }
+
+    fn push(&mut self, way: Way) -> Option<TargetId> {
         if self.ways.len() == MAX_WAYS {
             return None;
         }
         let id = TargetId(u16::try_from(self.ways.len()).expect("MAX_WAYS fits 16 bits"));
         self.ways.push(way);
-        self.ids.insert(way, id);
         Some(id)
+    }
+
+    /// The id of the way of connections to this port of a VIPA at `address`. Where nobody has said how that leads there, the id
+    /// is a guess's, which [`revise`](Self::revise) puts right once somebody does.
+    pub(crate) fn find(
+        &mut self,
+        vipa: VipaId,
+        lists: Lists<'_>,
+        address: IpAddr,
+        (protocol, port): (Protocol, u16),
+    ) -> Option<TargetId> {
+        let path = match lists.find(address, (protocol, port)) {
+            PathLookup::Known(path) => return self.intern(Way { address, path }),
+            PathLookup::Guessed(path) => path,
+        };
+        let has_port = |service: &&Service| service.protocol == protocol && service.ports.contains(port);
+        let service = lists.services.iter().find(has_port).map(|service| (protocol, service.ports));
+        let guess = Guess { vipa, address, service };
+        if let Some((id, _)) = self.guesses.get(&guess) {
+            return Some(*id);
+        }
+        let id = self.push(Way { address, path })?;
+        self.guesses.insert(guess, (id, port));
+        Some(id)
+    }
+
+    /// Looks the guesses of a VIPA up again, of which more is known now. Says whether any has changed.
+    pub(crate) fn revise(&mut self, vipa: VipaId, lists: Lists<'_>) -> bool {
+        let mut changed = false;
+        for (guess, (id, port)) in self.guesses.iter().filter(|(guess, _)| guess.vipa == vipa) {
+            let protocol = guess.service.map_or(Protocol::Tcp, |(protocol, _)| protocol);
+            let path = lists.find(guess.address, (protocol, *port)).path();
+            let way = &mut self.ways[usize::from(id.0)];
+            changed |= std::mem::replace(&mut way.path, path) != path;
+        }
+        changed
+    }
+
+    /// The ways that are guesses still.
+    pub(crate) fn guessed(&self, vipa: VipaId, lists: Lists<'_>) -> HashSet<TargetId> {
+        let unknown = |(guess, (_, port)): &(&Guess, &(TargetId, u16))| {
+            let protocol = guess.service.map_or(Protocol::Tcp, |(protocol, _)| protocol);
+            // Who opened a connection from the VIPA is reached as on the services' ports.
+            guess.service.is_some() && matches!(lists.find(guess.address, (protocol, *port)), PathLookup::Guessed(_))
+        };
+        let of_vipa = self.guesses.iter().filter(|(guess, _)| guess.vipa == vipa);
+        of_vipa.filter(unknown).map(|(_, (id, _))| *id).collect()
     }
 
     /// Whose way it is.
@@ -143,8 +199,8 @@ impl Ways {
 
     /// All ways that lead to `address`.
     pub(crate) fn to(&self, address: IpAddr) -> HashSet<TargetId> {
-        let leads = |(way, _): &(&Way, &TargetId)| way.address == address;
-        self.ids.iter().filter(leads).map(|(_, id)| *id).collect()
+        let leads = |(_, way): &(TargetId, &Way)| way.address == address;
+        (0..=u16::MAX).map(TargetId).zip(&self.ways).filter(leads).map(|(id, _)| id).collect()
     }
 
     pub(crate) fn all(&self) -> &[Way] {
@@ -155,6 +211,8 @@ impl Ways {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use vipa_model::{Balance, Choice, Delivery, Orphans, ServicePath, Sources};
 
     use super::*;
 
@@ -171,7 +229,12 @@ mod tests {
     }
 
     fn way(address: &str, forwarding: Forwarding) -> Way {
-        Way::new(address.parse().unwrap(), &Delivery { forwarding, ..Delivery::default() })
+        let address = address.parse().unwrap();
+        Way { address, path: path(forwarding) }
+    }
+
+    fn path(forwarding: Forwarding) -> Path {
+        Delivery { forwarding, ..Delivery::default() }.path_to(Ipv4Addr::LOCALHOST.into())
     }
 
     #[test]
@@ -220,5 +283,67 @@ mod tests {
         assert_ne!(direct, tunnel);
         assert_eq!(ways.intern(way("198.51.100.9", Forwarding::Direct)), direct);
         assert_eq!(ways.address(tunnel.unwrap()), Some("198.51.100.9".parse().unwrap()));
+    }
+
+    const VIPA: VipaId = VipaId(3);
+    const WEB: (Protocol, u16) = (Protocol::Tcp, 80);
+
+    fn service(candidates: &[IpAddr]) -> Service {
+        Service {
+            protocol: Protocol::Tcp,
+            ports: PortRange::one(80),
+            delivery: Delivery::default(),
+            balance: Balance::Maglev,
+            choice: Choice::default(),
+            orphans: Orphans::Reset,
+            sources: Sources::default(),
+            candidates: candidates.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_connection_at_a_target_that_the_own_list_leaves_out_goes_the_way_that_was_learned_of_it() {
+        let (listed, other) = ("198.51.100.9".parse().unwrap(), "198.51.100.10".parse().unwrap());
+        let services = [service(&[listed])];
+        for forwarding in Forwarding::ALL {
+            let learned = ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path: path(forwarding) };
+            let lists = Lists { services: &services, learned: &[TargetPath { target: other, service: learned }] };
+            let mut ways = Ways::default();
+            let id = ways.find(VIPA, lists, other, WEB).unwrap();
+            assert_eq!(ways.all()[usize::from(id.0)], Way { address: other, path: path(forwarding) });
+            assert_eq!(ways.find(VIPA, lists, listed, WEB), ways.intern(way("198.51.100.9", Forwarding::Direct)));
+            assert!(ways.guessed(VIPA, lists).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_guess_is_put_right_when_somebody_says_how_the_target_is_reached_and_its_connections_with_it() {
+        let (listed, other) = ("198.51.100.9".parse().unwrap(), "198.51.100.10".parse().unwrap());
+        let services = [service(&[listed])];
+        let nothing = Lists { services: &services, learned: &[] };
+        let mut ways = Ways::default();
+        let id = ways.find(VIPA, nothing, other, WEB).unwrap();
+        assert_eq!(ways.find(VIPA, nothing, other, WEB), Some(id), "one for all connections of the service");
+        assert_eq!(ways.all()[usize::from(id.0)].path, path(Forwarding::Direct));
+        assert_eq!(ways.guessed(VIPA, nothing), [id].into());
+        let service = ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path: path(Forwarding::Gre) };
+        let told = Lists { learned: &[TargetPath { target: other, service }], ..nothing };
+        assert!(!ways.revise(VipaId(4), told), "another VIPA's");
+        assert!(ways.revise(VIPA, told));
+        assert!(!ways.revise(VIPA, told));
+        assert_eq!(ways.all()[usize::from(id.0)].path, path(Forwarding::Gre));
+        assert_eq!((ways.address(id), ways.guessed(VIPA, told).len()), (Some(other), 0));
+    }
+
+    #[test]
+    fn connections_that_a_target_opened_from_any_port_share_one_way() {
+        let target = "198.51.100.9".parse().unwrap();
+        let services = [service(&[target])];
+        let lists = Lists { services: &services, learned: &[] };
+        let mut ways = Ways::default();
+        let ids: HashSet<_> =
+            (40_000..50_000).map(|port| ways.find(VIPA, lists, target, (Protocol::Tcp, port))).collect();
+        assert_eq!(ids.len(), 1);
+        assert!(ways.guessed(VIPA, lists).is_empty());
     }
 }

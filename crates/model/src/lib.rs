@@ -6,6 +6,7 @@ mod check;
 mod choice;
 pub mod config;
 mod nouns;
+mod path;
 mod time;
 mod voters;
 
@@ -15,5 +16,6 @@ pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac,
     NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,
 };
+pub use path::{Path, PathLookup, ServicePath, TargetPath, find_path};
 pub use time::Moment;
 pub use voters::Voters;

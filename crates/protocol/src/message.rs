@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{
-    Connection, ConnectionState, EntryState, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters,
+    Connection, ConnectionState, EntryState, Epoch, Incarnation, NodeName, Protocol, Rank, Service, ServicePath,
+    TargetPath, Voters,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -159,6 +160,9 @@ pub struct Distribution {
     pub sender: Standing,
     pub ranks: Vec<(NodeName, Rank)>,
     pub services: Vec<Service>,
+    /// How targets are reached that these services do not name, but that may hold connections; to a target, its own. The
+    /// oldest first.
+    pub paths: Vec<TargetPath>,
 }
 
 /// What the sending router is to the VIPA.
@@ -193,11 +197,14 @@ pub struct Release {
     pub epoch: Epoch,
 }
 
-/// Target → router: every port of the VIPA's services that an application listens on, whole each time it changes.
+/// Target → router: every port of the VIPA's services that an application listens on, and how the target is reached; whole each
+/// time one of them changes. It comes before the connections that it is asked for together with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listeners {
     pub vipa: IpAddr,
     pub listening: Vec<(Protocol, u16)>,
+    /// How packets get to this target, by the lists it knows and has known. The oldest first.
+    pub paths: Vec<ServicePath>,
 }
 
 /// Target → router: a run of the connection log.

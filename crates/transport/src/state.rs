@@ -1,4 +1,4 @@
-//! A node's state on disk: what it has granted, what operators have decided, whose votes count.
+//! A node's state on disk: what it has granted, what operators have decided, whose votes count, what other routers' lists say.
 //!
 //! A grant is on the disk before it is sent, or a voter that forgot it could grant the same epoch twice; the same holds
 //! for decisions and lists of voters. A file is replaced whole (`durable`).
@@ -35,6 +35,7 @@ pub enum Kind {
     Votes,
     Decisions,
     Voters,
+    Lists,
 }
 
 impl Kind {
@@ -43,6 +44,7 @@ impl Kind {
             Self::Votes => "votes.json",
             Self::Decisions => "decisions.json",
             Self::Voters => "voters.json",
+            Self::Lists => "lists.json",
         }
     }
 
@@ -56,6 +58,7 @@ impl Kind {
             Self::Decisions => {
                 "put a copy back; without one, remove the file while another node runs, which tells this one what was decided"
             }
+            Self::Lists => "remove the file: the other routers and the targets tell this one what was in it",
             Self::Voters => {
                 "put a copy back; without one, see to it that `voters` in the configuration are those that the other \
                  nodes go by (`vipactl status`), and remove the file"

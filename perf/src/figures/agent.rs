@@ -316,7 +316,7 @@ fn distribution() -> Distribution {
         candidates: vec![HERE],
     };
     let (ranks, services) = (Vec::new(), vec![service]);
-    Distribution { vipa: VIPA, epoch: Epoch(1), sender: Standing::Owner, ranks, services }
+    Distribution { vipa: VIPA, epoch: Epoch(1), sender: Standing::Owner, ranks, services, paths: Vec::new() }
 }
 
 fn associate(epoch: u64) -> Associate {

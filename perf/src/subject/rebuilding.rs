@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, ensure};
 use core_affinity::CoreId;
 use vipa_cluster::{Event, Outbox, Output, Router, Settings, State, Stored, Takeback, Timing, VipaSettings, target};
-use vipa_control::{Reporter, Reports, Ways};
+use vipa_control::{Lists, Reporter, Reports, Ways};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_flow::Tick;
 use vipa_handoff::{ControlDoor, Count, Flows};
@@ -96,7 +96,8 @@ fn rebuild(world: World, flows: &Arc<Flows>, messages: &[(NodeName, Vec<u8>)]) -
             if let Output::Install { vipa, target, run } = output {
                 let ways = &mut ways;
                 let now = Tick::from(BEGIN);
-                let reporter = Reporter { vipa: VipaId(0), vipa_address: vipa, services: &services, target, ways, now };
+                let lists = Lists { services: &services, learned: &[] };
+                let reporter = Reporter { vipa: VipaId(0), vipa_address: vipa, lists, target, ways, now };
                 let taken = reports.install(reporter, &run);
                 ensure!(taken.refused == 0, "refused: {taken:?}");
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
-use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, recording};
+use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, StoredLists, recording};
 use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
@@ -67,6 +67,7 @@ pub(crate) enum Errand {
     Send { to: NodeName, message: Message },
     StoreVotes,
     StoreDecisions,
+    KeepLists { vipa: IpAddr, lists: StoredLists },
     Ordered { token: u64, stage: Stage },
     Note(String),
     Stopped,
@@ -194,6 +195,9 @@ impl Gateway {
                 self.resting = resting;
                 self.stale = true;
             }
+            Output::StoreLists { vipa, lists } => return vec![Errand::KeepLists { vipa, lists }],
+            // Every target is reached alike here.
+            Output::Paths { .. } => {}
             Output::Withdraw { .. } | Output::Load { .. } | Output::Mirror { .. } | Output::Dropped { .. } => {}
         }
         Vec::new()
@@ -350,11 +354,13 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
         | Output::Install { vipa, .. }
         | Output::Listeners { vipa, .. }
         | Output::Complete { vipa, .. }
+        | Output::Paths { vipa, .. }
         | Output::ServeWith { vipa, .. }
         | Output::SendTable { vipa, .. }
         | Output::InstallTable { vipa, .. } => Some(*vipa),
         Output::Send { .. }
         | Output::StoreVote { .. }
+        | Output::StoreLists { .. }
         | Output::StoreDecisions { .. }
         | Output::Order { .. }
         | Output::Mirror { .. }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use vipa_cluster::{Event, StoredVote, Takeback, target};
+use vipa_cluster::{Event, StoredLists, StoredVote, Takeback, target};
 use vipa_model::{Moment, NodeName, Rank, Voters};
 use vipa_packet::HeapPacket;
 use vipa_protocol::Decision;
@@ -145,6 +145,7 @@ pub(crate) struct Node {
     rate: u64,
     pub(crate) disk: Vec<StoredVote>,
     pub(crate) decisions: Vec<Decision>,
+    pub(crate) lists: BTreeMap<IpAddr, StoredLists>,
     /// Whose votes it counts, as its disk has them.
     pub(crate) voters: Option<Voters>,
     disk_speed: Time,
@@ -497,6 +498,7 @@ impl Node {
             },
             disk: Vec::new(),
             decisions: Vec::new(),
+            lists: BTreeMap::new(),
             voters: None,
             disk_speed: 3 * MS,
             disk_free: 0,

@@ -224,6 +224,7 @@ impl Router {
             sender: Standing::Owner,
             ranks: vec![],
             services: services.iter().map(service).collect(),
+            paths: vec![],
         }));
     }
 
@@ -240,7 +241,14 @@ impl Router {
             candidates: vec![here.parse().expect("an address")],
         };
         let (epoch, sender) = (Epoch(epoch), Standing::Owner);
-        self.send(&Message::Distribution(Distribution { vipa, epoch, sender, ranks: vec![], services: vec![service] }));
+        self.send(&Message::Distribution(Distribution {
+            vipa,
+            epoch,
+            sender,
+            ranks: vec![],
+            services: vec![service],
+            paths: vec![],
+        }));
     }
 
     /// Says as the owner of `epoch` that `nat` sends the connections of one TCP port of the VIPA to another one here.
@@ -257,7 +265,14 @@ impl Router {
             candidates: vec![HERE.parse().expect("an address")],
         };
         let (vipa, epoch, sender) = (self.vipa, Epoch(epoch), Standing::Owner);
-        self.send(&Message::Distribution(Distribution { vipa, epoch, sender, ranks: vec![], services: vec![service] }));
+        self.send(&Message::Distribution(Distribution {
+            vipa,
+            epoch,
+            sender,
+            ranks: vec![],
+            services: vec![service],
+            paths: vec![],
+        }));
     }
 
     /// Asks as the owner of `epoch` for everything this router has not seen yet, and waits for the answer.

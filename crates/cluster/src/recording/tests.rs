@@ -33,7 +33,7 @@ fn lone_router() -> Router {
         vipas: vec![vipa.clone()],
     };
     let vote = StoredVote { vipa: vipa.address, epoch: vipa_model::Epoch(4), holder: me, incarnation: Incarnation(2) };
-    Router::new(settings, Stored { votes: vec![vote], decisions: Vec::new() }, START)
+    Router::new(settings, Stored { votes: vec![vote], ..Stored::default() }, START)
 }
 
 /// The beginning of its life, written down from its `after`th event on.

@@ -3,11 +3,11 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, Voters};
+use vipa_model::{Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters};
 use vipa_protocol::{Decision, Entry, Hello, Load, Message, Mirror, Order, Refusal, Run, TakeoverReport};
 
 use super::{settings::Settings, vipa::State};
-use crate::{hello::Mismatch, voter::StoredVote};
+use crate::{hello::Mismatch, paths::StoredLists, voter::StoredVote};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -79,6 +79,17 @@ pub enum Output {
     /// Decisions wait for the disk: the same with `Router::decisions_to_store` and `DecisionsStored`.
     StoreDecisions {
         token: u64,
+    },
+    /// Keep these lists of the VIPA on the disk instead of those before, when there is time: nothing waits for it.
+    StoreLists {
+        vipa: IpAddr,
+        lists: StoredLists,
+    },
+    /// How targets are reached that the list of `ServeWith` does not name, the oldest first; whole each time it changes. See
+    /// [`vipa_model::find_path`].
+    Paths {
+        vipa: IpAddr,
+        paths: Vec<TargetPath>,
     },
     /// How the order of this token stands.
     Order {

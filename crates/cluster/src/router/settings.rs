@@ -1,12 +1,12 @@
 //! What a router's brain is told at birth.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, NodeName, Rank, Service, Voters};
 use vipa_protocol::Decision;
 
-use crate::voter::StoredVote;
+use crate::{paths::StoredLists, voter::StoredVote};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -36,6 +36,8 @@ pub struct Stored {
     /// They matter only when this router is a voter.
     pub votes: Vec<StoredVote>,
     pub decisions: Vec<Decision>,
+    /// By VIPA.
+    pub lists: BTreeMap<IpAddr, StoredLists>,
 }
 
 /// The spans everything is measured by.

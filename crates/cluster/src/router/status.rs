@@ -118,6 +118,12 @@ impl Router {
         self.settings.timing.lease
     }
 
+    /// Paths to targets that were forgotten, because there was no room for more.
+    #[must_use]
+    pub fn paths_forgotten(&self) -> u64 {
+        self.vipas.values().map(super::Vipa::paths_forgotten).sum()
+    }
+
     /// The linked nodes, by name.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {

@@ -3,6 +3,7 @@ mod groups;
 mod model;
 mod no_quorum;
 mod orders;
+mod paths;
 mod stories;
 mod table;
 mod voters;

@@ -25,6 +25,7 @@ use super::{
     Context, Note, Output, election::Candidacy, io::Resting, reports::TargetView, settings::VipaSettings,
     tenure::Tenure,
 };
+use crate::paths::{LearnedPaths, StoredLists};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Vipa {
@@ -66,6 +67,8 @@ pub(super) struct Vipa {
     resting: Vec<Resting>,
     /// The owner's list, as it distributed it.
     distributed: Option<Vec<Service>>,
+    /// How targets are reached that the list here does not name.
+    paths: LearnedPaths,
     pub(super) targets: BTreeMap<NodeName, TargetView>,
     pub(super) last_report: Option<TakeoverReport>,
 }
@@ -152,7 +155,8 @@ pub(super) enum Cue {
 }
 
 impl Vipa {
-    pub(super) fn new(settings: VipaSettings, now: Moment) -> Self {
+    pub(super) fn new(settings: VipaSettings, stored: StoredLists, now: Moment) -> Self {
+        let StoredLists { distributed, paths } = stored;
         Self {
             settings,
             started: now,
@@ -176,7 +180,8 @@ impl Vipa {
             snubbed: None,
             retired: false,
             resting: Vec::new(),
-            distributed: None,
+            distributed,
+            paths: LearnedPaths::new(paths),
             targets: BTreeMap::new(),
             last_report: None,
         }
@@ -368,6 +373,11 @@ impl Vipa {
         let tenure = self.tenure()?;
         let yielding_to = tenure.consent.as_ref().map(|consent| consent.to.clone());
         Some(Owned { vipa: self.settings.address, epoch: tenure.epoch, yielding_to })
+    }
+
+    /// Paths that were forgotten, because there was no room for more.
+    pub(super) fn paths_forgotten(&self) -> u64 {
+        self.paths.forgotten()
     }
 
     /// Whether a stopping router has nothing left to do here.

@@ -5,11 +5,17 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, NodeName, PortRange, Protocol, Service};
+use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, NodeName, PortRange, Protocol, ServicePath};
 use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing};
 
 use super::{Outbox, Output, Summary, Translated, Watched};
-use crate::log::ConnectionLog;
+use crate::{
+    log::ConnectionLog,
+    paths::{LearnedPaths, MAX_LEARNED_PATHS, MAX_REPORTED_PATHS},
+};
+
+/// Looks at the kernel by which connections of a translation that no list has any more must have turned up.
+const LOOKS_FOR_OUTLIVED: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
@@ -23,8 +29,12 @@ pub(super) struct Serving {
     listening: BTreeSet<(Protocol, u16)>,
     /// The services' part of it, as it was last sent.
     told: Vec<(Protocol, u16)>,
-    /// A list has had its packets come here in tunnels; those of its connections still may.
-    tunnelled: bool,
+    /// How packets come here, by the lists there are and those there were: a connection outlives the list that it came by.
+    paths: LearnedPaths,
+    /// What the routers were told of it.
+    told_paths: Vec<ServicePath>,
+    /// Translations that no list has any more and that connections may have still, and the looks at the kernel since.
+    outlived: BTreeMap<Translated, u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +73,9 @@ impl Serving {
             log: ConnectionLog::after(logged, kept_records),
             listening: BTreeSet::new(),
             told: Vec::new(),
-            tunnelled: false,
+            paths: LearnedPaths::default(),
+            told_paths: Vec::new(),
+            outlived: BTreeMap::new(),
         }
     }
 
@@ -93,43 +105,73 @@ impl Serving {
 
     /// Whether the VIPA must be on this host: a list names it, or somebody still talks to it here.
     pub(super) fn is_needed_here(&self) -> bool {
-        let untranslated = self.lists.values().all(|list| list.translated.is_empty());
+        let untranslated = self.listed_translations().next().is_none() && self.outlived.is_empty();
         (untranslated && !self.log.live().is_empty()) || self.lists.values().any(|list| list.serves)
     }
 
     /// Whether its packets may come to this host in tunnels.
     pub(super) fn is_tunnelled_here(&self) -> bool {
-        self.tunnelled && self.is_needed_here()
+        self.is_tunnelled() && self.is_needed_here()
     }
 
     pub(super) fn watched(&self) -> Watched {
         let services: BTreeSet<_> = self.lists.values().flat_map(|list| list.services.iter().copied()).collect();
-        let translated: BTreeSet<_> = self.lists.values().flat_map(|list| list.translated.iter().copied()).collect();
         Watched {
             vipa: self.vipa,
             services: services.into_iter().collect(),
-            translated: translated.into_iter().collect(),
+            translated: self.translated().into_iter().collect(),
         }
+    }
+
+    /// What lists translate, and what they have translated that connections may outlive.
+    fn translated(&self) -> BTreeSet<Translated> {
+        self.listed_translations().chain(self.outlived.keys().copied()).collect()
+    }
+
+    fn listed_translations(&self) -> impl Iterator<Item = Translated> {
+        self.lists.values().flat_map(|list| list.translated.iter().copied())
+    }
+
+    /// Whether its packets come here in tunnels, or have come, so that those of its connections still may.
+    fn is_tunnelled(&self) -> bool {
+        self.paths.any(|path| path.forwarding.is_tunnel())
     }
 
     /// `me` is this target's own address.
     pub(super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, me: IpAddr, out: &mut Outbox) {
-        let Distribution { vipa: _, epoch, sender, ranks: _, services } = distribution;
+        let Distribution { vipa: _, epoch, sender, ranks: _, services, paths } = distribution;
         if sender == Standing::Owner {
             if epoch < self.epoch {
                 return;
             }
             self.epoch = epoch;
+            let translated: Vec<_> = self.listed_translations().collect();
             // An owner of the past has no say any more, until it speaks again.
             self.lists.retain(|_, list| list.standing == Standing::Backup || list.epoch >= epoch);
+            // Its connections are here still.
+            self.outlived.extend(translated.into_iter().map(|translated| (translated, 0)));
         }
-        let mine = || services.iter().filter(|service| service.candidates.contains(&me));
-        let is_nat = |service: &&Service| service.delivery.forwarding_to(me) == Forwarding::Nat;
-        let serves = mine().any(|service| !is_nat(&service));
-        self.tunnelled |= mine().any(|service| service.delivery.forwarding_to(me).is_tunnel());
-        let translated = mine().filter(is_nat).map(|service| Translated::of(service, me)).collect();
+        let mine: Vec<ServicePath> = services.iter().filter_map(|service| service.path_to(me)).collect();
+        let serves = mine.iter().any(|service| service.path.forwarding != Forwarding::Nat);
+        let translated = mine.iter().filter_map(|service| Translated::of(service, me)).collect();
+        for service in mine {
+            // The owner's list is where most connections come by.
+            match sender {
+                Standing::Owner => self.paths.learn(me, service),
+                Standing::Backup => self.paths.fill(me, service),
+            };
+        }
+        // What the router has heard of connections here: from before this agent started.
+        for path in paths.into_iter().take(MAX_LEARNED_PATHS).filter(|path| path.target == me) {
+            self.paths.fill(me, path.service);
+            self.outlived.extend(Translated::of(&path.service, me).map(|translated| (translated, 0)));
+        }
         let services = services.iter().map(|service| (service.protocol, service.ports)).collect();
-        self.lists.insert(from.clone(), List { standing: sender, epoch, services, serves, translated });
+        let replaced = self.lists.insert(from.clone(), List { standing: sender, epoch, services, serves, translated });
+        let translated = replaced.into_iter().flat_map(|list| list.translated);
+        self.outlived.extend(translated.map(|translated| (translated, 0)));
+        let listed: BTreeSet<Translated> = self.listed_translations().collect();
+        self.outlived.retain(|translated, _| !listed.contains(translated));
         self.tell_listeners(out);
     }
 
@@ -159,7 +201,9 @@ impl Serving {
     /// It has dropped the VIPA: its list counts no more.
     pub(super) fn released(&mut self, router: &NodeName, out: &mut Outbox) {
         self.routers.remove(router);
-        if self.lists.remove(router).is_some() {
+        if let Some(list) = self.lists.remove(router) {
+            // Its connections are here still.
+            self.outlived.extend(list.translated.into_iter().map(|translated| (translated, 0)));
             self.tell_listeners(out);
         }
     }
@@ -173,6 +217,12 @@ impl Serving {
         if self.log.observe(connections) {
             self.tell_news(out);
         }
+        let live = self.log.live();
+        self.outlived.retain(|translated, looks| {
+            *looks += 1;
+            let of_it = |connection: Connection| translated.port_here(connection.protocol, connection.port).is_some();
+            *looks < LOOKS_FOR_OUTLIVED || live.iter().any(|(connection, _)| of_it(connection))
+        });
     }
 
     pub(super) fn changed(&mut self, records: Vec<Record>, out: &mut Outbox) {
@@ -197,7 +247,7 @@ impl Serving {
             if awaited > token {
                 continue;
             }
-            let listeners = Listeners { vipa: self.vipa, listening: self.told.clone() };
+            let listeners = Listeners { vipa: self.vipa, listening: self.told.clone(), paths: self.told_paths.clone() };
             out.push(Output::Send { to: name.clone(), message: Message::Listeners(listeners) });
             send_runs(self.vipa, &self.log, name, seen, Some(router.epoch), out);
             router.progress = Progress::Told(self.log.position());
@@ -219,13 +269,17 @@ impl Serving {
             services.iter().any(|(of, ports)| *of == protocol && ports.contains(port))
         };
         let listening: Vec<_> = self.listening.iter().copied().filter(|listener| wanted(listener)).collect();
-        if listening == self.told {
+        let mut paths: Vec<ServicePath> = self.paths.all().into_iter().map(|known| known.service).collect();
+        // The newest count more.
+        paths.drain(..paths.len().saturating_sub(MAX_REPORTED_PATHS));
+        if listening == self.told && paths == self.told_paths {
             return;
         }
-        self.told = listening;
+        (self.told, self.told_paths) = (listening, paths);
         for (name, router) in &self.routers {
             if matches!(router.progress, Progress::Told(_)) {
-                let listeners = Listeners { vipa: self.vipa, listening: self.told.clone() };
+                let listeners =
+                    Listeners { vipa: self.vipa, listening: self.told.clone(), paths: self.told_paths.clone() };
                 out.push(Output::Send { to: name.clone(), message: Message::Listeners(listeners) });
             }
         }

@@ -101,7 +101,7 @@ impl Bench {
             candidates: candidates.to_vec(),
         };
         let (ranks, services) = (Vec::new(), vec![service]);
-        let distribution = Distribution { vipa: VIPA, epoch: Epoch(epoch), sender, ranks, services };
+        let distribution = Distribution { vipa: VIPA, epoch: Epoch(epoch), sender, ranks, services, paths: Vec::new() };
         self.receive(router, Message::Distribution(distribution))
     }
 
@@ -120,9 +120,12 @@ fn send(to: &str, message: Message) -> Output {
     Output::Send { to: name(to), message }
 }
 
+/// Of a target that a list names, which reaches it directly.
 fn listeners(to: &str, ports: &[u16]) -> Output {
     let listening = ports.iter().map(|port| (Protocol::Tcp, *port)).collect();
-    send(to, Message::Listeners(Listeners { vipa: VIPA, listening }))
+    let path = Delivery::default().path_to(ME);
+    let paths = vec![vipa_model::ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path }];
+    send(to, Message::Listeners(Listeners { vipa: VIPA, listening, paths }))
 }
 
 fn snapshot(to: &str, clients: &[u16], sequence: u64, answers: u64) -> Output {
@@ -277,7 +280,8 @@ fn a_router_that_left_is_told_nothing_until_it_asks_again() {
     bench.associate("r1", Standing::Owner, 1, Some(position(0)));
     let opened = Change::Opened(Established);
     let answer = bench.feed(Event::Looked { token: 2 });
-    assert_eq!(answer, [listeners("r1", &[]), tail("r1", 0, &[(1, opened), (2, opened)], Some(1))]);
+    let no_list = Listeners { vipa: VIPA, listening: Vec::new(), paths: Vec::new() };
+    assert_eq!(answer, [send("r1", Message::Listeners(no_list)), tail("r1", 0, &[(1, opened), (2, opened)], Some(1))]);
 }
 
 #[test]
@@ -335,4 +339,69 @@ fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
     };
     bench.0.handle(NOW, Event::Connected { peer: name("r1"), hello }, &mut out);
     assert!(out.contains(&told("r1")), "{out:?}");
+}
+
+/// What a router is told of how this target is reached.
+fn paths(out: &[Output]) -> Vec<Forwarding> {
+    let said = out.iter().find_map(|output| match output {
+        Output::Send { message: Message::Listeners(listeners), .. } => Some(&listeners.paths),
+        _ => None,
+    });
+    said.into_iter().flatten().map(|service| service.path.forwarding).collect()
+}
+
+#[test]
+fn a_router_that_asks_is_told_how_this_target_is_reached_although_its_own_list_does_not_say() {
+    let mut bench = Bench::linked();
+    bench.distribute_by(Forwarding::Gue, "r1", Standing::Owner, 1, &[ME]);
+    bench.feed(Event::Disconnected { peer: name("r1") });
+    bench.distribute("r2", Standing::Owner, 2, &[OTHER]);
+    bench.associate("r2", Standing::Owner, 2, None);
+    assert_eq!(paths(&bench.feed(Event::Looked { token: 1 })), [Forwarding::Gue]);
+    // Another list that names it counts from now on, and the router hears of it at once.
+    bench.link("r1");
+    assert_eq!(paths(&bench.distribute_by(Forwarding::Gre, "r1", Standing::Owner, 3, &[ME])), [Forwarding::Gre]);
+    assert_eq!(paths(&bench.distribute_by(Forwarding::Ipip, "r2", Standing::Backup, 3, &[ME])), []);
+}
+
+#[test]
+fn connections_that_nat_translated_are_watched_until_the_last_has_ended_whatever_the_new_owners_list_says() {
+    let watched = |bench: &Bench| bench.0.watched.iter().map(|watched| watched.translated.len()).sum::<usize>();
+    let mut bench = Bench::linked();
+    bench.distribute_by(Forwarding::Nat, "r1", Standing::Owner, 1, &[ME]);
+    bench.holds(&[1]);
+    assert_eq!(watched(&bench), 1);
+    bench.distribute("r2", Standing::Owner, 2, &[OTHER]);
+    for _ in 0..5 {
+        assert_eq!(bench.holds(&[1]), []);
+        assert_eq!(watched(&bench), 1);
+    }
+    let out = bench.holds(&[]);
+    assert!(matches!(&out[..], [Output::Watch { .. }]), "{out:?}");
+    assert_eq!(watched(&bench), 0);
+}
+
+#[test]
+fn an_agent_that_restarts_hears_from_a_router_how_its_connections_came_here() {
+    for forwarding in [Forwarding::Ipip, Forwarding::Nat] {
+        let mut bench = Bench::linked();
+        bench.link_from("r2", &[OTHER]);
+        let path = Delivery { forwarding, ..Delivery::default() }.path_to(ME);
+        let service = vipa_model::ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path };
+        let mine = vipa_model::TargetPath { target: ME, service };
+        let others = vipa_model::TargetPath { target: OTHER, service };
+        let distribution = Distribution {
+            vipa: VIPA,
+            epoch: Epoch(2),
+            sender: Standing::Owner,
+            ranks: Vec::new(),
+            services: Vec::new(),
+            paths: vec![mine, others],
+        };
+        bench.receive("r2", Message::Distribution(distribution));
+        bench.holds(&[1]);
+        assert_eq!(!bench.0.unwrapped.0.is_empty(), forwarding == Forwarding::Ipip, "{forwarding:?}");
+        let translated = bench.0.watched.iter().any(|watched| !watched.translated.is_empty());
+        assert_eq!(translated, forwarding == Forwarding::Nat, "{forwarding:?}");
+    }
 }

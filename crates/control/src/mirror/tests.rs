@@ -51,7 +51,8 @@ impl Router {
     }
 
     fn way(&mut self, target: IpAddr) -> TargetId {
-        self.ways.intern(Way::of(target, &self.services, (Protocol::Tcp, 80))).unwrap()
+        let lists = Lists { services: &self.services, learned: &[] };
+        self.ways.find(VipaId(0), lists, target, (Protocol::Tcp, 80)).unwrap()
     }
 
     fn admit(&mut self, client: u16, target: IpAddr, state: FlowState) {
@@ -66,12 +67,22 @@ impl Router {
     fn tell(&mut self) -> Vec<(NodeName, Mirror)> {
         self.now = self.now + Duration::from_millis(100);
         let now = self.now;
-        let about = About { vipa: VIPA, id: VipaId(0), epoch: Epoch(1), services: &self.services };
+        let about = About {
+            vipa: VIPA,
+            id: VipaId(0),
+            epoch: Epoch(1),
+            lists: Lists { services: &self.services, learned: &[] },
+        };
         self.mirrors.tell(&about, (&self.flows, &self.ways), |_| true, || now)
     }
 
     fn follow(&mut self) -> bool {
-        let about = About { vipa: VIPA, id: VipaId(0), epoch: Epoch(1), services: &self.services };
+        let about = About {
+            vipa: VIPA,
+            id: VipaId(0),
+            epoch: Epoch(1),
+            lists: Lists { services: &self.services, learned: &[] },
+        };
         let asked = self.mirrors.follow(&about, &name("r1"), &self.flows, self.now);
         assert!(asked.as_ref().is_none_or(|mirror| mirror.copied == Copied::Wanted));
         asked.is_some()
@@ -81,7 +92,12 @@ impl Router {
         for (to, mirror) in told {
             assert_eq!((to, mirror.vipa, mirror.epoch), (name("r2"), VIPA, Epoch(1)));
             let Copied::Round(round) = mirror.copied else { panic!("{mirror:?}") };
-            let about = About { vipa: VIPA, id: VipaId(0), epoch: Epoch(1), services: &self.services };
+            let about = About {
+                vipa: VIPA,
+                id: VipaId(0),
+                epoch: Epoch(1),
+                lists: Lists { services: &self.services, learned: &[] },
+            };
             self.mirrors.hear(&about, &name("r1"), round, (&self.flows, &mut self.ways), self.now);
         }
     }

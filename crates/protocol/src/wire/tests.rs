@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use proptest::{collection::vec, option, prelude::*};
 use vipa_model::{
     Agentless, Balance, Choice, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName,
-    Orphans, Pace, PortRange, Protocol, Rank, Service, Sources, Weights,
+    Orphans, Pace, PortRange, Protocol, Rank, Service, ServicePath, Sources, TargetPath, Weights,
 };
 
 use super::*;
@@ -179,7 +179,17 @@ fn distribution() -> impl Strategy<Value = Message> {
             0 => Message::Associate(Associate { vipa, epoch, standing, seen }),
             1 => Message::Release(Release { vipa, epoch }),
             2 => Message::Retake(Retake { vipa }),
-            _ => Message::Distribution(Distribution { vipa, epoch, sender: standing, ranks, services }),
+            _ => {
+                let of = |service: &Service| {
+                    service
+                        .candidates
+                        .iter()
+                        .filter_map(|target| Some(TargetPath { target: *target, service: service.path_to(*target)? }))
+                        .collect::<Vec<_>>()
+                };
+                let paths = services.iter().flat_map(of).collect();
+                Message::Distribution(Distribution { vipa, epoch, sender: standing, ranks, services, paths })
+            }
         },
     )
 }
@@ -188,7 +198,17 @@ fn reports() -> impl Strategy<Value = Message> {
     let listening = vec((protocol(), any::<u16>()), 0..9);
     let entries = vec(entry(), 0..20);
     prop_oneof![
-        (any::<IpAddr>(), listening).prop_map(|(vipa, listening)| Message::Listeners(Listeners { vipa, listening })),
+        (any::<IpAddr>(), listening, vec((any::<IpAddr>(), service()), 0..3)).prop_map(
+            |(vipa, listening, services)| {
+                let path = |(target, service): (IpAddr, Service)| ServicePath {
+                    protocol: service.protocol,
+                    ports: service.ports,
+                    path: service.delivery.path_to(target),
+                };
+                let paths = services.into_iter().map(path).collect();
+                Message::Listeners(Listeners { vipa, listening, paths })
+            }
+        ),
         (any::<IpAddr>(), run(), position(), option::of(epoch()))
             .prop_map(|(vipa, run, upto, answers)| Message::Connections(Connections { vipa, run, upto, answers })),
         (any::<IpAddr>(), epoch(), entries, part()).prop_map(|(vipa, epoch, entries, part)| Message::Table(Table {

@@ -103,6 +103,8 @@ fn is_deed(output: &Output) -> bool {
         | Output::Install { .. }
         | Output::Listeners { .. }
         | Output::Complete { .. }
+        | Output::Paths { .. }
+        | Output::StoreLists { .. }
         | Output::Mirror { .. }
         | Output::Load { .. }
         | Output::ServeWith { .. }

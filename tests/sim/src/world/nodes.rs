@@ -33,7 +33,8 @@ impl World {
         if node < self.scene.routers {
             let settings = self.settings(node, life, voters);
             let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
-            let stored = Stored { votes, decisions: self.nodes[node].decisions.clone() };
+            let disk = &self.nodes[node];
+            let stored = Stored { votes, decisions: disk.decisions.clone(), lists: disk.lists.clone() };
             let mut gateway = Gateway::new(node, settings, stored, now, targets, pickers);
             gateway.tape = self.tapes.is_some().then(|| recording::begin(&gateway.brain, now, 0));
             self.gateways[node] = Some(gateway);
@@ -215,6 +216,7 @@ impl World {
                 Errand::Send { to, message } => self.post(node, &to, message),
                 Errand::StoreVotes => self.store_votes(node),
                 Errand::StoreDecisions => self.store_decisions(node),
+                Errand::KeepLists { vipa, lists } => drop(self.nodes[node].lists.insert(vipa, lists)),
                 Errand::Ordered { token, stage } => self.order_stands(node, token, &stage),
                 Errand::Note(note) => self.tell_of(node, &note),
                 Errand::Stopped => {

@@ -7,13 +7,13 @@ use std::{
 };
 
 use vipa_model::{
-    Balance, Connection, ConnectionState, Delivery, Epoch, Incarnation, Moment, NodeName, Orphans, PortRange, Protocol,
-    Rank, Service, Sources, Voters,
+    Balance, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, Moment, NodeName, Orphans,
+    PortRange, Protocol, Rank, Service, Sources, TargetPath, Voters,
 };
 use vipa_protocol::{Decision, Hello, Message, Order, Part, Table, TakeoverReport, Trigger};
 
 use super::super::{Event, Output, Router, Settings, Stage, State, Stored, Takeback, Timing, VipaSettings, VipaStatus};
-use crate::{StoredVote, target};
+use crate::{StoredLists, StoredVote, target};
 
 pub(super) const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
 /// Another one, where VIPAs are in a group.
@@ -80,6 +80,7 @@ pub(super) struct Bench {
     incarnations: BTreeMap<NodeName, u64>,
     disks: BTreeMap<NodeName, Vec<StoredVote>>,
     decisions: BTreeMap<NodeName, Vec<Decision>>,
+    stored_lists: BTreeMap<NodeName, BTreeMap<IpAddr, StoredLists>>,
     pub(super) takeback: Takeback,
     pub(super) takeback_delay: Duration,
     /// There are two VIPAs, and they move together.
@@ -120,6 +121,7 @@ impl Bench {
             incarnations: BTreeMap::new(),
             disks: BTreeMap::new(),
             decisions: BTreeMap::new(),
+            stored_lists: BTreeMap::new(),
             takeback: Takeback::Immediate,
             takeback_delay: Duration::ZERO,
             grouped: false,
@@ -166,7 +168,8 @@ impl Bench {
         let machine = if node.as_str().starts_with('r') {
             let settings = self.settings(node.as_str());
             let decisions = self.decisions.get(&node).cloned().unwrap_or_default();
-            let stored = Stored { votes, decisions };
+            let lists = self.stored_lists.get(&node).cloned().unwrap_or_default();
+            let stored = Stored { votes, decisions, lists };
             Node::Router(Box::new(Router::new(settings, stored, self.now)))
         } else {
             let (address, kept_records) = (address(node.as_str()), 64);
@@ -210,6 +213,28 @@ impl Bench {
         self.lists.insert(name(router), vec![service(candidates)]);
     }
 
+    /// As `list`, of targets that are reached this way.
+    pub(super) fn list_by(&mut self, router: &str, forwarding: Forwarding, candidates: &[&str]) {
+        let delivery = Delivery { forwarding, ..Delivery::default() };
+        self.lists.insert(name(router), vec![Service { delivery, ..service(candidates) }]);
+    }
+
+    /// A router's list as it is now is reloaded there.
+    pub(super) fn reload(&mut self, router: &str) {
+        let settings = Box::new(self.settings(router));
+        self.feed_router(router, Event::Configured { settings });
+    }
+
+    /// How this router has last said that the targets are reached that its list does not name.
+    pub(super) fn paths(&self, router: &str) -> Vec<(IpAddr, Forwarding)> {
+        let said = self.outputs.iter().rev().find_map(|(node, output)| match output {
+            Output::Paths { paths, .. } if node.as_str() == router => Some(paths),
+            _ => None,
+        });
+        let short = |path: &TargetPath| (path.target, path.service.path.forwarding);
+        said.into_iter().flatten().map(short).collect()
+    }
+
     /// Whose votes this node goes by when it starts.
     pub(super) fn goes_by(&self, node: &str) -> Voters {
         self.goes_by.get(&name(node)).cloned().unwrap_or_else(|| self.voters.clone().into())
@@ -249,6 +274,7 @@ impl Bench {
     /// A router's disk is another one: what it was told is gone.
     pub(super) fn forget(&mut self, router: &str) {
         self.decisions.remove(&name(router));
+        self.stored_lists.remove(&name(router));
     }
 
     /// Gone without a word; the others notice the dead link later, or never.
@@ -342,6 +368,9 @@ impl Bench {
                     self.decisions.insert(node.clone(), decisions);
                     queue.push_back((node.clone(), (Event::DecisionsStored { token }, nothing())));
                 }
+            }
+            Output::StoreLists { vipa, lists } => {
+                self.stored_lists.entry(node.clone()).or_default().insert(vipa, lists);
             }
             Output::SendTable { to, vipa, epoch } => {
                 self.outputs.push((node.clone(), Output::SendTable { to: to.clone(), vipa, epoch }));

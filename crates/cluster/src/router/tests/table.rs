@@ -22,7 +22,7 @@ use super::{
     },
     bench::{LEASE, VIPA, name, report},
 };
-use crate::ledger::Ledger;
+use crate::{StoredLists, ledger::Ledger};
 
 const NOW: Moment = Moment(10_000_000_000);
 
@@ -46,7 +46,7 @@ fn machine(state: State) -> (Vipa, Settings) {
         timing: Timing::of_lease(LEASE),
         vipas: vec![settings.clone()],
     };
-    let mut vipa = Vipa::new(settings, NOW);
+    let mut vipa = Vipa::new(settings, StoredLists::default(), NOW);
     vipa.epoch = Epoch(4);
     vipa.owner = Some(name("r3"));
     let mut candidacy = Candidacy::new(Epoch(5), NOW, Trigger::Failure, NOW);

@@ -1,13 +1,14 @@
 //! Lists, links and reports: what this router tells the others of a VIPA, and hears from them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use vipa_model::{Epoch, NodeName, Protocol, Service};
+use vipa_model::{Epoch, NodeName, Service, ServicePath, TargetPath};
 use vipa_protocol::{
-    Associate, Ballot, Claim, Connections, Distribution, Entry, Message, Part, Release, Role, Standing,
+    Associate, Ballot, Claim, Connections, Distribution, Entry, Listeners, Message, Part, Release, Role, Standing,
 };
 
 use super::{Cue, Phase, Vipa};
+use crate::paths::{MAX_LEARNED_PATHS, MAX_REPORTED_PATHS, StoredLists};
 use crate::router::{
     Context, Output, VipaSettings,
     io::Resting,
@@ -41,6 +42,10 @@ impl Vipa {
 
     /// First thing of all: the list, so that the candidates' neighbours are known before they are needed.
     pub(in super::super) fn greet(&mut self, cx: &mut Context<'_>) {
+        let paths = self.paths.all();
+        if !paths.is_empty() {
+            cx.out.push(Output::Paths { vipa: self.settings.address, paths });
+        }
         if !self.services().is_empty() {
             self.serve(cx);
         }
@@ -84,6 +89,8 @@ impl Vipa {
         self.settings = settings;
         if before != self.services() {
             self.serve(cx);
+            // The targets that this list has lost may hold connections still.
+            self.learn(paths_of(&before), cx);
         }
         if self.tenure().is_some() {
             self.tell_all(cx);
@@ -210,42 +217,111 @@ impl Vipa {
     }
 
     pub(super) fn distribute(&self, to: &NodeName, cx: &mut Context<'_>) {
+        let paths = match self.targets.get(to).filter(|view| view.linked) {
+            Some(view) => {
+                let target = view.address;
+                self.paths.of(target).into_iter().map(|service| TargetPath { target, service }).collect()
+            }
+            None => self.paths.all(),
+        };
         let distribution = Distribution {
             vipa: self.settings.address,
             epoch: self.epoch,
             sender: self.standing(),
             ranks: self.settings.ranks.clone(),
             services: self.services().to_vec(),
+            paths,
         };
         cx.send(to, Message::Distribution(distribution));
     }
 
     /// The owner's list comes: it is kept for the day this router takes over, and used if there is no own one.
     pub(in super::super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, cx: &mut Context<'_>) {
-        let Distribution { vipa: _, epoch, sender, ranks: _, services } = distribution;
+        let Distribution { vipa: _, epoch, sender, ranks: _, services, paths } = distribution;
         let is_news = sender == Standing::Owner && epoch >= self.epoch && *from != cx.settings.me;
         if is_news && self.tenure().is_some_and(|tenure| tenure.epoch < epoch) {
             self.step_down(epoch, from, cx);
         }
-        if !is_news || self.tenure().is_some() || self.distributed.as_ref() == Some(&services) {
+        if !is_news || self.tenure().is_some() {
             return;
         }
+        let hearsay = paths.into_iter().take(MAX_LEARNED_PATHS);
         let before = self.services().to_vec();
-        self.distributed = Some(services);
-        if before != self.services() {
-            self.serve(cx);
+        let is_new = self.distributed.as_ref() != Some(&services);
+        // A router without a list of its own has the owner's for its list: what the one before named and this one lacks is learned.
+        let known = match self.settings.services {
+            Some(_) => paths_of(&services),
+            None if is_new => paths_of(&before),
+            None => Vec::new(),
+        };
+        if is_new {
+            self.distributed = Some(services);
+            if before != self.services() {
+                self.serve(cx);
+            }
+            self.store_lists(cx);
+        }
+        self.learn(known, cx);
+        self.fill_in(hearsay, cx);
+    }
+
+    /// Remembers how targets are reached that the list here does not name.
+    fn learn(&mut self, paths: impl IntoIterator<Item = TargetPath>, cx: &mut Context<'_>) {
+        let own = self.own_paths();
+        let mut news = false;
+        for TargetPath { target, service } in paths {
+            news |= !names(&own, target, &service) && self.paths.learn(target, service);
+        }
+        if news {
+            self.paths_changed(cx);
         }
     }
 
-    pub(in super::super) fn listening(
-        &mut self,
-        from: &NodeName,
-        listening: Vec<(Protocol, u16)>,
-        cx: &mut Context<'_>,
-    ) {
+    /// Remembers what another router has heard, where nothing is known here.
+    fn fill_in(&mut self, paths: impl IntoIterator<Item = TargetPath>, cx: &mut Context<'_>) {
+        let own = self.own_paths();
+        let mut news = false;
+        for TargetPath { target, service } in paths {
+            news |= !names(&own, target, &service) && self.paths.fill(target, service);
+        }
+        if news {
+            self.paths_changed(cx);
+        }
+    }
+
+    /// By target: what the list here says.
+    fn own_paths(&self) -> BTreeMap<IpAddr, Vec<ServicePath>> {
+        let mut own: BTreeMap<IpAddr, Vec<ServicePath>> = BTreeMap::new();
+        for TargetPath { target, service } in paths_of(self.services()) {
+            own.entry(target).or_default().push(service);
+        }
+        own
+    }
+
+    fn paths_changed(&self, cx: &mut Context<'_>) {
+        cx.out.push(Output::Paths { vipa: self.settings.address, paths: self.paths.all() });
+        self.store_lists(cx);
+    }
+
+    fn store_lists(&self, cx: &mut Context<'_>) {
+        let lists = StoredLists { distributed: self.distributed.clone(), paths: self.paths.all() };
+        cx.out.push(Output::StoreLists { vipa: self.settings.address, lists });
+    }
+
+    pub(in super::super) fn listening(&mut self, from: &NodeName, listeners: Listeners, cx: &mut Context<'_>) {
+        let Listeners { vipa, listening, paths } = listeners;
         let Some(view) = self.targets.get_mut(from) else { return };
-        let (vipa, target) = (self.settings.address, view.address);
+        let target = view.address;
         view.listening = Some(listening.clone());
+        // Before the connections that come by these paths.
+        let own: Vec<ServicePath> = self.services().iter().filter_map(|service| service.path_to(target)).collect();
+        let mut news = false;
+        for path in paths.into_iter().take(MAX_REPORTED_PATHS) {
+            news |= !own.iter().any(|own| own.covers_all_of(&path)) && self.paths.learn(target, path);
+        }
+        if news {
+            self.paths_changed(cx);
+        }
         cx.out.push(Output::Listeners { vipa, target, listening });
         self.tell_completeness(from, cx);
         self.step(Cue::Reported, cx);
@@ -291,4 +367,18 @@ impl Vipa {
             self.step(Cue::Reported, cx);
         }
     }
+}
+
+/// Whether these say how packets of this service get to this target.
+fn names(paths: &BTreeMap<IpAddr, Vec<ServicePath>>, target: IpAddr, service: &ServicePath) -> bool {
+    paths.get(&target).is_some_and(|known| known.iter().any(|known| known.covers_all_of(service)))
+}
+
+/// How each candidate of these services is reached.
+fn paths_of(services: &[Service]) -> Vec<TargetPath> {
+    let paths = |service: &Service| {
+        let path = |target: &IpAddr| Some(TargetPath { target: *target, service: service.path_to(*target)? });
+        service.candidates.iter().filter_map(path).collect::<Vec<_>>()
+    };
+    services.iter().flat_map(paths).collect()
 }
