@@ -12,6 +12,7 @@
 //! A router's kernel has its own address, for what the nodes tell each other; its DPDK port has another on the same
 //! wire. Nothing sleeps for a guessed time: readiness is asked for with `vipactl`.
 
+mod agreement;
 mod config;
 mod node;
 mod view;
@@ -27,6 +28,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+pub use agreement::Unreported;
 pub use node::{Presence, Router, Served, Target};
 pub use view::View;
 
@@ -100,6 +102,10 @@ pub struct Plan {
     /// Further lines of every router's `[[port]]`, and of every service.
     pub port_lines: String,
     pub service_lines: String,
+    /// Further lines of every router's `[table]`.
+    pub table_lines: String,
+    /// Further lines of every target's `[agent]`.
+    pub agent_lines: String,
     /// Further sections of one router's configuration, by router: other VIPAs.
     pub further_of: BTreeMap<String, String>,
     /// The first router is a target too, [`Cluster::OWN_TARGET`]: its port's address is a candidate. Needs a
@@ -161,6 +167,8 @@ impl Plan {
             way: Way::default(),
             port_lines: String::new(),
             service_lines: String::new(),
+            table_lines: String::new(),
+            agent_lines: String::new(),
             further_of: BTreeMap::new(),
             serves_itself: false,
             further: String::new(),

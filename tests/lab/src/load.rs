@@ -1,7 +1,8 @@
 //! Real TCP connections that notice everything: a lost, doubled, changed or foreign byte, a reset, a stall.
 //!
 //! Every connection goes on exchanging numbered, checksummed messages: the client sends one, the server answers with
-//! the same payload, its own name and a number it chose when it accepted the connection. The program `vipa-load` is
+//! the same payload, its own name and a number it chose when it accepted the connection. Beside them there are connections of one
+//! request, which end in every way that TCP has and use their ports again at once. The program `vipa-load` is
 //! both ends; [`Client`] runs as many client processes as the number of connections needs and adds their reports up.
 
 mod client;
@@ -9,15 +10,21 @@ mod datagram;
 mod driver;
 mod frame;
 mod report;
+mod request;
+mod requests;
 mod server;
+mod spoof;
 mod spray;
 mod web;
 
 pub use client::{ClientSettings, Voice, run};
 pub use datagram::{ask, echo};
-pub use driver::{Client, ClientPlan, Fresh, Server};
-pub use report::{Broken, Report, ServerReport};
+pub use driver::{Client, ClientPlan, Fresh, Requests, Server};
+pub use report::{Broken, Report, RequestReport, ServerReport};
+pub use request::Ending;
+pub use requests::{RequestSettings, request};
 pub use server::{ServerSettings, serve};
+pub use spoof::{Flags, SpoofSettings, spoof};
 pub use spray::{SpraySettings, flood, spray};
 pub use web::web;
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use clap::Parser;
-use vipa_lab::load::{ClientSettings, ServerSettings, SpraySettings, Voice, ask, echo, flood, run, serve, spray, web};
+use vipa_lab::load::{
+    ClientSettings, Ending, Flags, RequestSettings, ServerSettings, SpoofSettings, SpraySettings, Voice, ask, echo,
+    flood, request, run, serve, spoof, spray, web,
+};
 use vipa_lab::replay::replay;
 
 #[derive(Parser)]
@@ -60,6 +63,53 @@ enum Order {
         /// Frames a second; without it as fast as the link takes them
         #[arg(long)]
         per_second: Option<u32>,
+    },
+    /// Open connections of one request, one after the other, until `finish` is read from standard input
+    Request {
+        #[arg(long)]
+        vipa: SocketAddr,
+        /// Given several times, the clients use them in turn
+        #[arg(long, required = true)]
+        ending: Vec<Ending>,
+        #[arg(long, default_value_t = 1)]
+        clients: u16,
+        /// Connections of all clients together, instead of `finish`
+        #[arg(long)]
+        count: Option<u64>,
+        /// The first client's first port
+        #[arg(long, default_value_t = 0)]
+        first_port: u16,
+        /// Ports of each client; 0: the kernel chooses
+        #[arg(long, default_value_t = 0)]
+        ports: u16,
+        #[arg(long, default_value_t = 0)]
+        silence_ms: u64,
+        #[arg(long, default_value_t = 0)]
+        longest_silence_ms: u64,
+        #[arg(long, default_value_t = 300)]
+        answer_bytes: usize,
+        #[arg(long, default_value_t = 300)]
+        late_bytes: usize,
+        #[arg(long, default_value_t = 0)]
+        interval_ms: u64,
+        #[arg(long, default_value_t = 20)]
+        patience_s: u64,
+    },
+    /// Send segments in the names of clients, with wrong sequence numbers
+    Spoof {
+        #[arg(long, default_value = "eth0")]
+        interface: String,
+        /// The port's Ethernet address
+        #[arg(long, value_parser = mac)]
+        to: [u8; 6],
+        #[arg(long)]
+        vipa: SocketAddrV4,
+        /// A client's address and port; may be given several times
+        #[arg(long)]
+        client: Vec<SocketAddrV4>,
+        /// Given several times: one segment of each, in this order
+        #[arg(long, required = true)]
+        flags: Vec<Flags>,
     },
     /// Serve files of any size over HTTP: GET /N gives N bytes
     Web {
@@ -113,6 +163,35 @@ fn main() -> ExitCode {
             let (vipa, port) = (*vipa.ip(), vipa.port());
             let settings = SpraySettings { interface, to, vipa, port, count, seed, per_second };
             if only_syns { flood(&settings) } else { spray(&settings) }
+        }
+        Order::Request {
+            vipa,
+            ending: endings,
+            clients,
+            count,
+            first_port,
+            ports,
+            silence_ms,
+            longest_silence_ms,
+            answer_bytes,
+            late_bytes,
+            interval_ms,
+            patience_s,
+        } => request(RequestSettings {
+            vipa,
+            endings,
+            clients,
+            count,
+            first_port,
+            ports,
+            silence_ms: (silence_ms, longest_silence_ms.max(silence_ms)),
+            answer_bytes,
+            late_bytes,
+            interval: Duration::from_millis(interval_ms),
+            patience: Duration::from_secs(patience_s),
+        }),
+        Order::Spoof { interface, to, vipa, client: clients, flags } => {
+            spoof(&SpoofSettings { interface, to, vipa, clients, flags })
         }
         Order::Replay { config, connections } => replay(&config, connections),
         Order::Web { listen } => web(listen),

@@ -108,9 +108,10 @@ idle = "sleep"
 
 [table]
 connections = {table}
-"#,
+{table_lines}"#,
         tag = lab.tag(),
         lines = plan.port_lines,
+        table_lines = plan.table_lines,
         port = port_address(number),
         cores = cores.join(", "),
         table = ((plan.connections + plan.replays.values().sum::<u32>() as usize) * 4).max(100_000),
@@ -149,7 +150,7 @@ pub(super) fn write_target(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
 pub(super) fn write_agent(lab: &Lab, plan: &Plan, name: &str, address: IpAddr, pki: &str) -> Result<PathBuf> {
     let mut text = head(lab, name, pki, None)?;
     cluster(&mut text, plan)?;
-    write!(text, "\n[agent]\naddress = \"{address}\"\n")?;
+    write!(text, "\n[agent]\naddress = \"{address}\"\n{}", plan.agent_lines)?;
     let file = if pki == "pki" { name.to_string() } else { format!("{pki}-{name}") };
     save(lab, &file, &text)
 }

@@ -153,6 +153,12 @@ impl Router {
         self.running()?.signal(Signal::SIGHUP)
     }
 
+    /// It was started, and neither stopped nor killed since.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// The process itself, for a look at its threads.
     pub fn process_id(&mut self) -> Result<u32> {
         Ok(self.running()?.id())
@@ -335,6 +341,11 @@ impl Target {
         self.agent.take().context("the agent does not run")?.kill()
     }
 
+    /// Its agent was neither stopped nor killed since its start, and tells of what the kernel holds.
+    pub(super) fn is_followed(&self) -> bool {
+        self.agent.is_some() && self.replays.is_none()
+    }
+
     /// SIGHUP to the agent.
     pub fn hang_up_agent(&mut self) -> Result<()> {
         self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGHUP)
@@ -414,6 +425,7 @@ impl Target {
             let report = server.report();
             served.open += report.open;
             served.accepted += report.accepted;
+            served.requests += report.requests;
             served.broken += report.broken;
             served.faults.extend(report.faults);
         }
@@ -448,6 +460,8 @@ pub enum Presence {
 pub struct Served {
     pub open: u64,
     pub accepted: u64,
+    /// Connections of one request that ended as the request said.
+    pub requests: u64,
     pub broken: u64,
     pub faults: Vec<String>,
 }

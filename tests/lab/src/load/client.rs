@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     REPORT, SETTLE, STALL, clock,
     frame::{Frame, Kind, Trouble, payload, scramble},
-    report::{Broken, FAULTS, Report},
+    report::{FAULTS, Report},
 };
 
 /// Connections being opened at the same time.
@@ -368,7 +368,7 @@ impl Talk {
 }
 
 /// How a connection was lost.
-enum Loss {
+pub(super) enum Loss {
     Reset(io::Error),
     Closed,
     Timeout,
@@ -376,7 +376,7 @@ enum Loss {
 }
 
 impl Loss {
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match self {
             Self::Reset(error) => error.to_string(),
             Self::Closed => "closed by the other end".into(),
@@ -431,14 +431,7 @@ impl Tally {
 
     fn broken(&mut self, which: &str, server: [u8; 16], loss: &Loss) {
         *self.report.lost.entry(name(server)).or_default() += 1;
-        let Broken { reset, closed, timeout, mismatch } = &mut self.report.broken;
-        let count = match loss {
-            Loss::Reset(_) => reset,
-            Loss::Closed => closed,
-            Loss::Timeout => timeout,
-            Loss::Mismatch(_) => mismatch,
-        };
-        *count += 1;
+        self.report.broken.count(loss);
         self.fault(&format!("{which}: {}", loss.words()));
     }
 
@@ -483,7 +476,7 @@ impl Tally {
     }
 }
 
-fn name(padded: [u8; 16]) -> String {
+pub(super) fn name(padded: [u8; 16]) -> String {
     String::from_utf8_lossy(&padded).trim_end_matches('\0').into()
 }
 

@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 
-use super::{Report, ServerReport, clock};
+use super::{Report, RequestReport, RequestSettings, ServerReport, clock};
 use crate::{
     netns::Host,
     process::{Process, wait},
@@ -195,6 +196,99 @@ impl Client {
             self.orders += 1;
         }
         Ok(())
+    }
+}
+
+/// A running client of one request a connection. Its process ends when it is dropped.
+pub struct Requests {
+    process: Process,
+    orders: ChildStdin,
+    latest: Arc<Mutex<RequestReport>>,
+    reader: JoinHandle<()>,
+}
+
+impl Requests {
+    pub fn start(host: &Host, name: &str, settings: &RequestSettings) -> Result<Self> {
+        let RequestSettings {
+            vipa,
+            endings,
+            clients,
+            count,
+            first_port,
+            ports,
+            silence_ms,
+            answer_bytes,
+            late_bytes,
+            interval,
+            patience,
+        } = settings;
+        let mut arguments: Vec<String> = vec!["request".into()];
+        let mut option = |name: &str, value: String| arguments.extend([format!("--{name}"), value]);
+        option("vipa", vipa.to_string());
+        for ending in endings {
+            let name = ending.to_possible_value().context("every ending has a name")?;
+            option("ending", name.get_name().to_owned());
+        }
+        option("clients", clients.to_string());
+        if let Some(count) = count {
+            option("count", count.to_string());
+        }
+        option("first-port", first_port.to_string());
+        option("ports", ports.to_string());
+        option("silence-ms", silence_ms.0.to_string());
+        option("longest-silence-ms", silence_ms.1.to_string());
+        option("answer-bytes", answer_bytes.to_string());
+        option("late-bytes", late_bytes.to_string());
+        option("interval-ms", interval.as_millis().to_string());
+        option("patience-s", patience.as_secs().to_string());
+        let mut process = host.converse(name, programs::path("vipa-load")?, arguments)?;
+        let orders = process.input().context("the client has no input")?;
+        let output = process.output().context("the client has no output")?;
+        let (latest, reader) = follow(output, RequestReport::default());
+        Ok(Self { process, orders, latest, reader })
+    }
+
+    /// The latest report; at most a moment old.
+    #[must_use]
+    pub fn report(&self) -> RequestReport {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until a report meets the condition; an error tells the last one when none does.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        met: impl Fn(&RequestReport) -> bool,
+    ) -> Result<RequestReport> {
+        let found = wait(what, patience, || {
+            let report = self.report();
+            if met(&report) {
+                return Some(Some(report));
+            }
+            // What it has said last is read before it counts as ended.
+            (self.process.ended().is_some() && self.reader.is_finished() && !met(&self.report())).then_some(None)
+        });
+        match found {
+            Ok(Some(report)) => Ok(report),
+            Ok(None) => bail!("while waiting for {what}: {} ended: {:#?}", self.process.name(), self.report()),
+            Err(error) => Err(error.context(format!("the client's last report: {:#?}", self.report()))),
+        }
+    }
+
+    /// Waits until so many further connections have ended well, or one has not.
+    pub fn wait_further(&mut self, count: u64, patience: Duration) -> Result<RequestReport> {
+        let before = self.report();
+        self.wait_for(&format!("{count} further connections"), patience, |report| {
+            report.kept >= before.kept + count || report.broken.total() > before.broken.total()
+        })
+    }
+
+    /// Lets every connection end, begins no other, and waits for the final account.
+    pub fn finish(mut self, patience: Duration) -> Result<RequestReport> {
+        // One that had so many to do may have ended already.
+        let _ = self.orders.write_all(b"finish\n");
+        self.wait_for("the client to finish", patience, |report| report.finished)
     }
 }
 

@@ -19,11 +19,14 @@ pub(super) const HEADER: usize = 64;
 const MAX_PAYLOAD: usize = 16 * 1024;
 const ASK: u32 = u32::from_be_bytes(*b"ask\n");
 const ANSWER: u32 = u32::from_be_bytes(*b"ans\n");
+const REQUEST: u32 = u32::from_be_bytes(*b"req\n");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Ask,
     Answer,
+    /// The only message of a connection of one request.
+    Request,
 }
 
 /// Everything in the header but what is computed.
@@ -54,6 +57,7 @@ impl Frame {
         let kind = match self.kind {
             Kind::Ask => ASK,
             Kind::Answer => ANSWER,
+            Kind::Request => REQUEST,
         };
         into.clear();
         into.extend_from_slice(&kind.to_be_bytes());
@@ -84,6 +88,7 @@ impl Frame {
         let kind = match short(0) {
             ASK => Kind::Ask,
             ANSWER => Kind::Answer,
+            REQUEST => Kind::Request,
             other => return Err(Trouble::Wrong(format!("{other:#010x} where a message should begin"))),
         };
         let length = short(4) as usize;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use super::client::Loss;
+
 /// A client process's account of all its connections since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -63,6 +65,41 @@ impl Broken {
         let Self { reset, closed, timeout, mismatch } = self;
         reset + closed + timeout + mismatch
     }
+
+    pub(super) fn count(&mut self, loss: &Loss) {
+        *match loss {
+            Loss::Reset(_) => &mut self.reset,
+            Loss::Closed => &mut self.closed,
+            Loss::Timeout => &mut self.timeout,
+            Loss::Mismatch(_) => &mut self.mismatch,
+        } += 1;
+    }
+}
+
+/// The account of clients of one request a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestReport {
+    /// Connections that were begun.
+    pub asked: u64,
+    /// Those whose server has said its name.
+    pub answered: u64,
+    /// Those that ended as they should, every byte verified.
+    pub kept: u64,
+    pub broken: Broken,
+    /// The broken ones by server.
+    pub lost: BTreeMap<String, u64>,
+    /// Broken ones whose server had not said its name: from their SYN to their end, see [`super::clock`].
+    pub unanswered: Vec<(u64, u64)>,
+    /// Further ones, of which no time is told.
+    pub unanswered_more: u64,
+    /// The kept ones by server.
+    pub servers: BTreeMap<String, u64>,
+    /// The longest life of a connection, its silence not counted.
+    pub longest_ms: u64,
+    /// The first faults in words.
+    pub faults: Vec<String>,
+    /// Everything is over; the last report.
+    pub finished: bool,
 }
 
 /// At most this many faults are told in words.
@@ -150,6 +187,8 @@ pub struct ServerReport {
     pub accepted: u64,
     pub open: u64,
     pub messages: u64,
+    /// Connections of one request that ended as the request said.
+    pub requests: u64,
     /// Connections that the client closed in good order.
     pub finished: u64,
     /// Connections lost: reset, or a message that was not the one that should come.

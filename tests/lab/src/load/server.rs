@@ -1,4 +1,5 @@
-//! The server's end: answers every message, and checks that each is the next of its connection.
+//! The server's end: answers every message, and checks that each is the next of its connection. A connection whose first message is a
+//! request ends as the request says.
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
@@ -9,6 +10,7 @@ use super::{
     REPORT, clock,
     frame::{Frame, Kind, Trouble, payload, scramble},
     report::{FAULTS, ServerReport},
+    request::answer,
 };
 
 /// The kernel takes the smaller of this and `net.core.somaxconn`.
@@ -93,6 +95,15 @@ async fn converse(mut stream: TcpStream, accepted: u64, server: [u8; 16], tally:
             Ok(ask) => ask,
             Err(trouble) => return trouble,
         };
+        if ask.kind == Kind::Request && sequence == 0 {
+            return match answer(&mut stream, &ask, accepted, server).await {
+                Ok(()) => {
+                    tally.borrow_mut().requests += 1;
+                    Trouble::Closed
+                }
+                Err(trouble) => trouble,
+            };
+        }
         let first = *connection.get_or_insert(ask.connection);
         if ask.kind != Kind::Ask || ask.connection != first {
             return Trouble::Wrong(format!("a message of connection {:x} in {first:x}", ask.connection));
@@ -103,8 +114,8 @@ async fn converse(mut stream: TcpStream, accepted: u64, server: [u8; 16], tally:
         if ask.payload != payload(first, sequence) {
             return Trouble::Wrong(format!("a wrong payload in message {sequence}"));
         }
-        let answer = Frame { kind: Kind::Answer, accepted, server, ..ask };
-        if let Err(trouble) = answer.write(&mut stream, &mut scratch).await {
+        let reply = Frame { kind: Kind::Answer, accepted, server, ..ask };
+        if let Err(trouble) = reply.write(&mut stream, &mut scratch).await {
             return trouble;
         }
         tally.borrow_mut().messages += 1;

@@ -1,15 +1,15 @@
 //! Malformed and random packets, as a hostile or broken neighbour would send them.
 
 use std::{
-    net::Ipv4Addr,
-    os::fd::AsRawFd,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use nix::{
     ifaddrs::getifaddrs,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket},
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket},
 };
 
 use super::frame::scramble;
@@ -48,26 +48,13 @@ pub fn flood(settings: &SpraySettings) -> Result<()> {
         // 198.18.0.0/15 is for such tests (RFC 2544).
         frame[26..30].copy_from_slice(&[198, 18 | drawn[0] & 1, drawn[1], drawn[2]]);
         frame[34..36].copy_from_slice(&drawn[3..5]);
-        // Targets look at both checksums.
-        frame[24..26].fill(0);
-        frame[50..52].fill(0);
-        let ip = sum(&frame[14..34]);
-        let tcp = 6 + (frame.len() - 34) as u32 + sum(&frame[26..34]) + sum(&frame[34..]);
-        frame[24..26].copy_from_slice(&folded(ip).to_be_bytes());
-        frame[50..52].copy_from_slice(&folded(tcp).to_be_bytes());
+        fill_checksums(&mut frame);
         frame.clone()
     })
 }
 
 fn send(settings: &SpraySettings, mut frame: impl FnMut([u8; 6], u64) -> Vec<u8>) -> Result<()> {
-    let all = getifaddrs().context("cannot list the interfaces")?;
-    let interface = all
-        .filter(|entry| entry.interface_name == settings.interface)
-        .find_map(|entry| entry.address?.as_link_addr().copied())
-        .with_context(|| format!("there is no interface {}", settings.interface))?;
-    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).context("no packet socket")?;
-    let own = interface.addr().context("the interface has no address")?;
-    debug_assert_eq!(interface.family(), Some(AddressFamily::Packet));
+    let wire = Wire::open(&settings.interface)?;
     let begin = Instant::now();
     for number in 0..settings.count {
         if let Some(pace) = settings.per_second
@@ -76,13 +63,49 @@ fn send(settings: &SpraySettings, mut frame: impl FnMut([u8; 6], u64) -> Vec<u8>
             let due = begin + Duration::from_secs_f64(number as f64 / f64::from(pace));
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
-        match sendto(raw.as_raw_fd(), &frame(own, number), &interface, MsgFlags::empty()) {
-            // The link takes no more just now.
-            Ok(_) | Err(nix::Error::ENOBUFS) => {}
-            Err(error) => return Err(error).context("cannot send"),
-        }
+        wire.send(&frame(wire.own, number))?;
     }
     Ok(())
+}
+
+/// An interface to which whole frames are written.
+pub(super) struct Wire {
+    raw: OwnedFd,
+    interface: LinkAddr,
+    /// The interface's Ethernet address.
+    pub(super) own: [u8; 6],
+}
+
+impl Wire {
+    pub(super) fn open(name: &str) -> Result<Self> {
+        let all = getifaddrs().context("cannot list the interfaces")?;
+        let interface = all
+            .filter(|entry| entry.interface_name == name)
+            .find_map(|entry| entry.address?.as_link_addr().copied())
+            .with_context(|| format!("there is no interface {name}"))?;
+        let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).context("no packet socket")?;
+        let own = interface.addr().context("the interface has no address")?;
+        debug_assert_eq!(interface.family(), Some(AddressFamily::Packet));
+        Ok(Self { raw, interface, own })
+    }
+
+    /// Sends a frame; a link that takes no more just now loses it.
+    pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
+        match sendto(self.raw.as_raw_fd(), frame, &self.interface, MsgFlags::empty()) {
+            Ok(_) | Err(nix::Error::ENOBUFS) => Ok(()),
+            Err(error) => Err(error).context("cannot send"),
+        }
+    }
+}
+
+/// Computes both checksums of a frame of [`tcp`]; targets look at them.
+pub(super) fn fill_checksums(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    frame[50..52].fill(0);
+    let ip = sum(&frame[14..34]);
+    let tcp = 6 + (frame.len() - 34) as u32 + sum(&frame[26..34]) + sum(&frame[34..]);
+    frame[24..26].copy_from_slice(&folded(ip).to_be_bytes());
+    frame[50..52].copy_from_slice(&folded(tcp).to_be_bytes());
 }
 
 /// One of five kinds, by its number: random bytes; a random packet behind a good Ethernet header; a good SYN cut
@@ -127,17 +150,23 @@ fn spoilt(settings: &SpraySettings, own: [u8; 6], number: u64) -> Vec<u8> {
 
 /// A TCP segment without payload to the service; its TCP checksum is not computed, no router looks at it.
 fn tcp(settings: &SpraySettings, own: [u8; 6], flags: u8, client_port: u16) -> Vec<u8> {
+    let client = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 250), client_port);
+    segment((own, settings.to), client, SocketAddrV4::new(settings.vipa, settings.port), flags)
+}
+
+/// A TCP segment without payload, `from` and `to` an Ethernet address; its TCP checksum is zero.
+pub(super) fn segment((from, to): ([u8; 6], [u8; 6]), client: SocketAddrV4, vipa: SocketAddrV4, flags: u8) -> Vec<u8> {
     let mut frame = Vec::with_capacity(60);
-    frame.extend(settings.to);
-    frame.extend(own);
+    frame.extend(to);
+    frame.extend(from);
     frame.extend([0x08, 0x00]);
     frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
-    frame.extend([10, 77, 0, 250]);
-    frame.extend(settings.vipa.octets());
+    frame.extend(client.ip().octets());
+    frame.extend(vipa.ip().octets());
     let checksum = folded(sum(&frame[14..34]));
     frame[24..26].copy_from_slice(&checksum.to_be_bytes());
-    frame.extend(client_port.to_be_bytes());
-    frame.extend(settings.port.to_be_bytes());
+    frame.extend(client.port().to_be_bytes());
+    frame.extend(vipa.port().to_be_bytes());
     frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
     frame
 }

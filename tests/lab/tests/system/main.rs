@@ -7,8 +7,11 @@ mod agentless;
 mod announcing;
 mod changes;
 mod failures;
+mod half_closed;
 mod health;
 mod hostile;
+mod identity;
+mod moves;
 mod operating;
 mod orders;
 mod overload;
@@ -28,20 +31,28 @@ mod r11_path_mtu;
 mod r11_servers;
 mod recordings;
 mod restarts;
+mod spoofed;
 mod voters;
 
 use std::{thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE},
+    cluster::{Cluster, PATIENCE, Unreported},
     ledger::Ledger,
-    load::{Client, Report},
+    load::{Client, Report, RequestReport, Requests},
 };
 use vipa_protocol::{Trigger, admin::TakeoverRecord};
 
 /// Long-lived connections in most tests: enough to be on every target, few enough for a busy machine.
 const CONNECTIONS: usize = 300;
+
+/// Lets the client's connections end: every one ended as it should.
+fn requests_kept(client: Requests) -> Result<RequestReport> {
+    let end = client.finish(PATIENCE)?;
+    ensure!(end.kept == end.asked && end.broken.total() == 0, "connections were lost: {end:#?}");
+    Ok(end)
+}
 
 /// Kills `r1`, the owner, and waits until `r2` owns the VIPA and every connection has had an answer since the kill.
 fn kill_the_owner(cluster: &mut Cluster, client: &mut Client) -> Result<TakeoverRecord> {
@@ -55,6 +66,13 @@ fn kill_the_owner(cluster: &mut Cluster, client: &mut Client) -> Result<Takeover
 /// Waits until every open connection has had an answer since the mark.
 fn everyone_answered(client: &mut Client) -> Result<Report> {
     client.wait_for("an answer on every connection since the mark", PATIENCE, |report| report.silent_since_mark == 0)
+}
+
+/// While nothing is under way, every router knows the connections that the targets hold and no others; then as [`all_kept`].
+fn all_known_and_kept(cluster: &mut Cluster, mut client: Client) -> Result<Report> {
+    client.pause()?;
+    cluster.wait_agreement(Unreported::MayBe)?;
+    all_kept(cluster, client)
 }
 
 /// Ends the client: every connection was kept to its last byte, every fresh one succeeded, and the servers agree.

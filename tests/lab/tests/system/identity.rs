@@ -1,0 +1,70 @@
+//! A connection is not its addresses and ports: clients that use their ports again at once lose nothing, however late the report
+//! of an earlier connection comes.
+
+use anyhow::{Result, ensure};
+use vipa_lab::{
+    cluster::{Cluster, PATIENCE, Plan, Way},
+    load::{Ending, RequestSettings, Requests},
+};
+use vipa_protocol::Trigger;
+
+use crate::requests_kept;
+
+/// Connections one after the other, of each kind of client.
+const CONNECTIONS: u64 = 500;
+/// During each change.
+const MEANWHILE: u64 = 200;
+
+/// A client whose server closes first, from four ports; and one that resets, from a single port.
+fn start_clients(cluster: &Cluster, count: Option<u64>) -> Result<[Requests; 2]> {
+    let start = |name: &str, ending, first_port, ports| {
+        let settings = RequestSettings { count, first_port, ports, ..RequestSettings::new(Cluster::service(), ending) };
+        Requests::start(cluster.client_host(), name, &settings)
+    };
+    Ok([start("http", Ending::ServerCloses, 40_000, 4)?, start("abort", Ending::ClientResets, 41_000, 1)?])
+}
+
+fn kept_through(cluster: &mut Cluster) -> Result<()> {
+    for mut client in start_clients(cluster, Some(CONNECTIONS))? {
+        client.wait_for("all connections", PATIENCE, |report| report.finished)?;
+        let end = requests_kept(client)?;
+        ensure!(end.kept == CONNECTIONS, "{end:#?}");
+    }
+
+    let mut clients = start_clients(cluster, None)?;
+    let mut go_on = || clients.iter_mut().try_for_each(|client| client.wait_further(MEANWHILE, PATIENCE).map(drop));
+    go_on()?;
+    cluster.router("r1").kill()?;
+    cluster.wait_takeover("r2", Trigger::Failure)?;
+    go_on()?;
+    for name in cluster.targets() {
+        cluster.target(&name).kill_agent()?;
+        cluster.target(&name).start_agent()?;
+        go_on()?;
+    }
+    cluster.router("r1").start()?;
+    cluster.wait_takeover("r1", Trigger::Takeback)?;
+    go_on()?;
+    clients.into_iter().try_for_each(|client| requests_kept(client).map(drop))
+}
+
+fn observed_by(observer: &str, name: &str) {
+    let agent_lines = format!("observe = \"{observer}\"\n");
+    Plan { agent_lines, ..Plan::new(name) }.run(kept_through);
+}
+
+#[test]
+fn ports_are_used_again_at_once_and_nothing_breaks_where_agents_observe_by_bpf() {
+    observed_by("bpf", "identity_bpf");
+}
+
+#[test]
+fn ports_are_used_again_at_once_and_nothing_breaks_where_agents_observe_by_sock_diag() {
+    observed_by("diag", "identity_diag");
+}
+
+#[test]
+fn ports_are_used_again_at_once_and_nothing_breaks_where_addresses_are_translated() {
+    let way = Way { forwarding: "nat", ..Way::default() };
+    Plan { way, ..Plan::new("identity_nat") }.run(kept_through);
+}
