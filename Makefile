@@ -76,7 +76,7 @@ test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
 	$(CARGO) test -p vipa-flow --test memory -- --ignored
 
 # Each has a network namespace of its own, so several run at once; those that measure time are alone.
-TIMED := load:: servers::what_is_told
+TIMED := load:: many:: servers::what_is_told
 .PHONY: test-agent
 test-agent: ## Tests of the agent against this machine's kernel, in network namespaces (root)
 	$(CARGO) test --test namespaces -- --ignored --test-threads=3 $(addprefix --skip ,$(TIMED))

@@ -1,8 +1,11 @@
 //! What direct return needs of a host: the VIPAs on an interface that asks nobody for them, and a kernel that does
 //! not answer ARP for them.
 //!
-//! Everything changed is written down first, in `host.json` of the state folder, with what was there before: a
-//! clean stop undoes exactly that, and an agent that starts after a crash takes it over instead of doubling it.
+//! ```text
+//!   wanted ──► serve:  one dump ──► what differs ──► one file written ──► requests, many under way at once
+//! ```
+//! Everything changed is written down first, in `host.json` of the state folder, with what was there before. It outlives the
+//! agent, however that ends: the next one takes it over instead of doubling it, and `vipa-agent cleanup` undoes exactly that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,23 +14,27 @@ use std::{
     path::Path,
 };
 
-use futures::TryStreamExt;
+use futures::StreamExt;
+use nix::libc;
 use rtnetlink::{
     Handle,
-    packet_route::{
-        address::{AddressAttribute, AddressFlags, AddressMessage},
-        link::LinkAttribute,
-    },
+    packet_route::address::{AddressAttribute, AddressFlags, AddressMessage},
 };
 use serde::{Deserialize, Serialize};
 use vipa_model::config;
 
 use crate::{
-    kept::{Inheritance, Kept, KeptError},
+    inheritance::Inherited,
+    kept::{Kept, KeptError},
+    netlink::{addresses_of, index_of, is},
     setup::Item,
 };
 
 const FILE: &str = "host.json";
+/// Netlink requests under way at once: their answers fit into the socket's buffer.
+const UNDER_WAY: usize = 32;
+/// Addresses named one by one in the log; of more only the number is told.
+const NAMED: usize = 8;
 
 /// Answer ARP only for addresses of the interface that was asked (1); ask with an address of the interface that asks
 /// (2). See ip-sysctl of the kernel's documentation.
@@ -56,19 +63,37 @@ pub(crate) enum AddressError {
     Kept(#[from] KeptError),
     #[error("there is no interface {0:?} on this host; set agent.interface, usually \"lo\"")]
     NoInterface(String),
+    #[error("cannot ask the kernel for interface {interface:?} and its addresses: {source}")]
+    Netlink { interface: String, source: Box<rtnetlink::Error> },
     #[error("cannot set {path}: {source}; the agent needs CAP_NET_ADMIN, run it as root")]
     Sysctl { path: String, source: io::Error },
-    #[error("cannot {what} {address} on {interface}: {source}; the agent needs CAP_NET_ADMIN, run it as root")]
-    Address { what: &'static str, address: IpAddr, interface: String, source: Box<rtnetlink::Error> },
+    #[error(
+        "cannot {what} {address}{} on {interface}: {source}; the agent needs CAP_NET_ADMIN, run it as root",
+        and_others(*others)
+    )]
+    Address { what: &'static str, address: IpAddr, others: usize, interface: String, source: Box<rtnetlink::Error> },
 }
 
 /// What was changed, and what was there before.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Changes {
     interface: String,
     added: BTreeSet<IpAddr>,
+    /// Addresses on interfaces that were configured before this one, until they are on this one.
+    #[serde(default)]
+    former: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Path and previous value.
     sysctls: BTreeMap<String, String>,
+}
+
+/// What the work on addresses has cost since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AddressWork {
+    /// Dumps of an interface's addresses.
+    pub(crate) dumps: u64,
+    /// Addresses added and removed.
+    pub(crate) requests: u64,
+    pub(crate) files_written: u64,
 }
 
 /// The addresses of this host that are the agent's business.
@@ -78,118 +103,200 @@ pub(crate) struct Addresses {
     index: u32,
     kept: Kept<Changes>,
     wanted: BTreeSet<IpAddr>,
-    inherited: Inheritance<BTreeSet<IpAddr>>,
+    /// What an earlier agent left and nobody has released.
+    inherited: BTreeSet<IpAddr>,
+    /// Wanted addresses that somebody else has put there.
+    foreign: BTreeSet<IpAddr>,
+    work: AddressWork,
 }
 
 impl Addresses {
-    /// Takes over what a crashed predecessor left.
+    /// Takes over what an earlier agent left.
     pub(crate) async fn open(interface: &str, state_dir: &Path, handle: Handle) -> Result<Self, AddressError> {
         let mut kept: Kept<Changes> = Kept::open(state_dir, FILE)?;
-        let index = index_of(&handle, interface).await.ok_or_else(|| AddressError::NoInterface(interface.into()))?;
-        let old = std::mem::replace(&mut kept.value.interface, interface.into());
+        let ask_failed = |source| netlink_error(interface, source);
+        let index = index_of(&handle, interface).await.map_err(ask_failed)?;
+        let index = index.ok_or_else(|| AddressError::NoInterface(interface.into()))?;
+        let here = addresses_of(&handle, index).await.map_err(ask_failed)?;
+        let Changes { interface: old, added, former, .. } = &mut kept.value;
         if old != interface {
-            // Configured anew since: what is left on the old interface is taken away, if that is still there.
-            let added = std::mem::take(&mut kept.value.added);
-            if let Some(index) = index_of(&handle, &old).await {
-                for address in added {
-                    remove(&handle, index, address).await.map_err(|source| error("remove", address, &old, source))?;
-                }
-            }
+            // Configured anew since. What is left on the old interface stays until it is on the new one.
+            let old = std::mem::replace(old, interface.to_owned());
+            former.entry(old).or_default().append(added);
+            former.retain(|_, left| !left.is_empty());
         }
-        let inherited = Inheritance::new(BTreeSet::new());
-        let mut addresses = Self { handle, index, kept, wanted: BTreeSet::new(), inherited };
-        addresses.forget_what_is_gone().await?;
-        addresses.inherited = Inheritance::new(addresses.kept.value.added.clone());
-        Ok(addresses)
-    }
-
-    /// A reboot takes the addresses and leaves the file; they are ours to put there again.
-    async fn forget_what_is_gone(&mut self) -> Result<(), AddressError> {
-        for address in self.kept.value.added.clone() {
-            if self.find(address).await?.is_none() {
-                self.kept.value.added.remove(&address);
-            }
+        // A reboot takes the addresses and leaves the file.
+        added.retain(|address| here.contains_key(address));
+        let mut inherited = added.clone();
+        for (interface, left) in former {
+            let there = match index_of(&handle, interface).await.map_err(ask_failed)? {
+                Some(index) => addresses_of(&handle, index).await.map_err(ask_failed)?,
+                None => BTreeMap::new(),
+            };
+            left.retain(|address| there.contains_key(address));
+            inherited.extend(left.iter());
         }
-        Ok(())
+        let (wanted, foreign) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { handle, index, kept, wanted, inherited, foreign, work: AddressWork::default() })
     }
 
-    /// What is to be served, if something of ours has been taken away by others.
-    pub(crate) async fn gone(&mut self) -> Option<Vec<IpAddr>> {
-        let before = self.kept.value.added.clone();
-        self.forget_what_is_gone().await.ok()?;
-        let gone: Vec<_> = before.difference(&self.kept.value.added).collect();
-        if gone.is_empty() {
-            return None;
+    /// Whether a wanted address has been taken away by others.
+    pub(crate) async fn are_gone(&mut self) -> Result<bool, AddressError> {
+        if self.wanted.is_empty() {
+            return Ok(false);
         }
-        tracing::warn!(interface = %self.kept.value.interface, "somebody has taken away {gone:?}");
-        Some(self.wanted.iter().copied().collect())
+        let here = self.list().await?;
+        let gone: Vec<IpAddr> = self.wanted.iter().filter(|address| !here.contains_key(address)).copied().collect();
+        if !gone.is_empty() {
+            tracing::warn!(interface = %self.kept.value.interface, "somebody has taken away {}", names(&gone));
+        }
+        Ok(!gone.is_empty())
     }
 
-    /// What is to be served once a predecessor's addresses have been left alone for long enough, at that moment.
-    pub(crate) fn outlived(&mut self) -> Option<Vec<IpAddr>> {
-        self.inherited.ends_now().then(|| self.wanted.iter().copied().collect())
-    }
-
-    /// Makes `vipas` and no others of ours be there.
-    pub(crate) async fn serve(&mut self, vipas: &[IpAddr]) -> Result<(), AddressError> {
-        self.wanted = vipas.iter().copied().collect();
-        let wanted: BTreeSet<IpAddr> = self.wanted.union(self.inherited.get()).copied().collect();
-        if !wanted.is_empty() {
+    /// Makes `vipas`, what is inherited, and no others of ours be there. One address that is refused keeps no other away.
+    pub(crate) async fn serve(&mut self, vipas: &BTreeSet<IpAddr>, inherited: Inherited) -> Result<(), AddressError> {
+        if inherited == Inherited::Release {
+            self.inherited.clear();
+        }
+        self.wanted = vipas | &self.inherited;
+        if !self.wanted.is_empty() {
             self.set_sysctls()?;
         }
-        for address in wanted.difference(&self.kept.value.added.clone()) {
-            self.add(*address).await?;
-        }
-        for address in self.kept.value.added.clone().difference(&wanted) {
-            self.remove(*address).await?;
-        }
-        Ok(())
+        let here = self.list().await?;
+        let added = self.add(&here).await;
+        let removed = self.remove(&here).await;
+        added.and(removed)?;
+        self.leave_former().await
     }
 
     /// What is changed on this host now, a line each.
     pub(crate) fn changed(&self) -> Vec<String> {
-        let Changes { interface, added, sysctls } = &self.kept.value;
-        let addresses = added.iter().map(|address| format!("{address} is on {interface}"));
+        let Changes { interface, added, sysctls, former: _ } = &self.kept.value;
+        let line = |address: &IpAddr| {
+            let why = if self.inherited.contains(address) { ", as an earlier agent left it" } else { "" };
+            format!("{address} is on {interface}{why}")
+        };
         let setting = |(path, before): (&String, &String)| {
             let name = path.trim_start_matches("/proc/sys/").replace('/', ".");
             let now = fs::read_to_string(path).unwrap_or_default();
             format!("{name} is {}, and was {before}", now.trim())
         };
-        addresses.chain(sysctls.iter().map(setting)).collect()
+        added.iter().map(line).chain(sysctls.iter().map(setting)).collect()
+    }
+
+    pub(crate) fn work(&self) -> AddressWork {
+        AddressWork { files_written: self.kept.written(), ..self.work }
     }
 
     /// Undoes everything.
-    pub(crate) async fn restore(mut self) -> Result<(), AddressError> {
-        self.inherited.give_up();
-        self.serve(&[]).await?;
-        for (path, value) in std::mem::take(&mut self.kept.value.sysctls) {
-            fs::write(&path, value).map_err(|source| AddressError::Sysctl { path, source })?;
-        }
-        Ok(self.kept.remove()?)
+    pub(crate) async fn restore(self) -> Result<Vec<String>, AddressError> {
+        undo(self.kept, &self.handle).await
+    }
+
+    async fn list(&mut self) -> Result<BTreeMap<IpAddr, AddressMessage>, AddressError> {
+        self.work.dumps += 1;
+        let list = addresses_of(&self.handle, self.index).await;
+        list.map_err(|source| netlink_error(&self.kept.value.interface, source))
     }
 
     fn set_sysctls(&mut self) -> Result<(), AddressError> {
+        let mut differing = Vec::new();
         for (path, value) in SYSCTLS {
             let fail = |source| AddressError::Sysctl { path: path.into(), source };
             let before = fs::read_to_string(path).map_err(fail)?.trim().to_string();
-            if before == value {
-                continue;
+            if before != value {
+                self.kept.value.sysctls.entry(path.into()).or_insert(before);
+                differing.push((path, value));
             }
-            self.kept.value.sysctls.entry(path.into()).or_insert(before);
-            self.kept.save()?;
-            fs::write(path, value).map_err(fail)?;
+        }
+        if differing.is_empty() {
+            return Ok(());
+        }
+        self.kept.save()?;
+        for (path, value) in differing {
+            fs::write(path, value).map_err(|source| AddressError::Sysctl { path: path.into(), source })?;
         }
         Ok(())
     }
 
-    async fn add(&mut self, address: IpAddr) -> Result<(), AddressError> {
-        if self.find(address).await?.is_some() {
-            // Somebody put it there before us; it is theirs to take away.
-            tracing::info!(%address, interface = %self.kept.value.interface, "the VIPA is there already");
+    /// Adds the wanted addresses that are not here.
+    async fn add(&mut self, here: &BTreeMap<IpAddr, AddressMessage>) -> Result<(), AddressError> {
+        let (present, missing): (Vec<IpAddr>, Vec<IpAddr>) =
+            self.wanted.iter().partition(|address| here.contains_key(address));
+        let before = self.kept.value.added.clone();
+        self.note_foreign(present.into_iter().filter(|address| !before.contains(address)).collect());
+        if missing.is_empty() {
             return Ok(());
         }
-        self.kept.value.added.insert(address);
+        self.kept.value.added.extend(&missing);
         self.kept.save()?;
+        let requests = missing.iter().map(|address| (*address, self.request(*address)));
+        let requests = requests.map(|(address, request)| async move { (address, request.execute().await) });
+        let answers: Vec<_> = futures::stream::iter(requests).buffer_unordered(UNDER_WAY).collect().await;
+        self.work.requests += answers.len() as u64;
+        let (mut done, mut foreign, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+        for (address, answer) in answers {
+            match answer {
+                Ok(()) => done.push(address),
+                // Ours, which a dump beside somebody's change has passed over.
+                Err(error) if is(&error, libc::EEXIST) && before.contains(&address) => {}
+                Err(error) if is(&error, libc::EEXIST) => foreign.push(address),
+                Err(error) => failures.push((address, error)),
+            }
+        }
+        let not_ours = failures.iter().map(|(address, _)| address).filter(|address| !before.contains(address));
+        let not_ours: Vec<IpAddr> = not_ours.chain(&foreign).copied().collect();
+        if !not_ours.is_empty() {
+            self.kept.value.added.retain(|address| !not_ours.contains(address));
+            self.kept.save()?;
+        }
+        self.note_foreign(foreign);
+        if !done.is_empty() {
+            tracing::info!(interface = %self.kept.value.interface, "on this host now: {}", names(&done));
+        }
+        self.first_of("put", failures)
+    }
+
+    /// Removes those of ours that are not wanted.
+    async fn remove(&mut self, here: &BTreeMap<IpAddr, AddressMessage>) -> Result<(), AddressError> {
+        let unwanted: Vec<IpAddr> = self.kept.value.added.difference(&self.wanted).copied().collect();
+        if unwanted.is_empty() {
+            return Ok(());
+        }
+        let there = unwanted.iter().filter_map(|address| Some((*address, here.get(address)?.clone())));
+        let answers = remove(&self.handle, there.collect()).await;
+        self.work.requests += answers.len() as u64;
+        let failures: Vec<_> = answers.into_iter().filter_map(|(address, done)| Some((address, done.err()?))).collect();
+        let failed = |address: &IpAddr| failures.iter().any(|(failed, _)| failed == address);
+        let gone: Vec<IpAddr> = unwanted.into_iter().filter(|address| !failed(address)).collect();
+        self.kept.value.added.retain(|address| !gone.contains(address));
+        self.kept.save()?;
+        if !gone.is_empty() {
+            tracing::info!(interface = %self.kept.value.interface, "off this host now: {}", names(&gone));
+        }
+        self.first_of("remove", failures)
+    }
+
+    /// Removes what an earlier agent put on other interfaces, now that it is on this one as far as it is wanted.
+    async fn leave_former(&mut self) -> Result<(), AddressError> {
+        if self.kept.value.former.is_empty() {
+            return Ok(());
+        }
+        remove_former(&self.handle, &self.kept.value.former).await?;
+        self.kept.value.former.clear();
+        Ok(self.kept.save()?)
+    }
+
+    /// Somebody else put these there; they are theirs to take away.
+    fn note_foreign(&mut self, foreign: Vec<IpAddr>) {
+        let news: Vec<IpAddr> = foreign.into_iter().filter(|address| self.foreign.insert(*address)).collect();
+        if !news.is_empty() {
+            tracing::info!(interface = %self.kept.value.interface, "on this host already: {}", names(&news));
+        }
+        self.foreign.retain(|address| self.wanted.contains(address));
+    }
+
+    fn request(&self, address: IpAddr) -> rtnetlink::AddressAddRequest {
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         let mut request = self.handle.address().add(self.index, address, prefix);
         if address.is_ipv6() {
@@ -197,68 +304,98 @@ impl Addresses {
             // link is none: it advertises on an interface the addresses of that interface only.
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        let done = request.execute().await;
-        done.map_err(|source| self.error("put", address, source))?;
-        tracing::info!(%address, interface = %self.kept.value.interface, "the VIPA is on this host");
-        Ok(())
+        request
     }
 
-    async fn remove(&mut self, address: IpAddr) -> Result<(), AddressError> {
-        let done = remove(&self.handle, self.index, address).await;
-        done.map_err(|source| self.error("remove", address, source))?;
-        self.kept.value.added.remove(&address);
-        tracing::info!(%address, interface = %self.kept.value.interface, "the VIPA is off this host");
-        Ok(self.kept.save()?)
-    }
-
-    async fn find(&self, address: IpAddr) -> Result<Option<AddressMessage>, AddressError> {
-        find(&self.handle, self.index, address).await.map_err(|source| self.error("look for", address, source))
-    }
-
-    fn error(&self, what: &'static str, address: IpAddr, source: rtnetlink::Error) -> AddressError {
-        error(what, address, &self.kept.value.interface, source)
+    fn first_of(&self, what: &'static str, failures: Vec<(IpAddr, rtnetlink::Error)>) -> Result<(), AddressError> {
+        first_of(what, &self.kept.value.interface, failures)
     }
 }
 
-fn error(what: &'static str, address: IpAddr, interface: &str, source: rtnetlink::Error) -> AddressError {
-    AddressError::Address { what, address, interface: interface.into(), source: Box::new(source) }
+/// Undoes what the agents of this state folder have left on this host; what was undone, a line each. None may be running.
+pub(crate) async fn clean_up(state_dir: &Path, handle: &Handle) -> Result<Vec<String>, AddressError> {
+    undo(Kept::open(state_dir, FILE)?, handle).await
 }
 
-/// The address as the kernel has it on this interface.
-async fn find(handle: &Handle, index: u32, address: IpAddr) -> Result<Option<AddressMessage>, rtnetlink::Error> {
-    let mut list = handle.address().get().set_link_index_filter(index).execute();
-    let is_it = |attribute: &AddressAttribute| match attribute {
-        AddressAttribute::Address(found) | AddressAttribute::Local(found) => *found == address,
-        _ => false,
-    };
-    while let Some(message) = list.try_next().await? {
-        if message.attributes.iter().any(is_it) {
-            return Ok(Some(message));
+async fn undo(mut kept: Kept<Changes>, handle: &Handle) -> Result<Vec<String>, AddressError> {
+    let Changes { interface, added, former, sysctls } = &mut kept.value;
+    let mut undone = Vec::new();
+    former.entry(interface.clone()).or_default().append(added);
+    former.retain(|_, left| !left.is_empty());
+    for (interface, gone) in remove_former(handle, former).await? {
+        undone.extend(gone.into_iter().map(|address| format!("{address} is off {interface}")));
+    }
+    for (path, value) in sysctls {
+        fs::write(path.as_str(), value.as_str())
+            .map_err(|source| AddressError::Sysctl { path: path.clone(), source })?;
+        undone.push(format!("{} is {value} again", path.trim_start_matches("/proc/sys/").replace('/', ".")));
+    }
+    kept.remove()?;
+    Ok(undone)
+}
+
+/// Removes addresses by interface; those that were there. With an interface that is gone its addresses are.
+async fn remove_former(
+    handle: &Handle,
+    former: &BTreeMap<String, BTreeSet<IpAddr>>,
+) -> Result<Vec<(String, Vec<IpAddr>)>, AddressError> {
+    let mut removed = Vec::new();
+    for (interface, left) in former {
+        let ask_failed = |source| netlink_error(interface, source);
+        let Some(index) = index_of(handle, interface).await.map_err(ask_failed)? else { continue };
+        let mut here = addresses_of(handle, index).await.map_err(ask_failed)?;
+        here.retain(|address, _| left.contains(address));
+        let gone: Vec<IpAddr> = here.keys().copied().collect();
+        let answers = remove(handle, here).await;
+        let failures = answers.into_iter().filter_map(|(address, done)| Some((address, done.err()?)));
+        first_of("remove", interface, failures.collect())?;
+        removed.push((interface.clone(), gone));
+    }
+    Ok(removed)
+}
+
+/// Removes addresses, many at once; one that is gone already is removed.
+async fn remove(
+    handle: &Handle,
+    addresses: BTreeMap<IpAddr, AddressMessage>,
+) -> Vec<(IpAddr, Result<(), rtnetlink::Error>)> {
+    let requests = addresses.into_iter().map(|(address, message)| async move {
+        match handle.address().del(message).execute().await {
+            Err(error) if is(&error, libc::EADDRNOTAVAIL) => (address, Ok(())),
+            done => (address, done),
+        }
+    });
+    futures::stream::iter(requests).buffer_unordered(UNDER_WAY).collect().await
+}
+
+fn first_of(
+    what: &'static str,
+    interface: &str,
+    failures: Vec<(IpAddr, rtnetlink::Error)>,
+) -> Result<(), AddressError> {
+    let others = failures.len().saturating_sub(1);
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some((address, source)) => {
+            let (interface, source) = (interface.into(), Box::new(source));
+            Err(AddressError::Address { what, address, others, interface, source })
         }
     }
-    Ok(None)
 }
 
-async fn remove(handle: &Handle, index: u32, address: IpAddr) -> Result<(), rtnetlink::Error> {
-    match find(handle, index, address).await? {
-        Some(message) => handle.address().del(message).execute().await,
-        None => Ok(()),
+fn netlink_error(interface: &str, source: rtnetlink::Error) -> AddressError {
+    AddressError::Netlink { interface: interface.into(), source: Box::new(source) }
+}
+
+fn and_others(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" and {others} others") }
+}
+
+/// Few addresses by name, many by their number.
+fn names(addresses: &[IpAddr]) -> String {
+    let named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+    match addresses.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
-}
-
-pub(crate) async fn index_of(handle: &Handle, interface: &str) -> Option<u32> {
-    let mut links = handle.link().get().match_name(interface.to_string()).execute();
-    links.try_next().await.ok().flatten().map(|link| link.header.index)
-}
-
-/// The interface that has this address.
-pub(crate) async fn interface_of(handle: &Handle, address: IpAddr) -> Result<Option<String>, rtnetlink::Error> {
-    let mut list = handle.address().get().set_address_filter(address).execute();
-    let Some(found) = list.try_next().await? else { return Ok(None) };
-    let mut links = handle.link().get().match_index(found.header.index).execute();
-    let Some(link) = links.try_next().await? else { return Ok(None) };
-    Ok(link.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name),
-        _ => None,
-    }))
 }

@@ -26,10 +26,10 @@ use vipa_transport::{
 };
 
 use crate::{
-    address::Addresses,
     checks,
-    decap::Decap,
     drain::{self, Drain, Progress, Stage},
+    host::{Departure, Host, HostStatus},
+    inheritance::{Inheritance, Linked},
     kernel::{Kernel, Sight},
     load::{Condition, LoadWatch},
     orders::{OrderSocket, Wish, Word},
@@ -37,14 +37,11 @@ use crate::{
     voting::Voting,
 };
 
-/// What could not be set up on this host is tried again after this long.
-const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether voters may be taken up, and what an earlier agent left be released.
+const TICK: Duration = Duration::from_secs(1);
 
-/// How often it is said what tunnels brought, when they brought anything.
-const REPORT: Duration = Duration::from_secs(60);
-
-/// How often it is looked whether what was set up on this host is still there.
-const LOOK_AFTER: Duration = Duration::from_secs(3);
+/// After the loop has worked for so long without a break it lets the links' tasks take in what has come: beats, above all.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// Telling the routers that this agent stops takes no longer.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -57,16 +54,8 @@ pub(crate) struct Agent {
     load: LoadWatch,
     votes: GroupCommit<StoredVote>,
     pub(crate) voting: Voting,
-    addresses: Addresses,
-    decap: Decap,
-    /// The VIPAs wanted on this host, until they are there.
-    to_serve: Option<Vec<IpAddr>>,
-    /// The VIPAs and routers of the tunnels to be unwrapped, until they are.
-    to_unwrap: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
-    /// What has failed and waits for `RETRY`.
-    failed: Option<String>,
-    /// The same until it is tried again with success.
-    failing: Option<String>,
+    host: Host,
+    inheritance: Inheritance,
     /// As the load's thread last said.
     condition: Option<Condition>,
     checks: Vec<CheckResult>,
@@ -81,7 +70,7 @@ pub(crate) struct Agent {
     told: Option<Load>,
 }
 
-/// Runs until SIGTERM or SIGINT, then takes back what was changed on this host.
+/// Runs until SIGTERM or SIGINT. What was changed on this host stays, unless the host was drained of its connections.
 pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
@@ -92,11 +81,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-    let (connection, netlink, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
-    tokio::spawn(connection);
-    let state_dir = &config.node.state_dir;
-    let addresses = Addresses::open(&config_agent.interface, state_dir, netlink.clone()).await?;
-    let decap = Decap::open(config_agent, state_dir, netlink)?;
+    let host = Host::start(config_agent, &config.node.state_dir).await?;
     let namespaces = config_agent.namespaces.clone();
     let sight = Sight { observe: config_agent.observe, pace: config_agent.observe_every, namespaces };
     let (kernel, mut seen) = Kernel::start(&sight)?;
@@ -112,7 +97,6 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
     let votes = GroupCommit::start(vote_file, slow);
-    let to_unwrap = decap.left_behind();
     let mut agent = Agent {
         target,
         origin,
@@ -121,12 +105,8 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
         load,
         votes,
         voting,
-        addresses,
-        decap,
-        to_serve: None,
-        to_unwrap,
-        failed: None,
-        failing: None,
+        host,
+        inheritance: Inheritance::default(),
         condition: None,
         checks,
         drain: None,
@@ -141,29 +121,36 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let config_drain = config_agent.drain_timeout;
     let mut asked_to_end = false;
     let mut drain_tick = tokio::time::interval(drain::LOOK);
-    let mut retry = tokio::time::interval(RETRY);
-    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut report = tokio::time::interval(REPORT);
-    let mut look_after = tokio::time::interval(LOOK_AFTER);
-    look_after.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut slice = Instant::now();
+    let departure = loop {
+        if slice.elapsed() >= SLICE {
+            tokio::task::yield_now().await;
+            slice = Instant::now();
+        }
         agent.flush_state();
+        agent.host.flush();
+        let host_made = agent.host.until_made();
         tokio::select! {
             biased;
             _ = terminate.recv() => {
                 if config_drain.is_zero() || asked_to_end {
-                    break;
+                    break Departure::Leave;
                 }
                 asked_to_end = true;
                 tracing::info!("draining for at most {} s; SIGTERM again leaves at once", config_drain.as_secs());
                 agent.begin_to_drain(Some(config_drain));
             }
-            _ = interrupt.recv() => break,
+            _ = interrupt.recv() => break Departure::Leave,
             _ = hangup.recv() => agent.reload(file),
             outcome = agent.voting.file.done() => agent.voters_stored(&outcome),
             outcome = agent.votes.done() => agent.votes_stored(&outcome),
             Some(event) = events.recv() => agent.link(event),
-            event = seen.recv() => match event {
+            event = async {
+                host_made.await;
+                seen.recv().await
+            } => match event {
                 Some(event) => agent.feed(event),
                 // What nobody reports is lost by the next failover: better to be restarted. The VIPAs stay for it.
                 None => bail!("the thread that reads the kernel's socket tables has ended, see above; start me again"),
@@ -179,27 +166,34 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
                 agent.checks[index] = result;
                 agent.fare();
             }
-            Some((wish, waiting)) = orders.recv() => agent.order(wish, waiting).await,
+            Some((wish, waiting)) = orders.recv() => agent.order(wish, waiting),
             _ = drain_tick.tick(), if agent.drain.is_some() => {
-                if agent.tell_progress().leaves() {
-                    break;
+                match agent.tell_progress() {
+                    Stage::Drained => break Departure::Restore,
+                    Stage::OutOfTime => break Departure::Leave,
+                    Stage::Draining | Stage::Serving => {}
                 }
             }
-            _ = retry.tick() => {
-                agent.try_again();
+            _ = tick.tick() => {
+                agent.release_inherited();
                 agent.seek_voters();
             }
-            _ = look_after.tick() => agent.look_after().await,
-            _ = report.tick() => agent.decap.report().await,
+            () = agent.host.ended() => {
+                bail!("the thread that sets this host up has ended, see above; start me again")
+            }
         }
-        agent.serve().await;
-    }
-    tracing::info!("stopping: taking back what was changed on this host");
+    };
+    tracing::info!(
+        "stopping: {}",
+        match departure {
+            Departure::Leave =>
+                "VIPAs and tunnels stay for the connections that are left; `vipa-agent cleanup` undoes them",
+            Departure::Restore => "no connection is left, so what was changed on this host is undone",
+        }
+    );
     // First of all nobody is sent here any more. A router that does not answer is not waited for.
     let _ = tokio::time::timeout(FAREWELL, agent.links.close()).await;
-    let addresses = agent.addresses.restore().await;
-    agent.decap.restore().await?;
-    Ok(addresses?)
+    agent.host.stop(departure).await
 }
 
 fn settings(config: &Config, agent: &AgentConfig, voters: Voters) -> Settings {
@@ -254,11 +248,10 @@ impl Agent {
         self.target.held().values().map(|held| held.len() as u64).sum()
     }
 
-    async fn order(&mut self, wish: Wish, waiting: mpsc::Sender<Word>) {
+    fn order(&mut self, wish: Wish, waiting: mpsc::Sender<Word>) {
         match wish {
             Wish::Status => {
-                // Who asked may have gone.
-                let _ = waiting.try_send(Word::Status(Box::new(self.status().await)));
+                self.tell_status(waiting);
                 return;
             }
             Wish::Drain { .. } | Wish::Cancel => self.waiting.push(waiting),
@@ -280,11 +273,10 @@ impl Agent {
         }
     }
 
-    async fn status(&mut self) -> Status {
-        let mut setup = self.addresses.changed();
-        setup.extend(self.decap.chosen());
-        let (tunnels, remarks) = (self.decap.counts().await, self.decap.remarks().await);
-        Status {
+    /// Answers when the host's part is known, beside the loop.
+    fn tell_status(&self, waiting: mpsc::Sender<Word>) {
+        let host = self.host.status();
+        let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.me.clone(),
             address: self.address,
@@ -293,12 +285,14 @@ impl Agent {
             followed: self.kernel.followed().into(),
             repaired: self.kernel.facts().repaired,
             vipas: self.target.summaries(),
-            setup,
-            remarks,
-            failing: self.failing.clone(),
-            tunnels: tunnels.into_iter().map(|(what, count)| (what.into(), count)).collect(),
             load: self.told.clone(),
-        }
+            host: HostStatus::default(),
+        };
+        tokio::spawn(async move {
+            let status = Status { host: host.await, ..status };
+            // Who asked may have gone.
+            let _ = waiting.try_send(Word::Status(Box::new(status)));
+        });
     }
 
     fn begin_to_drain(&mut self, timeout: Option<Duration>) {
@@ -332,8 +326,8 @@ impl Agent {
                 Output::Send { to, message } => self.links.send(&to, &message),
                 Output::StoreVote { .. } => self.votes.request(),
                 Output::Look { token } => self.kernel.look(token),
-                Output::Serve { vipas } => self.to_serve = Some(vipas),
-                Output::Unwrap { vipas, routers } => self.to_unwrap = Some((vipas, routers)),
+                Output::Serve { vipas } => self.host.serve(vipas),
+                Output::Unwrap { vipas, routers } => self.host.unwrap(vipas, routers),
                 Output::Watch { vipas } => {
                     self.load.watch(vipas.clone());
                     self.kernel.watch(vipas);
@@ -343,45 +337,16 @@ impl Agent {
         }
     }
 
-    /// What failed is due again, and what only a predecessor knew of is no longer ours.
-    fn try_again(&mut self) {
-        self.failed = None;
-        self.to_serve = self.to_serve.take().or_else(|| self.addresses.outlived());
-        self.to_unwrap = self.to_unwrap.take().or_else(|| self.decap.outlived());
-    }
-
-    /// What others have taken away is put there again.
-    async fn look_after(&mut self) {
-        if self.to_serve.is_none() {
-            self.to_serve = self.addresses.gone().await;
+    /// What an earlier agent left and no router has asked for goes, once they have had the time to ask.
+    fn release_inherited(&mut self) {
+        let linked = self.routers.iter().filter(|router| self.target.is_linked(router)).count();
+        let linked = match linked {
+            0 => Linked::None,
+            all if all == self.routers.len() => Linked::All,
+            _ => Linked::Some,
+        };
+        if self.inheritance.ends(self.now(), linked) {
+            self.host.release_inherited();
         }
-        if self.to_unwrap.is_none() {
-            self.to_unwrap = self.decap.gone().await;
-        }
-    }
-
-    /// Puts the wanted VIPAs on this host and unwraps what is sent to them; what fails is said and tried again.
-    async fn serve(&mut self) {
-        if self.failed.is_some() {
-            return;
-        }
-        if let Some((vipas, routers)) = &self.to_unwrap {
-            match self.decap.unwrap(vipas, routers).await {
-                Ok(()) => self.to_unwrap = None,
-                Err(error) => self.fail(&error),
-            }
-        }
-        if let Some(vipas) = &self.to_serve {
-            match self.addresses.serve(vipas).await {
-                Ok(()) => self.to_serve = None,
-                Err(error) => self.fail(&error),
-            }
-        }
-        self.failing.clone_from(&self.failed);
-    }
-
-    fn fail(&mut self, error: &dyn std::error::Error) {
-        tracing::error!("{error}");
-        self.failed = Some(error.to_string());
     }
 }

@@ -5,8 +5,9 @@
 //!   Output::Unwrap ──► Decap ──┬── "bpf", "auto" ─────────────────────► program
 //!                              └── "kernel", "auto" without BPF ──────► devices
 //! ```
-//! Either unwraps only what comes from the cluster's routers for its VIPAs, and outlives a crash: what was put where, and what
-//! it unwraps, is written down first, in `tunnels.json` of the state folder, and taken over by the next agent.
+//! Either unwraps only what comes from the cluster's routers for its VIPAs, and goes on without the agent: what was put where, and
+//! what it unwraps, is written down first, in `tunnels.json` of the state folder. The next agent takes it over without a gap, and
+//! `vipa-agent cleanup` undoes it.
 
 mod devices;
 mod fou;
@@ -31,7 +32,8 @@ use self::{
     program::{PRIORITY, PROGRAM, Program},
 };
 use crate::{
-    kept::{Inheritance, Kept, KeptError},
+    inheritance::Inherited,
+    kept::{Kept, KeptError},
     setup::Item,
 };
 
@@ -189,9 +191,9 @@ struct Changes {
 
 /// What is unwrapped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Tunnels {
-    vipas: BTreeSet<IpAddr>,
-    routers: BTreeSet<IpAddr>,
+pub(crate) struct Tunnels {
+    pub(crate) vipas: BTreeSet<IpAddr>,
+    pub(crate) routers: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,8 +217,8 @@ pub(crate) struct Decap {
     interfaces: Vec<String>,
     handle: Handle,
     kept: Kept<Changes>,
-    wanted: Tunnels,
-    inherited: Inheritance<Tunnels>,
+    /// What an earlier agent unwrapped and nobody has released.
+    inherited: Tunnels,
     program: Program,
     devices: Devices,
     /// What unwraps now, and why that.
@@ -226,17 +228,16 @@ pub(crate) struct Decap {
 }
 
 impl Decap {
-    /// Knows what a crashed predecessor left, and changes nothing yet.
+    /// Knows what an earlier agent left, and changes nothing yet.
     pub(crate) fn open(agent: &config::Agent, state_dir: &Path, handle: Handle) -> Result<Self, DecapError> {
         let kept: Kept<Changes> = Kept::open(state_dir, FILE)?;
-        let inherited = Inheritance::new(kept.value.tunnels.clone());
+        let inherited = kept.value.tunnels.clone();
         Ok(Self {
             mode: agent.decap,
             own: agent.address,
             interfaces: agent.decap_interfaces.clone(),
             handle: handle.clone(),
             kept,
-            wanted: Tunnels::default(),
             inherited,
             program: Program::new(agent, handle.clone()),
             devices: Devices::new(agent.address, handle),
@@ -245,32 +246,24 @@ impl Decap {
         })
     }
 
-    /// What is wanted at the beginning, if there was a predecessor: nothing beside what is inherited. VIPAs and routers.
-    pub(crate) fn left_behind(&self) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
-        let Changes { filters, devices, .. } = &self.kept.value;
-        (!filters.is_empty() || !devices.is_empty()).then(Default::default)
+    /// Whether what unwraps has been taken away by others.
+    pub(crate) async fn is_gone(&mut self) -> Result<bool, DecapError> {
+        Ok(self.program.is_gone().await? || self.devices.are_gone().await?)
     }
 
-    /// What is to be unwrapped once a predecessor's tunnels have been left alone for long enough, at that moment.
-    pub(crate) fn outlived(&mut self) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
-        self.inherited.ends_now().then(|| self.wanted.lists())
-    }
-
-    /// What is to be unwrapped, if what does it has been taken away by others.
-    pub(crate) async fn gone(&mut self) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
-        let is_gone = self.program.is_gone().await || self.devices.are_gone().await;
-        is_gone.then(|| self.wanted.lists())
-    }
-
-    /// Makes it so that exactly what these routers wrap for these VIPAs is unwrapped.
-    pub(crate) async fn unwrap(&mut self, vipas: &[IpAddr], routers: &[IpAddr]) -> Result<(), DecapError> {
-        self.wanted = Tunnels { vipas: vipas.iter().copied().collect(), routers: routers.iter().copied().collect() };
-        let tunnels = self.wanted.and(self.inherited.get());
+    /// Makes it so that exactly what these routers wrap for these VIPAs is unwrapped, beside what is inherited.
+    pub(crate) async fn unwrap(&mut self, wanted: &Tunnels, inherited: Inherited) -> Result<(), DecapError> {
+        if inherited == Inherited::Release {
+            self.inherited = Tunnels::default();
+        }
+        let tunnels = wanted.and(&self.inherited);
         if tunnels.vipas.is_empty() || self.mode == config::Decap::None {
             return self.clear().await;
         }
-        self.kept.value.tunnels = tunnels.clone();
-        self.kept.save()?;
+        if self.kept.value.tunnels != tunnels {
+            self.kept.value.tunnels = tunnels.clone();
+            self.kept.save()?;
+        }
         match self.mode {
             config::Decap::Bpf => self.by_program(&tunnels, "agent.decap = \"bpf\" says so").await,
             config::Decap::Kernel => self.by_devices(&tunnels, "agent.decap = \"kernel\" says so").await,
@@ -287,7 +280,6 @@ impl Decap {
 
     /// Undoes everything.
     pub(crate) async fn restore(mut self) -> Result<(), DecapError> {
-        self.inherited.give_up();
         self.report().await;
         self.clear().await?;
         Ok(self.kept.remove()?)
@@ -305,6 +297,20 @@ impl Decap {
         if !news.is_empty() {
             tracing::info!("packets from tunnels: {}", news.join(", "));
         }
+    }
+
+    /// How often what was put on this host has been written down.
+    pub(crate) fn files_written(&self) -> u64 {
+        self.kept.written()
+    }
+
+    /// What an earlier agent has left and this one has not taken over, a line each.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let Changes { filters, devices, fou, tunnels: _ } = &self.kept.value;
+        let filters =
+            filters.keys().map(|interface| format!("BPF program {PROGRAM} is off the ingress of {interface}"));
+        let devices = devices.iter().map(|device| format!("tunnel device {device} is gone"));
+        filters.chain(devices).chain(fou.then(|| "UDP port 6080 is closed".to_owned())).collect()
     }
 
     /// What became of tunnels' packets, each under its name.
@@ -370,10 +376,6 @@ impl Decap {
 }
 
 impl Tunnels {
-    fn lists(&self) -> (Vec<IpAddr>, Vec<IpAddr>) {
-        (self.vipas.iter().copied().collect(), self.routers.iter().copied().collect())
-    }
-
     fn and(&self, others: &Self) -> Self {
         Self { vipas: &self.vipas | &others.vipas, routers: &self.routers | &others.routers }
     }

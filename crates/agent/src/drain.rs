@@ -68,12 +68,6 @@ impl Drain {
     }
 }
 
-impl Stage {
-    pub(crate) fn leaves(self) -> bool {
-        matches!(self, Self::Drained | Self::OutOfTime)
-    }
-}
-
 /// `vipa-agent drain`: tells the running agent, and prints how it goes. False: connections were left when time was over.
 pub(crate) fn ask(socket: &Path, wish: Wish) -> anyhow::Result<bool> {
     use anyhow::Context;

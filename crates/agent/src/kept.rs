@@ -1,10 +1,9 @@
-//! What the agent changes on its host, on disk: written down first, so that a clean stop can undo it and a successor of a
-//! crashed agent knows what is its own.
+//! What the agent changes on its host, on disk: written down first, so that the next agent knows what is its own, and
+//! `vipa-agent cleanup` what is to be undone.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,6 +22,7 @@ pub(crate) enum KeptError {
 pub(crate) struct Kept<T> {
     file: PathBuf,
     pub(crate) value: T,
+    written: u64,
 }
 
 impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
@@ -37,13 +37,19 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
             Err(source) => return Err(KeptError::File { path: file, source }),
         };
-        Ok(Self { file, value })
+        Ok(Self { file, value, written: 0 })
     }
 
     /// Writes it down, whole or not at all, whatever becomes of the host's power. Blocks on the disk.
-    pub(crate) fn save(&self) -> Result<(), KeptError> {
+    pub(crate) fn save(&mut self) -> Result<(), KeptError> {
         let text = serde_json::to_vec_pretty(&self.value).expect("addresses, numbers and strings are JSON");
+        self.written += 1;
         durable::replace(&self.file, &text).map_err(|source| self.error(source))
+    }
+
+    /// How often it has been written since it was opened.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 
     /// All is undone.
@@ -56,43 +62,5 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
 
     fn error(&self, source: io::Error) -> KeptError {
         KeptError::File { path: self.file.clone(), source }
-    }
-}
-
-/// What a crashed predecessor had set up. A successor learns only little by little, router by router, what is wanted; until all
-/// have had the time to tell, what was there stays.
-#[derive(Debug)]
-pub(crate) struct Inheritance<T> {
-    left: T,
-    until: Instant,
-}
-
-/// Time for every router to find a new agent and tell it everything.
-const GRACE: Duration = Duration::from_secs(10);
-
-impl<T: Default> Inheritance<T> {
-    pub(crate) fn new(left: T) -> Self {
-        Self { left, until: Instant::now() + GRACE }
-    }
-
-    /// What is still to be left alone.
-    pub(crate) fn get(&self) -> &T {
-        &self.left
-    }
-
-    /// Whether it has just come to its end.
-    pub(crate) fn ends_now(&mut self) -> bool
-    where
-        T: PartialEq,
-    {
-        let ends = Instant::now() >= self.until && self.left != T::default();
-        if ends {
-            self.give_up();
-        }
-        ends
-    }
-
-    pub(crate) fn give_up(&mut self) {
-        self.left = T::default();
     }
 }

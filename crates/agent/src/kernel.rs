@@ -20,6 +20,7 @@
 pub(crate) mod diag;
 mod errors;
 pub(crate) mod facts;
+mod listeners;
 mod namespace;
 mod ring;
 mod schedule;
@@ -50,10 +51,11 @@ use self::{
     diag::{Notices, States},
     errors::{KernelError, Over, Stop},
     facts::{Facts, Shared},
+    listeners::Listener,
     namespace::Namespace,
     ring::{Became, Happening, Ring},
     schedule::{LookKind, LookSchedule},
-    whose::{Watch, addresses, connection_of, note_listener, sockets_of, state_of},
+    whose::{Watch, addresses, connection_of, sockets_of, state_of},
 };
 
 /// After the ring has said that there is something, more is waited for, so that it is told together.
@@ -64,8 +66,6 @@ const TURN: usize = 131_072;
 const MANY_ENDS: usize = 512;
 /// Connections of closed servers asked for one by one each time; with more of them they take turns.
 const MANY_LINGERING: usize = 256;
-/// Listening ports told of one VIPA; a service on all ports of a busy host has fewer.
-const MAX_LISTENING: usize = 8192;
 /// For so long after the start connections from before it may turn up.
 const BEGINNING: Duration = Duration::from_secs(10);
 /// With BPF listeners are looked at only every so many paces: the ring tells of those of TCP.
@@ -203,6 +203,8 @@ struct Observer {
     lingering: BTreeSet<(IpAddr, Connection)>,
     /// The last of them that was asked for.
     lingered: (IpAddr, Connection),
+    /// Whoever listened when that was looked at last, in order; `None`: it is to be worked out anew whom that concerns.
+    listeners: Option<Vec<Listener>>,
     /// As last told.
     listening: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
     /// Not yet told.
@@ -245,6 +247,7 @@ impl Observer {
             elders: BTreeMap::new(),
             lingering: BTreeSet::new(),
             lingered: (ANY, NOBODY),
+            listeners: None,
             listening: BTreeMap::new(),
             changes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -314,7 +317,8 @@ impl Observer {
         }
         self.flush()?;
         let now = Instant::now();
-        let all_listed = self.watched.keys().all(|vipa| self.listed.contains(vipa));
+        // Only watched ones are listed.
+        let all_listed = self.listed.len() == self.watched.len();
         if self.ring.is_some() && all_listed && (self.asked || now >= self.next_glance) {
             self.glance()?;
             let paces = if self.lingering.is_empty() { LISTENERS_SHARE } else { 1 };
@@ -344,6 +348,7 @@ impl Observer {
         if let Some(vipas) = watched {
             self.watched = vipas.into_iter().map(|watched| (watched.vipa, watched)).collect();
             self.forget_unwatched();
+            self.listeners = None;
             self.ring_follows = false;
             self.looks.hasten(Instant::now());
         }
@@ -632,29 +637,6 @@ impl Observer {
             })?;
         }
         Ok(lists)
-    }
-
-    fn tell_listening(&mut self) -> Result<(), Stop> {
-        let mut found: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>> =
-            self.watched.keys().map(|vipa| (*vipa, BTreeSet::new())).collect();
-        for (protocol, states) in [(Protocol::Tcp, States::LISTENERS), (Protocol::Udp, States::UDP_BOUND)] {
-            let served = self.watched.values().filter(|watched| watched.services.iter().any(|(p, _)| *p == protocol));
-            let vipas: Vec<&Watched> = served.collect();
-            if vipas.is_empty() {
-                continue;
-            }
-            for namespace in &mut self.here {
-                namespace.diag.dump(protocol, states, |socket| note_listener(&vipas, protocol, &socket, &mut found))?;
-            }
-        }
-        for (vipa, ports) in found {
-            if self.listening.get(&vipa) != Some(&ports) {
-                let listening = ports.iter().copied().take(MAX_LISTENING).collect();
-                self.tell(Event::Listening { vipa, listening })?;
-                self.listening.insert(vipa, ports);
-            }
-        }
-        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Over> {

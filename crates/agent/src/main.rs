@@ -9,9 +9,12 @@ mod bpf;
 mod checks;
 mod decap;
 mod drain;
+mod host;
+mod inheritance;
 mod kept;
 mod kernel;
 mod load;
+mod netlink;
 mod orders;
 mod privileges;
 mod setup;
@@ -49,10 +52,13 @@ Examples:
                                    have it serve again
   vipa-agent status --config t1.toml
                                    say how the running agent is
+  vipa-agent cleanup --config t1.toml
+                                   undo what a stopped agent has left on this host
 
-It puts the VIPAs that the routers name on the configured interface, usually lo, and takes them away again when it
-is stopped with SIGTERM or SIGINT; with `drain_timeout_s`, SIGTERM drains first and a second one does not. It opens no
-listening port. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run it as
+It puts the VIPAs that the routers name on the configured interface, usually lo, and has their tunnels unwrapped. SIGTERM and
+SIGINT end it and leave both for the connections that use them, so that a restart or an upgrade costs nothing. With its last
+connection drained, or when `cleanup` says so, everything is undone. With `drain_timeout_s`, SIGTERM drains first and a second
+one does not. It opens no listening port. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run it as
 root, or as dist/vipa-agent.service does.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug or RUST_LOG=info,vipa_agent=debug."
 )]
@@ -88,6 +94,15 @@ enum Order {
         #[arg(long, conflicts_with = "timeout")]
         cancel: bool,
     },
+    /// Undo what an agent that is stopped has left on this host: VIPAs, ARP settings, what unwraps tunnels
+    ///
+    /// Stopping an agent leaves them for the connections that use them and for the next agent. Clean up where there will be
+    /// none: connections to the VIPAs that are left end with this. Prints what was undone. Needs CAP_NET_ADMIN and CAP_BPF.
+    Cleanup {
+        /// The configuration of the agent that was stopped: it names the state folder
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Say how the running agent is: links, connections, logs, health, tunnels, and what it has changed on this host
     Status {
         /// The running agent's configuration: it names the socket to ask
@@ -109,6 +124,7 @@ fn main() -> ExitCode {
         Arguments { order: Some(Order::Status { config, json }), .. } => {
             ask_for_status(config, if *json { Form::Json } else { Form::Text }).map(|()| true)
         }
+        Arguments { order: Some(Order::Cleanup { config }), .. } => clean_up(config).map(|()| true),
         Arguments { check: Some(file), .. } => check(file).map(|()| true),
         Arguments { print_setup: Some(file), .. } => print_setup(file).map(|()| true),
         Arguments { config: Some(file), .. } => run(file).map(|()| true),
@@ -134,6 +150,13 @@ fn print_setup(file: &Path) -> anyhow::Result<()> {
     let (config, agent) = read(file)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(setup::print(&config, &agent))
+}
+
+fn clean_up(file: &Path) -> anyhow::Result<()> {
+    let (config, agent) = read(file)?;
+    log_to_stderr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(setup::clean_up(&config, &agent))
 }
 
 fn ask_to_drain(file: &Path, wish: Wish) -> anyhow::Result<bool> {

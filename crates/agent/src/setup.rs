@@ -1,15 +1,16 @@
-//! `vipa-agent --print-setup`: what the agent would change on this host, without changing it.
+//! `vipa-agent --print-setup`: what the agent would change on this host, without changing it; and `vipa-agent cleanup`, which
+//! undoes what it has changed.
 
 use anyhow::Context;
 use vipa_model::config::{Agent, Config};
 
-use crate::{address, decap, kernel};
+use crate::{address, decap, host, kernel};
 
 /// Prints it.
 pub(crate) async fn print(config: &Config, agent: &Agent) -> anyhow::Result<()> {
     let (connection, netlink, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     tokio::spawn(connection);
-    println!("vipa-agent {} on this host, undone when it is stopped:", config.node.name);
+    println!("vipa-agent {} on this host, undone by `vipa-agent cleanup`:", config.node.name);
     let mut plan = address::plan(agent);
     plan.extend(kernel::plan(agent));
     plan.extend(decap::plan(agent, &netlink).await);
@@ -17,6 +18,22 @@ pub(crate) async fn print(config: &Config, agent: &Agent) -> anyhow::Result<()> 
         println!("  {what:<8} {how}");
     }
     println!("What is changed is written down first, in {}.", config.node.state_dir.display());
+    Ok(())
+}
+
+/// Undoes what an agent that is stopped has left on this host, and prints it.
+pub(crate) async fn clean_up(config: &Config, agent: &Agent) -> anyhow::Result<()> {
+    let admin = &config.node.admin;
+    anyhow::ensure!(
+        std::os::unix::net::UnixStream::connect(admin).is_err(),
+        "the agent runs, as {} says; stop it first, or have it end with its last connection: vipa-agent drain",
+        admin.display()
+    );
+    let undone = host::clean_up(agent, &config.node.state_dir).await?;
+    undone.iter().for_each(|line| println!("{line}"));
+    if undone.is_empty() {
+        println!("there was nothing to undo");
+    }
     Ok(())
 }
 

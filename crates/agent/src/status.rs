@@ -16,7 +16,7 @@ use vipa_protocol::{
     Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load, Served, Standing, load::FULL_HEADROOM,
 };
 
-use crate::orders::Wish;
+use crate::{host::HostStatus, orders::Wish};
 
 /// Ports of a VIPA named one by one; more are counted.
 const PORTS_NAMED: usize = 8;
@@ -35,14 +35,8 @@ pub(crate) struct Status {
     /// Connections about which BPF and the kernel's lists differed, and that were put right.
     pub(crate) repaired: u64,
     pub(crate) vipas: Vec<Summary>,
-    /// What is changed on this host now, a line each.
-    pub(crate) setup: Vec<String>,
-    /// What may keep packets of tunnels from getting through, a sentence each.
-    pub(crate) remarks: Vec<String>,
-    /// What could not be set up and is tried again.
-    pub(crate) failing: Option<String>,
-    /// What became of packets from tunnels.
-    pub(crate) tunnels: Vec<(String, u64)>,
+    #[serde(flatten)]
+    pub(crate) host: HostStatus,
     /// As routers were told last; `None`: there was no time yet.
     pub(crate) load: Option<Load>,
 }
@@ -66,10 +60,7 @@ impl Status {
             followed,
             repaired,
             vipas,
-            setup,
-            remarks,
-            failing,
-            tunnels,
+            host: HostStatus { setup, remarks, failing, tunnels, work },
             load,
         } = self;
         let intent = match load.as_ref().map(|load| load.intent) {
@@ -100,6 +91,7 @@ impl Status {
         for (what, count) in tunnels.iter().filter(|(_, count)| *count > 0) {
             writeln!(out, "  {count} packets from tunnels {what}")?;
         }
+        writeln!(out, "  since the start: {work}")?;
         match load {
             Some(load) => write_load(out, load),
             None => Ok(()),
@@ -211,6 +203,7 @@ mod tests {
     use vipa_protocol::Position;
 
     use super::*;
+    use crate::host::HostWork;
 
     #[test]
     fn everything_has_its_line() {
@@ -233,10 +226,13 @@ mod tests {
                 listening: vec![(Protocol::Tcp, 80)],
                 reports_to: vec![(node("r1"), Standing::Owner, Epoch(3))],
             }],
-            setup: vec!["192.0.2.10 is on lo".into()],
-            remarks: vec!["eth0 has MTU 1500".into()],
-            failing: Some("it does not work; do this".into()),
-            tunnels: vec![("unwrapped from GRE".into(), 7), ("dropped: malformed".into(), 0)],
+            host: HostStatus {
+                setup: vec!["192.0.2.10 is on lo".into()],
+                remarks: vec!["eth0 has MTU 1500".into()],
+                failing: Some("it does not work; do this".into()),
+                tunnels: vec![("unwrapped from GRE".into(), 7), ("dropped: malformed".into(), 0)],
+                work: HostWork { address_dumps: 21, address_requests: 1, files_written: 2 },
+            },
             load: Some(Load {
                 served: vec![Served { vipa, ports: PortRange::one(80), begun: 10, established: 9, accepted: 8 }],
                 checks: vec![CheckResult {
@@ -263,6 +259,7 @@ on this host
   to know: eth0 has MTU 1500
   FAILING: it does not work; do this
   7 packets from tunnels unwrapped from GRE
+  since the start: 1 addresses changed, 21 dumps, 2 files written
 
 health
   headroom 16 of 16; processors busy 0.0 %, run queue 0.00 each, waited for 0.0 %; 0 connections

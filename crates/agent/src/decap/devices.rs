@@ -34,7 +34,10 @@ use super::{
     Changes, DecapError, Tunnels, fou,
     interfaces::{Side, filters, has_clsact},
 };
-use crate::{address::index_of, kept::Kept};
+use crate::{
+    kept::Kept,
+    netlink::{index_of, is, link_by_name},
+};
 
 /// The priorities of a device's filters. VIPAs are passed by one of two pairs, IPv4 and IPv6, so that a new list is
 /// there before the old one goes; what neither passes is dropped.
@@ -225,14 +228,11 @@ impl Devices {
     }
 
     /// Whether others have taken one away, or down.
-    pub(super) async fn are_gone(&mut self) -> bool {
+    pub(super) async fn are_gone(&mut self) -> Result<bool, DecapError> {
         let mut gone = Vec::new();
         for name in self.up.keys() {
-            let is_up = match link(&self.handle, name).await {
-                Some(link) => link.header.flags.contains(LinkFlags::Up),
-                None => false,
-            };
-            if !is_up {
+            let link = link_by_name(&self.handle, name).await.map_err(Box::new)?;
+            if !link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up)) {
                 gone.push(name.clone());
             }
         }
@@ -240,14 +240,14 @@ impl Devices {
             tracing::warn!(device = %name, "somebody has taken away what unwraps tunnels");
             self.up.remove(name);
         }
-        !gone.is_empty()
+        Ok(!gone.is_empty())
     }
 
     /// What became of tunnels' packets since their devices were made.
     pub(super) async fn counts(&mut self) -> Vec<(&'static str, u64)> {
         let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
         for (name, (kind, _)) in &self.up {
-            let Some(link) = link(&self.handle, name).await else { continue };
+            let Ok(Some(link)) = link_by_name(&self.handle, name).await else { continue };
             let stats = link.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::Stats64(stats) => Some(*stats),
                 _ => None,
@@ -283,7 +283,8 @@ impl Devices {
                 });
             }
         }
-        let index = index_of(&self.handle, name).await.ok_or_else(|| DecapError::NotThere(name.clone()))?;
+        let index = index_of(&self.handle, name).await.map_err(Box::new)?;
+        let index = index.ok_or_else(|| DecapError::NotThere(name.clone()))?;
         settle(name).map_err(|error| self.failed(name, error.into()))?;
         if !has_clsact(&self.handle, index).await.map_err(Box::new)? {
             qdisc_add_clsact(name).map_err(|error| self.failed(name, error.into()))?;
@@ -304,7 +305,8 @@ impl Devices {
 
     /// Makes a device pass what is for these VIPAs, and nothing else.
     async fn pass(&mut self, name: &str, vipas: &BTreeSet<IpAddr>) -> Result<(), DecapError> {
-        let index = index_of(&self.handle, name).await.ok_or_else(|| DecapError::NotThere(name.into()))?;
+        let index = index_of(&self.handle, name).await.map_err(Box::new)?;
+        let index = index.ok_or_else(|| DecapError::NotThere(name.into()))?;
         let there = filters(&self.handle, index, Side::Ingress).await.map_err(Box::new)?;
         let [first, second] = PASS;
         let is_there = |(ipv4, ipv6): (u16, u16)| there.contains(&ipv4) || there.contains(&ipv6);
@@ -370,7 +372,7 @@ impl Devices {
 
     async fn remove(&mut self, name: &str, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
         // With a device everything on it is gone.
-        if let Some(index) = index_of(&self.handle, name).await {
+        if let Some(index) = index_of(&self.handle, name).await.map_err(Box::new)? {
             self.handle.link().del(index).execute().await.map_err(Box::new)?;
             tracing::info!(device = %name, "it unwraps nothing any more");
         }
@@ -422,10 +424,6 @@ fn settle(name: &str) -> io::Result<()> {
     }
 }
 
-async fn link(handle: &Handle, name: &str) -> Option<LinkMessage> {
-    handle.link().get().match_name(name.to_owned()).execute().try_next().await.ok().flatten()
-}
-
 /// What the filters of a device have dropped.
 async fn dropped(handle: &Handle, index: u32) -> u32 {
     let list: Result<Vec<TcMessage>, _> = handle.qdisc().get().execute().try_collect().await;
@@ -438,10 +436,6 @@ async fn dropped(handle: &Handle, index: u32) -> u32 {
         _ => None,
     };
     of_it.flat_map(|qdisc| qdisc.attributes).filter_map(drops).sum()
-}
-
-fn is(error: &rtnetlink::Error, number: i32) -> bool {
-    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -number)
 }
 
 /// Compares the word at an offset of the IP header.

@@ -18,7 +18,7 @@ use rtnetlink::{
 };
 
 use super::{DecapError, Means};
-use crate::address::{index_of, interface_of};
+use crate::netlink::{interface_of, link_by_name};
 
 /// What a tunnel adds at most: IPv6, UDP and GUE.
 const MOST_OVERHEAD: u32 = 52;
@@ -142,9 +142,8 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn of(handle: &Handle, interface: &str) -> Result<Option<Self>, Box<rtnetlink::Error>> {
-        let Some(index) = index_of(handle, interface).await else { return Ok(None) };
-        let mut links = handle.link().get().match_index(index).execute();
-        let Some(link) = links.try_next().await? else { return Ok(None) };
+        let Some(link) = link_by_name(handle, interface).await? else { return Ok(None) };
+        let index = link.header.index;
         let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether;
         let mtu = link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(*mtu),

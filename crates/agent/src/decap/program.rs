@@ -5,8 +5,8 @@
 //!   NIC ──► tc ingress ──► program ── unwrapped ──► the kernel, as if it had come bare
 //!                             └── counters
 //! ```
-//! It hangs there as a classic tc filter and not by a BPF link, because a link ends with its process: so an agent that crashes
-//! breaks no connection, and its successor puts its own program in the same place, in one step.
+//! It hangs there as a classic tc filter and not by a BPF link, because a link ends with its process: so an agent that stops or
+//! crashes breaks no connection, and its successor puts its own program in the same place, in one step.
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
@@ -26,9 +26,9 @@ use super::{
     interfaces::{Link, Side, filters, has_clsact, interfaces, is_bare, remove_clsact},
 };
 use crate::{
-    address::index_of,
     bpf::{Address, address_of},
     kept::Kept,
+    netlink::index_of,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"));
@@ -76,15 +76,15 @@ impl Program {
     }
 
     /// Whether it has been taken from an interface by others.
-    pub(super) async fn is_gone(&mut self) -> bool {
-        let Some(loaded) = &mut self.loaded else { return false };
+    pub(super) async fn is_gone(&mut self) -> Result<bool, DecapError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(false) };
         let mut is_gone = false;
         for interface in loaded.attached.clone() {
-            let hangs_there = match index_of(&self.handle, &interface).await {
-                Some(index) => match filters(&self.handle, index, Side::Ingress).await {
-                    Ok(filters) => filters.contains(&PRIORITY),
-                    Err(_) => continue,
-                },
+            let hangs_there = match index_of(&self.handle, &interface).await.map_err(Box::new)? {
+                Some(index) => {
+                    let there = filters(&self.handle, index, Side::Ingress).await.map_err(Box::new)?;
+                    there.contains(&PRIORITY)
+                }
                 None => false,
             };
             if !hangs_there {
@@ -93,7 +93,7 @@ impl Program {
                 is_gone = true;
             }
         }
-        is_gone
+        Ok(is_gone)
     }
 
     /// Makes it so that exactly what these routers wrap for these VIPAs is unwrapped.
@@ -164,7 +164,7 @@ impl Program {
     async fn detach(&mut self, interface: &str, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
         let Some(filter) = kept.value.filters.get(interface).copied() else { return Ok(()) };
         // With the interface everything on it is gone.
-        if let Some(index) = index_of(&self.handle, interface).await {
+        if let Some(index) = index_of(&self.handle, interface).await.map_err(Box::new)? {
             let failed = |source: anyhow::Error| DecapError::Attach { interface: interface.into(), source };
             let hangs_there = filters(&self.handle, index, Side::Ingress).await.map_err(Box::new)?;
             if hangs_there.contains(&PRIORITY) {
@@ -207,10 +207,11 @@ impl Loaded {
 /// Makes exactly these be in the map.
 fn fill(map: &mut HashMap<MapData, Address, u8>, addresses: &BTreeSet<IpAddr>) -> Result<(), MapError> {
     let wanted: BTreeSet<Address> = addresses.iter().copied().map(address_of).collect();
-    for gone in map.keys().filter(|key| key.as_ref().is_ok_and(|key| !wanted.contains(key))).collect::<Vec<_>>() {
-        map.remove(&gone?)?;
+    let there: BTreeSet<Address> = map.keys().collect::<Result<_, _>>()?;
+    for gone in there.difference(&wanted) {
+        map.remove(gone)?;
     }
-    wanted.iter().try_for_each(|address| map.insert(address, 1, 0))
+    wanted.difference(&there).try_for_each(|address| map.insert(address, 1, 0))
 }
 
 /// Our program's place on an interface, whoever of us put it there.

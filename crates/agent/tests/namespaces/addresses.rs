@@ -30,7 +30,7 @@ fn assert_as_before(host: &Host) {
 
 #[test]
 #[ignore = "needs root: make test-agent"]
-fn the_vipa_comes_with_a_list_that_names_this_host_and_a_clean_stop_leaves_no_trace() {
+fn the_vipa_comes_with_a_list_that_names_this_host_outlives_the_agent_and_cleanup_leaves_no_trace() {
     on_a_host(|host| {
         let agent = host.start_agent();
         let mut router = Router::start(host, "r1");
@@ -39,8 +39,16 @@ fn the_vipa_comes_with_a_list_that_names_this_host_and_a_clean_stop_leaves_no_tr
         distribute(&mut router);
         until_the_vipa_is_here();
         assert_eq!((sysctl("conf/all/arp_ignore"), sysctl("conf/all/arp_announce")), ("1".into(), "2".into()));
+        let refused = host.try_clean_up();
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("stop it first"));
         agent.stop();
+        assert_eq!((times_on_lo(ON_LO), sysctl("conf/all/arp_ignore").as_str()), (1, "1"));
+        assert_eq!(
+            host.clean_up(),
+            "192.0.2.10 is off lo\nnet.ipv4.conf.all.arp_announce is 0 again\nnet.ipv4.conf.all.arp_ignore is 0 again\n"
+        );
         assert_as_before(host);
+        assert_eq!(host.clean_up(), "there was nothing to undo\n");
     });
 }
 
@@ -83,6 +91,7 @@ fn a_vipa_and_settings_that_somebody_else_put_there_stay() {
         until("arp_announce is set", || sysctl("conf/all/arp_announce") == "2");
         router.associate(1);
         agent.stop();
+        host.clean_up();
         assert_eq!(times_on_lo(ON_LO), 1);
         assert_eq!((sysctl("conf/all/arp_ignore"), sysctl("conf/all/arp_announce")), ("1".into(), "0".into()));
     });
@@ -90,7 +99,7 @@ fn a_vipa_and_settings_that_somebody_else_put_there_stay() {
 
 #[test]
 #[ignore = "needs root: make test-agent"]
-fn what_a_crash_left_is_taken_over_once_and_undone_by_the_next_clean_stop() {
+fn what_a_crash_left_is_taken_over_once_and_undone_by_cleanup() {
     on_a_host(|host| {
         let agent = host.start_agent();
         let mut router = Router::start(host, "r1");
@@ -105,6 +114,7 @@ fn what_a_crash_left_is_taken_over_once_and_undone_by_the_next_clean_stop() {
         router.associate(1);
         assert_eq!(times_on_lo(ON_LO), 1);
         agent.stop();
+        host.clean_up();
         assert_as_before(host);
     });
 }
@@ -128,6 +138,7 @@ fn after_a_reboot_the_vipa_is_put_there_again() {
         distribute(&mut router);
         until_the_vipa_is_here();
         agent.stop();
+        host.clean_up();
         assert_as_before(host);
     });
 }
@@ -150,6 +161,7 @@ fn a_crashed_agent_s_vipa_moves_when_another_interface_is_configured() {
         until_the_vipa_is_gone();
         until("the VIPA is on v0", || run("ip", "-o -4 address show dev v0").contains(ON_LO));
         agent.stop();
+        host.clean_up();
         assert_eq!(run("ip", "-o -4 address show dev v0"), "");
         assert_as_before(host);
     });

@@ -72,6 +72,7 @@ fn from(source: IpAddr, inner: &[u8]) -> Vec<u8> {
 
 fn everything_is_unwrapped(host: &Host, here: &str, port: IpAddr) {
     everything_arrives(host, &prepare(host, here), here, port).stop();
+    host.clean_up();
     assert_eq!((devices(), gue_ports().as_str()), (0, ""));
 }
 
@@ -159,6 +160,7 @@ fn a_crash_leaves_the_kernel_s_devices_at_work_and_the_successor_takes_them_over
         run("ip", &format!("link del {name}"));
         until_unwrapped(&socket, &wire, &good(b"again"));
         agent.stop();
+        host.clean_up();
         assert_eq!((devices(), gue_ports().as_str()), (0, ""));
     });
 }
@@ -284,6 +286,7 @@ fn curl_and_iperf3_pass(host: &Host, here: &str, ways: &[(Wrapping, &str)]) {
     let said = host.status();
     assert!(said.contains("  to know: v0 has MTU 1500: 1448 bytes fit into the longest headers"), "{said}");
     agent.stop();
+    host.clean_up();
     drop(far);
     assert_eq!((devices(), gue_ports().as_str()), (0, ""));
 }
@@ -348,6 +351,7 @@ fn where_bpf_is_not_allowed_the_kernel_s_devices_unwrap_and_where_there_are_none
             let chosen = format!("tunnels are unwrapped by the kernel's tunnel devices, because {why}");
             assert!(said.contains(&chosen), "{said}");
             agent.stop();
+            host.clean_up();
             assert_eq!((devices(), gue_ports().as_str()), (0, ""));
         } else {
             let neither = "tunnels can be unwrapped neither by BPF nor by the kernel's devices: ";
@@ -358,6 +362,7 @@ fn where_bpf_is_not_allowed_the_kernel_s_devices_unwrap_and_where_there_are_none
                 assert!(line.contains(part), "{part}: {line}");
             }
             agent.stop();
+            host.clean_up();
         }
         assert!(!host.folder().join("state/tunnels.json").exists(), "nothing is left to be undone");
     });
@@ -382,6 +387,7 @@ fn a_kernel_without_tunnel_devices_is_said_to_be_one_and_what_to_do() {
         until("it says so", || host.log().contains(lacks));
         until("and so", || host.log().contains("has none of the tunnel devices that agent.decap = \"kernel\" needs"));
         agent.stop();
+        host.clean_up();
         assert!(!host.folder().join("state/tunnels.json").exists(), "nothing is left to be undone");
     });
 }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -151,6 +151,25 @@ address = "10.9.0.31"
         run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("status --config {}", self.config().display()))
     }
 
+    /// The same as JSON.
+    pub(crate) fn status_for_programs(&self) -> serde_json::Value {
+        let said =
+            run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("status --json --config {}", self.config().display()));
+        serde_json::from_str(&said).expect("JSON")
+    }
+
+    /// `vipa-agent cleanup`, which must succeed; what it printed.
+    pub(crate) fn clean_up(&self) -> String {
+        let output = self.try_clean_up();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn try_clean_up(&self) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vipa-agent"));
+        command.args(["cleanup", "--config"]).arg(self.config()).output().expect("it starts")
+    }
+
     /// Begins `vipa-agent drain …` against the running agent.
     pub(crate) fn drain(&self, arguments: &[&str]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_vipa-agent"))
@@ -248,6 +267,13 @@ impl Agent {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.expect("the kernel tells").trim().to_owned()
+    }
+
+    /// A number of its `/proc/PID/stat`, counted from the one after its name, which is 0.
+    pub(crate) fn stat(&self, index: usize) -> u32 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let (_, numbers) = stat.rsplit_once(") ").expect("a name in brackets");
+        numbers.split(' ').nth(index).and_then(|number| number.parse().ok()).expect("the kernel tells")
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -187,6 +187,20 @@ impl Router {
         true
     }
 
+    /// What comes within `time`, and when; the view does not hear of it.
+    pub(crate) fn messages_for(&mut self, time: Duration) -> Vec<(Message, Instant)> {
+        let end = Instant::now() + time;
+        let mut messages = Vec::new();
+        while let Ok(event) =
+            self.runtime.block_on(async { tokio::time::timeout_at(end.into(), self.receiver.recv()).await })
+        {
+            if let Some(LinkEvent::Message { message, .. }) = event {
+                messages.push((message, Instant::now()));
+            }
+        }
+        messages
+    }
+
     pub(crate) fn send(&self, message: &Message) {
         self.sender.send(&node("t1"), message);
     }
@@ -207,6 +221,17 @@ impl Router {
     }
 
     pub(crate) fn distribute_services(&self, epoch: u64, services: &[(Protocol, PortRange)], candidates: &[&str]) {
+        self.distribute_of(self.vipa, epoch, services, candidates);
+    }
+
+    /// As `distribute_services`, of this VIPA.
+    pub(crate) fn distribute_of(
+        &self,
+        vipa: IpAddr,
+        epoch: u64,
+        services: &[(Protocol, PortRange)],
+        candidates: &[&str],
+    ) {
         let candidates: Vec<IpAddr> = candidates.iter().map(|text| text.parse().expect("an address")).collect();
         let service = |&(protocol, ports): &(Protocol, PortRange)| Service {
             protocol,
@@ -219,7 +244,7 @@ impl Router {
             candidates: candidates.clone(),
         };
         self.send(&Message::Distribution(Distribution {
-            vipa: self.vipa,
+            vipa,
             epoch: Epoch(epoch),
             sender: Standing::Owner,
             ranks: vec![],

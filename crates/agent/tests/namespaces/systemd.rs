@@ -36,7 +36,7 @@ fn main_pid() -> String {
 
 #[test]
 #[ignore = "needs a machine of its own: make test-systemd"]
-fn the_unit_s_hardening_leaves_the_agent_working_through_a_crash_and_to_a_clean_stop() {
+fn the_unit_s_hardening_leaves_the_agent_working_through_a_crash_a_stop_and_a_cleanup() {
     if std::env::var_os("SYSTEMD").is_none() {
         return;
     }
@@ -66,6 +66,8 @@ fn the_unit_s_hardening_leaves_the_agent_working_through_a_crash_and_to_a_clean_
         router.associate(2);
         router.until("the connection is told again", |view| view.live.contains_key(&pair.connection));
         run("systemctl", "stop vipa-agent");
+        assert_eq!((times_on_lo("192.0.2.10/32"), sysctl("conf/all/arp_ignore").as_str()), (1, "1"));
+        run(PROGRAM, "cleanup --config /etc/vipa/agent.toml");
         assert_eq!((times_on_lo("192.0.2.10/32"), sysctl("conf/all/arp_ignore").as_str()), (0, "0"));
         let result = run("systemctl", "show --property Result --value vipa-agent");
         assert_eq!(result.trim(), "success");

@@ -54,6 +54,7 @@ fn root_gives_up_all_that_the_agent_does_not_name_and_it_works_and_listens_nowhe
         let _own = TcpListener::bind("127.0.0.1:0").unwrap();
         assert_eq!(listening("tcp"), 1, "a listener would be seen");
         agent.stop();
+        host.clean_up();
         assert_eq!(times_on_lo("192.0.2.10/32"), 0);
     });
 }
@@ -69,6 +70,7 @@ fn a_user_with_two_capabilities_is_enough_for_all_of_it() {
         let said = host.status();
         assert!(said.contains("followed by BPF, verified by sock_diag"), "{said}: {}", host.log());
         agent.stop();
+        host.clean_up();
         assert_eq!((times_on_lo("192.0.2.10/32"), sysctl("conf/all/arp_ignore").as_str()), (0, "0"));
     });
 }

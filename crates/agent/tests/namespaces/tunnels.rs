@@ -54,6 +54,11 @@ impl Wire {
         Self { sender: Sender::Paged(RefCell::new(Ring::new(packet_socket("v1", None), linear))) }
     }
 
+    /// Another sending end, for another thread, of the wire that there is.
+    pub(crate) fn another() -> Self {
+        Self { sender: Sender::Copying(packet_socket("v1", None)) }
+    }
+
     fn plug() {
         run("ip", "link add v0 address 02:00:00:00:00:31 type veth peer name v1 address 02:00:00:00:00:21");
         run("ip", "link set v0 up");
@@ -208,6 +213,7 @@ pub(crate) fn everything_arrives(host: &Host, wire: &Wire, here: &str, port: IpA
 fn everything_is_unwrapped(host: &Host, wire: &Wire, here: &str, port: IpAddr) {
     host.configure_tunnels(here, "v0");
     everything_arrives(host, wire, here, port).stop();
+    host.clean_up();
     assert_eq!((filters(), has_clsact()), (0, false));
     assert!(!host.log().contains("dropped") && !host.log().contains("not readable"), "{}", host.log());
 }
@@ -335,6 +341,7 @@ fn a_crash_interrupts_no_tunnel_and_the_successor_takes_it_over_once() {
         wire.send(&good(b"after"));
         assert_eq!(next(&socket), Some((CLIENT, b"after".to_vec())));
         agent.stop();
+        host.clean_up();
         assert_eq!((filters(), has_clsact()), (0, false));
     });
 }
@@ -355,6 +362,7 @@ fn filters_of_other_peoples_stay_where_they_are() {
         let socket = serve(VIPA.into());
         until_unwrapped(&socket, &wire, &good(b"?"));
         agent.stop();
+        host.clean_up();
         assert_eq!(run("tc", "filter show dev v0 ingress"), before);
     });
 }
@@ -371,6 +379,7 @@ fn what_others_take_away_is_put_there_again() {
         until_unwrapped(&socket, &wire, &good(b"again"));
         assert_eq!(filters(), 1);
         agent.stop();
+        host.clean_up();
         assert_eq!((filters(), has_clsact()), (0, false));
     });
 }

@@ -368,6 +368,12 @@ impl Target {
         self.agent.as_ref().map(Process::id)
     }
 
+    /// What a stopped agent has left on the host is undone.
+    pub fn clean_up(&self) -> Result<String> {
+        let arguments = ["cleanup".as_ref(), "--config".as_ref(), self.config.as_os_str()];
+        finish(self.host.command(programs::path("vipa-agent")?, arguments))
+    }
+
     pub fn freeze_agent(&mut self) -> Result<()> {
         self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGSTOP)
     }

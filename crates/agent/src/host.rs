@@ -1,0 +1,377 @@
+//! The host as the routers want it: a thread of its own puts the VIPAs on the interface and has tunnels unwrapped.
+//!
+//! ```text
+//!   agent's loop ── Wanted: always the whole, the last counts ──► thread ──► address ──► kernel, host.json
+//!                ── Query ──► thread                                     └─► decap ────► kernel, tunnels.json
+//!                ◄── HostStatus
+//! ```
+//! The loop that beats, votes and answers never waits for this thread: netlink and disks may take their time. What changes while
+//! the thread works is taken together with what it changes next.
+
+use std::{collections::BTreeSet, convert::Infallible, fmt, net::IpAddr, path::Path, thread, time::Duration};
+
+use anyhow::Context;
+use rtnetlink::Handle;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at},
+};
+use vipa_model::config;
+
+use crate::{
+    address::Addresses,
+    decap::{Decap, Tunnels},
+    inheritance::Inherited,
+};
+
+/// After a change that follows another one closely more is waited for, so that it is made together.
+const GATHER: Duration = Duration::from_millis(10);
+const CLOSELY: Duration = Duration::from_millis(100);
+/// What the kernel's sockets tell waits no longer for the host to be as it is wanted.
+const HOLD: Duration = Duration::from_millis(500);
+/// What could not be set up is tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether what was set up is still there.
+const LOOK: Duration = Duration::from_secs(3);
+/// How often it is said what tunnels brought, when they brought anything.
+const REPORT: Duration = Duration::from_secs(60);
+/// Queries that wait for the thread.
+const QUERIES: usize = 8;
+/// Who asks for the status gets it without the host's part when the thread is busy for longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Leaving takes no longer, whatever netlink or the disk does: what is under way is written down already.
+const LONGEST_STOP: Duration = Duration::from_secs(10);
+
+/// What this host is to be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    vipas: BTreeSet<IpAddr>,
+    tunnels: Tunnels,
+    inherited: Inherited,
+    /// Counts the changes.
+    version: u64,
+}
+
+#[derive(Debug)]
+enum Query {
+    Status(oneshot::Sender<HostStatus>),
+    Stop(Departure, oneshot::Sender<anyhow::Result<()>>),
+}
+
+/// What an agent that ends does with the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// VIPAs, settings and tunnels stay for the connections that use them, and for the next agent.
+    Leave,
+    /// Everything is undone: no connection is left.
+    Restore,
+}
+
+/// What is changed on this host and how that goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostStatus {
+    /// What is changed on this host now, a line each.
+    pub(crate) setup: Vec<String>,
+    /// What may keep packets of tunnels from getting through, a sentence each.
+    pub(crate) remarks: Vec<String>,
+    /// What could not be set up and is tried again.
+    pub(crate) failing: Option<String>,
+    /// What became of packets from tunnels.
+    pub(crate) tunnels: Vec<(String, u64)>,
+    pub(crate) work: HostWork,
+}
+
+/// What the host's part has cost since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostWork {
+    /// Dumps of the addresses of the interface that carries the VIPAs.
+    pub(crate) address_dumps: u64,
+    /// Addresses put there and taken away.
+    pub(crate) address_requests: u64,
+    /// Writes of what is changed on this host.
+    pub(crate) files_written: u64,
+}
+
+/// The asking end; dropping it ends the thread, and what is set up stays.
+#[derive(Debug)]
+pub(crate) struct Host {
+    wanted: watch::Sender<Wanted>,
+    next: Wanted,
+    /// `next` is another than the thread knows.
+    is_due: bool,
+    /// The version of what the host is like, as far as that succeeded.
+    made: watch::Receiver<u64>,
+    /// When something was wanted that the host was not like yet.
+    changed: Instant,
+    queries: mpsc::Sender<Query>,
+    ended: oneshot::Receiver<Infallible>,
+}
+
+impl Host {
+    /// Takes over what an earlier agent left; ready when that is known.
+    pub(crate) async fn start(agent: &config::Agent, state_dir: &Path) -> anyhow::Result<Self> {
+        let (wanted, wanted_out) = watch::channel(Wanted::default());
+        let (making, made) = watch::channel(0);
+        let (queries, queries_out) = mpsc::channel(QUERIES);
+        let (started, ready) = oneshot::channel();
+        let (ends, ended) = oneshot::channel();
+        let (agent, state_dir) = (agent.clone(), state_dir.to_owned());
+        let run = move || {
+            let _ends: oneshot::Sender<Infallible> = ends;
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started.send(Err(error.into()))),
+            };
+            runtime.block_on(async {
+                match Worker::open(&agent, &state_dir, (wanted_out, making)).await {
+                    Ok(worker) => {
+                        let _ = started.send(Ok(()));
+                        worker.run(queries_out).await;
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            });
+        };
+        thread::Builder::new().name("host".into()).spawn(run).context("cannot start a thread")?;
+        ready.await.context("the thread that sets this host up has ended")??;
+        let (next, changed) = (Wanted::default(), Instant::now());
+        Ok(Self { wanted, next, is_due: false, made, changed, queries, ended })
+    }
+
+    /// Exactly these VIPAs are to be on this host.
+    pub(crate) fn serve(&mut self, vipas: Vec<IpAddr>) {
+        self.want(|wanted| wanted.vipas = vipas.into_iter().collect());
+    }
+
+    /// Exactly what these routers wrap for these VIPAs is to be unwrapped.
+    pub(crate) fn unwrap(&mut self, vipas: Vec<IpAddr>, routers: Vec<IpAddr>) {
+        let tunnels = Tunnels { vipas: vipas.into_iter().collect(), routers: routers.into_iter().collect() };
+        self.want(|wanted| wanted.tunnels = tunnels);
+    }
+
+    /// What an earlier agent left and nobody has asked for goes.
+    pub(crate) fn release_inherited(&mut self) {
+        self.want(|wanted| wanted.inherited = Inherited::Release);
+    }
+
+    fn want(&mut self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.next);
+        self.is_due = true;
+    }
+
+    /// Tells the thread what is wanted by now, all of it at once.
+    pub(crate) fn flush(&mut self) {
+        if std::mem::take(&mut self.is_due) {
+            if *self.made.borrow() == self.next.version {
+                self.changed = Instant::now();
+            }
+            self.next.version += 1;
+            self.wanted.send_replace(self.next.clone());
+        }
+    }
+
+    /// Returns when the host is as it is wanted, or `HOLD` after it was not. What a router hears of listeners has it send new
+    /// connections, so the VIPA is to be here by then.
+    pub(crate) fn until_made(&self) -> impl Future<Output = ()> + use<> {
+        let (version, until) = (self.next.version, self.changed + HOLD);
+        let mut made = self.made.clone();
+        async move {
+            // Neither time nor the thread's end is a reason to be silent about connections.
+            let _ = timeout_at(until, made.wait_for(|made| *made == version)).await;
+        }
+    }
+
+    /// Asks how it is; the answer comes when the thread has time, or says that it has none.
+    pub(crate) fn status(&self) -> impl Future<Output = HostStatus> + Send + 'static {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.queries.try_send(Query::Status(reply));
+        async move {
+            match (asked, timeout(PATIENCE, answer).await) {
+                (Ok(()), Ok(Ok(status))) => status,
+                _ => HostStatus {
+                    failing: Some("work on this host takes so long that its state is not known; ask again".into()),
+                    ..HostStatus::default()
+                },
+            }
+        }
+    }
+
+    /// Returns when the thread has ended, which it does only by a fault.
+    pub(crate) async fn ended(&mut self) {
+        // Nothing is ever sent.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Ends the thread.
+    pub(crate) async fn stop(self, departure: Departure) -> anyhow::Result<()> {
+        let (reply, done) = oneshot::channel();
+        let stop = async {
+            self.queries.send(Query::Stop(departure, reply)).await.context("the host's thread has ended")?;
+            done.await.context("the host's thread has ended")?
+        };
+        match timeout(LONGEST_STOP, stop).await {
+            Ok(done) => done,
+            Err(_) if departure == Departure::Leave => Ok(()),
+            Err(_) => anyhow::bail!("what was changed on this host is not undone after {} s", LONGEST_STOP.as_secs()),
+        }
+    }
+}
+
+/// What the thread has.
+struct Worker {
+    wanted: watch::Receiver<Wanted>,
+    made: watch::Sender<u64>,
+    applied: Instant,
+    addresses: Addresses,
+    decap: Decap,
+    netlink: JoinHandle<()>,
+    /// What could not be set up, and when it is tried again.
+    failing: Option<(String, Instant)>,
+}
+
+impl Worker {
+    async fn open(
+        agent: &config::Agent,
+        state_dir: &Path,
+        (wanted, made): (watch::Receiver<Wanted>, watch::Sender<u64>),
+    ) -> anyhow::Result<Self> {
+        let (netlink, handle) = connect()?;
+        let addresses = Addresses::open(&agent.interface, state_dir, handle.clone()).await?;
+        let decap = Decap::open(agent, state_dir, handle)?;
+        Ok(Self { wanted, made, applied: Instant::now(), addresses, decap, netlink, failing: None })
+    }
+
+    async fn run(mut self, mut queries: mpsc::Receiver<Query>) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report = interval(REPORT);
+        // What an earlier agent left is taken over at once.
+        self.apply().await;
+        loop {
+            let retry = self.failing.as_ref().map(|(_, at)| *at);
+            tokio::select! {
+                biased;
+                query = queries.recv() => match query {
+                    Some(Query::Status(reply)) => drop(reply.send(self.status().await)),
+                    Some(Query::Stop(departure, reply)) => {
+                        let _ = reply.send(self.depart(departure).await);
+                        return;
+                    }
+                    None => return,
+                },
+                () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => self.apply().await,
+                // What fails is not tried again at every change.
+                changed = self.wanted.changed(), if retry.is_none() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if self.applied.elapsed() < CLOSELY {
+                        sleep(GATHER).await;
+                    }
+                    self.apply().await;
+                }
+                _ = look.tick() => self.look_after().await,
+                _ = report.tick() => self.decap.report().await,
+                _ = &mut self.netlink => return tracing::error!("the connection to the kernel's netlink has ended"),
+            }
+        }
+    }
+
+    /// Makes the host be as it is wanted; what fails is said once and tried again.
+    async fn apply(&mut self) {
+        let Wanted { vipas, tunnels, inherited, version } = self.wanted.borrow_and_update().clone();
+        // First who unwraps: a VIPA that is here is to be reached in every way.
+        let unwrapped = self.decap.unwrap(&tunnels, inherited).await;
+        let served = self.addresses.serve(&vipas, inherited).await;
+        let failures: Vec<String> =
+            [unwrapped.err().map(|error| error.to_string()), served.err().map(|error| error.to_string())]
+                .into_iter()
+                .flatten()
+                .collect();
+        if failures.is_empty() {
+            let _ = self.made.send(version);
+        }
+        self.applied = Instant::now();
+        self.note(&failures);
+    }
+
+    /// What others have taken away is put there again.
+    async fn look_after(&mut self) {
+        let gone = (self.addresses.are_gone().await, self.decap.is_gone().await);
+        match gone {
+            (Ok(false), Ok(false)) => {}
+            (Ok(_), Ok(_)) => self.apply().await,
+            (addresses, decap) => {
+                let failures =
+                    [addresses.err().map(|error| error.to_string()), decap.err().map(|error| error.to_string())];
+                self.note(&failures.into_iter().flatten().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    fn note(&mut self, failures: &[String]) {
+        if failures.is_empty() {
+            self.failing = None;
+            return;
+        }
+        let text = failures.join("; ");
+        if self.failing.as_ref().is_none_or(|(before, _)| *before != text) {
+            tracing::error!("{text}");
+        }
+        self.failing = Some((text, Instant::now() + RETRY));
+    }
+
+    async fn status(&mut self) -> HostStatus {
+        let mut setup = self.addresses.changed();
+        setup.extend(self.decap.chosen());
+        let work = self.addresses.work();
+        HostStatus {
+            setup,
+            remarks: self.decap.remarks().await,
+            failing: self.failing.as_ref().map(|(text, _)| text.clone()),
+            tunnels: self.decap.counts().await.into_iter().map(|(what, count)| (what.into(), count)).collect(),
+            work: HostWork {
+                address_dumps: work.dumps,
+                address_requests: work.requests,
+                files_written: work.files_written + self.decap.files_written(),
+            },
+        }
+    }
+
+    async fn depart(mut self, departure: Departure) -> anyhow::Result<()> {
+        match departure {
+            Departure::Leave => self.decap.report().await,
+            Departure::Restore => {
+                let addresses = self.addresses.restore().await;
+                self.decap.restore().await?;
+                addresses?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for HostWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address_dumps, address_requests, files_written } = self;
+        write!(f, "{address_requests} addresses changed, {address_dumps} dumps, {files_written} files written")
+    }
+}
+
+/// A connection to netlink, and the task that drives it.
+fn connect() -> anyhow::Result<(JoinHandle<()>, Handle)> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
+    Ok((tokio::spawn(connection), handle))
+}
+
+/// `vipa-agent cleanup`: undoes what an agent that is stopped has left on this host; what was undone, a line each.
+pub(crate) async fn clean_up(agent: &config::Agent, state_dir: &Path) -> anyhow::Result<Vec<String>> {
+    let (_netlink, handle) = connect()?;
+    let mut undone = crate::address::clean_up(state_dir, &handle).await?;
+    let decap = Decap::open(agent, state_dir, handle)?;
+    undone.extend(decap.left());
+    decap.restore().await?;
+    Ok(undone)
+}
