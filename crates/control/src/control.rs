@@ -89,6 +89,8 @@ pub struct Control {
     lists: ListKeeper,
     orders: Orders,
     routes_stale: bool,
+    /// A worker stands still, and new routes wait for it.
+    routes_wait: bool,
     stopping: bool,
     stopped: bool,
 }
@@ -183,6 +185,7 @@ impl Control {
             lists,
             orders: Orders::default(),
             routes_stale: true,
+            routes_wait: false,
             stopping: false,
             stopped: false,
         }
@@ -515,7 +518,20 @@ impl Control {
         any.map(|_| false)
     }
 
+    /// What cannot be published now is published with all that changes meanwhile, once the worker has gone on: housekeeping
+    /// tries again. A worker that stands still for longer makes this router unfit, which hands its VIPAs over.
     fn publish(&mut self) {
+        if !self.door.takes_routes() {
+            if !self.routes_wait {
+                tracing::warn!("a worker stands still: no new routes are published before it goes on");
+            }
+            (self.routes_stale, self.routes_wait) = (true, true);
+            self.counts.routes_deferred += 1;
+            return;
+        }
+        if std::mem::take(&mut self.routes_wait) {
+            tracing::info!("the workers go on: new routes are published again");
+        }
         self.routes_stale = false;
         let routes = self.view.routes();
         self.door.publish(Arc::new(routes));

@@ -14,12 +14,13 @@ pub(crate) struct Counts {
     pub(crate) reloads_refused: u64,
     pub(crate) links_refused: u64,
     pub(crate) paths_forgotten: u64,
+    pub(crate) routes_deferred: u64,
     pub(crate) frames_unsent: Cell<u64>,
 }
 
 impl Counts {
     /// `writes`: of the files of this node's state.
-    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 13] {
+    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 14] {
         let Taken { opened, closed, swept, refused, disputed } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
@@ -32,6 +33,7 @@ impl Counts {
             ("reload.refused".into(), self.reloads_refused),
             ("link.refused".into(), self.links_refused),
             ("path.forgotten".into(), self.paths_forgotten),
+            ("routes.deferred".into(), self.routes_deferred),
             ("frame.unsent".into(), self.frames_unsent.get()),
             ("state.stored".into(), stored),
             ("state.failed".into(), failed),

@@ -282,6 +282,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
+    total.insert("flow.evicted".into(), control.flows.evictions());
     total.extend(control.counts.named(writes));
     total.extend(control.outward.counts());
     total.extend(control.audits.named());

@@ -519,8 +519,7 @@ fn open<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId, state: FlowStat
     match K::table(scene.flows).admit(key, target, state, scene.tick) {
         Admitted::Existing(hit) => return Verdict::Forward(hit.target),
         Admitted::Full => return Verdict::drop(Reason::TableFull),
-        Admitted::Opened => {}
-        Admitted::OpenedEvicting(_) => counters.add(Count::FlowEvicted, 1),
+        Admitted::Opened | Admitted::OpenedEvicting(_) => {}
     }
     counters.add(Count::FlowOpened, 1);
     count_admitted(scene, target, state);

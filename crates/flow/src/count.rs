@@ -61,14 +61,23 @@ const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
 /// mean something.
 pub(crate) struct Tally {
     shards: Box<[Shard]>,
+    evicted: Box<[Evicted]>,
 }
+
+/// Of one shard, over the life of the table.
+#[derive(Default)]
+#[repr(align(128))]
+struct Evicted(AtomicU64);
 
 #[repr(align(128))]
 struct Shard([AtomicU64; FlowState::ALL.len()]);
 
 impl Tally {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect() }
+        Self {
+            shards: (0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),
+            evicted: (0..SHARDS).map(|_| Evicted::default()).collect(),
+        }
     }
 
     // Relaxed, here and below: the numbers carry nothing but themselves.
@@ -78,6 +87,14 @@ impl Tally {
 
     pub(crate) fn went(&self, bucket: usize, state: FlowState) {
         self.shards[bucket % SHARDS].0[state.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn evicted(&self, bucket: usize) {
+        self.evicted[bucket % SHARDS].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn evictions(&self) -> u64 {
+        self.evicted.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn sum(&self) -> Counts {

@@ -11,6 +11,7 @@ use crate::atomics::AtomicU64;
 
 /// The table tells this many VIPAs apart; a connection to a `VipaId` beyond finds no place.
 pub const MAX_VIPAS: u16 = 1 << 12;
+const _: () = assert!(MAX_VIPAS as usize == vipa_model::MAX_VIPAS);
 
 /// A connection to an IPv4 VIPA. Address and ports as numbers, not as bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -73,7 +73,7 @@ const ENDED_TICKS: u16 = 4;
 /// for: with one in fifty half-open, as in ordinary traffic, one newcomer in two thousand meets so many.
 const CROWD: usize = 3;
 
-/// Other threads may take the victim or the gap first; so often is another one looked for.
+/// Other threads may take the victim or the gap first; so often is another one looked for at most.
 const ATTEMPTS: usize = 4;
 
 impl<K: Key> FlowTable<K> {
@@ -123,6 +123,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     fn claim(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
+        let mut before = self.words_of(newcomer.spots);
         for _ in 0..ATTEMPTS {
             let claim = self
                 .claim_empty(newcomer, now)
@@ -135,8 +136,18 @@ impl<K: Key> FlowTable<K> {
             if claim.is_some() {
                 return claim;
             }
+            // Nobody has taken anything from us: the same search would end the same way.
+            let after = self.words_of(newcomer.spots);
+            if std::mem::replace(&mut before, after) == after {
+                break;
+            }
         }
         self.claim_by_moving(newcomer, now, Room::Freed { moves: 2 })
+    }
+
+    /// All words of both buckets.
+    fn words_of(&self, spots: Spots) -> [[Word; SLOTS]; 2] {
+        spots.both().map(|bucket| std::array::from_fn(|slot| self.buckets[bucket].word(slot)))
     }
 
     fn claim_empty(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
@@ -229,7 +240,7 @@ impl<K: Key> FlowTable<K> {
                     .min_by_key(|(worth, ..)| *worth)?;
                 let copy = before.claimed_like(resident.word);
                 there.swap(at, before, copy).ok()?;
-                self.ended(resident.other, before);
+                self.gave_way(resident.other, before);
                 Some(Spot { at, copy, evicted: Some(state) })
             }
         }
@@ -341,8 +352,16 @@ impl<K: Key> FlowTable<K> {
     ) -> Option<Claim> {
         let word = before.claimed(&newcomer.packed, newcomer.target, now);
         self.buckets[bucket].swap(slot, before, word).ok()?;
-        self.ended(bucket, before);
+        self.gave_way(bucket, before);
         Some(Claim { bucket, slot, word, evicted: Some(state) })
+    }
+
+    /// An entry last seen as `word` has lost its slot to another: an eviction, unless its connection had ended.
+    fn gave_way(&self, bucket: usize, word: Word) {
+        self.ended(bucket, word);
+        if word.state() != Some(FlowState::Ended) {
+            self.tally.evicted(bucket);
+        }
     }
 }
 

@@ -442,6 +442,13 @@ impl<K: Key> FlowTable<K> {
         self.tally.sum()
     }
 
+    /// Connections that have given way to others, over the life of the table. Counted where it happens: the connection that one
+    /// gave way to may be found elsewhere in the end.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.tally.evictions()
+    }
+
     /// Connections it was made for.
     #[must_use]
     pub fn capacity(&self) -> usize {

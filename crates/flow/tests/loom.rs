@@ -128,6 +128,26 @@ fn two_admissions_of_one_connection_end_in_one_entry_and_one_target() {
 }
 
 #[test]
+fn an_eviction_is_counted_also_when_somebody_else_places_the_connection_first() {
+    race(
+        2,
+        || {
+            let table = small();
+            for client in 1..5 {
+                assert_eq!(table.admit(&key(client), ONE, FlowState::HalfOpen, NOW), Admitted::Opened);
+            }
+            table
+        },
+        |table| table.confirm(&key(9), ONE, FlowState::Open, NOW),
+        |table| table.confirm(&key(9), ONE, FlowState::Open, NOW),
+        |table, _, _| {
+            assert_eq!(target(table, &key(9)), Some(ONE));
+            assert_eq!(table.count().total() + table.evictions(), 5);
+        },
+    );
+}
+
+#[test]
 fn a_targets_report_wins_over_an_admission_at_the_same_time() {
     race(
         3,

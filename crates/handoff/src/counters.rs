@@ -21,8 +21,6 @@ pub enum Count {
     /// Packets held now. The only one that falls.
     Holding,
     FlowOpened,
-    /// Entries that gave way to new connections.
-    FlowEvicted,
     /// Entries removed because nothing was heard of them for long.
     FlowAged,
     /// Of the forwarded: those that came back from a `nat` target.
@@ -37,14 +35,13 @@ pub enum Count {
 }
 
 impl Count {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::Received,
         Self::Sent,
         Self::Held,
         Self::Released,
         Self::Holding,
         Self::FlowOpened,
-        Self::FlowEvicted,
         Self::FlowAged,
         Self::Returned,
         Self::MssClamped,
@@ -62,7 +59,6 @@ impl Count {
             Self::Released => "released",
             Self::Holding => "holding",
             Self::FlowOpened => "flow.opened",
-            Self::FlowEvicted => "flow.evicted",
             Self::FlowAged => "flow.aged",
             Self::Returned => "returned",
             Self::MssClamped => "mss.clamped",

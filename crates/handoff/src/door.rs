@@ -12,6 +12,9 @@ use crate::{Counters, Routes, Totals};
 const NOTES: usize = 1024;
 /// Control's frames that worker 0 has not sent yet: one for each target and VIPA of a large configuration.
 const FRAMES: usize = 8192;
+/// Snapshots kept for workers that may still look at them. A worker moves on at least every 256 turns; if one does not, nothing
+/// more is published until it does, because each snapshot of a large configuration takes a megabyte.
+const SNAPSHOTS: usize = 64;
 /// Ways to targets there may be: a `TargetId` is below it.
 pub const WAYS: usize = 8192;
 /// Bytes of the longest frame control can send; ARP needs 60.
@@ -126,9 +129,15 @@ pub struct ControlDoor {
 }
 
 impl ControlDoor {
-    /// From each worker's next burst on, this is the world.
+    /// From each worker's next burst on, this is the world. For control after it has asked [`takes_routes`](Self::takes_routes).
     pub fn publish(&self, routes: Arc<Routes>) {
         self.routes.store(routes);
+    }
+
+    /// Whether another snapshot may be published. False while a worker stands still and so many are kept for it.
+    #[must_use]
+    pub fn takes_routes(&self) -> bool {
+        self.routes.reclaim() < SNAPSHOTS
     }
 
     /// What was published last.

@@ -248,6 +248,12 @@ impl Flows {
         self.ipv4.count() + self.ipv6.count()
     }
 
+    /// See [`FlowTable::evictions`].
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.ipv4.evictions() + self.ipv6.evictions()
+    }
+
     /// Connections of both families there is room for.
     #[must_use]
     pub fn capacity(&self) -> usize {

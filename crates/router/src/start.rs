@@ -44,11 +44,12 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     let opened = ports::open(&config, &eal, &devices, &limits)?;
     let (control_door, worker_doors) = vipa_handoff::open(Arc::new(prepared.first_routes()), cores.len());
     let stop_workers = StopWorkers(Arc::clone(&worker_doors[0].stop));
+    let (alarm, alarmed) = mpsc::channel(1);
     let mut workers = Vec::new();
     for ((door, queues), core) in worker_doors.into_iter().zip(opened.queues).zip(cores) {
         let flows = Arc::clone(&flows);
         workers.push(start_worker(
-            Job { door, queues, core, flows, eal: eal.clone() },
+            Job { door, queues, core, flows, eal: eal.clone(), alarm: Alarm(alarm.clone()) },
             &config,
             limits.clone(),
             clock,
@@ -64,20 +65,36 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
     runtime.block_on(async {
         let (tell, told) = mpsc::channel(1);
-        tokio::spawn(signals.pass_on(tell));
+        tokio::spawn(signals.pass_on(alarmed, tell));
         control.run(ends, told).await;
     });
     drop(inside);
     drop(tun);
 
     drop(stop_workers);
-    for worker in workers {
-        if worker.join().is_err() {
-            bail!("a worker panicked; its message is above");
-        }
+    let panicked: Vec<String> = workers
+        .into_iter()
+        .enumerate()
+        .filter_map(|(worker, thread)| thread.join().is_err().then(|| worker.to_string()))
+        .collect();
+    if !panicked.is_empty() {
+        bail!("worker {} panicked, with the message above; vipad has let go of its VIPAs", panicked.join(", "));
     }
     tracing::info!("vipad has stopped");
     Ok(())
+}
+
+/// Rings when its worker's thread panics. A queue that nobody polls any more loses its packets, so the router is to stop as it
+/// does when it is told to: every VIPA goes to a backup first.
+struct Alarm(mpsc::Sender<()>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // One is enough.
+            let _ = self.0.try_send(());
+        }
+    }
 }
 
 /// Ends the workers, also when something fails on the way up.
@@ -106,9 +123,13 @@ impl Signals {
     }
 
     /// Until control has ended.
-    async fn pass_on(mut self, tell: mpsc::Sender<Signal>) {
+    async fn pass_on(mut self, mut alarmed: mpsc::Receiver<()>, tell: mpsc::Sender<Signal>) {
         loop {
             let signal = tokio::select! {
+                Some(()) = alarmed.recv() => {
+                    tracing::error!("a worker panicked: vipad stops");
+                    Signal::Stop
+                }
                 _ = self.terminate.recv() => Signal::Stop,
                 _ = self.interrupt.recv() => Signal::Stop,
                 _ = self.hangup.recv() => Signal::Reload,
@@ -127,10 +148,11 @@ struct Job {
     core: core_affinity::CoreId,
     flows: Arc<Flows>,
     eal: Eal,
+    alarm: Alarm,
 }
 
 fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyhow::Result<JoinHandle<()>> {
-    let Job { door, queues, core, flows, eal } = job;
+    let Job { door, queues, core, flows, eal, alarm } = job;
     let policy = match config.workers.idle {
         Idle::Spin => IdlePolicy::Spin,
         Idle::Pause => IdlePolicy::Pause,
@@ -138,6 +160,7 @@ fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyh
     };
     let name = format!("worker-{}", door.index);
     let thread = Builder::new().name(name).spawn(move || {
+        let _alarm = alarm;
         if !core_affinity::set_for_current(core) {
             tracing::warn!(core = core.id, "the worker could not be pinned to its core");
         }
@@ -189,4 +212,33 @@ fn cores(config: &Config) -> anyhow::Result<Vec<core_affinity::CoreId>> {
         })
     };
     config.workers.cores.iter().map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What control is told when a worker's thread ends so.
+    fn told(work: impl FnOnce() + Send + 'static) -> Option<Signal> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let ((alarm, alarmed), (tell, mut told)) = (mpsc::channel(1), mpsc::channel(1));
+            let worker = Alarm(alarm.clone());
+            tokio::spawn(Signals::listen().unwrap().pass_on(alarmed, tell));
+            let thread = std::thread::spawn(move || {
+                let _worker = worker;
+                work();
+            });
+            let _ = thread.join();
+            tokio::time::timeout(Duration::from_millis(200), told.recv()).await.ok().flatten()
+        })
+    }
+
+    #[test]
+    fn a_workers_panic_stops_the_router_and_its_ordinary_end_does_not() {
+        assert_eq!(told(|| panic!("a worker's, for this test")), Some(Signal::Stop));
+        assert_eq!(told(|| ()), None);
+    }
 }

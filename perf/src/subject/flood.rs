@@ -124,7 +124,7 @@ pub(super) fn measure(job: &Job) -> anyhow::Result<()> {
     eprintln!(
         "opened {}, evicted {}, full {}",
         totals.count(Count::FlowOpened),
-        totals.count(Count::FlowEvicted),
+        flows.evictions(),
         totals.fate(Fate::Drop(Reason::TableFull)),
     );
     Ok(())

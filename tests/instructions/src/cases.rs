@@ -9,7 +9,7 @@ use std::{
 use vipa_balance::{Candidate, ClusterKey, Picker, hash_connection};
 use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
 use vipa_flow::{
-    Capacity, FlowState, FlowTable, HashSeed, Key4, Key6, PackedKey, Tick,
+    Admitted, Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Key6, PackedKey, Tick,
     vectors::{Vectors, Work},
 };
 use vipa_handoff::{ReturnRoute, Via};
@@ -58,6 +58,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "flow: seek and find", prepare: seek_and_find },
     Case { name: "flow: seek and find, IPv6", prepare: seek_and_find6 },
     Case { name: "flow: admit", prepare: admit },
+    Case { name: "flow: admit, no place", prepare: admit_no_place },
     Case { name: "flow: confirm", prepare: confirm },
     Case { name: "flow: remove", prepare: remove },
     Case { name: "balance: hash and pick", prepare: hash_and_pick },
@@ -196,6 +197,17 @@ fn admit() -> Prepared {
     let table = full(key);
     Prepared::new(move |n| {
         black_box(table.admit(&key(1_000_000 + n), TargetId(3), FlowState::HalfOpen, Tick(8)));
+    })
+}
+
+/// Both buckets, all there are, hold what their targets have confirmed.
+fn admit_no_place() -> Prepared {
+    let table = FlowTable::new(Capacity::connections(1), HashSeed::new([1, 2, 3, 4])).expect("a small table");
+    for n in 0..table.slots() as u64 {
+        assert_eq!(table.confirm(&key(n), TargetId(3), FlowState::Confirmed, Tick(7)), Confirmed::New);
+    }
+    Prepared::new(move |n| {
+        assert_eq!(table.admit(&key(1_000_000 + n), TargetId(3), FlowState::HalfOpen, Tick(8)), Admitted::Full);
     })
 }
 

@@ -25,6 +25,21 @@ fn every_worker_sees_what_was_published_last_and_old_routes_go_when_all_have_mov
 }
 
 #[test]
+fn no_more_routes_are_taken_than_are_kept_for_a_worker_that_stands_still() {
+    let (control, mut workers) = door(2);
+    let mut published = 0;
+    while control.takes_routes() {
+        published += 1;
+        control.publish(generation(published));
+        workers[0].routes.quiescent();
+    }
+    assert_eq!((published, control.reclaim()), (SNAPSHOTS as u64, SNAPSHOTS));
+    workers[1].routes.quiescent();
+    assert!(control.takes_routes());
+    assert_eq!(control.reclaim(), 0);
+}
+
+#[test]
 fn control_reads_every_workers_notes_and_full_boxes_count_what_they_refuse() {
     let (control, workers) = door(2);
     let note = |n: u8| Note::Neighbour { port: PortId(0), address: [10, 0, 0, n].into(), mac: Mac([n; 6]) };
