@@ -16,7 +16,7 @@ const FRAMES: usize = 8192;
 /// more is published until it does, because each snapshot of a large configuration takes a megabyte.
 const SNAPSHOTS: usize = 64;
 /// Ways to targets there may be: a `TargetId` is below it.
-pub const WAYS: usize = 8192;
+pub const WAYS: usize = vipa_model::MAX_PATHS;
 /// Bytes of the longest frame control can send; ARP needs 60.
 pub const FRAME_MAX: usize = 128;
 

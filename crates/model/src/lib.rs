@@ -13,8 +13,9 @@ mod voters;
 pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Agentless, Choice, Question, Weights};
 pub use nouns::{
-    Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName, Mac,
-    NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance, TargetId, VipaId,
+    Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName,
+    MAX_PATHS, MAX_VIPAS, Mac, NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance,
+    TargetId, VipaId,
 };
 pub use path::{Path, PathLookup, ServicePath, TargetPath, find_path};
 pub use time::Moment;

@@ -90,7 +90,13 @@ pub struct Rank(pub u8);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
-/// Index of a VIPA at this router, stable for the life of the process. Never on the wire.
+/// VIPAs of one router at most: what a connection's entry tells apart.
+pub const MAX_VIPAS: usize = 4096;
+
+/// Paths of one router at most: targets with the ways in which they are reached.
+pub const MAX_PATHS: usize = 8192;
+
+/// Index of a VIPA at this router, below [`MAX_VIPAS`]. Never on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VipaId(pub u16);
 

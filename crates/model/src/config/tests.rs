@@ -577,3 +577,30 @@ proptest! {
         }
     }
 }
+
+/// What is wrong with a router that has so many VIPAs, each with so many candidates of its own.
+fn sized(vipas: u32, candidates: u32) -> Result<(), String> {
+    let (start, _) = ROUTER.split_once("[[vipa]]").expect("the VIPA comes last");
+    let mut text = start.to_owned();
+    for vipa in 0..vipas {
+        let own = |n| format!("\"{}\"", Ipv4Addr::from_bits(0x0a20_0000 + vipa * candidates + n));
+        let list: Vec<String> = (0..candidates).map(own).collect();
+        let address = Ipv4Addr::from_bits(0x0a10_0000 + vipa);
+        text += &format!("[[vipa]]\naddress = \"{address}\"\nranks = {{ r2 = 100, r1 = 200 }}\n");
+        text += &format!("[[vipa.service]]\nports = 80\ncandidates = [{}]\n", list.join(", "));
+    }
+    Config::parse_for(Program::Router, "r1.toml", &text).map(|_| ()).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn what_the_connection_table_cannot_tell_apart_is_refused_with_its_place_and_the_limit() {
+    assert_eq!(sized(4_096, 1), Ok(()));
+    // Each takes six lines, after the first twenty-five.
+    let line = 26 + 6 * 4_096;
+    let expected = format!("r1.toml:{line}:1: a router has at most 4096 VIPAs, and this is one more of 5000");
+    assert!(sized(5_000, 1).unwrap_err().starts_with(&expected), "{}", sized(5_000, 1).unwrap_err());
+    assert_eq!(sized(4, 2_048), Ok(()));
+    let message = sized(4, 2_049).unwrap_err();
+    assert!(message.starts_with("r1.toml:44:1: a router has at most 8192 paths"), "{message}");
+    assert_eq!(message.lines().count(), 1);
+}

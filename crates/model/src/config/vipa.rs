@@ -1,6 +1,7 @@
 //! `[[vipa]]` and `[[vipa.service]]`.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -13,8 +14,8 @@ use super::{
     sections::is_own,
 };
 use crate::{
-    Agentless, Balance, Choice, Delivery, Forwarding, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources,
-    Weights,
+    Agentless, Balance, Choice, Delivery, Forwarding, MAX_PATHS, MAX_VIPAS, NodeName, Orphans, PortRange, Protocol,
+    Rank, Service, Sources, Weights,
 };
 
 /// What VIPAs are checked against.
@@ -32,8 +33,13 @@ pub(super) fn read_all(
 ) -> Option<Vec<Vipa>> {
     let count = sections.len();
     let mut vipas: Vec<Vipa> = Vec::new();
-    for section in sections {
+    let mut paths = BTreeSet::new();
+    for (index, section) in sections.into_iter().enumerate() {
         let span = section.span.clone();
+        if index == MAX_VIPAS {
+            let message = format!("a router has at most {MAX_VIPAS} VIPAs, and this is one more of {count}");
+            problems.add::<()>(span.clone(), message);
+        }
         let Some(vipa) = read(problems, section, around) else { continue };
         if vipas.iter().any(|other| other.address == vipa.address) {
             problems.add::<()>(span.clone(), format!("VIPA {} has a [[vipa]] already; keep one", vipa.address));
@@ -45,11 +51,40 @@ pub(super) fn read_all(
                 "VIPA {} is of the same group and moves with it: give both the same ranks, takeback and takeback_delay_s",
                 other.address
             );
+            problems.add::<()>(span.clone(), message);
+        }
+        let had_room = paths.len() <= MAX_PATHS;
+        paths.extend(vipa.services.iter().flatten().flat_map(paths_of));
+        if had_room && paths.len() > MAX_PATHS {
+            let message = format!(
+                "a router has at most {MAX_PATHS} paths, each a candidate and how it is reached, and with this VIPA there are \
+                 more: list fewer candidates, or reach each in one way for all services"
+            );
             problems.add::<()>(span, message);
         }
         vipas.push(vipa);
     }
     (vipas.len() == count).then_some(vipas)
+}
+
+/// What tells one path from another: the candidate, and all that decides how packets get there.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct PathKey {
+    candidate: IpAddr,
+    forwarding: Forwarding,
+    target_port: Option<u16>,
+    path_mtu: bool,
+    clamp_mss: bool,
+}
+
+fn paths_of(service: &Service) -> Vec<PathKey> {
+    let delivery = &service.delivery;
+    let path = |&candidate: &IpAddr| {
+        let forwarding = delivery.forwarding_to(candidate);
+        let target_port = delivery.target_port.filter(|_| forwarding == Forwarding::Nat);
+        PathKey { candidate, forwarding, target_port, path_mtu: delivery.path_mtu, clamp_mss: delivery.clamp_mss }
+    };
+    service.candidates.iter().map(path).collect()
 }
 
 fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings<'_>) -> Option<Vipa> {
