@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_flow::{Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Key6, Tick};
 use vipa_handoff::{Flows, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Via, VipaRoute};
-use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
+use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
     Encapsulation, HeapPacket, Outer, PacketBuf, TcpFlags,
     build::{Builder, packet},
@@ -134,6 +134,7 @@ impl World {
             services: vec![service],
             quiet_until: Moment::ZERO,
             new_per_second: None,
+            unserved: Unserved::Drop,
         };
         let lists = RouteLists {
             ports: vec![port; usize::from(ports)],

@@ -10,7 +10,7 @@ use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers,
+        NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers,
         TargetStatus, VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
@@ -63,7 +63,7 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     let Status { node, cluster, incarnation: _, uptime_ms, links, vipas, connections, capacity, unfit, left, .. } =
         status;
-    let Status { voters, voters_version, other_voters, voters_wait, recording, .. } = status;
+    let Status { voters, voters_version, other_voters, voters_wait, recording, narrow_paths, .. } = status;
     let voters = voters_line(*voters_version, voters);
     writeln!(out, "router {node} of cluster {cluster}, up {}; {voters}", span(*uptime_ms))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
@@ -79,6 +79,13 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     if !left.is_empty() {
         let left: Vec<_> = left.iter().map(NodeName::as_str).collect();
         writeln!(out, "left: {}; `vipactl node join` takes them in again", left.join(", "))?;
+    }
+    for NarrowPath { target, mtu, kept_s } in narrow_paths {
+        let kept = span(kept_s * 1_000);
+        writeln!(
+            out,
+            "NARROW PATH: the tunnel to {target} has {mtu} bytes for a packet and its headers, tried anew in {kept}"
+        )?;
     }
     if let Some(file) = recording {
         writeln!(out, "recording to {file}, until `vipactl record stop`")?;

@@ -17,8 +17,8 @@ use vipa_protocol::{
     Decision, Fitness, Load, Matter, Order, Position, Ruling, Stamp, TakeoverReport, Trigger,
     admin::{
         Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
-        DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer,
-        PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said,
+        DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, NarrowPath,
+        Peer, PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said,
         ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus,
         Versioned, VipaDistribution, VipaStatus,
     },
@@ -137,6 +137,7 @@ fn status() -> Status {
         capacity: 1_000_000,
         unfit: None,
         left: Vec::new(),
+        narrow_paths: Vec::new(),
         recording: None,
     }
 }
@@ -145,6 +146,7 @@ fn status() -> Status {
 fn status_tells_what_bends_the_order_of_succession() {
     let mut status = status();
     status.left = vec![name("t3")];
+    status.narrow_paths = vec![NarrowPath { target: address("10.77.0.32"), mtu: 1_400, kept_s: 590 }];
     status.recording = Some("/var/lib/vipa/events.rec".into());
     status.vipas[0].succession = Succession {
         group: Some("web".into()),
@@ -157,6 +159,12 @@ fn status_tells_what_bends_the_order_of_succession() {
     status.vipas[0].targets[0].resting = vec![(Protocol::Tcp, 80)];
     let shown = stdout(&ask(&["status"], &Request::Status, &Answer::Status(status)));
     assert!(shown.contains("left: t3; `vipactl node join` takes them in again\n"), "{shown}");
+    assert!(
+        shown.contains(
+            "NARROW PATH: the tunnel to 10.77.0.32 has 1400 bytes for a packet and its headers, tried anew in 9"
+        ),
+        "{shown}"
+    );
     assert!(shown.contains("recording to /var/lib/vipa/events.rec, until `vipactl record stop`\n"), "{shown}");
     let line = "  group web; moved to r2; not at r1; takes it back in 1 min 1 s\n";
     assert!(shown.contains(line), "{shown}");

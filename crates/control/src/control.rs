@@ -88,7 +88,7 @@ pub struct Control {
     pub(crate) voting: Voting,
     lists: ListKeeper,
     orders: Orders,
-    routes_stale: bool,
+    pub(crate) routes_stale: bool,
     /// A worker stands still, and new routes wait for it.
     routes_wait: bool,
     stopping: bool,
@@ -539,6 +539,7 @@ impl Control {
 
     fn housekeep(&mut self) {
         let now = self.clock.now();
+        let mut narrowed = Vec::new();
         for note in self.door.notes().take(NOTES_AT_ONCE) {
             match note {
                 Note::Neighbour { port, address, mac } => {
@@ -548,8 +549,10 @@ impl Control {
                     }
                 }
                 Note::Wanted { port, address } => self.view.neighbours.want_passer(address, port, now),
+                Note::NarrowPath { target, mtu } => narrowed.push((target, mtu)),
             }
         }
+        self.change_paths(&narrowed, now);
         self.ask_neighbours(now);
         self.lists.tend(now);
         self.mirror();

@@ -16,11 +16,12 @@ pub(crate) struct Counts {
     pub(crate) paths_forgotten: u64,
     pub(crate) routes_deferred: u64,
     pub(crate) frames_unsent: Cell<u64>,
+    pub(crate) paths_lowered: u64,
 }
 
 impl Counts {
     /// `writes`: of the files of this node's state.
-    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 14] {
+    pub(crate) fn named(&self, writes: Writes) -> [(String, u64); 15] {
         let Taken { opened, closed, swept, refused, disputed } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
@@ -35,6 +36,7 @@ impl Counts {
             ("path.forgotten".into(), self.paths_forgotten),
             ("routes.deferred".into(), self.routes_deferred),
             ("frame.unsent".into(), self.frames_unsent.get()),
+            ("path.lowered".into(), self.paths_lowered),
             ("state.stored".into(), stored),
             ("state.failed".into(), failed),
             ("state.slow".into(), slow),

@@ -35,6 +35,7 @@ mod mirror;
 mod neighbours;
 mod orders;
 mod outward;
+mod path_mtu;
 mod prepare;
 mod probes;
 mod questions;

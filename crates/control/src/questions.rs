@@ -86,7 +86,17 @@ pub(crate) fn reply(config: &config::Config, question: &Question) -> Reply {
 
 /// What two routers of a VIPA may differ in.
 pub(crate) fn settings(config: &config::Config, vipa: &config::Vipa) -> VipaSettings {
-    let config::Vipa { address: _, ranks, activate, takeback, takeback_delay, group, new_per_second, services } = vipa;
+    let config::Vipa {
+        address: _,
+        ranks,
+        activate,
+        takeback,
+        takeback_delay,
+        group,
+        new_per_second,
+        unserved,
+        services,
+    } = vipa;
     let cluster = &config.cluster;
     let text = |name: &str, value: String| (name.to_owned(), value);
     let limit = new_per_second.map_or_else(|| "none".into(), |limit| limit.to_string());
@@ -100,6 +110,7 @@ pub(crate) fn settings(config: &config::Config, vipa: &config::Vipa) -> VipaSett
             text("takeback_delay_s", takeback_delay.as_secs().to_string()),
             text("group", group.clone().unwrap_or_else(|| "none".into())),
             text("new_per_second", limit),
+            text("unserved", unserved.name().into()),
             text("cluster.lease_ms", milliseconds(cluster.lease)),
             text("cluster.beat_ms", milliseconds(cluster.beat)),
             text("cluster.drift_percent", cluster.drift_percent.to_string()),

@@ -30,7 +30,17 @@ pub(crate) fn settings(config: &config::Config, incarnation: Incarnation) -> Set
 }
 
 fn vipa_settings(vipa: &config::Vipa) -> VipaSettings {
-    let config::Vipa { address, ranks, activate, takeback, takeback_delay, group, services, new_per_second: _ } = vipa;
+    let config::Vipa {
+        address,
+        ranks,
+        activate,
+        takeback,
+        takeback_delay,
+        group,
+        services,
+        new_per_second: _,
+        unserved: _,
+    } = vipa;
     VipaSettings {
         address: *address,
         ranks: ranks.clone(),

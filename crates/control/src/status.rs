@@ -9,7 +9,7 @@ use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus,
+        NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus,
         VipaDistribution, VipaStatus,
     },
 };
@@ -64,8 +64,14 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
         left: left(control),
+        narrow_paths: narrow_paths(control),
         recording: control.recorder.file().map(|file| file.display().to_string()),
     }
+}
+
+fn narrow_paths(control: &Control) -> Vec<NarrowPath> {
+    let paths = control.view.path_mtus.all(control.clock.now());
+    paths.map(|(target, mtu, kept)| NarrowPath { target, mtu, kept_s: kept.as_secs() }).collect()
 }
 
 fn left(control: &Control) -> Vec<NodeName> {

@@ -13,7 +13,7 @@ use vipa_handoff::{
 };
 use vipa_model::{
     Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, ServicePath, Stance, TargetId,
-    TargetPath, VipaId, config,
+    TargetPath, Unserved, VipaId, config,
 };
 use vipa_protocol::{Fitness, Load};
 use vipa_sync::{Counter, Deadline};
@@ -24,6 +24,7 @@ use crate::{
     control::vipa_id,
     fitness::Judge,
     neighbours::Neighbours,
+    path_mtu::PathMtus,
     probes::{Finding, Found},
     reach::Reach,
     responsiveness::{Accounts, Place},
@@ -50,6 +51,7 @@ pub(crate) struct VipaView {
     /// Which of their candidates new connections keep away from.
     pub(crate) resting: Vec<Resting>,
     new_per_second: Option<u32>,
+    unserved: Unserved,
 }
 
 /// Whose turns come first, and how many the workers have taken since that was found out.
@@ -66,6 +68,7 @@ pub(crate) struct View {
     pub(crate) vipas: Vec<VipaView>,
     pub(crate) ways: Ways,
     pub(crate) neighbours: Neighbours,
+    pub(crate) path_mtus: PathMtus,
     /// Targets whose agents have been away for long.
     pub(crate) away: BTreeSet<IpAddr>,
     /// How the linked targets fare, in their own words.
@@ -91,6 +94,7 @@ impl View {
             vipas,
             ways: Ways::default(),
             neighbours: Neighbours::default(),
+            path_mtus: PathMtus::default(),
             away: BTreeSet::new(),
             loads: BTreeMap::new(),
             found: HashMap::new(),
@@ -298,12 +302,18 @@ impl View {
     /// Whether packets for this target find their way out.
     pub(crate) fn reaches(&self, target: IpAddr) -> bool {
         let mut ways = self.ways.all().iter().filter(|way| way.address == target);
-        ways.any(|way| way.route(&self.ports, |address| self.neighbours.mac(address)).next_hop.is_some())
+        ways.any(|way| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop.is_some())
+    }
+
+    /// Takes in that a link on the path to a target takes no more than `mtu` bytes. The path's MTU, if that lowers what a tunnel has.
+    pub(crate) fn narrow_path(&mut self, target: IpAddr, mtu: u16, now: Moment) -> Option<u16> {
+        let has_tunnel = self.ways.all().iter().any(|way| way.address == target && way.path.forwarding.is_tunnel());
+        if has_tunnel { self.path_mtus.lower(target, mtu, now) } else { None }
     }
 
     /// The ways by which packets find no way out.
     pub(crate) fn unreached(&self) -> HashSet<TargetId> {
-        let hop = |way: &Way| way.route(&self.ports, |address| self.neighbours.mac(address)).next_hop;
+        let hop = |way: &Way| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop;
         let all = (0..=u16::MAX).map(TargetId).zip(self.ways.all());
         all.filter(|(_, way)| hop(way).is_none()).map(|(id, _)| id).collect()
     }
@@ -319,7 +329,7 @@ impl View {
     pub(crate) fn configure(&mut self, vipas: &[config::Vipa]) {
         for vipa in vipas {
             match self.vipas.iter_mut().find(|known| known.address == vipa.address) {
-                Some(known) => known.new_per_second = vipa.new_per_second,
+                Some(known) => (known.new_per_second, known.unserved) = (vipa.new_per_second, vipa.unserved),
                 None => self.vipas.push(VipaView::new(vipa)),
             }
         }
@@ -383,6 +393,7 @@ impl View {
                 services,
                 quiet_until: vipa.quiet_until,
                 new_per_second: vipa.new_per_second,
+                unserved: vipa.unserved,
             });
         }
         self.pickers.end();
@@ -392,7 +403,7 @@ impl View {
         let route = |way: &Way| TargetRoute {
             away: self.away.contains(&way.address),
             silent: is_silent(way),
-            ..way.route(&self.ports, mac)
+            ..way.route(&self.ports, mac, self.path_mtus.of(way.address))
         };
         lists.targets = self.ways.all().iter().map(route).collect();
         lists.neighbours = self.neighbours.found().collect();
@@ -443,6 +454,7 @@ impl VipaView {
             turns: BTreeMap::new(),
             resting: Vec::new(),
             new_per_second: vipa.new_per_second,
+            unserved: vipa.unserved,
         }
     }
 }
@@ -580,6 +592,7 @@ mod tests {
             takeback_delay: std::time::Duration::ZERO,
             group: None,
             new_per_second: None,
+            unserved: Unserved::Drop,
             services: None,
         };
         let vipas: Vec<_> = (0..vipas).map(vipa).collect();
@@ -603,6 +616,22 @@ mod tests {
         assert_eq!(routes.vipas.iter().map(|vipa| vipa.services.len()).sum::<usize>(), 4_000);
         assert!(routes.vipas.iter().flat_map(|vipa| &vipa.services).all(|service| service.picker.serves(TargetId(1))));
         assert_eq!((view.pickers.used.len(), routes.targets.len()), (1, 2));
+    }
+
+    #[test]
+    fn word_of_a_narrow_path_lowers_what_a_tunnel_takes_until_it_is_tried_again() {
+        let mut view = view(1, 1, Balance::Maglev);
+        view.vipas[0].services[0].delivery.exceptions = vec![(T1, Forwarding::Ipip)];
+        let mtus =
+            |view: &mut View| view.routes().targets.iter().map(|way| (way.mtu, way.path_mtu)).collect::<Vec<_>>();
+        assert_eq!(mtus(&mut view), [(1480, 1500), (1500, 1500)]);
+        let now = Moment(1_000_000_000);
+        assert_eq!(view.narrow_path(T1, 1400, now), Some(1400));
+        assert_eq!(view.narrow_path(T2, 1400, now), None, "no tunnel leads there");
+        assert_eq!(view.narrow_path(Ipv4Addr::new(198, 51, 100, 99).into(), 1400, now), None, "nobody is there");
+        assert_eq!(mtus(&mut view), [(1380, 1400), (1500, 1500)]);
+        view.path_mtus.expire(now + std::time::Duration::from_secs(600));
+        assert_eq!(mtus(&mut view), [(1480, 1500), (1500, 1500)]);
     }
 
     /// Who gets the next connections of the VIPA's service.

@@ -49,13 +49,20 @@ impl Way {
         (self.path.forwarding != Forwarding::Direct || neighbour == self.address).then_some((port, neighbour))
     }
 
-    /// As the workers need it. `mac` knows the neighbours.
-    pub(crate) fn route(&self, ports: &[PortRoute], mac: impl Fn(IpAddr) -> Option<Mac>) -> TargetRoute {
-        let route = |via, next_hop, mtu| TargetRoute {
+    /// As the workers need it. `mac` knows the neighbours; `lowered` is what the path takes, if that is less than the port.
+    pub(crate) fn route(
+        &self,
+        ports: &[PortRoute],
+        mac: impl Fn(IpAddr) -> Option<Mac>,
+        lowered: Option<u16>,
+    ) -> TargetRoute {
+        let least = |port_mtu: u16| lowered.map_or(port_mtu, |lowered| lowered.min(port_mtu));
+        let route = |via, next_hop, mtu, path_mtu| TargetRoute {
             address: self.address,
             via,
             next_hop,
             mtu,
+            path_mtu,
             tells_mtu: self.path.path_mtu,
             clamps_mss: self.path.clamp_mss,
             away: false,
@@ -63,9 +70,9 @@ impl Way {
         };
         if let Some(port) = ports.iter().find(|port| port.has(self.address)) {
             let hop = port.kernel.map(|kernel| NextHop { port: kernel, link: own_link(port) });
-            return route(Via::Local, hop, port.mtu);
+            return route(Via::Local, hop, port.mtu, port.mtu);
         }
-        let unreachable = || route(Via::Direct, None, u16::MAX);
+        let unreachable = || route(Via::Direct, None, u16::MAX, u16::MAX);
         let Some((id, neighbour)) = self.neighbour(ports) else { return unreachable() };
         let Some(port) = ports.get(usize::from(id.0)) else { return unreachable() };
         let next_hop = mac(neighbour).map(|mac| NextHop { port: id, link: port.link_to(mac) });
@@ -74,12 +81,13 @@ impl Way {
                 Forwarding::Nat => Via::Nat { port: self.path.target_port },
                 _ => Via::Direct,
             };
-            return route(via, next_hop, port.mtu);
+            return route(via, next_hop, port.mtu, least(port.mtu));
         };
         let Some(outer) = outer(port, self.address) else { return unreachable() };
         let overhead = how.overhead(self.address.is_ipv6());
-        let mtu = port.mtu.saturating_sub(u16::try_from(overhead).unwrap_or(u16::MAX));
-        route(Via::Tunnel { outer, how }, next_hop, mtu)
+        let path_mtu = least(port.mtu);
+        let mtu = path_mtu.saturating_sub(u16::try_from(overhead).unwrap_or(u16::MAX));
+        route(Via::Tunnel { outer, how }, next_hop, mtu, path_mtu)
     }
 }
 
@@ -256,23 +264,36 @@ mod tests {
             ("2001:db8::9", Forwarding::Ipip, 1460),
             ("2001:db8::9", Forwarding::Gue, 1448),
         ] {
-            let route = way(address, forwarding).route(&[port()], |_| Some(MAC));
+            let route = way(address, forwarding).route(&[port()], |_| Some(MAC), None);
             assert_eq!(route.mtu, mtu, "{address} {forwarding:?}");
+            assert_eq!(route.path_mtu, 1500);
             assert_eq!(route.next_hop.unwrap().link.vlan, Some(7));
         }
     }
 
     #[test]
+    fn a_path_that_takes_less_than_the_port_leaves_less_to_tunnels_and_to_nothing_else() {
+        let routed = |forwarding, lowered| {
+            let route = way("198.51.100.9", forwarding).route(&[port()], |_| Some(MAC), Some(lowered));
+            (route.mtu, route.path_mtu)
+        };
+        assert_eq!(routed(Forwarding::Ipip, 1400), (1380, 1400));
+        assert_eq!(routed(Forwarding::Gue, 1400), (1368, 1400));
+        assert_eq!(routed(Forwarding::Gue, 9000), (1468, 1500));
+        assert_eq!([Forwarding::Direct, Forwarding::Nat].map(|how| routed(how, 1400).0), [1500; 2]);
+    }
+
+    #[test]
     fn the_routers_own_address_leads_to_its_kernel_whatever_is_configured() {
-        let route = way("198.51.100.1", Forwarding::Gre).route(&[port()], |_| None);
+        let route = way("198.51.100.1", Forwarding::Gre).route(&[port()], |_| None, None);
         assert_eq!((route.via, route.next_hop.unwrap().port), (Via::Local, PortId(1)));
     }
 
     #[test]
     fn what_has_no_known_neighbour_or_no_address_to_come_from_is_not_reached() {
-        assert_eq!(way("198.51.100.9", Forwarding::Direct).route(&[port()], |_| None).next_hop, None);
+        assert_eq!(way("198.51.100.9", Forwarding::Direct).route(&[port()], |_| None, None).next_hop, None);
         let ipv4_only = PortRoute { address6: None, ..port() };
-        assert_eq!(way("2001:db8::9", Forwarding::Ipip).route(&[ipv4_only], |_| Some(MAC)).next_hop, None);
+        assert_eq!(way("2001:db8::9", Forwarding::Ipip).route(&[ipv4_only], |_| Some(MAC), None).next_hop, None);
     }
 
     #[test]

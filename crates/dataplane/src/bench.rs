@@ -27,7 +27,9 @@ use vipa_handoff::{
     AnyKey, ControlDoor, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Totals,
     VipaRoute, open,
 };
-use vipa_model::{Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
+use vipa_model::{
+    Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId,
+};
 use vipa_packet::{HeaderSums, HeapPacket, build::Builder};
 use vipa_sync::Deadline;
 
@@ -130,6 +132,7 @@ pub struct World {
     pub neighbours: HashMap<IpAddr, (PortId, Mac)>,
     pub returns: BTreeMap<IpAddr, Vec<ReturnRoute>>,
     pub new_per_second: Option<u32>,
+    pub unserved: Unserved,
     /// Of the bench's service.
     protocol: Protocol,
     generation: u64,
@@ -148,6 +151,7 @@ impl World {
             services: self.services.clone(),
             quiet_until: self.quiet_until,
             new_per_second: self.new_per_second,
+            unserved: self.unserved,
         };
         let lists = RouteLists {
             ports: vec![self.port],
@@ -207,6 +211,7 @@ impl Bench {
             neighbours: HashMap::new(),
             returns: BTreeMap::new(),
             new_per_second: None,
+            unserved: Unserved::Drop,
             generation: 0,
         };
         let all: Vec<u16> = (0..N as u16).collect();

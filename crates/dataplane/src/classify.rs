@@ -1,6 +1,7 @@
 //! First look at each packet of a burst: whose connection it is, or what else becomes of it. Changes no packet.
 
 mod neighbour;
+mod path;
 mod plain;
 mod vipa;
 
@@ -86,14 +87,14 @@ fn classify_any<B: PacketBuf>(
         Body::Ipv6Icmp(icmp) => match neighbour::discovery(scene, at, &icmp) {
             Some(verdict) => Some(verdict),
             None if delivery == Delivery::Group => None,
-            None => icmp6(scene, at, &icmp, lanes),
+            None => icmp6(scene, at, &icmp, lanes).or_else(|| path::narrow_path(scene, at, frame, &parsed)),
         },
         _ if delivery == Delivery::Group => None,
         Body::Ipv4Tcp(segment) => segment.classify(scene, lanes),
         Body::Ipv6Tcp(segment) => segment.classify(scene, lanes),
         Body::Ipv4Udp(datagram) => datagram.classify(scene, lanes),
         Body::Ipv6Udp(datagram) => datagram.classify(scene, lanes),
-        Body::Ipv4Icmp(icmp) => icmp4(scene, at, &icmp, lanes),
+        Body::Ipv4Icmp(icmp) => icmp4(scene, at, &icmp, lanes).or_else(|| path::narrow_path(scene, at, frame, &parsed)),
         Body::Ipv4Fragment(fragment) => part(scene, at, &fragment, payload(&parsed), (fragments, lanes)),
         Body::Ipv6Fragment(fragment) => part(scene, at, &fragment, payload(&parsed), (fragments, lanes)),
         Body::Ipv4Other { destination, .. } => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
-use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId};
+use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId, Unserved};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
 use crate::{
@@ -409,7 +409,7 @@ fn place_anew<K: Family>(
     let target = match pick(scene, vipa, key, admission) {
         Ok(target) if admission.expires(scene, target) => return Some(EXPIRED),
         Ok(target) => target,
-        Err(reason) => return Some(Verdict::drop(reason)),
+        Err(reason) => return Some(not_opened(scene, vipa, key, reason)),
     };
     if K::table(scene.flows).redirect(&hit, target, state, scene.tick) {
         scene.desk.counters.add(Count::FlowOpened, 1);
@@ -467,6 +467,7 @@ fn orphan<K: Family>(
         // The successor may know the connection already; it will answer what is sent again.
         Stance::Yielding => Verdict::drop(Reason::Orphan),
         Stance::Active => match vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans) {
+            None if refuses(scene, vipa) && !flags.has(TcpFlags::RST) => Verdict::Answer(LocalReply::Reset),
             None => Verdict::drop(Reason::NoService),
             Some(_) if flags.has(TcpFlags::RST) => Verdict::drop(Reason::Orphan),
             Some(Orphans::Drop) => Verdict::drop(Reason::Orphan),
@@ -497,8 +498,26 @@ fn admit<K: Family>(
     match pick(scene, vipa, key, admission) {
         Ok(target) if admission.expires(scene, target) => EXPIRED,
         Ok(target) => open(scene, key, target, state),
-        Err(reason) => Verdict::drop(reason),
+        Err(reason) => not_opened(scene, vipa, key, reason),
     }
+}
+
+/// A new connection that may not be opened.
+fn not_opened<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, reason: Reason) -> Verdict {
+    match reason {
+        Reason::NoService | Reason::NoTarget if refuses(scene, vipa) => Verdict::Answer(match key.protocol() {
+            Protocol::Tcp => LocalReply::Reset,
+            Protocol::Udp => LocalReply::Unreachable,
+        }),
+        _ => Verdict::drop(reason),
+    }
+}
+
+/// Whether new connections that nobody serves are refused now: only an owner says so that knows what the targets serve. One
+/// without any service may only not have heard of them.
+fn refuses(scene: &Scene<'_>, vipa: &VipaRoute) -> bool {
+    let knows = vipa.stance == Stance::Active && scene.now >= vipa.quiet_until && !vipa.services.is_empty();
+    vipa.unserved == Unserved::Refuse && knows
 }
 
 /// A backup may be a target as well. A new connection's packet comes to it because the owner has chosen it, and is its own

@@ -244,6 +244,10 @@ fn write_answer(port: &PortRoute, reply: LocalReply, packet: &mut impl PacketBuf
             icmp::time_exceeded(packet, &parsed, port.address.to_bits(), our_mac)
                 || icmp6::time_exceeded(packet, &parsed, our_address, our_mac)
         }
+        LocalReply::Unreachable => {
+            icmp::port_unreachable(packet, &parsed, &port.mac.0)
+                || icmp6::port_unreachable(packet, &parsed, &port.mac.0)
+        }
         LocalReply::TooBig => false,
     }
 }
@@ -261,5 +265,6 @@ fn unanswered(reply: LocalReply) -> Reason {
         LocalReply::Reset => Reason::Orphan,
         LocalReply::TooBig => Reason::TooBig,
         LocalReply::TimeExceeded => Reason::TimeToLive,
+        LocalReply::Unreachable => Reason::NoService,
     }
 }

@@ -11,7 +11,7 @@ use vipa_dataplane::{
 };
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Fate, LocalReply, Reason, ReturnRoute, SourceRule, Via};
-use vipa_model::{Balance, Connection, PortRange, Protocol, Sources, Stance, TargetId, VipaId};
+use vipa_model::{Balance, Connection, PortRange, Protocol, Sources, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
     Encapsulation, HeapPacket, Malformed, Outer, PacketBuf, TcpFlags,
     build::{Builder, packet},
@@ -73,6 +73,10 @@ fn admits(bench: &mut Bench, sources: &Sources) {
     bench.change(|world| world.services[0].sources = rule);
 }
 
+fn refusing(bench: &mut Bench) {
+    bench.change(|world| world.unserved = Unserved::Refuse);
+}
+
 fn passed_on() -> Vec<Story> {
     let ping = from_client().ipv4(CLIENT, VIPA).icmp_echo(1, 1);
     let ssh = from_client().ipv4(CLIENT, ROUTER).tcp(50_000, 22).syn();
@@ -106,6 +110,7 @@ fn passed_on() -> Vec<Story> {
         (Fate::Local(LocalReply::IcmpEcho), came([&ping])),
         (Fate::Local(LocalReply::Reset), came([&segment(40_000)])),
         (Fate::Local(LocalReply::TooBig), after(confirmed, [&large])),
+        (Fate::Local(LocalReply::Unreachable), after(refusing, [&from_client().ipv4(CLIENT, VIPA).udp(40_000, 53)])),
         (Fate::Local(LocalReply::TimeExceeded), after(confirmed, [&segment(40_000).ttl(1)])),
     ]
 }

@@ -8,7 +8,7 @@ use support::*;
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_dataplane::bench::{Bench, ROUTER, ROUTER_MAC, target_mac};
 use vipa_handoff::{PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute};
-use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId};
+use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved};
 use vipa_packet::{HeapPacket, PacketBuf, build::Builder};
 use vipa_sync::Deadline;
 
@@ -67,6 +67,7 @@ fn routes() -> Routes {
         services: services(n),
         quiet_until: Moment::ZERO,
         new_per_second: None,
+        unserved: Unserved::Drop,
     });
     let targets = (0..TARGETS).map(|n| TargetRoute::direct(address(n), (PortId(0), &port), Mac(target_mac(n as u8))));
     let lists =

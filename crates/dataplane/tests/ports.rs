@@ -25,7 +25,7 @@ use vipa_handoff::{
     ControlDoor, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Via, VipaRoute,
     open,
 };
-use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
+use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
     HeapPacket,
     build::{Builder, packet},
@@ -102,6 +102,7 @@ fn routes(via: Via) -> Routes {
         services: vec![service],
         quiet_until: Moment::ZERO,
         new_per_second: None,
+        unserved: Unserved::Drop,
     };
     let back = |n: usize| {
         let (ports, target) = (PortRange::one(80), TargetId(n as u16));

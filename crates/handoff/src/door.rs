@@ -48,6 +48,8 @@ pub enum Note {
     Neighbour { port: PortId, address: IpAddr, mac: Mac },
     /// A packet waits for this neighbour to be found.
     Wanted { port: PortId, address: IpAddr },
+    /// A router on the path to this target said that a link of it takes no more than `mtu` bytes of IP.
+    NarrowPath { target: IpAddr, mtu: u16 },
 }
 
 /// A whole Ethernet frame that control wants sent.

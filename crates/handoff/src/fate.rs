@@ -27,12 +27,14 @@ pub enum LocalReply {
     /// A neighbour advertisement, IPv6's answer to who has an address.
     Neighbour,
     IcmpEcho,
-    /// A reset, to a segment of a connection that nobody knows.
+    /// A reset, to a segment of a connection that nobody knows or serves.
     Reset,
     /// Word to the sender of a packet that is too big for the way to its target.
     TooBig,
     /// An ICMP error to the sender of a packet whose time to live ended here.
     TimeExceeded,
+    /// "Port unreachable" to the sender of a datagram that nobody serves.
+    Unreachable,
 }
 
 /// Why a packet was dropped.
@@ -102,8 +104,8 @@ pub enum Reason {
 }
 
 impl LocalReply {
-    pub const ALL: [Self; 6] =
-        [Self::Arp, Self::Neighbour, Self::IcmpEcho, Self::Reset, Self::TooBig, Self::TimeExceeded];
+    pub const ALL: [Self; 7] =
+        [Self::Arp, Self::Neighbour, Self::IcmpEcho, Self::Reset, Self::TooBig, Self::TimeExceeded, Self::Unreachable];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -114,6 +116,7 @@ impl LocalReply {
             Self::Reset => "replied.reset",
             Self::TooBig => "replied.too-big",
             Self::TimeExceeded => "replied.time-exceeded",
+            Self::Unreachable => "replied.unreachable",
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use vipa_balance::{ClusterKey, Picker};
-use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, VipaId};
+use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{Encapsulation, Link, Outer};
 use vipa_sync::{Counter, Deadline};
 
@@ -95,6 +95,7 @@ pub struct VipaRoute {
     pub quiet_until: Moment,
     /// Most new connections a second, of all workers together.
     pub new_per_second: Option<u32>,
+    pub unserved: Unserved,
 }
 
 /// A run of ports of a VIPA with the same targets.
@@ -120,6 +121,8 @@ pub struct TargetRoute {
     pub next_hop: Option<NextHop>,
     /// Largest packet of a client that fits the way, bytes of IP.
     pub mtu: u16,
+    /// Largest packet that the path to the target takes, bytes of IP, outer headers included.
+    pub path_mtu: u16,
     /// Whether who sends a larger one is told.
     pub tells_mtu: bool,
     pub clamps_mss: bool,
@@ -233,10 +236,17 @@ impl Routes {
     /// Whether a target has this address.
     #[must_use]
     pub fn is_target(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => self.target_index.find(address.to_bits()).is_some(),
-            IpAddr::V6(address) => self.target_index6.find(address.to_bits()).is_some(),
-        }
+        self.find_target(address).is_some()
+    }
+
+    /// The first way to the target that has this address.
+    #[must_use]
+    pub fn find_target(&self, address: IpAddr) -> Option<&TargetRoute> {
+        let place = match address {
+            IpAddr::V4(address) => self.target_index.find(address.to_bits()),
+            IpAddr::V6(address) => self.target_index6.find(address.to_bits()),
+        };
+        self.targets.get(usize::from(place?))
     }
 
     /// What may come back from this address of a target; nearly always nothing.
@@ -405,6 +415,7 @@ impl TargetRoute {
             via: Via::Direct,
             next_hop: Some(NextHop { port: id, link: port.link_to(mac) }),
             mtu: port.mtu,
+            path_mtu: port.mtu,
             tells_mtu: true,
             clamps_mss: true,
             away: false,
@@ -496,7 +507,7 @@ impl VipaRoute {
 
 impl fmt::Debug for VipaRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, stance, lease, services, quiet_until, new_per_second } = self;
+        let Self { address, stance, lease, services, quiet_until, new_per_second, unserved } = self;
         f.debug_struct("VipaRoute")
             .field("address", address)
             .field("stance", stance)
@@ -504,6 +515,7 @@ impl fmt::Debug for VipaRoute {
             .field("services", services)
             .field("quiet_until", quiet_until)
             .field("new_per_second", new_per_second)
+            .field("unserved", unserved)
             .finish()
     }
 }

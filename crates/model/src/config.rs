@@ -25,7 +25,7 @@ use std::{
 pub use changes::{Change, Effect};
 pub use problems::{ConfigErrors, Problem};
 
-use crate::{Check, NodeName, Rank, Service, Voters};
+use crate::{Check, NodeName, Rank, Service, Unserved, Voters};
 
 /// What a node is told to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,6 +230,8 @@ pub struct Vipa {
     pub group: Option<String>,
     /// Most new connections a second; the rest wait for their next SYN.
     pub new_per_second: Option<u32>,
+    /// What becomes of new connections that nobody serves, while this router owns the VIPA.
+    pub unserved: Unserved,
     /// This router's own list; `None`: it uses what the owner distributes.
     pub services: Option<Vec<Service>>,
 }

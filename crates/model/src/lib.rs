@@ -15,7 +15,7 @@ pub use choice::{Agentless, Choice, Question, Weights};
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName,
     MAX_PATHS, MAX_VIPAS, Mac, NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance,
-    TargetId, VipaId,
+    TargetId, Unserved, VipaId,
 };
 pub use path::{Path, PathLookup, ServicePath, TargetPath, find_path};
 pub use time::Moment;

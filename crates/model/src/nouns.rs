@@ -256,6 +256,27 @@ pub enum Orphans {
     Balance,
 }
 
+/// What becomes of a new connection that nobody serves: to a port without a service, or of a service without a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unserved {
+    /// Nothing is said.
+    #[default]
+    Drop,
+    /// As by a host where the port is closed: TCP is answered with a reset, UDP with "port unreachable".
+    Refuse,
+}
+
+impl Unserved {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// VIPA + protocol + ports, and who may serve it. The VIPA stands where the service is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Service {

@@ -11,6 +11,7 @@
 //! | [`icmp6`] | the same of IPv6 (RFC 4443) |
 //! | [`nd`] | IPv6's neighbour discovery (RFC 4861) |
 //! | `tunnel` | packets wrapped for a target: IP in IP, GRE, GUE |
+//! | `path` | what an ICMP error says of a tunnel's path |
 //! | `cut` | IPv4 packets cut into parts (RFC 791) |
 //! | [`nat`] | addresses and ports rewritten, checksums mended (RFC 1624) |
 //! | [`tcp`] | flags, and the reset that answers a segment (RFC 9293) |
@@ -34,6 +35,7 @@ mod mend;
 pub mod nat;
 pub mod nd;
 mod parse;
+mod path;
 pub mod tcp;
 mod tunnel;
 mod view;
@@ -51,6 +53,7 @@ pub use parse::{
     Body, Fragment, FragmentHead, HEADS, HeaderSums, Heads, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Segments,
     Segments6, Tcp, Udp, parse, parse_plain,
 };
+pub use path::NarrowPath;
 pub use tcp::TcpFlags;
 pub use tunnel::{Encapsulation, Inner, Outer, Wrappers, decapsulate, encapsulate};
 

@@ -18,11 +18,11 @@ use crate::{
 pub use wrapper::{Inner, Wrappers};
 
 /// IP protocol number of an IPv4 packet inside another.
-const IPV4_INSIDE: u8 = 4;
+pub(crate) const IPV4_INSIDE: u8 = 4;
 /// IP protocol number of an IPv6 packet inside another.
-const IPV6_INSIDE: u8 = 41;
+pub(crate) const IPV6_INSIDE: u8 = 41;
 /// IP protocol number of GRE.
-const GRE: u8 = 47;
+pub(crate) const GRE: u8 = 47;
 
 /// Ends of a tunnel, numeric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

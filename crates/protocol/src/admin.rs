@@ -164,9 +164,22 @@ pub struct Status {
     /// Nodes that have left by an operator's order.
     #[serde(default)]
     pub left: Vec<NodeName>,
+    /// Targets whose tunnel's path takes less than the port, as a router on it has said.
+    #[serde(default)]
+    pub narrow_paths: Vec<NarrowPath>,
     /// The file that this router's events are written to, if they are.
     #[serde(default)]
     pub recording: Option<String>,
+}
+
+/// A tunnel's path that takes less than the port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NarrowPath {
+    pub target: IpAddr,
+    /// What it takes, bytes of IP, the tunnel's own headers included.
+    pub mtu: u16,
+    /// Seconds until the port's MTU is tried again.
+    pub kept_s: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use vipa_handoff::{
     open,
 };
 use vipa_model::{
-    Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, VipaId,
+    Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, Unserved, VipaId,
 };
 use vipa_packet::{HeapPacket, arp};
 use vipa_protocol::{Change, Entry, Message, Part, Run, Table};
@@ -311,6 +311,7 @@ impl Gateway {
             services: self.services.iter().map(service).collect(),
             quiet_until: self.quiet_until,
             new_per_second: None,
+            unserved: Unserved::Drop,
         };
         let port = PortRoute::new(Mac(router_mac(self.index)), router_address(self.index), 24);
         let target = |target| TargetRoute::direct(target_address(target), (PortId(0), &port), Mac(target_mac(target)));

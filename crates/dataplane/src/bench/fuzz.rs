@@ -22,7 +22,7 @@ use vipa_handoff::{
     AnyKey, NextHop, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, Via, VipaRoute,
 };
 use vipa_model::{
-    Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Sources, Stance, TargetId, VipaId,
+    Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Sources, Stance, TargetId, Unserved, VipaId,
 };
 use vipa_packet::{
     Encapsulation, HeapPacket, Malformed, Outer, PacketBuf, TcpFlags,
@@ -279,6 +279,7 @@ impl World {
                 services: self.services(family),
                 quiet_until: Moment::ZERO,
                 new_per_second: Some(100),
+                unserved: Unserved::Refuse,
             });
             lists.targets.extend(WAYS.iter().map(|way| self.target(*way, family)));
         }

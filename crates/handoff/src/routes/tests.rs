@@ -10,6 +10,7 @@ fn vipa(address: impl Into<IpAddr>, services: Vec<ServiceRoute>) -> VipaRoute {
         services,
         quiet_until: Moment::ZERO,
         new_per_second: None,
+        unserved: Unserved::Drop,
     }
 }
 

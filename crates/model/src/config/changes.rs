@@ -212,8 +212,17 @@ impl List {
     }
 
     fn vipa(&mut self, old: &Vipa, new: &Vipa) {
-        let Vipa { address, ranks: old_ranks, activate, takeback, takeback_delay, group, new_per_second, services } =
-            old;
+        let Vipa {
+            address,
+            ranks: old_ranks,
+            activate,
+            takeback,
+            takeback_delay,
+            group,
+            new_per_second,
+            unserved,
+            services,
+        } = old;
         let of = |what: &str| format!("vipa {address}: {what}");
         if *old_ranks != new.ranks {
             self.say(&of("ranks"), ranks(old_ranks), ranks(&new.ranks), Effect::Live);
@@ -223,6 +232,7 @@ impl List {
         self.live(&of("takeback_delay_s"), takeback_delay, &new.takeback_delay);
         self.live(&of("group"), group, &new.group);
         self.live(&of("new_per_second"), new_per_second, &new.new_per_second);
+        self.live(&of("unserved"), unserved.name(), new.unserved.name());
         let inherits = |services: &Option<Vec<Service>>| if services.is_some() { "its own" } else { "the owner's" };
         self.live(
             &of("list of services"),

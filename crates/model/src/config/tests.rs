@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Balance, Choice, Delivery, Forwarding, Orphans, Pace, PortRange, Probe, Protocol, Question, Sources, Weights,
+    Balance, Choice, Delivery, Forwarding, Orphans, Pace, PortRange, Probe, Protocol, Question, Sources, Unserved,
+    Weights,
 };
 
 pub(super) const ROUTER: &str = r#"
@@ -175,9 +176,19 @@ fn a_vipa_lists_its_routers_by_rank_and_its_services_as_written() {
         takeback_delay: Duration::ZERO,
         group: None,
         new_per_second: None,
+        unserved: Unserved::Drop,
         services: Some(vec![web, games]),
     };
     assert_eq!(config.vipas, [vipa]);
+}
+
+#[test]
+fn what_nobody_serves_is_refused_where_the_vipa_says_so() {
+    let refuse =
+        |word: &str| changed("address = \"10.77.0.100\"", &format!("address = \"10.77.0.100\"\nunserved = \"{word}\""));
+    assert_eq!(refuse("refuse").unwrap().vipas[0].unserved, Unserved::Refuse);
+    assert_eq!(refuse("drop").unwrap().vipas[0].unserved, Unserved::Drop);
+    assert!(refuse("reset").unwrap_err().to_string().contains("\"refuse\""));
 }
 
 #[test]

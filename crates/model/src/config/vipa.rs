@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Agentless, Balance, Choice, Delivery, Forwarding, MAX_PATHS, MAX_VIPAS, NodeName, Orphans, PortRange, Protocol,
-    Rank, Service, Sources, Weights,
+    Rank, Service, Sources, Unserved, Weights,
 };
 
 /// What VIPAs are checked against.
@@ -99,6 +99,8 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
     let delay = section.or(problems, "takeback_delay_s", 0_u32, number(0..=86_400, "a number of seconds"));
     let group = section.optional(problems, "group", text);
     let new_per_second = section.optional(problems, "new_per_second", number(1..=u32::MAX, "a number of connections"));
+    let unserved_words = [Unserved::Drop, Unserved::Refuse].map(|unserved| (unserved.name(), unserved));
+    let unserved = section.or(problems, "unserved", Unserved::default(), choice(&unserved_words));
     let service_sections = section.tables(problems, "service", "vipa.service");
     section.finish(problems);
 
@@ -141,6 +143,7 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
         takeback_delay: Duration::from_secs(delay?.value.into()),
         group: group?.map(|group| group.value),
         new_per_second: new_per_second?.map(|limit| limit.value),
+        unserved: unserved?.value,
         services: (count > 0).then_some(services),
     })
 }
