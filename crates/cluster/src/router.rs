@@ -6,6 +6,7 @@ mod io;
 mod orders;
 mod precedence;
 mod reports;
+mod schedule;
 mod settings;
 mod status;
 mod tenure;
@@ -27,6 +28,7 @@ use self::{
     beats::Beats,
     orders::Orders,
     precedence::Precedence,
+    schedule::Schedule,
     vipa::{Cue, Vipa},
 };
 pub use self::{
@@ -59,6 +61,7 @@ pub struct Router {
     /// This router's own vote. It counts when this router is one of the voters.
     voter: Voter,
     vipas: BTreeMap<IpAddr, Vipa>,
+    schedule: Schedule,
     beats: Beats,
     /// What this router has to say to itself.
     local: VecDeque<Message>,
@@ -141,7 +144,7 @@ impl Router {
             (vipa.address, Vipa::new(vipa.clone(), stored, now))
         };
         let vipas = settings.vipas.iter().map(vipa).collect();
-        Self {
+        let mut router = Self {
             settings,
             now,
             peers: BTreeMap::new(),
@@ -153,12 +156,15 @@ impl Router {
             electorate: Electorate::default(),
             voter,
             vipas,
+            schedule: Schedule::default(),
             beats: Beats::default(),
             local: VecDeque::new(),
             greeted: false,
             stopping: false,
             stopped: false,
-        }
+        };
+        router.each_vipa(now, &mut Outbox::new(), |_, _| {});
+        router
     }
 
     /// What this router says first on every link.
@@ -179,9 +185,13 @@ impl Router {
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let beat = self.owns_any().then(|| self.beats.due(&self.settings.timing));
-        let around = self.around();
-        let vipas = self.vipas.values().filter_map(|vipa| vipa.deadline(&around));
-        vipas.chain(beat).chain(self.orders.deadline()).min()
+        self.schedule.next().into_iter().chain(beat).chain(self.orders.deadline()).min()
+    }
+
+    /// How many VIPAs this router has looked at so far, each as often as it did: what the events have cost it.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.schedule.looks()
     }
 
     fn around(&self) -> Around<'_> {
@@ -200,7 +210,10 @@ impl Router {
             self.regroup(now);
         }
         match event {
-            Event::Timeout => self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Due, cx)),
+            Event::Timeout => {
+                let due = self.schedule.due(now);
+                self.step_each(now, due, &Cue::Due, out);
+            }
             Event::Connected { peer, hello } => self.connected(now, peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(now, &peer, out),
             Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
@@ -272,6 +285,8 @@ impl Router {
         self.settings.timing = Timing { lease, ..timing };
         self.settings.vipas.clone_from(&vipas);
         self.grouped_at = Moment::ZERO;
+        // The spans may be others.
+        self.each_vipa(now, out, |_, _| {});
         vipas.retain(|settings| {
             let known = self.vipas.contains_key(&settings.address);
             if known {
@@ -299,10 +314,10 @@ impl Router {
     }
 
     fn drop_retired(&mut self, now: Moment, out: &mut Outbox) {
-        let retired = self.vipas.values().filter(|vipa| vipa.retired && vipa.is_at_rest());
-        for address in retired.map(|vipa| vipa.settings.address).collect::<Vec<_>>() {
+        for address in self.schedule.retired_at_rest() {
             self.with_vipa(now, address, out, |vipa, cx| vipa.leave_nothing(cx));
             self.vipas.remove(&address);
+            self.schedule.forget(address);
         }
     }
 
@@ -343,21 +358,26 @@ impl Router {
             if !(self.owns_any() && self.beats.due(&self.settings.timing) <= now) {
                 break;
             }
-            self.beat(now, out);
+            if self.beats.is_regular(now, &self.settings.timing) {
+                // With every regular beat an owner looks at what has no deadline of its own.
+                self.step_each(now, self.schedule.owned().clone(), &Cue::Due, out);
+            }
+            let vipas = self.beats.vipas(now, self.schedule.owned(), &self.settings.timing);
+            self.beat(now, &vipas, out);
         }
-        if self.stopping && !self.stopped && self.vipas.values().all(Vipa::is_at_rest) {
+        if self.stopping && !self.stopped && self.schedule.all_at_rest() {
             self.stopped = true;
             out.push(Output::Stopped);
         }
     }
 
     fn owns_any(&self) -> bool {
-        self.vipas.values().any(|vipa| vipa.owned().is_some())
+        !self.schedule.owned().is_empty()
     }
 
-    /// One beat for all VIPAs, to everybody whose acknowledgement or watch matters.
-    fn beat(&mut self, now: Moment, out: &mut Outbox) {
-        let owned: Vec<_> = self.vipas.values().filter_map(Vipa::owned).collect();
+    /// One beat for these VIPAs, to everybody whose acknowledgement or watch matters.
+    fn beat(&mut self, now: Moment, vipas: &BTreeSet<IpAddr>, out: &mut Outbox) {
+        let owned: Vec<_> = vipas.iter().filter_map(|vipa| self.vipas.get(vipa)?.owned()).collect();
         let hearers: Vec<NodeName> = self
             .peers
             .iter()
@@ -598,7 +618,7 @@ impl Router {
     }
 
     fn send(&mut self, now: Moment, to: &NodeName, message: Message, out: &mut Outbox) {
-        self.context(now, out).1.send(to, message);
+        self.context(now, out).2.send(to, message);
     }
 
     fn cue(&mut self, now: Moment, vipa: IpAddr, cue: Cue, out: &mut Outbox) {
@@ -613,23 +633,36 @@ impl Router {
         out: &mut Outbox,
         act: impl FnOnce(&mut Vipa, &mut Context<'_>),
     ) {
-        let (vipas, mut cx) = self.context(now, out);
+        let (vipas, schedule, mut cx) = self.context(now, out);
         if let Some(vipa) = vipas.get_mut(&vipa) {
             act(vipa, &mut cx);
+            schedule.update(vipa, &cx.around());
         }
     }
 
+    fn step_each(&mut self, now: Moment, vipas: BTreeSet<IpAddr>, cue: &Cue, out: &mut Outbox) {
+        for vipa in vipas {
+            self.cue(now, vipa, cue.clone(), out);
+        }
+    }
+
+    /// For what concerns every VIPA: also whenever something that deadlines depend on has changed.
     fn each_vipa(&mut self, now: Moment, out: &mut Outbox, mut act: impl FnMut(&mut Vipa, &mut Context<'_>)) {
-        let (vipas, mut cx) = self.context(now, out);
+        let (vipas, schedule, mut cx) = self.context(now, out);
         for vipa in vipas.values_mut() {
             act(vipa, &mut cx);
+            schedule.update(vipa, &cx.around());
         }
     }
 
-    fn context<'a>(&'a mut self, now: Moment, out: &'a mut Outbox) -> (&'a mut BTreeMap<IpAddr, Vipa>, Context<'a>) {
-        let Self { settings, peers, vipas, beats, local, stopping, ledger, groups, unfit, .. } = self;
+    fn context<'a>(
+        &'a mut self,
+        now: Moment,
+        out: &'a mut Outbox,
+    ) -> (&'a mut BTreeMap<IpAddr, Vipa>, &'a mut Schedule, Context<'a>) {
+        let Self { settings, peers, vipas, schedule, beats, local, stopping, ledger, groups, unfit, .. } = self;
         let (unfit, stopping) = (unfit.is_some(), *stopping);
-        (vipas, Context { now, settings, peers, ledger, groups, unfit, stopping, out, local, beats })
+        (vipas, schedule, Context { now, settings, peers, ledger, groups, unfit, stopping, out, local, beats })
     }
 }
 

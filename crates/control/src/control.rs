@@ -1,13 +1,13 @@
 //! The loop: waits, feeds events to the cluster, does what comes out.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
-use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute};
+use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute, Totals};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
-    Ask, Decision, Message, Told,
+    Ask, Decision, Message, TakeoverReport, Told,
     admin::{Answer, ReloadMode, Request},
 };
 use vipa_transport::{
@@ -27,6 +27,7 @@ use crate::{
     completeness::Completeness,
     condition::{Condition, Probe, Sight, Turn},
     counts::Counts,
+    last_life::Arrived,
     lists::ListKeeper,
     mirror::Mirrors,
     neighbours::Learned,
@@ -51,6 +52,9 @@ const COMPARE: Duration = Duration::from_millis(250);
 const COUNTING: Duration = Duration::from_secs(1);
 /// A planned stop that nobody succeeds to ends after this long.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Messages of other nodes taken in before what they led to is published and announced: at a takeover of a thousand VIPAs
+/// each of them is about one, and the routes of all are made anew each time.
+const EVENTS_AT_ONCE: usize = 256;
 /// Notes read in one go, so that a flood of them cannot hold up a beat.
 const NOTES_AT_ONCE: usize = 256;
 
@@ -91,6 +95,14 @@ pub struct Control {
     pub(crate) routes_stale: bool,
     /// A worker stands still, and new routes wait for it.
     routes_wait: bool,
+    /// Candidates or ports may be others: who is to be asked for and probed has to be found anew.
+    targets_stale: bool,
+    /// Announced once the routes that name them as owned are published.
+    to_announce: BTreeSet<IpAddr>,
+    /// Takeovers that are complete when that is done.
+    complete: Vec<TakeoverReport>,
+    /// What has arrived at the ports, as seen in this turn of the loop.
+    seen: Option<(Totals, Arrived)>,
     stopping: bool,
     stopped: bool,
 }
@@ -186,6 +198,10 @@ impl Control {
             orders: Orders::default(),
             routes_stale: true,
             routes_wait: false,
+            targets_stale: false,
+            to_announce: BTreeSet::new(),
+            complete: Vec::new(),
+            seen: None,
             stopping: false,
             stopped: false,
         }
@@ -206,7 +222,10 @@ impl Control {
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
-                Some(event) = events.recv() => self.link(event),
+                Some(event) = events.recv() => {
+                    self.link(event);
+                    self.take_more(&mut events);
+                }
                 outcome = self.votes.done() => self.votes_stored(&outcome),
                 outcome = self.decisions.done() => self.decisions_stored(&outcome),
                 outcome = self.voting.done() => self.voters_stored(outcome),
@@ -235,14 +254,55 @@ impl Control {
                 Some(census) = counted.recv() => self.counted(&census),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
             }
-            if self.routes_stale {
-                self.publish();
-            }
+            self.end_turn();
         }
         let Self { outward, takeovers, lists, .. } = self;
         outward.finish().await;
         takeovers.close().await;
         lists.close().await;
+    }
+
+    /// Takes in what has come already, as long as nothing else is due.
+    fn take_more(&mut self, events: &mut Receiver) {
+        for _ in 1..EVENTS_AT_ONCE {
+            if self.cluster.deadline().is_some_and(|due| due <= self.clock.now()) {
+                return;
+            }
+            let Some(event) = events.try_recv() else { return };
+            self.link(event);
+        }
+    }
+
+    /// The workers must know a VIPA as ours before the first packet that its announcement brings.
+    fn end_turn(&mut self) {
+        if std::mem::take(&mut self.targets_stale) {
+            self.seek_targets();
+        }
+        if self.routes_stale {
+            self.publish();
+        }
+        // Routes that wait for a worker are published later, and announced then.
+        let announced = if self.routes_stale { BTreeSet::new() } else { std::mem::take(&mut self.to_announce) };
+        for vipa in announced {
+            let now = self.clock.now();
+            self.announcements.begin(vipa, now);
+            self.announce(vipa);
+            if let Some(index) = self.view.vipa_index(vipa) {
+                self.outward.own(vipa, self.view.vipas[index].epoch);
+            }
+            self.takeovers.announced(vipa, now);
+        }
+        self.seen = None;
+        if self.complete.is_empty() {
+            return;
+        }
+        let totals = self.door.totals();
+        for report in std::mem::take(&mut self.complete) {
+            if let Some(record) = self.takeovers.finish(report, &totals, self.clock.now()) {
+                tracing::info!(report = %serde_json::json!(record), "takeover complete");
+            }
+        }
+        self.takeovers.write();
     }
 
     /// Begins to write what waits for the disk.
@@ -355,22 +415,20 @@ impl Control {
                 }
             }
             Output::Announce { vipa } => {
-                // The workers must know the VIPA as ours before the first packet that the announcement brings.
-                self.publish();
-                self.announcements.begin(vipa, self.clock.now());
-                self.announce(vipa);
-                if let Some(index) = self.view.vipa_index(vipa) {
-                    self.outward.own(vipa, self.view.vipas[index].epoch);
-                }
-                self.takeovers.announced(vipa, self.clock.now());
+                self.routes_stale = true;
+                self.to_announce.insert(vipa);
             }
             Output::Withdraw { vipa } => {
+                self.to_announce.remove(&vipa);
                 self.announcements.end(vipa);
                 self.outward.release(vipa);
             }
             Output::Install { vipa, target, run } => self.install(vipa, target, &run),
             Output::Listeners { vipa, target, listening } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
+                    if !listening.is_empty() {
+                        self.view.neighbours.hurry(target, self.clock.now());
+                    }
                     self.view.vipas[index].listeners.insert(target, listening.into_iter().collect());
                     self.reach_targets();
                 }
@@ -394,18 +452,13 @@ impl Control {
                     let ways = self.view.ways.all().len();
                     self.view.vipas[index].services = services;
                     self.view.lists_changed(index);
-                    self.probes.ask(&self.view.agentless());
                     self.reach_new(ways);
                     self.reach_targets();
                 }
             }
             Output::SendTable { to, vipa, epoch } => self.send_table(&to, vipa, epoch),
             Output::InstallTable { vipa, entries } => self.install_table(vipa, &entries),
-            Output::Report(report) => {
-                if let Some(record) = self.takeovers.finish(report, &self.door.totals(), self.clock.now()) {
-                    tracing::info!(report = %serde_json::json!(record), "takeover complete");
-                }
-            }
+            Output::Report(report) => self.complete.push(report),
             Output::Note(note) => tracing::info!("{note}"),
             Output::Stopped => self.stopped = true,
         }
@@ -425,8 +478,8 @@ impl Control {
             Stance::Rebuilding | Stance::Active => {}
         }
         if before != stance && stance == Stance::Rebuilding {
-            let seen = (self.door.totals(), &(self.probe.arrived)());
-            self.takeovers.begin(vipa, self.flows.count().total(), seen, self.clock.now());
+            let seen = self.seen.get_or_insert_with(|| (self.door.totals(), (self.probe.arrived)()));
+            self.takeovers.begin(vipa, self.flows.count().total(), (seen.0.clone(), &seen.1), self.clock.now());
         }
         if stance == Stance::Standby {
             if self.stopping && matches!(before, Stance::Active | Stance::Rebuilding) {
@@ -437,12 +490,17 @@ impl Control {
         self.routes_stale = true;
     }
 
-    /// Keeps every known target resolved; new ones are asked for at once.
+    /// Targets or candidates may be others: at the end of the turn that is looked at once for all.
     pub(crate) fn reach_targets(&mut self) {
+        (self.targets_stale, self.routes_stale) = (true, true);
+    }
+
+    /// Keeps every known target resolved, and probes those without an agent; new ones are asked for at once.
+    fn seek_targets(&mut self) {
         let now = self.clock.now();
+        self.probes.ask(&self.view.agentless());
         self.view.neighbours.want(self.view.wanted_neighbours(), now);
         self.ask_neighbours(now);
-        self.routes_stale = true;
     }
 
     fn ask_neighbours(&mut self, now: Moment) {
@@ -505,17 +563,14 @@ impl Control {
 
     /// Whether packets and reports pass between this router and any candidate; `None`: it has none.
     fn targets_reachable(&self) -> Option<bool> {
-        let candidates = self.view.vipas.iter().flat_map(|vipa| &vipa.services).flat_map(|service| &service.candidates);
-        let mut any = None;
-        for candidate in candidates {
-            any = Some(true);
-            let heard =
-                self.view.vipas.iter().any(|vipa| vipa.listeners.get(candidate).is_some_and(|ports| !ports.is_empty()));
-            if heard && self.view.reaches(*candidate) && !self.view.is_silent(*candidate) {
-                return any;
-            }
-        }
-        any.map(|_| false)
+        let vipas = &self.view.vipas;
+        let listened = vipas.iter().flat_map(|vipa| &vipa.listeners).filter(|(_, ports)| !ports.is_empty());
+        let heard: BTreeSet<IpAddr> = listened.map(|(target, _)| *target).collect();
+        let services = vipas.iter().flat_map(|vipa| &vipa.services);
+        // Each of them once: many VIPAs have the same.
+        let candidates: BTreeSet<IpAddr> = services.flat_map(|service| service.candidates.iter().copied()).collect();
+        let reachable = |target: &IpAddr| self.view.reaches(*target) && !self.view.is_silent(*target);
+        (!candidates.is_empty()).then(|| candidates.intersection(&heard).any(reachable))
     }
 
     /// What cannot be published now is published with all that changes meanwhile, once the worker has gone on: housekeeping
@@ -592,8 +647,7 @@ impl Control {
     }
 
     fn look_for_absent(&mut self, now: Moment) {
-        let targets = self.cluster.vipas().into_iter().flat_map(|vipa| vipa.targets);
-        let away = self.absences.look(targets.map(|target| (target.address, target.linked)), now);
+        let away = self.absences.look(self.cluster.target_links(), now);
         if away != self.view.away {
             tracing::info!(?away, "targets whose agents have been away for long");
             self.view.away = away;

@@ -4,8 +4,10 @@
 //! ```text
 //!   want ──► unresolved ──answer──► resolved ──REFRESH──► asked again, the old address still used
 //!               │  ▲                                          │
-//!               └──┘ asked every RETRY                        └─answer─► resolved
+//!               └──┘ asked at the pace of `pause`             └─answer─► resolved
 //! ```
+//! Who does not answer is asked quickly, then once a second, then ever more seldom, down to every RETRY_SLOWEST. A sign of life,
+//! or a packet that waits for it, has it asked quickly again.
 //! An address once learned is used until another replaces it: a neighbour that went silent is no reason to drop
 //! packets early; that a target died is its agent's and its link's news, not ARP's.
 
@@ -13,11 +15,13 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::{Mac, Moment, PortId};
 
-/// First retries of an unresolved neighbour, then every `RETRY_SLOW`.
+/// First retries of an unresolved neighbour, then every `RETRY_SLOW`, then each after twice the time, up to `RETRY_SLOWEST`.
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_SLOW: Duration = Duration::from_secs(1);
-/// Requests sent at the first pace.
+const RETRY_SLOWEST: Duration = Duration::from_secs(16);
+/// Requests sent at the first pace, and those sent by the end of the second.
 const QUICK_RETRIES: u32 = 10;
+const SLOW_RETRIES: u32 = 40;
 /// A resolved neighbour is asked again after this long, so that a changed address is noticed.
 const REFRESH: Duration = Duration::from_secs(20);
 
@@ -42,6 +46,8 @@ struct Neighbour {
     ask_at: Moment,
     /// Requests since the last answer.
     asked: u32,
+    /// Requests since it was last to be asked quickly.
+    paced: u32,
     /// A client on a port's own network: when it was last wanted or heard of.
     passing: Option<Moment>,
 }
@@ -60,7 +66,7 @@ impl Neighbours {
         let mut old = std::mem::take(&mut self.entries);
         for (address, port) in wanted {
             let kept = old.remove(&address).filter(|entry| entry.port == port);
-            let new = Neighbour { port, mac: None, ask_at: now, asked: 0, passing: None };
+            let new = Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, passing: None };
             self.entries.insert(address, Neighbour { passing: None, ..kept.unwrap_or(new) });
         }
         self.entries.extend(old.into_iter().filter(|(_, entry)| entry.passing.is_some()));
@@ -72,12 +78,20 @@ impl Neighbours {
             if entry.passing.is_some() {
                 entry.passing = Some(now);
             }
+            self.hurry(address, now);
             return;
         }
         let passers = self.entries.values().filter(|entry| entry.passing.is_some()).count();
         if passers < PASSERS {
-            let passer = Neighbour { port, mac: None, ask_at: now, asked: 0, passing: Some(now) };
+            let passer = Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, passing: Some(now) };
             self.entries.insert(address, passer);
+        }
+    }
+
+    /// A neighbour that may answer now, or that a packet waits for, is asked quickly again if it was not any more.
+    pub(crate) fn hurry(&mut self, address: IpAddr, now: Moment) {
+        if let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.paced > QUICK_RETRIES) {
+            (entry.paced, entry.ask_at) = (0, now);
         }
     }
 
@@ -99,7 +113,7 @@ impl Neighbours {
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.port == port) else {
             return Learned::Nothing;
         };
-        entry.asked = 0;
+        (entry.asked, entry.paced) = (0, 0);
         entry.passing = entry.passing.map(|_| now);
         entry.ask_at = now + REFRESH;
         if entry.mac.replace(mac) == Some(mac) { Learned::Nothing } else { Learned::Changed }
@@ -112,9 +126,19 @@ impl Neighbours {
             if entry.ask_at <= now {
                 ask(entry.port, address);
                 entry.asked = entry.asked.saturating_add(1);
-                entry.ask_at = now + if entry.asked <= QUICK_RETRIES { RETRY } else { RETRY_SLOW };
+                entry.paced = entry.paced.saturating_add(1);
+                entry.ask_at = now + pause(entry.paced);
             }
         }
+    }
+}
+
+/// How long to wait for an answer after so many requests.
+fn pause(paced: u32) -> Duration {
+    match paced {
+        0..=QUICK_RETRIES => RETRY,
+        ..=SLOW_RETRIES => RETRY_SLOW,
+        more => (RETRY_SLOW * (1 << (more - SLOW_RETRIES).min(8))).min(RETRY_SLOWEST),
     }
 }
 
@@ -146,6 +170,31 @@ mod tests {
         }
         assert_eq!(neighbours.mac(TARGET), None);
         assert!((18..=21).contains(&sent), "10 quick requests, then one a second: {sent}");
+    }
+
+    #[test]
+    fn who_is_absent_for_long_is_asked_seldom_and_quickly_again_when_there_is_a_reason() {
+        let mut neighbours = Neighbours::default();
+        neighbours.want([(TARGET, PORT)], Moment::ZERO);
+        let mut now = Moment::ZERO;
+        let mut run = |neighbours: &mut Neighbours, span: Duration| {
+            let (end, mut sent) = (now + span, 0);
+            while now < end {
+                sent += asked(neighbours, now).len();
+                now = now + Duration::from_millis(10);
+            }
+            (now, sent)
+        };
+        run(&mut neighbours, Duration::from_secs(100));
+        let (later, sent) = run(&mut neighbours, Duration::from_secs(160));
+        assert!((9..=11).contains(&sent), "one in 16 s: {sent}");
+        neighbours.want_passer(TARGET, PORT, later);
+        let (_, sent) = run(&mut neighbours, Duration::from_millis(500));
+        assert_eq!(sent, 5, "a packet waits for it");
+        // As long as it is asked quickly, more packets change nothing.
+        neighbours.hurry(TARGET, later);
+        assert_eq!(run(&mut neighbours, Duration::from_millis(500)).1, 5);
+        assert!(neighbours.is_silent(TARGET));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Answers to `vipactl`.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use vipa_cluster::Wait;
 use vipa_flow::FlowState;
-use vipa_model::{Moment, NodeName, Protocol, VipaId};
+use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId};
 use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
@@ -49,6 +53,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         };
         links.insert(peer.node.clone(), Link { node: peer.node, target, up: true });
     }
+    let ranks: Ranks = config.vipas.iter().map(|vipa| (vipa.address, &vipa.ranks)).collect();
     Status {
         node: config.node.name.clone(),
         cluster: config.cluster.name.clone(),
@@ -59,7 +64,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         other_voters: control.cluster.other_voters(),
         voters_wait: control.voters_wait().map(|objection| objection.to_string()),
         links: links.into_values().collect(),
-        vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa, census)).collect(),
+        vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa, &ranks, census)).collect(),
         connections: control.flows.count().total(),
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
@@ -112,7 +117,10 @@ fn succession(control: &Control, vipa: &vipa_cluster::VipaStatus) -> Succession 
     }
 }
 
-fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, census: &Census) -> VipaStatus {
+/// The ranks of each VIPA, highest first.
+type Ranks<'a> = HashMap<IpAddr, &'a Vec<(NodeName, Rank)>>;
+
+fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, ranks: &Ranks<'_>, census: &Census) -> VipaStatus {
     let counted = control.view.vipa_index(vipa.vipa).map(|index| census.of(index).clone()).unwrap_or_default();
     let held = counted.by_target(&control.view.ways);
     let mut targets: BTreeMap<IpAddr, TargetStatus> = BTreeMap::new();
@@ -153,7 +161,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, census: &Cens
         stance: stance(vipa.state),
         owner: vipa.owner.clone(),
         fenced: vipa.fenced,
-        ranks: control.ranks(vipa.vipa),
+        ranks: ranks.get(&vipa.vipa).copied().cloned().unwrap_or_default(),
         services: vipa.services.clone(),
         targets: targets.into_values().collect(),
         connections: counted.total,

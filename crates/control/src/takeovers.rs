@@ -99,17 +99,13 @@ impl Takeovers {
 
     /// Notes the first packet forwarded since each began.
     pub(crate) fn watch(&mut self, totals: &Totals, now: Moment) {
-        for progress in self.under_way.values_mut() {
-            if progress.first_forward.is_none() && totals.fate(Fate::Forward) > progress.before.fate(Fate::Forward) {
-                progress.first_forward = Some(now);
-            }
-        }
+        self.under_way.values_mut().for_each(|progress| progress.watch(totals, now));
     }
 
     /// Rebuilding is complete. Packets released by it are still to be counted, so the record is completed on reading.
     pub(crate) fn finish(&mut self, report: TakeoverReport, totals: &Totals, now: Moment) -> Option<&TakeoverRecord> {
-        self.watch(totals, now);
-        let progress = self.under_way.remove(&report.vipa)?;
+        let mut progress = self.under_way.remove(&report.vipa)?;
+        progress.watch(totals, now);
         let meanwhile = totals.since(&progress.before);
         let micros = |moment: Moment| u64::try_from(moment.since(progress.began).as_micros()).unwrap_or(u64::MAX);
         if self.done.len() == KEPT {
@@ -130,8 +126,12 @@ impl Takeovers {
             expired: meanwhile.fate(Fate::Drop(Reason::HoldExpired)),
             report,
         });
-        self.file.send_replace(self.records());
         self.done.back()
+    }
+
+    /// Has the file written anew, once for all takeovers that have been finished.
+    pub(crate) fn write(&self) {
+        self.file.send_replace(self.records());
     }
 
     /// Given up: somebody else owns the VIPA now.
@@ -146,6 +146,14 @@ impl Takeovers {
 
     pub(crate) fn records(&self) -> Vec<TakeoverRecord> {
         self.done.iter().cloned().collect()
+    }
+}
+
+impl Progress {
+    fn watch(&mut self, totals: &Totals, now: Moment) {
+        if self.first_forward.is_none() && totals.fate(Fate::Forward) > self.before.fate(Fate::Forward) {
+            self.first_forward = Some(now);
+        }
     }
 }
 

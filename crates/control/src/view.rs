@@ -66,6 +66,8 @@ pub(crate) struct View {
     pub(crate) key: ClusterKey,
     pub(crate) ports: Vec<PortRoute>,
     pub(crate) vipas: Vec<VipaView>,
+    /// The place of each VIPA that is not retired.
+    places: HashMap<IpAddr, usize>,
     pub(crate) ways: Ways,
     pub(crate) neighbours: Neighbours,
     pub(crate) path_mtus: PathMtus,
@@ -87,10 +89,11 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(key: ClusterKey, ports: Vec<PortRoute>, vipas: &[config::Vipa]) -> Self {
-        let vipas = vipas.iter().map(VipaView::new).collect();
+        let vipas: Vec<VipaView> = vipas.iter().map(VipaView::new).collect();
         Self {
             key,
             ports,
+            places: vipas.iter().enumerate().map(|(place, vipa)| (vipa.address, place)).collect(),
             vipas,
             ways: Ways::default(),
             neighbours: Neighbours::default(),
@@ -107,7 +110,7 @@ impl View {
     }
 
     pub(crate) fn vipa_index(&self, address: IpAddr) -> Option<usize> {
-        self.vipas.iter().position(|vipa| vipa.address == address)
+        self.places.get(&address).copied()
     }
 
     /// What the candidates of a VIPA are judged by.
@@ -328,16 +331,22 @@ impl View {
     /// cluster has done with them.
     pub(crate) fn configure(&mut self, vipas: &[config::Vipa]) {
         for vipa in vipas {
-            match self.vipas.iter_mut().find(|known| known.address == vipa.address) {
-                Some(known) => (known.new_per_second, known.unserved) = (vipa.new_per_second, vipa.unserved),
-                None => self.vipas.push(VipaView::new(vipa)),
+            match self.vipa_index(vipa.address) {
+                Some(place) => {
+                    let known = &mut self.vipas[place];
+                    (known.new_per_second, known.unserved) = (vipa.new_per_second, vipa.unserved);
+                }
+                None => {
+                    self.places.insert(vipa.address, self.vipas.len());
+                    self.vipas.push(VipaView::new(vipa));
+                }
             }
         }
     }
 
     /// This VIPA is none of this router's any more. Its place stays, because places are ids, and nobody finds it there.
     pub(crate) fn retire(&mut self, vipa: IpAddr) -> Option<VipaId> {
-        let index = self.vipa_index(vipa)?;
+        let index = self.places.remove(&vipa)?;
         let retired = &mut self.vipas[index];
         retired.address = match vipa {
             IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),

@@ -149,7 +149,10 @@ fn forward_changed<T: Tx>(
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let Some(route) = scene.routes.target(target) else { return Err(Stuck::Neighbour(packet)) };
-    let Some(hop) = &route.next_hop else { return Err(Stuck::Neighbour(packet)) };
+    let Some(hop) = &route.next_hop else {
+        ask_for_neighbour(scene, route);
+        return Err(Stuck::Neighbour(packet));
+    };
     if let Some(way) = scene.routes.rewrite(target)
         && let Some(inner) = Inner::look(packet.bytes())
         && rewrite_plain(way, &mut packet, &inner)
@@ -159,6 +162,17 @@ fn forward_changed<T: Tx>(
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
     }
     forward_rewritten(scene, outlets, (route, hop), entropy, packet)
+}
+
+/// A packet waits for a neighbour that has not answered for long and is asked seldom: control is to ask again.
+#[cold]
+fn ask_for_neighbour(scene: &Scene<'_>, route: &TargetRoute) {
+    if route.via != Via::Local
+        && let Hop::Unknown(port, address) = scene.routes.hop(route.address)
+    {
+        // A full box counts what it refuses; the packet will be tried again.
+        let _ = scene.desk.notes.try_send(Note::Wanted { port, address });
+    }
 }
 
 /// What [`rewrite`] does, to a packet that has nothing out of the ordinary. False, and nothing changed, when that takes more.

@@ -507,3 +507,17 @@ fn clients_that_are_not_admitted_get_no_new_connection() {
     assert_eq!(bench.turn([&other("198.18.0.2", 1000)]).len(), 1, "another client");
     bench.assert_changed(["received +21", "flow.opened +6", "forwarded +6", "sent +6", "dropped.source-limit +15"]);
 }
+
+#[test]
+fn a_packet_that_waits_for_its_targets_neighbour_has_control_ask_for_it() {
+    let mut bench = Bench::with_service(SERVICE, [T0]);
+    bench.confirm(CLIENT, 40_000, 80, 0);
+    let mut next_hop = None;
+    bench.change(|world| next_hop = world.targets[0].next_hop.take());
+    let _ = bench.notes();
+    assert_eq!(bench.turn([&segment(40_000)]), NOTHING);
+    assert_eq!(bench.notes(), [Note::Wanted { port: PortId(0), address: T0.parse().unwrap() }]);
+    bench.change(|world| world.targets[0].next_hop = next_hop);
+    assert_eq!(bench.turn([]).len(), 1);
+    bench.assert_changed(["received +1", "held +1", "released +1", "forwarded +1", "sent +1"]);
+}

@@ -184,6 +184,17 @@ impl Receiver {
         }
     }
 
+    /// The next event of those that are there already, in the same order.
+    pub fn try_recv(&mut self) -> Option<LinkEvent> {
+        loop {
+            let urgent = self.beats.try_recv().or_else(|_| self.urgent.try_recv()).ok();
+            let item = urgent.or_else(|| self.waiting.take()).or_else(|| self.bulk.try_recv().ok())?;
+            if let Some(event) = self.accept(item) {
+                return Some(event);
+            }
+        }
+    }
+
     /// The item as an event, unless its link is no longer the one that counts.
     fn accept(&mut self, item: Item) -> Option<LinkEvent> {
         match item {

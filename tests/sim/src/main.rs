@@ -44,7 +44,7 @@ const LAST_LINES: usize = 80;
 fn main() -> ExitCode {
     let Arguments { seeds, from, seed, story, all, scale, replay } = Arguments::parse();
     if let Some(&[routers, targets, vipas]) = scale.as_deref() {
-        return grow(Size { routers, targets, vipas });
+        return grow(Size { routers, targets, vipas }, seed.unwrap_or(from));
     }
     if let Some(file) = replay {
         return go_through(&file, if story { Told::Whole } else { Told::InShort });
@@ -79,8 +79,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs a large cluster and says what each of its nodes had to say and to keep.
-fn grow(size: Size) -> ExitCode {
-    let Bill { starting, router, target, death, orphaned, moved } = match scale::run(size) {
+fn grow(size: Size, seed: u64) -> ExitCode {
+    let Bill { starting, router, target, death, orphaned, moved, writes, votes } = match scale::run(size, seed) {
         Ok(bill) => bill,
         Err(what) => {
             println!("scale: {size:?}: {what}");
@@ -94,6 +94,7 @@ fn grow(size: Size) -> ExitCode {
     println!("in a calm second, the target that says most: {target}");
     println!("in the second after a router's death, all together: {death}");
     println!("its {moved} VIPAs were owned again after {} ms", orphaned.as_millis());
+    println!("{votes} votes were written to disks in {writes} writes");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
         println!("memory of all nodes at its most: {}", peak.trim());

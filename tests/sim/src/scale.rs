@@ -1,14 +1,19 @@
-//! A large cluster without packets: real brains of routers and targets on one clock, and a network that loses nothing and takes one
-//! time for all. What each node says is counted, in messages and in bytes as they are on the wire.
+//! A large cluster without packets: real brains of routers and targets on one clock, a network that loses nothing and takes one
+//! time for all, a disk for each node and a kernel for each target. Counted are what each node says, in messages and in bytes as
+//! they are on the wire, how often it writes, and the VIPAs that its events make it look at.
 //!
 //! ```text
 //!   started, linked, everything owned ──► a second of calm ──► a router dies ──► its VIPAs are owned again
 //! ```
+//! A disk writes all votes that wait at once, with two syncs of 1 to 20 ms, by the seed. An agent's look at its kernel takes 1 to
+//! 8 ms and begins after the addresses that were to be set, each of which takes a request. Both go on beside the loop of their
+//! node. What the loops themselves cost is not simulated.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     net::{IpAddr, Ipv4Addr},
+    ops::Range,
     time::Duration,
 };
 
@@ -21,9 +26,19 @@ use vipa_model::{
 };
 use vipa_protocol::{Message, wire};
 
+use crate::random::Random;
+
 /// As `lease_ms` is by default.
 const LEASE: Duration = Duration::from_millis(100);
 const LATENCY: Duration = Duration::from_micros(200);
+/// A sync of a disk, microseconds: from a local flash disk to a busy network one.
+const SYNC_US: Range<u64> = 1_000..20_000;
+/// A write is synced, and then its folder.
+const SYNCS: usize = 2;
+/// A dump of sockets over netlink, microseconds.
+const LOOK_US: Range<u64> = 1_000..8_000;
+/// One address set over netlink.
+const ADDRESS: Duration = Duration::from_micros(50);
 /// Routers that may own one VIPA, and targets that serve it.
 const RANKED: usize = 3;
 const CANDIDATES: usize = 4;
@@ -34,6 +49,8 @@ const RECOVERY: Duration = Duration::from_secs(1);
 /// Heartbeats of an owner, each to everybody, and their answers: more in a calm second than this for each peer means that
 /// something else is said again and again.
 const MOST_MESSAGES_A_PEER: u64 = 120;
+/// As the brains have it.
+const VIPAS_IN_A_BEAT: usize = 30;
 
 /// How large the cluster is.
 #[derive(Clone, Copy, Debug)]
@@ -56,17 +73,23 @@ pub struct Bill {
     /// From the death until the last VIPA was owned again.
     pub orphaned: Duration,
     pub moved: usize,
+    /// Writes of votes since the start, all together, and for the votes of how many claims.
+    pub writes: u64,
+    pub votes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Traffic {
     pub messages: u64,
     pub bytes: u64,
+    /// VIPAs that a router looked at.
+    pub looks: u64,
 }
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages, {} bytes", self.messages, self.bytes)
+        let Self { messages, bytes, looks } = self;
+        write!(f, "{messages} messages, {bytes} bytes, {looks} looks at a VIPA")
     }
 }
 
@@ -76,8 +99,29 @@ enum Brain {
     Dead,
 }
 
+/// What a node does beside its loop, and what it has to do next.
+#[derive(Clone, Debug, Default)]
+struct Beside {
+    /// Votes wait that the write under way does not have.
+    stale: bool,
+    writing: bool,
+    /// The last look asked for while one is under way.
+    to_look: Option<u64>,
+    looking: bool,
+    /// Until when the agent sets addresses, and which are set.
+    busy_until: Moment,
+    served: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    Stored { node: usize, token: u64 },
+    Looked { node: usize, token: u64 },
+}
+
 struct Crowd {
     size: Size,
+    random: Random,
     now: Moment,
     names: Vec<NodeName>,
     ids: BTreeMap<NodeName, usize>,
@@ -89,18 +133,22 @@ struct Crowd {
     /// Routers that have been fed since their timers were set. Most messages of a moment are for few of them, and to look for a deadline
     /// takes a walk over a router's VIPAs.
     fed: BTreeSet<usize>,
-    /// Targets that are to look at their kernels, each with the last token: one look answers all that asked for one in the same moment.
-    looks: BTreeMap<usize, u64>,
+    beside: Vec<Beside>,
+    /// By due time, then in the order in which they began.
+    tasks: BTreeMap<(Moment, u64), Task>,
+    begun: u64,
+    writes: u64,
+    votes: u64,
     /// By due time; one that is no longer its node's is passed over.
     alarms: BTreeMap<(Moment, usize), ()>,
 }
 
-/// Runs a cluster of this size.
+/// Runs a cluster of this size; the seed decides how long disks and kernels take.
 ///
 /// # Errors
 /// A sentence about what was not as it must be.
-pub fn run(size: Size) -> Result<Bill, String> {
-    let mut crowd = Crowd::new(size);
+pub fn run(size: Size, seed: u64) -> Result<Bill, String> {
+    let mut crowd = Crowd::new(size, seed);
     crowd.link_all();
     crowd.run_for(SETTLING);
     crowd.all_owned()?;
@@ -111,7 +159,9 @@ pub fn run(size: Size) -> Result<Bill, String> {
     bill.router = crowd.said[..size.routers].iter().copied().max().unwrap_or_default();
     bill.target = crowd.said[size.routers..].iter().copied().max().unwrap_or_default();
     let peers = (size.routers + size.targets) as u64;
-    if bill.router.messages > peers * MOST_MESSAGES_A_PEER {
+    // An owner of many names them in several beats each time.
+    let beats = size.vipas.div_ceil(VIPAS_IN_A_BEAT) as u64;
+    if bill.router.messages > peers * MOST_MESSAGES_A_PEER * beats {
         return Err(format!("a router says too much in a calm second: {}", bill.router));
     }
     crowd.said.fill(Traffic::default());
@@ -129,6 +179,7 @@ pub fn run(size: Size) -> Result<Bill, String> {
     bill.orphaned = crowd.now.since(died);
     crowd.run_for(Duration::from_secs(1).saturating_sub(bill.orphaned));
     bill.death = crowd.total();
+    (bill.writes, bill.votes) = (crowd.writes, crowd.votes);
     Ok(bill)
 }
 
@@ -145,7 +196,7 @@ fn named(letter: char, index: usize) -> NodeName {
 }
 
 impl Crowd {
-    fn new(size: Size) -> Self {
+    fn new(size: Size, seed: u64) -> Self {
         let now = Moment(1_000_000_000);
         let routers = (0..size.routers).map(|index| named('r', index));
         let names: Vec<NodeName> = routers.chain((0..size.targets).map(|index| named('t', index))).collect();
@@ -175,11 +226,16 @@ impl Crowd {
             ids: names.iter().cloned().enumerate().map(|(id, name)| (name, id)).collect(),
             said: vec![Traffic::default(); names.len()],
             timers: vec![None; names.len()],
+            beside: vec![Beside::default(); names.len()],
+            tasks: BTreeMap::new(),
+            begun: 0,
+            writes: 0,
+            votes: 0,
+            random: Random::new(seed),
             names,
             brains,
             wire: VecDeque::new(),
             fed: BTreeSet::new(),
-            looks: BTreeMap::new(),
             alarms: BTreeMap::new(),
         }
     }
@@ -208,19 +264,23 @@ impl Crowd {
         loop {
             let letter = self.wire.front().map(|(at, ..)| *at);
             if letter.is_none_or(|at| at > self.now) {
-                for (target, token) in std::mem::take(&mut self.looks) {
-                    self.feed(target, Event::Timeout, target::Event::Looked { token });
-                }
                 self.set_timers();
             }
             let alarm = self.alarms.first_key_value().map(|((at, _), ())| *at);
-            let Some(next) = letter.into_iter().chain(alarm).min().filter(|next| *next <= end) else { break };
+            let task = self.tasks.first_key_value().map(|((at, _), _)| *at);
+            let Some(next) = letter.into_iter().chain(alarm).chain(task).min().filter(|next| *next <= end) else {
+                break;
+            };
             self.now = self.now.max(next);
             if letter == Some(next) {
                 let Some((_, from, to, message)) = self.wire.pop_front() else { break };
                 let peer = self.names[from].clone();
                 let event = Event::Received { peer: peer.clone(), message: message.clone() };
                 self.feed(to, event, target::Event::Received { peer, message });
+            } else if task == Some(next) {
+                if let Some((_, task)) = self.tasks.pop_first() {
+                    self.end(task);
+                }
             } else if let Some(((at, node), ())) = self.alarms.pop_first()
                 && self.timers[node] == Some(at)
             {
@@ -247,14 +307,14 @@ impl Crowd {
         match &mut self.brains[node] {
             Brain::Router(router) => {
                 let mut out = Vec::new();
+                let before = router.looks();
                 router.handle(now, event, &mut out);
+                self.said[node].looks += router.looks() - before;
                 self.fed.insert(node);
                 for output in out {
                     match output {
                         Output::Send { to, message } => self.send(node, &to, message),
-                        Output::StoreVote { token, .. } => {
-                            self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
-                        }
+                        Output::StoreVote { .. } => self.store(node),
                         _ => {}
                     }
                 }
@@ -265,10 +325,9 @@ impl Crowd {
                 for output in out {
                     match output {
                         target::Output::Send { to, message } => self.send(node, &to, message),
-                        target::Output::StoreVote { token, .. } => {
-                            self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
-                        }
-                        target::Output::Look { token } => drop(self.looks.insert(node, token)),
+                        target::Output::StoreVote { .. } => self.store(node),
+                        target::Output::Look { token } => self.look(node, token),
+                        target::Output::Serve { vipas } => self.serve(node, vipas.len()),
                         _ => {}
                     }
                 }
@@ -277,16 +336,84 @@ impl Crowd {
         }
     }
 
+    fn begin(&mut self, until: Moment, task: Task) {
+        self.begun += 1;
+        self.tasks.insert((until, self.begun), task);
+    }
+
+    /// A vote waits for the disk: a write of all begins, or follows the one under way.
+    fn store(&mut self, node: usize) {
+        self.votes += 1;
+        self.beside[node].stale = true;
+        self.write(node);
+    }
+
+    fn write(&mut self, node: usize) {
+        let Beside { stale, writing, .. } = &mut self.beside[node];
+        if *writing || !std::mem::take(stale) {
+            return;
+        }
+        *writing = true;
+        let (token, _) = match &self.brains[node] {
+            Brain::Router(router) => router.votes_to_store(),
+            Brain::Target(target) => target.votes_to_store(),
+            Brain::Dead => return,
+        };
+        self.writes += 1;
+        let takes: u64 = (0..SYNCS).map(|_| self.random.within(SYNC_US)).sum();
+        self.begin(self.now + Duration::from_micros(takes), Task::Stored { node, token });
+    }
+
+    /// So many addresses are to be on the host: those that have come or gone are a request each.
+    fn serve(&mut self, node: usize, vipas: usize) {
+        let Beside { busy_until, served, .. } = &mut self.beside[node];
+        let requests = u32::try_from(served.abs_diff(vipas)).unwrap_or(u32::MAX);
+        *busy_until = self.now.max(*busy_until) + ADDRESS * requests;
+        *served = vipas;
+    }
+
+    /// A look that begins now answers everybody who asked before.
+    fn look(&mut self, node: usize, token: u64) {
+        if self.beside[node].looking {
+            self.beside[node].to_look = Some(token);
+            return;
+        }
+        self.beside[node].looking = true;
+        let takes = Duration::from_micros(self.random.within(LOOK_US));
+        let from = self.now.max(self.beside[node].busy_until);
+        self.begin(from + takes, Task::Looked { node, token });
+    }
+
+    fn end(&mut self, task: Task) {
+        match task {
+            Task::Stored { node, token } => {
+                self.beside[node].writing = false;
+                self.write(node);
+                self.feed(node, Event::VotesStored { token }, target::Event::VotesStored { token });
+            }
+            Task::Looked { node, token } => {
+                self.beside[node].looking = false;
+                if let Some(next) = self.beside[node].to_look.take() {
+                    self.look(node, next);
+                }
+                self.feed(node, Event::Timeout, target::Event::Looked { token });
+            }
+        }
+    }
+
     fn send(&mut self, from: usize, to: &NodeName, message: Message) {
         let bytes = wire::encode(&message).map_or(0, |bytes| bytes.len() as u64);
-        let Traffic { messages, bytes: before } = self.said[from];
-        self.said[from] = Traffic { messages: messages + 1, bytes: before + bytes };
+        self.said[from].messages += 1;
+        self.said[from].bytes += bytes;
         self.wire.push_back((self.now + LATENCY, from, self.ids[to], message));
     }
 
     fn total(&self) -> Traffic {
-        let add =
-            |sum: Traffic, of: &Traffic| Traffic { messages: sum.messages + of.messages, bytes: sum.bytes + of.bytes };
+        let add = |sum: Traffic, of: &Traffic| Traffic {
+            messages: sum.messages + of.messages,
+            bytes: sum.bytes + of.bytes,
+            looks: sum.looks + of.looks,
+        };
         self.said.iter().fold(Traffic::default(), add)
     }
 

@@ -32,5 +32,5 @@ fn a_seed_decides_everything() {
 #[test]
 fn what_a_router_of_many_owned_is_owned_again_soon_after_its_death() {
     let size = vipa_sim::scale::Size { routers: 8, targets: 24, vipas: 32 };
-    assert_eq!(vipa_sim::scale::run(size).map(|bill| bill.moved), Ok(4));
+    assert_eq!(vipa_sim::scale::run(size, 1).map(|bill| bill.moved), Ok(4));
 }

@@ -1,6 +1,10 @@
 //! The beats this router sent and may still be acknowledged.
 
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment};
@@ -17,7 +21,8 @@ const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 pub(super) struct Beats {
     sequence: u64,
     last: Option<Moment>,
-    urgent: bool,
+    /// VIPAs that the others should hear of now.
+    urgent: BTreeSet<IpAddr>,
     /// Oldest first; none older than a lease, because no lease can come of it.
     sent: VecDeque<SentBeat>,
 }
@@ -31,20 +36,34 @@ pub(super) struct SentBeat {
 
 impl Beats {
     /// Something changed that the others should hear of now.
-    pub(super) fn hurry(&mut self) {
-        self.urgent = true;
+    pub(super) fn hurry(&mut self, vipa: IpAddr) {
+        self.urgent.insert(vipa);
     }
 
     pub(super) fn due(&self, timing: &Timing) -> Moment {
         match self.last {
-            Some(last) if !self.urgent => last + timing.beat.max(SHORTEST_BEAT),
+            Some(last) if self.urgent.is_empty() => last + timing.beat.max(SHORTEST_BEAT),
             _ => Moment::ZERO,
         }
     }
 
+    /// Whether it is time for a beat of everything that is owned.
+    pub(super) fn is_regular(&self, now: Moment, timing: &Timing) -> bool {
+        self.last.is_none_or(|last| now >= last + timing.beat.max(SHORTEST_BEAT))
+    }
+
+    /// The VIPAs that the beat of this moment names: all that are owned, or, between two regular beats, those that the
+    /// others should hear of now. A beat of all for each VIPA that is taken over would be the square of them.
+    pub(super) fn vipas(&mut self, now: Moment, owned: &BTreeSet<IpAddr>, timing: &Timing) -> BTreeSet<IpAddr> {
+        let urgent = std::mem::take(&mut self.urgent);
+        if self.is_regular(now, timing) {
+            self.last = Some(now);
+            return owned.clone();
+        }
+        urgent.intersection(owned).copied().collect()
+    }
+
     pub(super) fn next(&mut self, now: Moment, owned: &[Owned], timing: &Timing) -> Vec<Beat> {
-        self.last = Some(now);
-        self.urgent = false;
         while self.sent.front().is_some_and(|sent| now.since(sent.at) > timing.lease) {
             self.sent.pop_front();
         }

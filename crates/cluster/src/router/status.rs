@@ -141,6 +141,12 @@ impl Router {
         self.peers.contains_key(node)
     }
 
+    /// The address of every target that is known of a VIPA, and whether it is linked; some of them more than once.
+    pub fn target_links(&self) -> impl Iterator<Item = (IpAddr, bool)> + '_ {
+        let targets = self.vipas.values().flat_map(|vipa| vipa.targets.values());
+        targets.map(|view| (view.address, view.linked))
+    }
+
     /// Every configured VIPA, by address.
     #[must_use]
     pub fn vipas(&self) -> Vec<VipaStatus> {

@@ -4,6 +4,9 @@ mod model;
 mod no_quorum;
 mod orders;
 mod paths;
+mod schedule;
 mod stories;
 mod table;
 mod voters;
+
+use schedule::deadline_of_a_walk;

@@ -33,6 +33,7 @@ fn report(epoch: u64) -> TakeoverReport {
 fn take_over(takeovers: &mut Takeovers, epoch: u64) {
     takeovers.begin(VIPA, 5, (Totals::default(), &Arrived::new()), Moment::ZERO);
     takeovers.finish(report(epoch), &Totals::default(), Moment(1_000)).unwrap();
+    takeovers.write();
 }
 
 fn epochs(takeovers: &Takeovers) -> Vec<u64> {

@@ -54,7 +54,7 @@ impl Vipa {
             let from = tenure.consent.take().expect("just seen").to;
             self.snubbed = Some(from.clone());
             cx.note(Note::ConsentWithdrawn { vipa, epoch, from });
-            cx.beats.hurry();
+            cx.beats.hurry(self.settings.address);
             if cx.stopping {
                 self.resign(cx);
                 return;
@@ -144,7 +144,7 @@ impl Vipa {
         self.leaving_since = None;
         // Before this router hears of it, the successor may own the VIPA and have admitted what is an orphan here.
         self.say_stance(cx);
-        cx.beats.hurry();
+        cx.beats.hurry(self.settings.address);
         cx.note(Note::Consented { vipa, epoch, to: to.clone() });
         cx.out.push(Output::SendTable { to, vipa, epoch });
     }

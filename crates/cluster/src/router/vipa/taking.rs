@@ -143,7 +143,7 @@ impl Vipa {
         self.enter(Phase::Rebuilding(tenure), cx);
         cx.out.push(Output::Lease { vipa, until });
         cx.out.push(Output::Announce { vipa });
-        cx.beats.hurry();
+        cx.beats.hurry(self.settings.address);
         self.tell_all(cx);
         self.rebuilt(cx);
     }

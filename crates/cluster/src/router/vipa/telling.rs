@@ -127,7 +127,7 @@ impl Vipa {
 
     pub(in super::super) fn linked(&mut self, peer: &NodeName, role: &Role, cx: &mut Context<'_>) {
         if self.tenure().is_some() {
-            cx.beats.hurry();
+            cx.beats.hurry(self.settings.address);
         }
         match *role {
             Role::Router => {

@@ -1,0 +1,140 @@
+//! What events cost when there are many VIPAs: counted in VIPAs looked at, because time says nothing on a busy machine.
+
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+
+use vipa_model::Rank;
+use vipa_protocol::Listeners;
+
+use super::super::*;
+
+/// What the deadline is if every VIPA is asked for its own.
+pub(super) fn deadline_of_a_walk(router: &Router) -> Option<Moment> {
+    let beat = router.owns_any().then(|| router.beats.due(&router.settings.timing));
+    let around = router.around();
+    let vipas = router.vipas.values().filter_map(|vipa| vipa.deadline(&around));
+    vipas.chain(beat).chain(router.orders.deadline()).min()
+}
+
+fn address(vipa: u16) -> IpAddr {
+    let [high, low] = vipa.to_be_bytes();
+    Ipv4Addr::new(192, 0, high, low).into()
+}
+
+/// A router that is its own only voter, on a disk that writes at once whatever waits.
+struct Alone {
+    router: Router,
+    now: Moment,
+    writes: u64,
+}
+
+impl Alone {
+    fn new(vipas: u16) -> Self {
+        let me: NodeName = "r1".parse().unwrap();
+        let vipa = |number| VipaSettings {
+            address: address(number),
+            ranks: vec![(me.clone(), Rank(200))],
+            services: Some(Vec::new()),
+            activate: true,
+            takeback: Takeback::Immediate,
+            takeback_delay: Duration::ZERO,
+            group: None,
+        };
+        let settings = Settings {
+            cluster: "alone".into(),
+            me: me.clone(),
+            addresses: Vec::new(),
+            incarnation: Incarnation(3),
+            voters: vec![me.clone()].into(),
+            timing: Timing::of_lease(Duration::from_millis(100)),
+            vipas: (0..vipas).map(vipa).collect(),
+        };
+        let now = Moment(7_000_000);
+        Self { router: Router::new(settings, Stored::default(), now), now, writes: 0 }
+    }
+
+    /// Feeds the event, and what comes of it; gives the VIPAs looked at.
+    fn feed(&mut self, event: Event) -> u64 {
+        let before = self.router.looks();
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let mut out = Outbox::new();
+            self.router.handle(self.now, event, &mut out);
+            assert_eq!(self.router.deadline(), deadline_of_a_walk(&self.router));
+            if out.iter().any(|output| matches!(output, Output::StoreVote { .. })) {
+                self.writes += 1;
+                events.push_back(Event::VotesStored { token: self.router.votes_to_store().0 });
+            }
+        }
+        self.router.looks() - before
+    }
+
+    fn run_for(&mut self, span: Duration) -> u64 {
+        let (end, mut looks) = (self.now + span, 0);
+        while let Some(deadline) = self.router.deadline().filter(|deadline| *deadline <= end) {
+            self.now = self.now.max(deadline);
+            looks += self.feed(Event::Timeout);
+        }
+        self.now = end;
+        looks
+    }
+
+    fn owned(&self) -> usize {
+        self.router.schedule.owned().len()
+    }
+}
+
+#[test]
+fn a_cold_start_looks_at_each_vipa_as_often_with_a_thousand_as_with_ten() {
+    let looks = [10_u16, 1_000].map(|vipas| {
+        let mut alone = Alone::new(vipas);
+        let looks = alone.run_for(Duration::from_secs(1));
+        assert_eq!(alone.owned(), usize::from(vipas));
+        assert!(alone.writes <= 2, "{} writes", alone.writes);
+        looks.div_ceil(u64::from(vipas))
+    });
+    assert!(looks[1] <= looks[0], "of ten and of a thousand, for each: {looks:?}");
+}
+
+#[test]
+fn an_event_about_one_vipa_is_no_look_at_the_others() {
+    let mut alone = Alone::new(1_000);
+    alone.run_for(Duration::from_secs(1));
+    let hello = Hello {
+        role: Role::Target { address: [198, 51, 100, 31].into() },
+        node: "t1".parse().unwrap(),
+        ..alone.router.hello()
+    };
+    let peer = hello.node.clone();
+    alone.feed(Event::Connected { peer: peer.clone(), hello });
+    let listeners = Listeners { vipa: address(7), listening: Vec::new(), paths: Vec::new() };
+    assert_eq!(alone.feed(Event::Received { peer, message: Message::Listeners(listeners) }), 1);
+    assert_eq!(alone.feed(Event::Timeout), 0, "nothing is due");
+    assert_eq!(alone.feed(Event::VotesStored { token: 0 }), 0);
+}
+
+#[test]
+fn a_vipa_taken_over_between_two_beats_is_told_without_the_others() {
+    let mut beats = Beats::default();
+    let timing = Timing::of_lease(Duration::from_millis(100));
+    let (now, owned) = (Moment(1_000_000_000), BTreeSet::from([address(1), address(2), address(3)]));
+    assert_eq!(beats.vipas(now, &owned, &timing), owned);
+    let soon = now + timing.beat / 2;
+    beats.hurry(address(2));
+    beats.hurry(address(9));
+    assert_eq!(beats.due(&timing), Moment::ZERO);
+    assert_eq!(beats.vipas(soon, &owned, &timing), BTreeSet::from([address(2)]), "what is not owned is not told");
+    assert_eq!(beats.due(&timing), now + timing.beat, "the regular beat comes when it would have come");
+    assert_eq!(beats.vipas(now + timing.beat, &owned, &timing), owned);
+}
+
+#[test]
+fn a_vipa_that_the_configuration_loses_leaves_nothing_behind() {
+    let mut alone = Alone::new(3);
+    alone.run_for(Duration::from_secs(1));
+    let mut settings = alone.router.settings.clone();
+    settings.vipas.remove(1);
+    alone.feed(Event::Configured { settings: Box::new(settings) });
+    alone.run_for(Duration::from_secs(10));
+    assert_eq!((alone.owned(), alone.router.vipas.len()), (2, 2));
+    assert!(alone.router.schedule.retired_at_rest().is_empty());
+}
