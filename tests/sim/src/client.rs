@@ -1,5 +1,5 @@
-//! Clients: each opens a connection, sends numbered messages one at a time, sends again what is not answered, and
-//! may close. What they see is what counts.
+//! Clients: each opens a connection, sends numbered requests one at a time, sends again what is not answered, and may
+//! close in one of several ways, or fall silent. What they see is what counts.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,6 +8,7 @@ use vipa_packet::{HeapPacket, build::packet};
 
 use crate::{
     random::Random,
+    segment::{Answer, Generation, Segment},
     world::{PORT, Time, VIPA_V4},
 };
 
@@ -21,142 +22,232 @@ pub(crate) fn connection(port: u16) -> Connection {
     Connection { protocol: Protocol::Tcp, client: SocketAddr::from((CLIENT, port)), port: PORT }
 }
 
-/// What comes back to a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    SynAck,
-    Ack(u64),
-    FinAck,
-    Reset,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Opening,
     Open,
+    /// Has sent its FIN and waits for late data.
+    HalfClosed,
     Closing,
     Closed,
-    /// Reset while opening: nobody listened. The client tries again by another port.
+    /// Reset while opening: nobody listened. The client tries again.
     Refused,
-    /// Reset while open.
+    /// Reset while open or half-closed.
     Broken,
+}
+
+/// How a connection ends, after a number of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    ClientFirst,
+    /// The server keeps the connection in TIME-WAIT, and accepts a SYN there.
+    ServerFirst,
+    /// By RST.
+    Abort,
+    /// The client closes its half; the server sends more after this time.
+    HalfClose {
+        silence: Time,
+    },
+}
+
+/// How long a dialog may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tenure {
+    Any,
+    /// It ends before the run does, unless something prevents it.
+    Short,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Dialog {
     pub(crate) port: u16,
+    pub(crate) generation: Generation,
     pub(crate) stage: Stage,
     /// The target that answered the SYN.
     pub(crate) holder: Option<usize>,
-    /// The message under way, or to be sent next.
+    /// The request under way, or to be sent next.
     number: u64,
     waiting: bool,
     retry: Time,
-    pub(crate) progress: Time,
+    progress: Time,
+    /// Nothing happens before this.
+    silent_until: Time,
     pace: Time,
-    /// Messages after which it closes.
+    /// Requests after which it ends.
     length: u64,
+    ending: Ending,
+    /// Pieces of late data that have come.
+    late: u64,
+    half_close_acked: bool,
 }
 
 /// What a dialog wants when its time comes.
 pub(crate) struct Wish {
-    pub(crate) frame: Option<Segment>,
+    pub(crate) segment: Option<Segment>,
     /// It is a repetition: ask who has the VIPA, too.
     pub(crate) asks: bool,
     /// When to be called again.
     pub(crate) again: Option<Time>,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Segment {
-    Syn,
-    Data(u64),
-    Fin,
+/// What an answer leads to.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) reply: Option<Segment>,
+    /// When to act next, if that is sooner than planned.
+    pub(crate) again: Option<Time>,
 }
 
 impl Dialog {
-    pub(crate) fn new(port: u16, now: Time, random: &mut Random) -> Self {
-        let length = if random.chance(700) { u64::MAX } else { random.within(1..60) };
+    pub(crate) fn new(port: u16, generation: Generation, now: Time, tenure: Tenure, random: &mut Random) -> Self {
+        let endless = (u64::MAX, Ending::ClientFirst);
+        let first = match tenure {
+            Tenure::Any => 0,
+            Tenure::Short => 50,
+        };
+        let (pace, (length, ending)) = match random.within(first..100) {
+            0..40 => (random.within(20 * MS..200 * MS), endless),
+            40..50 => (random.within(3000 * MS..6500 * MS), endless),
+            50..65 => {
+                let silence = random.within(100 * MS..6500 * MS);
+                (random.within(MS..60 * MS), (random.within(1..6), Ending::HalfClose { silence }))
+            }
+            _ => {
+                let ending = [Ending::ClientFirst, Ending::ServerFirst, Ending::ServerFirst, Ending::Abort];
+                (random.within(MS..60 * MS), (random.within(1..40), ending[random.index(4)]))
+            }
+        };
         Self {
             port,
+            generation,
             stage: Stage::Opening,
             holder: None,
             number: 0,
             waiting: false,
             retry: FIRST_RETRY,
             progress: now,
-            pace: random.within(20 * MS..200 * MS),
+            silent_until: now,
+            pace,
             length,
+            ending,
+            late: 0,
+            half_close_acked: false,
         }
+    }
+
+    /// Whether an end is open: a reset breaks the connection.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::HalfClosed)
+    }
+
+    /// Whether it makes no progress although it ought to have made some by `time`.
+    pub(crate) fn is_late(&self, time: Time) -> bool {
+        (self.is_open() || self.stage == Stage::Opening) && self.progress.max(self.silent_until) < time
     }
 
     /// Its time has come: sends, or sends again.
     pub(crate) fn act(&mut self) -> Wish {
-        let segment = match self.stage {
-            Stage::Opening => Segment::Syn,
-            Stage::Open if self.number >= self.length && !self.waiting => {
-                self.stage = Stage::Closing;
-                Segment::Fin
+        let nothing = Wish { segment: None, asks: false, again: None };
+        if self.stage == Stage::Open && self.number >= self.length && !self.waiting {
+            self.stage = match self.ending {
+                Ending::ClientFirst | Ending::ServerFirst => Stage::Closing,
+                Ending::HalfClose { .. } => Stage::HalfClosed,
+                Ending::Abort => {
+                    self.stage = Stage::Closed;
+                    return Wish { segment: Some(Segment::Rst), ..nothing };
+                }
+            };
+        }
+        let segment = match (self.stage, self.ending) {
+            (Stage::Opening, _) => Segment::Syn,
+            (Stage::Open, ending) => {
+                let last = ending == Ending::ServerFirst && self.number + 1 == self.length;
+                Segment::Data { number: self.number, last }
             }
-            Stage::Open => Segment::Data(self.number),
-            Stage::Closing => Segment::Fin,
-            Stage::Closed | Stage::Refused | Stage::Broken => return Wish { frame: None, asks: false, again: None },
+            (Stage::HalfClosed, Ending::HalfClose { silence }) if !self.half_close_acked => {
+                Segment::HalfClose { silence }
+            }
+            (Stage::Closing, _) => Segment::Fin,
+            (Stage::HalfClosed | Stage::Closed | Stage::Refused | Stage::Broken, _) => return nothing,
         };
         let asks = self.waiting;
         if asks {
             self.retry = (self.retry * 2).min(LONGEST_RETRY);
         }
         self.waiting = true;
-        Wish { frame: Some(segment), asks, again: Some(self.retry) }
+        Wish { segment: Some(segment), asks, again: Some(self.retry) }
     }
 
-    /// An answer has come; says when to act next, if that is sooner than planned.
-    pub(crate) fn hear(&mut self, now: Time, answer: Answer, from: Option<usize>) -> Option<Time> {
+    /// What a client says to an answer of a connection that it no longer has.
+    pub(crate) fn disown(answer: Answer) -> Option<Segment> {
+        match answer {
+            Answer::SynAck | Answer::AckFin(_) | Answer::Late(_) | Answer::Fin => Some(Segment::Rst),
+            Answer::Ack(_) | Answer::FinAck | Answer::HalfCloseAck | Answer::Challenge | Answer::Reset => None,
+        }
+    }
+
+    /// An answer of this connection has come.
+    pub(crate) fn hear(&mut self, now: Time, answer: Answer, from: Option<usize>) -> Heard {
         match (self.stage, answer) {
             (Stage::Opening, Answer::SynAck) => {
                 self.stage = Stage::Open;
                 self.holder = from;
                 self.settle(now);
-                Some(0)
+                Heard { again: Some(0), ..Heard::default() }
             }
-            (Stage::Opening, Answer::Reset) => {
-                self.stage = Stage::Refused;
-                None
-            }
+            (Stage::Opening, Answer::Reset) => self.end(Stage::Refused),
             (Stage::Open, Answer::Ack(number)) if number == self.number => {
                 self.number += 1;
                 self.settle(now);
-                Some(self.pace)
+                self.silent_until = now + self.pace;
+                Heard { again: Some(self.pace), ..Heard::default() }
             }
-            (Stage::Open, Answer::Reset) => {
-                self.stage = Stage::Broken;
-                None
+            (Stage::Open, Answer::AckFin(number)) if number == self.number => {
+                self.number += 1;
+                self.stage = Stage::Closing;
+                self.settle(now);
+                Heard { again: Some(0), ..Heard::default() }
             }
-            (Stage::Closing, Answer::FinAck | Answer::Reset) => {
+            (Stage::HalfClosed, Answer::HalfCloseAck) if !self.half_close_acked => {
+                self.half_close_acked = true;
+                self.settle(now);
+                if let Ending::HalfClose { silence } = self.ending {
+                    self.silent_until = now + silence;
+                }
+                Heard::default()
+            }
+            (Stage::HalfClosed, Answer::Late(piece)) if piece <= self.late => {
+                self.late = self.late.max(piece + 1);
+                self.half_close_acked = true;
+                self.settle(now);
+                Heard { reply: Some(Segment::AckLate(piece)), ..Heard::default() }
+            }
+            (Stage::HalfClosed, Answer::Fin) => {
                 self.stage = Stage::Closed;
-                None
+                Heard { reply: Some(Segment::LastAck), ..Heard::default() }
             }
-            (
-                Stage::Opening | Stage::Open | Stage::Closing | Stage::Closed | Stage::Refused | Stage::Broken,
-                Answer::SynAck | Answer::Ack(_) | Answer::FinAck | Answer::Reset,
-            ) => None,
+            (Stage::Open | Stage::HalfClosed, Answer::Reset) => self.end(Stage::Broken),
+            (Stage::Closing, Answer::FinAck | Answer::Reset) => self.end(Stage::Closed),
+            // In TIME-WAIT.
+            (Stage::Closed, Answer::Fin) if self.late > 0 => {
+                Heard { reply: Some(Segment::LastAck), ..Heard::default() }
+            }
+            (Stage::Closed | Stage::Refused | Stage::Broken, answer) => {
+                Heard { reply: Self::disown(answer), ..Heard::default() }
+            }
+            (Stage::Opening | Stage::Open | Stage::HalfClosed | Stage::Closing, _) => Heard::default(),
         }
+    }
+
+    fn end(&mut self, stage: Stage) -> Heard {
+        self.stage = stage;
+        Heard::default()
     }
 
     fn settle(&mut self, now: Time) {
         self.progress = now;
         self.waiting = false;
         self.retry = FIRST_RETRY;
-    }
-}
-
-/// The frame of a segment, to the router with this MAC.
-pub(crate) fn frame(port: u16, segment: Segment, router: [u8; 6]) -> HeapPacket {
-    let tcp = packet().macs(CLIENT_MAC, router).ipv4(CLIENT, VIPA_V4).tcp(port, PORT);
-    match segment {
-        Segment::Syn => tcp.syn().build(),
-        Segment::Data(number) => tcp.payload(number.to_be_bytes()).build(),
-        Segment::Fin => tcp.fin().build(),
     }
 }
 

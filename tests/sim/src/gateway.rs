@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use vipa_balance::{Candidate, ClusterKey, Picker};
@@ -15,15 +16,16 @@ use vipa_dataplane::{
     Inlet, Limits, Worker,
     bench::{HeapRx, HeapTx},
 };
-use vipa_flow::{FlowState, HashSeed, Tick};
+use vipa_flow::{AgeLimits, FlowState, HashSeed, Tick};
 use vipa_handoff::{
     AnyKey, ControlDoor, Disputes, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute,
     open,
 };
 use vipa_model::{
-    Balance, Connection, ConnectionState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId, Unserved, VipaId,
+    Balance, Connection, ConnectionState, EntryState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId,
+    Unserved, VipaId,
 };
-use vipa_packet::{HeapPacket, arp};
+use vipa_packet::{HeapPacket, TcpFlags, arp};
 use vipa_protocol::{Change, Entry, Message, Part, Run, Table};
 
 use vipa_sync::Deadline;
@@ -32,6 +34,21 @@ use crate::world::{VIPA, VIPA_V4, router_address, router_mac, target_address, ta
 
 const KEY: ClusterKey = ClusterKey::new(*b"one sim, one key");
 const THE_VIPA: VipaId = VipaId(0);
+
+/// Connections the table has room for: few, so that ageing looks at each entry twice a second and oftener.
+pub(crate) const MOST_ENTRIES: usize = 256;
+/// Short, so that every limit is reached in a run. In three states, in which packets are written down seldom, the table adds
+/// [`SELDOM_WRITTEN`].
+pub(crate) const AGES: AgeLimits = AgeLimits {
+    half_open: Duration::from_millis(2000),
+    open: Duration::from_secs(3_600),
+    confirmed: Duration::MAX,
+    closing: Duration::from_millis(250),
+    udp: Duration::from_secs(120),
+    ended: Duration::from_millis(500),
+    unreported: Duration::from_millis(500),
+};
+pub(crate) const SELDOM_WRITTEN: Duration = Duration::from_secs(4);
 
 /// Maglev tables by the targets in them: they are large, and always the same few.
 pub(crate) type Pickers = Rc<RefCell<BTreeMap<Vec<usize>, Picker>>>;
@@ -56,10 +73,30 @@ pub(crate) struct Gateway {
     /// Snapshots under way: what each target has named so far.
     sweeps: BTreeMap<usize, BTreeSet<Connection>>,
     disputes: Disputes,
+    /// When disputes were looked at last.
+    settled: Tick,
+    /// What targets were reported to hold when their agents were away, and what went to another target then: by the
+    /// client's second SYN, or by the other target's report. A target that is back tells only what is new in its log, so
+    /// this stays as it is until its next snapshot.
+    overruled: BTreeSet<(usize, Connection)>,
+    relapse: Option<Relapse>,
     pickers: Pickers,
     stale: bool,
     /// What it goes through, written down as `vipad` does.
     pub(crate) tape: Option<Vec<u8>>,
+}
+
+/// A rule of a connection's life that is broken on purpose, so that it is seen that the checks notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relapse {
+    /// A reported end removes whatever entry has these addresses and ports.
+    EndsRemove,
+    /// What its target reports as closing ages.
+    ClosingAges,
+    /// A FIN or RST that passes takes an entry back that its target has reported.
+    FlagsDecide,
+    /// A successor is told of connections that have ended, and takes them for open.
+    EndsComeBack,
 }
 
 /// What is left for the world to do.
@@ -81,13 +118,16 @@ impl Gateway {
         now: Moment,
         targets: usize,
         pickers: Pickers,
+        relapse: Option<Relapse>,
     ) -> Self {
         let seed = HashSeed::new([1, 2, 3, 4 + index as u64]);
-        let flows = Arc::new(Flows::new(2048, 16, seed).expect("a small table fits anywhere"));
+        let flows = Arc::new(Flows::new(MOST_ENTRIES, 16, seed).expect("a small table fits anywhere"));
         let (door, mut doors) = open(Arc::new(Routes::empty(KEY)), 1);
         let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
         let worker_door = doors.pop().expect("one worker has one door");
-        let worker = Worker::new(worker_door, Arc::clone(&flows), inlets, vec![HeapTx::default()], Limits::default());
+        let unreported = if relapse == Some(Relapse::EndsComeBack) { Duration::MAX } else { AGES.unreported };
+        let limits = Limits { ages: AgeLimits { unreported, ..AGES }, ..Limits::default() };
+        let worker = Worker::new(worker_door, Arc::clone(&flows), inlets, vec![HeapTx::default()], limits);
         Self {
             index,
             brain: Router::new(settings, stored, now),
@@ -106,6 +146,9 @@ impl Gateway {
             generation: 0,
             sweeps: BTreeMap::new(),
             disputes: Disputes::default(),
+            settled: Tick::default(),
+            overruled: BTreeSet::new(),
+            relapse,
             pickers,
             stale: true,
             tape: None,
@@ -227,6 +270,7 @@ impl Gateway {
                     self.confirm(now, &connection, target, state);
                     named.insert(connection);
                 }
+                self.overruled.retain(|(holder, _)| *holder != target);
                 match part {
                     Part::First | Part::Middle => drop(self.sweeps.insert(target, named)),
                     Part::Only | Part::Last => self.sweep(now, target, &named),
@@ -236,12 +280,27 @@ impl Gateway {
     }
 
     fn confirm(&mut self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
+        let of = id(target);
+        self.overrule_if_moved(connection, |gateway| gateway.take_report(now, connection, target, state));
+        if self.relapse == Some(Relapse::ClosingAges)
+            && state == ConnectionState::Closing
+            && let Some(hit) = self.flows.lookup(&key(connection)).filter(|hit| hit.target == of)
+        {
+            self.flows.touch(&key(connection), &hit, FlowState::Closing, Tick::from(now));
+        }
+    }
+
+    fn take_report(&mut self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
         let (key, target) = (key(connection), id(target));
         self.disputes.report(&self.flows, (&key, target), |of| of == target, state, Tick::from(now));
     }
 
     fn close(&mut self, now: Moment, connection: &Connection, target: usize) {
         let target = id(target);
+        if self.relapse == Some(Relapse::EndsRemove) {
+            self.flows.remove(&key(connection), Some(target));
+            return;
+        }
         self.disputes.report_end(&self.flows, &key(connection), |of| of == target, Tick::from(now));
     }
 
@@ -264,13 +323,42 @@ impl Gateway {
 
     fn entries(&self) -> Vec<Entry> {
         let entry = |(connection, target, state): (Connection, usize, FlowState)| {
-            Some(Entry { connection, target: target_address(target), state: state.told()? })
+            let told = state.told().or((self.relapse == Some(Relapse::EndsComeBack)).then_some(EntryState::Open));
+            Some(Entry { connection, target: target_address(target), state: told? })
         };
         self.known().into_iter().filter_map(entry).collect()
     }
 
     pub(crate) fn knows(&self, connection: &Connection) -> Option<(usize, FlowState)> {
         self.flows.lookup(&key(connection)).map(|hit| (usize::from(hit.target.0), hit.state))
+    }
+
+    /// Does something that may give an entry another target, and remembers if its target had reported it.
+    fn overrule_if_moved(&mut self, connection: &Connection, act: impl FnOnce(&mut Self)) {
+        let before = self.knows(connection);
+        act(self);
+        let after = self.knows(connection);
+        if let (Some((holder, state)), Some((other, _))) = (before, after)
+            && state.is_held()
+            && holder != other
+        {
+            self.overruled.insert((holder, *connection));
+        }
+    }
+
+    /// Whether this router has given to another target what this one holds, while its agent was away.
+    pub(crate) fn has_overruled(&self, holder: usize, connection: &Connection) -> bool {
+        self.overruled.contains(&(holder, *connection))
+    }
+
+    /// Whether everything that this target holds is known.
+    pub(crate) fn is_complete(&self, target: usize) -> bool {
+        self.flows.is_linked(id(target))
+    }
+
+    /// Ticks since the entry was last written.
+    pub(crate) fn silence(&self, connection: &Connection, now: Tick) -> Option<u16> {
+        self.flows.lookup(&key(connection)).map(|hit| hit.silence(now))
     }
 
     /// The targets new connections may go to.
@@ -325,12 +413,46 @@ impl Gateway {
         self.door.publish(Arc::new(Routes::build(self.generation, KEY, lists)));
     }
 
-    /// Packets arrive, and the worker turns once; says what leaves.
-    pub(crate) fn turn(&mut self, now: Moment, arriving: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
+    /// A packet of this connection may arrive, and the worker turns once; says what leaves.
+    pub(crate) fn turn(
+        &mut self,
+        now: Moment,
+        arriving: Option<HeapPacket>,
+        of: Option<(Connection, TcpFlags)>,
+    ) -> Vec<HeapPacket> {
+        let Some((connection, flags)) = of else { return self.work(now, arriving) };
+        let before = self.flows.lookup(&key(&connection));
+        let mut sent = Vec::new();
+        self.overrule_if_moved(&connection, |gateway| sent = gateway.work(now, arriving));
+        if self.relapse == Some(Relapse::FlagsDecide)
+            && flags.closes()
+            && before.is_some_and(|hit| hit.state.is_held())
+            && let Some(hit) = self.flows.lookup(&key(&connection))
+        {
+            self.flows.touch(&key(&connection), &hit, FlowState::Closing, Tick::from(now));
+        }
+        sent
+    }
+
+    fn settle_disputes(&mut self, now: Tick) {
+        if now == self.settled {
+            return;
+        }
+        self.settled = now;
+        let before = self.known();
+        self.disputes.settle(&self.flows, now);
+        for (connection, holder, _) in before.into_iter().filter(|(.., state)| state.is_held()) {
+            if self.knows(&connection).is_some_and(|(other, _)| other != holder) {
+                self.overruled.insert((holder, connection));
+            }
+        }
+    }
+
+    fn work(&mut self, now: Moment, arriving: Option<HeapPacket>) -> Vec<HeapPacket> {
         if let Some(rx) = self.worker.rx(0) {
             rx.arriving.extend(arriving);
         }
-        self.disputes.settle(&self.flows, Tick::from(now));
+        self.settle_disputes(Tick::from(now));
         self.worker.turn(|| now);
         let _ = self.door.notes().count();
         self.door.reclaim();

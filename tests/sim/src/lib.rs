@@ -22,6 +22,8 @@ mod network;
 mod random;
 pub mod replay;
 pub mod scale;
+mod segment;
 mod world;
 
-pub use world::{Failure, Summary, recordings, simulate};
+pub use gateway::Relapse;
+pub use world::{Failure, Summary, recordings, simulate, simulate_relapse};

@@ -21,12 +21,13 @@ use vipa_protocol::Decision;
 
 use crate::{
     checks::Checks,
-    client::{Answer, Dialog},
+    client::{Dialog, Tenure},
     faults::{Fault, Weather, Wish, plan, some_targets},
-    gateway::{Gateway, Pickers},
+    gateway::{Gateway, Pickers, Relapse},
     host::Host,
     network::{Letter, Network, NodeId},
     random::Random,
+    segment::{Answer, Generation},
 };
 
 /// Nanoseconds since the simulation began, on nobody's clock.
@@ -49,6 +50,8 @@ const UNDO: Time = CALM + 2000 * MS;
 const DIALOGS: usize = 24;
 /// On the cable between client, router and target.
 const HOP: Time = MS / 10;
+/// Between two looks at all tables.
+const AUDIT: Time = 100 * MS;
 /// Frames a stopped router's port keeps.
 const RING: usize = 512;
 
@@ -99,6 +102,10 @@ pub(crate) struct Scene {
     lists: Vec<Option<Vec<usize>>>,
     takeback: Takeback,
     takeback_delay: Duration,
+    /// Whether each target's agent hears of changes; any other only lists what there is.
+    tells: Vec<bool>,
+    /// Somebody sends segments of others' connections.
+    attacked: bool,
     /// How far the clocks may drift apart, as the configuration says; they keep to it.
     drift_percent: u32,
 }
@@ -180,7 +187,10 @@ enum What {
     Order { router: usize, wish: Wish, insist: bool },
     ToRouter { router: usize, frame: HeapPacket },
     ToTarget { target: usize, router: usize, frame: HeapPacket },
-    ToClient { port: u16, answer: Answer, from: Option<usize> },
+    ToClient { port: u16, generation: Generation, answer: Answer, from: Option<usize> },
+    SendLate { target: usize, port: u16, generation: Generation },
+    Attack,
+    Audit,
     ArpAtClient { router: usize },
     Act { port: u16, due: Time },
     Fault(Fault),
@@ -207,6 +217,8 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) dialogs: BTreeMap<u16, (Dialog, Time)>,
     next_port: u16,
+    /// Connections begun.
+    generations: u32,
     /// The router the clients' ARP table names.
     vipa_at: Option<usize>,
     pickers: Pickers,
@@ -223,6 +235,7 @@ pub(crate) struct World {
     pub(crate) summary: Summary,
     /// What routers recorded, if they are to.
     tapes: Option<Vec<Vec<u8>>>,
+    relapse: Option<Relapse>,
 }
 
 /// Runs the cluster of `seed` to its end, or to the first violation.
@@ -231,6 +244,14 @@ pub(crate) struct World {
 /// The violation, with its story if `told`.
 pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
     World::new(seed, told).run()
+}
+
+/// The same with a rule broken.
+///
+/// # Errors
+/// The violation that this leads to.
+pub fn simulate_relapse(seed: u64, relapse: Relapse) -> Result<Summary, Failure> {
+    World { relapse: Some(relapse), ..World::new(seed, false) }.run()
 }
 
 /// What each life of each router of `seed` has recorded; some recordings begin in the middle of one.
@@ -288,6 +309,8 @@ impl Scene {
         let takeback =
             [Takeback::Immediate, Takeback::Immediate, Takeback::WhenIdle, Takeback::Manual][random.index(4)];
         let takeback_delay = Duration::from_millis(if random.chance(300) { random.within(0..1500) } else { 0 });
+        let tells = (0..targets).map(|_| random.chance(500)).collect();
+        let attacked = random.chance(500);
         let drift_percent = if random.chance(300) { 40 } else { 10 };
         Self {
             weather,
@@ -301,12 +324,19 @@ impl Scene {
             lists,
             takeback,
             takeback_delay,
+            tells,
+            attacked,
             drift_percent,
         }
     }
 
     pub(crate) fn vipas(&self) -> &'static [IpAddr] {
         if self.grouped { &[VIPA, COMPANION] } else { &[VIPA] }
+    }
+
+    /// How long a report takes at most, in a calm network: until the agent's next look, and that look.
+    pub(crate) fn longest_report(&self) -> Time {
+        30 * MS + self.seldom + self.look
     }
 
     fn rank(&self, router: usize) -> Rank {
@@ -324,8 +354,8 @@ impl World {
         let network = Network::new(pairs, &mut random);
         let nodes = (0..count).map(|id| Node::new(id, &scene, &mut random)).collect();
         let named = Voters::from(scene.voters.clone());
-        let hosts =
-            (0..scene.targets).map(|index| Host::new(index, named.clone(), 0, Vec::new(), Moment::ZERO)).collect();
+        let hosts = scene.tells.iter().enumerate();
+        let hosts = hosts.map(|(index, tells)| Host::new(index, named.clone(), *tells)).collect();
         let mut world = Self {
             now: 0,
             queue: BTreeMap::new(),
@@ -336,6 +366,7 @@ impl World {
             hosts,
             dialogs: BTreeMap::new(),
             next_port: 1024,
+            generations: 0,
             vipa_at: None,
             pickers: pickers(),
             lists: scene.lists.clone(),
@@ -347,6 +378,7 @@ impl World {
             failure: None,
             summary: Summary::default(),
             tapes: None,
+            relapse: None,
             scene,
             random,
         };
@@ -366,8 +398,12 @@ impl World {
         }
         for _ in 0..DIALOGS {
             let at = self.random.within(400 * MS..3000 * MS);
-            self.open_dialog(at);
+            self.open_dialog(at, None, Tenure::Any);
         }
+        if scene.attacked {
+            self.plan(1000 * MS, What::Attack);
+        }
+        self.plan(1000 * MS, What::Audit);
         self.plan(CALM, What::Calm);
     }
 
@@ -457,7 +493,13 @@ impl World {
                 self.turn(router, Some(frame));
             }
             What::ToTarget { target, router, frame } => self.at_target(target, router, &frame),
-            What::ToClient { port, answer, from } => self.at_client(port, answer, from),
+            What::ToClient { port, generation, answer, from } => self.at_client(port, generation, answer, from),
+            What::SendLate { target, port, generation } => self.send_late(target, port, generation),
+            What::Attack => self.attack(),
+            What::Audit => {
+                self.check_tables();
+                self.plan(self.now + AUDIT, What::Audit);
+            }
             What::ArpAtClient { router } => self.vipa_at = Some(router),
             What::Act { port, due } => self.act(port, due),
             What::Fault(fault) => self.strike(&fault),
@@ -474,6 +516,10 @@ impl World {
             What::VotersWritten { node, life, voters } => self.voters_written(node, life, voters),
             What::Calm => self.calm(),
         }
+    }
+
+    pub(crate) fn runs(&self, node: NodeId) -> bool {
+        self.nodes[node].alive && self.nodes[node].paused_until <= self.now
     }
 
     fn lives(&self, node: NodeId, life: u64) -> bool {

@@ -1,5 +1,7 @@
 //! A few seeds for every check; `make sim` runs many.
 
+use vipa_sim::Relapse;
+
 #[test]
 fn the_first_seeds_hold() {
     for seed in 0..16 {
@@ -20,6 +22,35 @@ fn seeds_that_once_failed_hold() {
             panic!("seed {seed} ({found}): at {:.3} ms: {}", failure.at_ms, failure.what);
         }
     }
+}
+
+/// Some seed of the first few fails when a rule of a connection's life is broken.
+#[track_caller]
+fn assert_noticed(relapse: Relapse) {
+    let noticed = (0..SEEDS_TO_NOTICE).any(|seed| vipa_sim::simulate_relapse(seed, relapse).is_err());
+    assert!(noticed, "{relapse:?} is noticed by none of {SEEDS_TO_NOTICE} seeds");
+}
+
+const SEEDS_TO_NOTICE: u64 = 24;
+
+#[test]
+fn that_a_late_end_removes_the_next_connection_of_the_port_is_noticed() {
+    assert_noticed(Relapse::EndsRemove);
+}
+
+#[test]
+fn that_a_half_closed_connection_ages_is_noticed() {
+    assert_noticed(Relapse::ClosingAges);
+}
+
+#[test]
+fn that_anybodys_fin_takes_back_what_a_target_has_reported_is_noticed() {
+    assert_noticed(Relapse::FlagsDecide);
+}
+
+#[test]
+fn that_ended_connections_come_back_with_a_hand_over_is_noticed() {
+    assert_noticed(Relapse::EndsComeBack);
 }
 
 #[test]

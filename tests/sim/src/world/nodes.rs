@@ -4,7 +4,7 @@ use std::{net::IpAddr, rc::Rc};
 
 use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, recording, target};
 use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources, Voters};
-use vipa_protocol::{Decision, Hello};
+use vipa_protocol::{Decision, Hello, Message};
 
 use super::{MS, PORT, Storing, Time, What, World, lease, router_name, target_address};
 use crate::{
@@ -35,7 +35,7 @@ impl World {
             let (targets, pickers) = (self.scene.targets, Rc::clone(&self.pickers));
             let disk = &self.nodes[node];
             let stored = Stored { votes, decisions: disk.decisions.clone(), lists: disk.lists.clone() };
-            let mut gateway = Gateway::new(node, settings, stored, now, targets, pickers);
+            let mut gateway = Gateway::new(node, settings, stored, now, targets, pickers, self.relapse);
             gateway.tape = self.tapes.is_some().then(|| recording::begin(&gateway.brain, now, 0));
             self.gateways[node] = Some(gateway);
             self.plan(self.now + MS, What::Turn { node, life });
@@ -180,8 +180,12 @@ impl World {
         let current = self.network.link(from, to).is_some_and(|link| link.up && link.generation == generation);
         if current && self.nodes[to].alive {
             let peer = self.nodes[from].name.clone();
+            let reporter = matches!(message, Message::Connections(_)).then(|| from.checked_sub(self.scene.routers));
             let event = Event::Received { peer: peer.clone(), message: message.clone() };
             self.feed(to, event, target::Event::Received { peer, message });
+            if let Some(target) = reporter.flatten() {
+                self.check_report(to, target);
+            }
         }
     }
 
@@ -263,7 +267,7 @@ impl World {
         }
     }
 
-    pub(super) fn post(&mut self, from: NodeId, to: &NodeName, message: vipa_protocol::Message) {
+    pub(super) fn post(&mut self, from: NodeId, to: &NodeName, message: Message) {
         let Some(to) = self.nodes.iter().position(|node| node.name == *to) else { return };
         for (at, letter) in self.network.send(self.now, from, to, message, &mut self.random) {
             self.plan(at, What::Letter(letter));
@@ -359,7 +363,7 @@ impl World {
             };
             return self.plan(mute_until, later);
         }
-        for event in self.hosts[node - self.scene.routers].look() {
+        for event in self.hosts[node - self.scene.routers].look(self.now) {
             self.feed_target(node, event);
         }
         match token {
