@@ -1,5 +1,5 @@
 //! Chaos: misfortunes that one seed decides, done to a cluster of three routers and four targets while thousands of
-//! connections are checked byte by byte.
+//! connections are checked byte by byte, some of them silent for long, some half closed, some from ports used again at once.
 //!
 //! ```text
 //! seed ──► schedule ──► misfortunes, each with a beginning and an end ──► runner ──► the cluster
@@ -10,6 +10,7 @@
 //! Whatever happens, one router stays whole and a majority of the voters too; the rest is the cluster's business. In the
 //! end everything is mended, and every connection must be there to its last byte, but for those of killed servers.
 
+mod clients;
 mod runner;
 mod schedule;
 

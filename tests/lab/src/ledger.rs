@@ -53,9 +53,9 @@ impl Ledger {
     pub fn read(&self) -> Result<Account> {
         let mut arrived = 0;
         for target in &self.targets {
-            arrived += packets(target, "ip")?;
+            arrived += packets(target, "ip", "ledger")?;
         }
-        Ok(Account { sent: packets(&self.switch, "netdev")?, arrived })
+        Ok(Account { sent: packets(&self.switch, "netdev", "ledger")?, arrived })
     }
 }
 
@@ -72,8 +72,9 @@ impl Account {
     }
 }
 
-fn packets(host: &Host, family: &str) -> Result<u64> {
-    let text = host.run("nft", ["-j", "list", "counter", family, "ledger", "seen"])?;
+/// What the counter `seen` of a table has counted.
+pub(crate) fn packets(host: &Host, family: &str, table: &str) -> Result<u64> {
+    let text = host.run("nft", ["-j", "list", "counter", family, table, "seen"])?;
     let json: serde_json::Value = serde_json::from_str(&text)?;
     let entries = json["nftables"].as_array().context("nft lists nothing")?;
     entries

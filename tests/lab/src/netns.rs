@@ -260,11 +260,34 @@ impl Host {
         ip(&["-n", &self.switch, "link", "set", &self.name, state]).map(drop)
     }
 
+    /// Counts the packets at a hook of IPv4 (`input`, `output` …) that an expression of nftables matches, from now on.
+    pub fn count(&self, hook: &str, matching: &str) -> Result<Counter> {
+        self.nft(&format!(
+            "add table ip count-{hook}\nadd counter ip count-{hook} seen\n\
+             add chain ip count-{hook} watch {{ type filter hook {hook} priority 0; }}\n\
+             add rule ip count-{hook} watch {matching} counter name seen\n"
+        ))?;
+        Ok(Counter { host: self.clone(), table: format!("count-{hook}") })
+    }
+
     /// Loads nftables rules (the body of a file for `nft -f`) into this host.
     pub fn nft(&self, rules: &str) -> Result<()> {
         let file = self.logs.join(format!("{}.nft", self.name));
         fs::write(&file, rules)?;
         self.run("nft", [OsStr::new("-f"), file.as_os_str()]).map(drop)
+    }
+}
+
+/// What [`Host::count`] counts.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    host: Host,
+    table: String,
+}
+
+impl Counter {
+    pub fn packets(&self) -> Result<u64> {
+        crate::ledger::packets(&self.host, "ip", &self.table)
     }
 }
 

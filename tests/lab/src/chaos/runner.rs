@@ -1,7 +1,7 @@
 //! Does what the schedule says, and tells what it sees.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     thread::{JoinHandle, sleep},
     time::{Duration, Instant},
@@ -9,10 +9,14 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 
-use super::{ROUTERS, Settings, TARGETS, VOTERS, What, schedule};
+use super::{
+    ROUTERS, Settings, TARGETS, VOTERS, What,
+    clients::{Clients, Reports},
+    schedule,
+};
 use crate::{
-    cluster::{Cluster, PATIENCE, Plan, VIPA},
-    load::{Client, ClientPlan, Report},
+    cluster::{Cluster, PATIENCE, Plan, Unreported, VIPA},
+    load::clock,
     netns::Plug,
     process::wait,
 };
@@ -41,19 +45,31 @@ pub struct Outcome {
     pub broken: u64,
     pub fresh_ok: u64,
     pub fresh_failed: u64,
+    /// Connections of one request that ended as they should.
+    pub requests_kept: u64,
 }
 
 /// The last line, made for scripts.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { settings, misfortunes, owners, asked, kept, lost_with_servers, broken, fresh_ok, fresh_failed } =
-            self;
+        let Self {
+            settings,
+            misfortunes,
+            owners,
+            asked,
+            kept,
+            lost_with_servers,
+            broken,
+            fresh_ok,
+            fresh_failed,
+            requests_kept,
+        } = self;
         let Settings { seed, time, connections: _ } = settings;
         write!(
             f,
             "chaos: seed {seed}, {} s, {misfortunes} misfortunes, {owners} changes of owner: kept {kept} of {asked} \
              connections, {lost_with_servers} lost with killed servers, {broken} broken; new ones: {fresh_ok} good, \
-             {fresh_failed} failed",
+             {fresh_failed} failed; {requests_kept} of one request, half-closed or on ports used again",
             time.as_secs()
         )
     }
@@ -68,6 +84,8 @@ pub fn run(settings: Settings) -> Result<Outcome> {
         voters: VOTERS.map(String::from).to_vec(),
         // A target whose agent is away for longer than a takeover waits knows its connections all the same.
         service_lines: "orphans = \"drop\"".into(),
+        // Half-closed connections are silent for longer.
+        table_lines: "closing_s = 2\n".into(),
         ..Plan::new("chaos")
     };
     let mut runner = Runner::start(plan, settings)?;
@@ -87,6 +105,8 @@ struct Runner {
     owner: Option<(u64, String)>,
     owners: usize,
     killed_servers: BTreeSet<String>,
+    /// From the kill of a target's servers until they listened again; see [`clock`].
+    outages: Vec<(u64, u64)>,
     /// Orders that have not been answered: the words, and who waits.
     orders: Vec<(String, JoinHandle<Result<String>>)>,
     broken_told: u64,
@@ -124,6 +144,7 @@ impl Runner {
             owner: None,
             owners: 0,
             killed_servers: BTreeSet::new(),
+            outages: Vec::new(),
             orders: Vec::new(),
             broken_told: 0,
             told: now,
@@ -132,19 +153,19 @@ impl Runner {
 
     fn story(&mut self) -> Result<Outcome> {
         self.cluster.wait_ready()?;
-        let mut client = self.cluster.client_with(&ClientPlan::new(Cluster::service(), self.settings.connections))?;
+        let mut clients = Clients::start(&self.cluster, &self.settings)?;
         self.started = Instant::now();
         let schedule = schedule(self.settings.seed, self.settings.time);
         let mut edges: Vec<_> =
             schedule.iter().flat_map(|one| [(one.from, Edge::Begins, one), (one.until, Edge::Ends, one)]).collect();
         edges.sort_by_key(|(at, ..)| *at);
         for (at, edge, one) in edges {
-            self.watch(&mut client, at)?;
+            self.watch(&mut clients, at)?;
             match edge {
                 Edge::Begins => {
                     let lasts = one.until - one.from;
                     self.say(&format!("{} (for {:.1} s)", one.what, lasts.as_secs_f64()));
-                    self.begin(&one.what, &client)?;
+                    self.begin(&one.what, &clients)?;
                 }
                 Edge::Ends => {
                     self.say(&format!("over: {}", one.what));
@@ -152,63 +173,85 @@ impl Runner {
                 }
             }
         }
-        self.watch(&mut client, self.settings.time)?;
+        self.watch(&mut clients, self.settings.time)?;
         self.say("everything is mended; all must find their places again");
         self.settle()?;
         self.cluster.wait_ready()?;
         self.look();
-        client.mark()?;
-        client.wait_for("an answer on every connection", PATIENCE, |report| report.silent_since_mark == 0)?;
-        self.say("every connection has had an answer; the client closes each in good order");
-        let end = client.finish(PATIENCE)?;
-        Ok(self.judge(schedule.len(), &end))
+        clients.talking.mark()?;
+        clients.talking.wait_for("an answer on every connection", PATIENCE, |report| report.silent_since_mark == 0)?;
+        self.say("every connection has had an answer; the clients close each in good order");
+        let end = clients.finish(&self.settings)?;
+        let outcome = self.judge(schedule.len(), &end);
+        if outcome.broken == 0 {
+            self.cluster.wait_agreement(Unreported::Gone)?;
+        }
+        Ok(outcome)
     }
 
-    fn judge(&self, misfortunes: usize, end: &Report) -> Outcome {
-        for fault in &end.faults {
+    fn judge(&self, misfortunes: usize, end: &Reports) -> Outcome {
+        let Reports { talking, silent, requests } = end;
+        for fault in talking.faults.iter().chain(&silent.faults).chain(&requests.faults) {
             println!("  fault: {fault}");
         }
         Outcome {
             settings: self.settings,
             misfortunes,
             owners: self.owners,
-            asked: end.asked,
-            kept: end.kept,
-            lost_with_servers: self.lost(end, Whose::KilledServers),
-            broken: self.lost(end, Whose::Others) + end.unopened,
-            fresh_ok: end.fresh_ok,
-            fresh_failed: end.fresh_failed,
+            asked: talking.asked + silent.asked,
+            kept: talking.kept + silent.kept,
+            lost_with_servers: self.lost(&talking.lost, Whose::KilledServers)
+                + self.lost(&silent.lost, Whose::KilledServers),
+            broken: self.broken(end) + talking.unopened + silent.unopened,
+            fresh_ok: talking.fresh_ok,
+            fresh_failed: talking.fresh_failed,
+            requests_kept: requests.kept,
         }
     }
 
-    fn lost(&self, report: &Report, whose: Whose) -> u64 {
+    /// Connections lost that no killed server held, or would have answered.
+    fn broken(&self, Reports { talking, silent, requests }: &Reports) -> u64 {
+        let beside =
+            |(began, ended): &&(u64, u64)| !self.outages.iter().any(|(from, until)| ended > from && began < until);
+        let unanswered = requests.unanswered.iter().filter(beside).count() as u64 + requests.unanswered_more;
+        [&talking.lost, &silent.lost, &requests.lost].map(|lost| self.lost(lost, Whose::Others)).iter().sum::<u64>()
+            + unanswered
+    }
+
+    fn lost(&self, lost: &BTreeMap<String, u64>, whose: Whose) -> u64 {
         let counts = |server: &String| self.killed_servers.contains(server) == (whose == Whose::KilledServers);
-        report.lost.iter().filter(|(server, _)| counts(server)).map(|(_, count)| count).sum()
+        lost.iter().filter(|(server, _)| counts(server)).map(|(_, count)| count).sum()
     }
 
     /// Looks at everything until that moment of the run.
-    fn watch(&mut self, client: &mut Client, until: Duration) -> Result<()> {
+    fn watch(&mut self, clients: &mut Clients, until: Duration) -> Result<()> {
         while self.started.elapsed() < until {
             if let Some(end) = self.cluster.ended() {
                 bail!("nobody asked it to: {end}");
             }
             self.look();
             self.hear();
-            let report = client.report();
-            let broken = self.lost(&report, Whose::Others);
+            let reports = clients.report();
+            let report = &reports.talking;
+            let broken = self.broken(&reports);
             if broken > self.broken_told {
-                self.say(&format!("BROKEN: {broken} connections; the client's faults: {:#?}", report.faults));
+                let faults: Vec<_> =
+                    report.faults.iter().chain(&reports.silent.faults).chain(&reports.requests.faults).collect();
+                self.say(&format!("BROKEN: {broken} connections; the clients' faults: {faults:#?}"));
                 self.broken_told = broken;
             }
             if self.told.elapsed() > PROGRESS {
                 self.say(&format!(
-                    "    {} of {} connections open, {} lost with killed servers, {broken} broken; longest wait {} ms",
-                    report.open,
-                    report.asked,
-                    self.lost(&report, Whose::KilledServers),
-                    report.longest_ms
+                    "    {} of {} connections open, {} lost with killed servers, {broken} broken; longest wait {} ms; {} of one \
+                     request kept, the longest in {} ms beside its silence",
+                    report.open + reports.silent.open,
+                    report.asked + reports.silent.asked,
+                    self.lost(&report.lost, Whose::KilledServers) + self.lost(&reports.silent.lost, Whose::KilledServers),
+                    report.longest_ms,
+                    reports.requests.kept,
+                    reports.requests.longest_ms
                 ));
-                client.mark()?;
+                clients.talking.mark()?;
                 self.told = Instant::now();
             }
             sleep(LOOK.min(until.saturating_sub(self.started.elapsed())));
@@ -238,7 +281,7 @@ impl Runner {
         }
     }
 
-    fn begin(&mut self, what: &What, client: &Client) -> Result<()> {
+    fn begin(&mut self, what: &What, clients: &Clients) -> Result<()> {
         let cluster = &mut self.cluster;
         match what {
             What::KillRouter(name) => drop(cluster.router(name).kill()?),
@@ -255,7 +298,11 @@ impl Runner {
             What::KillAgent(name) => cluster.target(name).kill_agent()?,
             What::FreezeAgent(name) => cluster.target(name).freeze_agent()?,
             What::KillServers(name) => {
-                let open = client.report().servers.get(name).copied().unwrap_or_default();
+                let reports = clients.report();
+                let open =
+                    [reports.talking, reports.silent].iter().filter_map(|report| report.servers.get(name)).sum::<u64>();
+                // Until they listen again, which is told at the end.
+                self.outages.push((clock(), u64::MAX));
                 cluster.target(name).kill_servers()?;
                 self.killed_servers.insert(name.clone());
                 self.say(&format!("    it held {open} connections"));
@@ -293,7 +340,13 @@ impl Runner {
             What::CutClients(name) => cluster.mend_clients(name)?,
             What::KillAgent(name) => cluster.target(name).start_agent()?,
             What::FreezeAgent(name) => cluster.target(name).thaw_agent()?,
-            What::KillServers(name) => cluster.target(name).start_servers()?,
+            What::KillServers(name) => {
+                cluster.target(name).start_servers()?;
+                // A connection may have been refused a moment before.
+                if let Some((_, until)) = self.outages.last_mut() {
+                    *until = clock();
+                }
+            }
             What::Loss(_) => cluster.lose_no_more()?,
             What::Move(_) => self.order(&self.somebody(), &["vipa", "takeback", &VIPA.to_string()])?,
             What::Leave(name) => self.order(&self.somebody(), &["node", "join", name])?,

@@ -20,7 +20,7 @@ use vipa_protocol::{
     admin::{Reload, ReloadOutcome, Status},
 };
 
-use crate::{CONNECTIONS, all_kept, all_known_and_kept, everyone_answered, nothing_lost};
+use crate::{CONNECTIONS, all_kept, everyone_answered, nothing_lost};
 
 /// Rewrites a router's configuration.
 pub(crate) fn edit(cluster: &mut Cluster, router: &str, edit: impl FnOnce(String) -> String) -> Result<()> {
@@ -87,7 +87,7 @@ fn a_reload_is_taken_up_whole_or_not_at_all_and_loses_no_packet() {
         // New connections go to the new candidate too.
         client.wait_for("a fresh connection at t3", PATIENCE, |report| report.fresh_servers.contains_key("t3"))?;
         ensure!(cluster.router("r1").view()?.epoch == 1, "nobody took anything over");
-        all_known_and_kept(cluster, client).map(drop)
+        all_kept(cluster, client).map(drop)
     });
 }
 
@@ -102,7 +102,7 @@ fn a_signal_reloads_and_ranks_that_change_places_move_the_vipa_without_a_lost_pa
             }
             cluster.wait_view("r2", "to own the VIPA", |view| view.owns && !view.rebuilding).map(drop)
         })?;
-        all_known_and_kept(cluster, client).map(drop)
+        all_kept(cluster, client).map(drop)
     });
 }
 
@@ -133,7 +133,7 @@ fn a_router_whose_port_loses_its_link_hands_over_and_comes_back() {
         ensure!(unfit(cluster, "r1").is_none());
         client.mark()?;
         everyone_answered(&mut client)?;
-        all_known_and_kept(cluster, client).map(drop)
+        all_kept(cluster, client).map(drop)
     });
 }
 
@@ -169,7 +169,7 @@ fn a_router_whose_worker_stands_still_hands_over_by_itself() {
         sleep(Duration::from_millis(100));
         client.mark()?;
         everyone_answered(&mut client)?;
-        all_known_and_kept(cluster, client).map(drop)
+        all_kept(cluster, client).map(drop)
     });
 }
 

@@ -1,9 +1,11 @@
 //! A connection is not its addresses and ports: clients that use their ports again at once lose nothing, however late the report
 //! of an earlier connection comes.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE, Plan, Way},
+    cluster::{Cluster, PATIENCE, Plan, Unreported, Way},
     load::{Ending, RequestSettings, Requests},
 };
 use vipa_protocol::Trigger;
@@ -30,6 +32,7 @@ fn kept_through(cluster: &mut Cluster) -> Result<()> {
         let end = requests_kept(client)?;
         ensure!(end.kept == CONNECTIONS, "{end:#?}");
     }
+    cluster.wait_agreement(Unreported::MayBe)?;
 
     let mut clients = start_clients(cluster, None)?;
     let mut go_on = || clients.iter_mut().try_for_each(|client| client.wait_further(MEANWHILE, PATIENCE).map(drop));
@@ -45,7 +48,8 @@ fn kept_through(cluster: &mut Cluster) -> Result<()> {
     cluster.router("r1").start()?;
     cluster.wait_takeover("r1", Trigger::Takeback)?;
     go_on()?;
-    clients.into_iter().try_for_each(|client| requests_kept(client).map(drop))
+    clients.into_iter().try_for_each(|client| requests_kept(client).map(drop))?;
+    cluster.wait_agreement(Unreported::MayBe)
 }
 
 fn observed_by(observer: &str, name: &str) {
@@ -67,4 +71,32 @@ fn ports_are_used_again_at_once_and_nothing_breaks_where_agents_observe_by_sock_
 fn ports_are_used_again_at_once_and_nothing_breaks_where_addresses_are_translated() {
     let way = Way { forwarding: "nat", ..Way::default() };
     Plan { way, ..Plan::new("identity_nat") }.run(kept_through);
+}
+
+#[test]
+fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_restarts() {
+    const RESTARTS: usize = 10;
+    let way = Way { forwarding: "nat", ..Way::default() };
+    Plan { way, targets: 1, ..Plan::new("identity_nat_agent") }.run(|cluster| {
+        let resets = cluster.client_host().count("input", "ip saddr 10.77.0.100 tcp flags & rst == rst")?;
+        let settings = RequestSettings {
+            endings: vec![Ending::ClientCloses, Ending::ClientHalfCloses, Ending::ServerHalfCloses],
+            clients: 24,
+            silence_ms: (0, 700),
+            interval: Duration::from_millis(20),
+            ..RequestSettings::new(Cluster::service(), Ending::ServerCloses)
+        };
+        let mut client = Requests::start(cluster.client_host(), "client", &settings)?;
+        for _ in 0..RESTARTS {
+            client.wait_further(MEANWHILE, PATIENCE)?;
+            cluster.target("t1").kill_agent()?;
+            cluster.target("t1").start_agent()?;
+            cluster.wait_view("r1", "to know t1 again", |view| view.warm.len() == 1)?;
+        }
+        requests_kept(client)?;
+        cluster.wait_agreement(Unreported::MayBe)?;
+        let resets = resets.packets()?;
+        ensure!(resets == 0, "{resets} resets came to the client; {}", cluster.counters());
+        Ok(())
+    });
 }

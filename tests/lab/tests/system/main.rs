@@ -32,6 +32,7 @@ mod r11_servers;
 mod recordings;
 mod restarts;
 mod spoofed;
+mod vanished;
 mod voters;
 
 use std::{thread::sleep, time::Duration};
@@ -68,15 +69,11 @@ fn everyone_answered(client: &mut Client) -> Result<Report> {
     client.wait_for("an answer on every connection since the mark", PATIENCE, |report| report.silent_since_mark == 0)
 }
 
-/// While nothing is under way, every router knows the connections that the targets hold and no others; then as [`all_kept`].
-fn all_known_and_kept(cluster: &mut Cluster, mut client: Client) -> Result<Report> {
+/// Ends the client: every connection was kept to its last byte, every fresh one succeeded, and the servers agree; before the end,
+/// every router knew the connections that the targets held and no others.
+fn all_kept(cluster: &mut Cluster, mut client: Client) -> Result<Report> {
     client.pause()?;
     cluster.wait_agreement(Unreported::MayBe)?;
-    all_kept(cluster, client)
-}
-
-/// Ends the client: every connection was kept to its last byte, every fresh one succeeded, and the servers agree.
-fn all_kept(cluster: &mut Cluster, client: Client) -> Result<Report> {
     let end = client.finish(PATIENCE)?;
     ensure!(end.kept == end.asked && end.broken.total() == 0, "connections were lost: {end:#?}");
     ensure!(end.fresh_failed == 0, "new connections failed: {end:#?}");

@@ -9,7 +9,7 @@ use vipa_lab::{
     programs,
 };
 
-use crate::{all_known_and_kept, everyone_answered, hostile::vipa_mac};
+use crate::{all_kept, everyone_answered, hostile::vipa_mac};
 
 /// Idle connections that each kind of segment is sent to.
 const EACH: usize = 200;
@@ -37,7 +37,7 @@ fn spoofed_flags_never_end_a_connection_that_its_target_holds() {
         client.resume()?;
         client.mark()?;
         everyone_answered(&mut client)?;
-        all_known_and_kept(cluster, client).map(drop)
+        all_kept(cluster, client).map(drop)
     });
 }
 
