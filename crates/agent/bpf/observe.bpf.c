@@ -18,6 +18,7 @@ enum kind {
 	ESTABLISHED,
 	CHANGED,
 	LISTENS,
+	CONNECTS,
 };
 
 struct event {
@@ -144,6 +145,11 @@ int vipa_observe(struct bpf_sock_ops *socket)
 		bpf_sock_ops_cb_flags_set(socket, flags);
 		tell(socket, ESTABLISHED, 0, BPF_TCP_ESTABLISHED);
 		break;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		// Before the SYN leaves: its answer comes to the router, which is to know by then where it goes.
+		bpf_sock_ops_cb_flags_set(socket, flags);
+		tell(socket, CONNECTS, BPF_TCP_CLOSE, BPF_TCP_SYN_SENT);
+		break;
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
 		bpf_sock_ops_cb_flags_set(socket, flags);
 		tell(socket, LISTENS, 0, BPF_TCP_LISTEN);
@@ -153,8 +159,8 @@ int vipa_observe(struct bpf_sock_ops *socket)
 		now = socket->args[1];
 		if (before == BPF_TCP_LISTEN)
 			tell(socket, LISTENS, before, now);
-		// The steps of closing are all the same to the agent, and an attempt that failed was never told.
-		else if (before == BPF_TCP_ESTABLISHED || (now == BPF_TCP_CLOSE && before != BPF_TCP_SYN_SENT && before != BPF_TCP_SYN_RECV))
+		// The steps of closing are all the same to the agent, and a client's attempt that failed was never told.
+		else if (before == BPF_TCP_ESTABLISHED || (now == BPF_TCP_CLOSE && before != BPF_TCP_SYN_RECV))
 			tell(socket, CHANGED, before, now);
 		break;
 	}

@@ -48,7 +48,7 @@ use vipa_protocol::{Change, Record};
 
 pub(crate) use self::ring::plan;
 use self::{
-    diag::{Notices, States},
+    diag::{Notices, States, TcpState},
     errors::{KernelError, Over, Stop},
     facts::{Facts, Shared},
     listeners::Listener,
@@ -199,6 +199,8 @@ struct Observer {
     listed: BTreeSet<IpAddr>,
     /// Those of them that the ring may not know, because they are older than it.
     elders: BTreeMap<IpAddr, Live>,
+    /// Connections that this host opened from a VIPA's address: no client began them.
+    opened_here: BTreeSet<(IpAddr, Connection)>,
     /// Their servers have closed, and nothing tells when their clients have.
     lingering: BTreeSet<(IpAddr, Connection)>,
     /// The last of them that was asked for.
@@ -245,6 +247,7 @@ impl Observer {
             known: BTreeMap::new(),
             listed: BTreeSet::new(),
             elders: BTreeMap::new(),
+            opened_here: BTreeSet::new(),
             lingering: BTreeSet::new(),
             lingered: (ANY, NOBODY),
             listeners: None,
@@ -367,6 +370,7 @@ impl Observer {
         self.listed.retain(|vipa| watched.contains_key(vipa));
         self.elders.retain(|vipa, _| watched.contains_key(vipa));
         self.listening.retain(|vipa, _| watched.contains_key(vipa));
+        self.opened_here.retain(|(vipa, _)| watched.contains_key(vipa));
         self.lingering.retain(|(vipa, _)| watched.contains_key(vipa));
         self.counted.keep(watched);
     }
@@ -384,7 +388,12 @@ impl Observer {
                         self.touched.insert((vipa, connection));
                     }
                     match became {
-                        Became::State(state) => self.note(vipa, connection, state_of(state)),
+                        Became::State(state) => {
+                            if state == TcpState::SynSent {
+                                self.opened_here.insert((vipa, connection));
+                            }
+                            self.note(vipa, connection, state_of(state));
+                        }
                         Became::Gone => self.note(vipa, connection, None),
                         Became::Unclear => unclear.push((vipa, connection)),
                     }
@@ -421,13 +430,16 @@ impl Observer {
         let before = state.and_then(|state| known.insert(connection, state));
         let change = match state {
             Some(state) if before != Some(state) => {
-                self.counted.begun(&self.watched, vipa, &connection, before, state);
+                if !self.opened_here.contains(&(vipa, connection)) {
+                    self.counted.begun(&self.watched, vipa, &connection, before, state);
+                }
                 Change::Opened(state)
             }
             None if known.remove(&connection).is_some() => Change::Closed,
             _ => return,
         };
         if state.is_none() {
+            self.opened_here.remove(&(vipa, connection));
             self.lingering.remove(&(vipa, connection));
             if let Some(elders) = self.elders.get_mut(&vipa) {
                 elders.remove(&connection);

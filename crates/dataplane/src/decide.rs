@@ -4,9 +4,13 @@
 //! |---|---|---|---|---|---|
 //! | hit | forward | forward | forward | forward | forward |
 //! | miss, SYN or UDP | drop (*) | admit | admit | admit | admit |
+//! | miss, SYN-ACK | drop | hold | hold | hold briefly, drop | drop |
 //! | miss, other TCP | drop | hold | hold | orphan policy | drop |
 //!
 //! (*) But for what the owner has sent here because this router is a target too: see [`to_own`].
+//!
+//! A SYN-ACK answers a connection that a target opens with the VIPA as its source. Its target's report is on its way; a reset would
+//! break the connection at a server that is nobody's client here.
 //!
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
@@ -464,6 +468,8 @@ fn orphan<K: Family>(
         Stance::Active | Stance::Yielding if scene.now < vipa.quiet_until => Verdict::Hold,
         // From here on the answer is for the client to believe, so only the owner may give it.
         _ if vipa.lease.passed(scene.now) => Verdict::drop(Reason::Fenced),
+        Stance::Active if flags.is_syn_ack() => Verdict::HoldSynAck,
+        Stance::Yielding if flags.is_syn_ack() => Verdict::drop(Reason::SynAck),
         // The successor may know the connection already; it will answer what is sent again.
         Stance::Yielding => Verdict::drop(Reason::Orphan),
         Stance::Active => match vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans) {

@@ -7,6 +7,10 @@ use vipa_model::{Moment, PortId};
 
 use crate::lanes::Kind;
 
+/// How long a SYN-ACK of an unknown connection waits for its target's report: longer than an agent takes to tell, and shorter than
+/// a server waits before it sends it again (1 s, RFC 6298 §2.1).
+const SYN_ACK_WAIT: Duration = Duration::from_millis(300);
+
 /// A packet that waits.
 pub(crate) struct Held<B> {
     pub(crate) packet: B,
@@ -29,6 +33,8 @@ pub(crate) struct Hold<B> {
 pub(crate) enum Awaiting {
     Connection,
     Neighbour,
+    /// The report of a connection that a target opens.
+    SynAckReport,
 }
 
 impl<B> Hold<B> {
@@ -44,12 +50,13 @@ impl<B> Hold<B> {
         self.packets.is_empty()
     }
 
-    /// Lets a packet wait, or says why not. A silent target may take half of the room at most, so that it cannot
-    /// take it from all other connections.
+    /// Lets a packet wait, or says why not. A silent target may take half of the room at most, and SYN-ACKs, which anybody may send, an
+    /// eighth, so that they cannot take it from all other connections.
     pub(crate) fn push(&mut self, held: Held<B>, awaiting: Awaiting) -> Result<(), Reason> {
         let (room, refusal) = match awaiting {
             Awaiting::Connection => (self.limit, Reason::HoldFull),
             Awaiting::Neighbour => (self.limit / 2, Reason::NoNeighbour),
+            Awaiting::SynAckReport => (self.limit / 8, Reason::SynAck),
         };
         if self.packets.len() >= room {
             return Err(refusal);
@@ -65,6 +72,10 @@ impl<B> Hold<B> {
 
     pub(crate) fn pop(&mut self) -> Option<Held<B>> {
         self.packets.pop_front()
+    }
+
+    pub(crate) fn syn_ack_has_expired(held: &Held<B>, now: Moment) -> bool {
+        now.since(held.since) >= SYN_ACK_WAIT
     }
 
     pub(crate) fn has_expired(&self, held: &Held<B>, now: Moment) -> bool {

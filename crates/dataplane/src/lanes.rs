@@ -23,6 +23,8 @@ pub(crate) enum Verdict {
     FromKernel(PortId),
     /// Wait with it: its connection may become known.
     Hold,
+    /// Wait with it for a moment: the target that opened the connection may tell of it.
+    HoldSynAck,
     /// Wait with it: the packet's first part may come.
     HoldFragment,
     /// Nothing more; this is its fate.

@@ -412,6 +412,7 @@ impl<T: Tx> Settler<'_, T> {
                 }
             }
             Verdict::Hold => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Connection),
+            Verdict::HoldSynAck => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::SynAckReport),
             Verdict::HoldFragment => self.hold_part(scene, from, packet),
             other => self.finish(scene, from, other, packet),
         }
@@ -428,6 +429,7 @@ impl<T: Tx> Settler<'_, T> {
             | Verdict::ForwardPart(..)
             | Verdict::Return(..)
             | Verdict::Hold
+            | Verdict::HoldSynAck
             | Verdict::HoldFragment => unreachable!("asked for by the caller"),
         }
     }
@@ -455,7 +457,7 @@ impl<T: Tx> Settler<'_, T> {
             (Some((key, kind)), _) => self.hold.push(Held { packet, key, kind, port, since: scene.now }, awaiting),
             // Only a connection's packets are held; a packet's later parts have none of their own.
             (None, Awaiting::Neighbour) => Err(Reason::NoNeighbour),
-            (None, Awaiting::Connection) => Err(Reason::Orphan),
+            (None, Awaiting::Connection | Awaiting::SynAckReport) => Err(Reason::Orphan),
         };
         match held {
             Ok(()) => scene.desk.counters.add(Count::Held, 1),
@@ -479,13 +481,17 @@ impl<T: Tx> Settler<'_, T> {
     fn settle_held(&mut self, scene: &Scene<'_>, held: Held<T::Buf>, verdict: Verdict) {
         let counters = &scene.desk.counters;
         let expired = self.hold.has_expired(&held, scene.now);
+        let syn_ack_expired = Hold::syn_ack_has_expired(&held, scene.now);
         let Held { packet, key, kind, port, since } = held;
         self.learn_held(scene, &packet, verdict);
         let left = match verdict {
             Verdict::Forward(target) => forward(scene, self.outlets, target, packet),
             Verdict::Return(vipa, vipa_port) => give_back(scene, self.outlets, (vipa, vipa_port), packet),
             Verdict::Hold if expired => Err(Stuck::Drop(Reason::HoldExpired)),
-            Verdict::Hold => return self.hold.put_back(Held { packet, key, kind, port, since }),
+            Verdict::HoldSynAck if syn_ack_expired => Err(Stuck::Drop(Reason::SynAck)),
+            Verdict::Hold | Verdict::HoldSynAck => {
+                return self.hold.put_back(Held { packet, key, kind, port, since });
+            }
             other => return self.finish(scene, port, other, packet),
         };
         match left {

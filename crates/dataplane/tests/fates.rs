@@ -199,6 +199,9 @@ fn could_not_go_on() -> Vec<Story> {
     let mut expired = after(rebuilding, [&segment(40_000)]);
     expired.advance(Duration::from_secs(3));
     expired.turn([]);
+    let mut untold = came([&segment(40_000).flags(TcpFlags::SYN.with(TcpFlags::ACK))]);
+    untold.advance(Duration::from_secs(1));
+    untold.turn([]);
     let mut silent = after(
         |bench| bench.change(|world| world.targets.iter_mut().for_each(|t| t.next_hop = None)),
         [&segment(1).syn()],
@@ -217,6 +220,7 @@ fn could_not_go_on() -> Vec<Story> {
         (Reason::NoNeighbour, silent),
         (Reason::HoldFull, after(rebuilding, &unknown)),
         (Reason::HoldExpired, expired),
+        (Reason::SynAck, untold),
         (Reason::TxRefused, after(|bench| bench.tx().room = 0, [&segment(40_000).syn()])),
     ]
     .map(|(reason, bench)| (Fate::Drop(reason), bench))

@@ -6,7 +6,8 @@ use std::{cell::Cell, time::Duration};
 
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
-use vipa_model::{Moment, Orphans, Stance};
+use vipa_model::{Moment, Orphans, PortRange, Stance};
+use vipa_packet::TcpFlags;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -162,4 +163,55 @@ fn a_target_that_the_routes_do_not_name_yet_is_waited_for() {
     bench.change(|world| world.targets.push(world.targets[0]));
     assert_eq!(bench.turn([]), [to_target(0, &segment(40_000))]);
     bench.assert_changed(["released +1", "holding -1", "forwarded +1", "sent +1"]);
+}
+
+/// A server's answer to a connection that a target opens with the VIPA as its source.
+fn syn_ack(to_port: u16) -> vipa_packet::build::Builder {
+    from_client().ipv4(CLIENT, VIPA).tcp(443, to_port).flags(TcpFlags::SYN.with(TcpFlags::ACK)).acknowledge(7)
+}
+
+#[test]
+fn a_syn_ack_that_comes_before_the_targets_report_waits_for_it() {
+    let mut bench = bench();
+    assert_eq!(bench.turn([&syn_ack(50_000)]), NOTHING);
+    bench.assert_changed(["received +1", "held +1", "holding +1"]);
+    bench.confirm(CLIENT, 443, 50_000, 1);
+    bench.advance(MS);
+    assert_eq!(bench.turn([]), [to_target(1, &syn_ack(50_000))]);
+    bench.assert_changed(["released +1", "holding -1", "forwarded +1", "sent +1"]);
+    // What follows is a connection's like any other, although its port is no service's.
+    let data = from_client().ipv4(CLIENT, VIPA).tcp(443, 50_000).payload(b"hello");
+    assert_eq!(bench.turn([&data]), [to_target(1, &data)]);
+    bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
+}
+
+#[test]
+fn no_policy_answers_a_syn_ack_of_an_unknown_connection() {
+    for orphans in [Orphans::Reset, Orphans::Drop, Orphans::Balance] {
+        let mut bench = bench();
+        bench.change(|world| {
+            world.services[0].orphans = orphans;
+            world.services[0].ports = PortRange::ALL;
+        });
+        assert_eq!(bench.turn([&syn_ack(50_000)]), NOTHING);
+        bench.advance(Duration::from_millis(299));
+        bench.turn([]);
+        bench.assert_changed(["received +1", "held +1", "holding +1"]);
+        bench.advance(MS);
+        assert_eq!(bench.turn([]), NOTHING);
+        bench.assert_changed(["holding -1", "dropped.syn-ack +1"]);
+        assert_eq!(bench.flows.count().total(), 0);
+    }
+}
+
+#[test]
+fn a_flood_of_syn_acks_takes_an_eighth_of_the_room_and_a_backup_holds_none() {
+    let limits = Limits { held_packets: 80, ..Limits::default() };
+    let mut bench = Bench::with_limits(SERVICE, [T0, T1], 1000, limits);
+    let flood: Vec<_> = (0..100).map(|n| syn_ack(50_000 + n)).collect();
+    bench.turn(&flood);
+    bench.assert_changed(["received +100", "held +10", "holding +10", "dropped.syn-ack +90"]);
+    bench.stance(Stance::Standby);
+    bench.turn([&syn_ack(60_000)]);
+    bench.assert_changed(["received +1", "holding -10", "dropped.standby +11"]);
 }

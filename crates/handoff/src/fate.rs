@@ -89,6 +89,8 @@ pub enum Reason {
     NoNeighbour,
     /// A segment of a connection that nobody knows.
     Orphan,
+    /// A SYN-ACK of a connection that no target has told of.
+    SynAck,
     /// The lease has passed: nothing new is admitted.
     Fenced,
     /// Another router owns the VIPA.
@@ -123,7 +125,7 @@ impl LocalReply {
 
 impl Reason {
     /// All but the malformed ones.
-    const OTHERS: [Self; 30] = [
+    const OTHERS: [Self; 31] = [
         Self::NotForUs,
         Self::Group,
         Self::ArpOfOthers,
@@ -154,6 +156,7 @@ impl Reason {
         Self::HoldExpired,
         Self::TxRefused,
         Self::Overload,
+        Self::SynAck,
     ];
     pub const COUNT: usize = Malformed::COUNT + Self::OTHERS.len();
 
@@ -193,6 +196,7 @@ impl Reason {
             Self::HoldExpired => 27,
             Self::TxRefused => 28,
             Self::Overload => 29,
+            Self::SynAck => 30,
         };
         Malformed::COUNT + other
     }
@@ -230,6 +234,7 @@ impl Reason {
             Self::KernelLimit => "dropped.kernel-limit",
             Self::NoNeighbour => "dropped.no-neighbour",
             Self::Orphan => "dropped.orphan",
+            Self::SynAck => "dropped.syn-ack",
             Self::Fenced => "dropped.fenced",
             Self::Standby => "dropped.standby",
             Self::TableFull => "dropped.table-full",

@@ -53,6 +53,14 @@ impl TcpFlags {
         self.0 & (Self::SYN.0 | Self::ACK.0 | Self::FIN.0 | Self::RST.0) == Self::SYN.0
     }
 
+    /// A server's answer to a first segment: SYN and ACK, without FIN and RST.
+    #[inline]
+    #[must_use]
+    pub const fn is_syn_ack(self) -> bool {
+        let bits = Self::SYN.0 | Self::ACK.0;
+        self.0 & (bits | Self::FIN.0 | Self::RST.0) == bits
+    }
+
     /// Neither opens nor closes anything: none of SYN, FIN and RST.
     #[inline(always)]
     #[must_use]

@@ -99,6 +99,8 @@ pub struct Plan {
     pub connections: usize,
     /// How the VIPAs' packets get to the targets.
     pub way: Way,
+    /// Routers whose own lists have another forwarding than `way` says, by router.
+    pub forwarding_of: BTreeMap<String, &'static str>,
     /// Further lines of every router's `[[port]]`, and of every service.
     pub port_lines: String,
     pub service_lines: String,
@@ -165,6 +167,7 @@ impl Plan {
             absent: Vec::new(),
             connections: 2_000,
             way: Way::default(),
+            forwarding_of: BTreeMap::new(),
             port_lines: String::new(),
             service_lines: String::new(),
             table_lines: String::new(),
@@ -344,6 +347,13 @@ impl Cluster {
 
     pub fn client_with(&self, plan: &ClientPlan) -> Result<Client> {
         let mut client = self.start_client(plan)?;
+        client.wait_open(PATIENCE + Duration::from_millis(plan.connections as u64))?;
+        Ok(client)
+    }
+
+    /// As `client_with`, on a target's host.
+    pub fn client_on(&mut self, target: &str, plan: &ClientPlan) -> Result<Client> {
+        let mut client = Client::start(self.target(target).host(), &format!("{target}-client"), plan)?;
         client.wait_open(PATIENCE + Duration::from_millis(plan.connections as u64))?;
         Ok(client)
     }

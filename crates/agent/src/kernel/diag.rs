@@ -52,9 +52,10 @@ const NOTICE_QUEUE: usize = 8 << 20;
 pub(crate) struct States(u32);
 
 impl States {
-    /// SYN-RECEIVED up to the last acknowledgement, not TIME-WAIT: its socket holds no application's data any more.
+    /// SYN-SENT and SYN-RECEIVED up to the last acknowledgement, not TIME-WAIT: its socket holds no application's data any more.
     pub(crate) const CONNECTIONS: Self = Self(
         1 << TcpState::Established as u32
+            | 1 << TcpState::SynSent as u32
             | 1 << TcpState::SynReceived as u32
             | 1 << TcpState::FinWait1 as u32
             | 1 << TcpState::FinWait2 as u32
@@ -74,6 +75,7 @@ impl States {
 #[repr(u8)]
 pub(crate) enum TcpState {
     Established = 1,
+    SynSent = 2,
     SynReceived = 3,
     FinWait1 = 4,
     FinWait2 = 5,
@@ -88,6 +90,7 @@ impl TcpState {
     pub(crate) fn of(number: u8) -> Option<Self> {
         Some(match number {
             1 => Self::Established,
+            2 => Self::SynSent,
             3 | 12 => Self::SynReceived,
             4 => Self::FinWait1,
             5 => Self::FinWait2,

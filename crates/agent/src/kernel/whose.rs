@@ -91,7 +91,7 @@ pub(crate) fn accepts(socket: &Socket, vipa: IpAddr) -> bool {
 
 pub(super) fn state_of(state: TcpState) -> Option<ConnectionState> {
     match state {
-        TcpState::SynReceived => Some(ConnectionState::HalfOpen),
+        TcpState::SynSent | TcpState::SynReceived => Some(ConnectionState::HalfOpen),
         TcpState::Established => Some(ConnectionState::Established),
         TcpState::FinWait1 | TcpState::FinWait2 | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing => {
             Some(ConnectionState::Closing)

@@ -130,7 +130,7 @@ connections = {table}
             write!(
                 text,
                 "\n[[vipa.service]]\nprotocol = \"{protocol}\"\nports = {ports}\nforwarding = \"{}\"\ncandidates = [{}]\n{}\n",
-                plan.way.forwarding,
+                plan.forwarding_of.get(&name).copied().unwrap_or(plan.way.forwarding),
                 candidates.join(", "),
                 plan.service_lines
             )?;

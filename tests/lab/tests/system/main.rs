@@ -12,6 +12,7 @@ mod health;
 mod hostile;
 mod identity;
 mod moves;
+mod opened_by_targets;
 mod operating;
 mod orders;
 mod overload;

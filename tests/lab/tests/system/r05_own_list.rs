@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use vipa_lab::{
-    cluster::{Cluster, Plan},
+    cluster::{Cluster, Plan, Way},
     load::ClientPlan,
 };
 use vipa_protocol::Trigger;
@@ -47,5 +47,95 @@ fn r05_a_backups_list_may_have_nobody_of_the_owners_and_each_keeps_what_the_othe
         ensure!(fresh.ok == 60 && fresh.servers.keys().eq(["t1", "t2"]), "{fresh:?}");
         all_kept(cluster, late)?;
         all_kept(cluster, early).map(drop)
+    });
+}
+
+/// The owner's targets are reached by `way`, the backup's own list has another target alone, which it reaches directly: every
+/// connection of the owner's targets lives on through the takeover, and the rehearsal said so.
+fn connections_are_reached_that_the_own_list_leaves_out(name: &str, way: Way) {
+    let own = if way.forwarding == "nat" { "nat" } else { "direct" };
+    let plan = Plan {
+        candidates: [("r1".into(), vec![2, 3]), ("r2".into(), vec![1])].into(),
+        forwarding_of: [("r2".into(), own)].into(),
+        way,
+        ..Plan::new(name)
+    };
+    plan.run(|cluster| {
+        let plan = ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), PER_TARGET * 2) };
+        let mut client = cluster.client_with(&plan)?;
+        let before = client.report().servers;
+        ensure!(before.keys().eq(["t2", "t3"]), "{before:?}");
+        let drill = cluster.router("r2").vipactl(&["drill"])?;
+        ensure!(drill.contains("  lost         nothing\n"), "{drill}");
+        kill_the_owner(cluster, &mut client)?;
+        ensure!(client.report().servers == before, "{:?} and then {:?}", before, client.report().servers);
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+/// Connections at each of the owner's two targets, about.
+const PER_TARGET: usize = 25;
+
+#[test]
+fn r05_direct_targets_off_the_backups_list_keep_their_connections() {
+    connections_are_reached_that_the_own_list_leaves_out("r05_direct", Way::default());
+}
+
+#[test]
+fn r05_ipip_targets_off_the_backups_list_keep_their_connections() {
+    connections_are_reached_that_the_own_list_leaves_out("r05_ipip", Way { forwarding: "ipip", ..Way::default() });
+}
+
+#[test]
+fn r05_gre_targets_off_the_backups_list_keep_their_connections() {
+    connections_are_reached_that_the_own_list_leaves_out("r05_gre", Way { forwarding: "gre", ..Way::default() });
+}
+
+#[test]
+fn r05_gue_targets_off_the_backups_list_keep_their_connections() {
+    connections_are_reached_that_the_own_list_leaves_out("r05_gue", Way { forwarding: "gue", ..Way::default() });
+}
+
+#[test]
+fn r05_nat_targets_off_the_backups_list_keep_their_connections() {
+    connections_are_reached_that_the_own_list_leaves_out("r05_nat", Way { forwarding: "nat", ..Way::default() });
+}
+
+#[test]
+fn r05_ipip_over_ipv6_targets_off_the_backups_list_keep_their_connections() {
+    let way = Way { forwarding: "ipip", targets6: true, vipa6: true, ..Way::default() };
+    connections_are_reached_that_the_own_list_leaves_out("r05_ipip6", way);
+}
+
+#[test]
+fn r05_gre_over_ipv6_targets_off_the_backups_list_keep_their_connections() {
+    let way = Way { forwarding: "gre", targets6: true, vipa6: true, ..Way::default() };
+    connections_are_reached_that_the_own_list_leaves_out("r05_gre6", way);
+}
+
+#[test]
+fn r05_gue_over_ipv6_targets_off_the_backups_list_keep_their_connections() {
+    let way = Way { forwarding: "gue", targets6: true, vipa6: true, ..Way::default() };
+    connections_are_reached_that_the_own_list_leaves_out("r05_gue6", way);
+}
+
+#[test]
+fn r05_a_backup_that_restarts_after_the_owners_death_reaches_them_too() {
+    let plan = Plan {
+        candidates: [("r1".into(), vec![2, 3]), ("r2".into(), vec![1])].into(),
+        forwarding_of: [("r2".into(), "direct")].into(),
+        way: Way { forwarding: "gue", ..Way::default() },
+        ..Plan::new("r05_restart")
+    };
+    plan.run(|cluster| {
+        let plan = ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), PER_TARGET * 2) };
+        let mut client = cluster.client_with(&plan)?;
+        cluster.router("r2").kill()?;
+        let killed = cluster.router("r1").kill()?;
+        client.mark_at(killed)?;
+        cluster.router("r2").start()?;
+        cluster.wait_takeover("r2", Trigger::Failure).or_else(|_| cluster.wait_takeover("r2", Trigger::First))?;
+        everyone_answered(&mut client)?;
+        all_kept(cluster, client).map(drop)
     });
 }

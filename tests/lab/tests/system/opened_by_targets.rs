@@ -1,0 +1,60 @@
+//! Connections that a target opens with the VIPA as their source: the server's answers come to the VIPA's owner, which knows the
+//! connection from the target.
+
+use anyhow::{Result, ensure};
+use vipa_lab::{
+    cluster::{Cluster, Plan, VIPA, Way},
+    load::{ClientPlan, Server},
+};
+
+use crate::{all_kept, everyone_answered, kill_the_owner};
+
+/// Of the server beside the clients.
+const FAR_PORT: u16 = 9_000;
+/// Of its address: `cluster` says where the client is.
+const FAR: [u8; 4] = [10, 77, 0, 51];
+
+/// A target opens fifty connections and more, through a takeover and after it; none waits for a SYN-ACK that is sent again.
+fn targets_open_connections(name: &str, way: Way) {
+    let plan = Plan { way, ..Plan::new(name) };
+    plan.run(|cluster| {
+        cluster.wait_addresses()?;
+        let _far = Server::start(cluster.client_host(), (FAR, FAR_PORT).into())?;
+        let opened = ClientPlan {
+            sources: vec![VIPA.into()],
+            fresh_per_second: 0,
+            ..ClientPlan::new((FAR, FAR_PORT).into(), 50)
+        };
+        let mut client = cluster.client_on("t1", &opened)?;
+        kill_the_owner(cluster, &mut client)?;
+        let fresh = client.fresh_and_wait(50)?;
+        ensure!(fresh.ok == 50, "{fresh:?}");
+        client.mark()?;
+        everyone_answered(&mut client)?;
+        nobody_was_reset(cluster)?;
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+fn nobody_was_reset(cluster: &mut Cluster) -> Result<()> {
+    let counters = cluster.router("r2").counters()?;
+    let of = |name: &str| counters.get(name).copied().unwrap_or_default();
+    ensure!(of("replied.reset") == 0, "{}", cluster.counters());
+    ensure!(of("dropped.syn-ack") == 0, "SYN-ACKs waited in vain: {}", cluster.counters());
+    Ok(())
+}
+
+#[test]
+fn connections_that_a_target_opens_from_the_vipa_work_and_live_through_a_takeover() {
+    targets_open_connections("opened", Way::default());
+}
+
+#[test]
+fn connections_that_a_target_opens_from_a_port_of_a_service_work_too() {
+    targets_open_connections("opened_all", Way { all_ports: true, ..Way::default() });
+}
+
+#[test]
+fn connections_that_a_tunnelled_target_opens_get_their_answers_through_the_tunnel() {
+    targets_open_connections("opened_gue", Way { forwarding: "gue", ..Way::default() });
+}
