@@ -135,11 +135,11 @@ impl Neighbours {
 
 /// How long to wait for an answer after so many requests.
 fn pause(paced: u32) -> Duration {
-    match paced {
-        0..=QUICK_RETRIES => RETRY,
-        ..=SLOW_RETRIES => RETRY_SLOW,
-        more => (RETRY_SLOW * (1 << (more - SLOW_RETRIES).min(8))).min(RETRY_SLOWEST),
+    if paced <= QUICK_RETRIES {
+        return RETRY;
     }
+    let doublings = paced.saturating_sub(SLOW_RETRIES).min(8);
+    (RETRY_SLOW * (1 << doublings)).min(RETRY_SLOWEST)
 }
 
 #[cfg(test)]
