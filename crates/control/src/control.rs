@@ -433,13 +433,7 @@ impl Control {
                     self.reach_targets();
                 }
             }
-            Output::Complete { vipa, target, complete } => {
-                if let Some(index) = self.view.vipa_index(vipa)
-                    && let Some(linked) = self.completeness.set(vipa_id(index), target, complete)
-                {
-                    self.set_linked(target, linked);
-                }
-            }
+            Output::Complete { vipa, target, complete } => self.completed(vipa, target, complete),
             Output::Load { target, load } => {
                 if let Some(changes) = self.view.fares(target, load) {
                     self.routes_stale = true;

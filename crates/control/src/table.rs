@@ -138,8 +138,18 @@ impl Reports {
         let its = ways.to(target);
         its.iter().for_each(|way| self.flows.set_linked(*way, linked));
         if !linked {
-            self.disputes.withdraw(|way| its.contains(&way));
+            self.disputes.withdraw(&self.flows, |way| its.contains(&way));
         }
+    }
+
+    /// Whether the table lacks something that this target has reported and, being back, does not repeat.
+    pub(crate) fn has_diverged(&self, target: IpAddr, ways: &Ways) -> bool {
+        ways.to(target).iter().any(|way| self.flows.has_diverged(*way))
+    }
+
+    /// The target's log is read anew.
+    pub(crate) fn forget_diverged(&self, target: IpAddr, ways: &Ways) {
+        ways.to(target).iter().for_each(|way| self.flows.forget_diverged(*way));
     }
 
     /// Settles what targets report that others have.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use vipa_cluster::Event;
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::AnyKey;
 use vipa_model::{ConnectionState, Epoch, NodeName, Stance, VipaId};
@@ -42,6 +43,24 @@ impl Control {
                 self.takeovers.reported(view.address, taken);
             }
             self.counts.reports.add(taken);
+        }
+    }
+
+    /// The target's reports on this VIPA are complete from now on, or no longer.
+    pub(crate) fn completed(&mut self, vipa: IpAddr, target: IpAddr, complete: bool) {
+        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let diverged = complete && self.reports.has_diverged(target, &self.view.ways);
+        if let Some(linked) = self.completeness.set(vipa_id(index), target, complete) {
+            self.set_linked(target, linked);
+            if linked {
+                self.reports.forget_diverged(target, &self.view.ways);
+            }
+        }
+        if diverged {
+            let known = self.cluster.vipa(vipa).map(|vipa| vipa.targets).unwrap_or_default();
+            if let Some(node) = known.into_iter().find(|known| known.address == target).map(|known| known.node) {
+                self.feed(Event::ReadAnew { vipa, target: node });
+            }
         }
     }
 

@@ -401,6 +401,7 @@ impl View {
                 lease: Arc::clone(&vipa.lease),
                 services,
                 quiet_until: vipa.quiet_until,
+                by_hash_until: VipaRoute::by_hash_until(vipa.epoch, vipa.stance, vipa.quiet_until),
                 new_per_second: vipa.new_per_second,
                 unserved: vipa.unserved,
             });

@@ -150,6 +150,7 @@ impl World {
             lease: Arc::clone(&self.lease),
             services: self.services.clone(),
             quiet_until: self.quiet_until,
+            by_hash_until: self.quiet_until,
             new_per_second: self.new_per_second,
             unserved: self.unserved,
         };

@@ -15,8 +15,6 @@
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
-use std::time::Duration;
-
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
 use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId, Unserved};
@@ -305,6 +303,8 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
     }
     let state = match kind {
         Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),
+        // The next connection of these addresses and ports may be at a target that has not answered yet.
+        Kind::Segment(_) if hit.state == FlowState::Ended && is_rebuilding(scene, key) => return Verdict::Hold,
         Kind::Segment(flags) => hit.state.after_segment(flags.closes(), is_settled::<K>(scene, hit)),
         Kind::Datagram => return datagram(scene, key, hit, admission),
         Kind::Error => return Verdict::Forward(hit.target),
@@ -312,6 +312,11 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
     };
     touch::<K>(scene, hit, state);
     Verdict::Forward(hit.target)
+}
+
+/// Whether the targets are still reporting.
+fn is_rebuilding<K: Family>(scene: &Scene<'_>, key: &K) -> bool {
+    scene.routes.vipa(key.vipa()).is_some_and(|vipa| vipa.stance == Stance::Rebuilding)
 }
 
 /// Writes down that the connection was heard of. The tick of a reopened one is that of its SYN.
@@ -581,10 +586,8 @@ fn pick<K: Family>(
 /// Whether a SYN that is sent again may reach another router than the one before: both then choose alike. The yielding
 /// owner tells its successor of what it admitted before.
 fn is_changing_hands(vipa: &VipaRoute, now: Moment) -> bool {
-    /// A SYN is sent again after one and after three seconds (RFC 6298 §2, §5.5).
-    const RETRANSMISSION: Duration = Duration::from_secs(4);
     match vipa.stance {
-        Stance::Standby | Stance::Rebuilding | Stance::Yielding => true,
-        Stance::Active => now < vipa.quiet_until + RETRANSMISSION,
+        Stance::Standby | Stance::Yielding => true,
+        Stance::Rebuilding | Stance::Active => now < vipa.by_hash_until,
     }
 }

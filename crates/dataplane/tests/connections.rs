@@ -276,7 +276,7 @@ fn while_a_vipa_changes_hands_a_syn_that_is_sent_again_goes_where_the_first_went
     let expected = target(Stance::Yielding, Moment::ZERO, 0);
     assert!(expected.contains(&0) && expected.contains(&1));
     assert_eq!(target(Stance::Yielding, Moment::ZERO, 1), expected);
-    assert_eq!(target(Stance::Rebuilding, Moment::ZERO, 1), expected);
+    assert_eq!(target(Stance::Rebuilding, now + Duration::from_secs(1), 1), expected);
     assert_eq!(target(Stance::Active, now + Duration::from_secs(1), 1), expected);
     let by_turns = target(Stance::Active, Moment::ZERO, 0);
     assert!(by_turns.chunks(2).all(|pair| pair[0] != pair[1]), "{by_turns:?}");

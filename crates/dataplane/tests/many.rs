@@ -66,6 +66,7 @@ fn routes() -> Routes {
         lease: Arc::new(Deadline::new(Moment(u64::MAX))),
         services: services(n),
         quiet_until: Moment::ZERO,
+        by_hash_until: Moment::ZERO,
         new_per_second: None,
         unserved: Unserved::Drop,
     });

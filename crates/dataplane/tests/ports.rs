@@ -101,6 +101,7 @@ fn routes(via: Via) -> Routes {
         lease: Arc::new(Deadline::new(Moment(u64::MAX))),
         services: vec![service],
         quiet_until: Moment::ZERO,
+        by_hash_until: Moment::ZERO,
         new_per_second: None,
         unserved: Unserved::Drop,
     };

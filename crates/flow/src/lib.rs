@@ -9,13 +9,13 @@ mod blocks;
 mod bucket;
 mod count;
 mod key;
-mod linked;
 #[cfg(not(loom))]
 mod mapping;
 mod memory;
 mod place;
 mod rules;
 mod table;
+mod target_set;
 mod tick;
 pub mod vectors;
 mod walk;

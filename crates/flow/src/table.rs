@@ -18,10 +18,10 @@ use crate::{
     bucket::{Bucket, SLOTS},
     count::Tally,
     key::{Packed, PackedKey, sealed::Words},
-    linked::Linked,
     memory::Memory,
     place::{Newcomer, Placed, Source},
     rules::RECENT,
+    target_set::TargetSet,
     tick::{age, is_news},
     word::Word,
 };
@@ -48,7 +48,9 @@ pub struct FlowTable<K: Key = Key4> {
     pub(crate) tally: Tally,
     pub(crate) blocks: Blocks,
     pub(crate) seed: HashSeed,
-    pub(crate) linked: Linked,
+    pub(crate) linked: TargetSet,
+    /// Targets of which an entry that their reports had made has gone otherwise than by a report.
+    pub(crate) diverged: TargetSet,
     capacity: usize,
 }
 
@@ -164,7 +166,15 @@ impl<K: Key> FlowTable<K> {
         }
         let buckets = Memory::new((connections * 4).div_ceil(SLOTS * 3).max(2))?;
         let blocks = Blocks::of(buckets.len());
-        Ok(Self { buckets, tally: Tally::new(), blocks, seed, linked: Linked::new(), capacity: connections })
+        Ok(Self {
+            buckets,
+            tally: Tally::new(),
+            blocks,
+            seed,
+            linked: TargetSet::new(),
+            diverged: TargetSet::new(),
+            capacity: connections,
+        })
     }
 
     /// The connection's target and state, if it is known. Changes nothing.
@@ -313,6 +323,9 @@ impl<K: Key> FlowTable<K> {
         let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
         if swapped {
             self.changed(bucket as usize, hit.state, state);
+            if hit.state.is_held() {
+                self.note_diverged(hit.target);
+            }
         }
         swapped
     }
@@ -336,7 +349,10 @@ impl<K: Key> FlowTable<K> {
             match self.place(&newcomer, now) {
                 Placed::Live(None) => return Confirmed::New,
                 Placed::Live(Some(evicted)) => return Confirmed::NewEvicting(evicted),
-                Placed::Full => return Confirmed::Full,
+                Placed::Full => {
+                    self.note_diverged(target);
+                    return Confirmed::Full;
+                }
                 Placed::Contested => {}
             }
         }
@@ -357,6 +373,9 @@ impl<K: Key> FlowTable<K> {
         let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
         if swapped {
             self.changed(bucket as usize, hit.state, state);
+            if hit.state.is_held() && hit.target != newcomer.target {
+                self.note_diverged(hit.target);
+            }
         }
         swapped
     }
@@ -396,6 +415,24 @@ impl<K: Key> FlowTable<K> {
         // Its SYN passed elsewhere, and not now.
         let heard = if state == FlowState::HalfOpen { Tick(now.0.wrapping_sub(RECENT.into())) } else { now };
         self.admit(key, target, state, heard)
+    }
+
+    /// Notes that the table lacks something that this target has reported and does not repeat: its log is to be read anew.
+    pub fn note_diverged(&self, target: TargetId) {
+        if !self.diverged.has(target) {
+            self.diverged.set(target, true);
+        }
+    }
+
+    /// Whether something was noted of this target.
+    #[must_use]
+    pub fn has_diverged(&self, target: TargetId) -> bool {
+        self.diverged.has(target)
+    }
+
+    /// This target's log is read anew.
+    pub fn forget_diverged(&self, target: TargetId) {
+        self.diverged.set(target, false);
     }
 
     /// Says whether this target's agent is linked, so that it reports every connection that it holds.

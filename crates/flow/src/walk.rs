@@ -128,6 +128,9 @@ impl<K: Key> FlowTable<K> {
             if too_old && self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
                 self.ended(bucket, word);
                 removed[state.index()] += 1;
+                if state.is_held() {
+                    self.note_diverged(word.target());
+                }
             }
         }
     }

@@ -50,8 +50,12 @@ impl Disputes {
         now: Tick,
     ) -> Reported {
         let reported = flows.report(key, claimant, is_its, state, now);
-        if matches!(reported, Reported::Disputed(_)) && (self.open.len() < MOST || self.open.contains_key(key)) {
-            self.open.insert(*key, Dispute { claimant, since: now });
+        if matches!(reported, Reported::Disputed(_)) {
+            if self.open.len() < MOST || self.open.contains_key(key) {
+                self.open.insert(*key, Dispute { claimant, since: now });
+            } else {
+                flows.note_diverged(claimant);
+            }
         }
         reported
     }
@@ -68,9 +72,16 @@ impl Disputes {
         ended
     }
 
-    /// Forgets what a target claimed whose agent is no longer linked.
-    pub fn withdraw(&mut self, is_its: impl Fn(TargetId) -> bool) {
-        self.open.retain(|_, dispute| !is_its(dispute.claimant));
+    /// Forgets what a target claimed whose agent is no longer linked. When it is back, it tells what has changed, and not
+    /// this again: its log is to be read anew then.
+    pub fn withdraw(&mut self, flows: &Flows, is_its: impl Fn(TargetId) -> bool) {
+        self.open.retain(|_, dispute| {
+            let withdrawn = is_its(dispute.claimant);
+            if withdrawn {
+                flows.note_diverged(dispute.claimant);
+            }
+            !withdrawn
+        });
     }
 
     /// Settles what can be settled; once a tick is enough.
@@ -183,7 +194,8 @@ mod tests {
         bench.flows.set_linked(HOLDER, false);
         assert_eq!(bench.after(1), Some((LATE, FlowState::Confirmed)));
         let mut bench = Bench::disputed(FlowState::Confirmed);
-        bench.disputes.withdraw(|way| way == LATE);
+        bench.disputes.withdraw(&bench.flows, |way| way == LATE);
+        assert!(bench.flows.has_diverged(LATE));
         bench.flows.set_linked(HOLDER, false);
         assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
     }

@@ -176,6 +176,23 @@ impl Flows {
         self.ipv6.set_linked(target, linked);
     }
 
+    /// See [`FlowTable::note_diverged`].
+    pub fn note_diverged(&self, target: TargetId) {
+        self.ipv4.note_diverged(target);
+    }
+
+    /// See [`FlowTable::has_diverged`].
+    #[must_use]
+    pub fn has_diverged(&self, target: TargetId) -> bool {
+        self.ipv4.has_diverged(target) || self.ipv6.has_diverged(target)
+    }
+
+    /// See [`FlowTable::forget_diverged`].
+    pub fn forget_diverged(&self, target: TargetId) {
+        self.ipv4.forget_diverged(target);
+        self.ipv6.forget_diverged(target);
+    }
+
     /// What was said last.
     #[must_use]
     pub fn is_linked(&self, target: TargetId) -> bool {

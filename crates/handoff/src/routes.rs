@@ -10,10 +10,11 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use vipa_balance::{ClusterKey, Picker};
-use vipa_model::{Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
+use vipa_model::{Epoch, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{Encapsulation, Link, Outer};
 use vipa_sync::{Counter, Deadline};
 
@@ -93,6 +94,8 @@ pub struct VipaRoute {
     /// Until then unknown connections' packets are held although the table is complete: a target's late report may
     /// still name them.
     pub quiet_until: Moment,
+    /// Until then a SYN may be one that has reached another router before, so that new connections are placed by hash alone.
+    pub by_hash_until: Moment,
     /// Most new connections a second, of all workers together.
     pub new_per_second: Option<u32>,
     pub unserved: Unserved,
@@ -494,6 +497,18 @@ impl PortRoute {
 }
 
 impl VipaRoute {
+    /// Until when a SYN may be one that has reached another router before; the first owner of all has no predecessor.
+    #[must_use]
+    pub fn by_hash_until(epoch: Epoch, stance: Stance, quiet_until: Moment) -> Moment {
+        /// A SYN is sent again after one and after three seconds (RFC 6298 §2, §5.5).
+        const SENT_AGAIN: Duration = Duration::from_secs(4);
+        match stance {
+            _ if epoch <= Epoch(1) => Moment::ZERO,
+            Stance::Rebuilding => Moment(u64::MAX),
+            Stance::Standby | Stance::Active | Stance::Yielding => quiet_until + SENT_AGAIN,
+        }
+    }
+
     /// The service that a port belongs to.
     #[inline]
     #[must_use]
@@ -507,13 +522,14 @@ impl VipaRoute {
 
 impl fmt::Debug for VipaRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, stance, lease, services, quiet_until, new_per_second, unserved } = self;
+        let Self { address, stance, lease, services, quiet_until, by_hash_until, new_per_second, unserved } = self;
         f.debug_struct("VipaRoute")
             .field("address", address)
             .field("stance", stance)
             .field("lease", &lease.get())
             .field("services", services)
             .field("quiet_until", quiet_until)
+            .field("by_hash_until", by_hash_until)
             .field("new_per_second", new_per_second)
             .field("unserved", unserved)
             .finish()

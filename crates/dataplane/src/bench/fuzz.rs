@@ -278,6 +278,7 @@ impl World {
                 lease: Arc::clone(&self.lease),
                 services: self.services(family),
                 quiet_until: Moment::ZERO,
+                by_hash_until: Moment::ZERO,
                 new_per_second: Some(100),
                 unserved: Unserved::Refuse,
             });

@@ -9,6 +9,7 @@ fn vipa(address: impl Into<IpAddr>, services: Vec<ServiceRoute>) -> VipaRoute {
         lease: Arc::default(),
         services,
         quiet_until: Moment::ZERO,
+        by_hash_until: Moment::ZERO,
         new_per_second: None,
         unserved: Unserved::Drop,
     }

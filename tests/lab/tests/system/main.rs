@@ -75,6 +75,11 @@ fn everyone_answered(client: &mut Client) -> Result<Report> {
 fn all_kept(cluster: &mut Cluster, mut client: Client) -> Result<Report> {
     client.pause()?;
     cluster.wait_agreement(Unreported::MayBe)?;
+    all_there(cluster, client)
+}
+
+/// The same in a cluster whose connections are not those of the one VIPA at its targets alone.
+fn all_there(cluster: &mut Cluster, client: Client) -> Result<Report> {
     let end = client.finish(PATIENCE)?;
     ensure!(end.kept == end.asked && end.broken.total() == 0, "connections were lost: {end:#?}");
     ensure!(end.fresh_failed == 0, "new connections failed: {end:#?}");

@@ -14,7 +14,7 @@ use vipa_lab::{
     programs,
 };
 
-use crate::{CONNECTIONS, all_kept, everyone_answered, hostile::vipa_mac};
+use crate::{CONNECTIONS, all_kept, all_there, everyone_answered, hostile::vipa_mac};
 
 /// The kernel's interface behind the port, and what it has there.
 const INTERFACE: &str = "k0";
@@ -157,7 +157,7 @@ fn r10_a_router_is_owner_of_one_vipa_backup_of_another_and_target_of_a_third_at_
         }
         ensure!(cluster.router("r1").view()?.owns, "r1 has owned its own all the time");
         for client in clients {
-            all_kept(cluster, client)?;
+            all_there(cluster, client)?;
         }
         Ok(())
     });

@@ -24,7 +24,7 @@ fn start(cluster: &Cluster, name: &str, ending: Ending, silence_ms: u64) -> Resu
 }
 
 #[test]
-fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_at_its_first_syn() {
+fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_second_syn() {
     Plan { targets: 4, ..Plan::new("vanished") }.run(|cluster| {
         let mut client = start(cluster, "client", Ending::ServerPauses, 600_000)?;
         client.wait_for("the connection", PATIENCE, |report| report.answered == 1)?;
@@ -46,8 +46,8 @@ fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_at_its_first_syn
         again.wait_for("the new connection", PATIENCE, |report| report.finished)?;
         let end = requests_kept(again)?;
         ensure!(end.kept == 1 && !end.servers.contains_key(&holder), "{end:#?}");
-        // A second SYN comes a second after the first.
-        ensure!(end.longest_ms < 1_000, "it was served at a later SYN: {end:#?}");
+        // A second SYN comes a second after the first, a third two seconds later.
+        ensure!(end.longest_ms < 2_500, "it was served at a later SYN: {end:#?}");
         Ok(())
     });
 }

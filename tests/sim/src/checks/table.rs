@@ -66,9 +66,10 @@ impl World {
         let mut wrong = Vec::new();
         for (connection, _) in held.iter().filter(|(_, state)| **state != ConnectionState::HalfOpen) {
             let entry = gateway.knows(connection);
-            // Another one's end is still to be reported, or another one holds it too.
-            let fits = entry
-                .is_some_and(|(holder, state)| state.is_held() && (holder == target || gateway.is_complete(holder)));
+            // At another one it is disputed: that one's end is still to be reported, or it holds the connection too.
+            let fits = entry.is_some_and(
+                |(holder, state)| if holder == target { state.is_held() } else { gateway.is_complete(holder) },
+            );
             if !fits && !gateway.has_overruled(target, connection) {
                 wrong.push(format!("t{} holds {connection:?}, the table has {entry:?}", target + 1));
             }
@@ -92,8 +93,9 @@ impl World {
         let missing = |connection: &Connection| {
             let entry = gateway.knows(connection);
             !gateway.has_overruled(target, connection)
-                && entry
-                    .is_none_or(|(holder, state)| !state.is_held() || holder != target && !gateway.is_complete(holder))
+                && entry.is_none_or(
+                    |(holder, state)| if holder == target { !state.is_held() } else { !gateway.is_complete(holder) },
+                )
         };
         let first = host.held_since(before).find(missing);
         if let Some(connection) = first {

@@ -1,4 +1,4 @@
-//! Which targets' agents are linked: they report every connection that they hold.
+//! Sets of targets, a bit for each: those whose agents are linked, those whose entries differ from what they have reported.
 
 use vipa_model::TargetId;
 
@@ -11,17 +11,17 @@ use crate::{
 const WORDS: usize = if cfg!(loom) { 1 } else { MAX_TARGETS as usize / 64 };
 
 /// A bit for each [`TargetId`].
-pub(crate) struct Linked(Box<[AtomicU64]>);
+pub(crate) struct TargetSet(Box<[AtomicU64]>);
 
-impl Linked {
+impl TargetSet {
     pub(crate) fn new() -> Self {
         Self((0..WORDS).map(|_| AtomicU64::new(0)).collect())
     }
 
     // Relaxed, here and below: a bit carries nothing but itself.
-    pub(crate) fn set(&self, target: TargetId, linked: bool) {
+    pub(crate) fn set(&self, target: TargetId, member: bool) {
         let (word, bit) = self.place(target);
-        if linked {
+        if member {
             word.fetch_or(bit, Ordering::Relaxed);
         } else {
             word.fetch_and(!bit, Ordering::Relaxed);
