@@ -473,7 +473,7 @@ impl Control {
         }
         if before != stance && stance == Stance::Rebuilding {
             let seen = self.seen.get_or_insert_with(|| (self.door.totals(), (self.probe.arrived)()));
-            self.takeovers.begin(vipa, self.flows.count().total(), (seen.0.clone(), &seen.1), self.clock.now());
+            self.takeovers.begin(vipa, self.flows.count().live(), (seen.0.clone(), &seen.1), self.clock.now());
         }
         if stance == Stance::Standby {
             if self.stopping && matches!(before, Stance::Active | Stance::Rebuilding) {

@@ -65,7 +65,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         voters_wait: control.voters_wait().map(|objection| objection.to_string()),
         links: links.into_values().collect(),
         vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa, &ranks, census)).collect(),
-        connections: control.flows.count().total(),
+        connections: control.flows.count().live(),
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
         left: left(control),
