@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use support::*;
 use vipa_dataplane::{
@@ -23,24 +23,6 @@ const CLIENT6: &str = "2001:db8:1::4";
 const VIPA6: &str = "2001:db8::10";
 const T6: &str = "2001:db8:0:51::21";
 const GUE: Encapsulation = Encapsulation::Gue { port: 6080 };
-
-/// A bench whose one target is reached through a tunnel.
-fn tunnelled(service: &str, target: &str, how: Encapsulation) -> Bench {
-    tunnelled_within(service, target, how, Limits::default())
-}
-
-fn tunnelled_within(service: &str, target: &str, how: Encapsulation, limits: Limits) -> Bench {
-    let mut bench = Bench::with_limits(service, [target], 10_000, limits);
-    bench.change(|world| {
-        let outer = match world.targets[0].address {
-            IpAddr::V4(target) => Outer::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
-            IpAddr::V6(target) => Outer::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
-        };
-        world.targets[0].via = Via::Tunnel { outer, how };
-        world.targets[0].mtu = 1500 - how.overhead(target.contains(':')) as u16;
-    });
-    bench
-}
 
 fn segment6(port: u16) -> Builder {
     from_client().ipv6(CLIENT6, VIPA6).tcp(port, 80)

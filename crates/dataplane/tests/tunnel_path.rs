@@ -2,13 +2,11 @@
 
 mod support;
 
-use std::net::IpAddr;
-
 use support::*;
 use vipa_dataplane::bench::{Bench, KERNEL, ROUTER, ROUTER6};
-use vipa_handoff::{Note, Via};
+use vipa_handoff::Note;
 use vipa_packet::{
-    Encapsulation, HeapPacket, Outer,
+    Encapsulation, HeapPacket,
     build::{Builder, packet},
     icmp6::PACKET_TOO_BIG,
 };
@@ -17,19 +15,6 @@ const SERVICE6: &str = "[2001:db8::10]:80/tcp";
 const T6: &str = "2001:db8:0:51::21";
 const HOP: &str = "203.0.113.254";
 const HOP6: &str = "2001:db8:9::fe";
-
-fn tunnelled(service: &str, target: &str, how: Encapsulation) -> Bench {
-    let mut bench = Bench::with_service(service, [target]);
-    bench.change(|world| {
-        let outer = match world.targets[0].address {
-            IpAddr::V4(target) => Outer::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
-            IpAddr::V6(target) => Outer::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
-        };
-        world.targets[0].via = Via::Tunnel { outer, how };
-        world.targets[0].mtu = 1500 - how.overhead(target.contains(':')) as u16;
-    });
-    bench
-}
 
 /// What the bench sends to its target.
 fn sent(bench: &mut Bench) -> HeapPacket {

@@ -9,7 +9,7 @@ use vipa_dataplane::bench::{Bench, CLIENT_MAC, KERNEL, ROUTER, ROUTER_MAC, ROUTE
 use vipa_handoff::{Note, ReturnRoute, Via};
 use vipa_model::{Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
-    Encapsulation, Outer, TcpFlags,
+    Encapsulation, TcpFlags,
     build::{Builder, packet},
     icmp6::PACKET_TOO_BIG,
 };
@@ -22,23 +22,6 @@ const GUE: Encapsulation = Encapsulation::Gue { port: 6080 };
 
 fn segment6(port: u16) -> Builder {
     from_client().ipv6(CLIENT6, VIPA6).tcp(port, 80)
-}
-
-fn outer(target: &str) -> Outer {
-    match target.parse().unwrap() {
-        IpAddr::V4(target) => Outer::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
-        IpAddr::V6(target) => Outer::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
-    }
-}
-
-/// A bench whose one target is reached through a tunnel.
-fn tunnelled(service: &str, target: &str, how: Encapsulation) -> Bench {
-    let mut bench = Bench::with_service(service, [target]);
-    bench.change(|world| {
-        world.targets[0].via = Via::Tunnel { outer: outer(target), how };
-        world.targets[0].mtu = 1500 - how.overhead(target.contains(':')) as u16;
-    });
-    bench
 }
 
 /// The outer packet from us to the target, before it says what it carries.

@@ -1,9 +1,15 @@
 //! Names and sentences that the tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test uses some of them")]
 
-use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
+use std::net::IpAddr;
+
+use vipa_dataplane::{
+    Limits,
+    bench::{Bench, CLIENT_MAC, ROUTER, ROUTER_MAC, ROUTER6, target_mac},
+};
+use vipa_handoff::Via;
 use vipa_packet::{
-    HeapPacket,
+    Encapsulation, HeapPacket, Outer,
     build::{Builder, packet},
 };
 
@@ -44,4 +50,27 @@ pub fn bench() -> Bench {
 /// The number of the target that the client's connection from `port` is at.
 pub fn target_of(bench: &Bench, port: u16) -> u8 {
     bench.connection(CLIENT, port, 80).expect("it is in the table").0 as u8
+}
+
+/// The ends of a tunnel from the router to this target.
+pub fn outer(target: &str) -> Outer {
+    match target.parse().unwrap() {
+        IpAddr::V4(target) => Outer::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
+        IpAddr::V6(target) => Outer::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
+    }
+}
+
+/// A bench whose one target is reached through a tunnel.
+pub fn tunnelled(service: &str, target: &str, how: Encapsulation) -> Bench {
+    tunnelled_within(service, target, how, Limits::default())
+}
+
+/// The same within bounds of its own.
+pub fn tunnelled_within(service: &str, target: &str, how: Encapsulation, limits: Limits) -> Bench {
+    let mut bench = Bench::with_limits(service, [target], 10_000, limits);
+    bench.change(|world| {
+        world.targets[0].via = Via::Tunnel { outer: outer(target), how };
+        world.targets[0].mtu = 1500 - how.overhead(target.contains(':')) as u16;
+    });
+    bench
 }
