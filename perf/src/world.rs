@@ -120,6 +120,7 @@ impl World {
             protocol: Protocol::Tcp,
             ports: PortRange::one(PORT),
             picker: Picker::build(&key, Balance::Maglev, &candidates),
+            draining: Arc::default(),
             turns: Arc::default(),
             orphans: Orphans::Reset,
             sources: None,

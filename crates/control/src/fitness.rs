@@ -61,12 +61,16 @@ impl Judge<'_> {
         if self.resting.contains(&Resting { protocol, ports, target }) {
             return Fitness::Quiesced;
         }
-        // Its first word of itself is still on the way.
-        let Some(load) = load else { return Fitness::Fit };
-        match load.intent {
-            Intent::Serve => {}
-            Intent::Drain => return Fitness::Draining,
+        match load.map(|load| load.intent) {
+            None | Some(Intent::Serve) => self.health(service, target, port),
+            Some(Intent::Drain) => Fitness::Draining,
         }
+    }
+
+    /// Whether a linked target that listens can serve one port, whatever operators and its own agent want of it.
+    fn health(&self, service: &Service, target: IpAddr, port: u16) -> Fitness {
+        // Its first word of itself is still on the way.
+        let Some(load) = self.loads.get(&target) else { return Fitness::Fit };
         let concerns = |check: &&vipa_protocol::CheckResult| check.port.is_none_or(|of| of == port);
         if let Some(check) = load.checks.iter().filter(concerns).find(|check| !check.passing) {
             return Fitness::CheckFailing { check: check.name.clone(), detail: check.detail.clone() };
@@ -123,6 +127,20 @@ impl Judge<'_> {
             nobody if nobody.is_empty() => chosen(Fitness::is_last_resort),
             fit => fit,
         }
+    }
+
+    /// Targets that can serve one port and get no new connections, because they are quiesced, drain, or have a share of zero.
+    /// The UDP flows that they have stay there.
+    pub(crate) fn draining(&self, service: &Service, port: u16) -> Vec<IpAddr> {
+        let is_draining = |target: &IpAddr| match self.fitness(service, *target, port) {
+            Fitness::Quiesced | Fitness::Draining => {
+                let health = self.health(service, *target, port);
+                health == Fitness::Fit || health.is_last_resort()
+            }
+            Fitness::Fit => self.weight(service, *target) == 0,
+            _ => false,
+        };
+        service.candidates.iter().copied().filter(is_draining).collect()
     }
 
     /// How a target stands with a service as a whole.
@@ -241,6 +259,23 @@ mod tests {
         assert_eq!(bench.of_t1(), (Fitness::NotListening, vec![T2]));
         bench.loads.remove(&T1);
         assert_eq!(bench.of_t1(), (Fitness::NotLinked, vec![T2]));
+    }
+
+    #[test]
+    fn a_target_that_is_quiesced_or_drains_keeps_its_flows_while_it_serves() {
+        let mut bench = Bench::new();
+        let draining = |bench: &Bench| bench.judge().draining(&bench.service, 80);
+        assert!(draining(&bench).is_empty());
+        bench.resting = vec![Resting { protocol: Protocol::Tcp, ports: PortRange::one(80), target: T1 }];
+        bench.load(T2).intent = Intent::Drain;
+        assert_eq!(draining(&bench), [T1, T2]);
+        bench.accepts(T1, Accepting::Full);
+        assert_eq!(draining(&bench), [T1, T2], "a slow target serves");
+        bench.load(T2).checks =
+            vec![CheckResult { name: "web".into(), port: None, passing: false, detail: String::new() }];
+        assert_eq!(draining(&bench), [T1], "one whose check fails does not");
+        bench.listeners.remove(&T1);
+        assert!(draining(&bench).is_empty(), "nor does one that does not listen");
     }
 
     #[test]

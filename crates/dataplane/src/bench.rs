@@ -221,6 +221,7 @@ impl Bench {
             protocol,
             ports: PortRange::one(port),
             picker,
+            draining: Arc::default(),
             turns: Arc::default(),
             orphans: Orphans::Reset,
             sources: None,
@@ -257,6 +258,11 @@ impl Bench {
     /// The service has these targets only, by number.
     pub fn serve(&mut self, balance: Balance, targets: &[u16]) {
         self.change(|world| world.services[0].picker = world.picker(balance, targets));
+    }
+
+    /// The service's new connections keep away from these targets, and the UDP flows that they have stay there.
+    pub fn drain(&mut self, targets: &[u16]) {
+        self.change(|world| world.services[0].draining = targets.iter().copied().map(TargetId).collect());
     }
 
     pub fn advance(&mut self, time: Duration) {

@@ -388,15 +388,24 @@ fn is_lost<K: Family>(scene: &Scene<'_>, hit: Hit) -> bool {
 
 /// Whether this router gives new connections of the service to this target.
 fn serves<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId) -> bool {
-    let service = scene.routes.vipa(key.vipa()).and_then(|vipa| vipa.find_service(key.protocol(), key.vipa_port()));
-    service.is_some_and(|service| service.picker.serves(target))
+    service_of(scene, key).is_some_and(|service| service.picker.serves(target))
 }
 
-/// UDP has no connections that could break: when its target stops serving, it goes to another.
+/// Whether the UDP flows of the service that are at this target stay there.
+fn keeps_flows<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId) -> bool {
+    service_of(scene, key).is_some_and(|service| service.picker.serves(target) || service.draining.contains(&target))
+}
+
+fn service_of<'a, K: Family>(scene: &Scene<'a>, key: &K) -> Option<&'a ServiceRoute> {
+    scene.routes.vipa(key.vipa())?.find_service(key.protocol(), key.vipa_port())
+}
+
+/// A UDP flow stays at its target while that serves, or drains. Else it goes to another: UDP has no connections that could
+/// break.
 #[inline(never)]
 fn datagram<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let placed =
-        if serves(scene, key, hit.target) { None } else { place_anew(scene, key, hit, FlowState::Udp, admission) };
+        if keeps_flows(scene, key, hit.target) { None } else { place_anew(scene, key, hit, FlowState::Udp, admission) };
     placed.unwrap_or_else(|| {
         K::table(scene.flows).touch(&hit, hit.state, scene.tick);
         Verdict::Forward(hit.target)

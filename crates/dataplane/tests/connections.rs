@@ -449,6 +449,36 @@ fn udp_goes_to_one_target_as_long_as_it_serves() {
 }
 
 #[test]
+fn udp_flows_of_a_draining_target_stay_there_and_new_ones_go_elsewhere() {
+    let mut bench = Bench::with_service("192.0.2.10:53/udp", [T0, T1]);
+    let datagram = |port| from_client().ipv4(CLIENT, VIPA).udp(port, 53).payload(b"?");
+    bench.turn([&datagram(40_000)]);
+    let (target, _) = bench.connection(CLIENT, 40_000, 53).unwrap();
+    let other = 1 - target;
+    bench.settle();
+
+    bench.serve(Balance::Maglev, &[other]);
+    bench.drain(&[target]);
+    assert_eq!(bench.turn([&datagram(40_000)]), [to_target(target as u8, &datagram(40_000))]);
+    bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
+    let new: Vec<_> = (50_000..50_020).map(datagram).collect();
+    let expected: Vec<_> = new.iter().map(|datagram| to_target(other as u8, datagram).build()).collect();
+    assert_eq!(bench.turn(&new), expected);
+    bench.assert_changed(["received +20", "flow.opened +20", "forwarded +20", "sent +20"]);
+
+    // Nobody else is there: the flow stays, and nothing new is placed.
+    bench.serve(Balance::Maglev, &[]);
+    assert_eq!(bench.turn([&datagram(40_000), &datagram(50_050)]), [to_target(target as u8, &datagram(40_000))]);
+    bench.assert_changed(["received +2", "forwarded +1", "sent +1", "dropped.no-target +1"]);
+
+    // The target stops serving.
+    bench.drain(&[]);
+    bench.serve(Balance::Maglev, &[other]);
+    assert_eq!(bench.turn([&datagram(40_000)]), [to_target(other as u8, &datagram(40_000))]);
+    bench.assert_changed(["received +1", "flow.opened +1", "forwarded +1", "sent +1"]);
+}
+
+#[test]
 fn what_a_port_refuses_is_counted_and_not_sent_again() {
     let mut bench = bench();
     bench.tx().room = 2;

@@ -54,6 +54,7 @@ fn routes() -> Routes {
             protocol: protocol(n),
             ports: ports(n),
             picker: pickers[usize::from(target(of, n))].clone(),
+            draining: Arc::default(),
             turns: Arc::default(),
             orphans: Orphans::Drop,
             sources: None,

@@ -91,6 +91,7 @@ fn routes(via: Via) -> Routes {
         protocol: Protocol::Tcp,
         ports: PortRange::one(80),
         picker: Picker::build(&key, Balance::Maglev, &[candidate(0), candidate(1)]),
+        draining: Arc::default(),
         turns: Arc::default(),
         orphans: Orphans::Reset,
         sources: None,

@@ -107,6 +107,8 @@ pub struct ServiceRoute {
     pub protocol: Protocol,
     pub ports: PortRange,
     pub picker: Picker,
+    /// Targets that get no new connections and keep the UDP flows that they have; nearly always none.
+    pub draining: Arc<[TargetId]>,
     /// Those that all workers have taken of it, where it goes by turns.
     pub turns: Arc<Counter>,
     pub orphans: Orphans,

@@ -8,6 +8,7 @@
 mod client;
 mod datagram;
 mod driver;
+mod flows;
 mod frame;
 mod report;
 mod request;
@@ -20,6 +21,7 @@ mod web;
 pub use client::{ClientSettings, Voice, run};
 pub use datagram::{ask, echo};
 pub use driver::{Client, ClientPlan, Fresh, Requests, Server};
+pub use flows::{UdpFlows, UdpServer};
 pub use report::{Broken, Report, RequestReport, ServerReport};
 pub use request::Ending;
 pub use requests::{RequestSettings, request};

@@ -243,6 +243,17 @@ impl Host {
     }
 
     /// `ip …` in this host.
+    /// Runs `what` on a thread in this host's network. Sockets that it opens stay there.
+    pub fn inside<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let path = format!("/run/netns/{}", self.namespace);
+        let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        let thread = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            anyhow::Ok(what())
+        });
+        thread.join().map_err(|_| anyhow::anyhow!("a thread in {path} has panicked"))?
+    }
+
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         ip(&[&["-n", &self.namespace], arguments].concat())
     }

@@ -398,6 +398,7 @@ impl Gateway {
             protocol: service.protocol,
             ports: service.ports,
             picker: picker.clone(),
+            draining: Arc::default(),
             turns: Arc::default(),
             orphans: service.orphans,
             sources: None,

@@ -306,6 +306,7 @@ impl World {
                     protocol,
                     ports: PortRange::one(FIRST_PORT + way),
                     picker: self.picker(family, way),
+                    draining: Arc::default(),
                     turns: Arc::default(),
                     orphans: self.orphans,
                     sources: (way == 0).then(|| sources.clone()).flatten(),

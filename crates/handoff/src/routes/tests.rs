@@ -20,6 +20,7 @@ fn service(protocol: Protocol, first: u16, last: u16) -> ServiceRoute {
         protocol,
         ports: PortRange { first, last },
         picker: Picker::None,
+        draining: Arc::default(),
         turns: Arc::default(),
         orphans: Orphans::Reset,
         sources: None,

@@ -33,6 +33,7 @@ mod r11_servers;
 mod recordings;
 mod restarts;
 mod spoofed;
+mod udp;
 mod vanished;
 mod voters;
 
