@@ -96,7 +96,7 @@ impl Control {
             if let Some(target) = *way {
                 // What a target reported stays: it is the truth, and this only the old owner's belief. Where the target's
                 // agent is linked, its report confirms the entry soon, or it goes.
-                let _ = self.flows.inherit(&key, target, FlowState::of_told(*state), since, now);
+                self.reports.inherit((&key, target), FlowState::of_told(*state), since, now);
             }
         }
         self.reach_new(ways);

@@ -412,8 +412,9 @@ impl<K: Key> FlowTable<K> {
                 self.remove(key, Some(hit.target));
             }
         }
-        // Its SYN passed elsewhere, and not now.
-        let heard = if state == FlowState::HalfOpen { Tick(now.0.wrapping_sub(RECENT.into())) } else { now };
+        // Its segments passed elsewhere, and not now: its SYN is not recent, and what a later predecessor tells wins.
+        let before = if state == FlowState::HalfOpen { RECENT } else { 1 };
+        let heard = Tick(now.0.wrapping_sub(before.into()));
         self.admit(key, target, state, heard)
     }
 

@@ -125,6 +125,12 @@ fn what_is_inherited_takes_the_place_of_what_is_unconfirmed_and_of_an_earlier_ow
     let table = table(100);
     assert_eq!(table.inherit(&key(1), TWO, FlowState::Open, None, NOW), Admitted::Opened);
     assert_eq!(found(&table, &key(1)), Some((TWO, FlowState::Open)));
+    // What a predecessor tells when it yields is newer than what it, or another one, told when it consented.
+    for since in [None, Some(NOW)] {
+        assert_eq!(table.inherit(&key(1), ONE, FlowState::Open, since, NOW), Admitted::Opened);
+        assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Open)));
+        table.inherit(&key(1), TWO, FlowState::Open, since, NOW);
+    }
     // The SYN passed elsewhere: the next end that the target reports is this connection's.
     assert_eq!(table.inherit(&key(2), TWO, FlowState::HalfOpen, None, NOW), Admitted::Opened);
     table.confirm(&key(2), TWO, FlowState::Confirmed, NOW);

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use vipa_flow::{FlowState, Tick};
+use vipa_flow::{Admitted, FlowState, Tick};
 use vipa_model::{ConnectionState, TargetId};
 
 use crate::{AnyKey, Flows, Reported};
@@ -66,10 +66,30 @@ impl Disputes {
             self.open.remove(key);
         }
         let ended = flows.report_end(key, is_its, now);
-        if ended && let Some(dispute) = self.open.remove(key) {
-            flows.report(key, dispute.claimant, |way| way == dispute.claimant, ConnectionState::Established, now);
+        if ended && let Some(Dispute { claimant, .. }) = self.open.remove(key) {
+            // A SYN may have left an entry there that waits for the next report: then the claim waits, too.
+            self.report(flows, (key, claimant), |way| way == claimant, ConnectionState::Established, now);
         }
         ended
+    }
+
+    /// As [`Flows::inherit`]. A connection that arrives at the target that claims it is confirmed at once.
+    pub fn inherit(
+        &mut self,
+        flows: &Flows,
+        (key, target): (&AnyKey, TargetId),
+        state: FlowState,
+        since: Option<Tick>,
+        now: Tick,
+    ) -> Admitted {
+        let admitted = flows.inherit(key, target, state, since, now);
+        if let Some(Dispute { claimant, .. }) = self.open.get(key).copied()
+            && flows.lookup(key).is_some_and(|hit| hit.target == claimant)
+        {
+            self.open.remove(key);
+            let _ = flows.confirm(key, claimant, FlowState::Confirmed, now);
+        }
+        admitted
     }
 
     /// Forgets what a target claimed whose agent is no longer linked. When it is back, it tells what has changed, and not
@@ -197,6 +217,28 @@ mod tests {
         bench.disputes.withdraw(&bench.flows, |way| way == LATE);
         assert!(bench.flows.has_diverged(LATE));
         bench.flows.set_linked(HOLDER, false);
+        assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
+    }
+
+    /// The holder's end was of the connection before a SYN that is remembered: that one may still be reported, or not.
+    #[test]
+    fn the_claim_waits_on_while_a_syn_waits_for_its_report() {
+        let mut bench = Bench::disputed(FlowState::Reopened);
+        assert!(bench.end(HOLDER));
+        assert_eq!(bench.after(0), Some((HOLDER, FlowState::HalfOpen)));
+        assert_eq!(bench.after(1), Some((LATE, FlowState::Confirmed)));
+    }
+
+    #[test]
+    fn what_a_predecessor_tells_to_be_at_the_claimant_is_confirmed_at_once() {
+        let mut bench = Bench::disputed(FlowState::HalfOpen);
+        let Bench { flows, disputes, key } = &mut bench;
+        let _ = disputes.inherit(flows, (key, LATE), FlowState::Open, None, NOW);
+        assert_eq!(bench.flows.lookup(&bench.key).map(|hit| (hit.target, hit.state)), Some((LATE, FlowState::Confirmed)));
+        assert!(bench.disputes.open.is_empty());
+        let mut bench = Bench::disputed(FlowState::Confirmed);
+        let Bench { flows, disputes, key } = &mut bench;
+        let _ = disputes.inherit(flows, (key, LATE), FlowState::Open, None, NOW);
         assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
     }
 

@@ -235,7 +235,8 @@ impl Gateway {
                 for Entry { connection, target, state } in entries {
                     if let Some(target) = self.target(target) {
                         let state = FlowState::of_told(state);
-                        self.flows.inherit(&key(&connection), id(target), state, since, Tick::from(now));
+                        let of = (&key(&connection), id(target));
+                        self.disputes.inherit(&self.flows, of, state, since, Tick::from(now));
                     }
                 }
             }

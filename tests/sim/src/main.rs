@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use vipa_sim::{
-    Summary,
+    Attacks, Summary,
     replay::{Replayed, Told, replay},
     scale::{self, Bill, Size},
 };
@@ -31,6 +31,9 @@ struct Arguments {
     /// Tell everything that happens.
     #[arg(long)]
     story: bool,
+    /// With one seed: tell every change of the connections from this client port too.
+    #[arg(long, requires = "seed", value_name = "PORT")]
+    follow: Option<u16>,
     /// Go on after a failure.
     #[arg(long)]
     all: bool,
@@ -46,7 +49,7 @@ struct Arguments {
 const LAST_LINES: usize = 80;
 
 fn main() -> ExitCode {
-    let Arguments { seeds, from, seed, attacked, story, all, scale, replay } = Arguments::parse();
+    let Arguments { seeds, from, seed, attacked, story, follow, all, scale, replay } = Arguments::parse();
     if let Some(&[routers, targets, vipas]) = scale.as_deref() {
         return grow(Size { routers, targets, vipas }, seed.unwrap_or(from));
     }
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
                 if all && failed > 1 {
                     println!("seed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
                 } else {
-                    tell(seed, story);
+                    tell(seed, attacked, story, follow);
                 }
                 if !all {
                     println!("sim: seed {seed} failed");
@@ -133,8 +136,14 @@ fn go_through(file: &Path, told: Told) -> ExitCode {
 }
 
 /// Runs the seed again, with its story.
-fn tell(seed: u64, whole: bool) {
-    let Err(failure) = vipa_sim::simulate(seed, true) else {
+fn tell(seed: u64, attacked: bool, whole: bool, follow: Option<u16>) {
+    let attacks = if attacked { Attacks::Some } else { Attacks::None };
+    let again = match follow {
+        Some(port) => vipa_sim::simulate_followed(seed, attacks, port),
+        None if attacked => vipa_sim::simulate_attacked(seed, true),
+        None => vipa_sim::simulate(seed, true),
+    };
+    let Err(failure) = again else {
         println!("seed {seed} failed once and then not: something outside the seed decides");
         return;
     };
@@ -143,5 +152,5 @@ fn tell(seed: u64, whole: bool) {
         println!("{line}");
     }
     println!("\nseed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
-    println!("again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story\n");
+    println!("again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story{}\n", if attacked { " --attacked" } else { "" });
 }

@@ -1,5 +1,6 @@
 //! The clock, the queue of what happens next, and everything there is.
 
+mod follow;
 mod misfortune;
 mod nodes;
 mod orders;
@@ -19,6 +20,7 @@ use vipa_model::{Moment, NodeName, Rank, Voters};
 use vipa_packet::HeapPacket;
 use vipa_protocol::Decision;
 
+use self::follow::Followed;
 use crate::{
     checks::Checks,
     client::{Dialog, Tenure},
@@ -231,6 +233,8 @@ pub(crate) struct World {
     orders: u64,
     pub(crate) checks: Checks,
     pub(crate) story: Option<Vec<String>>,
+    /// The connection whose every change the story tells, and its state when it was told last.
+    followed: Option<Followed>,
     pub(crate) failure: Option<String>,
     pub(crate) summary: Summary,
     /// What routers recorded, if they are to.
@@ -261,6 +265,14 @@ pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
     World::new(seed, told, Attacks::None).run()
 }
 
+/// As [`simulate`] or [`simulate_attacked`], with a story that tells every change of the connections from this client port.
+///
+/// # Errors
+/// The violation, with its story.
+pub fn simulate_followed(seed: u64, attacks: Attacks, port: u16) -> Result<Summary, Failure> {
+    World { followed: Some(Followed::new(port)), ..World::new(seed, true, attacks) }.run()
+}
+
 /// The same with a rule broken.
 ///
 /// # Errors
@@ -289,6 +301,7 @@ impl World {
             self.now = at;
             self.summary.steps += 1;
             self.happen(what);
+            self.tell_followed();
         }
         if self.failure.is_none() {
             self.check_end();
@@ -390,6 +403,7 @@ impl World {
             orders: 0,
             checks: Checks::default(),
             story: told.then(Vec::new),
+            followed: None,
             failure: None,
             summary: Summary::default(),
             tapes: None,

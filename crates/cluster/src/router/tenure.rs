@@ -35,6 +35,8 @@ pub(super) struct Tenure {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Consent {
     pub(super) to: NodeName,
+    /// When the successor was sent the table.
+    pub(super) since: Moment,
     pub(super) until: Moment,
 }
 

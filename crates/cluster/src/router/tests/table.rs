@@ -22,7 +22,7 @@ use super::{
     },
     bench::{LEASE, VIPA, name, report},
 };
-use crate::{StoredLists, ledger::Ledger};
+use crate::{Output, StoredLists, ledger::Ledger};
 
 const NOW: Moment = Moment(10_000_000_000);
 
@@ -69,6 +69,10 @@ fn machine(state: State) -> (Vipa, Settings) {
 }
 
 fn after(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> State {
+    outcome(state, cue, prepare).0
+}
+
+fn outcome(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> (State, Vec<Output>) {
     let (mut vipa, settings) = machine(state);
     prepare(&mut vipa);
     let peers = ["r1", "r3"]
@@ -89,7 +93,7 @@ fn after(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> State {
         beats: &mut beats,
     };
     vipa.step(cue, cx);
-    vipa.state()
+    (vipa.state(), out)
 }
 
 fn heard(from: &str, epoch: u64, yielding_to: Option<&str>) -> Cue {
@@ -173,11 +177,27 @@ fn an_owner_that_consented_yields_to_the_higher_epoch() {
     let consent = |to: &'static str| {
         move |vipa: &mut Vipa| {
             let (Phase::Rebuilding(tenure) | Phase::Active(tenure)) = &mut vipa.phase else { return };
-            tenure.consent = Some(Consent { to: name(to), until: NOW + LEASE });
+            tenure.consent = Some(Consent { to: name(to), since: NOW, until: NOW + LEASE });
         }
     };
     assert_eq!(after(Active, heard("r1", 6, None), consent("r1")), Yielding);
     assert_eq!(after(Rebuilding, heard("r1", 6, None), consent("r1")), Yielding);
+}
+
+#[test]
+fn an_owner_sends_its_table_again_when_the_claim_comes_long_after_its_consent() {
+    let tables = |to: &'static str, since: Moment| {
+        let consent = move |vipa: &mut Vipa| {
+            let Phase::Active(tenure) = &mut vipa.phase else { return };
+            tenure.consent = Some(Consent { to: name(to), since, until: NOW + LEASE });
+        };
+        let (_, outputs) = outcome(Active, heard("r1", 6, None), consent);
+        outputs.into_iter().filter(|output| matches!(output, Output::SendTable { to, .. } if *to == name("r1"))).count()
+    };
+    let beat = Timing::of_lease(LEASE).beat;
+    assert_eq!(tables("r1", NOW), 0);
+    assert_eq!(tables("r1", Moment(NOW.0 - beat.as_nanos() as u64)), 0);
+    assert_eq!(tables("r1", Moment(NOW.0 - 2 * beat.as_nanos() as u64)), 1);
 }
 
 #[test]

@@ -137,10 +137,11 @@ impl Vipa {
 
     pub(super) fn consent(&mut self, to: NodeName, cx: &mut Context<'_>) {
         let vipa = self.settings.address;
-        let until = cx.now + cx.settings.timing.consent();
+        let now = cx.now;
+        let until = now + cx.settings.timing.consent();
         let Some(tenure) = self.tenure_mut() else { return };
         let epoch = tenure.epoch;
-        tenure.consent = Some(Consent { to: to.clone(), until });
+        tenure.consent = Some(Consent { to: to.clone(), since: now, until });
         self.leaving_since = None;
         // Before this router hears of it, the successor may own the VIPA and have admitted what is an orphan here.
         self.say_stance(cx);
@@ -190,8 +191,10 @@ impl Vipa {
         let vipa = self.settings.address;
         let epoch = tenure.epoch;
         // While the lease holds, nobody but the router consented to can have been granted anything.
-        let to_whom = tenure.consent.as_ref().map(|consent| &consent.to);
-        let consented = to_whom.is_some_and(|to| to == holder || cx.now < tenure.lease);
+        let consent = tenure.consent.as_ref();
+        let consented = consent.is_some_and(|consent| consent.to == *holder || cx.now < tenure.lease);
+        let is_stale = |consent: &Consent| consent.to != *holder || cx.now.since(consent.since) > cx.settings.timing.beat;
+        let is_table_stale = consented && consent.is_some_and(is_stale);
         cx.note(Note::Superseded { vipa, epoch, by, holder: holder.clone() });
         self.highest = self.highest.max(by);
         self.owner = None;
@@ -208,6 +211,10 @@ impl Vipa {
         if consented {
             // By consent of both sides it may go on admitting what still comes here.
             cx.out.push(Output::Lease { vipa, until });
+        }
+        if is_table_stale {
+            // The claim took its time: connections have come, ended and begun again since the table was sent.
+            cx.out.push(Output::SendTable { to: holder.clone(), vipa, epoch });
         }
         self.tell_targets(cx);
     }
