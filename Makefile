@@ -145,10 +145,9 @@ sim-scale: ## Simulate SCALE routers, targets and VIPAs: what each node says and
 replay: ## Go through what a router recorded (FILE=events.rec; STORY=1 for all of it)
 	$(CARGO) run --release -q -p vipa-sim -- --replay $(FILE) $(if $(STORY),--story)
 
-# Three of the first thousand seeds fail still: `seeds_that_fail_still` in tests/sim/tests/seeds.rs names them.
 .PHONY: sim-short
 sim-short: build
-	$(TARGET)/release/vipa-sim --from 100 --seeds 200
+	$(TARGET)/release/vipa-sim --seeds 200
 
 # libFuzzer as cargo-fuzz builds it, but with the stable compiler and nothing to install: its coverage is a pass of LLVM's that
 # the compiler has anyway. An explicit --target keeps it out of build scripts. Inputs that crash are kept in fuzz/artifacts:

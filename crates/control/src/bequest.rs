@@ -4,8 +4,9 @@
 //! even in a table of millions they are few. The confirmed ones follow in a series of their own, which nobody waits for:
 //! their targets tell the successor of them too, unless their agents are away.
 //!
-//! After its consent the owner goes on admitting what still comes to it. So the unconfirmed ones are told again until that is
-//! over: a target without an agent tells nobody, and one with an agent may be slow.
+//! After its consent the owner goes on admitting what still comes to it. When it yields, it tells at once what has changed
+//! since. The unconfirmed ones are told again until it admits no more: a target without an agent tells nobody, and one with an
+//! agent may be slow.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use vipa_flow::Tick;
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{EntryState, Epoch, NodeName, TargetId, VipaId};
 use vipa_protocol::{Entry, Message, Part, Table};
@@ -40,6 +42,25 @@ pub(crate) struct Bequest {
     pub(crate) epoch: Epoch,
     /// Whose way each is, by `TargetId`.
     pub(crate) targets: Vec<IpAddr>,
+    /// The successor was sent the table before.
+    pub(crate) changed: Option<Changed>,
+}
+
+/// Which confirmed connections are told to a successor that has the table already: those written since then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changed {
+    pub(crate) since: Tick,
+    pub(crate) now: Tick,
+}
+
+impl Changed {
+    fn names(self, flows: &Flows, key: &AnyKey) -> bool {
+        /// Ticks that may have begun since `now`.
+        const LATER: u32 = 4;
+        let Self { since, now } = self;
+        let span = now.0.wrapping_sub(since.0).saturating_add(LATER);
+        flows.lookup(key).is_some_and(|hit| u32::from(hit.silence(Tick(now.0.wrapping_add(LATER)))) <= span)
+    }
 }
 
 /// The thread that tells. It ends with this.
@@ -48,7 +69,7 @@ pub(crate) struct Bequests(mpsc::Sender<Bequest>);
 
 impl Bequests {
     pub(crate) fn start(flows: Arc<Flows>, links: Sender) -> Self {
-        let (bequests, left) = mpsc::channel();
+        let (bequests, left) = mpsc::channel::<Bequest>();
         std::thread::spawn(move || {
             let mut send = |to: &NodeName, table| links.send_in_turn(to, &Message::Table(table), PATIENCE);
             let mut again = Again::default();
@@ -60,7 +81,9 @@ impl Bequests {
                 match event {
                     // Whoever stops consents for all its VIPAs at once; one walk serves them all.
                     Ok(first) => {
-                        let all: Vec<_> = std::iter::once(first).chain(left.try_iter()).collect();
+                        let all = std::iter::once(first).chain(left.try_iter());
+                        let (changes, all): (Vec<_>, Vec<_>) = all.partition(|bequest| bequest.changed.is_some());
+                        tell(&flows, &changes, Extent::Changed, &mut send);
                         tell(&flows, &all, Extent::Whole, &mut send);
                         again.add(all, Instant::now());
                     }
@@ -74,7 +97,7 @@ impl Bequests {
         Self(bequests)
     }
 
-    /// At most one for each consent, and those are seconds apart.
+    /// At most two for each consent, and those are seconds apart.
     pub(crate) fn leave(&self, bequest: Bequest) {
         // The thread ends only with this sender.
         let _ = self.0.send(bequest);
@@ -88,6 +111,8 @@ enum Extent {
     Whole,
     /// What there is that no target has confirmed.
     Unconfirmed,
+    /// That, and what has changed since the successor was sent the table.
+    Changed,
 }
 
 /// What is to be told again. Of one VIPA the last consent counts.
@@ -143,10 +168,13 @@ fn tell<'a>(
     // Of one VIPA the last consent counts.
     let mut series: HashMap<VipaId, Series> =
         bequests.into_iter().map(|bequest| (bequest.id, Series::new(bequest))).collect();
+    if series.is_empty() {
+        return;
+    }
     // A successor that did not take one message in time is not waited for again.
     let mut deaf = BTreeSet::new();
     let mut send = |to: &NodeName, table: Table| {
-        if extent == Extent::Unconfirmed && table.entries.is_empty() {
+        if extent != Extent::Whole && table.entries.is_empty() {
             return;
         }
         if !deaf.contains(to) && !send(to, table) {
@@ -164,6 +192,9 @@ fn tell<'a>(
             if (state == EntryState::Held) != reported {
                 others = true;
             } else if let Some(series) = series.get_mut(&key.vipa()).filter(|_| !told.contains(&key)) {
+                if reported && series.bequest.changed.is_some_and(|changed| !changed.names(flows, &key)) {
+                    return;
+                }
                 series.add(&key, way, state, &mut send);
                 if !reported {
                     told.insert(key);
@@ -216,7 +247,7 @@ impl<'a> Series<'a> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use vipa_flow::{FlowState, HashSeed, Tick};
+    use vipa_flow::{FlowState, HashSeed};
     use vipa_model::{Connection, Protocol};
 
     use super::*;
@@ -244,7 +275,7 @@ mod tests {
 
     fn bequest(number: u16, to: &str) -> Bequest {
         let to = to.parse().unwrap();
-        Bequest { to, vipa: vipa(number), id: VipaId(number), epoch: Epoch(7), targets: vec![TARGET] }
+        Bequest { to, vipa: vipa(number), id: VipaId(number), epoch: Epoch(7), targets: vec![TARGET], changed: None }
     }
 
     /// What is told of each VIPA: to whom, how much, which part.
@@ -271,6 +302,30 @@ mod tests {
             (5, Part::Last),
         ];
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn who_has_the_table_is_told_what_has_changed_since() {
+        let flows = Flows::new(100, 1, HashSeed::new([7; 4])).unwrap();
+        let told = [
+            (FlowState::Open, 10),
+            (FlowState::Confirmed, 10),
+            (FlowState::Confirmed, 100),
+            (FlowState::Confirmed, 104),
+        ];
+        for (client, (state, tick)) in (0..).zip(told) {
+            let source = (Ipv4Addr::from_bits(0x0a00_0000 + client), 4000).into();
+            let connection = Connection { protocol: Protocol::Tcp, client: source, port: 80 };
+            let _ = flows.admit(&AnyKey::of(VipaId(0), vipa(0), &connection).unwrap(), TargetId(0), state, Tick(tick));
+        }
+        let changed = Some(Changed { since: Tick(99), now: Tick(103) });
+        let mut named = Vec::new();
+        tell(&flows, &[Bequest { changed, ..bequest(0, "r1") }], Extent::Changed, &mut |_, table| {
+            named.extend(table.entries.iter().map(|entry| entry.connection.client.ip()));
+            true
+        });
+        named.sort_unstable();
+        assert_eq!(named, [0, 2, 3].map(|client| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + client))));
     }
 
     #[test]

@@ -450,7 +450,7 @@ impl Control {
                     self.reach_targets();
                 }
             }
-            Output::SendTable { to, vipa, epoch } => self.send_table(&to, vipa, epoch),
+            Output::SendTable { to, vipa, epoch, since } => self.send_table(to, vipa, epoch, since),
             Output::InstallTable { vipa, entries } => self.install_table(vipa, &entries),
             Output::Report(report) => self.complete.push(report),
             Output::Note(note) => tracing::info!("{note}"),
@@ -499,10 +499,11 @@ impl Control {
 
     fn ask_neighbours(&mut self, now: Moment) {
         let (ports, door, counts) = (&self.view.ports, &self.door, &self.counts);
-        self.view.neighbours.ask_due(now, |port, address| {
+        let fell_silent = self.view.neighbours.ask_due(now, |port, address| {
             let own = &ports[usize::from(port.0)];
             send_frame(door, counts, (port, own), &announce::question(own, address));
         });
+        self.routes_stale |= fell_silent;
     }
 
     /// The ranks of a VIPA, highest first.

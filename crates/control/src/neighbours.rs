@@ -25,6 +25,9 @@ const SLOW_RETRIES: u32 = 40;
 /// A resolved neighbour is asked again after this long, so that a changed address is noticed.
 const REFRESH: Duration = Duration::from_secs(20);
 
+/// A resolved neighbour whose agent is away is asked again after this long, so that its silence is noticed.
+const REFRESH_DOUBTED: Duration = Duration::from_secs(1);
+
 /// So many questions without an answer, and a neighbour is silent.
 const SILENT: u32 = 5;
 
@@ -48,6 +51,8 @@ struct Neighbour {
     asked: u32,
     /// Requests since it was last to be asked quickly.
     paced: u32,
+    /// Its agent is away, so that only its answers show that it lives.
+    doubted: bool,
     /// A client on a port's own network: when it was last wanted or heard of.
     passing: Option<Moment>,
 }
@@ -66,7 +71,7 @@ impl Neighbours {
         let mut old = std::mem::take(&mut self.entries);
         for (address, port) in wanted {
             let kept = old.remove(&address).filter(|entry| entry.port == port);
-            let new = Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, passing: None };
+            let new = Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, doubted: false, passing: None };
             self.entries.insert(address, Neighbour { passing: None, ..kept.unwrap_or(new) });
         }
         self.entries.extend(old.into_iter().filter(|(_, entry)| entry.passing.is_some()));
@@ -83,7 +88,8 @@ impl Neighbours {
         }
         let passers = self.entries.values().filter(|entry| entry.passing.is_some()).count();
         if passers < PASSERS {
-            let passer = Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, passing: Some(now) };
+            let passer =
+                Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, doubted: false, passing: Some(now) };
             self.entries.insert(address, passer);
         }
     }
@@ -92,6 +98,16 @@ impl Neighbours {
     pub(crate) fn hurry(&mut self, address: IpAddr, now: Moment) {
         if let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.paced > QUICK_RETRIES) {
             (entry.paced, entry.ask_at) = (0, now);
+        }
+    }
+
+    /// Says whether a target's agent is away: from then on the target is asked every second, beginning now.
+    pub(crate) fn doubt(&mut self, address: IpAddr, doubted: bool, now: Moment) {
+        if let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.doubted != doubted) {
+            entry.doubted = doubted;
+            if doubted {
+                (entry.paced, entry.ask_at) = (0, now);
+            }
         }
     }
 
@@ -113,14 +129,17 @@ impl Neighbours {
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.port == port) else {
             return Learned::Nothing;
         };
+        let was_silent = entry.asked >= SILENT;
         (entry.asked, entry.paced) = (0, 0);
         entry.passing = entry.passing.map(|_| now);
-        entry.ask_at = now + REFRESH;
-        if entry.mac.replace(mac) == Some(mac) { Learned::Nothing } else { Learned::Changed }
+        entry.ask_at = now + if entry.doubted { REFRESH_DOUBTED } else { REFRESH };
+        if entry.mac.replace(mac) == Some(mac) && !was_silent { Learned::Nothing } else { Learned::Changed }
     }
 
-    /// Names every neighbour to send a request for now, and notes that it was sent.
-    pub(crate) fn ask_due(&mut self, now: Moment, mut ask: impl FnMut(PortId, IpAddr)) {
+    /// Names every neighbour to send a request for now, and notes that it was sent. True if one has become silent, which the
+    /// workers must be told.
+    pub(crate) fn ask_due(&mut self, now: Moment, mut ask: impl FnMut(PortId, IpAddr)) -> bool {
+        let mut fell_silent = false;
         self.entries.retain(|_, entry| entry.passing.is_none_or(|heard| now.since(heard) < PASSING));
         for (&address, entry) in &mut self.entries {
             if entry.ask_at <= now {
@@ -128,8 +147,10 @@ impl Neighbours {
                 entry.asked = entry.asked.saturating_add(1);
                 entry.paced = entry.paced.saturating_add(1);
                 entry.ask_at = now + pause(entry.paced);
+                fell_silent |= entry.asked == SILENT;
             }
         }
+        fell_silent
     }
 }
 
@@ -206,6 +227,26 @@ mod tests {
         assert!(asked(&mut neighbours, Moment::ZERO + Duration::from_secs(19)).is_empty());
         assert_eq!(asked(&mut neighbours, Moment::ZERO + REFRESH), [TARGET]);
         assert_eq!(neighbours.mac(TARGET), Some(MAC), "still used while asked again");
+    }
+
+    #[test]
+    fn a_target_whose_agent_is_away_is_asked_every_second_and_its_silence_is_noticed_within_half_a_second() {
+        let at = |ms| Moment::ZERO + Duration::from_millis(ms);
+        let mut neighbours = Neighbours::default();
+        neighbours.want([(TARGET, PORT)], at(0));
+        neighbours.learn(PORT, TARGET, MAC, at(0));
+        neighbours.doubt(TARGET, true, at(1_000));
+        assert_eq!(asked(&mut neighbours, at(1_000)), [TARGET]);
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(1_001)), Learned::Nothing);
+        assert!(asked(&mut neighbours, at(1_900)).is_empty());
+        neighbours.want([(TARGET, PORT)], at(1_950));
+        let fell_silent: Vec<bool> = (0..5).map(|try_| neighbours.ask_due(at(2_001 + 100 * try_), |_, _| {})).collect();
+        assert_eq!(fell_silent, [false, false, false, false, true]);
+        assert!(neighbours.is_silent(TARGET));
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(3_000)), Learned::Changed, "it is not silent any more");
+        neighbours.doubt(TARGET, false, at(3_001));
+        neighbours.learn(PORT, TARGET, MAC, at(3_001));
+        assert!(asked(&mut neighbours, at(20_000)).is_empty());
     }
 
     #[test]

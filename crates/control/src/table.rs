@@ -3,9 +3,9 @@
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
-use vipa_flow::{FlowState, Tick};
+use vipa_flow::Tick;
 use vipa_handoff::{AnyKey, Disputes, Flows, Reported};
-use vipa_model::{Connection, ConnectionState, Protocol, TargetId, VipaId};
+use vipa_model::{Connection, ConnectionState, EntryState, Protocol, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
 use crate::{
@@ -133,8 +133,14 @@ impl Reports {
     }
 
     /// Takes in what the router that owned the VIPA until now tells of a connection; see [`Disputes::inherit`].
-    pub(crate) fn inherit(&mut self, (key, way): (&AnyKey, TargetId), state: FlowState, since: Option<Tick>, now: Tick) {
-        let _ = self.disputes.inherit(&self.flows, (key, way), state, since, now);
+    pub(crate) fn inherit(
+        &mut self,
+        (key, way): (&AnyKey, TargetId),
+        state: EntryState,
+        since: Option<Tick>,
+        now: Tick,
+    ) {
+        self.disputes.inherit(&self.flows, (key, way), state, since, now);
     }
 
     /// Says whether this target's agent is linked and everything it holds is known. What an unlinked target claimed is

@@ -3,13 +3,13 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use vipa_cluster::Event;
-use vipa_flow::{FlowState, Tick};
+use vipa_flow::Tick;
 use vipa_handoff::AnyKey;
-use vipa_model::{ConnectionState, Epoch, NodeName, Stance, VipaId};
+use vipa_model::{ConnectionState, Epoch, Moment, NodeName, Stance, VipaId};
 use vipa_protocol::{Change, Copied, Entry, Message, Mirror, Record, Run};
 
 use crate::{
-    bequest::Bequest,
+    bequest::{Bequest, Changed},
     control::{Control, vipa_id},
     mirror::About,
     table::Reporter,
@@ -67,6 +67,7 @@ impl Control {
     /// Whether everything that this target holds is known.
     pub(crate) fn set_linked(&mut self, target: IpAddr, linked: bool) {
         self.reports.set_linked(target, &self.view.ways, linked);
+        self.view.neighbours.doubt(target, !linked, self.clock.now());
     }
 
     /// The VIPA is gone: nobody's reports on it are waited for.
@@ -76,10 +77,11 @@ impl Control {
         }
     }
 
-    pub(crate) fn send_table(&mut self, to: &NodeName, vipa: IpAddr, epoch: Epoch) {
+    pub(crate) fn send_table(&mut self, to: NodeName, vipa: IpAddr, epoch: Epoch, since: Option<Moment>) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let targets = self.view.ways.addresses();
-        self.bequests.leave(Bequest { to: to.clone(), vipa, id: vipa_id(index), epoch, targets });
+        let changed = since.map(|since| Changed { since: since.into(), now: self.clock.now().into() });
+        self.bequests.leave(Bequest { to, vipa, id: vipa_id(index), epoch, targets, changed });
     }
 
     pub(crate) fn install_table(&mut self, vipa: IpAddr, entries: &[Entry]) {
@@ -96,7 +98,7 @@ impl Control {
             if let Some(target) = *way {
                 // What a target reported stays: it is the truth, and this only the old owner's belief. Where the target's
                 // agent is linked, its report confirms the entry soon, or it goes.
-                self.reports.inherit((&key, target), FlowState::of_told(*state), since, now);
+                self.reports.inherit((&key, target), *state, since, now);
             }
         }
         self.reach_new(ways);

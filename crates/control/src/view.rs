@@ -409,11 +409,11 @@ impl View {
         }
         self.pickers.end();
         let mac = |address| self.neighbours.mac(address);
-        let is_silent =
-            |way: &Way| way.neighbour(&self.ports).is_some_and(|(_, neighbour)| self.neighbours.is_silent(neighbour));
+        let neighbour = |way: &Way| way.neighbour(&self.ports).map(|(_, neighbour)| neighbour);
         let route = |way: &Way| TargetRoute {
             away: self.away.contains(&way.address),
-            silent: is_silent(way),
+            silent: neighbour(way).is_some_and(|neighbour| self.neighbours.is_silent(neighbour)),
+            on_link: neighbour(way) == Some(way.address),
             ..way.route(&self.ports, mac, self.path_mtus.of(way.address))
         };
         lists.targets = self.ways.all().iter().map(route).collect();

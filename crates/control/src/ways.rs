@@ -67,6 +67,7 @@ impl Way {
             clamps_mss: self.path.clamp_mss,
             away: false,
             silent: false,
+            on_link: false,
         };
         if let Some(port) = ports.iter().find(|port| port.has(self.address)) {
             let hop = port.kernel.map(|kernel| NextHop { port: kernel, link: own_link(port) });

@@ -350,13 +350,16 @@ fn returned<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, (from, flags): (Tar
 }
 
 /// A SYN on a connection in the table: sent again, or the client uses the port anew. It goes where it went before,
-/// unless that target takes no new connections and holds no established one.
+/// unless that target takes no new connections and holds no established one. The target of a half-open connection may have
+/// answered, and its SYN-ACK been lost: it sends that again when the client sends its SYN again. A SYN elsewhere would give
+/// the client two answers, and the connection to whichever comes first.
 #[inline(never)]
 fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let table = K::table(scene.flows);
     let state = hit.state.after_syn();
     let placed = match hit.state {
         FlowState::HalfOpen | FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) => None,
+        FlowState::HalfOpen if !table.is_linked(hit.target) && scene.routes.is_answering(hit.target) => None,
         FlowState::HalfOpen | FlowState::Closing | FlowState::Ended => place_anew(scene, key, hit, state, admission),
         FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp if is_lost::<K>(scene, hit) => {
             place_anew(scene, key, hit, FlowState::HalfOpen, admission)
@@ -374,7 +377,8 @@ fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut
 
 /// Whether nobody will ever say what has become of a connection, and a SYN of its client says that it is over there: its
 /// target's agent has been away for long; or it is away, and the target does not answer its neighbours either; or it is
-/// away, and this is the client's second SYN without any other segment.
+/// away, nobody here sees whether the target lives, and this is the client's second SYN without any other segment. A
+/// target that answers its neighbours answers a SYN as well, though its SYN-ACK may get lost.
 fn is_lost<K: Family>(scene: &Scene<'_>, hit: Hit) -> bool {
     /// A SYN that the network has doubled is no second one: half a second.
     const SENT_AGAIN: u16 = 2;
@@ -383,7 +387,9 @@ fn is_lost<K: Family>(scene: &Scene<'_>, hit: Hit) -> bool {
     }
     scene.routes.is_away(hit.target)
         || scene.routes.is_silent(hit.target)
-        || hit.state == FlowState::Reopened && hit.silence(scene.tick) >= SENT_AGAIN
+        || !scene.routes.is_answering(hit.target)
+            && hit.state == FlowState::Reopened
+            && hit.silence(scene.tick) >= SENT_AGAIN
 }
 
 /// Whether this router gives new connections of the service to this target.

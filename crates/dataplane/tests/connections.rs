@@ -115,6 +115,7 @@ fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_e
     bench.turn([&syn]);
     let before = target_of(&bench, 40_000);
     let other = 1 - before;
+    bench.flows.set_linked(TargetId(before.into()), true);
     bench.serve(Balance::Maglev, &[other.into()]);
     assert_eq!(bench.turn([&syn]), [to_target(other, &syn)]);
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((other.into(), FlowState::HalfOpen)));
@@ -124,6 +125,26 @@ fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_e
     bench.serve(Balance::Maglev, &[before.into()]);
     assert_eq!(bench.turn([&syn]), [to_target(other, &syn)], "anybody may have sent this SYN");
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((other.into(), FlowState::Open)));
+}
+
+/// Its SYN-ACK may have got lost, and comes again at the time of the second SYN.
+#[test]
+fn a_second_syn_stays_with_a_target_whose_agent_has_gone_away_while_its_kernel_answers_neighbours() {
+    let syn = segment(40_000).syn();
+    for (silent, on_link, stays) in [(false, true, true), (true, true, false), (false, false, false)] {
+        let mut bench = bench();
+        bench.turn([&syn]);
+        let before = target_of(&bench, 40_000);
+        let other = 1 - before;
+        bench.change(|world| {
+            let target = &mut world.targets[usize::from(before)];
+            (target.silent, target.on_link) = (silent, on_link);
+        });
+        bench.serve(Balance::Maglev, &[other.into()]);
+        bench.advance(Duration::from_secs(1));
+        let target = if stays { before } else { other };
+        assert_eq!(bench.turn([&syn]), [to_target(target, &syn)], "silent {silent}, on link {on_link}");
+    }
 }
 
 #[test]
@@ -229,26 +250,32 @@ fn late_segments_of_what_has_ended_go_to_its_target_and_a_syn_begins_the_next_co
 
 /// Its client comes again from the same port, as a SIP trunk or a replica does, and nobody else will say what became of it.
 #[test]
-fn a_connection_whose_target_is_gone_is_placed_anew_at_once_and_one_whose_target_is_mute_at_the_second_syn() {
+fn a_connection_whose_target_is_gone_is_placed_anew_at_once_and_one_of_which_nobody_knows_at_the_second_syn() {
     let syn = segment(40_000).syn();
-    for (linked, silent, first) in [(false, true, 0), (false, false, 1), (true, true, 1)] {
+    for (linked, silent, on_link, first, second) in [
+        (false, true, true, 0, 0),
+        (false, false, false, 1, 0),
+        // Its kernel runs, and answers a SYN, too.
+        (false, false, true, 1, 1),
+        (true, true, true, 1, 1),
+    ] {
         let mut bench = bench();
         bench.flows.set_linked(TargetId(1), linked);
         bench.confirm(CLIENT, 40_000, 80, 1);
-        bench.change(|world| world.targets[1].silent = silent);
+        bench.change(|world| (world.targets[1].silent, world.targets[1].on_link) = (silent, on_link));
         bench.serve(Balance::Maglev, &[0]);
         assert_eq!(bench.turn([&syn]), [to_target(first, &syn)], "linked {linked}, silent {silent}");
         bench.advance(Duration::from_millis(200));
         if first == 1 {
             assert_eq!(bench.turn([&syn]), [to_target(1, &syn)], "the network may have doubled it");
             bench.advance(Duration::from_millis(1_000));
-            let second = if linked { 1 } else { 0 };
             assert_eq!(bench.turn([&syn]), [to_target(second, &syn)], "linked {linked}, silent {silent}");
         }
     }
     // Between the two the client went on: the target has answered.
     let mut bench = bench();
     bench.confirm(CLIENT, 40_000, 80, 1);
+    bench.change(|world| world.targets[1].on_link = false);
     bench.serve(Balance::Maglev, &[0]);
     bench.turn([&syn]);
     bench.turn([&segment(40_000).payload(b"data")]);

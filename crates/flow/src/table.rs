@@ -152,6 +152,12 @@ impl Hit {
     }
 }
 
+/// The tick of an entry that somebody reports. The SYN of a half-open connection passed elsewhere: no SYN here is recent, and
+/// the next end that its target reports is this connection's.
+fn reported(state: FlowState, now: Tick) -> Tick {
+    if state == FlowState::HalfOpen { Tick(now.0.wrapping_sub(RECENT.into())) } else { now }
+}
+
 impl<K: Key> FlowTable<K> {
     /// Takes the table's memory and touches all of it.
     pub fn new(capacity: Capacity, seed: HashSeed) -> Result<Self, TableError> {
@@ -346,7 +352,7 @@ impl<K: Key> FlowTable<K> {
                 }
                 continue;
             }
-            match self.place(&newcomer, now) {
+            match self.place(&newcomer, reported(state, now)) {
                 Placed::Live(None) => return Confirmed::New,
                 Placed::Live(Some(evicted)) => return Confirmed::NewEvicting(evicted),
                 Placed::Full => {
@@ -366,7 +372,12 @@ impl<K: Key> FlowTable<K> {
             newcomer.state
         };
         // If it is moving, it remains so: whoever moves it finds it changed, takes the copy back and leaves it here.
-        let done = word.with_target(newcomer.target).with_state(state).with_tick(now);
+        let done = word.with_target(newcomer.target).with_state(state);
+        let done = match (state, hit.state) {
+            // A SYN that passed here remains as recent as it is.
+            (FlowState::HalfOpen, FlowState::HalfOpen) => done,
+            _ => done.with_tick(reported(state, now)),
+        };
         if done == word {
             return true;
         }
@@ -402,7 +413,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// As `admit`, of a connection that the router which owned the VIPA until now has told, in this state, which no report
-    /// has confirmed. What is known here already stays if a target holds it, or it is not older than this router's own
+    /// has confirmed here. What is known here already stays if a target holds it, or it is not older than this router's own
     /// ownership: what is unconfirmed and of an earlier one gives way. `since`: when its ownership began, if it has.
     pub fn inherit(&self, key: &K, target: TargetId, state: FlowState, since: Option<Tick>, now: Tick) -> Admitted {
         if let Some(hit) = self.lookup(key) {
@@ -412,9 +423,8 @@ impl<K: Key> FlowTable<K> {
                 self.remove(key, Some(hit.target));
             }
         }
-        // Its segments passed elsewhere, and not now: its SYN is not recent, and what a later predecessor tells wins.
-        let before = if state == FlowState::HalfOpen { RECENT } else { 1 };
-        let heard = Tick(now.0.wrapping_sub(before.into()));
+        // Its segments passed elsewhere, and not now: what a later predecessor tells wins.
+        let heard = if state == FlowState::HalfOpen { reported(state, now) } else { Tick(now.0.wrapping_sub(1)) };
         self.admit(key, target, state, heard)
     }
 

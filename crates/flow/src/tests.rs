@@ -117,7 +117,7 @@ fn what_is_inherited_takes_the_place_of_what_is_unconfirmed_and_of_an_earlier_ow
         (FlowState::Ended, later, Some(began), TWO),
     ] {
         let table = table(100);
-        table.confirm(&key(1), ONE, state, at);
+        assert_eq!(table.admit(&key(1), ONE, state, at), Admitted::Opened);
         table.inherit(&key(1), TWO, FlowState::Open, since, later);
         assert_eq!(table.lookup(&key(1)).unwrap().target, expected, "{state:?} at {at:?}, {since:?}");
         assert_eq!(table.count().total(), 1);
@@ -135,6 +135,22 @@ fn what_is_inherited_takes_the_place_of_what_is_unconfirmed_and_of_an_earlier_ow
     assert_eq!(table.inherit(&key(2), TWO, FlowState::HalfOpen, None, NOW), Admitted::Opened);
     table.confirm(&key(2), TWO, FlowState::Confirmed, NOW);
     assert_eq!(found(&table, &key(2)), Some((TWO, FlowState::Confirmed)));
+}
+
+/// The log that says "half-open" before it says "held" is read in its order: no SYN that passed here is meant.
+#[test]
+fn a_half_open_connection_that_its_target_reports_is_no_recent_syn() {
+    let table = table(100);
+    table.confirm(&key(1), ONE, FlowState::HalfOpen, NOW);
+    table.confirm(&key(1), ONE, FlowState::Confirmed, NOW);
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Confirmed)));
+    assert!(table.end(&key(1), ONE, NOW));
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Ended)));
+    // Where the SYN passed, it remains recent whatever is reported.
+    table.admit(&key(2), ONE, FlowState::HalfOpen, NOW);
+    table.confirm(&key(2), ONE, FlowState::HalfOpen, NOW);
+    table.confirm(&key(2), ONE, FlowState::Confirmed, NOW);
+    assert_eq!(found(&table, &key(2)), Some((ONE, FlowState::Reopened)));
 }
 
 #[test]

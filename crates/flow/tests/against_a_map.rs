@@ -101,7 +101,13 @@ impl Model {
                         _ => state,
                     };
                 }
-                self.entries.insert(key, Entry { target, state, tick: self.now });
+                // A reported half-open connection is no SYN that passes here; one that has passed is as recent as before.
+                let tick = match (state, before) {
+                    (FlowState::HalfOpen, Some(Entry { state: FlowState::HalfOpen, tick, .. })) => tick,
+                    (FlowState::HalfOpen, _) => self.now - u32::from(HEARD_EVERY),
+                    _ => self.now,
+                };
+                self.entries.insert(key, Entry { target, state, tick });
             }
             Step::Touch(key, state) => {
                 if let Some(hit) = table.lookup(&key) {

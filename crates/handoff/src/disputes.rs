@@ -8,13 +8,17 @@
 //!   report of A, entry at B ──► dispute ──► A reports the end ──────────────────────────► settled: B keeps it
 //!                                     ├──► B reports the end, or its agent is away ─────► settled: A has it
 //!                                     ├──► B has not confirmed it in time (see PATIENCE) ► settled: A has it
+//!                                     ├──► the VIPA's owner until now told that A has it ► settled: A has it
 //!                                     └──► B holds it ──────────────────────────────────► stays a dispute
 //! ```
+//!
+//! Two targets may both hold a connection of the same addresses and ports: one of them missed its end. The router that owned
+//! the VIPA has forwarded the client's segments, so it knows which one the client talks to.
 
 use std::collections::HashMap;
 
-use vipa_flow::{Admitted, FlowState, Tick};
-use vipa_model::{ConnectionState, TargetId};
+use vipa_flow::{Confirmed, FlowState, Tick};
+use vipa_model::{ConnectionState, EntryState, TargetId};
 
 use crate::{AnyKey, Flows, Reported};
 
@@ -25,16 +29,20 @@ const MOST: usize = 4096;
 /// is where it was completed, of one whose client went on a second.
 const PATIENCE_HALF_OPEN: u32 = 1;
 const PATIENCE: u32 = 4;
+/// Ticks in which the target that a predecessor told to have a connection is to report it: five seconds.
+const TOLD_FOR: u32 = 20;
 
 #[derive(Debug, Default)]
 pub struct Disputes {
     open: HashMap<AnyKey, Dispute>,
+    /// What a predecessor told to be at this target, which has not reported it, while the table has it at another that has.
+    told: HashMap<AnyKey, Dispute>,
     settled: Tick,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Dispute {
-    /// The way to the target that reports it.
+    /// The way to the target that reports it, or is to report it.
     claimant: TargetId,
     since: Tick,
 }
@@ -50,7 +58,10 @@ impl Disputes {
         now: Tick,
     ) -> Reported {
         let reported = flows.report(key, claimant, is_its, state, now);
-        if matches!(reported, Reported::Disputed(_)) {
+        if let Reported::Disputed(_) = reported {
+            if self.told.get(key).is_some_and(|told| told.claimant == claimant) {
+                return self.give(flows, key, claimant, now);
+            }
             if self.open.len() < MOST || self.open.contains_key(key) {
                 self.open.insert(*key, Dispute { claimant, since: now });
             } else {
@@ -73,23 +84,52 @@ impl Disputes {
         ended
     }
 
-    /// As [`Flows::inherit`]. A connection that arrives at the target that claims it is confirmed at once.
+    /// As [`Flows::inherit`]. What the predecessor tells to be at the target that claims it is that target's, even if another
+    /// one holds it, too.
     pub fn inherit(
         &mut self,
         flows: &Flows,
         (key, target): (&AnyKey, TargetId),
-        state: FlowState,
+        state: EntryState,
         since: Option<Tick>,
         now: Tick,
-    ) -> Admitted {
-        let admitted = flows.inherit(key, target, state, since, now);
-        if let Some(Dispute { claimant, .. }) = self.open.get(key).copied()
-            && flows.lookup(key).is_some_and(|hit| hit.target == claimant)
+    ) {
+        // What a target held when its agent was last linked is older than what the predecessor has heard.
+        if state == EntryState::Held
+            && let Some(hit) = flows.lookup(key).filter(|hit| hit.target != target && hit.state.is_held())
+            && !flows.is_linked(hit.target)
+            && flows.remove(key, Some(hit.target))
         {
-            self.open.remove(key);
-            let _ = flows.confirm(key, claimant, FlowState::Confirmed, now);
+            flows.note_diverged(hit.target);
         }
-        admitted
+        let _ = flows.inherit(key, target, FlowState::of_told(state), since, now);
+        let is_here = flows.lookup(key).is_some_and(|hit| hit.target == target);
+        let is_claimed = self.open.get(key).is_some_and(|dispute| dispute.claimant == target);
+        if is_claimed && (is_here || state == EntryState::Held) {
+            self.give(flows, key, target, now);
+        } else if !is_here && state == EntryState::Held && self.told.len() < MOST {
+            self.told.insert(*key, Dispute { claimant: target, since: now });
+        }
+    }
+
+    /// Whether this target reports a connection that the table has elsewhere, or has had until a moment ago.
+    #[must_use]
+    pub fn is_claimed(&self, key: &AnyKey, target: TargetId) -> bool {
+        self.open.get(key).is_some_and(|dispute| dispute.claimant == target)
+    }
+
+    /// Settles for the target that reports it. Another one that holds it is now the one that claims it.
+    fn give(&mut self, flows: &Flows, key: &AnyKey, claimant: TargetId, now: Tick) -> Reported {
+        self.open.remove(key);
+        self.told.remove(key);
+        if let Some(holder) = flows.lookup(key).filter(|hit| hit.target != claimant && hit.state.is_held()) {
+            self.open.insert(*key, Dispute { claimant: holder.target, since: now });
+        }
+        match flows.confirm(key, claimant, FlowState::Confirmed, now) {
+            Confirmed::Full => Reported::Full,
+            Confirmed::Known => Reported::Known,
+            Confirmed::New | Confirmed::NewEvicting(_) | Confirmed::Replaced(_) => Reported::New,
+        }
     }
 
     /// Forgets what a target claimed whose agent is no longer linked. When it is back, it tells what has changed, and not
@@ -106,10 +146,11 @@ impl Disputes {
 
     /// Settles what can be settled; once a tick is enough.
     pub fn settle(&mut self, flows: &Flows, now: Tick) {
-        if self.open.is_empty() || now == self.settled {
+        if self.open.is_empty() && self.told.is_empty() || now == self.settled {
             return;
         }
         self.settled = now;
+        self.told.retain(|_, told| now.0.wrapping_sub(told.since.0) < TOLD_FOR);
         self.open.retain(|key, Dispute { claimant, since }| {
             let waited = now.0.wrapping_sub(since.0);
             let is_theirs = match flows.lookup(key) {
@@ -171,6 +212,12 @@ mod tests {
             disputes.report(flows, (key, target), |way| way == target, state, NOW)
         }
 
+        /// The router that owned the VIPA until now tells that the late one has it.
+        fn inherit(&mut self, state: EntryState) {
+            let Self { flows, disputes, key } = self;
+            disputes.inherit(flows, (key, LATE), state, None, NOW);
+        }
+
         fn end(&mut self, target: TargetId) -> bool {
             let Self { flows, disputes, key } = self;
             disputes.report_end(flows, key, |way| way == target, NOW)
@@ -230,16 +277,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_predecessor_has_heard_counts_more_than_what_a_target_held_whose_agent_went_away() {
+        for (linked, expected) in [(false, (LATE, FlowState::Open)), (true, (HOLDER, FlowState::Confirmed))] {
+            let mut bench = Bench::disputed(FlowState::Confirmed);
+            bench.disputes.withdraw(&bench.flows, |way| way == LATE);
+            bench.flows.set_linked(HOLDER, linked);
+            bench.inherit(EntryState::Held);
+            assert_eq!(bench.after(1), Some(expected), "linked {linked}");
+            assert_eq!(bench.flows.has_diverged(HOLDER), !linked);
+        }
+    }
+
+    #[test]
     fn what_a_predecessor_tells_to_be_at_the_claimant_is_confirmed_at_once() {
         let mut bench = Bench::disputed(FlowState::HalfOpen);
-        let Bench { flows, disputes, key } = &mut bench;
-        let _ = disputes.inherit(flows, (key, LATE), FlowState::Open, None, NOW);
-        assert_eq!(bench.flows.lookup(&bench.key).map(|hit| (hit.target, hit.state)), Some((LATE, FlowState::Confirmed)));
+        bench.inherit(EntryState::Open);
+        let entry = bench.flows.lookup(&bench.key).map(|hit| (hit.target, hit.state));
+        assert_eq!(entry, Some((LATE, FlowState::Confirmed)));
         assert!(bench.disputes.open.is_empty());
+    }
+
+    /// One of them has missed its end, and the predecessor knows where the client's segments go.
+    #[test]
+    fn of_two_targets_that_hold_a_connection_the_predecessor_knows_which_one_it_is() {
+        for (told, expected) in [(EntryState::Held, LATE), (EntryState::Open, HOLDER)] {
+            // It tells after the claim.
+            let mut bench = Bench::disputed(FlowState::Confirmed);
+            bench.inherit(told);
+            assert_eq!(bench.after(1), Some((expected, FlowState::Confirmed)));
+            // When it ends there, the other one has it.
+            let other = if expected == LATE { HOLDER } else { LATE };
+            bench.end(expected);
+            assert_eq!(bench.after(2), Some((other, FlowState::Confirmed)));
+            // It tells before the claim.
+            let mut bench = Bench::disputed(FlowState::Confirmed);
+            bench.disputes.withdraw(&bench.flows, |way| way == LATE);
+            bench.inherit(told);
+            assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
+            bench.report(LATE, ConnectionState::Established);
+            assert_eq!(bench.after(2), Some((expected, FlowState::Confirmed)));
+        }
+        // What was told long ago counts no more.
         let mut bench = Bench::disputed(FlowState::Confirmed);
-        let Bench { flows, disputes, key } = &mut bench;
-        let _ = disputes.inherit(flows, (key, LATE), FlowState::Open, None, NOW);
-        assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
+        bench.disputes.withdraw(&bench.flows, |way| way == LATE);
+        bench.inherit(EntryState::Held);
+        bench.after(TOLD_FOR);
+        bench.report(LATE, ConnectionState::Established);
+        assert_eq!(bench.after(TOLD_FOR + 1), Some((HOLDER, FlowState::Confirmed)));
     }
 
     #[test]

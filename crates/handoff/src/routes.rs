@@ -135,6 +135,8 @@ pub struct TargetRoute {
     pub away: bool,
     /// The neighbour on the way has left several questions in a row unanswered.
     pub silent: bool,
+    /// That neighbour is the target itself, so that its answers show that the target's kernel runs.
+    pub on_link: bool,
 }
 
 /// What is done to a packet on a way.
@@ -319,6 +321,13 @@ impl Routes {
         self.target(id).is_some_and(|target| target.silent)
     }
 
+    /// Whether the kernel of a target runs as far as its neighbours can see: it is on the link and answers there.
+    #[must_use]
+    pub fn is_answering(&self, id: TargetId) -> bool {
+        self.target(id)
+            .is_some_and(|target| target.on_link && target.next_hop.is_some() && !target.silent && !target.away)
+    }
+
     #[inline]
     #[must_use]
     pub fn port(&self, id: PortId) -> Option<&PortRoute> {
@@ -425,6 +434,7 @@ impl TargetRoute {
             clamps_mss: true,
             away: false,
             silent: false,
+            on_link: true,
         }
     }
 }

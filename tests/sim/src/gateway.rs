@@ -40,7 +40,7 @@ pub(crate) const MOST_ENTRIES: usize = 256;
 /// Short, so that every limit is reached in a run. In three states, in which packets are written down seldom, the table adds
 /// [`SELDOM_WRITTEN`].
 pub(crate) const AGES: AgeLimits = AgeLimits {
-    half_open: Duration::from_millis(2000),
+    half_open: Duration::from_millis(6000),
     open: Duration::from_secs(3_600),
     confirmed: Duration::MAX,
     closing: Duration::from_millis(250),
@@ -226,7 +226,7 @@ impl Gateway {
                     }
                 }
             }
-            Output::SendTable { to, vipa, epoch } => {
+            Output::SendTable { to, vipa, epoch, since: _ } => {
                 let table = Table { vipa, epoch, entries: self.entries(), part: Part::Only };
                 return vec![Errand::Send { to, message: Message::Table(table) }];
             }
@@ -234,7 +234,6 @@ impl Gateway {
                 let since = self.owned_since.map(Tick::from);
                 for Entry { connection, target, state } in entries {
                     if let Some(target) = self.target(target) {
-                        let state = FlowState::of_told(state);
                         let of = (&key(&connection), id(target));
                         self.disputes.inherit(&self.flows, of, state, since, Tick::from(now));
                     }
@@ -360,6 +359,11 @@ impl Gateway {
     /// Whether this router has given to another target what this one holds, while its agent was away.
     pub(crate) fn has_overruled(&self, holder: usize, connection: &Connection) -> bool {
         self.overruled.contains(&(holder, *connection))
+    }
+
+    /// Whether this target's report of it waits to be settled.
+    pub(crate) fn is_claimed(&self, target: usize, connection: &Connection) -> bool {
+        self.disputes.is_claimed(&key(connection), id(target))
     }
 
     /// Whether everything that this target holds is known.
@@ -509,7 +513,7 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
 
 /// Of a VIPA that no client connects to: nothing, but for its table, which a successor waits for.
 fn without_packets(output: Output) -> Vec<Errand> {
-    let Output::SendTable { to, vipa, epoch } = output else { return Vec::new() };
+    let Output::SendTable { to, vipa, epoch, .. } = output else { return Vec::new() };
     let message = Message::Table(Table { vipa, epoch, entries: Vec::new(), part: Part::Only });
     vec![Errand::Send { to, message }]
 }

@@ -26,4 +26,6 @@ mod segment;
 mod world;
 
 pub use gateway::Relapse;
-pub use world::{Attacks, Failure, Summary, recordings, simulate, simulate_attacked, simulate_followed, simulate_relapse};
+pub use world::{
+    Attacks, Failure, Summary, recordings, simulate, simulate_attacked, simulate_followed, simulate_relapse,
+};

@@ -152,5 +152,8 @@ fn tell(seed: u64, attacked: bool, whole: bool, follow: Option<u16>) {
         println!("{line}");
     }
     println!("\nseed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
-    println!("again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story{}\n", if attacked { " --attacked" } else { "" });
+    println!(
+        "again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story{}\n",
+        if attacked { " --attacked" } else { "" }
+    );
 }

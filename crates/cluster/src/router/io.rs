@@ -162,11 +162,12 @@ pub enum Output {
     },
     /// Send the connection table of this VIPA to the successor as `Table` messages: what no target has confirmed first,
     /// the last message of it marked as such, and then the rest, which nobody waits for. What is unconfirmed is sent again now and
-    /// then, until this router admits no more.
+    /// then, until this router admits no more. With `since`, the successor was sent the table then: only what has changed is sent.
     SendTable {
         to: NodeName,
         vipa: IpAddr,
         epoch: Epoch,
+        since: Option<Moment>,
     },
     /// Entries of the predecessor's table; what a target reported counts more.
     InstallTable {

@@ -81,7 +81,8 @@ fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_rest
         let resets = cluster.client_host().count("input", "ip saddr 10.77.0.100 tcp flags & rst == rst")?;
         // A target that sends its last ACK and its FIN at once may have them overtake each other on their way through other
         // kernels; then the client acknowledges twice, and the target's kernel resets what it no longer has (RFC 9293 §3.10.7.1).
-        let of_the_target = cluster.target("t1").host().count("output", "ip saddr 10.77.0.31 tcp flags & rst == rst")?;
+        let of_the_target =
+            cluster.target("t1").host().count("output", "ip saddr 10.77.0.31 tcp flags & rst == rst")?;
         let settings = RequestSettings {
             endings: vec![Ending::ClientCloses, Ending::ClientHalfCloses, Ending::ServerHalfCloses],
             clients: 24,
@@ -99,7 +100,11 @@ fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_rest
         requests_kept(client)?;
         cluster.wait_agreement(Unreported::MayBe)?;
         let (resets, its_own) = (resets.packets()?, of_the_target.packets()?);
-        ensure!(resets <= its_own, "{resets} resets came to the client, {its_own} of the target; {}", cluster.counters());
+        ensure!(
+            resets <= its_own,
+            "{resets} resets came to the client, {its_own} of the target; {}",
+            cluster.counters()
+        );
         for name in ["r1", "r2"] {
             let replied = cluster.router(name).counters()?.get("replied.reset").copied().unwrap_or_default();
             ensure!(replied == 0, "{name} sent {replied} resets; {}", cluster.counters());

@@ -1,10 +1,11 @@
 //! A client with a fixed source port comes again after it and its target both vanished without a word.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, PATIENCE, Plan},
     load::{Ending, RequestSettings, Requests},
     netns::Plug,
+    process::wait,
 };
 use vipa_protocol::Fitness;
 
@@ -28,8 +29,10 @@ fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_second_sy
     Plan { targets: 4, ..Plan::new("vanished") }.run(|cluster| {
         let mut client = start(cluster, "client", Ending::ServerPauses, 600_000)?;
         client.wait_for("the connection", PATIENCE, |report| report.answered == 1)?;
-        let holder = cluster.targets().into_iter().find(|name| cluster.target(name).served().open == 1);
-        let holder = holder.context("no server has the connection")?;
+        let targets = cluster.targets();
+        let holder = wait("a server to have the connection", PATIENCE, || {
+            targets.iter().find(|name| cluster.target(name).served().open == 1).cloned()
+        })?;
         cluster.wait_view("r1", "the connection to be reported", |view| view.confirmed == 1)?;
         // Nothing of the client's end reaches anybody.
         cluster.client_host().nft(

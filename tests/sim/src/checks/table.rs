@@ -20,6 +20,8 @@ const AGEING: Duration = Duration::from_millis(1250);
 const OVERDUE: Time = 1500 * MS;
 /// Messages are under way this long at most once the network is calm.
 const UNDER_WAY: Time = 50 * MS;
+/// A report of what another target has is settled within this time.
+const SETTLING: Time = 1250 * MS;
 
 impl World {
     /// A report of this target has reached this router.
@@ -70,7 +72,9 @@ impl World {
             let fits = entry.is_some_and(
                 |(holder, state)| if holder == target { state.is_held() } else { gateway.is_complete(holder) },
             );
-            if !fits && !gateway.has_overruled(target, connection) {
+            // A claim is settled within a bound, which the check of promptness holds.
+            let waits = gateway.has_overruled(target, connection) || gateway.is_claimed(target, connection);
+            if !fits && !waits {
                 wrong.push(format!("t{} holds {connection:?}, the table has {entry:?}", target + 1));
             }
         }
@@ -88,7 +92,7 @@ impl World {
     /// What the target has held for longer than a report takes, the router has as held there, whatever is under way.
     fn check_promptness(&mut self, router: usize, target: usize) {
         let Some(gateway) = &self.gateways[router] else { return };
-        let before = self.now.saturating_sub(self.scene.longest_report() + UNDER_WAY);
+        let before = self.now.saturating_sub(self.scene.longest_report() + UNDER_WAY + SETTLING);
         let host = &self.hosts[target];
         let missing = |connection: &Connection| {
             let entry = gateway.knows(connection);

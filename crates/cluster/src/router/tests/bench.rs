@@ -373,8 +373,8 @@ impl Bench {
             Output::StoreLists { vipa, lists } => {
                 self.stored_lists.entry(node.clone()).or_default().insert(vipa, lists);
             }
-            Output::SendTable { to, vipa, epoch } => {
-                self.outputs.push((node.clone(), Output::SendTable { to: to.clone(), vipa, epoch }));
+            Output::SendTable { to, vipa, epoch, since } => {
+                self.outputs.push((node.clone(), Output::SendTable { to: to.clone(), vipa, epoch, since }));
                 let table = Table { vipa, epoch, entries: Vec::new(), part: Part::Only };
                 self.deliver(node, &to, Message::Table(table), queue);
             }

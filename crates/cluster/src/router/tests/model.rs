@@ -283,7 +283,8 @@ impl Ownership {
         let Part::Owning(tenure, beats) = &mut world.runners[by].part else { return };
         beats.push(now);
         let epoch = tenure.epoch;
-        tenure.consent = consent.map(|to| Consent { to: ROUTERS[to].clone(), since: Moment::ZERO, until: Moment::NEVER });
+        tenure.consent =
+            consent.map(|to| Consent { to: ROUTERS[to].clone(), since: Moment::ZERO, until: Moment::NEVER });
         world.consents.extend(consent.map(|to| (epoch, to)));
         let sequence = beats.len() as u64;
         world.wire.extend((0..VOTERS).map(|voter| Letter::Beat { voter, by, epoch, sequence, consent }));

@@ -185,19 +185,24 @@ fn an_owner_that_consented_yields_to_the_higher_epoch() {
 }
 
 #[test]
-fn an_owner_sends_its_table_again_when_the_claim_comes_long_after_its_consent() {
-    let tables = |to: &'static str, since: Moment| {
-        let consent = move |vipa: &mut Vipa| {
+fn an_owner_that_yields_sends_what_has_changed_since_its_consent_and_all_to_another_than_it_consented_to() {
+    let consented = Moment(NOW.0 - 1_000_000);
+    for (to, sent) in [("r1", Some(consented)), ("r3", None)] {
+        let consent = |vipa: &mut Vipa| {
             let Phase::Active(tenure) = &mut vipa.phase else { return };
-            tenure.consent = Some(Consent { to: name(to), since, until: NOW + LEASE });
+            tenure.consent = Some(Consent { to: name(to), since: consented, until: NOW + LEASE });
+            tenure.lease = NOW + LEASE;
         };
         let (_, outputs) = outcome(Active, heard("r1", 6, None), consent);
-        outputs.into_iter().filter(|output| matches!(output, Output::SendTable { to, .. } if *to == name("r1"))).count()
-    };
-    let beat = Timing::of_lease(LEASE).beat;
-    assert_eq!(tables("r1", NOW), 0);
-    assert_eq!(tables("r1", Moment(NOW.0 - beat.as_nanos() as u64)), 0);
-    assert_eq!(tables("r1", Moment(NOW.0 - 2 * beat.as_nanos() as u64)), 1);
+        let table = |output: Output| match output {
+            Output::SendTable { to, since, .. } => Some((to, since)),
+            _ => None,
+        };
+        let tables: Vec<_> = outputs.into_iter().filter_map(table).collect();
+        assert_eq!(tables, [(name("r1"), sent)], "consented to {to}");
+    }
+    let (_, outputs) = outcome(Active, heard("r1", 6, None), |_| {});
+    assert!(!outputs.iter().any(|output| matches!(output, Output::SendTable { .. })), "it never consented");
 }
 
 #[test]

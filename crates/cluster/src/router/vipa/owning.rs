@@ -147,7 +147,7 @@ impl Vipa {
         self.say_stance(cx);
         cx.beats.hurry(self.settings.address);
         cx.note(Note::Consented { vipa, epoch, to: to.clone() });
-        cx.out.push(Output::SendTable { to, vipa, epoch });
+        cx.out.push(Output::SendTable { to, vipa, epoch, since: None });
     }
 
     /// The router stops: the best live router shall go on.
@@ -193,8 +193,7 @@ impl Vipa {
         // While the lease holds, nobody but the router consented to can have been granted anything.
         let consent = tenure.consent.as_ref();
         let consented = consent.is_some_and(|consent| consent.to == *holder || cx.now < tenure.lease);
-        let is_stale = |consent: &Consent| consent.to != *holder || cx.now.since(consent.since) > cx.settings.timing.beat;
-        let is_table_stale = consented && consent.is_some_and(is_stale);
+        let told = consent.map(|consent| (consent.to == *holder).then_some(consent.since));
         cx.note(Note::Superseded { vipa, epoch, by, holder: holder.clone() });
         self.highest = self.highest.max(by);
         self.owner = None;
@@ -212,9 +211,9 @@ impl Vipa {
             // By consent of both sides it may go on admitting what still comes here.
             cx.out.push(Output::Lease { vipa, until });
         }
-        if is_table_stale {
-            // The claim took its time: connections have come, ended and begun again since the table was sent.
-            cx.out.push(Output::SendTable { to: holder.clone(), vipa, epoch });
+        if consented && let Some(since) = told {
+            // Connections have come, ended and begun again since the table was sent.
+            cx.out.push(Output::SendTable { to: holder.clone(), vipa, epoch, since });
         }
         self.tell_targets(cx);
     }
