@@ -260,7 +260,7 @@ impl Bench {
         self.change(|world| world.services[0].picker = world.picker(balance, targets));
     }
 
-    /// The service's new connections keep away from these targets, and the UDP flows that they have stay there.
+    /// The service's new connections keep away from these targets; UDP flows and half-open connections that they have stay.
     pub fn drain(&mut self, targets: &[u16]) {
         self.change(|world| world.services[0].draining = targets.iter().copied().map(TargetId).collect());
     }

@@ -358,8 +358,9 @@ fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut
     let table = K::table(scene.flows);
     let state = hit.state.after_syn();
     let placed = match hit.state {
-        FlowState::HalfOpen | FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) => None,
+        FlowState::HalfOpen if keeps_begun(scene, key, hit.target) => None,
         FlowState::HalfOpen if !table.is_linked(hit.target) && scene.routes.is_answering(hit.target) => None,
+        FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) => None,
         FlowState::HalfOpen | FlowState::Closing | FlowState::Ended => place_anew(scene, key, hit, state, admission),
         FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp if is_lost::<K>(scene, hit) => {
             place_anew(scene, key, hit, FlowState::HalfOpen, admission)
@@ -397,8 +398,8 @@ fn serves<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId) -> bool {
     service_of(scene, key).is_some_and(|service| service.picker.serves(target))
 }
 
-/// Whether the UDP flows of the service that are at this target stay there.
-fn keeps_flows<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId) -> bool {
+/// Whether UDP flows and half-open connections of the service that are at this target stay there: it serves, or it drains.
+fn keeps_begun<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId) -> bool {
     service_of(scene, key).is_some_and(|service| service.picker.serves(target) || service.draining.contains(&target))
 }
 
@@ -411,7 +412,7 @@ fn service_of<'a, K: Family>(scene: &Scene<'a>, key: &K) -> Option<&'a ServiceRo
 #[inline(never)]
 fn datagram<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let placed =
-        if keeps_flows(scene, key, hit.target) { None } else { place_anew(scene, key, hit, FlowState::Udp, admission) };
+        if keeps_begun(scene, key, hit.target) { None } else { place_anew(scene, key, hit, FlowState::Udp, admission) };
     placed.unwrap_or_else(|| {
         K::table(scene.flows).touch(&hit, hit.state, scene.tick);
         Verdict::Forward(hit.target)

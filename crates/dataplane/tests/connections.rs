@@ -148,6 +148,22 @@ fn a_second_syn_stays_with_a_target_whose_agent_has_gone_away_while_its_kernel_a
 }
 
 #[test]
+fn a_second_syn_stays_with_a_target_that_has_begun_to_drain() {
+    let mut bench = bench();
+    let syn = segment(40_000).syn();
+    bench.turn([&syn]);
+    let before = target_of(&bench, 40_000);
+    let other = 1 - before;
+    bench.flows.set_linked(TargetId(before.into()), true);
+    bench.serve(Balance::Maglev, &[other.into()]);
+    bench.drain(&[before.into()]);
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.turn([&syn]), [to_target(before, &syn)]);
+    let next = segment(40_001).syn();
+    assert_eq!(bench.turn([&next]), [to_target(other, &next)]);
+}
+
+#[test]
 fn a_port_used_again_opens_a_new_connection_in_the_place_of_the_one_that_ended() {
     let mut bench = bench();
     bench.turn([&segment(40_000).syn(), &segment(40_000), &segment(40_000).fin()]);
