@@ -110,13 +110,21 @@ chaos: build ## Kills, pauses, partitions, moves, reloads at random for T second
 chaos-short:
 	@$(MAKE) --no-print-directory chaos T=120 SEED=1
 
+# What long runs measure is kept, a line of JSON each.
+ROWS ?= perf/results/endurance.jsonl
+MANY ?= 1 200 1000 4000
+
 .PHONY: soak
 soak: build ## Connections open and close for T seconds (T=3600, FRESH=1000 a second) while owners and agents change; memory is bounded (root)
-	@T=$(if $(filter environment command line,$(origin T)),$(T),3600) $(TARGET)/release/vipa-endurance soak
+	@T=$(if $(filter environment command line,$(origin T)),$(T),3600) ROWS=$(ROWS) $(TARGET)/release/vipa-endurance soak
 
 .PHONY: reloads
 reloads: build ## Change VIPAs, services and targets by RELOADS reloads (10000) under traffic; nothing is used up (root)
-	@$(TARGET)/release/vipa-endurance reloads
+	@ROWS=$(ROWS) $(TARGET)/release/vipa-endurance reloads
+
+.PHONY: many
+many: build ## Cold start and takeover of MANY VIPAs each (MANY="1 200 1000 4000") on real processes; the machine to itself (root)
+	@ROWS=$(ROWS) $(TARGET)/release/vipa-scale $(MANY)
 
 .PHONY: test-docker
 test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)

@@ -9,8 +9,10 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    io::Write,
+    process::Command,
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -122,6 +124,23 @@ impl Footprint {
         let files = fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64;
         Ok(Self { resident_kib: number("VmRSS:")?, threads: number("Threads:")?, files })
     }
+}
+
+/// Appends what was measured to the file that `ROWS` names, if it names one: a line of JSON with the time and the commit.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn append_row(kind: &str, measured: &impl Serialize) -> Result<()> {
+    let Some(file) = std::env::var_os("ROWS").filter(|file| !file.is_empty()) else { return Ok(()) };
+    let output = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output()?;
+    let row = serde_json::json!({
+        "kind": kind,
+        "commit": String::from_utf8_lossy(&output.stdout).trim(),
+        "unix_s": SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),
+        "measured": measured,
+    });
+    let mut rows = fs::OpenOptions::new().create(true).append(true).open(&file)?;
+    writeln!(rows, "{row}").with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Runs the story; an error when the cluster does not find its way.

@@ -3,7 +3,7 @@
 //! [`cluster`] is the whole; [`netns`] makes the network, [`process`] runs what lives in it, [`load`] is the client's
 //! and the servers' work, [`ledger`] counts what got lost,
 //! [`replay`] stands in for a kernel with more connections than there is room for, [`chaos`] breaks whatever may break,
-//! and [`endurance`] goes on for long.
+//! [`endurance`] goes on for long, and [`scale`] has many VIPAs.
 
 pub mod chaos;
 pub mod cluster;
@@ -14,3 +14,4 @@ pub mod netns;
 pub mod process;
 pub mod programs;
 pub mod replay;
+pub mod scale;

@@ -5,6 +5,7 @@
 //! request, which end in every way that TCP has and use their ports again at once. The program `vipa-load` is
 //! both ends; [`Client`] runs as many client processes as the number of connections needs and adds their reports up.
 
+mod announcements;
 mod client;
 mod datagram;
 mod driver;
@@ -18,6 +19,7 @@ mod spoof;
 mod spray;
 mod web;
 
+pub use announcements::{Announcement, announcements, read_announcements};
 pub use client::{ClientSettings, Voice, run};
 pub use datagram::{ask, echo};
 pub use driver::{Client, ClientPlan, Fresh, Requests, Server};

@@ -6,11 +6,12 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use vipa_lab::endurance::{Story, run};
+use vipa_lab::endurance::{Story, append_row, run};
 
 fn main() -> ExitCode {
     let end = story().and_then(run).and_then(|endured| {
         println!("{endured}");
+        append_row(&endured.story, &endured)?;
         endured.check()
     });
     match end {

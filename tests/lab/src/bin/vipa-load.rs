@@ -9,8 +9,8 @@ use std::{
 
 use clap::Parser;
 use vipa_lab::load::{
-    ClientSettings, Ending, Flags, RequestSettings, ServerSettings, SpoofSettings, SpraySettings, Voice, ask, echo,
-    flood, request, run, serve, spoof, spray, web,
+    ClientSettings, Ending, Flags, RequestSettings, ServerSettings, SpoofSettings, SpraySettings, Voice, announcements,
+    ask, echo, flood, request, run, serve, spoof, spray, web,
 };
 use vipa_lab::replay::replay;
 
@@ -44,6 +44,8 @@ enum Order {
         #[arg(long)]
         words: bool,
     },
+    /// Write a line for the first announcement of each address by each Ethernet address (gratuitous ARP), until killed
+    Announcements,
     /// Send malformed and random packets to a router's port
     Spray {
         #[arg(long, default_value = "eth0")]
@@ -159,6 +161,7 @@ fn main() -> ExitCode {
                 voice: if words { Voice::Words } else { Voice::Json },
             })
         }
+        Order::Announcements => announcements(),
         Order::Spray { interface, to, vipa, count, seed, flood: only_syns, per_second } => {
             let (vipa, port) = (*vipa.ip(), vipa.port());
             let settings = SpraySettings { interface, to, vipa, port, count, seed, per_second };

@@ -164,6 +164,12 @@ impl Router {
         Ok(self.running()?.id())
     }
 
+    /// All that it has written since it was started, dead or alive.
+    pub fn log_text(&self) -> Result<String> {
+        let process = self.process.as_ref().or(self.killed.as_ref());
+        process.map(|process| process.tail(usize::MAX)).with_context(|| format!("{} was not started", self.name()))
+    }
+
     /// Stops the process where it stands (SIGSTOP), for [`Self::go_on`].
     pub fn freeze(&mut self) -> Result<()> {
         self.running()?.signal(Signal::SIGSTOP)

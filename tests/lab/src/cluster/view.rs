@@ -74,6 +74,17 @@ impl Router {
         })
     }
 
+    /// How many VIPAs it takes this router to own; those whose owner's lease has run out do not count.
+    pub fn owned_by(&self, owner: &str) -> Result<u32> {
+        let status: Status = self.ask(&["status"])?;
+        let owned = |vipa: &&vipa_protocol::admin::VipaStatus| {
+            vipa.owner.as_ref().is_some_and(|name| name.as_str() == owner)
+                && !vipa.fenced
+                && vipa.stance != Stance::Rebuilding
+        };
+        Ok(status.vipas.iter().filter(owned).count() as u32)
+    }
+
     /// How it knows the connections of targets without an agent.
     pub fn mirror(&self) -> Result<Option<MirrorStatus>> {
         let status: Status = self.ask(&["status"])?;
