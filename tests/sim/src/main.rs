@@ -24,8 +24,8 @@ struct Arguments {
     /// Run this seed only.
     #[arg(long)]
     seed: Option<u64>,
-    /// Somebody forges segments in half of the scenes. Some seeds fail: a connection of a target whose agent is away may be
-    /// moved by a forged SYN.
+    /// Somebody forges segments in half of the scenes. One seed of a thousand fails: a connection of a target whose agent is
+    /// away may be moved by a forged SYN.
     #[arg(long)]
     attacked: bool,
     /// Tell everything that happens.

@@ -18,7 +18,7 @@ fn move_to(cluster: &mut Cluster, router: &str) -> Result<()> {
 #[test]
 fn after_many_moves_under_churn_every_router_knows_what_the_targets_hold_and_nothing_else() {
     // A router that has yielded forwards for two seconds before it may own again: three moves take so long.
-    const MOVES: usize = 15;
+    const MOVES: usize = 50;
     Plan { routers: 3, ..Plan::new("moves_many") }.run(|cluster| {
         let plan = ClientPlan { fresh_per_second: 200, ..ClientPlan::new(Cluster::service(), CONNECTIONS) };
         let client = cluster.client_with(&plan)?;

@@ -1,5 +1,7 @@
 //! A client with a fixed source port comes again after it and its target both vanished without a word.
 
+use std::{thread::sleep, time::Duration};
+
 use anyhow::{Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, PATIENCE, Plan},
@@ -25,7 +27,7 @@ fn start(cluster: &Cluster, name: &str, ending: Ending, silence_ms: u64) -> Resu
 }
 
 #[test]
-fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_second_syn() {
+fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_first_syn() {
     Plan { targets: 4, ..Plan::new("vanished") }.run(|cluster| {
         let mut client = start(cluster, "client", Ending::ServerPauses, 600_000)?;
         client.wait_for("the connection", PATIENCE, |report| report.answered == 1)?;
@@ -42,6 +44,8 @@ fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_second_sy
         drop(client);
         cluster.target(&holder).host().plug(Plug::Out)?;
         cluster.wait_fitness("r1", &holder, "to have vanished", |fitness| *fitness != Fitness::Fit)?;
+        // The router asks it by ARP from then on, and half a second without an answer is enough.
+        sleep(Duration::from_secs(1));
         cluster.client_host().run("ss", ["-K", "dport", "=", ":80"])?;
         cluster.client_host().nft("delete table ip silent\n")?;
 
@@ -49,8 +53,8 @@ fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_second_sy
         again.wait_for("the new connection", PATIENCE, |report| report.finished)?;
         let end = requests_kept(again)?;
         ensure!(end.kept == 1 && !end.servers.contains_key(&holder), "{end:#?}");
-        // A second SYN comes a second after the first, a third two seconds later.
-        ensure!(end.longest_ms < 2_500, "it was served at a later SYN: {end:#?}");
+        // A second SYN comes a second after the first.
+        ensure!(end.longest_ms < 1_000, "it was served at a later SYN: {end:#?}");
         Ok(())
     });
 }
