@@ -3,8 +3,17 @@
 //! An acknowledged beat and a grant are both promises: for one lease of this voter's clock nobody else is granted the
 //! VIPA, but the router the owner itself consents to. The owner counts its lease from before the voter does, so it
 //! fences itself first. Votes survive a restart, promises do not: a voter that restarts refuses for one lease.
+//!
+//! VIPAs come and go by reload, so a voter forgets the vote of a VIPA that nobody has owned or claimed for [`KEPT`]. What
+//! remains of all forgotten votes is one epoch, the *floor*: a claim of a VIPA without a vote is granted above it only. So an
+//! epoch that was granted once is never granted to anybody else, as if the vote were still there. A claimant that is refused
+//! hears the floor and claims above it.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName};
@@ -12,6 +21,12 @@ use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Message, Owned, Refusal
 
 /// VIPAs one voter keeps votes and promises for; what is beyond is refused.
 const MAX_VIPAS: usize = 4096;
+/// How long a vote is kept after the last promise to its owner has ended.
+const KEPT: Duration = Duration::from_secs(30);
+/// A voter looks for votes to forget each time so many VIPAs have become known.
+const LOOK_EVERY: usize = 64;
+/// In the file of votes, the floor is the vote of this VIPA, which no VIPA can be.
+const FLOOR: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A grant as it is kept on the disk. A later one of the same VIPA replaces it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,6 +60,12 @@ pub struct Voter {
     lease: Duration,
     silent_until: Moment,
     ledgers: BTreeMap<IpAddr, Ledger>,
+    /// The highest vote that has been forgotten.
+    #[serde(default)]
+    floor: Option<StoredVote>,
+    /// How many VIPAs were left when this voter last looked for votes to forget.
+    #[serde(default)]
+    left: usize,
     tokens: u64,
 }
 
@@ -79,11 +100,13 @@ impl Voter {
     #[must_use]
     pub fn new(lease: Duration, votes: Vec<StoredVote>, now: Moment) -> Self {
         let mut ledgers = BTreeMap::<IpAddr, Ledger>::new();
+        let (floor, votes): (Vec<_>, Vec<_>) = votes.into_iter().partition(|vote| vote.vipa == FLOOR);
         for StoredVote { vipa, epoch, holder: router, incarnation } in votes {
             let holder = Claimant { router, incarnation };
             ledgers.entry(vipa).or_default().vote = Some(Vote { epoch, holder, round: 0, waiting: None });
         }
-        Self { lease, silent_until: now + lease, ledgers, tokens: 0 }
+        let floor = floor.into_iter().max_by_key(|vote| vote.epoch);
+        Self { lease, silent_until: now + lease, ledgers, floor, left: 0, tokens: 0 }
     }
 
     /// Grants nothing for a lease: what was promised while this vote did not count is not known.
@@ -94,7 +117,14 @@ impl Voter {
     /// The highest epoch granted or heard of.
     #[must_use]
     pub fn highest(&self, vipa: IpAddr) -> Epoch {
-        self.ledgers.get(&vipa).map_or(Epoch::NONE, Ledger::highest)
+        self.ledgers.get(&vipa).map_or(Epoch::NONE, Ledger::highest).max(self.lowest(vipa))
+    }
+
+    /// The epoch above which a VIPA is granted because of the votes that have been forgotten.
+    fn lowest(&self, vipa: IpAddr) -> Epoch {
+        let has_vote = self.ledgers.get(&vipa).is_some_and(|ledger| ledger.vote.is_some());
+        let floor = self.floor.as_ref().filter(|_| !has_vote);
+        floor.map_or(Epoch::NONE, |vote| vote.epoch)
     }
 
     /// Every vote, as the disk is to have it, and the token of the youngest. One write confirms all requests up to this token,
@@ -105,7 +135,7 @@ impl Voter {
             let Vote { epoch, holder: Claimant { router, incarnation }, .. } = ledger.vote.clone()?;
             Some(StoredVote { vipa: *vipa, epoch, holder: router, incarnation })
         };
-        (self.tokens, self.ledgers.iter().filter_map(stored).collect())
+        (self.tokens, self.floor.iter().cloned().chain(self.ledgers.iter().filter_map(stored)).collect())
     }
 
     /// Takes an owner's beat as the proof that it lives.
@@ -129,7 +159,8 @@ impl Voter {
     ) -> Result<(), (Epoch, NodeName)> {
         let Owned { vipa, epoch, yielding_to } = owned;
         let until = now + self.lease;
-        let Some(ledger) = self.ledger(*vipa) else { return Err((*epoch, owner.clone())) };
+        // The floor says nothing about this VIPA's owner: what it is forgotten for has been owned by nobody since.
+        let Some(ledger) = self.ledger(*vipa, now) else { return Err((*epoch, owner.clone())) };
         if let Some(vote) = &ledger.vote
             && vote.epoch > *epoch
         {
@@ -170,11 +201,12 @@ impl Voter {
         if now < self.silent_until {
             return Err(Refusal::Recovering);
         }
-        let ledger = self.ledger(vipa).ok_or(Refusal::Granted)?;
+        let lowest = self.lowest(vipa);
+        let ledger = self.ledger(vipa, now).ok_or(Refusal::Granted)?;
         // An epoch is given once, and again only to the very claimant that has it: not to its next life either, which
         // would inherit a consent that was another's.
         let its_own = ledger.vote.as_ref().is_some_and(|vote| vote.epoch == epoch && vote.holder == *claimant);
-        if ledger.vote.as_ref().is_some_and(|vote| vote.epoch >= epoch && !its_own) {
+        if ledger.vote.as_ref().is_some_and(|vote| vote.epoch >= epoch && !its_own) || epoch <= lowest {
             return Err(Refusal::Granted);
         }
         if let Some(promise) = &ledger.promise {
@@ -229,11 +261,40 @@ impl Voter {
         grants
     }
 
-    fn ledger(&mut self, vipa: IpAddr) -> Option<&mut Ledger> {
-        if self.ledgers.len() >= MAX_VIPAS && !self.ledgers.contains_key(&vipa) {
-            return None;
+    fn ledger(&mut self, vipa: IpAddr, now: Moment) -> Option<&mut Ledger> {
+        if !self.ledgers.contains_key(&vipa) {
+            if self.ledgers.len() >= self.left + LOOK_EVERY || self.ledgers.len() >= MAX_VIPAS {
+                self.forget(now);
+            }
+            if self.ledgers.len() >= MAX_VIPAS {
+                return None;
+            }
         }
         Some(self.ledgers.entry(vipa).or_default())
+    }
+
+    /// Forgets the votes whose last promise has been over for [`KEPT`]. They are on the disk until the next vote is stored.
+    fn forget(&mut self, now: Moment) {
+        let Self { ledgers, floor, silent_until, left, .. } = self;
+        ledgers.retain(|_, ledger| {
+            let Ledger { vote, promise } = &*ledger;
+            let until = promise.as_ref().map_or(*silent_until, |promise| promise.until.max(*silent_until));
+            let is_waiting = vote.as_ref().is_some_and(|vote| vote.waiting.is_some());
+            let kept = is_waiting || now < until + KEPT;
+            if !kept {
+                let highest = ledger.highest();
+                let holder = vote.as_ref().map(|vote| vote.holder.clone());
+                let promised = promise.as_ref().map(|promise| (promise.to.clone(), Incarnation::default()));
+                let holder = holder.map(|holder| (holder.router, holder.incarnation)).or(promised);
+                if let Some((holder, incarnation)) = holder
+                    && floor.as_ref().is_none_or(|floor| floor.epoch < highest)
+                {
+                    *floor = Some(StoredVote { vipa: FLOOR, epoch: highest, holder, incarnation });
+                }
+            }
+            kept
+        });
+        *left = ledgers.len();
     }
 }
 

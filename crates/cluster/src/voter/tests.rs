@@ -292,3 +292,55 @@ proptest! {
         }
     }
 }
+
+/// A claim of one of many VIPAs that come and go.
+fn claim_of(voter: &mut Voter, now: Moment, vipa: u32, router: &str, epoch: u64) -> Verdict {
+    let vipa = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + vipa));
+    voter.claim(now, &life(router, 1), &Claim { vipa, epoch: Epoch(epoch), ballot: REAL })
+}
+
+#[test]
+fn votes_of_vipas_that_come_and_go_are_forgotten_and_none_of_their_epochs_is_given_to_anybody_else() {
+    let (mut voter, mut now) = (voter(), at(200));
+    let mut epoch = 0;
+    for vipa in 0..20_000 {
+        now = now + Duration::from_millis(100);
+        epoch = match claim_of(&mut voter, now, vipa, "r1", epoch + 1) {
+            Verdict::Reply(refused) => {
+                let (_, highest) = refusal(Verdict::Reply(refused)).expect("a new VIPA's first epoch");
+                assert!(matches!(claim_of(&mut voter, now, vipa, "r1", highest + 1), Verdict::Store { .. }));
+                0
+            }
+            Verdict::Store { .. } => 0,
+        };
+        voter.stored(u64::MAX);
+    }
+    let (_, votes) = voter.to_store();
+    assert!(votes.len() < 302 + LOOK_EVERY, "{} votes after 20,000 VIPAs", votes.len());
+    // The first VIPA comes again, and so does its old epoch, of another router; also after a restart.
+    let mut restarted = Voter::long_up(LEASE, votes);
+    for voter in [&mut voter, &mut restarted] {
+        let (reason, highest) = refusal(claim_of(voter, now, 0, "r2", 1)).expect("granted once");
+        assert_eq!(reason, Refusal::Granted);
+        assert!(highest > 1);
+        assert!(matches!(claim_of(voter, now, 0, "r2", highest + 1), Verdict::Store { .. }));
+    }
+}
+
+#[test]
+fn an_owner_that_beats_keeps_its_vote() {
+    let (mut voter, mut now) = (voter(), at(200));
+    claim(&mut voter, now, "r1", 5, REAL);
+    voter.stored(1);
+    for vipa in 0..10_000 {
+        now = now + Duration::from_millis(50);
+        beat(&mut voter, now, "r1", 5, u64::from(vipa) + 1, None);
+        let _ = claim_of(&mut voter, now, vipa, "r2", u64::from(vipa) + 1);
+        voter.stored(u64::MAX);
+    }
+    assert_eq!(
+        refusal(claim(&mut voter, now, "r2", 100_000, REAL)).map(|refused| refused.0),
+        Some(Refusal::OwnerAlive)
+    );
+    assert_eq!(refusal(claim(&mut voter, now, "r2", 5, REAL)).map(|refused| refused.0), Some(Refusal::Granted));
+}
