@@ -83,7 +83,9 @@ impl Control {
     fn start_audit(&self, subjects: Vec<Subject>, mode: AuditMode, reply: Option<Reply>) {
         let (asker, flows, finished) =
             (self.audits.asker.clone(), Arc::clone(&self.flows), self.audits.finished.clone());
+        let hold = self.reclaim.tasks.hold();
         tokio::spawn(async move {
+            let _hold = hold;
             let mut looks = Vec::new();
             for subject in subjects {
                 let (asker, flows) = (asker.clone(), Arc::clone(&flows));
@@ -165,7 +167,9 @@ impl Control {
             return;
         };
         let (asker, flows) = (self.audits.asker.clone(), Arc::clone(&self.flows));
+        let hold = self.reclaim.tasks.hold();
         tokio::spawn(async move {
+            let _hold = hold;
             let _ = reply.send(Answer::Drill(rehearse(&asker, &flows, scene).await));
         });
     }

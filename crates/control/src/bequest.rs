@@ -24,6 +24,8 @@ use vipa_model::{EntryState, Epoch, NodeName, TargetId, VipaId};
 use vipa_protocol::{Entry, Message, Part, Table};
 use vipa_transport::Sender;
 
+use crate::identifiers::TaskHold;
+
 /// Connections in one message.
 const TABLE_PART: usize = 2048;
 /// A successor that takes nothing for so long is told no more.
@@ -41,7 +43,9 @@ pub(crate) struct Bequest {
     pub(crate) id: VipaId,
     pub(crate) epoch: Epoch,
     /// Whose way each is, by `TargetId`.
-    pub(crate) targets: Vec<IpAddr>,
+    pub(crate) targets: Vec<Option<IpAddr>>,
+    /// The ids stay what they are.
+    pub(crate) _hold: TaskHold,
     /// The successor was sent the table before.
     pub(crate) changed: Option<Changed>,
 }
@@ -221,7 +225,7 @@ impl<'a> Series<'a> {
     }
 
     fn add(&mut self, key: &AnyKey, way: TargetId, state: EntryState, send: &mut dyn FnMut(&NodeName, Table)) {
-        let Some(target) = self.bequest.targets.get(usize::from(way.0)).copied() else { return };
+        let Some(target) = self.bequest.targets.get(usize::from(way.0)).copied().flatten() else { return };
         if self.entries.len() == TABLE_PART {
             let part = if self.begun { Part::Middle } else { Part::First };
             self.begun = true;
@@ -238,7 +242,7 @@ impl<'a> Series<'a> {
 
     fn send(&mut self, part: Part, send: &mut dyn FnMut(&NodeName, Table)) {
         let entries = std::mem::take(&mut self.entries);
-        let Bequest { to, vipa, epoch, .. } = self.bequest;
+        let Bequest { to, vipa, epoch, id: _, targets: _, changed: _, _hold: _ } = self.bequest;
         send(to, Table { vipa: *vipa, epoch: *epoch, entries, part });
     }
 }
@@ -251,6 +255,7 @@ mod tests {
     use vipa_model::{Connection, Protocol};
 
     use super::*;
+    use crate::identifiers::Tasks;
 
     const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
 
@@ -275,7 +280,15 @@ mod tests {
 
     fn bequest(number: u16, to: &str) -> Bequest {
         let to = to.parse().unwrap();
-        Bequest { to, vipa: vipa(number), id: VipaId(number), epoch: Epoch(7), targets: vec![TARGET], changed: None }
+        Bequest {
+            to,
+            vipa: vipa(number),
+            id: VipaId(number),
+            epoch: Epoch(7),
+            targets: vec![Some(TARGET)],
+            changed: None,
+            _hold: Tasks::default().hold(),
+        }
     }
 
     /// What is told of each VIPA: to whom, how much, which part.

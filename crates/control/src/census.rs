@@ -138,7 +138,9 @@ impl Control {
         let ports = |services: &[Service]| services.iter().map(|service| (service.protocol, service.ports)).collect();
         let services: Vec<Ports> = self.view.vipas.iter().map(|vipa| ports(&vipa.services)).collect();
         let (flows, counted) = (Arc::clone(&self.flows), self.censuses.counted.clone());
+        let hold = self.reclaim.tasks.hold();
         tokio::task::spawn_blocking(move || {
+            let _hold = hold;
             // The loop may have ended meanwhile.
             let _ = counted.blocking_send(Census::take(&flows, &services));
         });

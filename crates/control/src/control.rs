@@ -35,6 +35,7 @@ use crate::{
     outward::Outward,
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
+    reclaim::Reclaim,
     recorder::Recorder,
     reload::{Fresh, Reader},
     status,
@@ -69,6 +70,7 @@ pub struct Control {
     pub(crate) counts: Counts,
     pub(crate) clock: Clock,
     pub(crate) reports: Reports,
+    pub(crate) reclaim: Reclaim,
     pub(crate) completeness: Completeness,
     absences: Absences,
     pub(crate) announcements: Announcements,
@@ -172,6 +174,7 @@ impl Control {
             counts: Counts::default(),
             clock,
             reports: Reports::new(Arc::clone(&flows)),
+            reclaim: Reclaim::default(),
             flows,
             completeness: Completeness::default(),
             absences: Absences::default(),
@@ -401,10 +404,9 @@ impl Control {
             Output::Paths { vipa, paths } => {
                 self.counts.paths_forgotten = self.cluster.paths_forgotten();
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    let ways = self.view.ways.all().len();
                     self.view.vipas[index].learned = paths;
                     self.view.lists_changed(index);
-                    self.reach_new(ways);
+                    self.reach_new();
                     self.reach_targets();
                 }
             }
@@ -443,10 +445,9 @@ impl Control {
             Output::Mirror { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    let ways = self.view.ways.all().len();
                     self.view.vipas[index].services = services;
                     self.view.lists_changed(index);
-                    self.reach_new(ways);
+                    self.reach_new();
                     self.reach_targets();
                 }
             }
@@ -492,7 +493,9 @@ impl Control {
     /// Keeps every known target resolved, and probes those without an agent; new ones are asked for at once.
     fn seek_targets(&mut self) {
         let now = self.clock.now();
-        self.probes.ask(&self.view.agentless());
+        let agentless = self.view.agentless();
+        self.view.found.retain(|asked, _| agentless.contains(asked));
+        self.probes.ask(&agentless);
         self.view.neighbours.want(self.view.wanted_neighbours(), now);
         self.ask_neighbours(now);
     }
@@ -638,6 +641,7 @@ impl Control {
         self.count_connections(now);
         self.seek_voters(now);
         self.door.reclaim();
+        self.give_back(now);
         self.recorder.hand_over();
     }
 

@@ -164,6 +164,12 @@ impl Mirrors {
         }
     }
 
+    /// The VIPA is this router's no more.
+    pub(crate) fn forget(&mut self, vipa: IpAddr) {
+        self.sources.remove(&vipa);
+        self.copies.remove(&vipa);
+    }
+
     pub(crate) fn state(&self, vipa: IpAddr, now: Moment) -> Option<State> {
         if let Some(source) = self.sources.get(&vipa) {
             let followers = source.followers.keys().cloned().collect();

@@ -81,7 +81,8 @@ impl Control {
     /// What was read has come: compares, and applies what there is to apply.
     pub(crate) fn reload(&mut self, fresh: Fresh) {
         let Fresh { config, mode, reply } = fresh;
-        let answer = match config.and_then(|next| self.judge_voters(next)) {
+        let fits = |next: Config| self.view.has_room(&next.vipas).map(|()| next);
+        let answer = match config.and_then(fits).and_then(|next| self.judge_voters(next)) {
             Ok(next) if self.stores_voters_first(&next, mode) => {
                 return self.store_voters(Fresh { config: Ok(next), mode, reply });
             }
@@ -157,22 +158,16 @@ impl Control {
         self.reach_targets();
     }
 
-    /// The cluster has done with a VIPA that is configured no more. Nobody will report the ends of its connections, so they
-    /// are taken out of the table, beside the loop.
+    /// The cluster has done with a VIPA that is configured no more. Nobody will report the ends of its connections, so the walk
+    /// that looks for its id takes them out of the table.
     pub(crate) fn retire(&mut self, vipa: IpAddr) {
         self.announcements.end(vipa);
         self.outward.release(vipa);
-        let Some(vipa) = self.view.retire(vipa) else { return };
-        self.forget_completeness(vipa);
+        self.mirrors.forget(vipa);
+        let Some(id) = self.view.retire(vipa, self.door.versions()) else { return };
+        self.reports.forget(id);
+        self.forget_completeness(id);
         self.reach_targets();
-        let flows = Arc::clone(&self.flows);
-        tokio::task::spawn_blocking(move || {
-            let mut gone = Vec::new();
-            flows.export(vipa, &mut |key, target, _| gone.push((key, target)));
-            for (key, target) in gone {
-                flows.remove(&key, Some(target));
-            }
-        });
     }
 }
 

@@ -208,13 +208,15 @@ pub(crate) fn list_connections(control: &Control, limit: u32, vipa: Option<IpAdd
         .map(|(index, view)| (vipa_id(index), (view.address, names(control, view.address))))
         .collect();
     let (flows, targets) = (Arc::clone(&control.flows), control.view.ways.addresses());
+    let hold = control.reclaim.tasks.hold();
     tokio::task::spawn_blocking(move || {
+        let _hold = hold;
         let mut list = Connections { total: 0, shown: Vec::new() };
         flows.export_where(&|vipa| vipas.contains_key(&vipa), &mut |key, way, state| {
             let Some(stage) = stage(state) else { return };
             list.total += 1;
             if list.shown.len() < limit as usize
-                && let Some(target) = targets.get(usize::from(way.0)).copied()
+                && let Some(target) = targets.get(usize::from(way.0)).copied().flatten()
                 && let Some((vipa, names)) = vipas.get(&key.vipa())
             {
                 let (connection, node) = (key.connection(), names.get(&target).cloned());
@@ -298,6 +300,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
     total.extend(control.counts.named(writes));
+    total.extend(control.view.identifier_counts());
     total.extend(control.outward.counts());
     total.extend(control.audits.named());
     total.extend(control.condition.counts());

@@ -62,6 +62,11 @@ impl Sweeps {
         None
     }
 
+    /// The VIPA is this router's no more.
+    pub(crate) fn forget_vipa(&mut self, vipa: VipaId) {
+        self.0.retain(|(of, _), _| *of != vipa);
+    }
+
     /// Looks through the next `buckets` for one of them: whose VIPA it was, and how many connections have ended.
     /// `None`: there is nothing to do.
     pub(crate) fn go_on(&mut self, flows: &Flows, ways: &Ways, buckets: usize, now: Tick) -> Option<(VipaId, u64)> {

@@ -163,6 +163,18 @@ impl Reports {
         ways.to(target).iter().for_each(|way| self.flows.forget_diverged(*way));
     }
 
+    /// Whether a dispute that is not settled yet names this way.
+    pub(crate) fn disputes_name(&self, way: TargetId) -> bool {
+        self.disputes.names(way)
+    }
+
+    /// Nothing is reported of this VIPA any more.
+    pub(crate) fn forget(&mut self, vipa: VipaId) {
+        self.heard.retain(|(of, _)| *of != vipa);
+        self.sweeps.forget_vipa(vipa);
+        self.disputes.forget(vipa);
+    }
+
     /// Settles what targets report that others have.
     pub(crate) fn settle(&mut self, now: Tick) {
         self.disputes.settle(&self.flows, now);

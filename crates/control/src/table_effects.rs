@@ -19,7 +19,6 @@ impl Control {
     pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
-        let ways = self.view.ways.all().len();
         let reporter = Reporter {
             vipa: vipa_id(index),
             vipa_address: vipa,
@@ -32,7 +31,7 @@ impl Control {
         let taken = self.reports.install(reporter, run);
         self.takeovers.reported(vipa, taken);
         self.counts.reports.add(taken);
-        self.reach_new(ways);
+        self.reach_new();
     }
 
     pub(crate) fn sweep(&mut self) {
@@ -81,14 +80,14 @@ impl Control {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let targets = self.view.ways.addresses();
         let changed = since.map(|since| Changed { since: since.into(), now: self.clock.now().into() });
-        self.bequests.leave(Bequest { to, vipa, id: vipa_id(index), epoch, targets, changed });
+        let hold = self.reclaim.tasks.hold();
+        self.bequests.leave(Bequest { to, vipa, id: vipa_id(index), epoch, targets, changed, _hold: hold });
     }
 
     pub(crate) fn install_table(&mut self, vipa: IpAddr, entries: &[Entry]) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
         let since = self.view.vipas[index].owned_since.map(Tick::from);
-        let ways = self.view.ways.all().len();
         let (id, lists) = (vipa_id(index), self.view.vipas[index].lists());
         let mut found = HashMap::new();
         for Entry { connection, target, state } in entries {
@@ -101,7 +100,7 @@ impl Control {
                 self.reports.inherit((&key, target), *state, since, now);
             }
         }
-        self.reach_new(ways);
+        self.reach_new();
     }
 
     /// What another router says or asks about agentless targets' connections. What is not of this ownership is of the past.
@@ -116,10 +115,9 @@ impl Control {
             Copied::Wanted if owns => self.mirrors.wanted(vipa, epoch, from),
             Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
                 let now = self.clock.now();
-                let before = self.view.ways.all().len();
                 let about = About { vipa, id: vipa_id(index), epoch, lists: self.view.vipas[index].lists() };
                 self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
-                self.reach_new(before);
+                self.reach_new();
             }
             Copied::Wanted | Copied::Round(_) => {}
         }
@@ -154,14 +152,17 @@ impl Control {
     }
 
     /// Reports come many times a second and nearly all name known targets; routes of thousands of services are not made
-    /// anew for each. `before`: how many ways there were.
-    pub(crate) fn reach_new(&mut self, before: usize) {
-        if self.view.ways.all().len() != before {
-            for target in self.view.ways.addresses().into_iter().skip(before) {
-                self.set_linked(target, self.completeness.is_linked(target));
-            }
-            self.reach_targets();
+    /// anew for each.
+    pub(crate) fn reach_new(&mut self) {
+        let new = self.view.ways.take_new();
+        if new.is_empty() {
+            return;
         }
+        self.view.lists_stale = true;
+        for target in new {
+            self.set_linked(target, self.completeness.is_linked(target));
+        }
+        self.reach_targets();
     }
 }
 

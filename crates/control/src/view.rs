@@ -23,6 +23,7 @@ use crate::{
     census::Census,
     control::vipa_id,
     fitness::Judge,
+    identifiers::Identifiers,
     neighbours::Neighbours,
     path_mtu::PathMtus,
     probes::{Finding, Found},
@@ -50,8 +51,8 @@ pub(crate) struct VipaView {
     turns: BTreeMap<usize, Turns>,
     /// Which of their candidates new connections keep away from.
     pub(crate) resting: Vec<Resting>,
-    new_per_second: Option<u32>,
-    unserved: Unserved,
+    pub(crate) new_per_second: Option<u32>,
+    pub(crate) unserved: Unserved,
 }
 
 /// Whose turns come first, and how many the workers have taken since that was found out.
@@ -67,16 +68,19 @@ pub(crate) struct View {
     pub(crate) ports: Vec<PortRoute>,
     pub(crate) vipas: Vec<VipaView>,
     /// The place of each VIPA that is not retired.
-    places: HashMap<IpAddr, usize>,
+    pub(crate) places: HashMap<IpAddr, usize>,
+    pub(crate) vipa_identifiers: Identifiers<VipaId>,
+    /// A list has changed since the paths that no list names were last looked for.
+    pub(crate) lists_stale: bool,
     pub(crate) ways: Ways,
     pub(crate) neighbours: Neighbours,
     pub(crate) path_mtus: PathMtus,
     /// Targets whose agents have been away for long.
     pub(crate) away: BTreeSet<IpAddr>,
     /// How the linked targets fare, in their own words.
-    loads: BTreeMap<IpAddr, Load>,
+    pub(crate) loads: BTreeMap<IpAddr, Load>,
     /// What the candidates without an agent have answered.
-    found: HashMap<Agentless, Found>,
+    pub(crate) found: HashMap<Agentless, Found>,
     /// Whether what is sent to targets arrives.
     pub(crate) reach: Reach,
     /// How much of it is served.
@@ -89,12 +93,13 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(key: ClusterKey, ports: Vec<PortRoute>, vipas: &[config::Vipa]) -> Self {
-        let vipas: Vec<VipaView> = vipas.iter().map(VipaView::new).collect();
-        Self {
+        let mut view = Self {
             key,
             ports,
-            places: vipas.iter().enumerate().map(|(place, vipa)| (vipa.address, place)).collect(),
-            vipas,
+            places: HashMap::new(),
+            vipas: Vec::new(),
+            vipa_identifiers: Identifiers::default(),
+            lists_stale: false,
             ways: Ways::default(),
             neighbours: Neighbours::default(),
             path_mtus: PathMtus::default(),
@@ -106,7 +111,9 @@ impl View {
             told: BTreeSet::new(),
             pickers: Pickers::default(),
             generation: 0,
-        }
+        };
+        view.configure(vipas);
+        view
     }
 
     pub(crate) fn vipa_index(&self, address: IpAddr) -> Option<usize> {
@@ -149,10 +156,7 @@ impl View {
 
     /// Compares what was sent to each linked target with what arrived there. Says what that changes, a sentence each.
     pub(crate) fn compare(&mut self, now: Moment, admitted: impl Fn(TargetId) -> u64) -> Vec<String> {
-        let mut sent: BTreeMap<IpAddr, u64> = BTreeMap::new();
-        for (id, way) in (0..=u16::MAX).map(TargetId).zip(self.ways.all()) {
-            *sent.entry(way.address).or_default() += admitted(id);
-        }
+        let sent = self.ways.sent(admitted);
         let mut changes = self.account(now, &sent);
         let linked: Vec<(IpAddr, u64)> =
             self.loads.iter().map(|(target, load)| (*target, load.host.passive_opens)).collect();
@@ -281,7 +285,7 @@ impl View {
 
     /// Every neighbour that packets to targets go by, and the gateways, with their ports.
     pub(crate) fn wanted_neighbours(&self) -> Vec<(IpAddr, PortId)> {
-        let targets = self.ways.all().iter().filter_map(|way| way.neighbour(&self.ports));
+        let targets = self.ways.all().filter_map(|(_, way)| way.neighbour(&self.ports));
         let gateways = self.ports.iter().flat_map(|port| [port.gateway.map(IpAddr::V4), port.gateway6.map(IpAddr::V6)]);
         let gateways = gateways.flatten().filter_map(|gateway| next_neighbour(&self.ports, gateway));
         let own = |address: &IpAddr| self.ports.iter().any(|port| port.has(*address));
@@ -300,63 +304,33 @@ impl View {
             self.ways.intern(Way { address: path.target, path: path.service.path });
         }
         self.ways.revise(vipa_id(vipa), Lists { services, learned });
+        self.lists_stale = true;
     }
 
     /// Whether packets for this target find their way out.
     pub(crate) fn reaches(&self, target: IpAddr) -> bool {
-        let mut ways = self.ways.all().iter().filter(|way| way.address == target);
-        ways.any(|way| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop.is_some())
+        let mut ways = self.ways.all().filter(|(_, way)| way.address == target);
+        ways.any(|(_, way)| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop.is_some())
     }
 
     /// Takes in that a link on the path to a target takes no more than `mtu` bytes. The path's MTU, if that lowers what a tunnel has.
     pub(crate) fn narrow_path(&mut self, target: IpAddr, mtu: u16, now: Moment) -> Option<u16> {
-        let has_tunnel = self.ways.all().iter().any(|way| way.address == target && way.path.forwarding.is_tunnel());
+        let has_tunnel = self.ways.all().any(|(_, way)| way.address == target && way.path.forwarding.is_tunnel());
         if has_tunnel { self.path_mtus.lower(target, mtu, now) } else { None }
     }
 
     /// The ways by which packets find no way out.
     pub(crate) fn unreached(&self) -> HashSet<TargetId> {
         let hop = |way: &Way| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop;
-        let all = (0..=u16::MAX).map(TargetId).zip(self.ways.all());
-        all.filter(|(_, way)| hop(way).is_none()).map(|(id, _)| id).collect()
+        self.ways.all().filter(|(_, way)| hop(way).is_none()).map(|(id, _)| id).collect()
     }
 
     /// Whether the neighbour on the way to this target has left several questions in a row unanswered.
     pub(crate) fn is_silent(&self, target: IpAddr) -> bool {
-        let mut ways = self.ways.all().iter().filter(|way| way.address == target);
-        ways.any(|way| way.neighbour(&self.ports).is_some_and(|(_, neighbour)| self.neighbours.is_silent(neighbour)))
-    }
-
-    /// The VIPAs of a new configuration: those that have come and those that stay. Those that are gone stay until the
-    /// cluster has done with them.
-    pub(crate) fn configure(&mut self, vipas: &[config::Vipa]) {
-        for vipa in vipas {
-            match self.vipa_index(vipa.address) {
-                Some(place) => {
-                    let known = &mut self.vipas[place];
-                    (known.new_per_second, known.unserved) = (vipa.new_per_second, vipa.unserved);
-                }
-                None => {
-                    self.places.insert(vipa.address, self.vipas.len());
-                    self.vipas.push(VipaView::new(vipa));
-                }
-            }
-        }
-    }
-
-    /// This VIPA is none of this router's any more. Its place stays, because places are ids, and nobody finds it there.
-    pub(crate) fn retire(&mut self, vipa: IpAddr) -> Option<VipaId> {
-        let index = self.places.remove(&vipa)?;
-        let retired = &mut self.vipas[index];
-        retired.address = match vipa {
-            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        retired.stance = Stance::Standby;
-        retired.services.clear();
-        retired.learned.clear();
-        retired.listeners.clear();
-        Some(VipaId(u16::try_from(index).ok()?))
+        let mut ways = self.ways.all().filter(|(_, way)| way.address == target);
+        ways.any(|(_, way)| {
+            way.neighbour(&self.ports).is_some_and(|(_, neighbour)| self.neighbours.is_silent(neighbour))
+        })
     }
 
     /// The next snapshot for the workers.
@@ -410,13 +384,17 @@ impl View {
         self.pickers.end();
         let mac = |address| self.neighbours.mac(address);
         let neighbour = |way: &Way| way.neighbour(&self.ports).map(|(_, neighbour)| neighbour);
-        let route = |way: &Way| TargetRoute {
-            away: self.away.contains(&way.address),
-            silent: neighbour(way).is_some_and(|neighbour| self.neighbours.is_silent(neighbour)),
-            on_link: neighbour(way) == Some(way.address),
-            ..way.route(&self.ports, mac, self.path_mtus.of(way.address))
+        // Places in the list are `TargetId`s; nothing is sent by one that stands for nothing.
+        let route = |way: &Option<Way>| match way {
+            None => TargetRoute::nowhere(),
+            Some(way) => TargetRoute {
+                away: self.away.contains(&way.address),
+                silent: neighbour(way).is_some_and(|neighbour| self.neighbours.is_silent(neighbour)),
+                on_link: neighbour(way) == Some(way.address),
+                ..way.route(&self.ports, mac, self.path_mtus.of(way.address))
+            },
         };
-        lists.targets = self.ways.all().iter().map(route).collect();
+        lists.targets = self.ways.places().iter().map(route).collect();
         lists.neighbours = self.neighbours.found().collect();
         Routes::build(self.generation, self.key, lists)
     }
@@ -451,7 +429,7 @@ impl VipaView {
         Lists { services: &self.services, learned: &self.learned }
     }
 
-    fn new(vipa: &config::Vipa) -> Self {
+    pub(crate) fn new(vipa: &config::Vipa) -> Self {
         Self {
             address: vipa.address,
             epoch: Epoch::NONE,

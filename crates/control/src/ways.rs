@@ -1,7 +1,7 @@
 //! The ways to targets: each has a `TargetId`, which the connection table keeps for every connection.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -10,9 +10,11 @@ use vipa_model::{
     Forwarding, Mac, Path, PathLookup, PortId, PortRange, Protocol, Service, TargetId, TargetPath, VipaId, find_path,
 };
 use vipa_packet::{Encapsulation, Outer};
+use vipa_sync::Versions;
 
-/// Ways a router tells apart in its life; a `TargetId` is never given twice.
-pub(crate) const MAX_WAYS: usize = WAYS;
+use crate::identifiers::{Identifier, Identifiers};
+
+const _: () = assert!(<TargetId as Identifier>::COUNT == WAYS);
 /// Where GUE is expected: what IANA has assigned to it.
 const GUE_PORT: u16 = 6080;
 
@@ -120,19 +122,28 @@ impl Lists<'_> {
     }
 }
 
-/// Gives each way its `TargetId`, once and for the life of the process.
+/// Gives each way its `TargetId`, for as long as a list or a connection names it.
 #[derive(Debug, Default)]
 pub struct Ways {
-    ways: Vec<Way>,
+    /// By `TargetId`; `None`: it stands for nothing now.
+    ways: Vec<Option<Way>>,
     ids: HashMap<Way, TargetId>,
     /// With a port for each, by which it is looked up again.
     guesses: HashMap<Guess, (TargetId, u16)>,
+    pub(crate) identifiers: Identifiers<TargetId>,
+    /// Targets that have got an id since this was last read.
+    new: Vec<IpAddr>,
+    /// What the workers had counted for an id before it stood for its way.
+    before: HashMap<TargetId, u64>,
+    /// New connections by ids that stand for nothing now, of targets that are still known.
+    past: BTreeMap<IpAddr, u64>,
 }
 
 impl Ways {
     /// The id of `way`, a new one if need be; `None` when all are given away.
     pub(crate) fn intern(&mut self, way: Way) -> Option<TargetId> {
         if let Some(&id) = self.ids.get(&way) {
+            self.identifiers.revive(id);
             return Some(id);
         }
         let id = self.push(way)?;
@@ -141,12 +152,68 @@ impl Ways {
     }
 
     fn push(&mut self, way: Way) -> Option<TargetId> {
-        if self.ways.len() == MAX_WAYS {
-            return None;
+        let id = self.identifiers.take()?;
+        let place = usize::from(id.0);
+        if self.ways.len() <= place {
+            self.ways.resize(place + 1, None);
         }
-        let id = TargetId(u16::try_from(self.ways.len()).expect("MAX_WAYS fits 16 bits"));
-        self.ways.push(way);
+        self.ways[place] = Some(way);
+        self.new.push(way.address);
         Some(id)
+    }
+
+    /// The targets that have got an id since this was last asked.
+    pub(crate) fn take_new(&mut self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Retires the ids that no list names, those of guesses among them: who reports such a connection names it again. True if
+    /// there are any that were not retired before.
+    pub(crate) fn retire_all_but(&mut self, named: &HashSet<Way>, snapshots: Versions) -> bool {
+        let Self { ids, guesses, identifiers, .. } = self;
+        let unnamed = ids.iter().filter(|(way, _)| !named.contains(way)).map(|(_, id)| *id);
+        let unnamed = unnamed.chain(guesses.values().map(|(id, _)| *id));
+        unnamed.filter(|id| identifiers.retire(*id, snapshots)).count() > 0
+    }
+
+    /// These stand for nothing from now on. `admitted`: the connections that the workers have counted for each; `is_known`:
+    /// whether a target's connections are still counted.
+    pub(crate) fn vacate(
+        &mut self,
+        gone: &HashSet<TargetId>,
+        admitted: impl Fn(TargetId) -> u64,
+        is_known: impl Fn(IpAddr) -> bool,
+    ) {
+        for id in gone {
+            if let Some(way) = self.ways.get_mut(usize::from(id.0)).and_then(Option::take) {
+                let before = self.before.remove(id).unwrap_or_default();
+                *self.past.entry(way.address).or_default() += admitted(*id).saturating_sub(before);
+            }
+        }
+        self.ids.retain(|_, id| !gone.contains(id));
+        self.guesses.retain(|_, (id, _)| !gone.contains(id));
+        let still: HashSet<IpAddr> = self.all().map(|(_, way)| way.address).collect();
+        self.past.retain(|address, _| still.contains(address) || is_known(*address));
+    }
+
+    /// Whichever way this id will stand for, so many connections were another's.
+    pub(crate) fn begin_count(&mut self, id: TargetId, admitted: u64) {
+        self.before.insert(id, admitted);
+    }
+
+    /// New connections given to each target in this router's life, by what the workers have counted for each id.
+    pub(crate) fn sent(&self, admitted: impl Fn(TargetId) -> u64) -> BTreeMap<IpAddr, u64> {
+        let mut sent = self.past.clone();
+        for (id, way) in self.all() {
+            let before = self.before.get(&id).copied().unwrap_or_default();
+            *sent.entry(way.address).or_default() += admitted(id).saturating_sub(before);
+        }
+        sent
+    }
+
+    /// How many of these ways have no id yet.
+    pub(crate) fn missing(&self, ways: &HashSet<Way>) -> usize {
+        ways.iter().filter(|way| !self.ids.contains_key(way)).count()
     }
 
     /// The id of the way of connections to this port of a VIPA at `address`. Where nobody has said how that leads there, the id
@@ -165,8 +232,9 @@ impl Ways {
         let has_port = |service: &&Service| service.protocol == protocol && service.ports.contains(port);
         let service = lists.services.iter().find(has_port).map(|service| (protocol, service.ports));
         let guess = Guess { vipa, address, service };
-        if let Some((id, _)) = self.guesses.get(&guess) {
-            return Some(*id);
+        if let Some(&(id, _)) = self.guesses.get(&guess) {
+            self.identifiers.revive(id);
+            return Some(id);
         }
         let id = self.push(Way { address, path })?;
         self.guesses.insert(guess, (id, port));
@@ -179,7 +247,7 @@ impl Ways {
         for (guess, (id, port)) in self.guesses.iter().filter(|(guess, _)| guess.vipa == vipa) {
             let protocol = guess.service.map_or(Protocol::Tcp, |(protocol, _)| protocol);
             let path = lists.find(guess.address, (protocol, *port)).path();
-            let way = &mut self.ways[usize::from(id.0)];
+            let Some(way) = &mut self.ways[usize::from(id.0)] else { continue };
             changed |= std::mem::replace(&mut way.path, path) != path;
         }
         changed
@@ -198,21 +266,26 @@ impl Ways {
 
     /// Whose way it is.
     pub(crate) fn address(&self, id: TargetId) -> Option<IpAddr> {
-        self.ways.get(usize::from(id.0)).map(|way| way.address)
+        self.ways.get(usize::from(id.0))?.map(|way| way.address)
     }
 
     /// Whose way each is, by `TargetId`: for who works beside the loop.
-    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.ways.iter().map(|way| way.address).collect()
+    pub(crate) fn addresses(&self) -> Vec<Option<IpAddr>> {
+        self.ways.iter().map(|way| way.map(|way| way.address)).collect()
     }
 
     /// All ways that lead to `address`.
     pub(crate) fn to(&self, address: IpAddr) -> HashSet<TargetId> {
-        let leads = |(_, way): &(TargetId, &Way)| way.address == address;
-        (0..=u16::MAX).map(TargetId).zip(&self.ways).filter(leads).map(|(id, _)| id).collect()
+        self.all().filter(|(_, way)| way.address == address).map(|(id, _)| id).collect()
     }
 
-    pub(crate) fn all(&self) -> &[Way] {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (TargetId, &Way)> {
+        let places = (0..=u16::MAX).map(TargetId).zip(&self.ways);
+        places.filter_map(|(id, way)| Some((id, way.as_ref()?)))
+    }
+
+    /// By `TargetId`; `None`: it stands for nothing now.
+    pub(crate) fn places(&self) -> &[Option<Way>] {
         &self.ways
     }
 }
@@ -226,6 +299,13 @@ mod tests {
     use super::*;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+    impl Ways {
+        /// The id by which the routes name it, if it has one; a guess of the same way has another.
+        pub(crate) fn id_of(&self, way: &Way) -> Option<TargetId> {
+            self.ids.get(way).copied()
+        }
+    }
 
     fn port() -> PortRoute {
         PortRoute {
@@ -332,7 +412,7 @@ mod tests {
             let lists = Lists { services: &services, learned: &[TargetPath { target: other, service: learned }] };
             let mut ways = Ways::default();
             let id = ways.find(VIPA, lists, other, WEB).unwrap();
-            assert_eq!(ways.all()[usize::from(id.0)], Way { address: other, path: path(forwarding) });
+            assert_eq!(ways.places()[usize::from(id.0)].unwrap(), Way { address: other, path: path(forwarding) });
             assert_eq!(ways.find(VIPA, lists, listed, WEB), ways.intern(way("198.51.100.9", Forwarding::Direct)));
             assert!(ways.guessed(VIPA, lists).is_empty());
         }
@@ -346,14 +426,14 @@ mod tests {
         let mut ways = Ways::default();
         let id = ways.find(VIPA, nothing, other, WEB).unwrap();
         assert_eq!(ways.find(VIPA, nothing, other, WEB), Some(id), "one for all connections of the service");
-        assert_eq!(ways.all()[usize::from(id.0)].path, path(Forwarding::Direct));
+        assert_eq!(ways.places()[usize::from(id.0)].unwrap().path, path(Forwarding::Direct));
         assert_eq!(ways.guessed(VIPA, nothing), [id].into());
         let service = ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path: path(Forwarding::Gre) };
         let told = Lists { learned: &[TargetPath { target: other, service }], ..nothing };
         assert!(!ways.revise(VipaId(4), told), "another VIPA's");
         assert!(ways.revise(VIPA, told));
         assert!(!ways.revise(VIPA, told));
-        assert_eq!(ways.all()[usize::from(id.0)].path, path(Forwarding::Gre));
+        assert_eq!(ways.places()[usize::from(id.0)].unwrap().path, path(Forwarding::Gre));
         assert_eq!((ways.address(id), ways.guessed(VIPA, told).len()), (Some(other), 0));
     }
 

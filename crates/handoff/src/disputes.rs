@@ -18,7 +18,7 @@
 use std::collections::HashMap;
 
 use vipa_flow::{Confirmed, FlowState, Tick};
-use vipa_model::{ConnectionState, EntryState, TargetId};
+use vipa_model::{ConnectionState, EntryState, TargetId, VipaId};
 
 use crate::{AnyKey, Flows, Reported};
 
@@ -144,6 +144,18 @@ impl Disputes {
         });
     }
 
+    /// Whether anything that is disputed, or was told by a predecessor, names this way.
+    #[must_use]
+    pub fn names(&self, way: TargetId) -> bool {
+        self.open.values().chain(self.told.values()).any(|dispute| dispute.claimant == way)
+    }
+
+    /// Forgets what is disputed about a VIPA that is this router's no more.
+    pub fn forget(&mut self, vipa: VipaId) {
+        self.open.retain(|key, _| key.vipa() != vipa);
+        self.told.retain(|key, _| key.vipa() != vipa);
+    }
+
     /// Settles what can be settled; once a tick is enough.
     pub fn settle(&mut self, flows: &Flows, now: Tick) {
         if self.open.is_empty() && self.told.is_empty() || now == self.settled {
@@ -177,7 +189,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use vipa_flow::HashSeed;
-    use vipa_model::{Connection, Protocol, VipaId};
+    use vipa_model::{Connection, Protocol};
 
     use super::*;
 
@@ -324,6 +336,16 @@ mod tests {
         bench.after(TOLD_FOR);
         bench.report(LATE, ConnectionState::Established);
         assert_eq!(bench.after(TOLD_FOR + 1), Some((HOLDER, FlowState::Confirmed)));
+    }
+
+    #[test]
+    fn a_dispute_names_its_claimant_until_its_vipa_is_gone() {
+        let mut bench = Bench::disputed(FlowState::Confirmed);
+        assert!(bench.disputes.names(LATE) && !bench.disputes.names(HOLDER));
+        bench.disputes.forget(VipaId(1));
+        assert!(bench.disputes.names(LATE));
+        bench.disputes.forget(VipaId(0));
+        assert!(!bench.disputes.names(LATE));
     }
 
     #[test]

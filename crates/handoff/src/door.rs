@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use vipa_model::{Mac, PortId, TargetId};
-use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader, WorkerCounterList};
+use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader, Versions, WorkerCounterList};
 
 use crate::{Counters, Routes, Totals};
 
@@ -152,6 +152,12 @@ impl ControlDoor {
     /// newest.
     pub fn reclaim(&self) -> usize {
         self.routes.reclaim()
+    }
+
+    /// Which snapshot is the newest, and which one every worker has moved on to.
+    #[must_use]
+    pub fn versions(&self) -> Versions {
+        self.routes.versions()
     }
 
     /// What the workers have told since it was last read; ends when there is nothing more.

@@ -421,6 +421,23 @@ impl TargetRoute {
         }
     }
 
+    /// By it nothing is sent: no target has this place in the list.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            via: Via::Direct,
+            next_hop: None,
+            mtu: u16::MAX,
+            path_mtu: u16::MAX,
+            tells_mtu: false,
+            clamps_mss: false,
+            away: false,
+            on_link: false,
+            silent: false,
+        }
+    }
+
     /// A target of direct return, found already.
     #[must_use]
     pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {

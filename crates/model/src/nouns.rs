@@ -96,11 +96,12 @@ pub const MAX_VIPAS: usize = 4096;
 /// Paths of one router at most: targets with the ways in which they are reached.
 pub const MAX_PATHS: usize = 8192;
 
-/// Index of a VIPA at this router, below [`MAX_VIPAS`]. Never on the wire.
+/// Index of a VIPA at this router, below [`MAX_VIPAS`]; given to another VIPA once nothing names it. Never on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VipaId(pub u16);
 
-/// Index of a target at this router, stable for the life of the process. Never on the wire.
+/// Index of a path to a target at this router, below [`MAX_PATHS`]; given to another path once nothing names it. Never on the
+/// wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetId(pub u16);
 

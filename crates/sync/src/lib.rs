@@ -18,5 +18,5 @@ mod signals;
 
 pub use counters::{Counter, Gauge, Heartbeat, WorkerCounterList, WorkerCounters};
 pub use mailbox::Mailbox;
-pub use publish::{Publish, Reader};
+pub use publish::{Publish, Reader, Versions};
 pub use signals::{Deadline, Flag};

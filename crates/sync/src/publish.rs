@@ -39,6 +39,13 @@ struct Shared<T> {
     kept: Mutex<Kept<T>>,
 }
 
+/// How far writer and readers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    pub newest: u64,
+    pub seen: u64,
+}
+
 /// What keeps alive whatever a reader may be looking at.
 struct Kept<T> {
     current: StdArc<T>,
@@ -94,6 +101,14 @@ impl<T> Publish<T> {
         left
     }
 
+    /// How often a value has been published, the first one included, and the version that every reader has moved on to: none
+    /// holds a reference into an older one.
+    #[must_use]
+    pub fn versions(&self) -> Versions {
+        let newest = self.shared.lock().version;
+        Versions { newest, seen: self.shared.oldest_seen().min(newest) }
+    }
+
     /// The newest value, for the writer's side.
     #[must_use]
     pub fn current(&self) -> StdArc<T> {
@@ -136,10 +151,14 @@ impl<T> Shared<T> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn oldest_seen(&self) -> u64 {
+        // Acquire: pairs with the Release in quiescent().
+        self.seen.iter().map(|seen| seen.load(Ordering::Acquire)).min().unwrap_or(GONE)
+    }
+
     /// Takes out what no reader can hold. Dropped by the caller outside the lock: a large value takes its time.
     fn take_unreachable(&self, kept: &mut Kept<T>) -> Vec<StdArc<T>> {
-        // Acquire: pairs with the Release in quiescent().
-        let oldest = self.seen.iter().map(|seen| seen.load(Ordering::Acquire)).min().unwrap_or(GONE);
+        let oldest = self.oldest_seen();
         let count = kept.replaced.iter().take_while(|(replaced_by, _)| *replaced_by <= oldest).count();
         kept.replaced.drain(..count).map(|(_, value)| value).collect()
     }
