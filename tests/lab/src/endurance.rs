@@ -75,13 +75,15 @@ pub struct Endured {
     pub asked: u64,
     pub owners: u64,
     pub reloads: u64,
+    /// Reloads a second in the first tenth of the run and in the last one.
+    pub paces: [u64; 2],
     /// By process.
     pub growth: BTreeMap<String, Growth>,
 }
 
 impl fmt::Display for Endured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { story, seconds, connections, failed, broken, kept, asked, owners, reloads, growth } = self;
+        let Self { story, seconds, connections, failed, broken, kept, asked, owners, reloads, paces, growth } = self;
         for (name, Growth { settled, end }) in growth {
             writeln!(
                 f,
@@ -93,7 +95,11 @@ impl fmt::Display for Endured {
             f,
             "{story}: {seconds} s, {connections} connections opened and closed, {failed} failed, {broken} broken; kept \
              {kept} of {asked}; {owners} changes of owner, {reloads} reloads"
-        )
+        )?;
+        match paces {
+            [0, 0] => Ok(()),
+            [first, last] => write!(f, ", {first} a second at first and {last} in the end"),
+        }
     }
 }
 
@@ -172,6 +178,7 @@ struct Runner {
     end: BTreeMap<(String, u32), Footprint>,
     owners: u64,
     reloads: u32,
+    paces: [u64; 2],
 }
 
 impl Runner {
@@ -192,6 +199,7 @@ impl Runner {
             end: BTreeMap::new(),
             owners: 0,
             reloads: 0,
+            paces: [0; 2],
         })
     }
 
@@ -253,6 +261,8 @@ impl Runner {
     fn reload_often(&mut self, client: &Client, count: u32) -> Result<()> {
         let file = self.cluster.router("r1").config().to_owned();
         let first = fs::read_to_string(&file)?;
+        let tenth = count.div_ceil(10);
+        let mut began = Instant::now();
         for number in 0..count {
             let [_, _, high, low] = number.to_be_bytes();
             let further = match number % 3 {
@@ -272,6 +282,13 @@ impl Runner {
             fs::rename(&next, &file)?;
             self.cluster.router("r1").vipactl(&["reload"])?;
             self.reloads += 1;
+            let pace = (f64::from(tenth) / began.elapsed().as_secs_f64()).round() as u64;
+            match self.reloads {
+                done if done == tenth => self.paces[0] = pace,
+                done if done == count - tenth => began = Instant::now(),
+                done if done == count => self.paces[1] = pace,
+                _ => {}
+            }
             if self.reloads == SETTLED.min(count / 4) || self.reloads == count {
                 self.sample()?;
             }
@@ -367,6 +384,7 @@ impl Runner {
             asked: report.asked,
             owners: self.owners,
             reloads: self.reloads.into(),
+            paces: self.paces,
             growth: growth.collect(),
         }
     }
