@@ -9,9 +9,9 @@ use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, We
 use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers,
-        TargetStatus, VipaDistribution, VipaStatus,
+        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
+        MirrorStatus, NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession,
+        TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
     report::TakeoverReport,
@@ -63,7 +63,17 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     let Status { node, cluster, incarnation: _, uptime_ms, links, vipas, connections, capacity, unfit, left, .. } =
         status;
-    let Status { voters, voters_version, other_voters, voters_wait, recording, narrow_paths, .. } = status;
+    let Status {
+        voters,
+        voters_version,
+        other_voters,
+        voters_wait,
+        recording,
+        narrow_paths,
+        flapping,
+        leases_lost,
+        ..
+    } = status;
     let voters = voters_line(*voters_version, voters);
     writeln!(out, "router {node} of cluster {cluster}, up {}; {voters}", span(*uptime_ms))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
@@ -86,6 +96,12 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
             out,
             "NARROW PATH: the tunnel to {target} has {mtu} bytes for a packet and its headers, tried anew in {kept}"
         )?;
+    }
+    for Flapping { vipa, changes } in flapping {
+        writeln!(out, "FLAPPING: {vipa} has changed its owner {changes} times in the last minute")?;
+    }
+    if *leases_lost > 0 {
+        writeln!(out, "leases lost since the start, of all VIPAs: {}", grouped(*leases_lost))?;
     }
     if let Some(file) = recording {
         writeln!(out, "recording to {file}, until `vipactl record stop`")?;

@@ -138,6 +138,8 @@ fn status() -> Status {
         unfit: None,
         left: Vec::new(),
         narrow_paths: Vec::new(),
+        flapping: Vec::new(),
+        leases_lost: 0,
         recording: None,
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Sight {
     pub(crate) turns: Vec<u64>,
     /// Whether any target can be reached; `None`: there is nobody to reach.
     pub(crate) targets: Option<bool>,
+    /// Whether this router has lost its leases so often that it lets go for a while (`steadiness.rs`).
+    pub(crate) keeps_losing_leases: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,7 @@ pub(crate) enum Fault {
     WorkerStalled(usize),
     BuffersExhausted(String),
     NoTarget,
+    LeasesLost,
 }
 
 impl Fault {
@@ -64,11 +67,12 @@ impl Fault {
             Self::WorkerStalled(_) => 1,
             Self::BuffersExhausted(_) => 2,
             Self::NoTarget => 3,
+            Self::LeasesLost => 4,
         }
     }
 }
 
-const COUNTERS: [&str; 4] = ["unfit.port", "unfit.worker", "unfit.buffers", "unfit.targets"];
+const COUNTERS: [&str; 5] = ["unfit.port", "unfit.worker", "unfit.buffers", "unfit.targets", "unfit.leases"];
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,6 +81,9 @@ impl fmt::Display for Fault {
             Self::WorkerStalled(worker) => write!(f, "worker {worker} stands still"),
             Self::BuffersExhausted(port) => write!(f, "port {port} has no packet buffers left"),
             Self::NoTarget => f.write_str("no target is reachable"),
+            Self::LeasesLost => {
+                f.write_str("it keeps losing its leases: too little processor time, or slow links or disks")
+            }
         }
     }
 }
@@ -172,8 +179,11 @@ impl Condition {
     }
 
     fn faults_of(&mut self, sight: Sight, now: Moment) -> Vec<Fault> {
-        let Sight { ports, turns, targets } = sight;
+        let Sight { ports, turns, targets, keeps_losing_leases } = sight;
         let mut faults = Vec::new();
+        if keeps_losing_leases {
+            faults.push(Fault::LeasesLost);
+        }
         for PortCondition { name, up, buffers_free, buffers } in ports {
             if up == Some(false) {
                 faults.push(Fault::PortDown(name.clone()));
@@ -214,7 +224,7 @@ mod tests {
             let ms = Duration::from_millis;
             let settings = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(200) };
             let port = PortCondition { name: "p0".into(), up: Some(true), buffers_free: 4_000, buffers: 8_191 };
-            let sight = Sight { ports: vec![port], turns: vec![0, 0], targets: Some(true) };
+            let sight = Sight { ports: vec![port], turns: vec![0, 0], targets: Some(true), keeps_losing_leases: false };
             Self { condition: Condition::new(settings), now: Moment(1), turns: 0, sight }
         }
 
@@ -260,6 +270,11 @@ mod tests {
             ),
             ("unfit.worker", |sight| sight.turns[1] = 5, "worker 1 stands still"),
             ("unfit.targets", |sight| sight.targets = Some(false), "no target is reachable"),
+            (
+                "unfit.leases",
+                |sight| sight.keeps_losing_leases = true,
+                "it keeps losing its leases: too little processor time, or slow links or disks",
+            ),
         ] {
             let mut bench = Bench::new();
             bench.look(1_000, |_| {});

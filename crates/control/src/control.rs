@@ -39,6 +39,7 @@ use crate::{
     recorder::Recorder,
     reload::{Fresh, Reader},
     status,
+    steadiness::Steadiness,
     table::Reports,
     takeovers::Takeovers,
     view::View,
@@ -71,6 +72,7 @@ pub struct Control {
     pub(crate) clock: Clock,
     pub(crate) reports: Reports,
     pub(crate) reclaim: Reclaim,
+    pub(crate) steadiness: Steadiness,
     pub(crate) completeness: Completeness,
     absences: Absences,
     pub(crate) announcements: Announcements,
@@ -175,6 +177,7 @@ impl Control {
             clock,
             reports: Reports::new(Arc::clone(&flows)),
             reclaim: Reclaim::default(),
+            steadiness: Steadiness::default(),
             flows,
             completeness: Completeness::default(),
             absences: Absences::default(),
@@ -454,7 +457,7 @@ impl Control {
             Output::SendTable { to, vipa, epoch, since } => self.send_table(to, vipa, epoch, since),
             Output::InstallTable { vipa, entries } => self.install_table(vipa, &entries),
             Output::Report(report) => self.complete.push(report),
-            Output::Note(note) => tracing::info!("{note}"),
+            Output::Note(note) => self.note(&note),
             Output::Stopped => self.stopped = true,
         }
     }
@@ -545,7 +548,9 @@ impl Control {
             return;
         }
         let turns = self.door.desks().iter().map(|desk| desk.heartbeat.turns()).collect();
-        let sight = Sight { ports: (self.probe.conditions)(), turns, targets: self.targets_reachable() };
+        let lost = self.steadiness.leases.is_unsteady(now);
+        let ports = (self.probe.conditions)();
+        let sight = Sight { ports, turns, targets: self.targets_reachable(), keeps_losing_leases: lost };
         match self.condition.look(sight, now) {
             Some(Turn::Unfit(why)) => {
                 tracing::error!("this router is unfit to route: {why}");
@@ -642,6 +647,7 @@ impl Control {
         self.seek_voters(now);
         self.door.reclaim();
         self.give_back(now);
+        self.look_at_owners(now);
         self.recorder.hand_over();
     }
 

@@ -47,6 +47,7 @@ mod reload;
 mod responsiveness;
 mod settings;
 mod status;
+mod steadiness;
 mod sweep;
 mod table;
 mod table_effects;

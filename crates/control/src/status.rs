@@ -12,9 +12,9 @@ use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId};
 use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Link, MirrorStatus,
-        NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers, TargetStatus,
-        VipaDistribution, VipaStatus,
+        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
+        MirrorStatus, NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers,
+        TargetStatus, VipaDistribution, VipaStatus,
     },
 };
 
@@ -70,8 +70,15 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         unfit: control.cluster.unfit().map(str::to_owned),
         left: left(control),
         narrow_paths: narrow_paths(control),
+        flapping: flapping(control),
+        leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
     }
+}
+
+fn flapping(control: &Control) -> Vec<Flapping> {
+    let flapping = control.steadiness.owners.flapping(control.clock.now());
+    flapping.into_iter().map(|(vipa, changes)| Flapping { vipa, changes: changes as u64 }).collect()
 }
 
 fn narrow_paths(control: &Control) -> Vec<NarrowPath> {

@@ -167,9 +167,23 @@ pub struct Status {
     /// Targets whose tunnel's path takes less than the port, as a router on it has said.
     #[serde(default)]
     pub narrow_paths: Vec<NarrowPath>,
+    /// VIPAs whose owner changes again and again.
+    #[serde(default)]
+    pub flapping: Vec<Flapping>,
+    /// Leases of its VIPAs that this router has lost in its life.
+    #[serde(default)]
+    pub leases_lost: u64,
     /// The file that this router's events are written to, if they are.
     #[serde(default)]
     pub recording: Option<String>,
+}
+
+/// A VIPA whose owner changes again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flapping {
+    pub vipa: IpAddr,
+    /// Within the last minute.
+    pub changes: u64,
 }
 
 /// A tunnel's path that takes less than the port.
