@@ -160,7 +160,7 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
     let services = if services.is_empty() { "none known yet".into() } else { services.join(", ") };
     writeln!(out, "  services {services}; connections {}, confirmed {}", grouped(*connections), grouped(*confirmed))?;
     if let Some(mirror) = mirror {
-        writeln!(out, "  without agents: {}", mirrored(mirror))?;
+        writeln!(out, "  replicated: {}", mirrored(mirror))?;
     }
     let mut table = Table::new(
         "  ",
@@ -388,13 +388,17 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
     Ok(())
 }
 
-/// How far the connections of targets without an agent would outlive the owner.
+/// How far the connections and flows that no target reports would outlive the owner.
 fn mirrored(mirror: &MirrorStatus) -> String {
     match mirror {
-        MirrorStatus::Telling { followers, connections } => {
+        MirrorStatus::Telling { followers, connections, left_out } => {
             let names: Vec<_> = followers.iter().map(NodeName::as_str).collect();
             let to = if names.is_empty() { "no backup".into() } else { names.join(", ") };
-            format!("{} connections, told to {to}", grouped(*connections))
+            let beyond = match left_out {
+                0 => String::new(),
+                left_out => format!("; {} UDP flows are too many to tell", grouped(*left_out)),
+            };
+            format!("{} connections, told to {to}{beyond}", grouped(*connections))
         }
         MirrorStatus::Following { from, connections, behind_ms: Some(behind) } => {
             format!("{} connections, told by {from}, at most {behind} ms behind", grouped(*connections))

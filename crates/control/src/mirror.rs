@@ -1,4 +1,6 @@
-//! Connections of targets that have no agent: nobody but the owner knows them, so the owner tells its backups, in order.
+//! What nobody but the owner knows, the owner tells its backups, in order: the connections of targets that have no agent, and the
+//! UDP flows that are pinned. A pinned flow is at another target than the one that hashing chooses now, because the candidates
+//! have changed since it began; a backup finds all other flows by hashing.
 //!
 //! ```text
 //!   backup ── Wanted ──► owner            at first, and whenever a round is missing
@@ -8,28 +10,38 @@
 //! has. A backup is behind by the time between two looks, and by what has passed since it heard the last. What was opened
 //! within that time before the owner's death is lost with it.
 
+mod walk;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
 
+use tokio::sync::oneshot;
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, EntryState, Epoch, Moment, NodeName, Protocol, Service, VipaId};
 use vipa_protocol::{Copied, Entry, Mirror, Part, Round};
 
 use crate::ways::{Lists, Ways};
+use walk::Entries;
+pub(crate) use walk::{Subject, Walk};
 
-/// Shortest time between two looks at the table.
+/// How often control looks whether there is something to tell or to ask.
+const LOOK: Duration = Duration::from_millis(50);
+/// Shortest time between two looks at the table where there are agentless targets.
 const PACE: Duration = Duration::from_millis(100);
+/// The same where there are only UDP flows, and for each of the VIPAs that are told: each round is a message to each backup.
+const UDP_PACE: Duration = Duration::from_secs(1);
+const UDP_PACE_PER_VIPA: Duration = Duration::from_millis(2);
 /// A look may take this share of the time: one part in `SHARE`.
 const SHARE: u32 = 10;
-/// A backup that has heard no round for this long asks again.
-const SILENCE: Duration = Duration::from_secs(1);
+/// A backup that has heard no round for this long, and for two spans of the round before, asks again.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Connections in one message.
 const ROUND_PART: usize = 2048;
-/// Entries of a copy are touched this often, so that they do not age while their packets pass elsewhere.
+/// Entries of a copy are touched at least this often, so that they do not age while their packets pass elsewhere.
 const REFRESH: Duration = Duration::from_secs(60);
 
 /// What one VIPA's owner tells, and its backups hear.
@@ -37,6 +49,12 @@ const REFRESH: Duration = Duration::from_secs(60);
 pub(crate) struct Mirrors {
     sources: BTreeMap<IpAddr, Source>,
     copies: BTreeMap<IpAddr, Image>,
+    next_look: Moment,
+    /// The look at the table that is under way beside the loop.
+    walk: Option<oneshot::Receiver<Walk>>,
+    next_walk: Moment,
+    /// Pinned flows of all VIPAs that the last look left out.
+    left_out: u64,
 }
 
 /// The owner's side.
@@ -45,10 +63,9 @@ struct Source {
     epoch: Epoch,
     /// And whether they know the last round.
     followers: BTreeMap<NodeName, bool>,
-    told: HashMap<Connection, (IpAddr, EntryState)>,
+    told: Entries,
     round: u64,
     looked: Moment,
-    next_look: Moment,
 }
 
 /// A backup's side.
@@ -76,6 +93,11 @@ pub(crate) struct About<'a> {
 }
 
 impl About<'_> {
+    /// Whether there may be something to tell.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.lists.services.iter().any(|service| service.protocol == Protocol::Udp) || self.has_agentless()
+    }
+
     fn has_agentless(&self) -> bool {
         self.lists.services.iter().any(|service| !service.choice.agentless.is_empty())
     }
@@ -91,8 +113,17 @@ impl About<'_> {
 /// What `vipactl status` shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    Telling { followers: Vec<NodeName>, connections: usize },
-    Following { from: NodeName, connections: usize, behind: Option<Duration> },
+    /// `left_out`: pinned flows of all VIPAs that are too many to tell.
+    Telling {
+        followers: Vec<NodeName>,
+        connections: usize,
+        left_out: u64,
+    },
+    Following {
+        from: NodeName,
+        connections: usize,
+        behind: Option<Duration>,
+    },
 }
 
 impl Mirrors {
@@ -103,35 +134,81 @@ impl Mirrors {
         source.followers.insert(by, false);
     }
 
-    /// What the owner of a VIPA has to tell now; `linked` says who can hear it.
+    /// Whether it is time to look what is to be told and asked.
+    pub(crate) fn is_due(&mut self, now: Moment) -> bool {
+        let due = now >= self.next_look;
+        if due {
+            self.next_look = now + LOOK;
+        }
+        due
+    }
+
+    /// What a look at the table has found since this was last asked.
+    pub(crate) fn walked(&mut self, now: Moment) -> Option<Walk> {
+        match self.walk.as_mut()?.try_recv() {
+            Ok(walk) => {
+                self.walk = None;
+                self.next_walk = self.next_walk.max(now + walk.took * SHARE);
+                self.left_out = walk.left_out;
+                Some(walk)
+            }
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => {
+                self.walk = None;
+                None
+            }
+        }
+    }
+
+    /// Whether the table is to be looked at now for these VIPAs. If so, what is found is sent to the sender.
+    pub(crate) fn begin_walk(&mut self, subjects: &[Subject], now: Moment) -> Option<oneshot::Sender<Walk>> {
+        if subjects.is_empty() || self.walk.is_some() || now < self.next_walk {
+            return None;
+        }
+        let count = u32::try_from(subjects.len()).unwrap_or(u32::MAX);
+        let is_close = subjects.iter().any(Subject::has_agentless);
+        self.next_walk = now + if is_close { PACE } else { UDP_PACE + UDP_PACE_PER_VIPA * count };
+        let (found, walk) = oneshot::channel();
+        self.walk = Some(walk);
+        Some(found)
+    }
+
+    /// Whether anybody is to be told of a VIPA that this router owns; `linked` says who can hear it.
+    pub(crate) fn is_followed(&mut self, about: &About<'_>, linked: impl Fn(&NodeName) -> bool) -> bool {
+        self.copies.remove(&about.vipa);
+        let Some(source) = self.sources.get_mut(&about.vipa) else { return false };
+        source.followers.retain(|follower, _| linked(follower));
+        let is_followed = source.epoch == about.epoch && !source.followers.is_empty() && about.is_mirrored();
+        if !is_followed {
+            self.sources.remove(&about.vipa);
+        }
+        is_followed
+    }
+
+    /// What the owner of a VIPA has to tell after a look at the table that began at this moment.
     pub(crate) fn tell(
         &mut self,
         about: &About<'_>,
-        (flows, ways): (&Flows, &Ways),
-        linked: impl Fn(&NodeName) -> bool,
-        clock: impl Fn() -> Moment,
+        (entries, began): (Entries, Moment),
+        now: Moment,
     ) -> Vec<(NodeName, Mirror)> {
-        self.copies.remove(&about.vipa);
-        let Some(source) = self.sources.get_mut(&about.vipa) else { return Vec::new() };
-        source.followers.retain(|follower, _| linked(follower));
-        let now = clock();
-        if source.epoch != about.epoch || source.followers.is_empty() || !about.has_agentless() {
-            self.sources.remove(&about.vipa);
-            return Vec::new();
+        match self.sources.get_mut(&about.vipa) {
+            Some(source) => source.round(about.vipa, (entries, began), now),
+            None => Vec::new(),
         }
-        if now < source.next_look {
-            return Vec::new();
-        }
-        let held = held(about, flows, ways);
-        let out = source.round(about.vipa, now, held);
-        source.next_look = now + (clock().since(now) * SHARE).max(PACE);
-        out
     }
 
     /// What a backup has to ask, if anything; and it keeps what it has fresh.
-    pub(crate) fn follow(&mut self, about: &About<'_>, owner: &NodeName, flows: &Flows, now: Moment) -> Option<Mirror> {
+    /// `udp_lifetime`: how long the table keeps a silent UDP flow.
+    pub(crate) fn follow(
+        &mut self,
+        about: &About<'_>,
+        owner: &NodeName,
+        (flows, udp_lifetime): (&Flows, Duration),
+        now: Moment,
+    ) -> Option<Mirror> {
         self.sources.remove(&about.vipa);
-        if !about.has_agentless() {
+        if !about.is_mirrored() {
             self.copies.remove(&about.vipa);
             return None;
         }
@@ -140,8 +217,8 @@ impl Mirrors {
             let known = std::mem::take(&mut copy.known);
             *copy = Image { known, ..Image::new(owner, about.epoch) };
         }
-        copy.refresh(flows, now);
-        let silent = copy.round.is_none() || now.since(copy.heard) >= SILENCE;
+        copy.refresh(flows, REFRESH.min(udp_lifetime / 4), now);
+        let silent = copy.round.is_none() || now.since(copy.heard) >= SILENCE.max(copy.span * 2);
         if !silent || copy.asked != Moment::ZERO && now.since(copy.asked) < SILENCE {
             return None;
         }
@@ -173,7 +250,7 @@ impl Mirrors {
     pub(crate) fn state(&self, vipa: IpAddr, now: Moment) -> Option<State> {
         if let Some(source) = self.sources.get(&vipa) {
             let followers = source.followers.keys().cloned().collect();
-            return Some(State::Telling { followers, connections: source.told.len() });
+            return Some(State::Telling { followers, connections: source.told.len(), left_out: self.left_out });
         }
         let copy = self.copies.get(&vipa)?;
         let behind = copy.round.map(|_| now.since(copy.heard) + copy.span);
@@ -182,8 +259,11 @@ impl Mirrors {
 }
 
 /// The connections of agentless targets in the table. Half-open ones are not worth telling: a SYN is sent again.
-fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> HashMap<Connection, (IpAddr, EntryState)> {
-    let mut held = HashMap::new();
+fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> Entries {
+    let mut held = Entries::new();
+    if !about.has_agentless() {
+        return held;
+    }
     flows.export(about.id, &mut |key, way, state| {
         if let Some(state) = state.told().filter(|state| *state != EntryState::HalfOpen)
             && let Some(target) = ways.address(way)
@@ -196,16 +276,11 @@ fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> HashMap<Connection, (I
 }
 
 impl Source {
-    fn round(
-        &mut self,
-        vipa: IpAddr,
-        now: Moment,
-        held: HashMap<Connection, (IpAddr, EntryState)>,
-    ) -> Vec<(NodeName, Mirror)> {
+    fn round(&mut self, vipa: IpAddr, (held, began): (Entries, Moment), now: Moment) -> Vec<(NodeName, Mirror)> {
         // Before its first look there was none to lag behind.
-        let span = if self.round == 0 { Duration::ZERO } else { now.since(self.looked) };
+        let span = now.since(if self.round == 0 { began } else { self.looked });
         let span_ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-        self.looked = now;
+        self.looked = began;
         self.round += 1;
         let entry =
             |(&connection, &(target, state)): (&Connection, &(IpAddr, EntryState))| Entry { connection, target, state };
@@ -276,7 +351,10 @@ impl Image {
         for Entry { connection, target, state } in opened {
             let Some(key) = AnyKey::of(about.id, about.vipa, &connection) else { continue };
             let Some(way) = ways.find(about.id, about.lists, target, key.service()) else { continue };
-            if self.known.get(&key).is_some_and(|before| *before != target) {
+            let is_moved = self.known.get(&key).is_some_and(|before| *before != target);
+            // No target reports a UDP flow: the owner's word is newer than what is left of an earlier ownership.
+            let is_stale = state == EntryState::Udp && flows.lookup(&key).is_some_and(|hit| hit.target != way);
+            if is_moved || is_stale {
                 flows.remove(&key, None);
             }
             flows.follow(&key, way, FlowState::of_told(state), tick);
@@ -293,7 +371,8 @@ impl Image {
         }
     }
 
-    /// What the owner's whole does not name is over, whether we had it from an owner or from having been one.
+    /// What the owner's whole does not name is over, whether we had it from an owner or from having been one. UDP flows from having
+    /// been one age by themselves.
     fn sweep(&mut self, about: &About<'_>, flows: &Flows, ways: &mut Ways) {
         let named = std::mem::take(&mut self.named);
         for (connection, (target, _)) in held(about, flows, ways) {
@@ -303,11 +382,18 @@ impl Image {
             self.known.remove(&key);
             forget(&key, target, flows, ways);
         }
-        self.known.retain(|key, _| named.contains(key));
+        let is_named = |key: &AnyKey, target: &mut IpAddr| {
+            let is_named = named.contains(key);
+            if !is_named {
+                forget(key, *target, flows, ways);
+            }
+            is_named
+        };
+        self.known.retain(is_named);
     }
 
-    fn refresh(&mut self, flows: &Flows, now: Moment) {
-        if now.since(self.refreshed) < REFRESH {
+    fn refresh(&mut self, flows: &Flows, pace: Duration, now: Moment) {
+        if now.since(self.refreshed) < pace {
             return;
         }
         self.refreshed = now;

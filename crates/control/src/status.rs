@@ -180,8 +180,8 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, ranks: &Ranks
 
 fn mirror(state: mirror::State) -> MirrorStatus {
     match state {
-        mirror::State::Telling { followers, connections } => {
-            MirrorStatus::Telling { followers, connections: connections as u64 }
+        mirror::State::Telling { followers, connections, left_out } => {
+            MirrorStatus::Telling { followers, connections: connections as u64, left_out }
         }
         mirror::State::Following { from, connections, behind } => MirrorStatus::Following {
             from,

@@ -1,6 +1,6 @@
 //! What the cluster's outputs and other routers' words do to the connection table.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use vipa_cluster::Event;
 use vipa_flow::Tick;
@@ -11,7 +11,7 @@ use vipa_protocol::{Change, Copied, Entry, Message, Mirror, Record, Run};
 use crate::{
     bequest::{Bequest, Changed},
     control::{Control, vipa_id},
-    mirror::About,
+    mirror::{About, Subject, Walk},
     table::Reporter,
 };
 
@@ -123,31 +123,54 @@ impl Control {
         }
     }
 
-    /// As owner tells, as backup asks, of VIPAs with agentless candidates.
+    /// As owner tells, as backup asks, what nobody but the owner knows.
     pub(crate) fn mirror(&mut self) {
+        let now = self.clock.now();
+        if !self.mirrors.is_due(now) {
+            return;
+        }
+        let mut walk = self.mirrors.walked(now);
+        let udp_lifetime = self.config.table.udp;
+        let mut subjects = Vec::new();
         for (index, view) in self.view.vipas.iter().enumerate() {
-            if view.services.iter().all(|service| service.choice.agentless.is_empty()) {
+            let id = vipa_id(index);
+            let mut about = About { vipa: view.address, id, epoch: view.epoch, lists: view.lists() };
+            if !about.is_mirrored() {
                 continue;
             }
-            let Some(status) = self.cluster.vipa(view.address) else { continue };
-            let about = About { vipa: view.address, id: vipa_id(index), epoch: status.epoch, lists: view.lists() };
+            let Some(brief) = self.cluster.brief(view.address) else { continue };
+            about.epoch = brief.epoch;
             let is_linked = |node: &NodeName| self.cluster.is_linked(node);
-            match status.owner {
+            match brief.owner {
                 Some(owner) if owner == self.config.node.name => {
-                    let table = (&*self.flows, &self.view.ways);
-                    for (to, mirror) in self.mirrors.tell(&about, table, is_linked, || self.clock.now()) {
+                    if !self.mirrors.is_followed(&about, is_linked) {
+                        continue;
+                    }
+                    let found = walk.as_mut().and_then(|walk| Some((walk.entries.remove(&id)?, walk.began)));
+                    for (to, mirror) in found.map(|found| self.mirrors.tell(&about, found, now)).unwrap_or_default() {
                         self.links.send(&to, &Message::Mirror(mirror));
                     }
+                    subjects.push(Subject::new(id, &view.services));
                 }
                 // What this router has admitted in its last moments the owner may not know yet; its whole would end it here too.
                 Some(_) if view.stance == Stance::Yielding => {}
                 Some(owner) if is_linked(&owner) => {
-                    if let Some(mirror) = self.mirrors.follow(&about, &owner, &self.flows, self.clock.now()) {
+                    let table = (&*self.flows, udp_lifetime);
+                    if let Some(mirror) = self.mirrors.follow(&about, &owner, table, now) {
                         self.links.send(&owner, &Message::Mirror(mirror));
                     }
                 }
                 Some(_) | None => {}
             }
+        }
+        if let Some(found) = self.mirrors.begin_walk(&subjects, now) {
+            let (flows, routes, targets) = (Arc::clone(&self.flows), self.door.routes(), self.view.ways.addresses());
+            let hold = self.reclaim.tasks.hold();
+            tokio::task::spawn_blocking(move || {
+                let walk = Walk::run(subjects, (&flows, &routes, &targets), now);
+                // The loop may have ended meanwhile.
+                let _ = found.send(Walk { _hold: Some(hold), ..walk });
+            });
         }
     }
 

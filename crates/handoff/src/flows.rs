@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use vipa_balance::{ClusterKey, hash_connection, hash_connection6};
 use vipa_flow::{
     Admitted, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HashSeed, Hit, Key4, Key6, TableError, Tick,
 };
@@ -69,6 +70,21 @@ impl AnyKey {
         match self {
             Self::V4(key) => key.vipa,
             Self::V6(key) => key.vipa,
+        }
+    }
+
+    /// The hash by which `balance` chooses a target, as workers compute it. `vipa`: the address of this key's VIPA; `None` when that
+    /// is of the other family.
+    #[must_use]
+    pub fn balance_hash(&self, key: &ClusterKey, vipa: IpAddr) -> Option<u64> {
+        match (*self, vipa) {
+            (Self::V4(Key4 { client, client_port, vipa_port, vipa: _, protocol }), IpAddr::V4(vipa)) => {
+                Some(hash_connection(key, client, client_port, vipa.to_bits(), vipa_port, protocol))
+            }
+            (Self::V6(Key6 { client, client_port, vipa_port, vipa: _, protocol }), IpAddr::V6(vipa)) => {
+                Some(hash_connection6(key, client, client_port, vipa.to_bits(), vipa_port, protocol))
+            }
+            _ => None,
         }
     }
 

@@ -235,7 +235,8 @@ pub struct VipaStatus {
     /// Its entries in the connection table; `confirmed` are those a target has reported.
     pub connections: u64,
     pub confirmed: u64,
-    /// How the connections of targets without an agent are known at more than one router; `None`: there are no such.
+    /// How what no target reports is known at more than one router (connections of targets without an agent, UDP flows that
+    /// hashing does not find); `None`: there is no such service, or nobody to be told.
     pub mirror: Option<MirrorStatus>,
     #[serde(default)]
     pub succession: Succession,
@@ -245,7 +246,13 @@ pub struct VipaStatus {
 #[serde(tag = "part", rename_all = "lowercase")]
 pub enum MirrorStatus {
     /// The owner tells these backups.
-    Telling { followers: Vec<NodeName>, connections: u64 },
+    Telling {
+        followers: Vec<NodeName>,
+        connections: u64,
+        /// UDP flows of all VIPAs beyond the limit: a takeover may move them.
+        #[serde(default)]
+        left_out: u64,
+    },
     /// A backup is told. What was opened within `behind_ms` may be lost with the owner; `None`: nothing is known yet.
     Following { from: NodeName, connections: u64, behind_ms: Option<u64> },
 }

@@ -94,6 +94,7 @@ pub enum Wait {
 pub struct VipaBrief {
     pub state: State,
     pub epoch: Epoch,
+    pub owner: Option<NodeName>,
     pub lease: Option<Moment>,
     pub yielding_to: Option<NodeName>,
 }
@@ -181,6 +182,7 @@ impl Router {
         Some(VipaBrief {
             state: vipa.state(),
             epoch: vipa.epoch,
+            owner: vipa.owner.clone(),
             lease: tenure.map(|tenure| tenure.lease),
             yielding_to: consent.map(|consent| consent.to.clone()),
         })

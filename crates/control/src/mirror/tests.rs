@@ -1,7 +1,9 @@
 use std::net::Ipv4Addr;
 
+use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_flow::HashSeed;
-use vipa_model::{Agentless, Choice, Pace, PortRange, Question, TargetId};
+use vipa_handoff::{RouteLists, Routes, ServiceRoute, VipaRoute};
+use vipa_model::{Agentless, Balance, Choice, Orphans, Pace, PortRange, Question, Stance, TargetId, Unserved};
 
 use super::*;
 
@@ -23,8 +25,12 @@ struct Router {
     ways: Ways,
     mirrors: Mirrors,
     services: Vec<Service>,
+    routes: Routes,
     now: Moment,
 }
+
+const KEY: ClusterKey = ClusterKey::new([7; 16]);
+const UDP_LIFETIME: Duration = Duration::from_secs(120);
 
 impl Router {
     fn new() -> Self {
@@ -43,7 +49,14 @@ impl Router {
         };
         let flows = Flows::new(4096, 1024, HashSeed::new([1, 2, 3, 4])).unwrap();
         let now = Moment(1_000_000_000);
-        Self { flows, ways: Ways::default(), mirrors: Mirrors::default(), services: vec![service], now }
+        Self {
+            flows,
+            ways: Ways::default(),
+            mirrors: Mirrors::default(),
+            services: vec![service],
+            routes: Routes::empty(KEY),
+            now,
+        }
     }
 
     fn key(client: u16) -> AnyKey {
@@ -64,26 +77,26 @@ impl Router {
         assert!(self.flows.remove(&Self::key(client), None));
     }
 
+    fn about(services: &[Service]) -> About<'_> {
+        About { vipa: VIPA, id: VipaId(0), epoch: Epoch(1), lists: Lists { services, learned: &[] } }
+    }
+
     fn tell(&mut self) -> Vec<(NodeName, Mirror)> {
         self.now = self.now + Duration::from_millis(100);
-        let now = self.now;
-        let about = About {
-            vipa: VIPA,
-            id: VipaId(0),
-            epoch: Epoch(1),
-            lists: Lists { services: &self.services, learned: &[] },
-        };
-        self.mirrors.tell(&about, (&self.flows, &self.ways), |_| true, || now)
+        let about = Self::about(&self.services);
+        if !self.mirrors.is_followed(&about, |_| true) {
+            return Vec::new();
+        }
+        let subjects = vec![Subject::new(VipaId(0), &self.services)];
+        let mut walk = Walk::run(subjects, (&self.flows, &self.routes, &self.ways.addresses()), self.now);
+        self.mirrors.left_out = walk.left_out;
+        let entries = walk.entries.remove(&VipaId(0)).expect("the VIPA was asked for");
+        self.mirrors.tell(&about, (entries, self.now), self.now)
     }
 
     fn follow(&mut self) -> bool {
-        let about = About {
-            vipa: VIPA,
-            id: VipaId(0),
-            epoch: Epoch(1),
-            lists: Lists { services: &self.services, learned: &[] },
-        };
-        let asked = self.mirrors.follow(&about, &name("r1"), &self.flows, self.now);
+        let about = Self::about(&self.services);
+        let asked = self.mirrors.follow(&about, &name("r1"), (&self.flows, UDP_LIFETIME), self.now);
         assert!(asked.as_ref().is_none_or(|mirror| mirror.copied == Copied::Wanted));
         asked.is_some()
     }
@@ -92,12 +105,7 @@ impl Router {
         for (to, mirror) in told {
             assert_eq!((to, mirror.vipa, mirror.epoch), (name("r2"), VIPA, Epoch(1)));
             let Copied::Round(round) = mirror.copied else { panic!("{mirror:?}") };
-            let about = About {
-                vipa: VIPA,
-                id: VipaId(0),
-                epoch: Epoch(1),
-                lists: Lists { services: &self.services, learned: &[] },
-            };
+            let about = Self::about(&self.services);
             self.mirrors.hear(&about, &name("r1"), round, (&self.flows, &mut self.ways), self.now);
         }
     }
@@ -138,7 +146,7 @@ fn a_backup_learns_all_and_then_every_change_of_targets_that_do_not_speak() {
     let behind = Some(Duration::from_millis(130));
     assert_eq!(state, Some(State::Following { from: name("r1"), connections: 3, behind }));
     let followers = vec![name("r2")];
-    assert_eq!(owner.mirrors.state(VIPA, owner.now), Some(State::Telling { followers, connections: 3 }));
+    assert_eq!(owner.mirrors.state(VIPA, owner.now), Some(State::Telling { followers, connections: 3, left_out: 0 }));
 }
 
 #[test]
@@ -169,7 +177,7 @@ fn a_missing_round_is_noticed_and_the_whole_asked_for_and_what_it_lacks_is_over(
     let told = owner.tell();
     backup.hear(told);
     assert_eq!(backup.holds().len(), 3, "a round after a missing one is not believed");
-    backup.now = backup.now + Duration::from_secs(2);
+    backup.now = backup.now + Duration::from_secs(4);
     assert!(backup.follow());
     owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
@@ -179,10 +187,10 @@ fn a_missing_round_is_noticed_and_the_whole_asked_for_and_what_it_lacks_is_over(
 }
 
 #[test]
-fn a_silent_owner_is_asked_once_a_second_and_an_owner_that_nobody_follows_looks_at_nothing() {
+fn a_silent_owner_is_asked_again_and_an_owner_that_nobody_follows_looks_at_nothing() {
     let (_, mut backup) = pair(1..2);
     assert!(!backup.follow());
-    backup.now = backup.now + Duration::from_millis(1_500);
+    backup.now = backup.now + Duration::from_millis(3_500);
     assert!(backup.follow() && !backup.follow());
     let mut owner = Router::new();
     owner.admit(1, BARE, FlowState::Open);
@@ -200,4 +208,123 @@ fn a_former_owner_that_follows_forgets_what_its_successor_does_not_name() {
     let told = owner.tell();
     backup.hear(told);
     assert_eq!(backup.holds(), BTreeMap::from([(2, SPEAKING), (3, BARE)]));
+}
+
+/// Routers whose only service is UDP with these candidates; the clients' flows are admitted by hashing.
+impl Router {
+    const PORT: u16 = 5_353;
+
+    fn udp() -> Self {
+        let mut router = Self::new();
+        router.services[0].protocol = Protocol::Udp;
+        router.services[0].ports = PortRange::one(Self::PORT);
+        router.services[0].choice = Choice::default();
+        router.serve(&[BARE, SPEAKING]);
+        router
+    }
+
+    /// New flows go to these targets.
+    fn serve(&mut self, targets: &[IpAddr]) {
+        let candidate = |address: &IpAddr| {
+            let lists = Lists { services: &self.services, learned: &[] };
+            let target = self.ways.find(VipaId(0), lists, *address, (Protocol::Udp, Self::PORT)).unwrap();
+            Candidate { address: *address, weight: 1, target }
+        };
+        let candidates: Vec<_> = targets.iter().map(candidate).collect();
+        let service = ServiceRoute {
+            protocol: Protocol::Udp,
+            ports: PortRange::one(Self::PORT),
+            picker: Picker::build(&KEY, Balance::Maglev, &candidates),
+            draining: Default::default(),
+            turns: Default::default(),
+            orphans: Orphans::Drop,
+            sources: None,
+        };
+        let vipa = VipaRoute {
+            address: VIPA,
+            stance: Stance::Active,
+            lease: Default::default(),
+            services: vec![service],
+            quiet_until: Moment::ZERO,
+            by_hash_until: Moment::ZERO,
+            new_per_second: None,
+            unserved: Unserved::Drop,
+        };
+        self.routes = Routes::build(1, KEY, RouteLists { vipas: vec![vipa], ..RouteLists::default() });
+    }
+
+    fn flow(client: u16) -> AnyKey {
+        let client = ([203, 0, 113, 4], client).into();
+        let connection = Connection { protocol: Protocol::Udp, client, port: Self::PORT };
+        AnyKey::of(VipaId(0), VIPA, &connection).unwrap()
+    }
+
+    /// The target that a router without an entry chooses.
+    fn hashed(&self, client: u16) -> TargetId {
+        let service = &self.routes.vipas[0].services[0];
+        service.picker.pick_by_hash(Self::flow(client).balance_hash(&KEY, VIPA).unwrap()).unwrap()
+    }
+
+    fn open(&self, client: u16) -> IpAddr {
+        let target = self.hashed(client);
+        self.flows.admit(&Self::flow(client), target, FlowState::Udp, Tick::from(self.now));
+        self.ways.address(target).unwrap()
+    }
+}
+
+#[test]
+fn a_backup_learns_the_udp_flows_that_hashing_does_not_find_and_no_others() {
+    const THIRD: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 23));
+    let (mut owner, mut backup) = (Router::udp(), Router::udp());
+    assert!(backup.follow());
+    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    let opened: BTreeMap<u16, IpAddr> = (1..=90).map(|client| (client, owner.open(client))).collect();
+    let told = owner.tell();
+    backup.hear(told);
+    assert_eq!(backup.holds(), BTreeMap::new(), "hashing finds them all");
+
+    // A candidate more: a third of the flows are elsewhere than hashing says now.
+    owner.serve(&[BARE, SPEAKING, THIRD]);
+    backup.serve(&[BARE, SPEAKING, THIRD]);
+    let pinned = |client: &u16| owner.ways.address(owner.hashed(*client)) != Some(opened[client]);
+    let pinned: BTreeMap<u16, IpAddr> =
+        opened.keys().filter(|client| pinned(client)).map(|client| (*client, opened[client])).collect();
+    assert!((15..45).contains(&pinned.len()), "{}", pinned.len());
+    // What is left at the backup of an ownership of its own is older than the owner's word.
+    let (&first, &at) = pinned.first_key_value().unwrap();
+    let elsewhere = [BARE, SPEAKING].into_iter().find(|target| *target != at).unwrap();
+    let lists = Lists { services: &backup.services, learned: &[] };
+    let stale = backup.ways.find(VipaId(0), lists, elsewhere, (Protocol::Udp, Router::PORT)).unwrap();
+    backup.flows.admit(&Router::flow(first), stale, FlowState::Udp, Tick::from(backup.now));
+    let told = owner.tell();
+    backup.hear(told);
+    assert_eq!(backup.holds(), pinned);
+
+    // They end, or hashing finds them again.
+    assert!(owner.flows.remove(&Router::flow(first), None));
+    let told = owner.tell();
+    backup.hear(told);
+    assert_eq!(backup.holds().len(), pinned.len() - 1);
+    owner.serve(&[BARE, SPEAKING]);
+    let told = owner.tell();
+    backup.hear(told);
+    assert_eq!(backup.holds(), BTreeMap::new());
+}
+
+#[test]
+fn udp_flows_of_a_copy_do_not_age_while_their_packets_pass_elsewhere() {
+    let (mut owner, mut backup) = (Router::udp(), Router::udp());
+    assert!(backup.follow());
+    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    let target = owner.open(1);
+    owner.serve(&[if target == BARE { SPEAKING } else { BARE }]);
+    let told = owner.tell();
+    backup.hear(told);
+    for _ in 0..10 {
+        let before = backup.now;
+        backup.now = backup.now + UDP_LIFETIME / 3;
+        backup.follow();
+        let hit = backup.flows.lookup(&Router::flow(1)).expect("the backup has it");
+        assert!(u32::from(hit.silence(Tick::from(backup.now))) <= 1, "{before:?}");
+    }
 }

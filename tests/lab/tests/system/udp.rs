@@ -8,9 +8,14 @@ use vipa_lab::{
     load::{UdpFlows, UdpServer},
     process::wait,
 };
+use vipa_protocol::{Trigger, admin::MirrorStatus};
+
+use crate::changes::{edit, reload};
 
 const PORT: u16 = 5_353;
 const FLOWS: usize = 90;
+/// The owner looks for pinned flows once a second; a busy machine takes longer.
+const TOLD: Duration = Duration::from_secs(3);
 
 fn service() -> SocketAddr {
     (VIPA, PORT).into()
@@ -64,6 +69,50 @@ fn udp_flows_of_a_quiesced_target_stay_there_until_they_run_out_and_new_ones_go_
         cluster.router("r1").vipactl(&["target", "quiesce", &t1, "--drain"])?;
         let after = flows.ask(PATIENCE)?;
         ensure!(!after.contains(&"t1".to_owned()), "{:?}", UdpFlows::by_server(&after));
+        Ok(())
+    });
+}
+
+/// Pinned flows that the owner tells, or that the backup has been told.
+fn replicated(cluster: &mut Cluster, router: &str) -> Option<u64> {
+    match cluster.router(router).mirror().ok()?? {
+        MirrorStatus::Telling { connections, left_out: 0, .. } => Some(connections),
+        MirrorStatus::Following { connections, behind_ms: Some(_), .. } => Some(connections),
+        MirrorStatus::Telling { .. } | MirrorStatus::Following { .. } => None,
+    }
+}
+
+#[test]
+fn udp_flows_stay_at_their_target_through_an_unplanned_takeover_although_the_candidates_have_changed() {
+    plan("udp_takeover", &[1, 2]).run(|cluster| {
+        let _servers = start_servers(cluster)?;
+        let mut flows = UdpFlows::open(cluster.client_host(), service(), FLOWS)?;
+        let before = flows.ask(PATIENCE)?;
+        ensure!(UdpFlows::by_server(&before).len() == 2, "{before:?}");
+
+        // A candidate more, and one that gets no new flows: hashing finds fewer than half of them now.
+        for router in ["r1", "r2"] {
+            edit(cluster, router, |text| {
+                text.replace("\"10.77.0.31\", \"10.77.0.32\"]", "\"10.77.0.31\", \"10.77.0.32\", \"10.77.0.33\"]")
+            })?;
+            reload(cluster, router, &[])?;
+        }
+        let t1 = cluster.target("t1").address().to_string();
+        cluster.router("r1").vipactl(&["target", "quiesce", &t1])?;
+        ensure!(flows.ask(PATIENCE)? == before, "the owner keeps every flow where it is");
+        std::thread::sleep(TOLD);
+        let of_t1 = UdpFlows::by_server(&before).get("t1").copied().unwrap_or_default() as u64;
+        let told = wait("r2 to be told of the pinned flows", PATIENCE, || {
+            let told = replicated(cluster, "r2")?;
+            (told > of_t1 && Some(told) == replicated(cluster, "r1")).then_some(told)
+        })?;
+        ensure!(told < FLOWS as u64, "those that hashing finds are not told: {told}");
+
+        cluster.router("r1").kill()?;
+        cluster.wait_takeover("r2", Trigger::Failure)?;
+        let after = flows.ask(PATIENCE)?;
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        ensure!(moved == 0, "{moved} of {FLOWS} flows have moved; {told} were told");
         Ok(())
     });
 }
