@@ -545,6 +545,7 @@ fn drill() -> Drill {
         listening: if linked { vec![(Protocol::Tcp, 80)] } else { vec![] },
         known: 1_000,
         held: linked.then_some(1_001),
+        others: if linked { 7 } else { 0 },
         behind: linked.then_some(1),
         answer_us: linked.then_some(1_200),
     };
@@ -558,7 +559,7 @@ fn drill() -> Drill {
         detect_us: 110_000,
         collect_us: 2_400,
         rebuild_us: 1_200,
-        connections: 2_000,
+        connections: 2_007,
         targets: vec![target(31, true), target(32, false)],
         losses: vec![Loss {
             target: address("10.77.0.32"),
@@ -578,10 +579,10 @@ VIPA 10.77.0.100, owned by r1; were its owner to fail now:
   order        this router would be the next owner
   voters       3 of 3 reachable, a majority
   time         about 113.6 ms: detect 110.0 ms, collect 2.4 ms, rebuild 1.2 ms
-  connections  2,000 in the table
-  target      node  link  packets   listening  known   held  behind  answer
-  10.77.0.31  t1    up    reach it  tcp/80     1,000  1,001       1  1.2 ms
-  10.77.0.32  t2    down  reach it  -          1,000      -       -       -
+  connections  2,007 in the table
+  target      node  link  packets   listening  known   held  others  behind  answer
+  10.77.0.31  t1    up    reach it  tcp/80     1,000  1,001       7       1  1.2 ms
+  10.77.0.32  t2    down  reach it  -          1,000      -       0       -       -
   lost         an unknown number at 10.77.0.32: its agent is not linked: what it holds beyond the connections known here would be unknown
 ";
     assert_eq!(stdout(&output), expected);

@@ -207,6 +207,7 @@ impl Control {
     fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus, census: &Census) -> Vec<Cast> {
         let index = self.view.vipa_index(address);
         let held = index.map(|index| census.of(index).by_target(&self.view.ways)).unwrap_or_default();
+        let confirmed = index.map(|index| census.of(index).confirmed_by_target(&self.view.ways)).unwrap_or_default();
         let by_way = |ways: HashSet<TargetId>| {
             let counted = index.map(|index| census.of(index).by_way(&self.view.ways, |way| ways.contains(&way)));
             counted.unwrap_or_default()
@@ -231,6 +232,7 @@ impl Control {
                 listening: known.map(|known| known.listening.clone()).unwrap_or_default(),
                 reached: self.view.reaches(target),
                 known: held.get(&target).copied().unwrap_or_default(),
+                confirmed: confirmed.get(&target).copied().unwrap_or_default(),
                 unreached: unreached.get(&target).copied().unwrap_or_default(),
                 guessed: guessed.get(&target).copied().unwrap_or_default(),
                 subject: subjects.iter().find(|subject| subject.target == target).cloned(),

@@ -32,6 +32,8 @@ pub(crate) struct Counted {
     pub(crate) confirmed: u64,
     /// By service and way; `None`: no service names their port any more.
     by_service: HashMap<(Option<(Protocol, PortRange)>, TargetId), u64>,
+    /// Those that a target has confirmed, by path.
+    confirmed_by_path: HashMap<TargetId, u64>,
 }
 
 /// The table at one moment.
@@ -51,7 +53,10 @@ impl Census {
             }
             let counted = vipas.entry(key.vipa()).or_default();
             counted.total += 1;
-            counted.confirmed += u64::from(state.is_held());
+            if state.is_held() {
+                counted.confirmed += 1;
+                *counted.confirmed_by_path.entry(way).or_default() += 1;
+            }
             let (protocol, port) = key.service();
             let services = services.get(usize::from(key.vipa().0)).map(Vec::as_slice).unwrap_or_default();
             let service = services.iter().find(|(of, ports)| *of == protocol && ports.contains(port));
@@ -69,6 +74,17 @@ impl Counted {
     /// By the target's address.
     pub(crate) fn by_target(&self, ways: &Ways) -> BTreeMap<IpAddr, u64> {
         self.sum(ways, |_| true)
+    }
+
+    /// Those that the target has confirmed, by its address.
+    pub(crate) fn confirmed_by_target(&self, ways: &Ways) -> BTreeMap<IpAddr, u64> {
+        let mut counts = BTreeMap::new();
+        for (path, count) in &self.confirmed_by_path {
+            if let Some(target) = ways.address(*path) {
+                *counts.entry(target).or_default() += count;
+            }
+        }
+        counts
     }
 
     /// Those of one service, by the target's address.
@@ -189,6 +205,7 @@ mod tests {
         let counted = census.of(0);
         assert_eq!((counted.total, counted.confirmed), (4, 2));
         assert_eq!(counted.by_target(&ways), [(target(21), 1), (target(22), 3)].into());
+        assert_eq!(counted.confirmed_by_target(&ways), [(target(21), 1), (target(22), 1)].into());
         assert_eq!(counted.sum(&ways, |service| service == Some(web(80))), [(target(21), 1), (target(22), 1)].into());
         assert_eq!(counted.sum(&ways, |service| service.is_none()), [(target(22), 1)].into());
         assert_eq!((census.of(1).total, census.of(3).total), (0, 1));

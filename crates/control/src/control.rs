@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
-use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute, Totals};
+use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
 use vipa_protocol::{
     Ask, Decision, Message, TakeoverReport, Told,
@@ -106,7 +106,7 @@ pub struct Control {
     /// Takeovers that are complete when that is done.
     complete: Vec<TakeoverReport>,
     /// What has arrived at the ports, as seen in this turn of the loop.
-    seen: Option<(Totals, Arrived)>,
+    seen: Option<Arrived>,
     stopping: bool,
     stopped: bool,
 }
@@ -299,16 +299,9 @@ impl Control {
             self.takeovers.announced(vipa, now);
         }
         self.seen = None;
-        if self.complete.is_empty() {
-            return;
-        }
-        let totals = self.door.totals();
         for report in std::mem::take(&mut self.complete) {
-            if let Some(record) = self.takeovers.finish(report, &totals, self.clock.now()) {
-                tracing::info!(report = %serde_json::json!(record), "takeover complete");
-            }
+            self.takeovers.finish(report, |vipa| self.door.vipa_totals(vipa), self.clock.now());
         }
-        self.takeovers.write();
     }
 
     /// Begins to write what waits for the disk.
@@ -476,8 +469,12 @@ impl Control {
             Stance::Rebuilding | Stance::Active => {}
         }
         if before != stance && stance == Stance::Rebuilding {
-            let seen = self.seen.get_or_insert_with(|| (self.door.totals(), (self.probe.arrived)()));
-            self.takeovers.begin(vipa, self.flows.count().live(), (seen.0.clone(), &seen.1), self.clock.now());
+            let (id, now) = (vipa_id(index), self.clock.now());
+            let arrived = self.seen.get_or_insert_with(|| (self.probe.arrived)());
+            self.takeovers.begin((vipa, id, epoch), self.door.vipa_totals(id), arrived, now);
+            self.count_then(move |control, census| {
+                control.takeovers.counted(vipa, epoch, census.of(index).total);
+            });
         }
         if stance == Stance::Standby {
             if self.stopping && matches!(before, Stance::Active | Stance::Rebuilding) {
@@ -637,7 +634,10 @@ impl Control {
                 self.announce(vipa);
             }
         }
-        self.takeovers.watch(&self.door.totals(), now);
+        self.takeovers.watch(|vipa| self.door.vipa_totals(vipa), now);
+        for record in self.takeovers.completed(|vipa| self.door.vipa_totals(vipa), now) {
+            tracing::info!(report = %serde_json::json!(record), "takeover complete");
+        }
         if self.absences.is_due(now) {
             self.look_for_absent(now);
         }

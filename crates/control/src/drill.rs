@@ -42,6 +42,8 @@ pub(crate) struct Cast {
     pub(crate) reached: bool,
     /// Its connections in the table.
     pub(crate) known: u64,
+    /// Those of them that the target has reported.
+    pub(crate) confirmed: u64,
     /// Those of them whose packets do not get there: by the path of their service no neighbour is known.
     pub(crate) unreached: u64,
     /// Those of them of which neither a list nor the target says by which path they are reached.
@@ -93,7 +95,7 @@ pub(crate) async fn rehearse(asker: &Asker, flows: &Arc<Flows>, scene: Scene) ->
         // The ballots are two questions to the voters, which answer as fast as targets do, and a write to the disk.
         collect_us: slowest * 2,
         rebuild_us: slowest,
-        connections: shown.iter().map(|target| target.known).sum(),
+        connections: shown.iter().map(|target| target.known + target.others).sum(),
         targets: shown,
         losses,
         unserved,
@@ -101,7 +103,7 @@ pub(crate) async fn rehearse(asker: &Asker, flows: &Arc<Flows>, scene: Scene) ->
 }
 
 fn target(cast: Cast, audited: Option<&Audited>) -> DrillTarget {
-    let Cast { node, address, candidate, linked, position, listening, reached, known, .. } = cast;
+    let Cast { node, address, candidate, linked, position, listening, reached, known, confirmed, .. } = cast;
     let answered = audited.filter(|audited| audited.upto.is_some());
     let held = answered.and_then(|audited| match audited.result.result {
         AuditResult::Agrees { connections } | AuditResult::Differs { connections, .. } => Some(connections),
@@ -112,7 +114,20 @@ fn target(cast: Cast, audited: Option<&Audited>) -> DrillTarget {
         (seen.incarnation == upto.incarnation).then(|| upto.sequence.saturating_sub(seen.sequence))
     });
     let answer_us = answered.map(|audited| micros(audited.answered_in));
-    DrillTarget { node, address, candidate, linked, reached, listening, known, held, behind, answer_us }
+    let others = known - confirmed;
+    DrillTarget {
+        node,
+        address,
+        candidate,
+        linked,
+        reached,
+        listening,
+        known: confirmed,
+        held,
+        others,
+        behind,
+        answer_us,
+    }
 }
 
 /// The connections of this target that a takeover at this moment would lose. What only its agent knows is no loss as long

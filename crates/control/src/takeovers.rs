@@ -5,11 +5,12 @@ use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tokio::{sync::watch, task::JoinHandle};
-use vipa_handoff::{Count, Fate, Reason, Totals};
-use vipa_model::Moment;
+use vipa_handoff::VipaTotals;
+use vipa_model::{Epoch, Moment, VipaId};
 use vipa_protocol::{TakeoverReport, admin::TakeoverRecord};
 use vipa_transport::durable;
 
@@ -18,6 +19,8 @@ use crate::{
     table::Taken,
 };
 
+/// A report waits for so long for held packets to leave. They are released within a millisecond.
+const DRAIN: Duration = Duration::from_millis(100);
 /// Reports kept for `vipactl takeovers`, the newest: about 150 KB of file.
 const KEPT: usize = 256;
 const FILE: &str = "takeovers.json";
@@ -25,6 +28,8 @@ const FILE: &str = "takeovers.json";
 #[derive(Debug)]
 pub(crate) struct Takeovers {
     under_way: HashMap<IpAddr, Progress>,
+    /// Rebuilt, but not all of their figures are there.
+    rebuilt: Vec<Rebuilt>,
     done: VecDeque<TakeoverRecord>,
     last_life: LastLife,
     /// To whoever writes the file; the newest word counts.
@@ -34,13 +39,25 @@ pub(crate) struct Takeovers {
 
 #[derive(Debug)]
 struct Progress {
+    id: VipaId,
+    epoch: Epoch,
     began: Moment,
-    before: Totals,
-    known_before: u64,
+    before: VipaTotals,
+    /// Its connections in the table; `None`: they are being counted.
+    known_before: Option<u64>,
     announced: Option<Moment>,
     first_forward: Option<Moment>,
     reported: Taken,
     unowned: Option<Gap>,
+}
+
+/// A takeover that is complete, and its report as the cluster tells it.
+#[derive(Debug)]
+struct Rebuilt {
+    progress: Progress,
+    report: TakeoverReport,
+    at: Moment,
+    finished_unix_ms: u64,
 }
 
 impl Takeovers {
@@ -51,6 +68,7 @@ impl Takeovers {
         let (file, changes) = watch::channel(Vec::new());
         Self {
             under_way: HashMap::new(),
+            rebuilt: Vec::new(),
             done: done.into(),
             last_life: LastLife::open(folder),
             file,
@@ -59,7 +77,12 @@ impl Takeovers {
     }
 
     /// Returns when the last report is on the disk.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(mut self) {
+        for rebuilt in std::mem::take(&mut self.rebuilt) {
+            let now = rebuilt.progress.before;
+            self.keep(rebuilt, &now);
+        }
+        self.write();
         let Self { file, writer, last_life, .. } = self;
         last_life.end();
         drop(file);
@@ -68,19 +91,34 @@ impl Takeovers {
         }
     }
 
-    /// Packets of `vipa` are about to come here; the table knows `known` of its connections.
-    pub(crate) fn begin(&mut self, vipa: IpAddr, known: u64, seen: (Totals, &Arrived), now: Moment) {
-        let (before, arrived) = seen;
+    /// Packets of `vipa` are about to come here. `before`: what the workers have counted for it. Its connections in the table are
+    /// told by [`counted`](Self::counted).
+    pub(crate) fn begin(
+        &mut self,
+        (vipa, id, epoch): (IpAddr, VipaId, Epoch),
+        before: VipaTotals,
+        arrived: &Arrived,
+        now: Moment,
+    ) {
         let progress = Progress {
+            id,
+            epoch,
             began: now,
             before,
-            known_before: known,
+            known_before: None,
             announced: None,
             first_forward: None,
             reported: Taken::default(),
             unowned: self.last_life.owned_again(vipa, arrived),
         };
         self.under_way.insert(vipa, progress);
+    }
+
+    /// The table knew so many connections of `vipa` when this takeover began.
+    pub(crate) fn counted(&mut self, vipa: IpAddr, epoch: Epoch, known: u64) {
+        let rebuilt = self.rebuilt.iter_mut().filter(|rebuilt| rebuilt.report.vipa == vipa);
+        let of_vipa = self.under_way.get_mut(&vipa).into_iter().chain(rebuilt.map(|rebuilt| &mut rebuilt.progress));
+        of_vipa.filter(|progress| progress.epoch == epoch).for_each(|progress| progress.known_before = Some(known));
     }
 
     /// The first announcement is on its way to the port.
@@ -97,15 +135,39 @@ impl Takeovers {
         }
     }
 
-    /// Notes the first packet forwarded since each began.
-    pub(crate) fn watch(&mut self, totals: &Totals, now: Moment) {
-        self.under_way.values_mut().for_each(|progress| progress.watch(totals, now));
+    /// Notes the first packet forwarded since each began. `counted`: what the workers have counted for a VIPA.
+    pub(crate) fn watch(&mut self, counted: impl Fn(VipaId) -> VipaTotals, now: Moment) {
+        self.under_way.values_mut().for_each(|progress| progress.watch(&counted(progress.id), now));
     }
 
-    /// Rebuilding is complete. Packets released by it are still to be counted, so the record is completed on reading.
-    pub(crate) fn finish(&mut self, report: TakeoverReport, totals: &Totals, now: Moment) -> Option<&TakeoverRecord> {
-        let mut progress = self.under_way.remove(&report.vipa)?;
-        progress.watch(totals, now);
+    /// Rebuilding is complete. The report waits for the count of the connections known before, and for the packets that it
+    /// releases.
+    pub(crate) fn finish(&mut self, report: TakeoverReport, counted: impl Fn(VipaId) -> VipaTotals, now: Moment) {
+        let Some(mut progress) = self.under_way.remove(&report.vipa) else { return };
+        progress.watch(&counted(progress.id), now);
+        self.rebuilt.push(Rebuilt { progress, report, at: now, finished_unix_ms: unix_ms() });
+    }
+
+    /// The reports that have all their figures now.
+    pub(crate) fn completed(&mut self, counted: impl Fn(VipaId) -> VipaTotals, now: Moment) -> Vec<TakeoverRecord> {
+        let is_complete = |rebuilt: &mut Rebuilt| {
+            let is_drained = || counted(rebuilt.progress.id).since(&rebuilt.progress.before).holds_nothing();
+            rebuilt.progress.known_before.is_some() && (now.since(rebuilt.at) >= DRAIN || is_drained())
+        };
+        let complete: Vec<Rebuilt> = self.rebuilt.extract_if(.., is_complete).collect();
+        let mut records = Vec::new();
+        for rebuilt in complete {
+            let totals = counted(rebuilt.progress.id);
+            records.push(self.keep(rebuilt, &totals));
+        }
+        if !records.is_empty() {
+            self.write();
+        }
+        records
+    }
+
+    fn keep(&mut self, rebuilt: Rebuilt, totals: &VipaTotals) -> TakeoverRecord {
+        let Rebuilt { progress, report, at: _, finished_unix_ms } = rebuilt;
         let meanwhile = totals.since(&progress.before);
         let micros = |moment: Moment| u64::try_from(moment.since(progress.began).as_micros()).unwrap_or(u64::MAX);
         if self.done.len() == KEPT {
@@ -113,24 +175,25 @@ impl Takeovers {
         }
         // If another was heard meanwhile it was not left alone.
         let unowned = progress.unowned.filter(|_| report.predecessor.is_none());
-        self.done.push_back(TakeoverRecord {
-            finished_unix_ms: unix_ms(),
+        let record = TakeoverRecord {
+            finished_unix_ms,
             announce_us: progress.announced.map_or(0, micros),
             first_forward_us: progress.first_forward.map(micros),
-            connections_known_before: progress.known_before,
+            connections_known_before: progress.known_before.unwrap_or_default(),
             connections_rebuilt: progress.reported.opened,
             unowned_ms: unowned.map(|gap| gap.ms),
             unowned_frames: unowned.and_then(|gap| gap.frames),
-            held: meanwhile.count(Count::Held),
-            released: meanwhile.count(Count::Released),
-            expired: meanwhile.fate(Fate::Drop(Reason::HoldExpired)),
+            held: meanwhile.held,
+            released: meanwhile.released,
+            expired: meanwhile.expired,
             report,
-        });
-        self.done.back()
+        };
+        self.done.push_back(record.clone());
+        record
     }
 
     /// Has the file written anew, once for all takeovers that have been finished.
-    pub(crate) fn write(&self) {
+    fn write(&self) {
         self.file.send_replace(self.records());
     }
 
@@ -150,8 +213,9 @@ impl Takeovers {
 }
 
 impl Progress {
-    fn watch(&mut self, totals: &Totals, now: Moment) {
-        if self.first_forward.is_none() && totals.fate(Fate::Forward) > self.before.fate(Fate::Forward) {
+    fn watch(&mut self, totals: &VipaTotals, now: Moment) {
+        let since = totals.since(&self.before);
+        if self.first_forward.is_none() && since.forwarded + since.released > 0 {
             self.first_forward = Some(now);
         }
     }

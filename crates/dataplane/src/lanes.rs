@@ -183,6 +183,12 @@ impl Lanes {
         self.ipv4.connection_of(packet).or_else(|| self.ipv6.connection_of(packet))
     }
 
+    /// The VIPAs of all packets that have a connection, by their index in the burst.
+    pub(crate) fn vipas(&self) -> impl Iterator<Item = (usize, VipaId)> + '_ {
+        let ipv4 = self.ipv4.asked.map(|index| (index, self.ipv4.keys[index].key().vipa));
+        ipv4.chain(self.ipv6.asked.map(|index| (index, self.ipv6.keys[index].key().vipa)))
+    }
+
     /// The connection will decide; its lookup begins. Until then, and should nobody decide, the packet is an orphan.
     #[inline(always)]
     pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {

@@ -7,7 +7,7 @@ use vipa_flow::{
     AgeLimits, Cursor, FlowTable, Key, Tick,
     vectors::{Vectors, Work},
 };
-use vipa_handoff::{Count, Desk, Fate, Flows, LocalReply, Reason, Routes, WorkerDoor};
+use vipa_handoff::{Count, Desk, Fate, Flows, LocalReply, Reason, Routes, VipaCount, WorkerDoor};
 use vipa_model::{Moment, PortId, Stance};
 use vipa_packet::Heads;
 use vipa_sync::{Flag, Reader};
@@ -21,6 +21,7 @@ use crate::{
     idle::{Duty, Idle, Rest},
     lanes::{Lanes, Verdict},
     outlet::Outlets,
+    places::Places,
     pressure::Pressure,
     way::{Ready, Stuck, forward, forward_part, give_back},
 };
@@ -370,6 +371,7 @@ impl<T: Tx> Settler<'_, T> {
         }
         let Ready { places, port } = lanes.ready;
         let first = places.leading();
+        let mut not_sent = Places::NONE;
         self.outlets.send_first(&scene.desk.counters, port, burst, first);
         for (place, packet) in (first..).zip(burst.drain(..)) {
             if places.has(place) {
@@ -382,11 +384,17 @@ impl<T: Tx> Settler<'_, T> {
             if let Verdict::Forward(target) = verdict {
                 match forward(scene, self.outlets, target, packet) {
                     Ok(()) => {}
-                    Err(stuck) => self.stuck(scene, from, lanes, (place, stuck)),
+                    Err(stuck) => {
+                        not_sent.add(place);
+                        self.stuck(scene, from, lanes, (place, stuck));
+                    }
                 }
                 continue;
             }
             self.settle_other(scene, from, lanes, (place, verdict), packet);
+        }
+        if scene.routes.is_rebuilding {
+            count_forwarded(scene, lanes, not_sent);
         }
         lanes.clear();
     }
@@ -454,7 +462,11 @@ impl<T: Tx> Settler<'_, T> {
         awaiting: Awaiting,
     ) {
         let held = match (lanes.connection_of(place), awaiting) {
-            (Some((key, kind)), _) => self.hold.push(Held { packet, key, kind, port, since: scene.now }, awaiting),
+            (Some((key, kind)), _) => {
+                let held = self.hold.push(Held { packet, key, kind, port, since: scene.now }, awaiting);
+                scene.desk.vipas.add(key.vipa(), VipaCount::Held, u64::from(held.is_ok()));
+                held
+            }
             // Only a connection's packets are held; a packet's later parts have none of their own.
             (None, Awaiting::Neighbour) => Err(Reason::NoNeighbour),
             (None, Awaiting::Connection | Awaiting::SynAckReport) => Err(Reason::Orphan),
@@ -479,7 +491,7 @@ impl<T: Tx> Settler<'_, T> {
     }
 
     fn settle_held(&mut self, scene: &Scene<'_>, held: Held<T::Buf>, verdict: Verdict) {
-        let counters = &scene.desk.counters;
+        let (counters, vipa) = (&scene.desk.counters, held.key.vipa());
         let expired = self.hold.has_expired(&held, scene.now);
         let syn_ack_expired = Hold::syn_ack_has_expired(&held, scene.now);
         let Held { packet, key, kind, port, since } = held;
@@ -487,20 +499,45 @@ impl<T: Tx> Settler<'_, T> {
         let left = match verdict {
             Verdict::Forward(target) => forward(scene, self.outlets, target, packet),
             Verdict::Return(vipa, vipa_port) => give_back(scene, self.outlets, (vipa, vipa_port), packet),
-            Verdict::Hold if expired => Err(Stuck::Drop(Reason::HoldExpired)),
+            Verdict::Hold if expired => {
+                scene.desk.vipas.add(vipa, VipaCount::Expired, 1);
+                Err(Stuck::Drop(Reason::HoldExpired))
+            }
             Verdict::HoldSynAck if syn_ack_expired => Err(Stuck::Drop(Reason::SynAck)),
             Verdict::Hold | Verdict::HoldSynAck => {
                 return self.hold.put_back(Held { packet, key, kind, port, since });
             }
-            other => return self.finish(scene, port, other, packet),
+            other => {
+                scene.desk.vipas.add(vipa, VipaCount::Left, 1);
+                return self.finish(scene, port, other, packet);
+            }
         };
         match left {
-            Ok(()) => counters.add(Count::Released, 1),
+            Ok(()) => {
+                counters.add(Count::Released, 1);
+                scene.desk.vipas.add(vipa, VipaCount::Released, 1);
+            }
             Err(Stuck::Neighbour(_)) if expired => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
-            Err(Stuck::Neighbour(packet)) => self.hold.put_back(Held { packet, key, kind, port, since }),
+            Err(Stuck::Neighbour(packet)) => {
+                return self.hold.put_back(Held { packet, key, kind, port, since });
+            }
             Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, port, packet, mtu),
             Err(Stuck::LastHop(packet)) => self.outlets.answer(scene, port, LocalReply::TimeExceeded, packet),
             Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
+        }
+        scene.desk.vipas.add(vipa, VipaCount::Left, 1);
+    }
+}
+
+/// Counts the forwarded packets of a burst for their VIPAs: takeover reports say when the first one was. Only while a VIPA is
+/// being rebuilt.
+#[cold]
+#[inline(never)]
+fn count_forwarded(scene: &Scene<'_>, lanes: &Lanes, not_sent: Places) {
+    for (index, vipa) in lanes.vipas() {
+        let is_forwarded = lanes.ready.places.has(index) || matches!(lanes.verdicts[index], Verdict::Forward(_));
+        if is_forwarded && !not_sent.has(index) {
+            scene.desk.vipas.add(vipa, VipaCount::Forwarded, 1);
         }
     }
 }

@@ -6,7 +6,8 @@ use std::{cell::Cell, time::Duration};
 
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
-use vipa_model::{Moment, Orphans, PortRange, Stance};
+use vipa_handoff::VipaTotals;
+use vipa_model::{Moment, Orphans, PortRange, Stance, VipaId};
 use vipa_packet::TcpFlags;
 
 const MS: Duration = Duration::from_millis(1);
@@ -28,6 +29,29 @@ fn an_unknown_connections_packets_wait_and_are_forwarded_in_order_once_its_targe
     let expected: Vec<_> = packets.iter().map(|packet| to_target(1, packet).build()).collect();
     assert_eq!(bench.turn([]), expected);
     bench.assert_changed(["released +40", "holding -40", "forwarded +40", "sent +40"]);
+}
+
+#[test]
+fn what_is_held_released_given_up_and_forwarded_is_counted_for_its_vipa() {
+    let mut bench = rebuilding();
+    let of_vipa = |bench: &Bench| bench.control.vipa_totals(VipaId(0));
+    bench.confirm(CLIENT, 40_000, 80, 1);
+    bench.turn([&segment(40_000), &segment(40_000), &segment(40_001), &segment(40_002)]);
+    assert_eq!(of_vipa(&bench), VipaTotals { held: 2, forwarded: 2, ..VipaTotals::default() });
+    bench.confirm(CLIENT, 40_001, 80, 1);
+    bench.advance(MS);
+    bench.turn([]);
+    let released = VipaTotals { held: 2, released: 1, left: 1, forwarded: 2, ..VipaTotals::default() };
+    assert_eq!(of_vipa(&bench), released);
+    bench.advance(Duration::from_secs(3));
+    bench.turn([]);
+    let given_up = VipaTotals { expired: 1, left: 2, ..released };
+    assert_eq!(of_vipa(&bench), given_up);
+    assert!(of_vipa(&bench).holds_nothing());
+    bench.stance(Stance::Active);
+    bench.turn([&segment(40_000)]);
+    assert_eq!(of_vipa(&bench), given_up, "an active VIPA's packets cost nothing more");
+    assert_eq!(bench.control.vipa_totals(VipaId(1)), VipaTotals::default(), "no other VIPA's");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Always `received = Σ fates + holding`, to the packet, whenever a worker is between two turns.
 
-use vipa_sync::WorkerCounters;
+use vipa_model::{MAX_VIPAS, VipaId};
+use vipa_sync::{WorkerCounterList, WorkerCounters};
 
 use crate::Fate;
 
@@ -202,6 +203,88 @@ impl Totals {
             *cell = cell.saturating_sub(*before);
         }
         difference
+    }
+}
+
+/// What a worker counts for each VIPA, for takeover reports. Packets' later parts bear no ports and are not counted here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum VipaCount {
+    /// Packets that began to be held.
+    Held,
+    /// Held packets that were sent on.
+    Released,
+    /// Held packets whose time was over.
+    Expired,
+    /// Held packets that are held no longer, whatever became of them.
+    Left,
+    /// Packets forwarded while a VIPA of this router was being rebuilt.
+    Forwarded,
+}
+
+const VIPA_COUNTS: usize = 5;
+
+/// One worker's counters by VIPA: written by it alone, read by anybody.
+pub struct VipaCounters {
+    cells: WorkerCounterList,
+}
+
+impl Default for VipaCounters {
+    fn default() -> Self {
+        Self { cells: WorkerCounterList::new(MAX_VIPAS * VIPA_COUNTS) }
+    }
+}
+
+impl VipaCounters {
+    /// The owning worker only.
+    #[inline]
+    pub fn add(&self, vipa: VipaId, count: VipaCount, n: u64) {
+        self.cells.add(usize::from(vipa.0) * VIPA_COUNTS + count as usize, n);
+    }
+
+    fn read(&self, vipa: VipaId, count: VipaCount) -> u64 {
+        self.cells.read(usize::from(vipa.0) * VIPA_COUNTS + count as usize)
+    }
+}
+
+/// What the workers have counted for one VIPA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VipaTotals {
+    pub held: u64,
+    pub released: u64,
+    pub expired: u64,
+    pub left: u64,
+    pub forwarded: u64,
+}
+
+impl VipaTotals {
+    /// Adds what `counters` says now of `vipa`.
+    pub fn add(&mut self, vipa: VipaId, counters: &VipaCounters) {
+        let Self { held, released, expired, left, forwarded } = self;
+        *held += counters.read(vipa, VipaCount::Held);
+        *released += counters.read(vipa, VipaCount::Released);
+        *expired += counters.read(vipa, VipaCount::Expired);
+        *left += counters.read(vipa, VipaCount::Left);
+        *forwarded += counters.read(vipa, VipaCount::Forwarded);
+    }
+
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let Self { held, released, expired, left, forwarded } = *self;
+        Self {
+            held: held - earlier.held,
+            released: released - earlier.released,
+            expired: expired - earlier.expired,
+            left: left - earlier.left,
+            forwarded: forwarded - earlier.forwarded,
+        }
+    }
+
+    /// Whether no packet is held now.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.left >= self.held
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use vipa_model::{Mac, PortId, TargetId};
+use vipa_model::{Mac, PortId, TargetId, VipaId};
 use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader, Versions, WorkerCounterList};
 
-use crate::{Counters, Routes, Totals};
+use crate::{Counters, Routes, Totals, VipaCounters, VipaTotals};
 
 /// Notes of one worker that control has not read yet; more are refused and counted. ARP alone makes notes, and ARP
 /// repeats itself.
@@ -94,6 +94,7 @@ pub struct Desk {
     pub counters: Counters,
     /// New connections given to each way, by `TargetId`.
     pub admitted: WorkerCounterList,
+    pub vipas: VipaCounters,
     pub notes: Mailbox<Note>,
     pub frames: Mailbox<Frame>,
     /// Beats once for each turn.
@@ -105,6 +106,7 @@ impl Desk {
         Self {
             counters: Counters::default(),
             admitted: WorkerCounterList::new(WAYS),
+            vipas: VipaCounters::default(),
             notes: Mailbox::new(NOTES),
             frames: Mailbox::new(FRAMES),
             heartbeat: Heartbeat::default(),
@@ -182,6 +184,14 @@ impl ControlDoor {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         self.desks.iter().for_each(|desk| totals.add(&desk.counters));
+        totals
+    }
+
+    /// What all workers have counted for a VIPA.
+    #[must_use]
+    pub fn vipa_totals(&self, vipa: VipaId) -> VipaTotals {
+        let mut totals = VipaTotals::default();
+        self.desks.iter().for_each(|desk| totals.add(vipa, &desk.vipas));
         totals
     }
 

@@ -19,7 +19,7 @@ mod fate;
 mod flows;
 mod routes;
 
-pub use counters::{Cell, Count, Counters, Totals};
+pub use counters::{Cell, Count, Counters, Totals, VipaCount, VipaCounters, VipaTotals};
 pub use disputes::Disputes;
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};

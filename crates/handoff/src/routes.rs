@@ -32,6 +32,8 @@ pub struct Routes {
     pub ports: Vec<PortRoute>,
     pub vipas: Vec<VipaRoute>,
     pub targets: Vec<TargetRoute>,
+    /// Whether any VIPA is being rebuilt.
+    pub is_rebuilding: bool,
     /// Hosts that are no targets and have been found on a port's own network: gateways, and clients of `nat`.
     neighbours: HashMap<IpAddr, (PortId, Mac)>,
     vipa_index: Index<u32>,
@@ -196,6 +198,7 @@ impl Routes {
             generation,
             key,
             ports,
+            is_rebuilding: vipas.iter().any(|vipa| vipa.stance == Stance::Rebuilding),
             vipas,
             targets,
             neighbours,

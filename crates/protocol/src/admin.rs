@@ -529,10 +529,14 @@ pub struct DrillTarget {
     /// Packets get there.
     pub reached: bool,
     pub listening: Vec<(Protocol, u16)>,
-    /// Its connections in this router's table.
+    /// Its connections in this router's table that it has reported.
     pub known: u64,
-    /// Established ones it says it holds.
+    /// Those it says it holds now: as many, when nothing is missing.
     pub held: Option<u64>,
+    /// Its connections in this router's table that it does not report: UDP flows, half-open connections, and those of which its
+    /// report is on the way.
+    #[serde(default)]
+    pub others: u64,
     /// Records of its log that this router has not seen.
     pub behind: Option<u64>,
     pub answer_us: Option<u64>,

@@ -138,12 +138,24 @@ pub(super) fn drill(out: &mut String, drill: &Drill) -> anyhow::Result<()> {
         ("listening", Side::Left),
         ("known", Side::Right),
         ("held", Side::Right),
+        ("others", Side::Right),
         ("behind", Side::Right),
         ("answer", Side::Right),
     ];
     let mut table = Table::new("  ", &columns);
-    for DrillTarget { address, node, candidate: _, linked, reached, listening, known, held, behind, answer_us } in
-        targets
+    for DrillTarget {
+        address,
+        node,
+        candidate: _,
+        linked,
+        reached,
+        listening,
+        known,
+        held,
+        others,
+        behind,
+        answer_us,
+    } in targets
     {
         let number = |value: Option<u64>| value.map_or_else(|| "-".into(), grouped);
         table.row([
@@ -154,6 +166,7 @@ pub(super) fn drill(out: &mut String, drill: &Drill) -> anyhow::Result<()> {
             ports(listening),
             grouped(*known),
             number(*held),
+            grouped(*others),
             number(*behind),
             answer_us.map_or_else(|| "-".into(), milliseconds),
         ]);

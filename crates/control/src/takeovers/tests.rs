@@ -31,9 +31,39 @@ fn report(epoch: u64) -> TakeoverReport {
 }
 
 fn take_over(takeovers: &mut Takeovers, epoch: u64) {
-    takeovers.begin(VIPA, 5, (Totals::default(), &Arrived::new()), Moment::ZERO);
-    takeovers.finish(report(epoch), &Totals::default(), Moment(1_000)).unwrap();
-    takeovers.write();
+    let counted = |_| VipaTotals::default();
+    takeovers.begin((VIPA, VipaId(0), Epoch(epoch)), counted(VipaId(0)), &Arrived::new(), Moment::ZERO);
+    takeovers.counted(VIPA, Epoch(epoch), 5);
+    takeovers.finish(report(epoch), counted, Moment(1_000));
+    assert_eq!(takeovers.completed(counted, Moment(1_000)).len(), 1);
+}
+
+#[tokio::test]
+async fn a_report_waits_for_its_count_and_its_released_packets_and_has_its_own_vipas_figures() {
+    let folder = folder("figures");
+    let mut takeovers = Takeovers::open(&folder);
+    let other = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
+    let none = VipaTotals::default();
+    let before = VipaTotals { held: 10, released: 9, expired: 1, left: 10, forwarded: 50 };
+    takeovers.begin((VIPA, VipaId(0), Epoch(2)), before, &Arrived::new(), Moment::ZERO);
+    takeovers.begin((other, VipaId(1), Epoch(2)), none, &Arrived::new(), Moment::ZERO);
+    let held = VipaTotals { held: 14, ..before };
+    let counted = |id: VipaId| if id == VipaId(0) { held } else { none };
+    takeovers.watch(counted, Moment(1_000));
+    takeovers.finish(report(2), counted, Moment(2_000));
+    takeovers.finish(TakeoverReport { vipa: other, ..report(2) }, counted, Moment(2_000));
+    assert!(takeovers.completed(counted, Moment(3_000)).is_empty(), "nothing has been counted");
+    takeovers.counted(other, Epoch(1), 99);
+    takeovers.counted(other, Epoch(2), 7);
+    takeovers.counted(VIPA, Epoch(2), 300);
+    let [of_other] = &takeovers.completed(counted, Moment(3_000))[..] else { panic!("{takeovers:?}") };
+    assert_eq!((of_other.report.vipa, of_other.connections_known_before), (other, 7));
+    assert_eq!((of_other.held, of_other.released, of_other.first_forward_us), (0, 0, None));
+    let released = VipaTotals { held: 14, released: 12, expired: 1, left: 14, forwarded: 50 };
+    let [record] = &takeovers.completed(|_| released, Moment(4_000))[..] else { panic!("{takeovers:?}") };
+    assert_eq!((record.connections_known_before, record.held, record.released, record.expired), (300, 4, 3, 0));
+    takeovers.close().await;
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 fn epochs(takeovers: &Takeovers) -> Vec<u64> {

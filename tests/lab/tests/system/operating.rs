@@ -3,10 +3,17 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use vipa_lab::cluster::{Cluster, Plan, VIPA};
-use vipa_protocol::admin::{Audit, AuditResult, Diff, Drill, PeerAnswer};
+use vipa_lab::{
+    cluster::{Cluster, PATIENCE, Plan, VIPA},
+    load::ClientPlan,
+    process::wait,
+};
+use vipa_protocol::{
+    Trigger,
+    admin::{Audit, AuditResult, Diff, Drill, PeerAnswer, Takeovers},
+};
 
-use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner, nothing_lost};
+use crate::{CONNECTIONS, all_kept, all_there, everyone_answered, kill_the_owner, nothing_lost};
 
 fn ask<T: serde::de::DeserializeOwned>(cluster: &mut Cluster, router: &str, question: &[&str]) -> Result<T> {
     let text = cluster.router(router).vipactl(&[question, &["--json"]].concat())?;
@@ -71,6 +78,52 @@ fn a_drill_tells_what_the_takeover_then_does() {
         let detected = Duration::from_micros(takeover.report.detect_us);
         ensure!(detected < foretold * 3, "foretold {foretold:?}, came {detected:?}");
         all_kept(cluster, client).map(drop)
+    });
+}
+
+#[test]
+fn each_vipas_takeover_report_has_its_own_figures() {
+    const OTHER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 77, 0, 101);
+    const FEW: usize = 40;
+    let mut plan = Plan::new("operating_figures");
+    plan.further = format!(
+        "[[vipa]]\naddress = \"{OTHER}\"\nranks = {{ r1 = 200, r2 = 190 }}\n\n[[vipa.service]]\nports = 80\n\
+         candidates = [\"10.77.0.31\", \"10.77.0.32\", \"10.77.0.33\"]\n"
+    );
+    plan.run(|cluster| {
+        wait("r2 to follow the other VIPA", PATIENCE, || {
+            let view = cluster.router("r2").view_of(OTHER.into()).ok()?;
+            (view.owner.as_deref() == Some("r1") && view.listening.len() == 3).then_some(())
+        })?;
+        let only = |vipa, connections| ClientPlan { fresh_per_second: 0, ..ClientPlan::new(vipa, connections) };
+        let mut client = cluster.client_with(&only(Cluster::service(), CONNECTIONS))?;
+        let mut quiet = cluster.client_with(&only((OTHER, 80).into(), FEW))?;
+        quiet.pause()?;
+        cluster.wait_view("r2", "every connection", |view| view.connections == CONNECTIONS as u64)?;
+        wait("r2 to know those of the other VIPA", PATIENCE, || {
+            (cluster.router("r2").view_of(OTHER.into()).ok()?.connections == FEW as u64).then_some(())
+        })?;
+
+        // An agent that does not answer: there is time to forward something while the table is rebuilt.
+        cluster.target("t3").freeze_agent()?;
+        kill_the_owner(cluster, &mut client)?;
+        cluster.target("t3").thaw_agent()?;
+        let record = |cluster: &mut Cluster, vipa: std::net::Ipv4Addr| {
+            wait("a takeover report", PATIENCE, || {
+                let Takeovers { records } = ask(cluster, "r2", &["takeovers"]).ok()?;
+                records.into_iter().find(|one| one.report.vipa == vipa && one.report.trigger == Trigger::Failure)
+            })
+        };
+        let (many, few) = (record(cluster, VIPA)?, record(cluster, OTHER)?);
+        ensure!(many.connections_known_before == CONNECTIONS as u64, "{many:#?}");
+        ensure!(few.connections_known_before == FEW as u64, "{few:#?}");
+        ensure!(many.first_forward_us.is_some(), "the clients of this VIPA went on: {many:#?}");
+        ensure!(few.first_forward_us.is_none() && few.held == 0, "the clients of this VIPA were quiet: {few:#?}");
+        quiet.resume()?;
+        quiet.mark()?;
+        everyone_answered(&mut quiet)?;
+        all_there(cluster, quiet)?;
+        all_there(cluster, client).map(drop)
     });
 }
 

@@ -2,15 +2,23 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, PATIENCE, Plan, VIPA},
-    load::{UdpFlows, UdpServer},
+    load::{ClientPlan, UdpFlows, UdpServer},
     process::wait,
+    programs,
 };
-use vipa_protocol::{Trigger, admin::MirrorStatus};
+use vipa_protocol::{
+    Trigger,
+    admin::{Drill, MirrorStatus},
+};
 
-use crate::changes::{edit, reload};
+use crate::{
+    CONNECTIONS, all_there,
+    changes::{edit, reload},
+    hostile::vipa_mac,
+};
 
 const PORT: u16 = 5_353;
 const FLOWS: usize = 90;
@@ -114,5 +122,35 @@ fn udp_flows_stay_at_their_target_through_an_unplanned_takeover_although_the_can
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
         ensure!(moved == 0, "{moved} of {FLOWS} flows have moved; {told} were told");
         Ok(())
+    });
+}
+
+#[test]
+fn a_drill_compares_what_targets_report_and_shows_udp_flows_and_half_open_connections_apart() {
+    const SYNS: u64 = 100;
+    plan("udp_drill", &[1, 2, 3]).run(|cluster| {
+        let _servers = start_servers(cluster)?;
+        let plan = ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), CONNECTIONS) };
+        let client = cluster.client_with(&plan)?;
+        let mut flows = UdpFlows::open(cluster.client_host(), service(), FLOWS)?;
+        flows.ask(PATIENCE)?;
+        let (mac, tool) = (vipa_mac(cluster)?, programs::path("vipa-load")?.display().to_string());
+        let (vipa, syns) = (Cluster::service().to_string(), SYNS.to_string());
+        cluster.client_host().run(&tool, ["spray", "--flood", "--to", &mac, "--vipa", &vipa, "--count", &syns])?;
+        let mut last = None;
+        let drill = wait("table and targets to agree", PATIENCE, || {
+            let text = cluster.router("r1").vipactl(&["drill", &VIPA.to_string(), "--json"]).ok()?;
+            let drill: Drill = serde_json::from_str(&text).ok()?;
+            let agrees = drill.targets.iter().all(|target| target.held == Some(target.known));
+            last = Some(drill.clone());
+            agrees.then_some(drill)
+        });
+        let drill = drill.with_context(|| format!("{last:#?}"))?;
+        let known: u64 = drill.targets.iter().map(|target| target.known).sum();
+        let others: u64 = drill.targets.iter().map(|target| target.others).sum();
+        ensure!(known == CONNECTIONS as u64, "{drill:#?}");
+        ensure!((FLOWS as u64 + 1..=FLOWS as u64 + SYNS).contains(&others), "{drill:#?}");
+        ensure!(drill.connections == known + others && drill.losses.is_empty(), "{drill:#?}");
+        all_there(cluster, client).map(drop)
     });
 }
