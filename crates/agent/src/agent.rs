@@ -21,7 +21,7 @@ use vipa_model::{
 };
 use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
 use vipa_transport::{
-    Identity, LinkEvent, Sender, Timing, TransportSettings,
+    Admission, Identity, LinkEvent, Sender, Timing, TransportSettings,
     state::{GroupCommit, Kind, Outcome, StateFile},
 };
 
@@ -65,7 +65,7 @@ pub(crate) struct Agent {
     me: NodeName,
     address: IpAddr,
     /// Those it dials.
-    routers: Vec<NodeName>,
+    pub(crate) routers: Vec<NodeName>,
     /// As the routers were told last.
     told: Option<Load>,
 }
@@ -94,7 +94,8 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let origin = Instant::now();
     let target = Target::new(settings(config, config_agent, voters), stored, Moment::ZERO);
     let dial = config.cluster.routers.clone();
-    let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
+    let (hello, admission, timing) = (target.hello(), Admission::of(config), Timing::default());
+    let settings = TransportSettings { hello, listen: None, dial, admission, timing };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
     let votes = GroupCommit::start(vote_file, slow);
     let mut agent = Agent {

@@ -4,8 +4,11 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use vipa_cluster::target::Event;
-use vipa_model::Voters;
-use vipa_transport::state::{GroupCommit, Kind, Outcome, StateFile};
+use vipa_model::{Voters, config::Config};
+use vipa_transport::{
+    Admission,
+    state::{GroupCommit, Kind, Outcome, StateFile},
+};
 
 use crate::agent::Agent;
 
@@ -42,18 +45,27 @@ impl Voting {
 }
 
 impl Agent {
-    /// Of a changed configuration a running agent takes up the voters; the rest needs a restart.
+    /// Of a changed configuration a running agent takes up the voters and what is revoked; the rest needs a restart.
     pub(crate) fn reload(&mut self, file: &Path) {
         match crate::read(file) {
             Ok((config, _)) => {
+                self.revoke(&config);
                 self.voting.wanted = Some(config.cluster.voters).filter(|voters| voters != self.target.voters());
                 match self.voting.wanted {
                     Some(_) => self.seek_voters(),
-                    None => tracing::info!("reload: the voters are the same, and all else needs a restart"),
+                    None => tracing::info!(
+                        "reload: the voters are the same; but for what is revoked all else needs a restart"
+                    ),
                 }
             }
             Err(error) => tracing::warn!("the configuration was not reloaded: {error:#}"),
         }
+    }
+
+    /// Links of nodes that are revoked are cut. Which routers there are stays as it was at the start.
+    fn revoke(&self, config: &Config) {
+        let Admission { revoked_nodes, revoked_serials, .. } = Admission::of(config);
+        self.links.admit(Admission { routers: self.routers.clone(), revoked_nodes, revoked_serials });
     }
 
     /// Goes by the voters of the configuration, once that may be.

@@ -18,7 +18,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use vipa_model::NodeName;
 use vipa_protocol::admin::{self, AuditMode, DEFAULT_LIMIT, DEFAULT_RECORDING_MB, ReloadMode, Request};
-use vipa_transport::pki;
+use vipa_transport::{CertifiedRoles, pki};
 
 /// Makes the certificates of a Vipa cluster, asks its routers what they are doing, and gives them orders.
 ///
@@ -32,7 +32,8 @@ use vipa_transport::pki;
     after_help = "\
 Examples:
   vipactl pki init --dir pki            make the cluster's authority: pki/ca.pem and pki/ca.key
-  vipactl pki issue r1 --dir pki        make a node's certificate: pki/r1.pem and pki/r1.key
+  vipactl pki issue r1 --router --dir pki               make a router's certificate: pki/r1.pem and pki/r1.key
+  vipactl pki issue t1 --target 10.0.0.31 --dir pki     make a target's, for the address that it serves at
   vipactl status                        who owns what, who is linked, which targets are known
   vipactl connections --limit 100       which connection is at which target
   vipactl reload --dry-run              what would change if the configuration were read again
@@ -146,11 +147,18 @@ enum Pki {
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
     },
-    /// Make a node's certificate and key, signed by the authority in the same folder
+    /// Make a node's certificate and key, signed by the authority in the same folder: it says what the node may be
+    #[command(group = clap::ArgGroup::new("role").required(true).multiple(true))]
     Issue {
         /// The node's name, as in its configuration
         #[arg(value_name = "NODE")]
         node: NodeName,
+        /// The node may be a router, where [cluster.routers] names it
+        #[arg(long, group = "role")]
+        router: bool,
+        /// The node may be a target, and report connections to these addresses (agent.address) only
+        #[arg(long, group = "role", value_name = "ADDRESS", value_delimiter = ',')]
+        target: Vec<IpAddr>,
         /// Folder of the certificates
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
@@ -181,16 +189,17 @@ fn tell(arguments: &Arguments) -> anyhow::Result<String> {
             let pki::Made { certificate, key } = pki::init(dir)?;
             return Ok(format!(
                 "{}: the cluster's authority; goes to every node\n{}: its key; signs certificates, goes to no node\n\
-                 Next: vipactl pki issue NODE --dir {}\n",
+                 Next: vipactl pki issue NODE --router --dir {dir}, and for each target NODE --target ADDRESS --dir {dir}\n",
                 certificate.display(),
                 key.display(),
-                dir.display()
+                dir = dir.display()
             ));
         }
-        Command::Pki(Pki::Issue { node, dir }) => {
-            let pki::Made { certificate, key } = pki::issue(dir, node)?;
+        Command::Pki(Pki::Issue { node, router, target, dir }) => {
+            let roles = CertifiedRoles { router: *router, addresses: target.clone() };
+            let pki::Made { certificate, key } = pki::issue(dir, node, &roles)?;
             return Ok(format!(
-                "{}: {node}'s certificate\n{}: its key; both go to {node}, with ca.pem\n",
+                "{}: {node}'s certificate, as {roles}\n{}: its key; both go to {node}, with ca.pem\n",
                 certificate.display(),
                 key.display()
             ));

@@ -651,27 +651,37 @@ fn certificates_are_made_by_two_commands() {
     let expected = format!(
         "{dir_text}/ca.pem: the cluster's authority; goes to every node\n\
          {dir_text}/ca.key: its key; signs certificates, goes to no node\n\
-         Next: vipactl pki issue NODE --dir {dir_text}\n"
+         Next: vipactl pki issue NODE --router --dir {dir_text}, and for each target NODE --target ADDRESS --dir {dir_text}\n"
     );
     assert_eq!(text, expected);
-    let text = stdout(&vipactl(&["pki", "issue", "r1", "--dir", dir_text]));
-    let expected =
-        format!("{dir_text}/r1.pem: r1's certificate\n{dir_text}/r1.key: its key; both go to r1, with ca.pem\n");
+    let text = stdout(&vipactl(&["pki", "issue", "r1", "--router", "--dir", dir_text]));
+    let expected = format!(
+        "{dir_text}/r1.pem: r1's certificate, as a router\n{dir_text}/r1.key: its key; both go to r1, with ca.pem\n"
+    );
     assert_eq!(text, expected);
+    let text = stdout(&vipactl(&["pki", "issue", "t1", "--target", "10.0.0.31,fd00::31", "--dir", dir_text]));
+    assert!(text.contains("t1's certificate, as the target 10.0.0.31, the target fd00::31"), "{text}");
     let mut files: Vec<_> =
         fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
-    assert_eq!(files, ["ca.key", "ca.pem", "r1.key", "r1.pem"]);
+    assert_eq!(files, ["ca.key", "ca.pem", "r1.key", "r1.pem", "t1.key", "t1.pem"]);
 
-    let again = stderr(&vipactl(&["pki", "issue", "r1", "--dir", dir_text]));
+    let again = stderr(&vipactl(&["pki", "issue", "r1", "--router", "--dir", dir_text]));
     assert!(again.contains("exists already; remove it first"), "{again}");
     let elsewhere = folder.path().join("none");
-    let text = stderr(&vipactl(&["pki", "issue", "r1", "--dir", elsewhere.to_str().unwrap()]));
+    let text = stderr(&vipactl(&["pki", "issue", "r1", "--router", "--dir", elsewhere.to_str().unwrap()]));
     assert!(text.contains("`vipactl pki init` makes the authority"), "{text}");
-    let wrong = vipactl(&["pki", "issue", "R1", "--dir", dir_text]);
-    let said = String::from_utf8(wrong.stderr).unwrap();
-    assert_eq!(wrong.status.code(), Some(2));
-    assert!(said.contains("is not a node name"), "{said}");
+    let mistakes: [(&[&str], &str); 3] = [
+        (&["R1", "--router"], "is not a node name"),
+        (&["r2"], "<--router|--target <ADDRESS>>"),
+        (&["t2", "--target", "t2"], "invalid IP address syntax"),
+    ];
+    for (arguments, mistake) in mistakes {
+        let wrong = vipactl(&[&["pki", "issue"], arguments, &["--dir", dir_text]].concat());
+        let said = String::from_utf8(wrong.stderr).unwrap();
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(said.contains(mistake), "{said}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use vipa_model::{
 };
 use vipa_protocol::Decision;
 use vipa_transport::{
-    Identity, IdentityError, StartError, Timing, TransportSettings,
+    Admission, Identity, IdentityError, StartError, Timing, TransportSettings,
     state::{GroupCommit, Kind, StateFile, StateFileError},
 };
 
@@ -97,8 +97,13 @@ impl Prepared {
         let cluster = Router::new(settings(&config, incarnation()), stored, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
-        let settings =
-            TransportSettings { hello: cluster.hello(), listen: config.node.listen, dial, timing: Timing::default() };
+        let settings = TransportSettings {
+            hello: cluster.hello(),
+            listen: config.node.listen,
+            dial,
+            admission: Admission::of(&config),
+            timing: Timing::default(),
+        };
         let (links, events) = vipa_transport::start(settings, &identity)?;
         // A vote that takes longer holds a takeover up.
         let slow = config.cluster.lease / 2;

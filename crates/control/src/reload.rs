@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use vipa_cluster::Event;
 use vipa_model::config::{Change, Config, Effect, Program};
 use vipa_protocol::admin::{Answer, Reload, ReloadChange, ReloadMode, ReloadOutcome};
+use vipa_transport::Admission;
 
 use crate::{admin::Reply, control::Control, settings::settings};
 
@@ -155,6 +156,7 @@ impl Control {
         let settings = Box::new(settings(&self.config, self.cluster.hello().incarnation));
         self.feed(Event::Configured { settings });
         self.links.introduce(self.cluster.hello());
+        self.links.admit(Admission::of(&self.config));
         self.reach_targets();
     }
 

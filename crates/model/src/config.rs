@@ -68,9 +68,14 @@ pub struct Node {
 /// `[pki]`: PEM files; relative paths are relative to the folder of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pki {
+    /// One authority, or several while one takes the place of another.
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// Nodes that may not link, whatever certificate they show.
+    pub revoked_nodes: Vec<NodeName>,
+    /// Certificates that count no more, by serial number: hexadecimal digits in lower case.
+    pub revoked_serials: Vec<String>,
 }
 
 /// `[cluster]`: the same on every node.

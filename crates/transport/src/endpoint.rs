@@ -18,9 +18,11 @@ use vipa_model::NodeName;
 use vipa_protocol::Hello;
 
 use crate::{
+    admission::Admission,
+    certificate::RoleError,
     identity::Identity,
     inbox::{Receiver, inbox},
-    link::{self, NoLink},
+    link::{self, NoLink, Refused},
     registry::{Registry, Sender, code},
     renewal::{self, Credentials, Listening},
 };
@@ -49,6 +51,8 @@ pub struct TransportSettings {
     pub listen: Option<SocketAddr>,
     /// Peers to dial, for ever.
     pub dial: Vec<(NodeName, SocketAddr)>,
+    /// Who may link, until `Sender::admit` says otherwise.
+    pub admission: Admission,
     pub timing: Timing,
 }
 
@@ -82,6 +86,8 @@ impl Default for Timing {
 pub enum StartError {
     #[error("the configuration names this node {configured}, its certificate {certified}; they must agree")]
     Name { configured: NodeName, certified: NodeName },
+    #[error("this node's certificate does not fit its configuration: {0}")]
+    Role(#[from] RoleError),
     #[error("cannot listen on UDP {address}: {source}; is it this machine's address, and free?")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the transport must be started within a tokio runtime")]
@@ -90,10 +96,11 @@ pub enum StartError {
 
 /// Starts listening and dialling; runs until the `Sender` closes it. Needs the tokio runtime it is called in.
 pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender, Receiver), StartError> {
-    let TransportSettings { hello, listen, dial, timing } = settings;
+    let TransportSettings { hello, listen, dial, admission, timing } = settings;
     if hello.node != identity.node {
         return Err(StartError::Name { configured: hello.node, certified: identity.node.clone() });
     }
+    identity.roles.check(&identity.node, &hello.role)?;
     tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
 
     let transport = Arc::new(transport(timing));
@@ -109,8 +116,7 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
     let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(cannot)?;
 
     let (inbox, receiver) = inbox();
-    let node = hello.node.clone();
-    let registry = Arc::new(Registry::new(inbox, hello));
+    let registry = Arc::new(Registry::new(inbox, hello, admission, timing.keep_alive));
     if listen.is_some() {
         tokio::spawn(welcome(endpoint.clone(), Arc::clone(&registry)));
     }
@@ -125,8 +131,8 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
         tokio::spawn(dialler.dial_for_ever(timing));
     }
     let listening = if listen.is_some() { Listening::Yes } else { Listening::No };
-    let renewed = (node, timing.renewal);
-    tokio::spawn(renewal::watch(identity.files.clone(), credentials, endpoint.clone(), listening, renewed));
+    let (files, watched) = (identity.files.clone(), Arc::clone(&registry));
+    tokio::spawn(renewal::watch(files, credentials, endpoint.clone(), listening, watched, timing.renewal));
     Ok((Sender { registry, endpoint }, receiver))
 }
 
@@ -170,7 +176,7 @@ impl ConnectionIdGenerator for AnyConnectionId {
 async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
     let mut refusals = Refusals::default();
-    let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, String)>(HANDSHAKES);
+    let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, Refused)>(HANDSHAKES);
     loop {
         tokio::select! {
             incoming = endpoint.accept() => {
@@ -182,17 +188,18 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
                 let (registry, told) = (Arc::clone(&registry), told.clone());
                 tokio::spawn(async move {
                     let address = incoming.remote_address();
-                    if let Err(why) = let_in(incoming, registry, place).await {
+                    if let Err(refused) = let_in(incoming, registry, place).await {
                         // When even this is full, one more refusal is no news.
-                        let _ = told.try_send((address, why.to_string()));
+                        let _ = told.try_send((address, refused));
                     }
                 });
             }
-            Some((address, why)) = to_tell.recv() => {
+            Some((address, Refused { node, why })) = to_tell.recv() => {
                 tracing::debug!(%address, %why, "refused");
                 registry.count(|statistics| statistics.refused += 1);
                 if refusals.is_news(address.ip(), Instant::now()) {
-                    registry.inbox.refused(address.to_string(), why);
+                    let peer = node.map_or_else(|| address.to_string(), |node| format!("{node} at {address}"));
+                    registry.inbox.refused(peer, why.to_string());
                 }
             }
         }
@@ -203,7 +210,7 @@ async fn let_in(
     incoming: Incoming,
     registry: Arc<Registry>,
     place: tokio::sync::OwnedSemaphorePermit,
-) -> Result<(), NoLink> {
+) -> Result<(), Refused> {
     let connection = incoming.accept()?.await?;
     drop(place);
     link::run(registry, connection).await
@@ -273,7 +280,7 @@ impl Dialler {
             quinn::ConnectError::EndpointStopping => NoLink::Ended(ConnectionError::LocallyClosed),
             other => NoLink::Greeting(other.to_string()),
         })?;
-        link::run(Arc::clone(&self.registry), connecting.await?).await
+        link::run(Arc::clone(&self.registry), connecting.await?).await.map_err(|refused| refused.why)
     }
 }
 

@@ -10,26 +10,30 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     RootCertStore,
     client::Resumption,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use vipa_model::NodeName;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::renewal::Files;
+use crate::{
+    certificate::{Certified, CertifiedRoles, RoleError},
+    renewal::Files,
+};
 
 /// The application protocol, so that nothing else on the same port is taken for a peer.
 const ALPN: &[u8] = b"vipa";
 /// Context of the key that makes reset tokens; see RFC 9000 §10.3.2.
 const RESET_CONTEXT: &[u8] = b"vipa stateless reset";
 
-/// A node's certificate and key, and the authority it trusts; checked against each other.
+/// A node's certificate and key, and the authorities it trusts; checked against each other.
 pub struct Identity {
     pub(crate) node: NodeName,
+    pub(crate) roles: CertifiedRoles,
     pub(crate) server: Arc<QuicServerConfig>,
     pub(crate) client: Arc<QuicClientConfig>,
     pub(crate) reset_key: Arc<ring::hmac::Key>,
     pub(crate) files: Files,
+    verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl fmt::Debug for Identity {
@@ -46,6 +50,8 @@ pub enum IdentityError {
     Pem { path: PathBuf, what: &'static str, cause: rustls_pki_types::pem::Error },
     #[error("{path} names no node: {why}; make it with `vipactl pki issue NODE`")]
     NotANode { path: PathBuf, why: &'static str },
+    #[error("{path} cannot be used: {cause}")]
+    Role { path: PathBuf, cause: RoleError },
     #[error(
         "{certificate} is not accepted by the authority in {ca}: {cause}; issue it again with this authority's key"
     )]
@@ -57,18 +63,23 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads and checks three PEM files.
+    /// Reads and checks three PEM files. `ca` may hold several authorities, as while one takes the place of another.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let files = Files::new(ca, certificate, key);
-        let authority = pem::<CertificateDer<'static>>(ca, "certificate")?;
+        let authorities = pems::<CertificateDer<'static>>(ca, "certificate")?;
         let chain = vec![pem::<CertificateDer<'static>>(certificate, "certificate")?];
         let private = pem::<PrivateKeyDer<'static>>(key, "private key")?;
 
         let not_a_node = |why| IdentityError::NotANode { path: certificate.into(), why };
-        let node = node_of(&chain[0]).map_err(not_a_node)?;
+        let Certified { node, roles, .. } = Certified::read(&chain[0]).map_err(not_a_node)?;
+        if roles.is_empty() {
+            return Err(IdentityError::Role { path: certificate.into(), cause: RoleError::None(node) });
+        }
         let bad_authority = |cause: String| IdentityError::Authority { ca: ca.into(), cause };
         let mut roots = RootCertStore::empty();
-        roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
+        for authority in authorities {
+            roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
+        }
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
@@ -94,7 +105,7 @@ impl Identity {
         let mut server = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(mismatch)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(&verifier))
             .with_single_cert(chain, private)
             .map_err(mismatch)?;
         server.alpn_protocols = vec![ALPN.into()];
@@ -103,11 +114,18 @@ impl Identity {
 
         Ok(Self {
             node,
+            roles,
             server: Arc::new(QuicServerConfig::try_from(server).expect("ring has the initial cipher suite")),
             client: Arc::new(QuicClientConfig::try_from(client).expect("ring has the initial cipher suite")),
             reset_key: Arc::new(reset_key),
             files,
+            verifier,
         })
+    }
+
+    /// Whether one of the authorities has signed this certificate, and it is valid now.
+    pub(crate) fn trusts(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.verifier.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
     }
 
     /// The node the certificate names.
@@ -128,13 +146,10 @@ fn pem<T: PemObject>(path: &Path, what: &'static str) -> Result<T, IdentityError
     T::from_pem_slice(&text).map_err(|cause| IdentityError::Pem { path: path.into(), what, cause })
 }
 
-/// The one node a certificate names: its only DNS name.
-pub(crate) fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeName, &'static str> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "it is no X.509 certificate")?;
-    let names = parsed.subject_alternative_name().map_err(|_| "its names cannot be read")?;
-    let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
-    match names {
-        [GeneralName::DNSName(name)] => name.parse().map_err(|_| "its DNS name is no node's name"),
-        _ => Err("it must have exactly one DNS name, the node's"),
-    }
+/// Every item of its kind in a file, at least one.
+fn pems<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, IdentityError> {
+    let text = fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
+    let bad = |cause| IdentityError::Pem { path: path.into(), what, cause };
+    let items: Vec<T> = T::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(bad)?;
+    if items.is_empty() { Err(bad(rustls_pki_types::pem::Error::NoItemsFound)) } else { Ok(items) }
 }

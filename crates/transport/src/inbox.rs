@@ -36,7 +36,7 @@ pub enum LinkEvent {
     },
     /// Someone who is no peer: another cluster's certificate, none at all, another version. Changed nothing.
     Refused {
-        /// A node's name if it proved one, else an address.
+        /// A node's name and address if it proved one, else an address; of a peer that was dialled, its name.
         peer: String,
         why: String,
     },

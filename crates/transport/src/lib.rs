@@ -14,6 +14,8 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
+mod certificate;
 pub mod durable;
 mod endpoint;
 mod identity;
@@ -25,6 +27,8 @@ mod registry;
 mod renewal;
 pub mod state;
 
+pub use admission::Admission;
+pub use certificate::{CertifiedRoles, RoleError};
 pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use identity::{Identity, IdentityError};
 pub use inbox::{LinkEvent, Receiver};

@@ -2,23 +2,30 @@
 //!
 //! ```text
 //! handshake ──► certificates checked by TLS ──► Hello both ways ──► registered (Up) ──► … ──► closed (Down)
-//!                     │ no, or another's             │ other version, not its name, older life
+//!                     │ no, or another's             │ other version, not its name or role, revoked,
+//!                     │                              │ older life, name or address of a linked node
 //!                     └──────────── Refused ─────────┘
 //! ```
+//! Who was dialled checks the greeting before it greets, so that a node that is refused has never had a link.
+//!
 //! Each side opens two unidirectional streams; the first byte says which is which.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, Side};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use vipa_model::NodeName;
 use vipa_protocol::{Hello, Message, VERSION, wire};
 
 use crate::{
-    identity::node_of,
+    certificate::{Certified, RoleError},
     inbox::{LinkId, Urgency},
-    registry::{Registered, Registry, Waiting, code, refuse},
+    registry::{Entry, Registered, Registry, Waiting, code, refuse},
 };
 
 /// First byte of a stream.
@@ -29,6 +36,8 @@ const ORDERS_PRIORITY: i32 = 1;
 const BULK_PRIORITY: i32 = 0;
 /// A peer that has proved itself has this long to greet.
 const GREETING_LIMIT: Duration = Duration::from_secs(3);
+/// A linked peer that says nothing for so many of its keep-alives is dead: another that comes in its place is admitted.
+const SILENT_KEEP_ALIVES: u32 = 4;
 
 /// Why a connection did not become a link.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +50,22 @@ pub(crate) enum NoLink {
     Version(u16),
     #[error("it uses this node's own name; give each node its own certificate")]
     OwnName,
-    #[error("it is of an earlier life of a node whose later life is linked")]
-    Older,
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    #[error("{0} is no router of this cluster: [cluster.routers] here does not name it")]
+    UnknownRouter(NodeName),
+    #[error("{0} is revoked (pki.revoked_nodes)")]
+    RevokedNode(NodeName),
+    #[error("the certificate of {node} is revoked (serial {serial} in pki.revoked_serials); issue it a new one")]
+    RevokedSerial { node: NodeName, serial: String },
+    #[error("the authority that signed the certificate of {0} is no longer in pki.ca here")]
+    AuthorityGone(NodeName),
+    #[error("{node} is linked already, from {linked}, and alive: a certificate is for one process; issue another one")]
+    NameTaken { node: NodeName, linked: SocketAddr },
+    #[error("{address} is the address of {by}, which is linked from {linked} and alive: one target for one address")]
+    AddressTaken { address: IpAddr, by: NodeName, linked: SocketAddr },
+    #[error("{node} is of an earlier life than the {node} that is linked from {linked}")]
+    Older { node: NodeName, linked: SocketAddr },
     #[error("it did not greet in time")]
     Silent,
     #[error("it does not greet as a node does: {0}")]
@@ -74,25 +97,30 @@ impl From<ConnectionError> for NoLink {
     }
 }
 
+/// Why a connection did not become a link, and the node, if it has proved to be one.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) node: Option<NodeName>,
+    pub(crate) why: NoLink,
+}
+
+impl From<ConnectionError> for Refused {
+    fn from(error: ConnectionError) -> Self {
+        Self { node: None, why: error.into() }
+    }
+}
+
 /// Runs a connection until it ends. `Ok` when it was a link.
-pub(crate) async fn run(registry: Arc<Registry>, connection: Connection) -> Result<(), NoLink> {
-    let hello = registry.hello();
-    let greeted = match tokio::time::timeout(GREETING_LIMIT, greet(&connection, &hello)).await {
-        Ok(greeted) => greeted,
-        Err(_) => Err(NoLink::Silent),
-    };
-    let greeted = greeted.and_then(|greeted| {
-        let registered = registry.register(&greeted.peer, greeted.hello.clone(), &connection).ok_or(NoLink::Older)?;
-        Ok((greeted, registered))
-    });
-    let (greeted, registered) = match greeted {
+pub(crate) async fn run(registry: Arc<Registry>, connection: Connection) -> Result<(), Refused> {
+    let mut node = None;
+    let (link, registered) = match establish(&registry, &connection, &mut node).await {
         Ok(both) => both,
         Err(why) => {
             refuse(&connection, code::REFUSED, &why.to_string());
-            return Err(why);
+            return Err(Refused { node, why });
         }
     };
-    let Greeted { peer, hello: _, orders_in, orders_out } = greeted;
+    let Link { peer, orders_in, orders_out } = link;
     let Registered { id, orders, bulk } = registered;
     tracing::debug!(%peer, address = %connection.remote_address(), "link up");
     let exchange = Exchange { registry: Arc::clone(&registry), connection: connection.clone(), peer: peer.clone(), id };
@@ -109,55 +137,122 @@ pub(crate) async fn run(registry: Arc<Registry>, connection: Connection) -> Resu
     tracing::debug!(%peer, %ended, "link down");
     match connection.close_reason().map(NoLink::from) {
         // The peer heard our greeting after we heard its, and did not like it.
-        Some(refused @ NoLink::RefusedUs(_)) => Err(refused),
+        Some(why @ NoLink::RefusedUs(_)) => Err(Refused { node, why }),
         _ => Ok(()),
     }
 }
 
-struct Greeted {
+struct Link {
     peer: NodeName,
-    hello: Hello,
     orders_in: RecvStream,
     orders_out: SendStream,
 }
 
-/// Says hello, hears it, and checks it against the certificate.
-async fn greet(connection: &Connection, ours: &Hello) -> Result<Greeted, NoLink> {
+/// Greets, hears the peer's greeting, checks it, and makes the connection the link to that peer.
+async fn establish(
+    registry: &Registry,
+    connection: &Connection,
+    node: &mut Option<NodeName>,
+) -> Result<(Link, Registered), NoLink> {
     let identity = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let certificate = identity.as_ref().and_then(|chain| chain.first()).ok_or(NoLink::Certificate("there is none"))?;
-    let peer = node_of(certificate).map_err(NoLink::Certificate)?;
-
-    let mut orders_out = connection.open_uni().await?;
-    let lost = |error: &dyn std::fmt::Display| {
-        connection.close_reason().map_or_else(|| NoLink::Greeting(error.to_string()), NoLink::from)
+    let certified = Certified::read(certificate).map_err(NoLink::Certificate)?;
+    *node = Some(certified.node.clone());
+    let ours = registry.hello();
+    let greet = || async {
+        let greeted = tokio::time::timeout(GREETING_LIMIT, greet(connection, &ours)).await;
+        greeted.unwrap_or(Err(NoLink::Silent))
     };
-    orders_out.set_priority(ORDERS_PRIORITY).map_err(|error| lost(&error))?;
-    let greeting = wire::encode_framed(&Message::Hello(ours.clone())).map_err(|error| lost(&error))?;
-    orders_out.write_all(&[ORDERS]).await.map_err(|error| lost(&error))?;
-    orders_out.write_all(&greeting).await.map_err(|error| lost(&error))?;
-
-    // The peer opens its bulk stream only once it has heard us, so its first stream is its orders.
-    let mut orders_in = connection.accept_uni().await?;
-    let mut kind = [0];
-    orders_in.read_exact(&mut kind).await.map_err(|error| lost(&error))?;
-    if kind != [ORDERS] {
-        return Err(NoLink::Greeting("its first stream is not its orders".into()));
-    }
-    let hello = match read_message(&mut orders_in).await {
-        Ok((Message::Hello(hello), _)) => hello,
-        Ok(_) => return Err(NoLink::Greeting("its first message is no Hello".into())),
-        Err(error) => return Err(lost(&error)),
+    let hear = || async {
+        let heard = tokio::time::timeout(GREETING_LIMIT, hear_greeting(connection)).await;
+        heard.unwrap_or(Err(NoLink::Silent))
     };
+    let (orders_out, (hello, orders_in)) = match connection.side() {
+        Side::Client => (Some(greet().await?), hear().await?),
+        Side::Server => (None, hear().await?),
+    };
+    check(registry, &certified, &hello, &ours)?;
+    let registered = register(registry, &certified, &hello, connection).await?;
+    let peer = certified.node;
+    let orders_out = match orders_out {
+        Some(orders_out) => orders_out,
+        None => match greet().await {
+            Ok(orders_out) => orders_out,
+            Err(why) => {
+                registry.unregister(&peer, registered.id);
+                return Err(why);
+            }
+        },
+    };
+    Ok((Link { peer, orders_in, orders_out }, registered))
+}
+
+fn check(registry: &Registry, certified: &Certified, hello: &Hello, ours: &Hello) -> Result<(), NoLink> {
     if hello.version != VERSION {
         return Err(NoLink::Version(hello.version));
     }
-    if hello.node != peer {
-        return Err(NoLink::Name { certificate: peer, greeting: hello.node });
+    if hello.node != certified.node {
+        return Err(NoLink::Name { certificate: certified.node.clone(), greeting: hello.node.clone() });
     }
-    if peer == ours.node {
+    if certified.node == ours.node {
         return Err(NoLink::OwnName);
     }
-    Ok(Greeted { peer, hello, orders_in, orders_out })
+    registry.admission().check(certified, hello)
+}
+
+/// Makes the connection the link to its peer. Where a link of the same node, or of the same target's address, is in the way,
+/// that one's peer may be dead and not be missed yet: the newcomer waits until it is known whether it is.
+async fn register(
+    registry: &Registry,
+    certified: &Certified,
+    hello: &Hello,
+    connection: &Connection,
+) -> Result<Registered, NoLink> {
+    loop {
+        let occupied = match registry.register(certified, hello, connection) {
+            Entry::Registered(registered) => return Ok(registered),
+            Entry::Refused(why) => return Err(why),
+            Entry::Occupied(occupied) => occupied,
+        };
+        let before = occupied.connection.stats().udp_rx.datagrams;
+        let patience = registry.keep_alive() * SILENT_KEEP_ALIVES;
+        let closed = tokio::time::timeout(patience, occupied.connection.closed()).await.is_ok();
+        if !closed && occupied.connection.stats().udp_rx.datagrams > before {
+            return Err(occupied.why);
+        }
+        registry.evict(&occupied.peer, occupied.id);
+    }
+}
+
+/// Opens this node's orders, and says hello.
+async fn greet(connection: &Connection, ours: &Hello) -> Result<SendStream, NoLink> {
+    let lost = |error: &dyn std::fmt::Display| lost(connection, error);
+    let mut orders = connection.open_uni().await?;
+    orders.set_priority(ORDERS_PRIORITY).map_err(|error| lost(&error))?;
+    let greeting = wire::encode_framed(&Message::Hello(ours.clone())).map_err(|error| lost(&error))?;
+    orders.write_all(&[ORDERS]).await.map_err(|error| lost(&error))?;
+    orders.write_all(&greeting).await.map_err(|error| lost(&error))?;
+    Ok(orders)
+}
+
+/// The peer's hello, and its orders, which follow.
+async fn hear_greeting(connection: &Connection) -> Result<(Hello, RecvStream), NoLink> {
+    // The peer opens its bulk stream only once it has heard us, so its first stream is its orders.
+    let mut orders = connection.accept_uni().await?;
+    let mut kind = [0];
+    orders.read_exact(&mut kind).await.map_err(|error| lost(connection, &error))?;
+    if kind != [ORDERS] {
+        return Err(NoLink::Greeting("its first stream is not its orders".into()));
+    }
+    match read_message(&mut orders).await {
+        Ok((Message::Hello(hello), _)) => Ok((hello, orders)),
+        Ok(_) => Err(NoLink::Greeting("its first message is no Hello".into())),
+        Err(error) => Err(lost(connection, &error)),
+    }
+}
+
+fn lost(connection: &Connection, error: &dyn std::fmt::Display) -> NoLink {
+    connection.close_reason().map_or_else(|| NoLink::Greeting(error.to_string()), NoLink::from)
 }
 
 struct Exchange {

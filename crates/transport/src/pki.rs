@@ -15,10 +15,12 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::ServerName;
 use vipa_model::NodeName;
+
+use crate::certificate::{CertifiedRoles, MAX_ADDRESSES, ROUTER_URI, TARGET_URI};
 
 /// How long certificates are valid. Ten years: nobody wants to find out by an outage.
 const VALIDITY: Duration = Duration::from_secs(3_653 * DAY);
@@ -40,6 +42,10 @@ pub enum PkiError {
     Make(#[from] rcgen::Error),
     #[error("{0} cannot stand in a certificate: a node's name needs a letter")]
     Name(NodeName),
+    #[error("a certificate says what its node may be: add --router, or --target ADDRESS, or both")]
+    NoRole,
+    #[error("{0} addresses are more than the {MAX_ADDRESSES} that a certificate may name")]
+    Addresses(usize),
 }
 
 /// The two files made.
@@ -63,8 +69,14 @@ pub fn init(folder: &Path) -> Result<Made, PkiError> {
     write_both(folder, made, &certificate.pem(), &key.serialize_pem())
 }
 
-/// Makes a key and a certificate for `node`, signed by the authority in `folder`. Nothing is overwritten.
-pub fn issue(folder: &Path, node: &NodeName) -> Result<Made, PkiError> {
+/// Makes a key and a certificate for `node` in these roles, signed by the authority in `folder`. Nothing is overwritten.
+pub fn issue(folder: &Path, node: &NodeName, roles: &CertifiedRoles) -> Result<Made, PkiError> {
+    if roles.is_empty() {
+        return Err(PkiError::NoRole);
+    }
+    if roles.addresses.len() > MAX_ADDRESSES {
+        return Err(PkiError::Addresses(roles.addresses.len()));
+    }
     if !matches!(ServerName::try_from(node.as_str()), Ok(ServerName::DnsName(_))) || node.as_str() == "ca" {
         return Err(PkiError::Name(node.clone()));
     }
@@ -82,6 +94,13 @@ pub fn issue(folder: &Path, node: &NodeName) -> Result<Made, PkiError> {
 
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new([node.to_string()])?;
+    if roles.router {
+        params.subject_alt_names.push(SanType::URI(ROUTER_URI.try_into()?));
+    }
+    if !roles.addresses.is_empty() {
+        params.subject_alt_names.push(SanType::URI(TARGET_URI.try_into()?));
+        params.subject_alt_names.extend(roles.addresses.iter().copied().map(SanType::IpAddress));
+    }
     params.distinguished_name = named(node.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

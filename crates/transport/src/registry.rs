@@ -12,9 +12,15 @@ use bytes::Bytes;
 use quinn::{Connection, Endpoint, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use vipa_model::{Incarnation, NodeName};
-use vipa_protocol::{Hello, Message, wire};
+use vipa_protocol::{Hello, Message, Role, wire};
 
-use crate::inbox::{Inbox, LinkId};
+use crate::{
+    admission::Admission,
+    certificate::Certified,
+    identity::Identity,
+    inbox::{Inbox, LinkId},
+    link::NoLink,
+};
 
 /// Bytes waiting to be sent on one link. A backup that asks for a million connections is sent 20 MB at once.
 const ORDERS_BYTES: usize = 8 << 20;
@@ -33,6 +39,7 @@ pub(crate) mod code {
     pub(crate) const REFUSED: VarInt = VarInt::from_u32(2);
     pub(crate) const GARBAGE: VarInt = VarInt::from_u32(3);
     pub(crate) const TOO_SLOW: VarInt = VarInt::from_u32(4);
+    pub(crate) const SUCCEEDED: VarInt = VarInt::from_u32(5);
 }
 
 /// What the transport has counted since it started.
@@ -92,6 +99,11 @@ impl Sender {
         self.registry.state().hello = hello;
     }
 
+    /// From now on these nodes may link. Links of those that no longer may are cut.
+    pub fn admit(&self, admission: Admission) {
+        self.registry.admit(admission);
+    }
+
     /// Peers with a link, sorted.
     #[must_use]
     pub fn linked(&self) -> Vec<NodeName> {
@@ -119,12 +131,14 @@ impl Sender {
 
 pub(crate) struct Registry {
     pub(crate) inbox: Inbox,
+    keep_alive: Duration,
     state: Mutex<State>,
 }
 
 struct State {
     /// What new links are told of this node.
     hello: Hello,
+    admission: Admission,
     links: HashMap<NodeName, Link>,
     last_id: LinkId,
     statistics: Statistics,
@@ -133,9 +147,18 @@ struct State {
 struct Link {
     id: LinkId,
     incarnation: Incarnation,
+    /// As the peer greeted, and what its certificate says.
+    role: Role,
+    certified: Certified,
     connection: Connection,
     orders: Queue,
     bulk: Queue,
+}
+
+impl Link {
+    fn occupies(&self, peer: &NodeName, why: NoLink) -> Occupied {
+        Occupied { peer: peer.clone(), id: self.id, connection: self.connection.clone(), why }
+    }
 }
 
 /// Messages waiting for a stream, bounded by their bytes.
@@ -157,11 +180,68 @@ pub(crate) struct Registered {
     pub(crate) bulk: mpsc::UnboundedReceiver<Waiting>,
 }
 
+/// What became of an attempt to make a connection a link.
+pub(crate) enum Entry {
+    Registered(Registered),
+    Refused(NoLink),
+    /// A link is in the way. Whether its peer is alive decides.
+    Occupied(Occupied),
+}
+
+/// A link that is in a newcomer's way.
+pub(crate) struct Occupied {
+    pub(crate) peer: NodeName,
+    pub(crate) id: LinkId,
+    pub(crate) connection: Connection,
+    /// What the newcomer is told if the link's peer is alive.
+    pub(crate) why: NoLink,
+}
+
 impl Registry {
-    pub(crate) fn new(inbox: Inbox, hello: Hello) -> Self {
-        let state =
-            State { hello, links: HashMap::new(), last_id: LinkId::default(), statistics: Statistics::default() };
-        Self { inbox, state: Mutex::new(state) }
+    /// `keep_alive`: how often a peer that is alive says something at least.
+    pub(crate) fn new(inbox: Inbox, hello: Hello, admission: Admission, keep_alive: Duration) -> Self {
+        let (links, last_id, statistics) = (HashMap::new(), LinkId::default(), Statistics::default());
+        let state = State { hello, admission, links, last_id, statistics };
+        Self { inbox, keep_alive, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn keep_alive(&self) -> Duration {
+        self.keep_alive
+    }
+
+    pub(crate) fn admission(&self) -> Admission {
+        self.state().admission.clone()
+    }
+
+    fn admit(&self, admission: Admission) {
+        let mut state = self.state();
+        let State { links, statistics, .. } = &mut *state;
+        for (peer, link) in links {
+            if let Err(why) = admission.check_certificate(&link.certified) {
+                self.cut(peer, link, &why, statistics);
+            }
+        }
+        state.admission = admission;
+    }
+
+    /// Cuts one link whose certificate no authority of this identity has signed. Whether there was one.
+    pub(crate) fn cut_untrusted(&self, identity: &Identity) -> bool {
+        let mut state = self.state();
+        let State { links, statistics, .. } = &mut *state;
+        let is_live = |link: &Link| link.connection.close_reason().is_none();
+        let untrusted = links.iter().find(|(_, link)| is_live(link) && !identity.trusts(&link.certified.der));
+        if let Some((peer, link)) = untrusted {
+            self.cut(peer, link, &NoLink::AuthorityGone(peer.clone()), statistics);
+        }
+        untrusted.is_some()
+    }
+
+    /// The link's task sees this, and takes the link out.
+    fn cut(&self, peer: &NodeName, link: &Link, why: &NoLink, statistics: &mut Statistics) {
+        statistics.refused += 1;
+        let why = why.to_string();
+        refuse(&link.connection, code::REFUSED, &why);
+        self.inbox.refused(format!("{peer} at {}", link.connection.remote_address()), why);
     }
 
     pub(crate) fn hello(&self) -> Hello {
@@ -187,18 +267,37 @@ impl Registry {
         self.state().links.contains_key(peer)
     }
 
-    /// Makes `connection` the link to `peer`. The newest incarnation has it, and of one incarnation the newest link;
-    /// `None` when an existing link is of a newer one.
-    pub(crate) fn register(&self, peer: &NodeName, hello: Hello, connection: &Connection) -> Option<Registered> {
+    /// Makes `connection` the link to the node that it is certified for. The newest life of a node has its link, and of one
+    /// life the newest connection; but one life does not take the link of another that is alive, nor one target that of
+    /// another with its address: whether a link that is in the way is alive, the caller finds out.
+    pub(crate) fn register(&self, certified: &Certified, hello: &Hello, connection: &Connection) -> Entry {
         let mut state = self.state();
-        if state.links.get(peer).is_some_and(|link| link.incarnation > hello.incarnation) {
-            return None;
+        let peer = &certified.node;
+        if let Some(link) = state.links.get(peer) {
+            let linked = link.connection.remote_address();
+            if link.incarnation > hello.incarnation {
+                return Entry::Refused(NoLink::Older { node: peer.clone(), linked });
+            }
+            if link.incarnation < hello.incarnation && link.connection.close_reason().is_none() {
+                let why = NoLink::NameTaken { node: peer.clone(), linked };
+                return Entry::Occupied(link.occupies(peer, why));
+            }
+        }
+        if let Role::Target { address } = hello.role {
+            let same = |(by, link): &(&NodeName, &Link)| *by != peer && link.role == hello.role;
+            if let Some((by, link)) = state.links.iter().find(same) {
+                let linked = link.connection.remote_address();
+                let why = NoLink::AddressTaken { address, by: by.clone(), linked };
+                return Entry::Occupied(link.occupies(by, why));
+            }
         }
         state.last_id += 1;
         let id = state.last_id;
         let (orders, orders_out) = Queue::new(ORDERS_BYTES);
         let (bulk, bulk_out) = Queue::new(BULK_BYTES);
-        let link = Link { id, incarnation: hello.incarnation, connection: connection.clone(), orders, bulk };
+        let Hello { role, incarnation, .. } = hello.clone();
+        let link =
+            Link { id, incarnation, role, certified: certified.clone(), connection: connection.clone(), orders, bulk };
         state.statistics.links_opened += 1;
         // In one go under the lock, so that events of two links to one peer cannot interleave.
         if let Some(old) = state.links.insert(peer.clone(), link) {
@@ -206,8 +305,16 @@ impl Registry {
             state.statistics.links_lost += 1;
             self.inbox.down(peer.clone());
         }
-        self.inbox.up(id, peer.clone(), hello);
-        Some(Registered { id, orders: orders_out, bulk: bulk_out })
+        self.inbox.up(id, peer.clone(), hello.clone());
+        Entry::Registered(Registered { id, orders: orders_out, bulk: bulk_out })
+    }
+
+    /// The peer of this link has been silent while another waits for its place.
+    pub(crate) fn evict(&self, peer: &NodeName, id: LinkId) {
+        if let Some(link) = self.state().links.get(peer).filter(|link| link.id == id) {
+            link.connection.close(code::SUCCEEDED, b"silent while another has come in this node's place");
+        }
+        self.unregister(peer, id);
     }
 
     /// The link has ended; a newer one of the same peer stays.

@@ -1,6 +1,6 @@
 //! Certificates renewed without a restart: when the files change and hold together, new links use what is in them.
 //!
-//! Live links stay as they are: they have proved who they are. Files that do not fit each other, as while only one of
+//! Live links stay, but for those whose certificate no authority of the new files has signed. Files that do not fit each other, as while only one of
 //! them is written yet, change nothing; that they go on not fitting is said once.
 
 use std::{
@@ -12,7 +12,13 @@ use std::{
 
 use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig};
 
-use crate::identity::{Identity, IdentityError};
+use crate::{
+    identity::{Identity, IdentityError},
+    registry::Registry,
+};
+
+/// Between two links that are cut because their authority is trusted no more.
+const BETWEEN_CUTS: Duration = Duration::from_secs(1);
 
 /// What new links are made with.
 #[derive(Clone)]
@@ -96,10 +102,13 @@ pub(crate) async fn watch(
     credentials: Credentials,
     endpoint: Endpoint,
     listening: Listening,
-    (node, pace): (vipa_model::NodeName, Duration),
+    registry: Arc<Registry>,
+    pace: Duration,
 ) {
+    let hello = registry.hello();
     let mut current = files.read;
     let mut said = String::new();
+    let mut cutting = tokio::spawn(async {});
     loop {
         tokio::time::sleep(pace).await;
         let (looked, before) = (files.clone(), current);
@@ -110,15 +119,32 @@ pub(crate) async fn watch(
         });
         let Ok(Some((stamp, loaded))) = look.await else { continue };
         match loaded {
-            Ok(identity) if identity.node == node => {
+            Ok(identity) if identity.node != hello.node => {
+                complain(&mut said, &format!("the new certificate names {}, not {}", identity.node, hello.node));
+            }
+            Ok(identity) => {
+                if let Err(error) = identity.roles.check(&identity.node, &hello.role) {
+                    complain(&mut said, &error.to_string());
+                    continue;
+                }
                 credentials.replace(&identity, &endpoint, listening);
                 current = stamp;
                 said.clear();
+                cutting.abort();
+                let registry = Arc::clone(&registry);
+                cutting = tokio::spawn(async move { cut_untrusted(&registry, &identity).await });
                 tracing::info!("the certificate has been renewed: new links use it");
             }
-            Ok(identity) => complain(&mut said, &format!("the new certificate names {}, not {node}", identity.node)),
             Err(error) => complain(&mut said, &error.to_string()),
         }
+    }
+}
+
+/// Cuts the links of certificates that no authority of this identity has signed, one after the other: a peer that has been
+/// renewed meanwhile is linked again before the next link goes, so that an owner keeps a majority of its voters.
+async fn cut_untrusted(registry: &Registry, identity: &Identity) {
+    while registry.cut_untrusted(identity) {
+        tokio::time::sleep(BETWEEN_CUTS).await;
     }
 }
 

@@ -35,7 +35,9 @@ use vipa_model::{
     Connection, ConnectionState, Delivery, Epoch, Incarnation, Moment, NodeName, PortRange, Protocol, Service,
 };
 use vipa_protocol::{Associate, Change, Distribution, Hello, Message, Record, Role, Run, Standing, VERSION};
-use vipa_transport::{Identity, LinkEvent, Receiver, Sender, Timing, TransportSettings, pki};
+use vipa_transport::{
+    Admission, CertifiedRoles, Identity, LinkEvent, Receiver, Sender, Timing, TransportSettings, pki,
+};
 
 use crate::{
     figure::{Case, Owed},
@@ -114,9 +116,7 @@ impl Watched {
         ip("address add 10.9.0.1/24 dev lo")?;
         let folder = &folder.0;
         pki::init(folder)?;
-        for node in ["r1", "t1"] {
-            pki::issue(folder, &name(node))?;
-        }
+        issue(folder)?;
         let configuration = format!(
             "[node]\nname = \"t1\"\nstate_dir = \"{state}\"\n\
              [pki]\nca = \"ca.pem\"\ncertificate = \"t1.pem\"\nkey = \"t1.key\"\n\
@@ -238,7 +238,8 @@ impl Router {
         let identity = Identity::load(&folder.join("ca.pem"), &folder.join("r1.pem"), &folder.join("r1.key"))?;
         let runtime = runtime()?;
         let hello = hello("r1", Role::Router);
-        let settings = TransportSettings { hello, listen: Some(listen), dial: vec![], timing: Timing::default() };
+        let (admission, timing) = (admission(), Timing::default());
+        let settings = TransportSettings { hello, listen: Some(listen), dial: vec![], admission, timing };
         let entered = runtime.enter();
         let (sender, receiver) = vipa_transport::start(settings, &identity)?;
         drop(entered);
@@ -397,6 +398,17 @@ fn memory(family: &str, address: impl Fn(u32) -> IpAddr + Copy) -> Result<Case> 
     Ok(Case::new(format!("{family}, each of a million live connections"), bytes, "B", Owed::AtMost(64.0)))
 }
 
+/// The certificates of both nodes.
+fn issue(folder: &Path) -> Result<()> {
+    pki::issue(folder, &name("r1"), &CertifiedRoles::router())?;
+    pki::issue(folder, &name("t1"), &CertifiedRoles::target([HERE]))?;
+    Ok(())
+}
+
+fn admission() -> Admission {
+    Admission { routers: vec![name("r1")], ..Admission::default() }
+}
+
 /// Resident bytes of this process.
 fn resident() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/smaps_rollup")?;
@@ -409,15 +421,14 @@ fn resident() -> Result<u64> {
 fn snapshot() -> Result<Case> {
     let folder = Folder::new()?;
     pki::init(&folder.0)?;
-    for node in ["r1", "t1"] {
-        pki::issue(&folder.0, &name(node))?;
-    }
+    issue(&folder.0)?;
     let mut router = Router::start(&folder.0, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let listens = router.sender.local_address()?;
     let file = |ending: &str| folder.0.join(ending);
     let identity = Identity::load(&file("ca.pem"), &file("t1.pem"), &file("t1.key"))?;
     let settings = TransportSettings {
         hello: hello("t1", Role::Target { address: HERE }),
+        admission: admission(),
         listen: None,
         dial: vec![(name("r1"), listens)],
         timing: Timing::default(),

@@ -19,7 +19,7 @@ use vipa_model::{
     config::{Config, Program},
 };
 use vipa_transport::{
-    Identity, LinkEvent, Sender, Timing, TransportSettings,
+    Admission, Identity, LinkEvent, Sender, Timing, TransportSettings,
     state::{GroupCommit, Kind, Outcome, StateFile},
 };
 
@@ -65,7 +65,8 @@ async fn run(config: &Config, connections: u32) -> Result<()> {
     };
     let target = Target::new(settings, stored, Moment::ZERO);
     let dial = config.cluster.routers.clone();
-    let settings = TransportSettings { hello: target.hello(), listen: None, dial, timing: Timing::default() };
+    let (hello, admission, timing) = (target.hello(), Admission::of(config), Timing::default());
+    let settings = TransportSettings { hello, listen: None, dial, admission, timing };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
     let votes = GroupCommit::start(vote_file, config.cluster.lease / 2);
     let connections = made_up(agent.address, connections);

@@ -14,9 +14,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
 };
-use vipa_transport::pki;
+use vipa_transport::{CertifiedRoles, pki};
 
-use crate::router::ROUTERS;
+use crate::router::{HERE, HERE6, ROUTERS};
 
 /// Nothing here takes this long on any machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,8 +87,11 @@ impl Host {
         fs::create_dir(&folder).expect("a temporary folder");
         let host = Self { folder };
         pki::init(host.folder()).expect("an authority");
-        for node in ["r1", "r2", "t1"] {
-            pki::issue(host.folder(), &node.parse().expect("a name")).expect("a certificate");
+        // Every address that a test gives the agent.
+        let addresses = [HERE, HERE6].map(|address| address.parse().expect("an address"));
+        let target = CertifiedRoles::target(addresses);
+        for (node, roles) in [("r1", CertifiedRoles::router()), ("r2", CertifiedRoles::router()), ("t1", target)] {
+            pki::issue(host.folder(), &node.parse().expect("a name"), &roles).expect("a certificate");
         }
         let routers: String = ROUTERS.iter().map(|(name, address)| format!("{name} = \"{address}\"\n")).collect();
         let config = format!(

@@ -15,7 +15,7 @@ use vipa_model::{
 use vipa_protocol::{
     Associate, Change, Distribution, Hello, Load, Message, Part, Position, Record, Role, Run, Standing, VERSION,
 };
-use vipa_transport::{Identity, LinkEvent, Receiver, Sender, StartError, Timing, TransportSettings, start};
+use vipa_transport::{Admission, Identity, LinkEvent, Receiver, Sender, StartError, Timing, TransportSettings, start};
 
 use crate::host::{Host, PATIENCE, until};
 
@@ -129,7 +129,9 @@ impl Router {
             voters: ["r1", "r2", "t1"].map(node).to_vec().into(),
         };
         let listen: SocketAddr = address.parse().expect("an address");
-        let settings = TransportSettings { hello, listen: Some(listen), dial: vec![], timing: Timing::default() };
+        let admission = Admission { routers: ROUTERS.map(|(name, _)| node(name)).to_vec(), ..Admission::default() };
+        let settings =
+            TransportSettings { hello, listen: Some(listen), dial: vec![], admission, timing: Timing::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let handle = runtime.handle().clone();
         let entered = handle.enter();

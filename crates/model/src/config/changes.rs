@@ -65,7 +65,9 @@ impl Config {
         let live = may_follow(&self.cluster.voters, &next.cluster.voters);
         let voters = if live { &next.cluster.voters } else { &self.cluster.voters };
         let cluster = Cluster { voters: voters.clone(), ..self.cluster.clone() };
+        let Pki { revoked_nodes, revoked_serials, .. } = next.pki.clone();
         Self {
+            pki: Pki { revoked_nodes, revoked_serials, ..self.pki.clone() },
             table,
             announce: Announce { repeat, refresh, ..self.announce.clone() },
             hooks: next.hooks.clone(),
@@ -124,10 +126,13 @@ impl List {
     }
 
     fn pki(&mut self, old: &Pki, new: &Pki) {
-        let Pki { ca, certificate, key } = old;
+        let Pki { ca, certificate, key, revoked_nodes, revoked_serials } = old;
         self.restart("pki.ca", ca, &new.ca);
         self.restart("pki.certificate", certificate, &new.certificate);
         self.restart("pki.key", key, &new.key);
+        self.add("pki.revoked_nodes", &names(revoked_nodes), &names(&new.revoked_nodes), Effect::Live);
+        let serials = |serials: &[String]| Words(serials.to_vec());
+        self.live("pki.revoked_serials", serials(revoked_serials), serials(&new.revoked_serials));
     }
 
     fn cluster(&mut self, old: &Cluster, new: &Cluster) {

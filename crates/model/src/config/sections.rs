@@ -159,10 +159,27 @@ fn read_pki(problems: &mut Problems, mut section: Section<'_>, file: &str) -> Op
     let mut path =
         |key, example| -> Option<PathBuf> { Some(folder.join(section.required(problems, key, example, text)?.value)) };
     let ca = path("ca", "ca = \"ca.pem\" (`vipactl pki init` makes it)");
-    let certificate = path("certificate", "certificate = \"r1.pem\" (`vipactl pki issue r1` makes it)");
-    let key = path("key", "key = \"r1.key\" (`vipactl pki issue r1` makes it)");
+    let certificate = path("certificate", "certificate = \"r1.pem\" (`vipactl pki issue r1 --router` makes it)");
+    let key = path("key", "key = \"r1.key\" (`vipactl pki issue r1 --router` makes it)");
+    let revoked_nodes = section.or(problems, "revoked_nodes", Vec::new(), list(node));
+    let revoked_serials = section.or(problems, "revoked_serials", Vec::new(), list(serial));
     section.finish(problems);
-    Some(Pki { ca: ca?, certificate: certificate?, key: key? })
+    Some(Pki {
+        ca: ca?,
+        certificate: certificate?,
+        key: key?,
+        revoked_nodes: revoked_nodes?.value,
+        revoked_serials: revoked_serials?.value,
+    })
+}
+
+/// A certificate's serial number, as `openssl x509 -serial` prints it, with or without colons.
+fn serial(problems: &mut Problems, value: &Value<'_>) -> Option<String> {
+    let digits = text(problems, value)?.replace(':', "").to_lowercase();
+    let is_serial = (1..=40).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let what =
+        "this must be a serial number of 1 to 40 hexadecimal digits; `openssl x509 -serial -noout -in FILE` prints it";
+    if is_serial { Some(digits) } else { problems.add(value.span(), what) }
 }
 
 fn read_cluster(problems: &mut Problems, mut section: Section<'_>) -> Option<At<Cluster>> {

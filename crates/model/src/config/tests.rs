@@ -98,6 +98,8 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
         ca: "/etc/vipa/ca.pem".into(),
         certificate: "/etc/vipa/r1.pem".into(),
         key: "/etc/vipa/keys/r1.key".into(),
+        revoked_nodes: vec![],
+        revoked_serials: vec![],
     };
     assert_eq!(config.pki, pki);
     let cluster = Cluster {

@@ -40,14 +40,17 @@ pub(super) fn agent_address(plan: &Plan, target: u8) -> IpAddr {
 
 /// A certificate authority and a certificate for every node of the plan, in `<lab>/pki`.
 pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
-    let routers = (1..=plan.routers).map(|number| format!("r{number}"));
-    let targets = (1..=plan.targets).map(|number| format!("t{number}"));
-    let own = plan.serves_itself.then(|| Cluster::OWN_TARGET.to_string());
+    let routers = (1..=plan.routers).map(|number| (format!("r{number}"), None));
+    let targets = (1..=plan.targets).map(|number| (format!("t{number}"), Some(agent_address(plan, number))));
+    let own = plan.serves_itself.then(|| (Cluster::OWN_TARGET.to_string(), Some(port_address(1).into())));
     issue(lab, "pki", routers.chain(targets).chain(own))
 }
 
+/// A node and, of a target, its address.
+type Certified = (String, Option<IpAddr>);
+
 /// A certificate authority of its own in `<lab>/<folder>`, and certificates for `nodes`.
-pub(super) fn issue(lab: &Lab, folder: &str, nodes: impl IntoIterator<Item = String>) -> Result<()> {
+pub(super) fn issue(lab: &Lab, folder: &str, nodes: impl IntoIterator<Item = Certified>) -> Result<()> {
     let folder = lab.dir().join(folder);
     let vipactl = programs::path("vipactl")?;
     let run = |arguments: &[&str]| {
@@ -56,8 +59,11 @@ pub(super) fn issue(lab: &Lab, folder: &str, nodes: impl IntoIterator<Item = Str
         finish(command).context("vipactl makes the certificates")
     };
     run(&["pki", "init"])?;
-    for node in nodes {
-        run(&["pki", "issue", &node])?;
+    for (node, target) in nodes {
+        match target {
+            Some(address) => run(&["pki", "issue", &node, "--target", &address.to_string()])?,
+            None => run(&["pki", "issue", &node, "--router"])?,
+        };
     }
     Ok(())
 }

@@ -271,7 +271,7 @@ impl Target {
     pub(super) fn foreign(lab: &Lab, plan: &Plan, name: &str) -> Result<Self> {
         let number = FOREIGN;
         let host = lab.host("foreign", &[target_address(number)])?;
-        config::issue(lab, "foreign", [name.to_string()])?;
+        config::issue(lab, "foreign", [(name.to_string(), Some(target_address(number).into()))])?;
         fs::copy(lab.dir().join("pki/ca.pem"), lab.dir().join("foreign/ca.pem"))?;
         let config = config::write_agent(lab, plan, name, target_address(number).into(), "foreign")?;
         let mut target = Self {

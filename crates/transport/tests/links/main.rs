@@ -1,5 +1,7 @@
 //! Links over 127.0.0.1, as two daemons on one machine would have them.
 
+mod admission;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -13,7 +15,8 @@ use tokio::runtime::Runtime;
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol};
 use vipa_protocol::{Beat, BeatAck, Connections, Hello, Message, Part, Position, Release, Role, Run, VERSION, wire};
 use vipa_transport::{
-    Identity, IdentityError, LinkEvent, Receiver, Sender, StartError, Timing, TransportSettings, pki, start,
+    Admission, CertifiedRoles, Identity, IdentityError, LinkEvent, Receiver, Sender, StartError, Timing,
+    TransportSettings, pki, start,
 };
 
 const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -43,17 +46,14 @@ impl Cluster {
         self.0.path()
     }
 
-    /// Puts another cluster's certificates in the place of these, one file after the other.
-    fn renew_from(&self, other: &Self) {
-        for file in fs::read_dir(other.folder()).expect("the folder").flatten() {
-            fs::copy(file.path(), self.folder().join(file.file_name())).expect("it is copied");
-        }
+    fn identity(&self, node: &str) -> Identity {
+        self.identity_as(node, &CertifiedRoles::router())
     }
 
-    fn identity(&self, node: &str) -> Identity {
+    fn identity_as(&self, node: &str, roles: &CertifiedRoles) -> Identity {
         let file = |ending| self.folder().join(format!("{node}.{ending}"));
         if !file("pem").exists() {
-            pki::issue(self.folder(), &name(node)).expect("a certificate");
+            pki::issue(self.folder(), &name(node), roles).expect("a certificate");
         }
         Identity::load(&self.folder().join("ca.pem"), &file("pem"), &file("key")).expect("an identity")
     }
@@ -78,6 +78,10 @@ fn hello(node: &str, incarnation: u64) -> Hello {
         incarnation: Incarnation(incarnation),
         voters: vec![name("a"), name("b"), name("c")].into(),
     }
+}
+
+fn admission() -> Admission {
+    Admission { routers: ["a", "b", "c"].map(name).to_vec(), ..Admission::default() }
 }
 
 /// A node in a runtime of its own, so that it can be ended as a killed process ends.
@@ -105,7 +109,7 @@ impl Node {
         dial: Vec<(NodeName, SocketAddr)>,
     ) -> Self {
         let timing = Timing { idle: IDLE, renewal: RENEWAL, ..Timing::default() };
-        let settings = TransportSettings { hello, listen, dial, timing };
+        let settings = TransportSettings { hello, listen, dial, admission: admission(), timing };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let entered = runtime.enter();
@@ -193,53 +197,6 @@ async fn two_nodes_link_up_and_each_hears_what_the_other_is() {
     assert_eq!(a.expect_up("b").await, hello("b", 7));
     assert_eq!(b.expect_up("a").await, hello("a", 3));
     assert_eq!((a.sender.linked(), b.sender.linked()), (vec![name("b")], vec![name("a")]));
-}
-
-#[tokio::test]
-async fn renewed_certificates_are_used_by_new_links_and_live_ones_stay() {
-    let (cluster, renewed) = (Cluster::new(), Cluster::new());
-    let (a, mut b) = linked(&cluster).await;
-    let of_yesterday = cluster.identity("c");
-    for node in ["a", "b", "c"] {
-        renewed.identity(node);
-    }
-    cluster.renew_from(&renewed);
-
-    // Until both have looked, the one or the other is refused.
-    let mut c = Node::start("c", hello("c", 2), &renewed.identity("c"), None, vec![(name("b"), b.address())]);
-    loop {
-        match c.next().await {
-            LinkEvent::Up { .. } => break,
-            LinkEvent::Refused { .. } => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    loop {
-        match b.next().await {
-            LinkEvent::Up { peer, .. } if peer == name("c") => break,
-            LinkEvent::Refused { .. } => {}
-            other => panic!("the live link stays; not {other:?}"),
-        }
-    }
-    a.send("b", &release(1));
-    assert_eq!(b.expect_message("a").await, release(1));
-    // What this node dials is made with the new certificate too: another life of b takes nobody else.
-    let address = b.address();
-    drop(b);
-    while UdpSocket::bind(address).is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let mut b = Node::start("b", hello("b", 2), &renewed.identity("b"), Some(address), vec![]);
-    let mut up = Vec::new();
-    while up.len() < 2 {
-        if let LinkEvent::Up { peer, .. } = b.next().await {
-            up.push(peer);
-        }
-    }
-    up.sort();
-    assert_eq!(up, [name("a"), name("c")]);
-    let mut old = Node::start("c", hello("c", 3), &of_yesterday, None, vec![(name("b"), address)]);
-    assert!(matches!(old.next().await, LinkEvent::Refused { .. }));
 }
 
 #[tokio::test]
@@ -424,6 +381,7 @@ async fn a_node_that_gives_itself_another_name_than_its_certificate_is_refused()
         hello: greeting,
         listen: None,
         dial: vec![(name("b"), peer.address())],
+        admission: admission(),
         timing: Timing::default(),
     };
     let error = start(settings(hello("c", 1), &b), &cluster.identity("a")).unwrap_err();
@@ -582,23 +540,25 @@ async fn what_is_wrong_with_certificates_is_said_with_the_remedy() {
 #[test]
 fn certificates_are_never_overwritten_and_keys_are_for_the_owner_only() {
     use std::os::unix::fs::PermissionsExt;
-    let cluster = Cluster::new();
-    let made = pki::issue(cluster.folder(), &name("r1")).unwrap();
+    let (cluster, router) = (Cluster::new(), CertifiedRoles::router());
+    let made = pki::issue(cluster.folder(), &name("r1"), &router).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&made.certificate), mode(&made.key)), (0o644, 0o600));
     let before = fs::read(&made.key).unwrap();
-    let error = pki::issue(cluster.folder(), &name("r1")).unwrap_err();
+    let error = pki::issue(cluster.folder(), &name("r1"), &router).unwrap_err();
     assert!(error.to_string().contains("exists already"), "{error}");
     assert_eq!(fs::read(&made.key).unwrap(), before);
     assert!(pki::init(cluster.folder()).is_err());
-    assert!(pki::issue(cluster.folder(), &name("7")).is_err(), "TLS knows no such DNS name");
-    assert!(pki::issue(&cluster.folder().join("elsewhere"), &name("r1")).is_err(), "no authority there");
+    assert!(pki::issue(cluster.folder(), &name("7"), &router).is_err(), "TLS knows no such DNS name");
+    assert!(pki::issue(&cluster.folder().join("elsewhere"), &name("r1"), &router).is_err(), "no authority there");
 }
 
 #[test]
 fn a_transport_outside_a_runtime_says_so() {
     let cluster = Cluster::new();
-    let settings = TransportSettings { hello: hello("a", 1), listen: None, dial: vec![], timing: Timing::default() };
+    let timing = Timing::default();
+    let settings =
+        TransportSettings { hello: hello("a", 1), listen: None, dial: vec![], admission: admission(), timing };
     assert!(matches!(start(settings, &cluster.identity("a")), Err(StartError::NoRuntime)));
 }
 

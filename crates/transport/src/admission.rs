@@ -1,0 +1,57 @@
+//! Which certified nodes may link: what no certificate says, because it changes while certificates stay.
+
+use vipa_model::{
+    NodeName,
+    config::{Config, Pki},
+};
+use vipa_protocol::{Hello, Role};
+
+use crate::{certificate::Certified, link::NoLink};
+
+/// What this node's configuration says of other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// The routers of the cluster. A router that is not among them is refused.
+    pub routers: Vec<NodeName>,
+    /// Nodes that may not link, whatever certificate they show.
+    pub revoked_nodes: Vec<NodeName>,
+    /// Serial numbers of certificates that count no more: hexadecimal digits in lower case.
+    pub revoked_serials: Vec<String>,
+}
+
+impl Admission {
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let Pki { revoked_nodes, revoked_serials, .. } = config.pki.clone();
+        let routers = config.cluster.routers.iter().map(|(name, _)| name.clone()).collect();
+        Self { routers, revoked_nodes, revoked_serials }
+    }
+
+    /// Checks a peer's greeting against its certificate and this node's configuration.
+    pub(crate) fn check(&self, certified: &Certified, hello: &Hello) -> Result<(), NoLink> {
+        let Certified { node, roles, .. } = certified;
+        self.check_certificate(certified)?;
+        roles.check(node, &hello.role)?;
+        if hello.role == Role::Router && !self.routers.contains(node) {
+            return Err(NoLink::UnknownRouter(node.clone()));
+        }
+        Ok(())
+    }
+
+    /// Checks that the certificate has not been revoked.
+    pub(crate) fn check_certificate(&self, certified: &Certified) -> Result<(), NoLink> {
+        let Certified { node, serial, .. } = certified;
+        if self.revoked_nodes.contains(node) {
+            return Err(NoLink::RevokedNode(node.clone()));
+        }
+        if self.revoked_serials.iter().any(|revoked| is_same_number(revoked, serial)) {
+            return Err(NoLink::RevokedSerial { node: node.clone(), serial: serial.clone() });
+        }
+        Ok(())
+    }
+}
+
+/// Encodings of a serial number differ in leading zeros.
+fn is_same_number(one: &str, other: &str) -> bool {
+    one.trim_start_matches('0') == other.trim_start_matches('0')
+}
