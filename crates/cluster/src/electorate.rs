@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName, Voters};
-use vipa_protocol::Hello;
+use vipa_protocol::{Hello, Role};
 
 use crate::hello::{self, Mismatch};
 
@@ -35,10 +35,16 @@ pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option
     }
 }
 
+/// Versions of the voters are not greater than this; a configuration's are far less.
+const LAST_VERSION: u32 = 1_000_000;
+
 /// What nodes have said of whose votes they count.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Electorate {
+    /// Routers and voters, whose word decides whether this node may go by other voters. It outlives their links.
     said: BTreeMap<NodeName, Voters>,
+    /// The other linked nodes.
+    others_said: BTreeMap<NodeName, Voters>,
     /// Peers that go by voters which do not agree with this node's, and how they introduced themselves.
     strangers: BTreeMap<NodeName, Hello>,
     /// Since when a majority of the voters is known to go by this version, or a later one.
@@ -171,6 +177,9 @@ impl Electorate {
         self.strangers.remove(peer);
         let met = hello::check(cluster, mine, peer, hello);
         if let Ok(()) | Err(Mismatch::Voters { .. }) = &met {
+            if hello.role == Role::Router {
+                self.said.entry(peer.clone()).or_default();
+            }
             self.hear(now, (me, mine), peer, &hello.voters);
         }
         if let Err(Mismatch::Voters { .. }) = &met {
@@ -201,6 +210,7 @@ impl Electorate {
     /// The link to a peer is gone.
     pub(crate) fn part_from(&mut self, peer: &NodeName) {
         self.strangers.remove(peer);
+        self.others_said.remove(peer);
     }
 
     /// This node goes by `mine` from now on. Those that were not listened to are to be told, and to be met again.
@@ -211,7 +221,13 @@ impl Electorate {
     }
 
     fn hear(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
-        self.said.insert(peer.clone(), said.clone());
+        if said.version > LAST_VERSION {
+            return;
+        }
+        // A router is known as one since it greeted.
+        let counts = mine.contain(peer) || self.said.contains_key(peer);
+        let of_its_kind = if counts { &mut self.said } else { &mut self.others_said };
+        of_its_kind.insert(peer.clone(), said.clone());
         self.look(now, (me, mine));
     }
 
@@ -229,6 +245,10 @@ impl Electorate {
         mine.names.iter().filter(is).count()
     }
 
+    fn said_by(&self, node: &NodeName) -> Option<&Voters> {
+        self.said.get(node).or_else(|| self.others_said.get(node))
+    }
+
     /// What a peer goes by, if a voter that goes by `mine` answers it.
     pub(crate) fn answered(&self, mine: &Voters, peer: &NodeName) -> Option<&Voters> {
         self.said.get(peer).filter(|theirs| mine.are_known() && theirs.version >= mine.version)
@@ -241,7 +261,7 @@ impl Electorate {
         peers: impl Iterator<Item = &'a NodeName>,
     ) -> Vec<(NodeName, Voters)> {
         let peers = peers.chain(self.strangers.keys());
-        let other = |peer: &NodeName| Some((peer.clone(), self.said.get(peer).filter(|said| *said != mine)?.clone()));
+        let other = |peer: &NodeName| Some((peer.clone(), self.said_by(peer).filter(|said| *said != mine)?.clone()));
         peers.filter_map(other).collect()
     }
 
@@ -283,8 +303,7 @@ impl Electorate {
         if come.len() + go.len() > 1 {
             return Err(Objection::SeveralVoters { come, go });
         }
-        let behind =
-            |node: &&NodeName| self.said.get(*node).is_some_and(|theirs| (1..version).contains(&theirs.version));
+        let behind = |node: &&NodeName| self.said_by(node).is_some_and(|theirs| (1..version).contains(&theirs.version));
         let nodes: Vec<NodeName> = linked.filter(behind).cloned().collect();
         if !nodes.is_empty() {
             return Err(Objection::LeftBehind { version, nodes });

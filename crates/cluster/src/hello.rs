@@ -9,10 +9,23 @@ use vipa_protocol::{Hello, VERSION};
 /// Why a peer's messages are not listened to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mismatch {
-    Version { theirs: u16 },
-    Cluster { theirs: String },
-    Voters { mine: Voters, theirs: Voters },
-    Name { theirs: NodeName },
+    Version {
+        theirs: u16,
+    },
+    Cluster {
+        theirs: String,
+    },
+    Voters {
+        mine: Voters,
+        theirs: Voters,
+    },
+    Name {
+        theirs: NodeName,
+    },
+    /// Another linked node is the same target.
+    Target {
+        by: NodeName,
+    },
 }
 
 impl fmt::Display for Mismatch {
@@ -25,6 +38,7 @@ impl fmt::Display for Mismatch {
                 "its voters are {:?}, version {}, and this node's {:?}, version {}: one change apart at most they may be",
                 theirs.names, theirs.version, mine.names, mine.version
             ),
+            Self::Target { by } => write!(f, "{by} is linked as the same target"),
             Self::Name { theirs } => write!(f, "it calls itself {theirs}"),
         }
     }

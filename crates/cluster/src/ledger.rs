@@ -18,9 +18,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Of stamps that no honest node can have made, a file of an earlier release may be full: they are left out.
     pub(crate) fn new(stored: Vec<Decision>) -> Self {
         let mut ledger = Self::default();
-        for decision in stored {
+        for decision in stored.into_iter().filter(|decision| decision.stamp.count < u64::MAX / 2) {
             ledger.merge(decision);
         }
         ledger
@@ -28,8 +29,15 @@ impl Ledger {
 
     /// The decision that `by` would make now; it is in force once it is merged.
     pub(crate) fn propose(&self, matter: Matter, ruling: Ruling, by: &NodeName) -> Decision {
-        let highest = self.decisions.values().map(|(_, stamp)| stamp.count).max().unwrap_or_default();
-        Decision { matter, ruling, stamp: Stamp { count: highest + 1, by: by.clone() } }
+        Decision { matter, ruling, stamp: Stamp { count: self.highest_stamp() + 1, by: by.clone() } }
+    }
+
+    pub(crate) fn highest_stamp(&self) -> u64 {
+        self.decisions.values().map(|(_, stamp)| stamp.count).max().unwrap_or_default()
+    }
+
+    pub(crate) fn is_news(&self, decision: &Decision) -> bool {
+        self.decisions.get(&decision.matter).is_none_or(|(_, known)| *known < decision.stamp)
     }
 
     /// Whether it is news.

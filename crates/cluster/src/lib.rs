@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod electorate;
 mod hello;
 mod ledger;
@@ -16,6 +17,7 @@ mod router;
 pub mod target;
 mod voter;
 
+pub use authority::Denial;
 pub use electorate::{Objection, at_start};
 pub use hello::Mismatch;
 pub use paths::StoredLists;

@@ -4,6 +4,7 @@ mod beats;
 mod election;
 mod io;
 mod orders;
+mod permission;
 mod precedence;
 mod reports;
 mod schedule;
@@ -38,7 +39,9 @@ pub use self::{
     vipa::State,
 };
 use crate::{
+    authority::Denied,
     electorate::{Electorate, Heard, Objection},
+    hello::Mismatch,
     ledger::Ledger,
     paths::StoredLists,
     voter::{Claimant, StoredVote, Verdict, Voter},
@@ -63,6 +66,7 @@ pub struct Router {
     vipas: BTreeMap<IpAddr, Vipa>,
     schedule: Schedule,
     beats: Beats,
+    denied: Denied,
     /// What this router has to say to itself.
     local: VecDeque<Message>,
     greeted: bool,
@@ -158,6 +162,7 @@ impl Router {
             vipas,
             schedule: Schedule::default(),
             beats: Beats::default(),
+            denied: Denied::default(),
             local: VecDeque::new(),
             greeted: false,
             stopping: false,
@@ -398,6 +403,9 @@ impl Router {
         if self.peers.contains_key(&peer) {
             self.disconnected(now, &peer, out);
         }
+        if let Some(by) = self.same_target(&peer, &hello.role) {
+            return out.push(Output::Note(Note::Refused { peer, mismatch: Mismatch::Target { by } }));
+        }
         let Settings { cluster, me, voters, .. } = &self.settings;
         let others = match self.electorate.meet(now, (cluster, me, voters), &peer, hello) {
             Ok(others) => others,
@@ -424,11 +432,15 @@ impl Router {
             }
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.orders.unlinked(peer);
+            self.orders.forget_hearsay(peer);
             self.each_vipa(now, out, |vipa, cx| vipa.unlinked(peer, cx));
         }
     }
 
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
+        if !self.permits(now, from, &message, out) {
+            return;
+        }
         match message {
             // Questions are the shell's to answer: it has the configuration, and asks by itself.
             Message::Hello(_)
@@ -441,10 +453,8 @@ impl Router {
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
             Message::Claim(claim) => self.asked_for_vote(now, from, &claim, out),
             Message::Grant(grant) => {
-                if self.settings.electors().contains(from) {
-                    let cue = Cue::Granted { from: from.clone(), epoch: grant.epoch, ballot: grant.ballot };
-                    self.cue(now, grant.vipa, cue, out);
-                }
+                let cue = Cue::Granted { from: from.clone(), epoch: grant.epoch, ballot: grant.ballot };
+                self.cue(now, grant.vipa, cue, out);
             }
             Message::Refuse(refuse) => {
                 self.cue(now, refuse.vipa, Cue::Refused { from: from.clone(), refuse }, out);
@@ -461,7 +471,7 @@ impl Router {
                 self.cue(now, asked.vipa, cue, out);
             }
             Message::Mirror(mirror) => {
-                if self.vipas.get(&mirror.vipa).is_some_and(|vipa| vipa.settings.rank(from).is_some()) {
+                if self.vipas.contains_key(&mirror.vipa) {
                     out.push(Output::Mirror { from: from.clone(), mirror });
                 }
             }
@@ -497,8 +507,10 @@ impl Router {
     }
 
     fn hear(&mut self, now: Moment, from: &NodeName, beat: &Beat, out: &mut Outbox) {
+        let (beat, barred) = self.split_beat(from, beat);
         if self.is_voter() && self.asks_with(from).is_some() {
-            let ack = self.voter.beat(now, from, beat);
+            let mut ack = self.voter.beat(now, from, &beat);
+            ack.superseded.extend(barred);
             self.send(now, from, Message::BeatAck(ack), out);
         }
         if *from != self.settings.me {
@@ -598,9 +610,6 @@ impl Router {
     }
 
     fn acknowledged(&mut self, now: Moment, from: &NodeName, ack: &BeatAck, out: &mut Outbox) {
-        if !self.settings.electors().contains(from) {
-            return;
-        }
         let Some(sent) = self.beats.acknowledged(ack.sequence).cloned() else { return };
         for (vipa, epoch) in sent.owned {
             let cue = match ack.superseded.iter().find(|superseded| superseded.vipa == vipa) {

@@ -4,7 +4,9 @@
 //! `Output::Look`, and only when the shell has fed what it saw and says `Event::Looked` is it answered. From then on
 //! every change is sent at once, to the owner and to its backups alike.
 
+mod permission;
 mod serving;
+mod voters;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +21,14 @@ use vipa_model::{
     Voters,
 };
 use vipa_protocol::{
-    Ask, Associate, Ballot, Claim, Decisions, Distribution, Hello, Load, Message, Position, Question, Record, Refusal,
-    Refuse, Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
+    Ask, Associate, Ballot, Claim, Decisions, Distribution, Hello, Load, Message, MessageKind, Position, Question,
+    Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
 };
 
 use self::serving::Serving;
 use crate::{
-    electorate::{Electorate, Heard, Objection},
+    authority::{Denial, Denied},
+    electorate::Electorate,
     hello::Mismatch,
     ledger::Ledger,
     log::{KEPT_RECORDS, Live},
@@ -234,6 +237,12 @@ pub enum Note {
     TooManyVipas {
         vipa: IpAddr,
     },
+    /// A message that its sender may not send, or whose numbers cannot be; one of a node and kind in a minute.
+    Denied {
+        peer: NodeName,
+        kind: MessageKind,
+        denial: Denial,
+    },
     /// Whose votes count here from now on.
     Voters {
         voters: Voters,
@@ -266,16 +275,27 @@ impl fmt::Display for Note {
             Self::OtherVoters { peer, voters: Voters { version, names } } => {
                 write!(f, "{peer}: its voters are {names:?}, version {version}, and not those of this node")
             }
+            Self::Denied { peer, kind, denial } => {
+                write!(f, "{peer}: a message of the kind {kind} is not listened to, because {denial}")
+            }
             Self::TooManyVipas { vipa } => write!(f, "{vipa}: not followed, because {MAX_VIPAS} VIPAs are already"),
         }
     }
+}
+
+/// A linked node, as it greeted.
+#[derive(Clone, Debug)]
+struct Peer {
+    role: Role,
+    incarnation: Incarnation,
 }
 
 /// The cluster as one target sees it.
 #[derive(Clone, Debug)]
 pub struct Target {
     settings: Settings,
-    peers: BTreeMap<NodeName, Incarnation>,
+    peers: BTreeMap<NodeName, Peer>,
+    denied: Denied,
     electorate: Electorate,
     /// It counts when this target is one of the voters.
     voter: Voter,
@@ -304,6 +324,7 @@ impl Target {
         Self {
             settings,
             peers: BTreeMap::new(),
+            denied: Denied::default(),
             electorate: Electorate::default(),
             voter,
             vipas: BTreeMap::new(),
@@ -349,13 +370,13 @@ impl Target {
             Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
             Event::Voters { voters } => self.go_by(now, &voters, out),
             Event::Received { peer, message } => {
-                if self.peers.contains_key(&peer) {
+                if self.permits(now, &peer, &message, out) {
                     self.receive(now, &peer, message, out);
                 }
             }
             Event::VotesStored { token } => {
                 for (Claimant { router: to, incarnation }, grant) in self.voter.stored(token) {
-                    if self.peers.get(&to) == Some(&incarnation) {
+                    if self.peers.get(&to).is_some_and(|peer| peer.incarnation == incarnation) {
                         out.push(Output::Send { to, message: Message::Grant(grant) });
                     }
                 }
@@ -445,7 +466,7 @@ impl Target {
             let message = Message::Decisions(Decisions { decisions: decisions.to_vec() });
             out.push(Output::Send { to: peer.clone(), message });
         }
-        self.peers.insert(peer, hello.incarnation);
+        self.peers.insert(peer, Peer { role: hello.role.clone(), incarnation: hello.incarnation });
     }
 
     fn disconnected(&mut self, peer: &NodeName, out: &mut Outbox) {
@@ -501,11 +522,11 @@ impl Target {
     }
 
     fn asked_for_vote(&mut self, now: Moment, from: &NodeName, claim: &Claim, out: &mut Outbox) {
-        let Some(life) = self.peers.get(from).filter(|_| self.is_voter()) else { return };
+        let Some(peer) = self.peers.get(from).filter(|_| self.is_voter()) else { return };
         let Claim { vipa, epoch, ballot } = *claim;
         let asks_with = self.electorate.answered(&self.settings.voters, from);
         out.push(if asks_with.is_some_and(|voters| voters.epochs().contains(&epoch)) {
-            let claimant = Claimant { router: from.clone(), incarnation: *life };
+            let claimant = Claimant { router: from.clone(), incarnation: peer.incarnation };
             match self.voter.claim(now, &claimant, claim) {
                 Verdict::Reply(message) => Output::Send { to: from.clone(), message },
                 Verdict::Store { token, vote } => Output::StoreVote { token, vote },
@@ -521,49 +542,6 @@ impl Target {
     #[must_use]
     pub fn votes_to_store(&self) -> (u64, Vec<StoredVote>) {
         self.voter.to_store()
-    }
-
-    /// Whose votes count here.
-    #[must_use]
-    pub fn voters(&self) -> &Voters {
-        &self.settings.voters
-    }
-
-    /// Whether these voters may count here from now on.
-    pub fn may_go_by(&self, now: Moment, next: &Voters) -> Result<(), Objection> {
-        let Settings { me, voters, lease, .. } = &self.settings;
-        self.electorate.judge(now, *lease, (me, voters), next, self.peers.keys())
-    }
-
-    fn go_by(&mut self, now: Moment, voters: &Voters, out: &mut Outbox) {
-        if *voters == self.settings.voters {
-            return;
-        }
-        let was_voter = self.is_voter();
-        self.settings.voters = voters.clone();
-        let strangers = self.electorate.take_up(now, (&self.settings.me, voters));
-        if self.is_voter() && !was_voter {
-            self.voter.keep_silent(now);
-        }
-        out.push(Output::Note(Note::Voters { voters: voters.clone() }));
-        for to in self.peers.keys().chain(strangers.keys()).cloned() {
-            out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
-        }
-        for (peer, hello) in strangers {
-            self.connected(now, peer, &hello, out);
-        }
-    }
-
-    /// A node goes by other voters from now on.
-    fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
-        if !self.peers.contains_key(peer) && !self.electorate.has_stranger(peer) {
-            return;
-        }
-        match self.electorate.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
-            Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
-            Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
-            Heard::Nothing => {}
-        }
     }
 
     /// From what the log knows at this moment.

@@ -356,16 +356,31 @@ impl Control {
         match event {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
             LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
-            LinkEvent::Message { peer, message: Message::Ask(Ask { token, question }) } => {
-                let reply = questions::reply(&self.config, &question);
-                self.links.send(&peer, &Message::Told(Told { token, reply }));
+            LinkEvent::Message { peer, message: message @ (Message::Ask(_) | Message::Told(_)) } => {
+                self.questioned(&peer, message);
             }
-            LinkEvent::Message { peer, message: Message::Told(told) } => self.waiting.told(&peer, told),
             LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
             LinkEvent::Refused { peer, why } => {
                 self.counts.links_refused += 1;
                 tracing::warn!(%peer, %why, "a link was refused");
             }
+        }
+    }
+
+    /// Questions and answers are no events of the cluster's, which says who may send them.
+    fn questioned(&mut self, peer: &NodeName, message: Message) {
+        if let Err(denial) = self.cluster.may_send(peer, &message) {
+            self.counts.questions_denied += 1;
+            tracing::debug!(%peer, %denial, "a question or an answer is not listened to");
+            return;
+        }
+        match message {
+            Message::Ask(Ask { token, question }) => {
+                let reply = questions::reply(&self.config, &question);
+                self.links.send(peer, &Message::Told(Told { token, reply }));
+            }
+            Message::Told(told) => self.waiting.told(peer, told),
+            _ => {}
         }
     }
 

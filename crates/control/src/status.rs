@@ -306,7 +306,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.insert("notes.refused".into(), control.door.notes_refused());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
-    total.extend(control.counts.named(writes));
+    total.extend(control.counts.named(writes, control.cluster.messages_denied()));
     total.extend(control.view.identifier_counts());
     total.extend(control.outward.counts());
     total.extend(control.audits.named());

@@ -1,11 +1,12 @@
 //! What nodes say to each other (`message`), how it is put into bytes (`wire`), how a target fares (`load`) and what that
-//! means for it (`fitness`), what they ask each other beside that (`question`), what a change of ownership leaves to tell
+//! means for it (`fitness`), the kinds of messages (`kind`), what they ask each other beside that (`question`), what a change of ownership leaves to tell
 //! (`report`), what operators decide (`order`), and what `vipactl` asks a router (`admin`). Pure.
 
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod fitness;
+pub mod kind;
 pub mod load;
 pub mod message;
 pub mod order;
@@ -14,6 +15,7 @@ pub mod report;
 pub mod wire;
 
 pub use fitness::Fitness;
+pub use kind::MessageKind;
 pub use load::{Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load, Served};
 pub use message::*;
 pub use order::{Decision, Matter, Order, Ruling, Stamp};

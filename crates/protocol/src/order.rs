@@ -25,7 +25,7 @@ pub enum Matter {
     Service { vipa: IpAddr, protocol: Protocol, port: u16, target: Option<IpAddr> },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ruling {
     /// As the configuration has it. Kept, so that it wins over an older ruling that comes late.
@@ -43,7 +43,7 @@ pub struct Stamp {
     pub by: NodeName,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Decision {
     pub matter: Matter,
     pub ruling: Ruling,

@@ -4,10 +4,10 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters};
-use vipa_protocol::{Decision, Entry, Hello, Load, Message, Mirror, Order, Refusal, Run, TakeoverReport};
+use vipa_protocol::{Decision, Entry, Hello, Load, Message, MessageKind, Mirror, Order, Refusal, Run, TakeoverReport};
 
 use super::{settings::Settings, vipa::State};
-use crate::{hello::Mismatch, paths::StoredLists, voter::StoredVote};
+use crate::{authority::Denial, hello::Mismatch, paths::StoredLists, voter::StoredVote};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -213,6 +213,12 @@ pub enum Note {
         peer: NodeName,
         mismatch: Mismatch,
     },
+    /// A message that its sender may not send, or whose numbers cannot be; one of a node and kind in a minute.
+    Denied {
+        peer: NodeName,
+        kind: MessageKind,
+        denial: Denial,
+    },
     Transition {
         vipa: IpAddr,
         epoch: Epoch,
@@ -291,6 +297,9 @@ impl fmt::Display for Note {
             Self::Linked { peer } => write!(f, "{peer}: linked"),
             Self::Unlinked { peer } => write!(f, "{peer}: link lost"),
             Self::Refused { peer, mismatch } => write!(f, "{peer}: not listened to, because {mismatch}"),
+            Self::Denied { peer, kind, denial } => {
+                write!(f, "{peer}: a message of the kind {kind} is not listened to, because {denial}")
+            }
             Self::Transition { vipa, epoch, from, to } => write!(f, "{vipa}: {from} → {to}, epoch {epoch}"),
             Self::BallotLost { vipa, epoch, refusals } => {
                 write!(f, "{vipa}: epoch {epoch} not granted; refusals: {refusals:?}")

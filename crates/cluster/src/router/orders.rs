@@ -20,6 +20,8 @@ use vipa_protocol::{
     Decision, Decisions, Kept, Matter, Message, Order, Retake, Role, Ruling, Stamp, message::DECISIONS_PART,
 };
 
+use crate::ledger::MOST_MATTERS;
+
 use super::{Ledger, Outbox, Output, Router, Stage, State, status::Wait, vipa::Cue, vipa::Vipa};
 use crate::router::Note;
 
@@ -38,6 +40,8 @@ pub(super) struct Orders {
     /// Stores under way: decisions of peers that are to be confirmed.
     owed: BTreeMap<u64, (NodeName, Vec<(Matter, Stamp)>)>,
     tokens: u64,
+    /// What targets say was decided and no router has said here, and who of them says so.
+    hearsay: BTreeMap<Decision, BTreeSet<NodeName>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,6 +91,14 @@ impl Orders {
                 unkept.remove(router);
             }
         }
+    }
+
+    /// What a node said that is not linked any more is forgotten.
+    pub(super) fn forget_hearsay(&mut self, node: &NodeName) {
+        self.hearsay.retain(|_, said_by| {
+            said_by.remove(node);
+            !said_by.is_empty()
+        });
     }
 
     fn store(&mut self) -> u64 {
@@ -335,6 +347,7 @@ impl Router {
 
     /// A peer says what it knows to be decided.
     pub(super) fn heard_decisions(&mut self, now: Moment, from: &NodeName, decisions: Vec<Decision>, out: &mut Outbox) {
+        let decisions = self.believed(from, decisions);
         let kept = decisions.iter().map(|decision| (decision.matter.clone(), decision.stamp.clone())).collect();
         let news = self.decide(now, decisions, out);
         for decision in &news {
@@ -356,6 +369,30 @@ impl Router {
             self.orders.owed.insert(token, (from.clone(), kept));
         }
         out.push(Output::StoreDecisions { token });
+    }
+
+    /// Routers make decisions, and pass on those of others. Targets only remember them, for a router whose disk is new while no
+    /// other is alive: what they say counts once most of the linked targets, and two at least, say the same.
+    fn believed(&mut self, from: &NodeName, decisions: Vec<Decision>) -> Vec<Decision> {
+        let is_target = |peer: &super::Peer| matches!(peer.role, Role::Target { .. });
+        if !self.peers.get(from).is_some_and(is_target) {
+            return decisions;
+        }
+        let linked = self.peers.values().filter(|peer| is_target(peer)).count();
+        let Self { orders, ledger, .. } = self;
+        orders.hearsay.retain(|decision, _| ledger.is_news(decision));
+        let mut believed = Vec::new();
+        for decision in decisions.into_iter().filter(|decision| ledger.is_news(decision)) {
+            if orders.hearsay.len() >= MOST_MATTERS && !orders.hearsay.contains_key(&decision) {
+                continue;
+            }
+            let said_by = orders.hearsay.entry(decision.clone()).or_default();
+            said_by.insert(from.clone());
+            if said_by.len() >= 2 && said_by.len() * 2 > linked {
+                believed.push(decision);
+            }
+        }
+        believed
     }
 
     /// Puts decisions in force; gives those that are news.

@@ -375,6 +375,17 @@ impl Vipa {
         Some(Owned { vipa: self.settings.address, epoch: tenure.epoch, yielding_to })
     }
 
+    /// Whether a router may say that it owns the VIPA: it has a rank, or owns it or has handed it over here, although the
+    /// configuration has taken its rank since.
+    pub(super) fn may_be_owned_by(&self, router: &NodeName) -> bool {
+        let predecessor = self.tenure().and_then(|tenure| tenure.report.predecessor.as_ref());
+        self.settings.rank(router).is_some() || self.owner.as_ref() == Some(router) || predecessor == Some(router)
+    }
+
+    pub(super) fn highest_epoch(&self) -> Epoch {
+        self.epoch.max(self.highest)
+    }
+
     /// Paths that were forgotten, because there was no room for more.
     pub(super) fn paths_forgotten(&self) -> u64 {
         self.paths.forgotten()

@@ -1,0 +1,236 @@
+//! Which node may send which message, and which numbers in it are believed.
+//!
+//! | message | from |
+//! |---|---|
+//! | `Beat`, `Claim`, `Distribution`, `Yield`, `Table`, `Mirror`, `NotYet`, `Retake`, `Associate`, `Release` | a router that may own the VIPA |
+//! | `Condition`, `Kept`, `Ask` | a router |
+//! | `BeatAck`, `Grant`, `Refuse` | a voter; without a quorum a target may say that an owner is of the past |
+//! | `Listeners`, `Connections`, `Load` | a target, of its own address and its present life |
+//! | `Decisions` | a router; of a target it is hearsay (`router/orders.rs`) |
+//! | `Told` | whoever can know the answer: targets hold connections, routers have settings |
+//! | `Voters` | any linked node |
+//! | `Hello` | nobody: it is the greeting, and a link has one |
+//!
+//! A router may own a VIPA when it has a rank for it, or owns it already: ranks change by reloads, one router after the other.
+//! A node that does not know the ranks of a VIPA believes every router of the cluster.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use vipa_model::{Epoch, Incarnation, Moment, NodeName, Voters};
+use vipa_protocol::{
+    Associate, Beat, BeatAck, Claim, Connections, Decisions, Distribution, Grant, Message, MessageKind, Mirror, NotYet,
+    Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Yield,
+};
+
+/// How far an epoch may be beyond those that are known: more elections of one VIPA than happen while a node is away.
+const EPOCH_JUMP: u64 = 1_000_000;
+/// How far the count of a stamp may be beyond those that are known. So many jumps do not reach the end of 64 bits.
+const STAMP_JUMP: u64 = 1 << 32;
+/// Sequence numbers end here; counted once a nanosecond, in a century.
+const LAST_SEQUENCE: u64 = 1 << 62;
+/// Shortest time between two notes about one node's messages of one kind.
+const QUIET: Duration = Duration::from_secs(60);
+/// Nodes and kinds of messages remembered for that.
+const MAX_NOTED: usize = 1024;
+
+/// The node that a message comes from, as its greeting and its certificate say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'a> {
+    pub(crate) node: &'a NodeName,
+    pub(crate) role: &'a Role,
+    pub(crate) incarnation: Incarnation,
+}
+
+/// What the receiver knows of the cluster.
+pub(crate) trait Knowledge {
+    fn voters(&self) -> &Voters;
+    /// Whether the node's vote counts for what this node owns.
+    fn is_elector(&self, node: &NodeName) -> bool;
+    /// Whether the router may own the VIPA; `None`: this node does not know the VIPA's ranks.
+    fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool>;
+    /// The highest epoch of the VIPA that this node knows.
+    fn highest_epoch(&self, vipa: IpAddr) -> Epoch;
+    /// The highest count of a decision's stamp that this node knows.
+    fn highest_stamp(&self) -> u64;
+}
+
+/// Why a message is not listened to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Denial {
+    /// Only routers send it.
+    NotARouter,
+    /// Only targets send it.
+    NotATarget,
+    /// Only voters send it.
+    NotAVoter,
+    /// Nobody sends it on a link that is up.
+    OutOfPlace,
+    /// The router has no rank for this VIPA here, and does not own it.
+    NoRank { vipa: IpAddr },
+    /// The target speaks of a log that is not of its present life.
+    OtherLife { incarnation: Incarnation },
+    /// The epoch is further from those that are known than epochs come.
+    Epoch { vipa: IpAddr, epoch: Epoch },
+    /// The stamp of a decision is further from those that are known than stamps come.
+    Stamp { count: u64 },
+    /// A sequence number does not follow from the message, or is beyond all that are counted.
+    Sequence { sequence: u64 },
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotARouter => f.write_str("only routers send it"),
+            Self::NotATarget => f.write_str("only targets send it"),
+            Self::NotAVoter => f.write_str("only voters send it"),
+            Self::OutOfPlace => f.write_str("nobody sends it on a link that is up"),
+            Self::NoRank { vipa } => write!(f, "the configuration here gives it no rank for {vipa}"),
+            Self::OtherLife { incarnation } => {
+                write!(f, "it is about life {} of the node, which is over", incarnation.0)
+            }
+            Self::Epoch { vipa, epoch } => write!(f, "{vipa} cannot have come to epoch {epoch}"),
+            Self::Stamp { count } => write!(f, "decisions cannot have come to number {count}"),
+            Self::Sequence { sequence } => write!(f, "the sequence number {sequence} cannot be"),
+        }
+    }
+}
+
+/// Whether this message is to be listened to.
+pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowledge) -> Result<(), Denial> {
+    match message {
+        Message::Hello(_) => Err(Denial::OutOfPlace),
+        Message::Voters(_) => Ok(()),
+        Message::Ask(_) | Message::Condition(_) | Message::Kept(_) => router(sender),
+        Message::Told(Told { token: _, reply }) => match reply {
+            Reply::Holds(_) => target(sender),
+            Reply::Settings(_) => router(sender),
+            Reply::Unknown => Ok(()),
+        },
+        Message::Beat(Beat { sequence, owned }) => {
+            router(sender)?;
+            sequence_is_bounded(*sequence)?;
+            owned.iter().try_for_each(|owned| owner(sender, owned.vipa, owned.epoch, known))
+        }
+        Message::Claim(Claim { vipa, epoch, ballot: _ })
+        | Message::Distribution(Distribution { vipa, epoch, .. })
+        | Message::Associate(Associate { vipa, epoch, .. })
+        | Message::Release(Release { vipa, epoch })
+        | Message::Yield(Yield { vipa, epoch, follows: _ })
+        | Message::NotYet(NotYet { vipa, epoch, missing: _ })
+        | Message::Table(Table { vipa, epoch, .. })
+        | Message::Mirror(Mirror { vipa, epoch, copied: _ }) => owner(sender, *vipa, *epoch, known),
+        Message::Retake(Retake { vipa }) => owner(sender, *vipa, Epoch::NONE, known),
+        Message::BeatAck(BeatAck { sequence, superseded }) => {
+            voter(sender, known)?;
+            sequence_is_bounded(*sequence)?;
+            superseded.iter().try_for_each(|by| epoch_is_bounded(by.vipa, by.epoch, known))
+        }
+        Message::Grant(Grant { vipa, epoch, ballot: _ }) => {
+            voter(sender, known)?;
+            epoch_is_bounded(*vipa, *epoch, known)
+        }
+        Message::Refuse(Refuse { vipa, epoch, ballot: _, reason, highest }) => {
+            // Two routers without a quorum may have no other way to learn which of them is of the past.
+            if !(*reason == Refusal::Superseded && known.voters().names.is_empty() && is_target(sender)) {
+                voter(sender, known)?;
+            }
+            epoch_is_bounded(*vipa, *epoch, known)?;
+            epoch_is_bounded(*vipa, *highest, known)
+        }
+        Message::Listeners(_) | Message::Load(_) => target(sender),
+        Message::Connections(Connections { vipa: _, run, upto, answers: _ }) => {
+            target(sender)?;
+            if upto.incarnation != sender.incarnation {
+                return Err(Denial::OtherLife { incarnation: upto.incarnation });
+            }
+            let sequence = upto.sequence;
+            sequence_is_bounded(sequence)?;
+            match run {
+                Run::Tail { after, records } if after.checked_add(records.len() as u64) != Some(sequence) => {
+                    Err(Denial::Sequence { sequence })
+                }
+                Run::Tail { .. } | Run::Snapshot { .. } => Ok(()),
+            }
+        }
+        Message::Decisions(Decisions { decisions }) => {
+            let highest = known.highest_stamp().saturating_add(STAMP_JUMP);
+            let beyond = decisions.iter().map(|decision| decision.stamp.count).find(|count| *count > highest);
+            beyond.map_or(Ok(()), |count| Err(Denial::Stamp { count }))
+        }
+    }
+}
+
+fn is_target(sender: &Sender<'_>) -> bool {
+    matches!(sender.role, Role::Target { .. })
+}
+
+fn router(sender: &Sender<'_>) -> Result<(), Denial> {
+    if is_target(sender) { Err(Denial::NotARouter) } else { Ok(()) }
+}
+
+fn target(sender: &Sender<'_>) -> Result<(), Denial> {
+    if is_target(sender) { Ok(()) } else { Err(Denial::NotATarget) }
+}
+
+fn voter(sender: &Sender<'_>, known: &dyn Knowledge) -> Result<(), Denial> {
+    if known.is_elector(sender.node) { Ok(()) } else { Err(Denial::NotAVoter) }
+}
+
+/// A router that may own the VIPA, in an epoch that may be.
+fn owner(sender: &Sender<'_>, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
+    router(sender)?;
+    if known.may_own(vipa, sender.node) == Some(false) {
+        return Err(Denial::NoRank { vipa });
+    }
+    epoch_is_bounded(vipa, epoch, known)
+}
+
+/// Epochs grow by one with each election, from where the version of the voters begins. What is below that is of the past.
+fn epoch_is_bounded(vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
+    let voters = known.voters();
+    let next = Voters { version: voters.version.saturating_add(1), names: Vec::new() }.epochs();
+    let highest = known.highest_epoch(vipa);
+    let near = |from: Epoch| epoch.0 <= from.0.saturating_add(EPOCH_JUMP);
+    let is_bounded = match highest {
+        // A node that does not know yet whose votes count has heard of nothing.
+        _ if !voters.are_known() => epoch.0 <= LAST_SEQUENCE,
+        Epoch::NONE => epoch < next.end,
+        _ => near(highest.max(voters.epochs().start)) || next.start <= epoch && near(next.start),
+    };
+    if is_bounded { Ok(()) } else { Err(Denial::Epoch { vipa, epoch }) }
+}
+
+fn sequence_is_bounded(sequence: u64) -> Result<(), Denial> {
+    if sequence <= LAST_SEQUENCE { Ok(()) } else { Err(Denial::Sequence { sequence }) }
+}
+
+/// Messages that were not listened to: counted, and noted now and then.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Denied {
+    count: u64,
+    noted: BTreeMap<(NodeName, MessageKind), Moment>,
+}
+
+impl Denied {
+    /// Counts one. Says whether it is to be noted.
+    pub(crate) fn count(&mut self, now: Moment, node: &NodeName, kind: MessageKind) -> bool {
+        self.count += 1;
+        let place = (node.clone(), kind);
+        if self.noted.get(&place).is_some_and(|noted| now.since(*noted) < QUIET) {
+            return false;
+        }
+        self.noted.retain(|_, noted| now.since(*noted) < QUIET);
+        if self.noted.len() < MAX_NOTED {
+            self.noted.insert(place, now);
+        }
+        true
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests;

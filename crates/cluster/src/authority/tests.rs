@@ -1,0 +1,285 @@
+use std::net::{Ipv4Addr, SocketAddr};
+
+use vipa_model::{Connection, ConnectionState, Protocol, Rank};
+use vipa_protocol::{
+    Ask, Ballot, Change, Condition, Copied, Decision, Digests, Hello, HostLoad, Intent, Kept, Listeners, Load, Matter,
+    Owned, Part, Position, Question, Record, Ruling, Stamp, Standing, Superseded,
+};
+
+use super::*;
+
+const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
+const LIFE: Incarnation = Incarnation(7);
+/// That the receiver knows.
+const KNOWN: Epoch = Epoch(5);
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+/// A receiver that knows VIPA's ranks; r1 has one, and r1, r2 and t1 vote.
+struct Receiver {
+    voters: Voters,
+    highest: Epoch,
+}
+
+impl Default for Receiver {
+    fn default() -> Self {
+        Self { voters: ["r1", "r2", "t1"].map(name).to_vec().into(), highest: KNOWN }
+    }
+}
+
+impl Knowledge for Receiver {
+    fn voters(&self) -> &Voters {
+        &self.voters
+    }
+
+    fn is_elector(&self, node: &NodeName) -> bool {
+        self.voters.contain(node)
+    }
+
+    fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool> {
+        (vipa == VIPA).then(|| router.as_str() == "r1")
+    }
+
+    fn highest_epoch(&self, _: IpAddr) -> Epoch {
+        self.highest
+    }
+
+    fn highest_stamp(&self) -> u64 {
+        100
+    }
+}
+
+/// A message of this kind as its rightful sender would send it. Every kind has one: the compiler sees to it.
+fn sample(kind: MessageKind, node: &NodeName) -> Message {
+    let (vipa, epoch) = (VIPA, Epoch(6));
+    let upto = Position { incarnation: LIFE, sequence: 3 };
+    let stamp = Stamp { count: 101, by: name("r1") };
+    match kind {
+        MessageKind::Hello => Message::Hello(Hello {
+            version: 1,
+            cluster: "lab".into(),
+            node: node.clone(),
+            role: Role::Router,
+            addresses: vec![],
+            incarnation: LIFE,
+            voters: Voters::default(),
+        }),
+        MessageKind::Ask => Message::Ask(Ask { token: 1, question: Question::Settings { vipa } }),
+        MessageKind::Told => {
+            let holds = vipa_protocol::Holds { upto, digests: Digests::default(), connections: vec![] };
+            Message::Told(Told { token: 1, reply: Reply::Holds(holds) })
+        }
+        MessageKind::Beat => Message::Beat(beat(epoch, 1)),
+        MessageKind::BeatAck => {
+            let superseded = vec![Superseded { vipa, epoch, holder: name("r1") }];
+            Message::BeatAck(BeatAck { sequence: 1, superseded })
+        }
+        MessageKind::Claim => Message::Claim(Claim { vipa, epoch, ballot: Ballot::Trial }),
+        MessageKind::Grant => Message::Grant(Grant { vipa, epoch, ballot: Ballot::Trial }),
+        MessageKind::Refuse => refuse(Refusal::OwnerAlive, epoch),
+        MessageKind::Distribution => Message::Distribution(Distribution {
+            vipa,
+            epoch,
+            sender: Standing::Owner,
+            ranks: vec![(node.clone(), Rank(9))],
+            services: vec![],
+            paths: vec![],
+        }),
+        MessageKind::Associate => Message::Associate(Associate { vipa, epoch, standing: Standing::Owner, seen: None }),
+        MessageKind::Release => Message::Release(Release { vipa, epoch }),
+        MessageKind::Listeners => Message::Listeners(Listeners { vipa, listening: vec![], paths: vec![] }),
+        MessageKind::Connections => tail(LIFE, 2, 3),
+        MessageKind::Yield => Message::Yield(Yield { vipa, epoch, follows: vec![] }),
+        MessageKind::NotYet => Message::NotYet(NotYet { vipa, epoch, missing: vec![] }),
+        MessageKind::Table => Message::Table(Table { vipa, epoch, entries: vec![], part: Part::Only }),
+        MessageKind::Load => Message::Load(Load {
+            intent: Intent::Serve,
+            headroom: 1,
+            host: HostLoad::default(),
+            listeners: vec![],
+            checks: vec![],
+            served: vec![],
+        }),
+        MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: Copied::Wanted }),
+        MessageKind::Retake => Message::Retake(Retake { vipa }),
+        MessageKind::Condition => Message::Condition(Condition { unfit: None }),
+        MessageKind::Decisions => {
+            let matter = Matter::Target { target: TARGET };
+            Message::Decisions(Decisions { decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp }] })
+        }
+        MessageKind::Kept => Message::Kept(Kept { kept: vec![(Matter::Target { target: TARGET }, stamp)] }),
+        MessageKind::Voters => Message::Voters(Voters::default()),
+    }
+}
+
+fn beat(epoch: Epoch, sequence: u64) -> Beat {
+    Beat { sequence, owned: vec![Owned { vipa: VIPA, epoch, yielding_to: None }] }
+}
+
+fn refuse(reason: Refusal, highest: Epoch) -> Message {
+    Message::Refuse(Refuse { vipa: VIPA, epoch: KNOWN, ballot: Ballot::Trial, reason, highest })
+}
+
+fn tail(incarnation: Incarnation, after: u64, upto: u64) -> Message {
+    let client = SocketAddr::from(([203, 0, 113, 4], 4000));
+    let connection = Connection { protocol: Protocol::Tcp, client, port: 80 };
+    let records = vec![Record { connection, change: Change::Opened(ConnectionState::Established) }];
+    let run = Run::Tail { after, records };
+    Message::Connections(Connections { vipa: VIPA, run, upto: Position { incarnation, sequence: upto }, answers: None })
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Teller {
+    /// A router with a rank for the VIPA, and a vote.
+    Ranked,
+    /// A router without either.
+    Unranked,
+    /// A router that votes and has no rank.
+    VoterOnly,
+    /// A target that votes.
+    VotingTarget,
+    Target,
+}
+
+impl Teller {
+    const ALL: [Self; 5] = [Self::Ranked, Self::Unranked, Self::VoterOnly, Self::VotingTarget, Self::Target];
+
+    fn node(self) -> NodeName {
+        name(match self {
+            Self::Ranked => "r1",
+            Self::Unranked => "r9",
+            Self::VoterOnly => "r2",
+            Self::VotingTarget => "t1",
+            Self::Target => "t9",
+        })
+    }
+
+    fn says(self, message: &Message, known: &Receiver) -> Result<(), Denial> {
+        let role = match self {
+            Self::Ranked | Self::Unranked | Self::VoterOnly => Role::Router,
+            Self::VotingTarget | Self::Target => Role::Target { address: TARGET },
+        };
+        may_send(&Sender { node: &self.node(), role: &role, incarnation: LIFE }, message, known)
+    }
+}
+
+#[test]
+fn every_message_is_taken_from_those_who_may_send_it_and_from_nobody_else() {
+    use MessageKind as K;
+    use Teller::{Ranked, Target, Unranked, VoterOnly, VotingTarget};
+    for kind in K::ALL {
+        // Exhaustive on purpose: a new message must say who may send it.
+        let allowed: &[Teller] = match kind {
+            K::Hello => &[],
+            K::Voters | K::Decisions => &Teller::ALL,
+            K::Ask | K::Condition | K::Kept => &[Ranked, Unranked, VoterOnly],
+            K::Beat
+            | K::Claim
+            | K::Distribution
+            | K::Associate
+            | K::Release
+            | K::Yield
+            | K::NotYet
+            | K::Table
+            | K::Mirror
+            | K::Retake => &[Ranked],
+            K::BeatAck | K::Grant | K::Refuse => &[Ranked, VoterOnly, VotingTarget],
+            K::Told | K::Listeners | K::Connections | K::Load => &[VotingTarget, Target],
+        };
+        for from in Teller::ALL {
+            let said = from.says(&sample(*kind, &from.node()), &Receiver::default());
+            assert_eq!(said.is_ok(), allowed.contains(&from), "{kind} of {from:?}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn who_does_not_know_the_ranks_of_a_vipa_believes_every_router() {
+    let other: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99));
+    let mut claim = Claim { vipa: other, epoch: Epoch(6), ballot: Ballot::Trial };
+    let known = Receiver::default();
+    assert_eq!(Teller::Unranked.says(&Message::Claim(claim.clone()), &known), Ok(()));
+    claim.vipa = VIPA;
+    assert_eq!(Teller::Unranked.says(&Message::Claim(claim), &known), Err(Denial::NoRank { vipa: VIPA }));
+}
+
+#[test]
+fn an_epoch_comes_one_after_the_other_or_where_the_next_voters_begin() {
+    let beat = |epoch: u64| Message::Beat(beat(Epoch(epoch), 1));
+    let known = |version: u32, highest: u64| {
+        let names = ["r1", "r2", "t1"].map(name).to_vec();
+        Receiver { voters: Voters::new(version, names), highest: Epoch(highest) }
+    };
+    let takes = |known: &Receiver, epoch: u64| Teller::Ranked.says(&beat(epoch), known).is_ok();
+    let billion = 1_000_000_000;
+    let first = known(1, 5);
+    for (epoch, is_taken) in [
+        (0, true),
+        (6, true),
+        (5 + EPOCH_JUMP, true),
+        (6 + EPOCH_JUMP, false),
+        (billion, true),
+        (billion + EPOCH_JUMP + 1, false),
+        (2 * billion, false),
+        (u64::MAX, false),
+    ] {
+        assert_eq!(takes(&first, epoch), is_taken, "{epoch}");
+    }
+    // Who knows nothing yet takes what the voters can have granted, and nothing beyond.
+    let new = known(1, 0);
+    assert!(takes(&new, billion - 1) && takes(&new, 2 * billion - 1) && !takes(&new, 2 * billion));
+    let unknown = Receiver { voters: Voters::default(), highest: Epoch::NONE };
+    assert!(takes(&unknown, 7 * billion) && !takes(&unknown, u64::MAX));
+    // Highest epochs in refusals and acknowledgements are bounded alike.
+    let refusal = refuse(Refusal::Granted, Epoch(u64::MAX));
+    assert_eq!(Teller::VotingTarget.says(&refusal, &first), Err(Denial::Epoch { vipa: VIPA, epoch: Epoch(u64::MAX) }));
+    let superseded = vec![Superseded { vipa: VIPA, epoch: Epoch(u64::MAX), holder: name("r1") }];
+    let ack = Message::BeatAck(BeatAck { sequence: 1, superseded });
+    assert!(matches!(Teller::VotingTarget.says(&ack, &first), Err(Denial::Epoch { .. })));
+}
+
+#[test]
+fn stamps_sequences_and_lives_are_bounded() {
+    let known = Receiver::default();
+    let decided = |count| {
+        let stamp = Stamp { count, by: name("r1") };
+        let matter = Matter::Target { target: TARGET };
+        Message::Decisions(Decisions { decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp }] })
+    };
+    assert_eq!(Teller::Ranked.says(&decided(100 + STAMP_JUMP), &known), Ok(()));
+    assert_eq!(Teller::Ranked.says(&decided(u64::MAX), &known), Err(Denial::Stamp { count: u64::MAX }));
+    let late = Message::Beat(beat(Epoch(6), u64::MAX));
+    assert_eq!(Teller::Ranked.says(&late, &known), Err(Denial::Sequence { sequence: u64::MAX }));
+    let other = Incarnation(LIFE.0 + 1);
+    assert_eq!(Teller::Target.says(&tail(other, 2, 3), &known), Err(Denial::OtherLife { incarnation: other }));
+    for (after, upto) in [(2, 4), (2, 2), (u64::MAX, 0), (LAST_SEQUENCE, LAST_SEQUENCE + 1)] {
+        let said = Teller::Target.says(&tail(LIFE, after, upto), &known);
+        assert_eq!(said, Err(Denial::Sequence { sequence: upto }), "{after} to {upto}");
+    }
+}
+
+#[test]
+fn without_a_quorum_a_target_may_tell_an_owner_that_it_is_of_the_past() {
+    let known = Receiver { voters: Voters::new(1, vec![]), highest: KNOWN };
+    assert_eq!(Teller::Target.says(&refuse(Refusal::Superseded, Epoch(6)), &known), Ok(()));
+    assert_eq!(Teller::Target.says(&refuse(Refusal::Granted, Epoch(6)), &known), Err(Denial::NotAVoter));
+}
+
+#[test]
+fn what_is_denied_is_counted_each_time_and_noted_once_a_minute() {
+    let mut denied = Denied::default();
+    let now = Moment(1_000_000_000);
+    assert!(denied.count(now, &name("t9"), MessageKind::Beat));
+    assert!(!denied.count(now, &name("t9"), MessageKind::Beat));
+    assert!(denied.count(now, &name("t9"), MessageKind::Claim) && denied.count(now, &name("t8"), MessageKind::Beat));
+    assert!(denied.count(now + QUIET, &name("t9"), MessageKind::Beat));
+    assert_eq!(denied.total(), 5);
+    for node in 0..2 * MAX_NOTED {
+        denied.count(now, &name(&format!("n{node}")), MessageKind::Beat);
+    }
+    assert!(denied.noted.len() <= MAX_NOTED);
+}

@@ -1,0 +1,85 @@
+//! Messages that this router does not listen to, because their sender may not send them (`crate::authority`).
+
+use std::net::IpAddr;
+
+use vipa_model::{Epoch, Moment, NodeName, Voters};
+use vipa_protocol::{Beat, Message, Owned, Role, Superseded};
+
+use super::{Note, Outbox, Output, Router};
+use crate::authority::{Denial, Knowledge, Sender, may_send};
+
+impl Knowledge for Router {
+    fn voters(&self) -> &Voters {
+        &self.settings.voters
+    }
+
+    fn is_elector(&self, node: &NodeName) -> bool {
+        self.settings.electors().contains(node)
+    }
+
+    fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool> {
+        self.vipas.get(&vipa).map(|vipa| vipa.may_be_owned_by(router))
+    }
+
+    fn highest_epoch(&self, vipa: IpAddr) -> Epoch {
+        let known = self.vipas.get(&vipa).map_or(Epoch::NONE, super::Vipa::highest_epoch);
+        known.max(self.voter.highest(vipa))
+    }
+
+    fn highest_stamp(&self) -> u64 {
+        self.ledger.highest_stamp()
+    }
+}
+
+impl Router {
+    /// Messages that were not listened to.
+    #[must_use]
+    pub fn messages_denied(&self) -> u64 {
+        self.denied.total()
+    }
+
+    /// Whether this message of a linked node is to be listened to. One that is not is counted, and noted now and then.
+    pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> bool {
+        let Err(denial) = self.may_send(from, message) else { return true };
+        let kind = message.kind();
+        if self.denied.count(now, from, kind) {
+            out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial: denial.clone() }));
+        }
+        // A beat is about many VIPAs; what it may not say is left out of it.
+        matches!((message, denial), (Message::Beat(_), Denial::NoRank { .. }))
+    }
+
+    /// Whether this node may send this message.
+    pub fn may_send(&self, from: &NodeName, message: &Message) -> Result<(), Denial> {
+        match self.peers.get(from) {
+            Some(peer) => {
+                let sender = Sender { node: from, role: &peer.role, incarnation: peer.incarnation };
+                may_send(&sender, message, self)
+            }
+            None if *from == self.settings.me => Ok(()),
+            // A node that is not listened to may only say that it goes by other voters.
+            None if matches!(message, Message::Voters(_)) => Ok(()),
+            None => Err(Denial::OutOfPlace),
+        }
+    }
+
+    /// What a beat may say, and the VIPAs of which its sender may not be the owner: they count as not acknowledged.
+    pub(super) fn split_beat(&self, from: &NodeName, beat: &Beat) -> (Beat, Vec<Superseded>) {
+        let is_owner = |owned: &&Owned| {
+            let one = Message::Beat(Beat { sequence: beat.sequence, owned: vec![(*owned).clone()] });
+            self.may_send(from, &one).is_ok()
+        };
+        let (owned, others): (Vec<&Owned>, Vec<&Owned>) = beat.owned.iter().partition(is_owner);
+        let barred =
+            others.iter().map(|owned| Superseded { vipa: owned.vipa, epoch: owned.epoch, holder: from.clone() });
+        let beat = Beat { sequence: beat.sequence, owned: owned.into_iter().cloned().collect() };
+        (beat, barred.collect())
+    }
+
+    /// The linked node that greeted as the same target, if this is another one.
+    pub(super) fn same_target(&self, peer: &NodeName, role: &Role) -> Option<NodeName> {
+        let Role::Target { .. } = role else { return None };
+        let same = |(name, other): &(&NodeName, &super::Peer)| *name != peer && other.role == *role;
+        self.peers.iter().find(same).map(|(name, _)| name.clone())
+    }
+}

@@ -1,0 +1,135 @@
+//! A linked target whose certificate is somebody else's: what it says of things that are not its own changes nothing.
+
+use vipa_model::{Epoch, Incarnation, Rank, Voters};
+use vipa_protocol::{
+    Ballot, Beat, Claim, Condition, Connections, Decision, Decisions, Distribution, Entry, Matter, Message, Owned,
+    Part, Position, Refusal, Refuse, Ruling, Run, Stamp, Standing, Table,
+};
+
+use super::{
+    super::{Event, Note, Output, State},
+    bench::{Bench, VIPA, address, connection, name, service},
+};
+
+/// No voter, and a candidate.
+const THIEF: &str = "t3";
+const HUGE: Epoch = Epoch(u64::MAX);
+
+fn says(bench: &mut Bench, message: &Message) {
+    for router in ["r1", "r2"] {
+        bench.feed_router(router, Event::Received { peer: name(THIEF), message: message.clone() });
+    }
+}
+
+fn decision(matter: Matter, ruling: Ruling, count: u64) -> Message {
+    let decision = Decision { matter, ruling, stamp: Stamp { count, by: name("r1") } };
+    Message::Decisions(Decisions { decisions: vec![decision] })
+}
+
+fn attacks() -> Vec<Message> {
+    let (vipa, epoch) = (VIPA, HUGE);
+    let next = Epoch(7);
+    let list = |epoch| Distribution {
+        vipa,
+        epoch,
+        sender: Standing::Owner,
+        ranks: vec![(name(THIEF), Rank(254))],
+        services: vec![service(&[THIEF])],
+        paths: vec![],
+    };
+    let owned = |epoch| Beat { sequence: 1, owned: vec![Owned { vipa, epoch, yielding_to: None }] };
+    let refuse = |highest| {
+        let ballot = Ballot::Real { round: 0 };
+        Message::Refuse(Refuse { vipa, epoch: next, ballot, reason: Refusal::Superseded, highest })
+    };
+    let entries =
+        vec![Entry { connection: connection(1), target: address(THIEF), state: vipa_model::EntryState::HalfOpen }];
+    let upto = Position { incarnation: Incarnation(99), sequence: 0 };
+    let run = Run::Snapshot { part: Part::Only, connections: vec![] };
+    vec![
+        Message::Distribution(list(epoch)),
+        Message::Distribution(list(next)),
+        Message::Beat(owned(epoch)),
+        Message::Beat(owned(next)),
+        Message::Claim(Claim { vipa, epoch: next, ballot: Ballot::Real { round: 0 } }),
+        refuse(next),
+        refuse(epoch),
+        Message::Table(Table { vipa, epoch: next, entries, part: Part::Only }),
+        Message::Condition(Condition { unfit: Some("it is not".into()) }),
+        Message::Connections(Connections { vipa, run, upto, answers: None }),
+        decision(Matter::Ownership { vipa, router: name("r1") }, Ruling::Withheld, 1),
+        decision(Matter::Ownership { vipa, router: name("r1") }, Ruling::Withheld, u64::MAX),
+        decision(Matter::Target { target: address("t1") }, Ruling::Withheld, u64::MAX),
+        decision(Matter::Place { vipa }, Ruling::At(name("r2")), 5),
+    ]
+}
+
+#[test]
+fn what_a_stolen_targets_certificate_says_of_others_changes_nothing() {
+    for attack in attacks() {
+        let mut bench = Bench::settled();
+        let before = bench.status("r1");
+        let kind = attack.kind();
+        says(&mut bench, &attack);
+        bench.run_ms(2_000);
+        bench.assert_owner("r1");
+        let after = bench.status("r1");
+        assert_eq!((after.state, after.epoch), (State::Active, before.epoch), "{kind}: {attack:?}");
+        assert_eq!((after.resting, after.placed, after.barred), (vec![], None, vec![]), "{kind}: {attack:?}");
+        assert_eq!(after.services, before.services, "{kind}: {attack:?}");
+        let installed = |(_, output): &(_, Output)| matches!(output, Output::InstallTable { .. });
+        assert!(!bench.outputs.iter().any(installed), "{kind}");
+        // And a takeover goes as ever.
+        bench.kill("r1");
+        bench.run_ms(1_000);
+        bench.assert_owner("r2");
+        assert!(bench.status("r2").epoch <= Epoch(before.epoch.0 + 2), "{kind}");
+    }
+}
+
+#[test]
+fn all_attacks_at_once_are_counted_and_each_kind_is_noted_once() {
+    let mut bench = Bench::settled();
+    bench.outputs.clear();
+    for attack in attacks().into_iter().chain(attacks()) {
+        says(&mut bench, &attack);
+    }
+    let noted = |(node, output): &&(vipa_model::NodeName, Output)| {
+        node.as_str() == "r1" && matches!(output, Output::Note(Note::Denied { peer, .. }) if peer.as_str() == THIEF)
+    };
+    let kinds = bench.outputs.iter().filter(noted).count();
+    // Distribution, Beat, Claim, Refuse, Table, Condition, Connections, Decisions.
+    assert_eq!(kinds, 8);
+    bench.run_ms(1_000);
+    bench.assert_owner("r1");
+}
+
+#[test]
+fn voters_that_a_target_makes_up_keep_nobody_from_changing_them() {
+    let mut bench = Bench::settled();
+    let made_up = Voters::new(2, ["r1", "r2", THIEF].map(name).to_vec());
+    says(&mut bench, &Message::Voters(made_up.clone()));
+    assert!(
+        bench.reload_voters("r1", &made_up).is_err(),
+        "two changes at once stay two, whoever says that they were made"
+    );
+    let next = Voters::new(2, ["r1", "r2", "t1", "t2"].map(name).to_vec());
+    bench.reload_voters("r1", &next).unwrap();
+}
+
+#[test]
+fn one_target_has_one_node_at_a_time() {
+    let mut bench = Bench::settled();
+    let mut hello = bench.hello(&name(THIEF));
+    hello.node = name("t9");
+    bench.outputs.clear();
+    bench.feed_router("r1", Event::Connected { peer: name("t9"), hello: hello.clone() });
+    let refused =
+        |(_, output): &(_, Output)| matches!(output, Output::Note(Note::Refused { peer, .. }) if *peer == name("t9"));
+    assert!(bench.outputs.iter().any(refused));
+    bench.kill(THIEF);
+    bench.feed_router("r1", Event::Disconnected { peer: name(THIEF) });
+    bench.outputs.clear();
+    bench.feed_router("r1", Event::Connected { peer: name("t9"), hello });
+    assert!(!bench.outputs.iter().any(refused), "its successor is welcome");
+}
