@@ -58,6 +58,34 @@ lint: ## Clippy on every room that builds without DPDK
 unit: ## Tests that need neither root nor DPDK, the plan of the house (tidy) among them
 	$(CARGO) test -q
 
+# Cargo.toml's rust-version. `lint` refuses what the standard library has only since a later release, too (clippy::incompatible_msrv).
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+.PHONY: msrv
+msrv: deps ## Compile everything with the oldest Rust that is supported (Cargo.toml's rust-version)
+	@rustup run $(MSRV) rustc --version 2>/dev/null || { echo "make msrv: Rust $(MSRV) is missing. Run: rustup toolchain install $(MSRV) --profile minimal" >&2; exit 1; }
+	rustup run $(MSRV) cargo check --locked --workspace --all-targets --target-dir $(TARGET)/msrv
+
+# Versions are fixed, so that a new release of a tool changes no verdict. Building both takes minutes, once.
+CARGO_DENY := 0.20.2
+TYPOS := 1.52.0
+TOOLS := $(abspath $(TARGET))/tools
+
+.PHONY: audit
+audit: ## Licences, sources, advisories and doubled versions of the dependencies (deny.toml), and spelling; builds its tools
+	@for tool in cargo-deny@$(CARGO_DENY) typos-cli@$(TYPOS); do \
+	  $(CARGO) install -q --locked --root $(TOOLS) $$tool || { echo "make audit: $$tool cannot be built here. It needs the \
+	registry of crates and a Rust that is new enough; or put the programs cargo-deny and typos into $(TOOLS)/bin and run: make audit-run" >&2; exit 1; }; \
+	done
+	@$(MAKE) --no-print-directory audit-run
+
+# The database of advisories is a Git repository. Where it cannot be fetched, everything else is checked all the same.
+.PHONY: audit-run
+audit-run:
+	$(TOOLS)/bin/typos
+	$(TOOLS)/bin/cargo-deny check licenses bans sources
+	@if $(TOOLS)/bin/cargo-deny fetch db; then $(TOOLS)/bin/cargo-deny check advisories; \
+	else echo "make audit: the database of advisories cannot be fetched here; advisories are not checked" >&2; fi
+
 .PHONY: test
 test: deps ## Everything: check, and all that needs root and DPDK; ends with one summary line
 	@tests/run format lint-all unit test-agent fuzz-short loom test-dpdk build instructions sim-short test-system chaos-short test-docker
@@ -69,6 +97,19 @@ lint-all: deps ## Clippy on every room
 .PHONY: loom
 loom: ## Model-check the lock-free rooms with loom
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom $(CARGO) test --profile loom -p vipa-sync -p vipa-flow --test loom
+
+# The compiler's own sanitizers; a stable compiler has them, too. The thread sanitizer misjudges code that was not compiled with it, so it
+# needs a standard library compiled with it, from source. A test that measures resident memory is left out: shadow memory counts there.
+SANITIZED := -p vipa-sync -p vipa-flow --lib --tests
+SANITIZE = RUSTC_BOOTSTRAP=1 $(CARGO) test --target $(HOST) $(SANITIZED)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+UNMEASURED := -- --skip takes_what_it_needs_and_gives_it_back
+STD_SOURCE = $(wildcard $(shell rustc --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock)
+.PHONY: sanitize
+sanitize: ## Tests of the lock-free rooms under the address sanitizer, and the thread sanitizer where rust-src is installed
+	RUSTFLAGS=-Zsanitizer=address $(SANITIZE) --target-dir $(TARGET)/asan $(UNMEASURED)
+	@if [ -n "$(STD_SOURCE)" ]; then RUSTFLAGS=-Zsanitizer=thread $(SANITIZE) -Zbuild-std --target-dir $(TARGET)/tsan $(UNMEASURED); \
+	else echo "make sanitize: without the thread sanitizer, which needs: rustup component add rust-src" >&2; fi
 
 .PHONY: test-dpdk
 test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
@@ -161,7 +202,6 @@ sim-short: build
 # the compiler has anyway. An explicit --target keeps it out of build scripts. Inputs that crash are kept in fuzz/artifacts:
 # make each a test with a name, beside the others of its room.
 FUZZERS := fuzz-parse fuzz-rewrite fuzz-forward
-FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
               -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
               -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
@@ -177,13 +217,13 @@ fuzz-short:
 .PHONY: fuzz-build
 fuzz-build:
 	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build -q --release --manifest-path fuzz/Cargo.toml \
-	  --target-dir $(TARGET)/fuzz --target $(FUZZ_HOST)
+	  --target-dir $(TARGET)/fuzz --target $(HOST)
 
 .PHONY: $(FUZZERS)
 $(FUZZERS): fuzz-%: fuzz-build
 	@mkdir -p fuzz/corpus/$* fuzz/artifacts/$*
 	@log=$(TARGET)/fuzz/$*.log; \
-	FUZZ_CORPUS=fuzz/corpus $(TARGET)/fuzz/$(FUZZ_HOST)/release/$* fuzz/corpus/$* -artifact_prefix=fuzz/artifacts/$*/ \
+	FUZZ_CORPUS=fuzz/corpus $(TARGET)/fuzz/$(HOST)/release/$* fuzz/corpus/$* -artifact_prefix=fuzz/artifacts/$*/ \
 	  -max_total_time=$(T) -max_len=4096 >$$log 2>&1 || { tail -40 $$log; exit 1; }; \
 	echo "$*: $$(grep -a '^Done' $$log | tail -1)"
 
@@ -207,6 +247,23 @@ bench-memif: deps ## vipad between the ends of a memif, beside testpmd there: a 
 .PHONY: demo
 demo: build ## A takeover and a takeback under 2,000 connections (root; CONNECTIONS=20000, PORTS=tap)
 	@$(TARGET)/release/vipa-demo
+
+# What an installation needs; the programs are linked to the DPDK of the system that they are built on.
+PACKED := README.md CHANGELOG.md SECURITY.md LICENSE-APACHE LICENSE-MIT docs dist dpdk-config
+ARCHIVE = vipa-$(VERSION)-$(shell uname -m)
+.PHONY: package
+package: build
+	@test -n "$(VERSION)" || { echo "make package: say VERSION=…" >&2; exit 1; }
+	@rm -rf $(TARGET)/dist/$(ARCHIVE) && mkdir -p $(TARGET)/dist/$(ARCHIVE)/bin
+	@cp $(addprefix $(TARGET)/release/,vipad vipa-agent vipactl) $(TARGET)/dist/$(ARCHIVE)/bin && cp -r $(PACKED) $(TARGET)/dist/$(ARCHIVE) && rm $(TARGET)/dist/$(ARCHIVE)/dist/release
+	@cd $(TARGET)/dist && tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$$(git log -1 --format=%ct) \
+	  -c $(ARCHIVE) | gzip -n > $(ARCHIVE).tar.gz && sha256sum $(ARCHIVE).tar.gz > $(ARCHIVE).tar.gz.sha256
+	@echo "$(TARGET)/dist/$(ARCHIVE).tar.gz"
+
+# Everything here, nothing elsewhere: pushing the tag and giving the archive away is left to a person.
+.PHONY: release
+release: ## Test, pack and tag the release VERSION=… that Cargo.toml and CHANGELOG.md name already; pushes nothing (root)
+	@dist/release $(VERSION)
 
 .PHONY: clean
 clean: ## Remove everything that was built

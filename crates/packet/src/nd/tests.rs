@@ -66,7 +66,7 @@ fn an_announcement_is_an_answer_nobody_asked_for() {
 }
 
 #[test]
-fn what_crossed_a_router_is_damaged_or_misformed_is_nothing() {
+fn what_crossed_a_router_is_damaged_or_malformed_is_nothing() {
     let question = |ttl| packet().ipv6("2001:db8::9", VIPA).ttl(ttl).icmp(SOLICITATION, 0, 0);
     let good = question(255).payload(TARGET.to_be_bytes());
     assert!(parse(good.build().bytes()).is_ok());
