@@ -1,6 +1,7 @@
 //! What is really there: packages and their arrows by `cargo metadata`, sources by reading them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -8,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::Source;
+use crate::{Page, Source};
 
 /// The repository as the rules see it.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,10 @@ pub struct House {
     pub sources: Vec<Source>,
     /// ARCHITECTURE.md.
     pub page: String,
+    /// The pages at the root, ARCHITECTURE.md among them.
+    pub pages: Vec<Page>,
+    /// Every file and folder of the repository, from its root.
+    pub files: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,9 +56,33 @@ impl House {
         }
         files.sort();
         let sources = files.iter().map(|file| read(&root, file)).collect();
-        let page = fs::read_to_string(root.join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
-        Self { packages, sources, page }
+        let page = read_text(&root.join("ARCHITECTURE.md"));
+        let mut all = BTreeSet::new();
+        everything(&root, &root, &mut all);
+        let is_page = |name: &&String| !name.contains('/') && name.ends_with(".md");
+        let read_page = |name: &String| Page { name: name.clone(), text: read_text(&root.join(name)) };
+        let pages = all.iter().filter(is_page).map(read_page).collect();
+        Self { packages, sources, page, pages, files: all }
     }
+}
+
+/// All files and folders, except hidden ones, build directories and the fuzzers' inputs.
+fn everything(root: &Path, folder: &Path, all: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("a folder can be listed").path();
+        let name = below(root, &path);
+        if name.starts_with('.') || name.starts_with("target") || name == "fuzz/corpus" || name == "fuzz/artifacts" {
+            continue;
+        }
+        if path.is_dir() && !path.is_symlink() {
+            everything(root, &path, all);
+        }
+        all.insert(name);
+    }
+}
+
+fn read_text(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 fn packages(root: &Path) -> Vec<Package> {
@@ -96,8 +125,7 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 fn read(root: &Path, file: &Path) -> Source {
-    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    Source::new(&below(root, file), &text)
+    Source::new(&below(root, file), &read_text(file))
 }
 
 fn below(root: &Path, path: &Path) -> String {

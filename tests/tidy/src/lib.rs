@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod house;
+mod pages;
 pub mod plan;
 mod source;
 
 pub use house::{Dependency, House, Package};
+pub use pages::{Page, named_files_exist};
 pub use source::{Part, Source};
 
 use plan::{Kind, ROOMS, Room};

@@ -150,3 +150,14 @@ fn a_long_file_is_named_with_its_length() {
         [format!("crates/control/src/a.rs: {} lines; 700 is the limit", plan::MOST_LINES + 1)]
     );
 }
+
+#[test]
+fn a_page_that_names_a_missing_file_is_refused() {
+    let text = "See [the plan](ARCHITECTURE.md#rooms), [docs](docs/), [RFC](https://example.org/a.rs) and `flow/src/rules.rs`;\n\
+                neither [this](docs/lost.md) nor `flow/src/lost.rs` exist, `make check` is no file.";
+    let pages = vec![Page { name: "README.md".into(), text: text.into() }];
+    let files = ["ARCHITECTURE.md", "docs", "crates/flow/src/rules.rs"].map(str::to_owned).into();
+    let complaints = named_files_exist(&House { pages, files, ..House::default() });
+    let missing = |path| format!("README.md names {path}, which does not exist");
+    assert_eq!(complaints, [missing("docs/lost.md"), missing("flow/src/lost.rs")]);
+}

@@ -37,6 +37,11 @@ fn architecture_md_tells_the_plan() {
 }
 
 #[test]
+fn every_file_that_a_page_names_exists() {
+    assert_none(&vipa_tidy::named_files_exist(&HOUSE));
+}
+
+#[test]
 fn unsafe_stands_only_where_it_is_argued_for() {
     assert_none(&vipa_tidy::danger_is_confined(&HOUSE));
 }
