@@ -119,7 +119,25 @@ int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, u
     return result == -ENOTSUP ? 0 : result;
 }
 
-int vipa_port_deal(uint16_t port, uint16_t rx_queues) {
+/* A driver may ignore the key that it is configured with (net_null of DPDK 24.11): then it gets it once more. One that refuses goes on with
+ * its own. */
+static void set_key(uint16_t port, const struct rte_eth_dev_info *info, const uint8_t key[VIPA_RSS_KEY]) {
+    uint8_t present[VIPA_RSS_KEY];
+    struct rte_eth_rss_conf conf;
+    if (info->hash_key_size == 0 || info->hash_key_size > VIPA_RSS_KEY)
+        return;
+    memset(&conf, 0, sizeof(conf));
+    conf.rss_key = present;
+    conf.rss_key_len = info->hash_key_size;
+    if (rte_eth_dev_rss_hash_conf_get(port, &conf) != 0 || memcmp(present, key, info->hash_key_size) == 0)
+        return;
+    memcpy(present, key, info->hash_key_size);
+    conf.rss_key = present;
+    conf.rss_key_len = info->hash_key_size;
+    (void)rte_eth_dev_rss_hash_update(port, &conf);
+}
+
+int vipa_port_deal(uint16_t port, uint16_t rx_queues, const uint8_t key[VIPA_RSS_KEY]) {
     struct rte_eth_dev_info info;
     struct rte_eth_rss_reta_entry64 groups[VIPA_RSS_TABLE / RTE_ETH_RETA_GROUP_SIZE];
     int result = rte_eth_dev_info_get(port, &info);
@@ -127,6 +145,7 @@ int vipa_port_deal(uint16_t port, uint16_t rx_queues) {
         return result;
     if (rx_queues < 2 || info.flow_type_rss_offloads == 0 || info.reta_size == 0 || info.reta_size > VIPA_RSS_TABLE)
         return 0;
+    set_key(port, &info, key);
     memset(groups, 0, sizeof(groups));
     for (uint16_t at = 0; at < info.reta_size; at++) {
         groups[at / RTE_ETH_RETA_GROUP_SIZE].mask |= UINT64_C(1) << (at % RTE_ETH_RETA_GROUP_SIZE);

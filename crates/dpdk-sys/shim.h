@@ -102,8 +102,9 @@ enum vipa_rss_limits { VIPA_RSS_KEY = 52, VIPA_RSS_TABLE = 512 };
 int vipa_port_configure(uint16_t port, uint16_t rx_queues, uint16_t tx_queues, uint16_t mtu,
                         const uint8_t key[VIPA_RSS_KEY]);
 
-/* Deals a started port's hashes to its receive queues in turn. 0 as well where there is no table to set. */
-int vipa_port_deal(uint16_t port, uint16_t rx_queues);
+/* Deals a started port's hashes to its receive queues in turn, by `key` also where the driver has ignored it so far. 0 as well where there
+ * is no table to set. */
+int vipa_port_deal(uint16_t port, uint16_t rx_queues, const uint8_t key[VIPA_RSS_KEY]);
 
 /* How a port spreads: its key, of which it says the length, and its table, likewise. */
 int vipa_port_spread(uint16_t port, uint8_t key[VIPA_RSS_KEY], uint16_t *key_length, uint16_t table[VIPA_RSS_TABLE],

@@ -227,8 +227,8 @@ impl Owned {
             unsafe { sys::rte_eth_dev_start(id) }
         })?;
         self.step("deal packets to its queues", || {
-            // SAFETY: the port is ours and started.
-            unsafe { sys::vipa_port_deal(id, rx_queues) }
+            // SAFETY: the port is ours and started; the key is as long as the callee's limit.
+            unsafe { sys::vipa_port_deal(id, rx_queues, SPREAD_KEY.as_ptr()) }
         })?;
         self.choose_frames(options)?;
         let mut mac = [0; 6];
