@@ -116,6 +116,11 @@ test-dpdk: deps ## Tests of the DPDK rooms, on virtual ports (root)
 	$(CARGO) test $(GUARDED) -- --test-threads=1
 	$(CARGO) test -p vipa-flow --test memory -- --ignored
 
+.PHONY: test-trixie
+test-trixie: deps ## The DPDK rooms, built with Debian 13's DPDK (24.11) and tested in a root of its own (root)
+	@$(CARGO) fetch -q --locked
+	@tests/trixie $(TARGET)/trixie $(TARGET)/trixie-target
+
 # Each has a network namespace of its own, so several run at once; those that measure time are alone.
 TIMED := load:: many:: servers::what_is_told
 .PHONY: test-agent
