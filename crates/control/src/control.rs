@@ -33,6 +33,7 @@ use crate::{
     neighbours::Learned,
     orders::Orders,
     outward::Outward,
+    pace::Pace,
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
     reclaim::Reclaim,
@@ -87,7 +88,7 @@ pub struct Control {
     pub(crate) censuses: Censuses,
     pub(crate) bequests: Bequests,
     compare_next: Moment,
-    probes: Probes,
+    pub(crate) probes: Probes,
     findings: mpsc::Receiver<Finding>,
     pub(crate) mirrors: Mirrors,
     pub(crate) links: Sender,
@@ -98,15 +99,17 @@ pub struct Control {
     orders: Orders,
     pub(crate) routes_stale: bool,
     /// A worker stands still, and new routes wait for it.
-    routes_wait: bool,
+    pub(crate) routes_wait: bool,
     /// Candidates or ports may be others: who is to be asked for and probed has to be found anew.
-    targets_stale: bool,
+    pub(crate) targets_stale: bool,
+    pub(crate) routes_pace: Pace,
+    pub(crate) targets_pace: Pace,
     /// Announced once the routes that name them as owned are published.
-    to_announce: BTreeSet<IpAddr>,
+    pub(crate) to_announce: BTreeSet<IpAddr>,
     /// Takeovers that are complete when that is done.
-    complete: Vec<TakeoverReport>,
+    pub(crate) complete: Vec<TakeoverReport>,
     /// What has arrived at the ports, as seen in this turn of the loop.
-    seen: Option<Arrived>,
+    pub(crate) seen: Option<Arrived>,
     stopping: bool,
     stopped: bool,
 }
@@ -205,6 +208,8 @@ impl Control {
             routes_stale: true,
             routes_wait: false,
             targets_stale: false,
+            routes_pace: Pace::default(),
+            targets_pace: Pace::default(),
             to_announce: BTreeSet::new(),
             complete: Vec::new(),
             seen: None,
@@ -276,31 +281,6 @@ impl Control {
             }
             let Some(event) = events.try_recv() else { return };
             self.link(event);
-        }
-    }
-
-    /// The workers must know a VIPA as ours before the first packet that its announcement brings.
-    fn end_turn(&mut self) {
-        if std::mem::take(&mut self.targets_stale) {
-            self.seek_targets();
-        }
-        if self.routes_stale {
-            self.publish();
-        }
-        // Routes that wait for a worker are published later, and announced then.
-        let announced = if self.routes_stale { BTreeSet::new() } else { std::mem::take(&mut self.to_announce) };
-        for vipa in announced {
-            let now = self.clock.now();
-            self.announcements.begin(vipa, now);
-            self.announce(vipa);
-            if let Some(index) = self.view.vipa_index(vipa) {
-                self.outward.own(vipa, self.view.vipas[index].epoch);
-            }
-            self.takeovers.announced(vipa, now);
-        }
-        self.seen = None;
-        for report in std::mem::take(&mut self.complete) {
-            self.takeovers.finish(report, |vipa| self.door.vipa_totals(vipa), self.clock.now());
         }
     }
 
@@ -500,37 +480,13 @@ impl Control {
         self.routes_stale = true;
     }
 
-    /// Targets or candidates may be others: at the end of the turn that is looked at once for all.
-    pub(crate) fn reach_targets(&mut self) {
-        (self.targets_stale, self.routes_stale) = (true, true);
-    }
-
-    /// Keeps every known target resolved, and probes those without an agent; new ones are asked for at once.
-    fn seek_targets(&mut self) {
-        let now = self.clock.now();
-        let agentless = self.view.agentless();
-        self.view.found.retain(|asked, _| agentless.contains(asked));
-        self.probes.ask(&agentless);
-        self.view.neighbours.want(self.view.wanted_neighbours(), now);
-        self.ask_neighbours(now);
-    }
-
-    fn ask_neighbours(&mut self, now: Moment) {
-        let (ports, door, counts) = (&self.view.ports, &self.door, &self.counts);
-        let fell_silent = self.view.neighbours.ask_due(now, |port, address| {
-            let own = &ports[usize::from(port.0)];
-            send_frame(door, counts, (port, own), &announce::question(own, address));
-        });
-        self.routes_stale |= fell_silent;
-    }
-
     /// The ranks of a VIPA, highest first.
     pub(crate) fn ranks(&self, vipa: IpAddr) -> Vec<(NodeName, Rank)> {
         let found = self.config.vipas.iter().find(|known| known.address == vipa);
         found.map(|vipa| vipa.ranks.clone()).unwrap_or_default()
     }
 
-    fn announce(&self, vipa: IpAddr) {
+    pub(crate) fn announce(&self, vipa: IpAddr) {
         for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.view.ports) {
             send_frame(&self.door, &self.counts, (id, port), &announce::announcement(port, vipa));
         }
@@ -586,25 +542,6 @@ impl Control {
         let candidates: BTreeSet<IpAddr> = services.flat_map(|service| service.candidates.iter().copied()).collect();
         let reachable = |target: &IpAddr| self.view.reaches(*target) && !self.view.is_silent(*target);
         (!candidates.is_empty()).then(|| candidates.intersection(&heard).any(reachable))
-    }
-
-    /// What cannot be published now is published with all that changes meanwhile, once the worker has gone on: housekeeping
-    /// tries again. A worker that stands still for longer makes this router unfit, which hands its VIPAs over.
-    fn publish(&mut self) {
-        if !self.door.takes_routes() {
-            if !self.routes_wait {
-                tracing::warn!("a worker stands still: no new routes are published before it goes on");
-            }
-            (self.routes_stale, self.routes_wait) = (true, true);
-            self.counts.routes_deferred += 1;
-            return;
-        }
-        if std::mem::take(&mut self.routes_wait) {
-            tracing::info!("the workers go on: new routes are published again");
-        }
-        self.routes_stale = false;
-        let routes = self.view.routes();
-        self.door.publish(Arc::new(routes));
     }
 
     fn housekeep(&mut self) {
@@ -681,7 +618,7 @@ pub(crate) fn vipa_id(index: usize) -> VipaId {
 }
 
 /// A frame that finds the worker's mailbox full is not sent; ARP asks and announces again anyway.
-fn send_frame(door: &ControlDoor, counts: &Counts, (id, port): (PortId, &PortRoute), bytes: &[u8]) {
+pub(crate) fn send_frame(door: &ControlDoor, counts: &Counts, (id, port): (PortId, &PortRoute), bytes: &[u8]) {
     let tagged = port.vlan.map(|vlan| vipa_packet::ethernet::tagged(bytes, vlan));
     if !door.send(Frame::new(id, tagged.as_deref().unwrap_or(bytes))) {
         counts.frames_unsent.set(counts.frames_unsent.get() + 1);

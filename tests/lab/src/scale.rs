@@ -12,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::{
     cluster::{Cluster, Plan, VIPA},
     load::{Announcement, clock, read_announcements},
-    process::wait,
+    process::{Process, wait},
     programs,
 };
 
@@ -133,13 +133,11 @@ impl Story<'_> {
         for router in ["r1", "r2", "r3"] {
             self.cluster.router(router).start()?;
         }
-        let started = self.wait_announced(&watch, None)?;
+        let started = self.wait_announced(&watch)?;
         let cold_start_ms = last(&started) / 1_000_000 - begun / 1_000_000;
         self.wait_settled()?;
         let (rest_percent, resident_kib) = self.rest()?;
 
-        // Whoever is last here owned everything.
-        let owner = started.last().map(|announcement| announcement.mac);
         let watch = self.watch("takeover")?;
         let killed = self.cluster.router("r1").kill()?;
         let mut slowest = Duration::ZERO;
@@ -149,10 +147,9 @@ impl Story<'_> {
                 return Some(Err(error));
             }
             slowest = slowest.max(asked.elapsed());
-            let announced = self.announced(&watch, owner);
+            let announced = self.announced(&watch, killed);
             (announced.len() as u32 >= self.vipas).then_some(Ok(announced))
         })??;
-        ensure!(announced.iter().all(|one| one.at > killed), "announced before the owner was killed: {announced:?}");
         let since = |at: u64| (at - killed) / 1_000_000;
         Ok(Measured {
             vipas: self.vipas,
@@ -167,7 +164,7 @@ impl Story<'_> {
     }
 
     /// Listens for announcements from now on; the log that they are written to.
-    fn watch(&self, name: &str) -> Result<crate::process::Process> {
+    fn watch(&self, name: &str) -> Result<Process> {
         let host = self.cluster.client_host();
         let process = host.spawn(&format!("announcements-{name}"), programs::path("vipa-load")?, ["announcements"])?;
         // Until its socket is open: a process of a few megabytes.
@@ -175,11 +172,11 @@ impl Story<'_> {
         Ok(process)
     }
 
-    /// The first announcement of each VIPA by anybody but `but`, in order of time.
-    fn announced(&self, watch: &crate::process::Process, but: Option<[u8; 6]>) -> Vec<Announcement> {
+    /// The first announcement of each VIPA after that moment, in order of time.
+    fn announced(&self, watch: &Process, after: u64) -> Vec<Announcement> {
         let text = fs::read_to_string(watch.log()).unwrap_or_default();
         let mut first: BTreeMap<Ipv4Addr, Announcement> = BTreeMap::new();
-        for announcement in read_announcements(&text).into_iter().filter(|one| Some(one.mac) != but) {
+        for announcement in read_announcements(&text).into_iter().filter(|one| one.at > after) {
             let is_vipa = announcement.address == VIPA || announcement.address.octets()[..2] == [10, 78];
             if is_vipa {
                 first.entry(announcement.address).or_insert(announcement);
@@ -190,9 +187,9 @@ impl Story<'_> {
         all
     }
 
-    fn wait_announced(&mut self, watch: &crate::process::Process, but: Option<[u8; 6]>) -> Result<Vec<Announcement>> {
+    fn wait_announced(&mut self, watch: &Process) -> Result<Vec<Announcement>> {
         wait("all VIPAs to be announced", PATIENCE, || {
-            let announced = self.announced(watch, but);
+            let announced = self.announced(watch, 0);
             let done = announced.len() as u32 >= self.vipas;
             if !done {
                 sleep(LOOK);
