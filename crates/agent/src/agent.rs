@@ -130,6 +130,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
             tokio::task::yield_now().await;
             slice = Instant::now();
         }
+        agent.apply_changes();
         agent.flush_state();
         agent.host.flush();
         let host_made = agent.host.until_made();
@@ -147,7 +148,13 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
             _ = hangup.recv() => agent.reload(file),
             outcome = agent.voting.file.done() => agent.voters_stored(&outcome),
             outcome = agent.votes.done() => agent.votes_stored(&outcome),
-            Some(event) = events.recv() => agent.link(event),
+            Some(event) = events.recv() => {
+                agent.link(event);
+                // What they change for the host is told once.
+                while slice.elapsed() < SLICE && let Some(event) = events.try_recv() {
+                    agent.link(event);
+                }
+            }
             event = async {
                 host_made.await;
                 seen.recv().await
@@ -321,7 +328,18 @@ impl Agent {
     pub(crate) fn feed(&mut self, event: Event) {
         let now = self.now();
         let mut out = Outbox::new();
-        self.target.handle(now, event, &mut out);
+        self.target.take(now, event, &mut out);
+        self.carry_out(out);
+    }
+
+    /// What the events of a turn have changed for the host and the kernel's reader.
+    fn apply_changes(&mut self) {
+        let mut out = Outbox::new();
+        self.target.tell(&mut out);
+        self.carry_out(out);
+    }
+
+    fn carry_out(&mut self, out: Outbox) {
         for output in out {
             match output {
                 Output::Send { to, message } => self.links.send(&to, &message),

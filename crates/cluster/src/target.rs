@@ -6,14 +6,10 @@
 
 mod permission;
 mod serving;
+mod shell;
 mod voters;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{
@@ -25,7 +21,7 @@ use vipa_protocol::{
     Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
 };
 
-use self::serving::Serving;
+use self::{serving::Serving, shell::Shell};
 use crate::{
     authority::{Denial, Denied},
     electorate::Electorate,
@@ -307,11 +303,8 @@ pub struct Target {
     looks: u64,
     /// How far the logs of forgotten VIPAs have come.
     logged: u64,
-    served: Vec<IpAddr>,
-    /// VIPAs and routers' addresses, as last told to the shell.
-    unwrapped: (Vec<IpAddr>, Vec<IpAddr>),
-    /// In order.
-    watched: Vec<Watched>,
+    /// What the shell was told to serve, unwrap and watch.
+    shell: Shell,
     /// As the routers were told last.
     load: Option<Load>,
 }
@@ -332,9 +325,7 @@ impl Target {
             ledger: Ledger::default(),
             looks: 0,
             logged: 0,
-            served: Vec::new(),
-            unwrapped: Default::default(),
-            watched: Vec::new(),
+            shell: Shell::default(),
             load: None,
         }
     }
@@ -355,8 +346,14 @@ impl Target {
 
     /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
     pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
+        self.take(now, event, out);
+        self.tell(out);
+    }
+
+    /// As [`handle`](Self::handle), but what is to be served, unwrapped, watched and looked at comes with the next
+    /// [`tell`](Self::tell): once for all events that a shell has taken in by then.
+    pub fn take(&mut self, now: Moment, event: Event, out: &mut Outbox) {
         let touched = touched(&event);
-        let before = touched.and_then(|vipa| self.shape(vipa));
         let of_links = matches!(
             event,
             Event::Connected { .. }
@@ -393,9 +390,11 @@ impl Target {
             }
         }
         self.forget(touched);
-        let changed = touched.filter(|vipa| before != self.shape(*vipa));
-        if of_links || changed.is_some() {
-            self.tell_shell(changed, out);
+        if let Some(vipa) = touched {
+            self.shell.touch(vipa);
+        }
+        if of_links {
+            self.shell.touch_all();
         }
     }
 
@@ -407,12 +406,6 @@ impl Target {
         {
             self.logged = self.logged.max(serving.log().position().sequence);
         }
-    }
-
-    /// What the shell is to know of this VIPA: whether it is to be served and unwrapped, and what is to be watched.
-    fn shape(&self, vipa: IpAddr) -> Option<(bool, bool, Watched)> {
-        let serving = self.vipas.get(&vipa)?;
-        Some((serving.is_needed_here(), serving.is_tunnelled_here(), serving.watched()))
     }
 
     /// The connections held, by VIPA.
@@ -565,7 +558,6 @@ impl Target {
     fn associate(&mut self, from: &NodeName, associate: &Associate, out: &mut Outbox) {
         let Associate { vipa, epoch, standing, seen } = *associate;
         let token = self.looks + 1;
-        let is_new = !self.vipas.contains_key(&vipa);
         let Some(serving) = self.serving(vipa, out) else { return };
         let highest = serving.epoch();
         if standing == Standing::Owner && epoch < highest {
@@ -578,11 +570,8 @@ impl Target {
         serving.associate(from, epoch, standing, seen, token);
         self.looks = token;
         out.push(Output::Note(Note::Associated { vipa, router: from.clone(), epoch, standing }));
-        // What the look is to see must be watched first.
-        if is_new {
-            self.tell_shell(Some(vipa), out);
-        }
-        out.push(Output::Look { token });
+        self.shell.touch(vipa);
+        self.shell.look(token);
     }
 
     fn serving(&mut self, vipa: IpAddr, out: &mut Outbox) -> Option<&mut Serving> {
@@ -593,52 +582,6 @@ impl Target {
         let Settings { incarnation, kept_records, .. } = self.settings;
         let logged = Position { incarnation, sequence: self.logged };
         Some(self.vipas.entry(vipa).or_insert_with(|| Serving::new(vipa, logged, kept_records)))
-    }
-
-    /// Says what is to be served and watched, when that has changed: of this VIPA, or of any.
-    fn tell_shell(&mut self, changed: Option<IpAddr>, out: &mut Outbox) {
-        let served: Vec<IpAddr> =
-            self.vipas.iter().filter(|(_, serving)| serving.is_needed_here()).map(|(vipa, _)| *vipa).collect();
-        if served != self.served {
-            self.served.clone_from(&served);
-            out.push(Output::Serve { vipas: served });
-        }
-        let vipas: Vec<IpAddr> =
-            self.vipas.iter().filter(|(_, serving)| serving.is_tunnelled_here()).map(|(vipa, _)| *vipa).collect();
-        let routers: BTreeSet<IpAddr> = self.tunnels.values().flatten().copied().collect();
-        let unwrapped = if vipas.is_empty() { Default::default() } else { (vipas, routers.into_iter().collect()) };
-        if unwrapped != self.unwrapped {
-            self.unwrapped.clone_from(&unwrapped);
-            let (vipas, routers) = unwrapped;
-            out.push(Output::Unwrap { vipas, routers });
-        }
-        let news = match changed {
-            Some(vipa) => self.watch(vipa),
-            None => {
-                let watched = self.vipas.values().map(Serving::watched).collect();
-                std::mem::replace(&mut self.watched, watched) != self.watched
-            }
-        };
-        if news {
-            out.push(Output::Watch { vipas: self.watched.clone() });
-        }
-    }
-
-    /// Looks at what is to be watched of one VIPA. True when that has changed.
-    fn watch(&mut self, vipa: IpAddr) -> bool {
-        let watched = self.vipas.get(&vipa).map(Serving::watched);
-        match (self.watched.binary_search_by_key(&vipa, |known| known.vipa), watched) {
-            (Ok(place), Some(watched)) => std::mem::replace(&mut self.watched[place], watched) != self.watched[place],
-            (Ok(place), None) => {
-                self.watched.remove(place);
-                true
-            }
-            (Err(place), Some(watched)) => {
-                self.watched.insert(place, watched);
-                true
-            }
-            (Err(_), None) => false,
-        }
     }
 }
 

@@ -366,7 +366,7 @@ fn a_router_that_asks_is_told_how_this_target_is_reached_although_its_own_list_d
 
 #[test]
 fn connections_that_nat_translated_are_watched_until_the_last_has_ended_whatever_the_new_owners_list_says() {
-    let watched = |bench: &Bench| bench.0.watched.iter().map(|watched| watched.translated.len()).sum::<usize>();
+    let watched = |bench: &Bench| bench.0.shell.watched().map(|watched| watched.translated.len()).sum::<usize>();
     let mut bench = Bench::linked();
     bench.distribute_by(Forwarding::Nat, "r1", Standing::Owner, 1, &[ME]);
     bench.holds(&[1]);
@@ -400,8 +400,8 @@ fn an_agent_that_restarts_hears_from_a_router_how_its_connections_came_here() {
         };
         bench.receive("r2", Message::Distribution(distribution));
         bench.holds(&[1]);
-        assert_eq!(!bench.0.unwrapped.0.is_empty(), forwarding == Forwarding::Ipip, "{forwarding:?}");
-        let translated = bench.0.watched.iter().any(|watched| !watched.translated.is_empty());
+        assert_eq!(!bench.0.shell.unwrapped_vipas().is_empty(), forwarding == Forwarding::Ipip, "{forwarding:?}");
+        let translated = bench.0.shell.watched().any(|watched| !watched.translated.is_empty());
         assert_eq!(translated, forwarding == Forwarding::Nat, "{forwarding:?}");
     }
 }
