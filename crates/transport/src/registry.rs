@@ -268,8 +268,9 @@ impl Registry {
     }
 
     /// Makes `connection` the link to the node that it is certified for. The newest life of a node has its link, and of one
-    /// life the newest connection; but one life does not take the link of another that is alive, nor one target that of
-    /// another with its address: whether a link that is in the way is alive, the caller finds out.
+    /// life the newest connection. A later life from the same host replaces the earlier one at once: a process that was
+    /// restarted. From another host it does not take the link of one that is alive, nor one target that of another with its
+    /// address: whether a link that is in the way is alive, the caller finds out.
     pub(crate) fn register(&self, certified: &Certified, hello: &Hello, connection: &Connection) -> Entry {
         let mut state = self.state();
         let peer = &certified.node;
@@ -278,7 +279,8 @@ impl Registry {
             if link.incarnation > hello.incarnation {
                 return Entry::Refused(NoLink::Older { node: peer.clone(), linked });
             }
-            if link.incarnation < hello.incarnation && link.connection.close_reason().is_none() {
+            let elsewhere = linked.ip() != connection.remote_address().ip();
+            if link.incarnation < hello.incarnation && elsewhere && link.connection.close_reason().is_none() {
                 let why = NoLink::NameTaken { node: peer.clone(), linked };
                 return Entry::Occupied(link.occupies(peer, why));
             }

@@ -1,6 +1,6 @@
 //! Who may link, by certificate and by configuration.
 
-use std::fs;
+use std::{fs, time::Instant};
 
 use vipa_model::Incarnation;
 use vipa_protocol::{Hello, Role};
@@ -145,7 +145,11 @@ async fn a_node_may_be_only_what_its_certificate_says() {
 async fn a_copied_certificate_is_refused_while_the_first_is_alive() {
     let cluster = Cluster::new();
     let (a, mut b) = linked(&cluster).await;
-    let mut copy = cluster.dial("a", 2, &b);
+    let copy_of_a = || {
+        let (dial, elsewhere) = (vec![(name("b"), b.address())], ([127, 0, 0, 2], 0).into());
+        Node::start("a", hello("a", 2), &cluster.identity("a"), Some(elsewhere), dial)
+    };
+    let mut copy = copy_of_a();
     let why = refused(&mut copy).await;
     assert!(why.contains("a is linked already, from 127.0.0.1:"), "{why}");
     let why = refused(&mut b).await;
@@ -156,4 +160,16 @@ async fn a_copied_certificate_is_refused_while_the_first_is_alive() {
     kill(a).await;
     b.expect_down("a").await;
     assert_eq!(b.expect_up("a").await.incarnation, Incarnation(2));
+}
+
+#[tokio::test]
+async fn a_restarted_process_is_linked_at_once_although_nobody_has_missed_the_killed_one() {
+    let cluster = Cluster::new();
+    let (a, mut b) = linked(&cluster).await;
+    std::mem::forget(a);
+    let began = Instant::now();
+    let _again = cluster.dial("a", 2, &b);
+    b.expect_down("a").await;
+    assert_eq!(b.expect_up("a").await.incarnation, Incarnation(2));
+    assert!(began.elapsed() < Timing::default().keep_alive, "it waited {:?}", began.elapsed());
 }
