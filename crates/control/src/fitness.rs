@@ -15,6 +15,9 @@ use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
 
 use crate::{probes::Found, reach::Reach, responsiveness::Accounts};
 
+/// A candidate, and how fit it is.
+pub(crate) type CandidateFitness = (IpAddr, Fitness);
+
 /// What one VIPA's candidates are judged by.
 #[derive(Clone, Copy)]
 pub(crate) struct Judge<'a> {
@@ -117,11 +120,9 @@ impl Judge<'_> {
     }
 
     /// Who gets new connections to one port. When nobody is fit, those whose only fault is their slowness.
-    pub(crate) fn choose(&self, service: &Service, port: u16) -> Vec<IpAddr> {
-        let judged: Vec<(IpAddr, Fitness)> =
-            service.candidates.iter().map(|target| (*target, self.fitness(service, *target, port))).collect();
+    pub(crate) fn choose(candidates: &[CandidateFitness]) -> Vec<IpAddr> {
         let chosen = |wanted: fn(&Fitness) -> bool| -> Vec<IpAddr> {
-            judged.iter().filter(|(_, fitness)| wanted(fitness)).map(|(target, _)| *target).collect()
+            candidates.iter().filter(|(_, fitness)| wanted(fitness)).map(|(target, _)| *target).collect()
         };
         match chosen(|fitness| *fitness == Fitness::Fit) {
             nobody if nobody.is_empty() => chosen(Fitness::is_last_resort),
@@ -131,8 +132,8 @@ impl Judge<'_> {
 
     /// Targets that can serve one port and get no new connections, because they are quiesced, drain, or have a share of zero.
     /// The UDP flows that they have stay there.
-    pub(crate) fn draining(&self, service: &Service, port: u16) -> Vec<IpAddr> {
-        let is_draining = |target: &IpAddr| match self.fitness(service, *target, port) {
+    pub(crate) fn draining(&self, service: &Service, port: u16, candidates: &[CandidateFitness]) -> Vec<IpAddr> {
+        let is_draining = |(target, fitness): &&CandidateFitness| match fitness {
             Fitness::Quiesced | Fitness::Draining => {
                 let health = self.health(service, *target, port);
                 health == Fitness::Fit || health.is_last_resort()
@@ -140,7 +141,12 @@ impl Judge<'_> {
             Fitness::Fit => self.weight(service, *target) == 0,
             _ => false,
         };
-        service.candidates.iter().copied().filter(is_draining).collect()
+        candidates.iter().filter(is_draining).map(|(target, _)| *target).collect()
+    }
+
+    /// How fit each candidate of the service is for one port.
+    pub(crate) fn candidates_fitness(&self, service: &Service, port: u16) -> Vec<CandidateFitness> {
+        service.candidates.iter().map(|target| (*target, self.fitness(service, *target, port))).collect()
     }
 
     /// How a target stands with a service as a whole.
@@ -233,7 +239,10 @@ mod tests {
         }
 
         fn of_t1(&self) -> (Fitness, Vec<IpAddr>) {
-            (self.judge().standing(&self.service, T1).fitness, self.judge().choose(&self.service, 80))
+            (
+                self.judge().standing(&self.service, T1).fitness,
+                Judge::choose(&self.judge().candidates_fitness(&self.service, 80)),
+            )
         }
     }
 
@@ -264,7 +273,10 @@ mod tests {
     #[test]
     fn a_target_that_is_quiesced_or_drains_keeps_its_flows_while_it_serves() {
         let mut bench = Bench::new();
-        let draining = |bench: &Bench| bench.judge().draining(&bench.service, 80);
+        let draining = |bench: &Bench| {
+            let judge = bench.judge();
+            judge.draining(&bench.service, 80, &judge.candidates_fitness(&bench.service, 80))
+        };
         assert!(draining(&bench).is_empty());
         bench.resting = vec![Resting { protocol: Protocol::Tcp, ports: PortRange::one(80), target: T1 }];
         bench.load(T2).intent = Intent::Drain;

@@ -478,8 +478,9 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
         let port = |number: u32| u16::try_from(number).expect("within the range");
         let ports = PortRange { first: port(start), last: port(next - 1) };
         // No segment holds a port with a listener and another: what is true of its first is true of all.
-        let eligible = judge.choose(service, ports.first);
-        let draining = judge.draining(service, ports.first);
+        let candidates = judge.candidates_fitness(service, ports.first);
+        let eligible = Judge::choose(&candidates);
+        let draining = judge.draining(service, ports.first, &candidates);
         let mut id = |address| ways.intern(Way { address, path: service.delivery.path_to(address) });
         let candidate =
             |address| Some(Candidate { address, weight: judge.weight(service, address), target: id(address)? });

@@ -108,13 +108,18 @@ fn a_syn_sent_again_goes_where_the_first_one_went() {
     }
 }
 
-#[test]
-fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_established() {
+/// A bench on which a client's first SYN has passed; the SYN, the target that it went to, and the other target.
+fn after_first_syn() -> (Bench, Builder, u8, u8) {
     let mut bench = bench();
     let syn = segment(40_000).syn();
     bench.turn([&syn]);
     let before = target_of(&bench, 40_000);
-    let other = 1 - before;
+    (bench, syn, before, 1 - before)
+}
+
+#[test]
+fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_established() {
+    let (mut bench, syn, before, other) = after_first_syn();
     bench.flows.set_linked(TargetId(before.into()), true);
     bench.serve(Balance::Maglev, &[other.into()]);
     assert_eq!(bench.turn([&syn]), [to_target(other, &syn)]);
@@ -130,12 +135,8 @@ fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_e
 /// Its SYN-ACK may have got lost, and comes again at the time of the second SYN.
 #[test]
 fn a_second_syn_stays_with_a_target_whose_agent_has_gone_away_while_its_kernel_answers_neighbours() {
-    let syn = segment(40_000).syn();
     for (silent, on_link, stays) in [(false, true, true), (true, true, false), (false, false, false)] {
-        let mut bench = bench();
-        bench.turn([&syn]);
-        let before = target_of(&bench, 40_000);
-        let other = 1 - before;
+        let (mut bench, syn, before, other) = after_first_syn();
         bench.change(|world| {
             let target = &mut world.targets[usize::from(before)];
             (target.silent, target.on_link) = (silent, on_link);
@@ -149,11 +150,7 @@ fn a_second_syn_stays_with_a_target_whose_agent_has_gone_away_while_its_kernel_a
 
 #[test]
 fn a_second_syn_stays_with_a_target_that_has_begun_to_drain() {
-    let mut bench = bench();
-    let syn = segment(40_000).syn();
-    bench.turn([&syn]);
-    let before = target_of(&bench, 40_000);
-    let other = 1 - before;
+    let (mut bench, syn, before, other) = after_first_syn();
     bench.flows.set_linked(TargetId(before.into()), true);
     bench.serve(Balance::Maglev, &[other.into()]);
     bench.drain(&[before.into()]);

@@ -415,6 +415,15 @@ impl Cluster {
         self.lab.switch().nft("delete table bridge loss\n")
     }
 
+    /// The running `vipad` and `vipa-agent` processes: the node's name, and the process number.
+    #[must_use]
+    pub fn processes(&mut self) -> Vec<(String, u32)> {
+        let routers =
+            self.routers.iter_mut().filter_map(|(name, router)| Some((name.clone(), router.process_id().ok()?)));
+        let agents = self.targets.iter().filter_map(|(name, target)| Some((name.clone(), target.agent_id()?)));
+        routers.chain(agents).collect()
+    }
+
     /// Every router and every target, by name.
     #[must_use]
     pub fn nodes(&self) -> Vec<String> {

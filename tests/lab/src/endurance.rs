@@ -347,20 +347,8 @@ impl Runner {
     }
 
     fn footprints(&mut self) -> Result<Vec<((String, u32), Footprint)>> {
-        let mut all = Vec::new();
-        for number in 1..=ROUTERS {
-            let name = format!("r{number}");
-            if let Ok(process) = self.cluster.router(&name).process_id() {
-                all.push(((name, process), Footprint::of(process)?));
-            }
-        }
-        for number in 1..=TARGETS {
-            let name = format!("t{number}");
-            if let Some(process) = self.cluster.target(&name).agent_id() {
-                all.push(((name, process), Footprint::of(process)?));
-            }
-        }
-        Ok(all)
+        let processes = self.cluster.processes().into_iter();
+        processes.map(|process| Footprint::of(process.1).map(|footprint| (process, footprint))).collect()
     }
 
     fn judge(&self, report: &Report) -> Endured {

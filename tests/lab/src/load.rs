@@ -19,7 +19,7 @@ mod spoof;
 mod spray;
 mod web;
 
-pub use announcements::{Announcement, announcements, read_announcements};
+pub use announcements::{Announcement, LISTENING, announcements, read_announcements};
 pub use client::{ClientSettings, Voice, run};
 pub use datagram::{ask, echo};
 pub use driver::{Client, ClientPlan, Fresh, Requests, Server};

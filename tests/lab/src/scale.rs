@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{
     cluster::{Cluster, Plan, VIPA},
-    load::{Announcement, clock, read_announcements},
+    load::{Announcement, LISTENING, clock, read_announcements},
     process::{Process, wait},
     programs,
 };
@@ -167,8 +167,7 @@ impl Story<'_> {
     fn watch(&self, name: &str) -> Result<Process> {
         let host = self.cluster.client_host();
         let process = host.spawn(&format!("announcements-{name}"), programs::path("vipa-load")?, ["announcements"])?;
-        // Until its socket is open: a process of a few megabytes.
-        sleep(Duration::from_millis(200));
+        wait("the socket for announcements", PATIENCE, || process.tail(1).contains(LISTENING).then_some(()))?;
         Ok(process)
     }
 
@@ -215,7 +214,7 @@ impl Story<'_> {
     }
 
     fn rest(&mut self) -> Result<(BTreeMap<String, f64>, BTreeMap<String, u64>)> {
-        let processes = self.processes()?;
+        let processes = self.cluster.processes();
         let before = processes.iter().map(|(_, id)| processor_time(*id)).collect::<Result<Vec<_>>>()?;
         sleep(REST);
         let (mut percent, mut resident) = (BTreeMap::new(), BTreeMap::new());
@@ -225,20 +224,6 @@ impl Story<'_> {
             resident.insert(name, crate::endurance::Footprint::of(id)?.resident_kib);
         }
         Ok((percent, resident))
-    }
-
-    fn processes(&mut self) -> Result<Vec<(String, u32)>> {
-        let mut all = Vec::new();
-        for number in 1..=ROUTERS {
-            let name = format!("r{number}");
-            all.push((name.clone(), self.cluster.router(&name).process_id()?));
-        }
-        for number in 1..=TARGETS {
-            let name = format!("t{number}");
-            let id = self.cluster.target(&name).agent_id().with_context(|| format!("{name}'s agent does not run"))?;
-            all.push((name, id));
-        }
-        Ok(all)
     }
 
     fn leases_lost(&mut self) -> Result<u64> {

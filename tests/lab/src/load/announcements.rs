@@ -10,6 +10,9 @@ use super::clock;
 /// Ethernet header and ARP payload of IPv4 (RFC 826), bytes.
 const LENGTH: usize = 42;
 
+/// The first line that [`announcements`] writes: its socket is open.
+pub const LISTENING: &str = "listening for announcements";
+
 /// The first announcement of an address by an Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
@@ -27,6 +30,8 @@ pub fn announcements() -> Result<()> {
     let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll);
     let raw = raw.context("no packet socket")?;
     let (mut seen, mut frame, mut out) = (BTreeSet::new(), [0; 2048], std::io::stdout().lock());
+    writeln!(out, "{LISTENING}")?;
+    out.flush()?;
     loop {
         let length = recv(raw.as_raw_fd(), &mut frame, MsgFlags::empty())?;
         let Some((address, mac)) = gratuitous(&frame[..length]) else { continue };
