@@ -18,6 +18,8 @@ const ENOUGH: u64 = 8;
 const PATIENCE: Duration = Duration::from_millis(2_500);
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// More would be longer than the longest pause.
+const MOST_DOUBLINGS: u32 = 4;
 
 /// What is known of each target.
 #[derive(Debug, Default)]
@@ -25,37 +27,42 @@ pub(crate) struct Reach {
     targets: BTreeMap<IpAddr, Record>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Record {
-    /// Counts at the last sign of an arrival.
+    /// Connections given to it until the last sign of an arrival.
     admitted: u64,
-    arrived: u64,
-    /// Connections its reports have named.
-    reported: u64,
+    /// Connections given to it until it was last observed.
+    latest: u64,
+    /// What it said it has accepted, once it has said so.
+    opened: Option<u64>,
+    /// Whether its reports have named opened connections since it was last observed.
+    has_reported: bool,
     /// When the first was sent that there has been no sign of.
     since: Option<Moment>,
     lost: Option<Moment>,
-    pause: Duration,
+    /// Pauses since the last sign of an arrival.
+    pauses: u32,
     /// Sent in vain when it was lost.
     in_vain: u64,
 }
 
 impl Reach {
-    /// A target's report has named so many connections as opened.
-    pub(crate) fn reported(&mut self, target: IpAddr, connections: u64) {
-        if let Some(record) = self.targets.get_mut(&target) {
-            record.reported += connections;
-        }
+    /// A target's report has named opened connections.
+    pub(crate) fn reported(&mut self, target: IpAddr) {
+        self.targets.entry(target).or_default().has_reported = true;
     }
 
     /// `admitted`: TCP connections given to it in this router's life. `opened`: what it says it has accepted in its host's.
     /// Whether it is lost or found by that.
+    ///
+    /// What is sent between its link and its first word of itself counts too: a burst may come at once.
     pub(crate) fn observe(&mut self, now: Moment, target: IpAddr, admitted: u64, opened: u64) -> bool {
-        let record = self.targets.entry(target).or_insert_with(|| Record::new(admitted, opened));
-        let arrived = opened.wrapping_add(record.reported);
-        if arrived != record.arrived {
+        let record = self.targets.entry(target).or_default();
+        let has_opened = record.opened.is_some_and(|before| before != opened);
+        (record.latest, record.opened) = (admitted, Some(opened));
+        if std::mem::take(&mut record.has_reported) || has_opened {
             let was_lost = record.lost.is_some();
-            *record = Record { reported: record.reported, ..Record::new(admitted, arrived) };
+            *record = Record { admitted, latest: admitted, opened: Some(opened), ..Record::default() };
             return was_lost;
         }
         let in_vain = admitted.saturating_sub(record.admitted);
@@ -74,27 +81,29 @@ impl Reach {
         if in_vain < ENOUGH || now.since(since) < PATIENCE {
             return false;
         }
-        record.lost = Some(now + record.pause);
-        record.pause = (record.pause * 2).min(LONGEST_PAUSE);
+        record.lost = Some(now + FIRST_PAUSE.saturating_mul(1 << record.pauses.min(MOST_DOUBLINGS)).min(LONGEST_PAUSE));
+        record.pauses = record.pauses.saturating_add(1);
         record.in_vain = in_vain;
         true
     }
 
     /// A target that is not linked any more begins anew.
-    pub(crate) fn forget(&mut self, target: IpAddr) {
-        self.targets.remove(&target);
+    pub(crate) fn unlink(&mut self, target: IpAddr) {
+        if let Some(record) = self.targets.get_mut(&target) {
+            let Record { latest, .. } = *record;
+            *record = Record { admitted: latest, latest, ..Record::default() };
+        }
+    }
+
+    /// Forgets targets that nothing can be said of any more.
+    pub(crate) fn retain(&mut self, is_known: impl Fn(IpAddr) -> bool) {
+        self.targets.retain(|target, _| is_known(*target));
     }
 
     /// How many were sent in vain, to a target that is lost now.
     pub(crate) fn in_vain(&self, target: IpAddr) -> Option<u64> {
         let record = self.targets.get(&target)?;
         record.lost.map(|_| record.in_vain)
-    }
-}
-
-impl Record {
-    fn new(admitted: u64, arrived: u64) -> Self {
-        Self { admitted, arrived, reported: 0, since: None, lost: None, pause: FIRST_PAUSE, in_vain: 0 }
     }
 }
 
@@ -119,7 +128,8 @@ mod tests {
     #[test]
     fn a_target_that_nothing_reaches_is_lost_after_a_while_tried_again_and_found_by_any_sign() {
         let mut bench = Bench::default();
-        assert_eq!(bench.at(0, 100, 7), (false, None));
+        assert_eq!(bench.at(0, 100, 6), (false, None));
+        assert_eq!(bench.at(0, 100, 7), (false, None), "a sign");
         assert_eq!(bench.at(500, 110, 7), (false, None));
         assert_eq!(bench.at(2_900, 120, 7), (false, None));
         assert_eq!(bench.at(3_000, 130, 7), (true, Some(30)));
@@ -137,8 +147,22 @@ mod tests {
         bench.at(0, 0, 0);
         assert_eq!(bench.at(1_000, 7, 0), (false, None));
         assert_eq!(bench.at(60_000, 7, 0), (false, None), "seven in vain may be one impatient client");
-        bench.0.reported(T1, 1);
+        bench.0.reported(T1);
         assert_eq!(bench.at(60_100, 500, 0), (false, None));
         assert_eq!(bench.at(70_000, 507, 0), (false, None));
+    }
+
+    #[test]
+    fn what_is_sent_before_a_targets_first_word_counts_and_what_was_sent_before_its_link_does_not() {
+        let mut bench = Bench::default();
+        assert_eq!(bench.at(900, 21, 7), (false, None), "a burst came before it said anything");
+        assert_eq!(bench.at(3_400, 21, 7), (true, Some(21)));
+        bench.0.unlink(T1);
+        assert_eq!(bench.at(4_000, 21, 9), (false, None));
+        assert_eq!(bench.at(60_000, 28, 9), (false, None));
+        bench.0.unlink(T1);
+        bench.0.reported(T1);
+        assert_eq!(bench.at(61_000, 128, 9), (false, None), "its first report names some of the burst");
+        assert_eq!(bench.at(64_000, 128, 9), (false, None));
     }
 }

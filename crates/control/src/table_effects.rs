@@ -6,7 +6,7 @@ use vipa_cluster::Event;
 use vipa_flow::Tick;
 use vipa_handoff::AnyKey;
 use vipa_model::{ConnectionState, Epoch, Moment, NodeName, Stance, VipaId};
-use vipa_protocol::{Change, Copied, Entry, Message, Mirror, Record, Run};
+use vipa_protocol::{Change, Copied, Entry, Message, Mirror, Run};
 
 use crate::{
     bequest::{Bequest, Changed},
@@ -27,7 +27,9 @@ impl Control {
             ways: &mut self.view.ways,
             now,
         };
-        self.view.reach.reported(target, opened(run));
+        if has_opened(run) {
+            self.view.reach.reported(target);
+        }
         let taken = self.reports.install(reporter, run);
         self.takeovers.reported(vipa, taken);
         self.counts.reports.add(taken);
@@ -189,16 +191,12 @@ impl Control {
     }
 }
 
-/// Connections that a run names as there.
-fn opened(run: &Run) -> u64 {
+/// Whether a run names a connection that its target holds and whose handshake is complete.
+fn has_opened(run: &Run) -> bool {
     match run {
-        Run::Tail { records, .. } => {
-            let is_whole =
-                |record: &&Record| matches!(record.change, Change::Opened(state) if state != ConnectionState::HalfOpen);
-            records.iter().filter(is_whole).count() as u64
-        }
-        Run::Snapshot { connections, .. } => {
-            connections.iter().filter(|(_, state)| *state != ConnectionState::HalfOpen).count() as u64
-        }
+        Run::Tail { records, .. } => records
+            .iter()
+            .any(|record| matches!(record.change, Change::Opened(state) if state != ConnectionState::HalfOpen)),
+        Run::Snapshot { connections, .. } => connections.iter().any(|(_, state)| *state != ConnectionState::HalfOpen),
     }
 }

@@ -143,7 +143,7 @@ impl View {
                 self.loads.insert(target, load)
             }
             None => {
-                self.reach.forget(target);
+                self.reach.unlink(target);
                 self.accounts.forget(target);
                 self.loads.remove(&target)
             }
@@ -158,6 +158,7 @@ impl View {
     pub(crate) fn compare(&mut self, now: Moment, admitted: impl Fn(TargetId) -> u64) -> Vec<String> {
         let sent = self.ways.sent(admitted);
         let mut changes = self.account(now, &sent);
+        self.reach.retain(|target| sent.contains_key(&target) || self.loads.contains_key(&target));
         let linked: Vec<(IpAddr, u64)> =
             self.loads.iter().map(|(target, load)| (*target, load.host.passive_opens)).collect();
         for (target, opened) in linked {
