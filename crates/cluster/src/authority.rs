@@ -2,9 +2,9 @@
 //!
 //! | message | from |
 //! |---|---|
-//! | `Beat`, `Claim`, `Distribution`, `Yield`, `Table`, `Mirror`, `NotYet`, `Retake`, `Associate`, `Release` | a router that may own the VIPA |
+//! | `Beat`, `Claims`, `Distribution`, `Yield`, `Table`, `Mirror`, `NotYet`, `Retake`, `Associate`, `Release` | a router that may own the VIPA |
 //! | `Condition`, `Kept`, `Ask` | a router |
-//! | `BeatAck`, `Grant`, `Refuse` | a voter; without a quorum a target may say that an owner is of the past |
+//! | `BeatAck`, `Votes` | a voter; without a quorum a target may say that an owner is of the past |
 //! | `Listeners`, `Connections`, `Load` | a target, of its own address and its present life |
 //! | `Decisions` | a router; of a target it is hearsay (`router/orders.rs`) |
 //! | `Told` | whoever can know the answer: targets hold connections, routers have settings |
@@ -19,8 +19,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
-    Associate, Beat, BeatAck, Claim, Connections, Decisions, Distribution, Grant, Message, MessageKind, Mirror, NotYet,
-    Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Yield,
+    Associate, Beat, BeatAck, Claims, Connections, Decisions, Distribution, Grant, Message, MessageKind, Mirror,
+    NotYet, Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Vote, Votes, Yield,
 };
 
 /// How far an epoch may be beyond those that are known: more elections of one VIPA than happen while a node is away.
@@ -112,8 +112,11 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
             sequence_is_bounded(*sequence)?;
             owned.iter().try_for_each(|owned| owner(sender, owned.vipa, owned.epoch, known))
         }
-        Message::Claim(Claim { vipa, epoch, ballot: _ })
-        | Message::Distribution(Distribution { vipa, epoch, .. })
+        Message::Claims(Claims { claims }) => {
+            router(sender)?;
+            claims.iter().try_for_each(|claim| owner(sender, claim.vipa, claim.epoch, known))
+        }
+        Message::Distribution(Distribution { vipa, epoch, .. })
         | Message::Associate(Associate { vipa, epoch, .. })
         | Message::Release(Release { vipa, epoch })
         | Message::Yield(Yield { vipa, epoch, follows: _ })
@@ -126,18 +129,20 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
             sequence_is_bounded(*sequence)?;
             superseded.iter().try_for_each(|by| epoch_is_bounded(by.vipa, by.epoch, known))
         }
-        Message::Grant(Grant { vipa, epoch, ballot: _ }) => {
-            voter(sender, known)?;
-            epoch_is_bounded(*vipa, *epoch, known)
-        }
-        Message::Refuse(Refuse { vipa, epoch, ballot: _, reason, highest }) => {
-            // Two routers without a quorum may have no other way to learn which of them is of the past.
-            if !(*reason == Refusal::Superseded && known.voters().names.is_empty() && is_target(sender)) {
+        Message::Votes(Votes { votes }) => votes.iter().try_for_each(|vote| match vote {
+            Vote::Grant(Grant { vipa, epoch, ballot: _ }) => {
                 voter(sender, known)?;
+                epoch_is_bounded(*vipa, *epoch, known)
             }
-            epoch_is_bounded(*vipa, *epoch, known)?;
-            epoch_is_bounded(*vipa, *highest, known)
-        }
+            Vote::Refuse(Refuse { vipa, epoch, ballot: _, reason, highest }) => {
+                // Two routers without a quorum may have no other way to learn which of them is of the past.
+                if !(*reason == Refusal::Superseded && known.voters().names.is_empty() && is_target(sender)) {
+                    voter(sender, known)?;
+                }
+                epoch_is_bounded(*vipa, *epoch, known)?;
+                epoch_is_bounded(*vipa, *highest, known)
+            }
+        }),
         Message::Listeners(_) | Message::Load(_) => target(sender),
         Message::Connections(Connections { vipa: _, run, upto, answers: _ }) => {
             target(sender)?;
@@ -178,7 +183,7 @@ fn voter(sender: &Sender<'_>, known: &dyn Knowledge) -> Result<(), Denial> {
 }
 
 /// A router that may own the VIPA, in an epoch that may be.
-fn owner(sender: &Sender<'_>, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
+pub(crate) fn owner(sender: &Sender<'_>, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
     router(sender)?;
     if known.may_own(vipa, sender.node) == Some(false) {
         return Err(Denial::NoRank { vipa });

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod ballots;
 mod electorate;
 mod hello;
 mod ledger;

@@ -21,8 +21,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
-    Beat, BeatAck, Claim, Condition, Decisions, Distribution, Hello, Kept, Message, Refusal, Refuse, Retake, Role,
-    Table,
+    Beat, BeatAck, Claim, Claims, Condition, Decisions, Distribution, Grant, Hello, Kept, Message, Refusal, Refuse,
+    Retake, Role, Table, Vote, Votes,
 };
 
 use self::{
@@ -40,6 +40,7 @@ pub use self::{
 };
 use crate::{
     authority::Denied,
+    ballots::Ballots,
     electorate::{Electorate, Heard, Objection},
     hello::Mismatch,
     ledger::Ledger,
@@ -69,6 +70,7 @@ pub struct Router {
     denied: Denied,
     /// What this router has to say to itself.
     local: VecDeque<Message>,
+    ballots: Ballots,
     greeted: bool,
     stopping: bool,
     stopped: bool,
@@ -116,6 +118,7 @@ struct Context<'a> {
     stopping: bool,
     out: &'a mut Outbox,
     local: &'a mut VecDeque<Message>,
+    ballots: &'a mut Ballots,
     beats: &'a mut Beats,
 }
 
@@ -131,6 +134,10 @@ impl<'a> Context<'a> {
         } else if self.peers.contains_key(to) {
             self.out.push(Output::Send { to: to.clone(), message });
         }
+    }
+
+    fn claim(&mut self, voter: &NodeName, claim: Claim) {
+        self.ballots.claim(voter, claim);
     }
 
     fn note(&mut self, note: Note) {
@@ -164,6 +171,7 @@ impl Router {
             beats: Beats::default(),
             denied: Denied::default(),
             local: VecDeque::new(),
+            ballots: Ballots::default(),
             greeted: false,
             stopping: false,
             stopped: false,
@@ -231,7 +239,7 @@ impl Router {
                 let grants = self.voter.stored(token);
                 for (claimant, grant) in grants {
                     if self.life_of(&claimant.router) == Some(claimant.incarnation) {
-                        self.send(now, &claimant.router, Message::Grant(grant), out);
+                        self.ballots.vote(&claimant.router, Vote::Grant(grant));
                     }
                 }
             }
@@ -356,9 +364,11 @@ impl Router {
     /// Lets this router hear itself, and beats when a beat is due.
     fn settle(&mut self, now: Moment, out: &mut Outbox) {
         loop {
+            self.send_ballots(now, out);
             while let Some(message) = self.local.pop_front() {
                 let me = self.settings.me.clone();
                 self.receive(now, &me, message, out);
+                self.send_ballots(now, out);
             }
             if !(self.owns_any() && self.beats.due(&self.settings.timing) <= now) {
                 break;
@@ -451,13 +461,16 @@ impl Router {
             | Message::Release(_) => {}
             Message::Beat(beat) => self.hear(now, from, &beat, out),
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
-            Message::Claim(claim) => self.asked_for_vote(now, from, &claim, out),
-            Message::Grant(grant) => {
-                let cue = Cue::Granted { from: from.clone(), epoch: grant.epoch, ballot: grant.ballot };
-                self.cue(now, grant.vipa, cue, out);
-            }
-            Message::Refuse(refuse) => {
-                self.cue(now, refuse.vipa, Cue::Refused { from: from.clone(), refuse }, out);
+            Message::Claims(Claims { claims }) => self.asked_for_votes(now, from, &claims, out),
+            Message::Votes(Votes { votes }) => {
+                for vote in votes {
+                    let from = from.clone();
+                    let (vipa, cue) = match vote {
+                        Vote::Grant(Grant { vipa, epoch, ballot }) => (vipa, Cue::Granted { from, epoch, ballot }),
+                        Vote::Refuse(refuse) => (refuse.vipa, Cue::Refused { from, refuse }),
+                    };
+                    self.cue(now, vipa, cue, out);
+                }
             }
             Message::Distribution(distribution) => self.distributed(now, from, distribution, out),
             Message::Listeners(listeners) => {
@@ -536,20 +549,34 @@ impl Router {
         if *from == self.settings.me { Some(mine) } else { self.electorate.answered(mine, from) }
     }
 
-    fn asked_for_vote(&mut self, now: Moment, from: &NodeName, claim: &Claim, out: &mut Outbox) {
+    fn asked_for_votes(&mut self, now: Moment, from: &NodeName, claims: &[Claim], out: &mut Outbox) {
         if !self.is_voter() {
             return;
         }
-        let Claim { vipa, epoch, ballot } = *claim;
-        if !self.asks_with(from).is_some_and(|voters| voters.epochs().contains(&epoch)) {
-            let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
-            return self.send(now, from, Message::Refuse(Refuse { vipa, epoch, ballot, reason, highest }), out);
-        }
         let Some(incarnation) = self.life_of(from) else { return };
+        let epochs = self.asks_with(from).map(Voters::epochs);
         let claimant = Claimant { router: from.clone(), incarnation };
-        match self.voter.claim(now, &claimant, claim) {
-            Verdict::Reply(reply) => self.send(now, from, reply, out),
-            Verdict::Store { token, vote } => out.push(Output::StoreVote { token, vote }),
+        for claim in claims {
+            let Claim { vipa, epoch, ballot } = *claim;
+            if !self.may_say_as_owner(from, vipa, epoch) {
+                continue;
+            }
+            if !epochs.as_ref().is_some_and(|epochs| epochs.contains(&epoch)) {
+                let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
+                self.ballots.vote(from, Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
+                continue;
+            }
+            match self.voter.claim(now, &claimant, claim) {
+                Verdict::Reply(vote) => self.ballots.vote(from, vote),
+                Verdict::Store { token, vote } => out.push(Output::StoreVote { token, vote }),
+            }
+        }
+    }
+
+    /// Sends the claims and votes that have come together.
+    fn send_ballots(&mut self, now: Moment, out: &mut Outbox) {
+        for (to, message) in self.ballots.take() {
+            self.send(now, &to, message, out);
         }
     }
 
@@ -669,9 +696,10 @@ impl Router {
         now: Moment,
         out: &'a mut Outbox,
     ) -> (&'a mut BTreeMap<IpAddr, Vipa>, &'a mut Schedule, Context<'a>) {
-        let Self { settings, peers, vipas, schedule, beats, local, stopping, ledger, groups, unfit, .. } = self;
+        let Self { settings, peers, vipas, schedule, beats, local, ballots, stopping, ledger, groups, unfit, .. } =
+            self;
         let (unfit, stopping) = (unfit.is_some(), *stopping);
-        (vipas, schedule, Context { now, settings, peers, ledger, groups, unfit, stopping, out, local, beats })
+        (vipas, schedule, Context { now, settings, peers, ledger, groups, unfit, stopping, out, local, ballots, beats })
     }
 }
 

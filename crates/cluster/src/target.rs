@@ -17,13 +17,14 @@ use vipa_model::{
     Voters,
 };
 use vipa_protocol::{
-    Ask, Associate, Ballot, Claim, Decisions, Distribution, Hello, Load, Message, MessageKind, Position, Question,
-    Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, message::DECISIONS_PART,
+    Ask, Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, Load, Message, MessageKind, Position,
+    Question, Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, Vote, message::DECISIONS_PART,
 };
 
 use self::{serving::Serving, shell::Shell};
 use crate::{
     authority::{Denial, Denied},
+    ballots::Ballots,
     electorate::Electorate,
     hello::Mismatch,
     ledger::Ledger,
@@ -295,6 +296,7 @@ pub struct Target {
     electorate: Electorate,
     /// It counts when this target is one of the voters.
     voter: Voter,
+    ballots: Ballots,
     vipas: BTreeMap<IpAddr, Serving>,
     /// Where each router's tunnels come from. Outlives the link: what a cut-off router sends is still to be unwrapped.
     tunnels: BTreeMap<NodeName, Vec<IpAddr>>,
@@ -320,6 +322,7 @@ impl Target {
             denied: Denied::default(),
             electorate: Electorate::default(),
             voter,
+            ballots: Ballots::default(),
             vipas: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             ledger: Ledger::default(),
@@ -374,7 +377,7 @@ impl Target {
             Event::VotesStored { token } => {
                 for (Claimant { router: to, incarnation }, grant) in self.voter.stored(token) {
                     if self.peers.get(&to).is_some_and(|peer| peer.incarnation == incarnation) {
-                        out.push(Output::Send { to, message: Message::Grant(grant) });
+                        self.ballots.vote(&to, Vote::Grant(grant));
                     }
                 }
             }
@@ -388,6 +391,9 @@ impl Target {
                 }
                 self.load = Some(load);
             }
+        }
+        for (to, message) in self.ballots.take() {
+            out.push(Output::Send { to, message });
         }
         self.forget(touched);
         if let Some(vipa) = touched {
@@ -478,7 +484,7 @@ impl Target {
                     out.push(Output::Send { to: from.clone(), message: Message::BeatAck(ack) });
                 }
             }
-            Message::Claim(claim) => self.asked_for_vote(now, from, &claim, out),
+            Message::Claims(Claims { claims }) => self.asked_for_votes(now, from, &claims, out),
             Message::Distribution(distribution) => self.distributed(from, distribution, out),
             Message::Associate(associate) => self.associate(from, &associate, out),
             Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.released(from, out)),
@@ -499,8 +505,7 @@ impl Target {
             | Message::Condition(_)
             | Message::Kept(_)
             | Message::BeatAck(_)
-            | Message::Grant(_)
-            | Message::Refuse(_)
+            | Message::Votes(_)
             | Message::Listeners(_)
             | Message::Connections(_)
             | Message::Yield(_)
@@ -514,21 +519,22 @@ impl Target {
         self.settings.voters.contain(&self.settings.me)
     }
 
-    fn asked_for_vote(&mut self, now: Moment, from: &NodeName, claim: &Claim, out: &mut Outbox) {
+    fn asked_for_votes(&mut self, now: Moment, from: &NodeName, claims: &[Claim], out: &mut Outbox) {
         let Some(peer) = self.peers.get(from).filter(|_| self.is_voter()) else { return };
-        let Claim { vipa, epoch, ballot } = *claim;
-        let asks_with = self.electorate.answered(&self.settings.voters, from);
-        out.push(if asks_with.is_some_and(|voters| voters.epochs().contains(&epoch)) {
-            let claimant = Claimant { router: from.clone(), incarnation: peer.incarnation };
-            match self.voter.claim(now, &claimant, claim) {
-                Verdict::Reply(message) => Output::Send { to: from.clone(), message },
-                Verdict::Store { token, vote } => Output::StoreVote { token, vote },
+        let epochs = self.electorate.answered(&self.settings.voters, from).map(Voters::epochs);
+        let claimant = Claimant { router: from.clone(), incarnation: peer.incarnation };
+        for claim in claims {
+            let Claim { vipa, epoch, ballot } = *claim;
+            if !epochs.as_ref().is_some_and(|epochs| epochs.contains(&epoch)) {
+                let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
+                self.ballots.vote(from, Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
+                continue;
             }
-        } else {
-            let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
-            let refuse = Refuse { vipa, epoch, ballot, reason, highest };
-            Output::Send { to: from.clone(), message: Message::Refuse(refuse) }
-        });
+            match self.voter.claim(now, &claimant, claim) {
+                Verdict::Reply(vote) => self.ballots.vote(from, vote),
+                Verdict::Store { token, vote } => out.push(Output::StoreVote { token, vote }),
+            }
+        }
     }
 
     /// What the file of votes is to hold, and the token to confirm it with.
@@ -564,7 +570,7 @@ impl Target {
             out.push(Output::Note(Note::OldOwner { vipa, router: from.clone(), epoch, highest }));
             let ballot = Ballot::Real { round: 0 };
             let refuse = Refuse { vipa, epoch, ballot, reason: Refusal::Superseded, highest };
-            out.push(Output::Send { to: from.clone(), message: Message::Refuse(refuse) });
+            self.ballots.vote(from, Vote::Refuse(refuse));
             return;
         }
         serving.associate(from, epoch, standing, seen, token);

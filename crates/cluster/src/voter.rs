@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName};
-use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Message, Owned, Refusal, Refuse, Superseded};
+use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Owned, Refusal, Refuse, Superseded, Vote};
 
 /// VIPAs one voter keeps votes and promises for; what is beyond is refused.
 const MAX_VIPAS: usize = 4096;
@@ -49,7 +49,7 @@ pub struct Claimant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Send this to the claimant now.
-    Reply(Message),
+    Reply(Vote),
     /// The vote waits for the disk. Write [`Voter::to_store`], then call [`Voter::stored`] with the token that comes with it.
     Store { token: u64, vote: StoredVote },
 }
@@ -71,12 +71,12 @@ pub struct Voter {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Ledger {
-    vote: Option<Vote>,
+    vote: Option<GivenVote>,
     promise: Option<Promise>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Vote {
+struct GivenVote {
     epoch: Epoch,
     holder: Claimant,
     /// The youngest question it answers.
@@ -103,7 +103,7 @@ impl Voter {
         let (floor, votes): (Vec<_>, Vec<_>) = votes.into_iter().partition(|vote| vote.vipa == FLOOR);
         for StoredVote { vipa, epoch, holder: router, incarnation } in votes {
             let holder = Claimant { router, incarnation };
-            ledgers.entry(vipa).or_default().vote = Some(Vote { epoch, holder, round: 0, waiting: None });
+            ledgers.entry(vipa).or_default().vote = Some(GivenVote { epoch, holder, round: 0, waiting: None });
         }
         let floor = floor.into_iter().max_by_key(|vote| vote.epoch);
         Self { lease, silent_until: now + lease, ledgers, floor, left: 0, tokens: 0 }
@@ -132,7 +132,7 @@ impl Voter {
     #[must_use]
     pub fn to_store(&self) -> (u64, Vec<StoredVote>) {
         let stored = |(vipa, ledger): (&IpAddr, &Ledger)| {
-            let Vote { epoch, holder: Claimant { router, incarnation }, .. } = ledger.vote.clone()?;
+            let GivenVote { epoch, holder: Claimant { router, incarnation }, .. } = ledger.vote.clone()?;
             Some(StoredVote { vipa: *vipa, epoch, holder: router, incarnation })
         };
         (self.tokens, self.floor.iter().cloned().chain(self.ledgers.iter().filter_map(stored)).collect())
@@ -189,10 +189,10 @@ impl Voter {
         let Claim { vipa, epoch, ballot } = *claim;
         if let Err(reason) = self.judge(now, claimant, vipa, epoch) {
             let highest = self.highest(vipa);
-            return Verdict::Reply(Message::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
+            return Verdict::Reply(Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
         }
         match ballot {
-            Ballot::Trial => Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot })),
+            Ballot::Trial => Verdict::Reply(Vote::Grant(Grant { vipa, epoch, ballot })),
             Ballot::Real { round } => self.grant(now, claimant, vipa, epoch, round),
         }
     }
@@ -233,12 +233,12 @@ impl Voter {
         match &mut ledger.vote {
             Some(vote) if vote.epoch == epoch => {
                 if vote.waiting.is_none() {
-                    return Verdict::Reply(Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real { round } }));
+                    return Verdict::Reply(Vote::Grant(Grant { vipa, epoch, ballot: Ballot::Real { round } }));
                 }
                 // The store under way is as good as the next one, unless it fails.
                 vote.round = vote.round.max(round);
             }
-            vote => *vote = Some(Vote { epoch, holder: claimant.clone(), round, waiting: Some(token) }),
+            vote => *vote = Some(GivenVote { epoch, holder: claimant.clone(), round, waiting: Some(token) }),
         }
         self.tokens = token;
         let Claimant { router: holder, incarnation } = claimant.clone();

@@ -37,7 +37,7 @@ macro_rules! message_kinds {
 }
 
 message_kinds! {
-    Hello, Ask, Told, Beat, BeatAck, Claim, Grant, Refuse, Distribution, Associate, Release, Listeners,
+    Hello, Ask, Told, Beat, BeatAck, Claims, Votes, Distribution, Associate, Release, Listeners,
     Connections, Yield, NotYet, Table, Load, Mirror, Retake, Condition, Decisions, Kept, Voters,
 }
 

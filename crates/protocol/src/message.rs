@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -27,9 +27,8 @@ pub enum Message {
     Told(Told),
     Beat(Beat),
     BeatAck(BeatAck),
-    Claim(Claim),
-    Grant(Grant),
-    Refuse(Refuse),
+    Claims(Claims),
+    Votes(Votes),
     Distribution(Distribution),
     Associate(Associate),
     Release(Release),
@@ -103,7 +102,15 @@ pub struct Superseded {
     pub holder: NodeName,
 }
 
-/// Backup → voters.
+/// Most claims or votes in one message.
+pub const BALLOTS_PART: usize = 1024;
+
+/// Backup → voters, one message for all the VIPAs that it claims at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    pub claims: Vec<Claim>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub vipa: IpAddr,
@@ -119,7 +126,19 @@ pub enum Ballot {
     Real { round: u8 },
 }
 
-/// Voter → claimant. A real grant is on the voter's disk before this is sent.
+/// Voter → claimant, one message for all the claims that are answered at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Votes {
+    pub votes: Vec<Vote>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Vote {
+    Grant(Grant),
+    Refuse(Refuse),
+}
+
+/// A real grant is on the voter's disk before this is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub vipa: IpAddr,

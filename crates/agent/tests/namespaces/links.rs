@@ -7,7 +7,7 @@ use std::{
 };
 
 use vipa_model::{ConnectionState::Established, Epoch, PortRange};
-use vipa_protocol::{Ballot, Claim, Message, Refusal};
+use vipa_protocol::{Ballot, Claim, Claims, Message, Refusal, Vote, Votes};
 
 use crate::{
     host::on_a_host,
@@ -16,7 +16,16 @@ use crate::{
 };
 
 fn claim(epoch: u64) -> Message {
-    Message::Claim(Claim { vipa: VIPA.into(), epoch: Epoch(epoch), ballot: Ballot::Real { round: 0 } })
+    let claim = Claim { vipa: VIPA.into(), epoch: Epoch(epoch), ballot: Ballot::Real { round: 0 } };
+    Message::Claims(Claims { claims: vec![claim] })
+}
+
+/// The votes of the only message there is.
+fn votes(messages: &[Message]) -> &[Vote] {
+    match messages {
+        [Message::Votes(Votes { votes })] => votes,
+        _ => &[],
+    }
 }
 
 #[test]
@@ -86,7 +95,7 @@ fn a_vote_once_given_is_not_given_again_after_a_crash() {
         // A voter that has just started is silent for a lease: it may have promised.
         std::thread::sleep(Duration::from_millis(600));
         first.send(&claim(7));
-        first.until("the vote is given", |view| matches!(view.others[..], [Message::Grant(_)]));
+        first.until("the vote is given", |view| matches!(votes(&view.others), [Vote::Grant(_)]));
         agent.crash();
         second.until("the link is lost", |view| !view.linked);
 
@@ -95,7 +104,7 @@ fn a_vote_once_given_is_not_given_again_after_a_crash() {
         std::thread::sleep(Duration::from_millis(600));
         second.send(&claim(7));
         second.until("the vote is refused", |view| {
-            matches!(&view.others[..], [Message::Refuse(refuse)]
+            matches!(votes(&view.others), [Vote::Refuse(refuse)]
                 if refuse.reason == Refusal::Granted && refuse.highest == Epoch(7))
         });
     });

@@ -2,8 +2,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use vipa_model::{Connection, ConnectionState, Protocol, Rank};
 use vipa_protocol::{
-    Ask, Ballot, Change, Condition, Copied, Decision, Digests, Hello, HostLoad, Intent, Kept, Listeners, Load, Matter,
-    Owned, Part, Position, Question, Record, Ruling, Stamp, Standing, Superseded,
+    Ask, Ballot, Change, Claim, Condition, Copied, Decision, Digests, Hello, HostLoad, Intent, Kept, Listeners, Load,
+    Matter, Owned, Part, Position, Question, Record, Ruling, Stamp, Standing, Superseded,
 };
 
 use super::*;
@@ -77,9 +77,11 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
             let superseded = vec![Superseded { vipa, epoch, holder: name("r1") }];
             Message::BeatAck(BeatAck { sequence: 1, superseded })
         }
-        MessageKind::Claim => Message::Claim(Claim { vipa, epoch, ballot: Ballot::Trial }),
-        MessageKind::Grant => Message::Grant(Grant { vipa, epoch, ballot: Ballot::Trial }),
-        MessageKind::Refuse => refuse(Refusal::OwnerAlive, epoch),
+        MessageKind::Claims => Message::Claims(Claims { claims: vec![Claim { vipa, epoch, ballot: Ballot::Trial }] }),
+        MessageKind::Votes => {
+            let grant = Vote::Grant(Grant { vipa, epoch, ballot: Ballot::Trial });
+            Message::Votes(Votes { votes: vec![grant] })
+        }
         MessageKind::Distribution => Message::Distribution(Distribution {
             vipa,
             epoch,
@@ -120,7 +122,8 @@ fn beat(epoch: Epoch, sequence: u64) -> Beat {
 }
 
 fn refuse(reason: Refusal, highest: Epoch) -> Message {
-    Message::Refuse(Refuse { vipa: VIPA, epoch: KNOWN, ballot: Ballot::Trial, reason, highest })
+    let refuse = Refuse { vipa: VIPA, epoch: KNOWN, ballot: Ballot::Trial, reason, highest };
+    Message::Votes(Votes { votes: vec![Vote::Refuse(refuse)] })
 }
 
 fn tail(incarnation: Incarnation, after: u64, upto: u64) -> Message {
@@ -178,7 +181,7 @@ fn every_message_is_taken_from_those_who_may_send_it_and_from_nobody_else() {
             K::Voters | K::Decisions => &Teller::ALL,
             K::Ask | K::Condition | K::Kept => &[Ranked, Unranked, VoterOnly],
             K::Beat
-            | K::Claim
+            | K::Claims
             | K::Distribution
             | K::Associate
             | K::Release
@@ -187,7 +190,7 @@ fn every_message_is_taken_from_those_who_may_send_it_and_from_nobody_else() {
             | K::Table
             | K::Mirror
             | K::Retake => &[Ranked],
-            K::BeatAck | K::Grant | K::Refuse => &[Ranked, VoterOnly, VotingTarget],
+            K::BeatAck | K::Votes => &[Ranked, VoterOnly, VotingTarget],
             K::Told | K::Listeners | K::Connections | K::Load => &[VotingTarget, Target],
         };
         for from in Teller::ALL {
@@ -202,9 +205,10 @@ fn who_does_not_know_the_ranks_of_a_vipa_believes_every_router() {
     let other: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99));
     let mut claim = Claim { vipa: other, epoch: Epoch(6), ballot: Ballot::Trial };
     let known = Receiver::default();
-    assert_eq!(Teller::Unranked.says(&Message::Claim(claim.clone()), &known), Ok(()));
+    let claims = |claim: &Claim| Message::Claims(Claims { claims: vec![claim.clone()] });
+    assert_eq!(Teller::Unranked.says(&claims(&claim), &known), Ok(()));
     claim.vipa = VIPA;
-    assert_eq!(Teller::Unranked.says(&Message::Claim(claim), &known), Err(Denial::NoRank { vipa: VIPA }));
+    assert_eq!(Teller::Unranked.says(&claims(&claim), &known), Err(Denial::NoRank { vipa: VIPA }));
 }
 
 #[test]
@@ -275,7 +279,7 @@ fn what_is_denied_is_counted_each_time_and_noted_once_a_minute() {
     let now = Moment(1_000_000_000);
     assert!(denied.count(now, &name("t9"), MessageKind::Beat));
     assert!(!denied.count(now, &name("t9"), MessageKind::Beat));
-    assert!(denied.count(now, &name("t9"), MessageKind::Claim) && denied.count(now, &name("t8"), MessageKind::Beat));
+    assert!(denied.count(now, &name("t9"), MessageKind::Claims) && denied.count(now, &name("t8"), MessageKind::Beat));
     assert!(denied.count(now + QUIET, &name("t9"), MessageKind::Beat));
     assert_eq!(denied.total(), 5);
     for node in 0..2 * MAX_NOTED {

@@ -6,7 +6,7 @@ use vipa_model::{Epoch, Moment, NodeName, Voters};
 use vipa_protocol::{Beat, Message, Owned, Role, Superseded};
 
 use super::{Note, Outbox, Output, Router};
-use crate::authority::{Denial, Knowledge, Sender, may_send};
+use crate::authority::{Denial, Knowledge, Sender, may_send, owner};
 
 impl Knowledge for Router {
     fn voters(&self) -> &Voters {
@@ -45,8 +45,8 @@ impl Router {
         if self.denied.count(now, from, kind) {
             out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial: denial.clone() }));
         }
-        // A beat is about many VIPAs; what it may not say is left out of it.
-        matches!((message, denial), (Message::Beat(_), Denial::NoRank { .. }))
+        // Beats and claims are about many VIPAs; what they may not say is left out of them.
+        matches!((message, denial), (Message::Beat(_) | Message::Claims(_), Denial::NoRank { .. }))
     }
 
     /// Whether this node may send this message.
@@ -63,12 +63,20 @@ impl Router {
         }
     }
 
+    /// Whether this node may say of itself that it owns the VIPA in this epoch, or claim it.
+    pub(super) fn may_say_as_owner(&self, from: &NodeName, vipa: IpAddr, epoch: Epoch) -> bool {
+        match self.peers.get(from) {
+            Some(peer) => {
+                let sender = Sender { node: from, role: &peer.role, incarnation: peer.incarnation };
+                owner(&sender, vipa, epoch, self).is_ok()
+            }
+            None => *from == self.settings.me,
+        }
+    }
+
     /// What a beat may say, and the VIPAs of which its sender may not be the owner: they count as not acknowledged.
     pub(super) fn split_beat(&self, from: &NodeName, beat: &Beat) -> (Beat, Vec<Superseded>) {
-        let is_owner = |owned: &&Owned| {
-            let one = Message::Beat(Beat { sequence: beat.sequence, owned: vec![(*owned).clone()] });
-            self.may_send(from, &one).is_ok()
-        };
+        let is_owner = |owned: &&Owned| self.may_say_as_owner(from, owned.vipa, owned.epoch);
         let (owned, others): (Vec<&Owned>, Vec<&Owned>) = beat.owned.iter().partition(is_owner);
         let barred =
             others.iter().map(|owned| Superseded { vipa: owned.vipa, epoch: owned.epoch, holder: from.clone() });

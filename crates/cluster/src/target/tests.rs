@@ -1,5 +1,5 @@
 use vipa_model::{Balance, ConnectionState::*, Delivery, Forwarding, Orphans, Service, Sources};
-use vipa_protocol::{Change, Claim, Connections, Listeners, Part, Position, Run, VERSION};
+use vipa_protocol::{Change, Claim, Connections, Listeners, Part, Position, Run, VERSION, Votes};
 
 use super::*;
 
@@ -145,7 +145,9 @@ fn tail(to: &str, after: u64, records: &[(u16, Change)], answers: Option<u64>) -
 #[test]
 fn a_grant_that_was_long_on_its_way_to_the_disk_is_not_given_to_the_claimants_next_life() {
     let mut bench = Bench::linked();
-    let claim = Message::Claim(Claim { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Real { round: 0 } });
+    let claim = Message::Claims(Claims {
+        claims: vec![Claim { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Real { round: 0 } }],
+    });
     let later = NOW + Duration::from_millis(100);
     let out = bench.feed_at(later, Event::Received { peer: name("r1"), message: claim });
     assert!(matches!(out[..], [Output::StoreVote { token: 1, .. }]), "{out:?}");
@@ -214,7 +216,10 @@ fn a_new_owner_makes_the_old_one_a_backup_and_the_old_one_is_told_when_it_insist
     assert_eq!(bench.0.associations()[&VIPA], expected);
     let (vipa, epoch, ballot, highest) = (VIPA, Epoch(1), Ballot::Real { round: 0 }, Epoch(2));
     let refuse = Refuse { vipa, epoch, ballot, reason: Refusal::Superseded, highest };
-    assert_eq!(bench.associate("r1", Standing::Owner, 1, None), [send("r1", Message::Refuse(refuse))]);
+    assert_eq!(
+        bench.associate("r1", Standing::Owner, 1, None),
+        [send("r1", Message::Votes(Votes { votes: vec![Vote::Refuse(refuse)] }))]
+    );
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn beat(voter: &mut Voter, now: Moment, owner: &str, epoch: u64, sequence: u64, 
 
 fn refusal(verdict: Verdict) -> Option<(Refusal, u64)> {
     match verdict {
-        Verdict::Reply(Message::Refuse(refuse)) => Some((refuse.reason, refuse.highest.0)),
+        Verdict::Reply(Vote::Refuse(refuse)) => Some((refuse.reason, refuse.highest.0)),
         Verdict::Reply(_) | Verdict::Store { .. } => None,
     }
 }
@@ -82,7 +82,7 @@ fn an_epoch_is_granted_to_one_claimant_and_again_to_the_same() {
     voter.stored(1);
     assert_eq!(refusal(claim(&mut voter, at(900), "r2", 1, REAL)), Some((Refusal::Granted, 1)));
     let again = claim(&mut voter, at(900), "r1", 1, REAL);
-    assert_eq!(again, Verdict::Reply(Message::Grant(granted("r1", 1)[0].1.clone())));
+    assert_eq!(again, Verdict::Reply(Vote::Grant(granted("r1", 1)[0].1.clone())));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_grant_binds_for_one_lease_too() {
 fn a_trial_binds_nobody_and_changes_nothing() {
     let mut voter = voter();
     let grant = Grant { vipa: VIPA, epoch: Epoch(1), ballot: Ballot::Trial };
-    assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Trial), Verdict::Reply(Message::Grant(grant)));
+    assert_eq!(claim(&mut voter, at(200), "r1", 1, Ballot::Trial), Verdict::Reply(Vote::Grant(grant)));
     assert_eq!(voter.to_store(), (0, vec![]));
     assert_eq!(refusal(claim(&mut voter, at(200), "r2", 1, REAL)), None);
 }
@@ -255,7 +255,7 @@ proptest! {
                 Act::Claim { claimant, epoch, real } => {
                     let ballot = if real { REAL } else { Ballot::Trial };
                     let verdict = voter.claim(now, &life(node(claimant).as_str(), 1), &Claim { vipa: VIPA, epoch: Epoch(epoch), ballot });
-                    if !matches!(&verdict, Verdict::Reply(Message::Refuse(_)))
+                    if !matches!(&verdict, Verdict::Reply(Vote::Refuse(_)))
                         && let Some((to, consent, until)) = &promised
                     {
                         let allowed = *to == node(claimant) || consent.as_ref() == Some(&node(claimant)) || *until <= now;

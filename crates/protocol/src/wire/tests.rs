@@ -127,9 +127,12 @@ fn ballots() -> impl Strategy<Value = Message> {
     ];
     (any::<IpAddr>(), epoch(), ballot, reason, epoch(), 0..3).prop_map(
         |(vipa, epoch, ballot, reason, highest, kind)| match kind {
-            0 => Message::Claim(Claim { vipa, epoch, ballot }),
-            1 => Message::Grant(Grant { vipa, epoch, ballot }),
-            _ => Message::Refuse(Refuse { vipa, epoch, ballot, reason, highest }),
+            0 => Message::Claims(Claims { claims: vec![Claim { vipa, epoch, ballot }; 3] }),
+            1 => Message::Votes(Votes { votes: vec![Vote::Grant(Grant { vipa, epoch, ballot })] }),
+            _ => {
+                let refuse = Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest });
+                Message::Votes(Votes { votes: vec![refuse.clone(), refuse] })
+            }
         },
     )
 }

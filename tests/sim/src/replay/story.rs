@@ -114,9 +114,8 @@ fn is_deed(output: &Output) -> bool {
 
 fn is_news(message: &Message) -> bool {
     match message {
-        Message::Claim(_)
-        | Message::Grant(_)
-        | Message::Refuse(_)
+        Message::Claims(_)
+        | Message::Votes(_)
         | Message::Yield(_)
         | Message::NotYet(_)
         | Message::Retake(_)

@@ -7,7 +7,7 @@ use std::{
 
 use vipa_cluster::{Event, Note, Output, Router, State, StoredVote};
 use vipa_model::{Epoch, Moment, NodeName};
-use vipa_protocol::{Ballot, Grant, Message};
+use vipa_protocol::{Ballot, Grant, Message, Vote, Votes};
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -44,8 +44,10 @@ impl Witness {
         router: &Router,
     ) -> Result<(), String> {
         match event {
-            Event::Received { peer, message: Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real { .. } }) } => {
-                self.grants.entry((*vipa, *epoch)).or_default().insert(peer.clone());
+            Event::Received { peer, message: Message::Votes(votes) } => {
+                for Grant { vipa, epoch, .. } in real_grants(votes) {
+                    self.grants.entry((*vipa, *epoch)).or_default().insert(peer.clone());
+                }
             }
             Event::VotesStored { token } => self.stored = self.stored.max(*token),
             _ => {}
@@ -63,13 +65,13 @@ impl Witness {
     fn look(&mut self, at: Moment, output: &Output, router: &Router) -> Result<(), String> {
         match output {
             Output::StoreVote { token, vote } => self.vote(*token, vote),
-            Output::Send { to, message: Message::Grant(Grant { vipa, epoch, ballot: Ballot::Real { .. } }) } => {
-                match self.storing.get(&(*vipa, *epoch)) {
+            Output::Send { to, message: Message::Votes(votes) } => {
+                real_grants(votes).try_for_each(|Grant { vipa, epoch, .. }| match self.storing.get(&(*vipa, *epoch)) {
                     Some(token) if *token > self.stored => {
                         Err(format!("I2: {to} is granted epoch {epoch} of {vipa}, and that is on no disk"))
                     }
                     Some(_) | None => Ok(()),
-                }
+                })
             }
             // A router that has yielded admits for as long as it lingers, as its successor knows.
             Output::Lease { vipa, until } => match router.brief(*vipa).map(|brief| brief.state) {
@@ -140,4 +142,12 @@ impl Witness {
         self.begun.remove(&vipa);
         Ok(())
     }
+}
+
+/// The grants among these votes that bind the voter.
+fn real_grants(votes: &Votes) -> impl Iterator<Item = &Grant> {
+    votes.votes.iter().filter_map(|vote| match vote {
+        Vote::Grant(grant) if grant.ballot != Ballot::Trial => Some(grant),
+        Vote::Grant(_) | Vote::Refuse(_) => None,
+    })
 }

@@ -2,8 +2,8 @@
 
 use vipa_model::{Epoch, Incarnation, Rank, Voters};
 use vipa_protocol::{
-    Ballot, Beat, Claim, Condition, Connections, Decision, Decisions, Distribution, Entry, Matter, Message, Owned,
-    Part, Position, Refusal, Refuse, Ruling, Run, Stamp, Standing, Table,
+    Ballot, Beat, Claim, Claims, Condition, Connections, Decision, Decisions, Distribution, Entry, Matter, Message,
+    Owned, Part, Position, Refusal, Refuse, Ruling, Run, Stamp, Standing, Table, Vote, Votes,
 };
 
 use super::{
@@ -40,7 +40,8 @@ fn attacks() -> Vec<Message> {
     let owned = |epoch| Beat { sequence: 1, owned: vec![Owned { vipa, epoch, yielding_to: None }] };
     let refuse = |highest| {
         let ballot = Ballot::Real { round: 0 };
-        Message::Refuse(Refuse { vipa, epoch: next, ballot, reason: Refusal::Superseded, highest })
+        let refuse = Refuse { vipa, epoch: next, ballot, reason: Refusal::Superseded, highest };
+        Message::Votes(Votes { votes: vec![Vote::Refuse(refuse)] })
     };
     let entries =
         vec![Entry { connection: connection(1), target: address(THIEF), state: vipa_model::EntryState::HalfOpen }];
@@ -51,7 +52,7 @@ fn attacks() -> Vec<Message> {
         Message::Distribution(list(next)),
         Message::Beat(owned(epoch)),
         Message::Beat(owned(next)),
-        Message::Claim(Claim { vipa, epoch: next, ballot: Ballot::Real { round: 0 } }),
+        Message::Claims(Claims { claims: vec![Claim { vipa, epoch: next, ballot: Ballot::Real { round: 0 } }] }),
         refuse(next),
         refuse(epoch),
         Message::Table(Table { vipa, epoch: next, entries, part: Part::Only }),

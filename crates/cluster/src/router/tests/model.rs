@@ -20,7 +20,7 @@ use std::{
 
 use stateright::{Checker, HasDiscoveries, Model, Property, Representative};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName};
-use vipa_protocol::{Ballot, Beat, Claim, Message, Owned, Trigger};
+use vipa_protocol::{Ballot, Beat, Claim, Owned, Trigger, Vote};
 
 use super::{
     super::{
@@ -357,7 +357,7 @@ impl World {
                 seat.disk = votes;
                 !seat.voter.stored(token).is_empty()
             }
-            Verdict::Reply(reply) => matches!(reply, Message::Grant(_)),
+            Verdict::Reply(reply) => matches!(reply, Vote::Grant(_)),
         };
         if !granted {
             return;

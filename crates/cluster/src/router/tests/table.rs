@@ -22,7 +22,7 @@ use super::{
     },
     bench::{LEASE, VIPA, name, report},
 };
-use crate::{Output, StoredLists, ledger::Ledger};
+use crate::{Output, StoredLists, ballots::Ballots, ledger::Ledger};
 
 const NOW: Moment = Moment(10_000_000_000);
 
@@ -80,6 +80,7 @@ fn outcome(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> (State, V
         .into();
     let (ledger, groups) = (Ledger::default(), Groups::new());
     let (mut out, mut local, mut beats) = (Vec::new(), VecDeque::new(), Beats::default());
+    let mut ballots = Ballots::default();
     let cx = &mut Context {
         now: NOW,
         settings: &settings,
@@ -90,9 +91,12 @@ fn outcome(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> (State, V
         stopping: matches!(cue, Cue::Stop),
         out: &mut out,
         local: &mut local,
+        ballots: &mut ballots,
         beats: &mut beats,
     };
     vipa.step(cue, cx);
+    let sent = ballots.take().into_iter().filter(|(to, _)| peers.contains_key(to));
+    out.extend(sent.map(|(to, message)| Output::Send { to, message }));
     (vipa.state(), out)
 }
 

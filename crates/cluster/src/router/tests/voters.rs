@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
 use vipa_model::{Epoch, Voters};
-use vipa_protocol::{Message, Refusal};
+use vipa_protocol::{Message, Refusal, Vote, Votes};
 
 use super::{
     super::{Output, io::Note},
@@ -113,15 +113,19 @@ fn a_voter_that_was_removed_votes_no_more_and_one_ahead_answers_no_laggard() {
     bench.run_ms(500);
     assert_eq!(bench.owners(), [""; 0]);
     let refusals = |from: &str| {
-        let refusal = |(sender, _, message): &(_, _, Message)| match message {
-            Message::Refuse(refuse) if *sender == name(from) => Some(refuse.reason),
+        let votes = bench.wire.iter().filter_map(|(sender, _, message)| match message {
+            Message::Votes(Votes { votes }) if *sender == name(from) => Some(votes),
             _ => None,
+        });
+        let refusal = |vote: &Vote| match vote {
+            Vote::Refuse(refuse) => Some(refuse.reason),
+            Vote::Grant(_) => None,
         };
-        bench.wire.iter().filter_map(refusal).collect::<Vec<_>>()
+        votes.flatten().filter_map(refusal).collect::<Vec<_>>()
     };
     assert!(!refusals("t2").is_empty() && refusals("t2").iter().all(|reason| *reason == Refusal::Voters));
     let voted = |(from, _, message): &(_, _, Message)| {
-        *from == name("t1") && matches!(message, Message::BeatAck(_) | Message::Grant(_) | Message::Refuse(_))
+        *from == name("t1") && matches!(message, Message::BeatAck(_) | Message::Votes(_))
     };
     assert!(!bench.wire.iter().any(voted));
     // Named, for the operator to see, and well as soon as the laggard has the list too.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use vipa_model::{Epoch, Moment};
-use vipa_protocol::{Ballot, Claim, Message, TakeoverReport, Trigger};
+use vipa_protocol::{Ballot, Claim, TakeoverReport, Trigger};
 
 use super::{Phase, Vipa};
 use crate::router::{
@@ -29,7 +29,7 @@ impl Vipa {
     pub(super) fn campaign(&self, ballot: Ballot, epoch: Epoch, cx: &mut Context<'_>) {
         let settings = cx.settings;
         for voter in settings.electors() {
-            cx.send(voter, Message::Claim(Claim { vipa: self.settings.address, epoch, ballot }));
+            cx.claim(voter, Claim { vipa: self.settings.address, epoch, ballot });
         }
     }
 

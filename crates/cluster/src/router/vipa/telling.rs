@@ -152,7 +152,7 @@ impl Vipa {
                 (self.ballots_lost, self.not_before) = (0, cx.now);
             }
             if let Some((ballot, epoch)) = ballot {
-                cx.send(peer, Message::Claim(Claim { vipa: self.settings.address, epoch, ballot }));
+                cx.claim(peer, Claim { vipa: self.settings.address, epoch, ballot });
             }
         }
     }
