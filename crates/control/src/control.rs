@@ -180,7 +180,7 @@ impl Control {
             clock,
             reports: Reports::new(Arc::clone(&flows)),
             reclaim: Reclaim::default(),
-            steadiness: Steadiness::default(),
+            steadiness: Steadiness::new(clock.now()),
             flows,
             completeness: Completeness::default(),
             absences: Absences::default(),

@@ -29,6 +29,9 @@ const LOSSES: usize = 4;
 const TOGETHER: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A router that has just started is taking over whatever has no owner, links come one by one, and disks write for all of them:
+/// leases that it loses meanwhile say nothing of how it will fare.
+const STARTING: Duration = Duration::from_secs(15);
 /// Without a lost lease for so long after a pause, the next one begins with [`FIRST_PAUSE`].
 const CALM: Duration = Duration::from_secs(600);
 /// Changes of owner within [`WINDOW`] by which a VIPA flaps. A planned move there and back is two.
@@ -44,23 +47,24 @@ const NAMED: usize = 8;
 /// The leases that this router has lost.
 #[derive(Debug)]
 pub(crate) struct LostLeases {
+    started: Moment,
     lost: VecDeque<Moment>,
     pause: Duration,
     until: Moment,
     total: u64,
 }
 
-impl Default for LostLeases {
-    fn default() -> Self {
-        Self { lost: VecDeque::new(), pause: FIRST_PAUSE, until: Moment::ZERO, total: 0 }
-    }
-}
-
 impl LostLeases {
+    /// Of a router that starts now.
+    fn new(started: Moment) -> Self {
+        Self { started, lost: VecDeque::new(), pause: FIRST_PAUSE, until: Moment::ZERO, total: 0 }
+    }
+
     /// A lease of a VIPA has ended without a majority's word. A sentence if that makes the router unsteady.
     pub(crate) fn lose(&mut self, now: Moment) -> Option<String> {
         self.total += 1;
-        if self.is_unsteady(now) || self.lost.back().is_some_and(|last| now.since(*last) < TOGETHER) {
+        let is_starting = now.since(self.started) < STARTING;
+        if is_starting || self.is_unsteady(now) || self.lost.back().is_some_and(|last| now.since(*last) < TOGETHER) {
             return None;
         }
         self.lost.retain(|lost| now.since(*lost) < WINDOW);
@@ -161,10 +165,17 @@ impl OwnerChanges {
 }
 
 /// Of this router and its VIPAs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Steadiness {
     pub(crate) leases: LostLeases,
     pub(crate) owners: OwnerChanges,
+}
+
+impl Steadiness {
+    /// Of a router that starts now.
+    pub(crate) fn new(now: Moment) -> Self {
+        Self { leases: LostLeases::new(now), owners: OwnerChanges::default() }
+    }
 }
 
 impl Control {
@@ -202,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_router_that_keeps_losing_its_leases_lets_go_for_longer_each_time_and_never_for_ever() {
-        let (mut leases, mut now, mut pauses) = (LostLeases::default(), 0, Vec::new());
+        let (mut leases, mut now, mut pauses) = (LostLeases::new(Moment::ZERO), 0, Vec::new());
         for _ in 0..8 {
             let began = loop {
                 now += 5;
@@ -224,7 +235,7 @@ mod tests {
 
     #[test]
     fn leases_that_end_together_or_seldom_make_nobody_unsteady() {
-        let mut leases = LostLeases::default();
+        let mut leases = LostLeases::new(Moment::ZERO);
         for vipa in 0..1_000 {
             assert_eq!(leases.lose(at(0) + Duration::from_micros(vipa)), None);
         }
@@ -232,6 +243,14 @@ mod tests {
             assert_eq!(leases.lose(at(minute * 31)), None);
         }
         assert_eq!(leases.total(), 1_099);
+    }
+
+    #[test]
+    fn what_a_router_loses_while_it_starts_is_counted_and_makes_it_not_unsteady() {
+        let mut leases = LostLeases::new(at(0));
+        let mut lines = |seconds: std::ops::Range<u64>| seconds.filter_map(|second| leases.lose(at(second))).count();
+        assert_eq!((lines(1..15), lines(15..18), lines(18..19)), (0, 0, 1));
+        assert_eq!(leases.total(), 18);
     }
 
     #[test]
