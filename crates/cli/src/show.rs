@@ -10,7 +10,7 @@ use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
-        MirrorStatus, NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession,
+        MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession,
         TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
@@ -70,6 +70,7 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         voters_wait,
         recording,
         narrow_paths,
+        over_share,
         flapping,
         leases_lost,
         ..
@@ -95,6 +96,13 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         writeln!(
             out,
             "NARROW PATH: the tunnel to {target} has {mtu} bytes for a packet and its headers, tried anew in {kept}"
+        )?;
+    }
+    for OverShare { target, refused } in over_share {
+        let refused = grouped(*refused);
+        writeln!(
+            out,
+            "OVER SHARE: {target} reports more connections than its share of the table; {refused} were not taken in"
         )?;
     }
     for Flapping { vipa, changes } in flapping {

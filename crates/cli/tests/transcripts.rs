@@ -18,7 +18,7 @@ use vipa_protocol::{
     admin::{
         Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
         DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, NarrowPath,
-        Peer, PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said,
+        OverShare, Peer, PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said,
         ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus,
         Versioned, VipaDistribution, VipaStatus,
     },
@@ -138,6 +138,7 @@ fn status() -> Status {
         unfit: None,
         left: Vec::new(),
         narrow_paths: Vec::new(),
+        over_share: Vec::new(),
         flapping: Vec::new(),
         leases_lost: 0,
         recording: None,
@@ -149,6 +150,7 @@ fn status_tells_what_bends_the_order_of_succession() {
     let mut status = status();
     status.left = vec![name("t3")];
     status.narrow_paths = vec![NarrowPath { target: address("10.77.0.32"), mtu: 1_400, kept_s: 590 }];
+    status.over_share = vec![OverShare { target: address("10.77.0.33"), refused: 140_000 }];
     status.recording = Some("/var/lib/vipa/events.rec".into());
     status.vipas[0].succession = Succession {
         group: Some("web".into()),
@@ -160,6 +162,9 @@ fn status_tells_what_bends_the_order_of_succession() {
     };
     status.vipas[0].targets[0].resting = vec![(Protocol::Tcp, 80)];
     let shown = stdout(&ask(&["status"], &Request::Status, &Answer::Status(status)));
+    let over =
+        "OVER SHARE: 10.77.0.33 reports more connections than its share of the table; 140,000 were not taken in\n";
+    assert!(shown.contains(over), "{shown}");
     assert!(shown.contains("left: t3; `vipactl node join` takes them in again\n"), "{shown}");
     assert!(
         shown.contains(

@@ -22,8 +22,8 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to.
-    pub(crate) fn named(&self, writes: Writes, denied: u64) -> [(String, u64); 16] {
-        let Taken { opened, closed, swept, refused, disputed } = self.reports;
+    pub(crate) fn named(&self, writes: Writes, denied: u64) -> [(String, u64); 17] {
+        let Taken { opened, closed, swept, refused, disputed, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
             ("report.opened".into(), opened),
@@ -31,6 +31,7 @@ impl Counts {
             ("report.swept".into(), swept),
             ("report.refused".into(), refused),
             ("report.disputed".into(), disputed),
+            ("report.over-share".into(), over_share),
             ("reload.applied".into(), self.reloads),
             ("reload.refused".into(), self.reloads_refused),
             ("link.refused".into(), self.links_refused),

@@ -48,6 +48,7 @@ mod recorder;
 mod reload;
 mod responsiveness;
 mod settings;
+mod share;
 mod status;
 mod steadiness;
 mod sweep;

@@ -13,8 +13,8 @@ use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
-        MirrorStatus, NarrowPath, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession, Takeovers,
-        TargetStatus, VipaDistribution, VipaStatus,
+        MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession,
+        Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
 };
 
@@ -71,6 +71,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         left: left(control),
         narrow_paths: narrow_paths(control),
         flapping: flapping(control),
+        over_share: over_share(control),
         leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
     }
@@ -84,6 +85,11 @@ fn flapping(control: &Control) -> Vec<Flapping> {
 fn narrow_paths(control: &Control) -> Vec<NarrowPath> {
     let paths = control.view.path_mtus.all(control.clock.now());
     paths.map(|(target, mtu, kept)| NarrowPath { target, mtu, kept_s: kept.as_secs() }).collect()
+}
+
+fn over_share(control: &Control) -> Vec<OverShare> {
+    let over = control.reports.shares.over(control.clock.now());
+    over.map(|(target, over)| OverShare { target, refused: over.refused }).collect()
 }
 
 fn left(control: &Control) -> Vec<NodeName> {

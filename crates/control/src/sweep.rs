@@ -95,6 +95,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        share::Room,
         table::{Reports, Taken},
         ways::Lists,
     };
@@ -121,6 +122,7 @@ mod tests {
                 target: Ipv4Addr::new(198, 51, 100, target).into(),
                 ways: &mut self.ways,
                 now: Tick(0),
+                room: &mut Room::unlimited(),
             };
             self.reports.install(reporter, run)
         }

@@ -9,6 +9,7 @@ use vipa_model::{Connection, ConnectionState, EntryState, Protocol, TargetId, Vi
 use vipa_protocol::{Change, Part, Run};
 
 use crate::{
+    share::{Room, TableShares},
     sweep::Sweeps,
     ways::{Lists, Ways},
 };
@@ -30,16 +31,19 @@ pub struct Taken {
     pub refused: u64,
     /// Connections that another linked target holds.
     pub disputed: u64,
+    /// Connections that no packet has shown here, of a target whose share of the table is used up.
+    pub over_share: u64,
 }
 
 impl Taken {
     pub(crate) fn add(&mut self, more: Self) {
-        let Self { opened, closed, swept, refused, disputed } = more;
+        let Self { opened, closed, swept, refused, disputed, over_share } = more;
         self.opened += opened;
         self.closed += closed;
         self.swept += swept;
         self.refused += refused;
         self.disputed += disputed;
+        self.over_share += over_share;
     }
 }
 
@@ -52,6 +56,7 @@ pub struct Reports {
     heard: HashSet<(VipaId, IpAddr)>,
     /// What targets report that others hold.
     disputes: Disputes,
+    pub(crate) shares: TableShares,
 }
 
 /// Who reports, and about what.
@@ -63,6 +68,8 @@ pub struct Reporter<'a> {
     pub target: IpAddr,
     pub ways: &'a mut Ways,
     pub now: Tick,
+    /// What it may add to the table.
+    pub(crate) room: &'a mut Room,
 }
 
 /// The way of the connection before, which is nearly always that of the next.
@@ -71,7 +78,13 @@ type Last = Option<((Protocol, u16), TargetId)>;
 impl Reports {
     #[must_use]
     pub fn new(flows: Arc<Flows>) -> Self {
-        Self { flows, sweeps: Sweeps::default(), heard: HashSet::new(), disputes: Disputes::default() }
+        Self {
+            flows,
+            sweeps: Sweeps::default(),
+            heard: HashSet::new(),
+            disputes: Disputes::default(),
+            shares: TableShares::default(),
+        }
     }
 
     /// Takes a run of a target's log in.
@@ -199,6 +212,10 @@ fn confirm(
         taken.refused += 1;
         return;
     };
+    if !reporter.room.has(flows, way, key) {
+        taken.over_share += 1;
+        return;
+    }
     match disputes.report(flows, (key, way), |of| reporter.holds(of), state, reporter.now) {
         Reported::New => taken.opened += 1,
         Reported::Known => {}

@@ -19,6 +19,8 @@ impl Control {
     pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
+        self.reports.shares.measure(&self.flows, &self.view.ways, self.config.table.reserve_percent, now);
+        let mut room = self.reports.shares.room(&self.flows, target, vipa.is_ipv6());
         let reporter = Reporter {
             vipa: vipa_id(index),
             vipa_address: vipa,
@@ -26,11 +28,20 @@ impl Control {
             target,
             ways: &mut self.view.ways,
             now,
+            room: &mut room,
         };
         if has_opened(run) {
             self.view.reach.reported(target);
         }
         let taken = self.reports.install(reporter, run);
+        let shares = &mut self.reports.shares;
+        if shares.settle(&self.flows, target, &room, taken.over_share, self.clock.now()) {
+            tracing::warn!(
+                %target,
+                "a target's reports hold their share of the connection table; what else it reports is not taken in until a packet of it \
+                 has passed here"
+            );
+        }
         self.takeovers.reported(vipa, taken);
         self.counts.reports.add(taken);
         self.reach_new();

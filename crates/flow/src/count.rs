@@ -1,8 +1,10 @@
 //! How many connections there are, by state.
 
+use vipa_model::TargetId;
+
 use crate::{
     atomics::{AtomicU64, Ordering},
-    word::FlowState,
+    word::{FlowState, MAX_TARGETS},
 };
 
 /// Connections in the table, by state. Taken while others write: each number is right at a moment of its own.
@@ -68,6 +70,39 @@ pub(crate) struct Tally {
 #[derive(Default)]
 #[repr(align(128))]
 struct Evicted(AtomicU64);
+
+/// How many entries each target holds, which its reports have confirmed. Reports come from one thread, and workers change
+/// such an entry's target or take it out only when an agent has been away, so one number a target is enough.
+pub(crate) struct HeldCounts(Box<[AtomicU64]>);
+
+impl HeldCounts {
+    pub(crate) fn new() -> Self {
+        // The model checker's work grows with every access; nothing in it depends on these numbers.
+        let targets = if cfg!(loom) { 0 } else { usize::from(MAX_TARGETS) };
+        Self((0..targets).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    // Relaxed, here and below: the numbers carry nothing but themselves.
+    #[inline]
+    pub(crate) fn came(&self, target: TargetId, state: FlowState) {
+        if let Some(held) = self.0.get(usize::from(target.0)).filter(|_| state.is_held()) {
+            held.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn went(&self, target: TargetId, state: FlowState) {
+        if let Some(held) = self.0.get(usize::from(target.0)).filter(|_| state.is_held()) {
+            held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn of(&self, target: TargetId) -> u64 {
+        let held = self.0.get(usize::from(target.0)).map_or(0, |held| held.load(Ordering::Relaxed));
+        // A departure may be seen before its arrival.
+        (held as i64).max(0) as u64
+    }
+}
 
 #[repr(align(128))]
 struct Shard([AtomicU64; FlowState::ALL.len()]);

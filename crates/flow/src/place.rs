@@ -88,7 +88,7 @@ impl<K: Key> FlowTable<K> {
         }
         match self.buckets[claim.bucket].swap(claim.slot, pending, pending.with_state(newcomer.state)) {
             Ok(()) => {
-                self.tally.came(claim.bucket, newcomer.state);
+                self.came(claim.bucket, newcomer.target, newcomer.state);
                 Placed::Live(claim.evicted.filter(|state| *state != FlowState::Ended))
             }
             Err(_) => Placed::Contested,
@@ -282,7 +282,7 @@ impl<K: Key> FlowTable<K> {
         let state = word.state()?;
         let unchanged = here.word(slot) == word.moving();
         if unchanged && there.swap(at, copy, copy.with_state(state)).is_ok() {
-            self.tally.came(other, state);
+            self.came(other, word.target(), state);
             if here.swap(slot, word.moving(), next).is_ok() {
                 self.ended(bucket, word);
                 return Some(());

@@ -16,7 +16,7 @@ use crate::{
     atomics::{Ordering, fence},
     blocks::Blocks,
     bucket::{Bucket, SLOTS},
-    count::Tally,
+    count::{HeldCounts, Tally},
     key::{Packed, PackedKey, sealed::Words},
     memory::Memory,
     place::{Newcomer, Placed, Source},
@@ -46,6 +46,7 @@ impl Capacity {
 pub struct FlowTable<K: Key = Key4> {
     pub(crate) buckets: Memory<K::Words>,
     pub(crate) tally: Tally,
+    held: HeldCounts,
     pub(crate) blocks: Blocks,
     pub(crate) seed: HashSeed,
     pub(crate) linked: TargetSet,
@@ -175,6 +176,7 @@ impl<K: Key> FlowTable<K> {
         Ok(Self {
             buckets,
             tally: Tally::new(),
+            held: HeldCounts::new(),
             blocks,
             seed,
             linked: TargetSet::new(),
@@ -311,7 +313,7 @@ impl<K: Key> FlowTable<K> {
         while let Some(before) = word.state().filter(|_| !word.is_moving()) {
             let after = if seen.state() == Some(before) { state } else { before };
             match self.buckets[bucket].swap(slot, word, word.with_state(after).with_tick(now)) {
-                Ok(()) => return self.changed(bucket, before, after),
+                Ok(()) => return self.changed(bucket, (word.target(), before), (word.target(), after)),
                 Err(current) if current.same_life(seen) => word = current,
                 Err(_) => return,
             }
@@ -328,7 +330,7 @@ impl<K: Key> FlowTable<K> {
         let done = word.with_target(target).with_state(state).with_tick(now);
         let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
         if swapped {
-            self.changed(bucket as usize, hit.state, state);
+            self.changed(bucket as usize, (hit.target, hit.state), (target, state));
             if hit.state.is_held() {
                 self.note_diverged(hit.target);
             }
@@ -383,7 +385,7 @@ impl<K: Key> FlowTable<K> {
         }
         let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
         if swapped {
-            self.changed(bucket as usize, hit.state, state);
+            self.changed(bucket as usize, (hit.target, hit.state), (newcomer.target, state));
             if hit.state.is_held() && hit.target != newcomer.target {
                 self.note_diverged(hit.target);
             }
@@ -405,7 +407,7 @@ impl<K: Key> FlowTable<K> {
             // As in confirm_at(): a moving entry remains so.
             let done = word.with_state(state).with_tick(now);
             if self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok() {
-                self.changed(bucket as usize, hit.state, state);
+                self.changed(bucket as usize, (target, hit.state), (target, state));
                 return true;
             }
         }
@@ -490,6 +492,12 @@ impl<K: Key> FlowTable<K> {
         self.tally.sum()
     }
 
+    /// Entries that this target's reports have confirmed and not ended.
+    #[must_use]
+    pub fn held(&self, target: TargetId) -> u64 {
+        self.held.of(target)
+    }
+
     /// Connections that have given way to others, over the life of the table. Counted where it happens: the connection that one
     /// gave way to may be found elsewhere in the end.
     #[must_use]
@@ -558,18 +566,29 @@ impl<K: Key> FlowTable<K> {
         hit_in(&self.buckets[bucket], bucket, packed)
     }
 
-    fn changed(&self, bucket: usize, before: FlowState, after: FlowState) {
+    fn changed(&self, bucket: usize, before: (TargetId, FlowState), after: (TargetId, FlowState)) {
         if before != after {
-            self.tally.came(bucket, after);
-            self.tally.went(bucket, before);
+            self.came(bucket, after.0, after.1);
+            self.went(bucket, before.0, before.1);
         }
+    }
+
+    /// Counts an entry that is live from now on.
+    pub(crate) fn came(&self, bucket: usize, target: TargetId, state: FlowState) {
+        self.tally.came(bucket, state);
+        self.held.came(target, state);
+    }
+
+    fn went(&self, bucket: usize, target: TargetId, state: FlowState) {
+        self.tally.went(bucket, state);
+        self.held.went(target, state);
     }
 
     /// A life has ended that was last seen as `word`: counted if it was live, which it says.
     pub(crate) fn ended(&self, bucket: usize, word: Word) -> bool {
         let state = word.state();
         if let Some(state) = state {
-            self.tally.went(bucket, state);
+            self.went(bucket, word.target(), state);
         }
         state.is_some()
     }

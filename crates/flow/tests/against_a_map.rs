@@ -171,6 +171,10 @@ impl Model {
         let of = |state| self.entries.values().filter(|entry| entry.state == state).count() as u64;
         let [ended, half_open, reopened, open, confirmed, closing, udp] = FlowState::ALL.map(of);
         assert_eq!(table.count(), Counts { ended, half_open, reopened, open, confirmed, closing, udp });
+        for target in self.entries.values().map(|entry| entry.target) {
+            let is_held = |entry: &&Entry| entry.target == target && entry.state.is_held();
+            assert_eq!(table.held(target), self.entries.values().filter(is_held).count() as u64);
+        }
         let keys: Vec<_> = self.entries.keys().copied().collect();
         let mut hits = vec![None; keys.len()];
         table.lookup_batch(&keys, &mut hits);

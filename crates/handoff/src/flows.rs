@@ -281,6 +281,12 @@ impl Flows {
         self.ipv4.count() + self.ipv6.count()
     }
 
+    /// See [`FlowTable::held`].
+    #[must_use]
+    pub fn held(&self, is_ipv6: bool, target: TargetId) -> u64 {
+        if is_ipv6 { self.ipv6.held(target) } else { self.ipv4.held(target) }
+    }
+
     /// See [`FlowTable::evictions`].
     #[must_use]
     pub fn evictions(&self) -> u64 {

@@ -183,6 +183,8 @@ pub struct Table {
     pub udp: Duration,
     /// Between two targets whose connections are compared with the table's.
     pub audit: Option<Duration>,
+    /// Of the table, guaranteed to the reports of all known targets in equal parts. 0 to 100.
+    pub reserve_percent: u8,
 }
 
 /// `[announce]`: how the network learns where a VIPA is.

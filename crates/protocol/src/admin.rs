@@ -167,6 +167,9 @@ pub struct Status {
     /// Targets whose tunnel's path takes less than the port, as a router on it has said.
     #[serde(default)]
     pub narrow_paths: Vec<NarrowPath>,
+    /// Targets that have reported more than their share of the connection table in the last ten minutes.
+    #[serde(default)]
+    pub over_share: Vec<OverShare>,
     /// VIPAs whose owner changes again and again.
     #[serde(default)]
     pub flapping: Vec<Flapping>,
@@ -184,6 +187,14 @@ pub struct Flapping {
     pub vipa: IpAddr,
     /// Within the last minute.
     pub changes: u64,
+}
+
+/// A target that reports more connections than its share of the connection table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverShare {
+    pub target: IpAddr,
+    /// Reports that were not taken in since it is over.
+    pub refused: u64,
 }
 
 /// A tunnel's path that takes less than the port.

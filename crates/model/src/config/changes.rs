@@ -61,7 +61,8 @@ impl Config {
     #[must_use]
     pub fn with_live_part_of(&self, next: &Self) -> Self {
         let Announce { repeat, refresh, interface: _, table: _ } = next.announce.clone();
-        let table = Table { audit: next.table.audit, ..self.table.clone() };
+        let table =
+            Table { audit: next.table.audit, reserve_percent: next.table.reserve_percent, ..self.table.clone() };
         let live = may_follow(&self.cluster.voters, &next.cluster.voters);
         let voters = if live { &next.cluster.voters } else { &self.cluster.voters };
         let cluster = Cluster { voters: voters.clone(), ..self.cluster.clone() };
@@ -172,13 +173,14 @@ impl List {
     }
 
     fn table(&mut self, old: &Table, new: &Table) {
-        let Table { connections, half_open, established, closing, udp, audit } = old;
+        let Table { connections, half_open, established, closing, udp, audit, reserve_percent } = old;
         self.restart("table.connections", connections, &new.connections);
         self.restart("table.half_open_s", half_open, &new.half_open);
         self.restart("table.established_s", established, &new.established);
         self.restart("table.closing_s", closing, &new.closing);
         self.restart("table.udp_s", udp, &new.udp);
         self.live("table.audit_s", audit, &new.audit);
+        self.live("table.reserve_percent", reserve_percent, &new.reserve_percent);
     }
 
     fn announce(&mut self, old: &Announce, new: &Announce) {

@@ -443,6 +443,7 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
     let closing = section.or(problems, "closing_s", 120, seconds());
     let udp = section.or(problems, "udp_s", 120, seconds());
     let audit = section.or(problems, "audit_s", 30, number(0..=86_400_u64, "a number of seconds (0: never)"));
+    let reserve = section.or(problems, "reserve_percent", 25, number(0..=100, "a percentage (0: nothing)"));
     section.finish(problems);
     Some(Table {
         connections: connections?.value,
@@ -451,6 +452,7 @@ fn read_table(problems: &mut Problems, mut section: Section<'_>) -> Option<Table
         closing: Duration::from_secs(closing?.value),
         udp: Duration::from_secs(udp?.value),
         audit: Some(audit?.value).filter(|seconds| *seconds > 0).map(Duration::from_secs),
+        reserve_percent: reserve?.value,
     })
 }
 
