@@ -16,7 +16,7 @@ use vipa_cluster::{
     target::{Event, Outbox, Output, Settings, Target},
 };
 use vipa_model::{
-    Incarnation, Moment, NodeName, Voters,
+    Incarnation, Moment, NodeName, Throttle, Voters,
     config::{Agent as AgentConfig, Config},
 };
 use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
@@ -68,6 +68,8 @@ pub(crate) struct Agent {
     pub(crate) routers: Vec<NodeName>,
     /// As the routers were told last.
     told: Option<Load>,
+    /// Of telling the host and the kernel's reader what has changed: with thousands of VIPAs that takes long.
+    changes_throttle: Throttle,
 }
 
 /// Runs until SIGTERM or SIGINT. What was changed on this host stays, unless the host was drained of its connections.
@@ -116,6 +118,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
         address: config_agent.address,
         routers: config.cluster.routers.iter().map(|(name, _)| name.clone()).collect(),
         told: None,
+        changes_throttle: Throttle::default(),
     };
     tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
 
@@ -131,6 +134,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
             slice = Instant::now();
         }
         agent.apply_changes();
+        let changes_due = agent.origin + Duration::from_nanos(agent.changes_throttle.due().0);
         agent.flush_state();
         agent.host.flush();
         let host_made = agent.host.until_made();
@@ -186,6 +190,8 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
                 agent.release_inherited();
                 agent.seek_voters();
             }
+            // What has changed waits no longer than that for its turn.
+            () = tokio::time::sleep_until(changes_due.into()), if agent.target.has_changes() => {}
             () = agent.host.ended() => {
                 bail!("the thread that sets this host up has ended, see above; start me again")
             }
@@ -334,9 +340,14 @@ impl Agent {
 
     /// What the events of a turn have changed for the host and the kernel's reader.
     fn apply_changes(&mut self) {
+        let began = self.now();
+        if !self.target.has_changes() || !self.changes_throttle.is_due(began) {
+            return;
+        }
         let mut out = Outbox::new();
         self.target.tell(&mut out);
         self.carry_out(out);
+        self.changes_throttle.took(began, self.now());
     }
 
     fn carry_out(&mut self, out: Outbox) {

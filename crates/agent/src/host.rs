@@ -29,6 +29,9 @@ use crate::{
 /// After a change that follows another one closely more is waited for, so that it is made together.
 const GATHER: Duration = Duration::from_millis(10);
 const CLOSELY: Duration = Duration::from_millis(100);
+/// Changes that take long are gathered for so many times as long, and for this long at most.
+const REST: u32 = 3;
+const LONGEST_REST: Duration = Duration::from_millis(100);
 /// What the kernel's sockets tell waits no longer for the host to be as it is wanted.
 const HOLD: Duration = Duration::from_millis(500);
 /// What could not be set up is tried again after this long.
@@ -224,6 +227,8 @@ struct Worker {
     wanted: watch::Receiver<Wanted>,
     made: watch::Sender<u64>,
     applied: Instant,
+    /// How long that took.
+    took: Duration,
     addresses: Addresses,
     decap: Decap,
     netlink: JoinHandle<()>,
@@ -240,7 +245,16 @@ impl Worker {
         let (netlink, handle) = connect()?;
         let addresses = Addresses::open(&agent.interface, state_dir, handle.clone()).await?;
         let decap = Decap::open(agent, state_dir, handle)?;
-        Ok(Self { wanted, made, applied: Instant::now(), addresses, decap, netlink, failing: None })
+        Ok(Self {
+            wanted,
+            made,
+            applied: Instant::now(),
+            took: Duration::ZERO,
+            addresses,
+            decap,
+            netlink,
+            failing: None,
+        })
     }
 
     async fn run(mut self, mut queries: mpsc::Receiver<Query>) {
@@ -268,7 +282,7 @@ impl Worker {
                         return;
                     }
                     if self.applied.elapsed() < CLOSELY {
-                        sleep(GATHER).await;
+                        sleep((self.took * REST).clamp(GATHER, LONGEST_REST)).await;
                     }
                     self.apply().await;
                 }
@@ -281,6 +295,7 @@ impl Worker {
 
     /// Makes the host be as it is wanted; what fails is said once and tried again.
     async fn apply(&mut self) {
+        let began = Instant::now();
         let Wanted { vipas, tunnels, inherited, version } = self.wanted.borrow_and_update().clone();
         // First who unwraps: a VIPA that is here is to be reached in every way.
         let unwrapped = self.decap.unwrap(&tunnels, inherited).await;
@@ -294,6 +309,7 @@ impl Worker {
             let _ = self.made.send(version);
         }
         self.applied = Instant::now();
+        self.took = self.applied - began;
         self.note(&failures);
     }
 

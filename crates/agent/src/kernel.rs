@@ -43,7 +43,7 @@ use vipa_cluster::{
     log::Live,
     target::{Event, Watched},
 };
-use vipa_model::{Connection, ConnectionState, Protocol, config::Observe};
+use vipa_model::{Connection, ConnectionState, Moment, Protocol, Throttle, config::Observe};
 use vipa_protocol::{Change, Record};
 
 pub(crate) use self::ring::plan;
@@ -221,6 +221,11 @@ struct Observer {
     token: u64,
     /// It has not been answered.
     asked: bool,
+    /// Of glances and looks: with thousands of VIPAs they take long, and routers ask for them one VIPA after the other. One answers
+    /// all that were asked for before it began.
+    throttle: Throttle,
+    /// There was something to look at when the throttle did not allow it.
+    is_throttled: bool,
     started: Instant,
     looks: LookSchedule,
     /// With BPF: when listeners and lingering connections are looked at.
@@ -259,6 +264,8 @@ impl Observer {
             facts,
             token: 0,
             asked: false,
+            throttle: Throttle::default(),
+            is_throttled: false,
             started: now,
             looks: LookSchedule::new(now, pace),
             next_glance: now,
@@ -286,6 +293,8 @@ impl Observer {
     fn wait(&mut self) -> io::Result<()> {
         let next = self.looks.due();
         let next = if self.ring.is_some() { next.min(self.next_glance) } else { next };
+        let allowed = self.started + Duration::from_nanos(self.throttle.due().0);
+        let next = if self.is_throttled { allowed } else { next.max(allowed) };
         let timeout = next.saturating_duration_since(Instant::now());
         // Rounded up, so that the last fraction of a millisecond is not spun away.
         let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
@@ -319,7 +328,11 @@ impl Observer {
             self.read_ends()?;
         }
         self.flush()?;
-        let now = Instant::now();
+        let (now, began) = (Instant::now(), self.now());
+        self.is_throttled = !self.throttle.is_due(began);
+        if self.is_throttled {
+            return Ok(());
+        }
         // Only watched ones are listed.
         let all_listed = self.listed.len() == self.watched.len();
         if self.ring.is_some() && all_listed && (self.asked || now >= self.next_glance) {
@@ -334,7 +347,12 @@ impl Observer {
             let kind = if verifies { LookKind::Verify } else { LookKind::Observe };
             self.looks.finish(Instant::now(), now.elapsed(), kind);
         }
+        self.throttle.took(began, self.now());
         Ok(())
+    }
+
+    fn now(&self) -> Moment {
+        Moment(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Takes all orders that wait. Of several lists of VIPAs the last one counts.
@@ -535,7 +553,7 @@ impl Observer {
 
     fn look_and_compare(&mut self) -> Result<(), Stop> {
         let (token, asked) = (self.token, self.asked);
-        let fresh: Vec<IpAddr> = self.watched.keys().filter(|vipa| !self.listed.contains(vipa)).copied().collect();
+        let fresh: BTreeSet<IpAddr> = self.watched.keys().filter(|vipa| !self.listed.contains(vipa)).copied().collect();
         if !fresh.is_empty() {
             // Nothing is known yet that a list could lack; so another list is compared with this one. What an earlier
             // attempt that failed has left does not count.
@@ -564,7 +582,7 @@ impl Observer {
     }
 
     /// What is listed of a VIPA is known now, and as far as the ring has not spoken of it, older than the ring.
-    fn begin(&mut self, fresh: &[IpAddr], mut listed: BTreeMap<IpAddr, Live>) {
+    fn begin(&mut self, fresh: &BTreeSet<IpAddr>, mut listed: BTreeMap<IpAddr, Live>) {
         for vipa in fresh {
             let mut list = listed.remove(vipa).unwrap_or_default();
             let from_ring = std::mem::take(self.known.entry(*vipa).or_default());
@@ -581,7 +599,7 @@ impl Observer {
     }
 
     /// Finds out who is right where a list says other than what is known.
-    fn compare(&mut self, fresh: &[IpAddr], listed: &BTreeMap<IpAddr, Live>) -> Result<(), Stop> {
+    fn compare(&mut self, fresh: &BTreeSet<IpAddr>, listed: &BTreeMap<IpAddr, Live>) -> Result<(), Stop> {
         let by_ring = self.ring.is_some();
         let mut found = Vec::new();
         for (vipa, list) in listed {

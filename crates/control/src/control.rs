@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute};
-use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, VipaId, config::Config};
+use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, Throttle, VipaId, config::Config};
 use vipa_protocol::{
     Ask, Decision, Message, TakeoverReport, Told,
     admin::{Answer, ReloadMode, Request},
@@ -33,7 +33,6 @@ use crate::{
     neighbours::Learned,
     orders::Orders,
     outward::Outward,
-    pace::Pace,
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
     reclaim::Reclaim,
@@ -102,8 +101,8 @@ pub struct Control {
     pub(crate) routes_wait: bool,
     /// Candidates or ports may be others: who is to be asked for and probed has to be found anew.
     pub(crate) targets_stale: bool,
-    pub(crate) routes_pace: Pace,
-    pub(crate) targets_pace: Pace,
+    pub(crate) routes_throttle: Throttle,
+    pub(crate) targets_throttle: Throttle,
     /// Announced once the routes that name them as owned are published.
     pub(crate) to_announce: BTreeSet<IpAddr>,
     /// Takeovers that are complete when that is done.
@@ -208,8 +207,8 @@ impl Control {
             routes_stale: true,
             routes_wait: false,
             targets_stale: false,
-            routes_pace: Pace::default(),
-            targets_pace: Pace::default(),
+            routes_throttle: Throttle::default(),
+            targets_throttle: Throttle::default(),
             to_announce: BTreeSet::new(),
             complete: Vec::new(),
             seen: None,

@@ -36,7 +36,6 @@ mod mirror;
 mod neighbours;
 mod orders;
 mod outward;
-mod pace;
 mod path_mtu;
 mod prepare;
 mod probes;

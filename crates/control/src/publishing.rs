@@ -2,7 +2,7 @@
 //!
 //! Many events of a turn lead to one publication. With a thousand VIPAs it takes milliseconds, and in a takeover of all of them
 //! every turn changes something. So a publication that takes long waits until the loop has done other work for a multiple of
-//! its time ([`Pace`]); housekeeping's next tick ends the wait at the latest.
+//! its time ([`vipa_model::Throttle`]); housekeeping's next tick ends the wait at the latest.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,16 +16,16 @@ use crate::{
 impl Control {
     /// The workers must know a VIPA as ours before the first packet that its announcement brings.
     pub(crate) fn end_turn(&mut self) {
-        if self.targets_stale && self.targets_pace.is_due(self.clock.now()) {
+        if self.targets_stale && self.targets_throttle.is_due(self.clock.now()) {
             self.targets_stale = false;
             let began = self.clock.now();
             self.seek_targets();
-            self.targets_pace.took(began, self.clock.now());
+            self.targets_throttle.took(began, self.clock.now());
         }
-        if self.routes_stale && self.routes_pace.is_due(self.clock.now()) {
+        if self.routes_stale && self.routes_throttle.is_due(self.clock.now()) {
             let began = self.clock.now();
             self.publish();
-            self.routes_pace.took(began, self.clock.now());
+            self.routes_throttle.took(began, self.clock.now());
         }
         // Routes that wait, for a worker or for their turn, are published later, and announced then.
         let announced = if self.routes_stale { BTreeSet::new() } else { std::mem::take(&mut self.to_announce) };

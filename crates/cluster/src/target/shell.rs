@@ -53,6 +53,12 @@ fn set(members: &mut BTreeSet<IpAddr>, member: IpAddr, is_in: bool) -> bool {
 }
 
 impl Target {
+    /// Whether [`tell`](Self::tell) may have something to say.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.shell.is_all_touched || !self.shell.touched.is_empty() || self.shell.look.is_some()
+    }
+
     /// Says what has changed since it was last called: what is to be served, unwrapped and watched, and then the look that
     /// answers all looks asked for since.
     pub fn tell(&mut self, out: &mut Outbox) {

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Connections that ended before a server had answered, of which the times are told.
-const MOST_SPANS: usize = 64;
+const MOST_SPANS: usize = 4096;
 
 #[derive(Clone, Debug)]
 pub struct RequestSettings {

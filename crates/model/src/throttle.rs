@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vipa_model::Moment;
+use crate::Moment;
 
 /// Other work gets at least so many times as long as this work took last.
 const REST: u32 = 3;
@@ -13,16 +13,24 @@ const LONGEST: Duration = Duration::from_millis(50);
 
 /// When a kind of work was done last, and how long that took.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub struct Throttle {
     rest_until: Moment,
 }
 
-impl Pace {
-    pub(crate) fn is_due(&self, now: Moment) -> bool {
+impl Throttle {
+    #[must_use]
+    pub fn is_due(&self, now: Moment) -> bool {
         now >= self.rest_until
     }
 
-    pub(crate) fn took(&mut self, began: Moment, ended: Moment) {
+    /// When the work may be done again.
+    #[must_use]
+    pub fn due(&self) -> Moment {
+        self.rest_until
+    }
+
+    /// The work was done, and took so long.
+    pub fn took(&mut self, began: Moment, ended: Moment) {
         let cost = ended.since(began);
         self.rest_until = if cost < SHORT { ended } else { ended + (cost * REST).min(LONGEST) };
     }
@@ -35,15 +43,15 @@ mod tests {
     #[test]
     fn long_work_leaves_time_for_other_work_and_short_work_is_done_at_once() {
         let at = |us| Moment::ZERO + Duration::from_micros(us);
-        let mut pace = Pace::default();
-        assert!(pace.is_due(at(0)));
-        pace.took(at(0), at(500));
-        assert!(pace.is_due(at(500)));
-        pace.took(at(1_000), at(5_000));
-        assert!(!pace.is_due(at(16_999)));
-        assert!(pace.is_due(at(17_000)));
-        pace.took(at(20_000), at(120_000));
-        assert!(!pace.is_due(at(169_999)));
-        assert!(pace.is_due(at(170_000)), "however long it takes");
+        let mut throttle = Throttle::default();
+        assert!(throttle.is_due(at(0)));
+        throttle.took(at(0), at(500));
+        assert!(throttle.is_due(at(500)));
+        throttle.took(at(1_000), at(5_000));
+        assert!(!throttle.is_due(at(16_999)));
+        assert!(throttle.is_due(at(17_000)));
+        throttle.took(at(20_000), at(120_000));
+        assert!(!throttle.is_due(at(169_999)));
+        assert!(throttle.is_due(at(170_000)), "however long it takes");
     }
 }
