@@ -102,6 +102,7 @@ pub struct Control {
     /// Candidates or ports may be others: who is to be asked for and probed has to be found anew.
     pub(crate) targets_stale: bool,
     pub(crate) routes_throttle: Throttle,
+    answers_throttle: Throttle,
     pub(crate) targets_throttle: Throttle,
     /// Announced once the routes that name them as owned are published.
     pub(crate) to_announce: BTreeSet<IpAddr>,
@@ -208,6 +209,7 @@ impl Control {
             routes_wait: false,
             targets_stale: false,
             routes_throttle: Throttle::default(),
+            answers_throttle: Throttle::default(),
             targets_throttle: Throttle::default(),
             to_announce: BTreeSet::new(),
             complete: Vec::new(),
@@ -232,6 +234,11 @@ impl Control {
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
+                // An operator is answered in the middle of a takeover too. What that costs is kept to a part of the time.
+                Some(census) = counted.recv() => self.answer(|control| control.counted(&census)),
+                Some((request, reply)) = questions.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
+                    self.answer(|control| control.asked(request, reply));
+                }
                 Some(event) = events.recv() => {
                     self.link(event);
                     self.take_more(&mut events);
@@ -250,7 +257,6 @@ impl Control {
                     Signal::Reload => self.reader.start(ReloadMode::Whole, None),
                 },
                 _ = housekeeping.tick() => self.housekeep(),
-                Some((request, reply)) = questions.recv() => self.asked(request, reply),
                 Some(asking) = asked.recv() => {
                     if let Some((to, message)) = self.waiting.ask(asking) {
                         self.links.send(&to, &message);
@@ -261,7 +267,6 @@ impl Control {
                     self.view.found(finding).iter().for_each(|change| tracing::info!("{change}"));
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
-                Some(census) = counted.recv() => self.counted(&census),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
             }
             self.end_turn();
@@ -270,6 +275,13 @@ impl Control {
         outward.finish().await;
         takeovers.close().await;
         lists.close().await;
+    }
+
+    /// Work for an operator.
+    fn answer(&mut self, work: impl FnOnce(&mut Self)) {
+        let began = self.clock.now();
+        work(self);
+        self.answers_throttle.took(began, self.clock.now());
     }
 
     /// Takes in what has come already, as long as nothing else is due.
