@@ -242,7 +242,7 @@ impl Agent {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
             LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
             LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
-            LinkEvent::Refused { peer, why } => tracing::warn!(%peer, %why, "a link was refused"),
+            LinkEvent::Refused(refusal) => tracing::warn!(%refusal, times = refusal.times, "a link was refused"),
         }
     }
 

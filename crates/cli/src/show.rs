@@ -2,7 +2,7 @@
 
 mod operating;
 
-use std::fmt::Write;
+use std::{fmt::Write, net::IpAddr};
 
 use anyhow::Context;
 use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, Weights};
@@ -10,8 +10,8 @@ use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
         Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
-        MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession,
-        TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage, Stance, Status,
+        Succession, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
     report::TakeoverReport,
@@ -60,6 +60,13 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
     Ok(out)
 }
 
+fn refused_line(peer: &RefusedPeer) -> String {
+    let RefusedPeer { node, address, why, times, last_ms_ago } = peer;
+    let who: Vec<_> = node.iter().map(NodeName::to_string).chain(address.iter().map(IpAddr::to_string)).collect();
+    let (who, times, last) = (who.join(" at "), grouped(*times), span(*last_ms_ago));
+    format!("REFUSED: {who}: {why} ({times} times, the last {last} ago)")
+}
+
 fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     let Status { node, cluster, incarnation: _, uptime_ms, links, vipas, connections, capacity, unfit, left, .. } =
         status;
@@ -71,6 +78,7 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         recording,
         narrow_paths,
         over_share,
+        refused,
         flapping,
         leases_lost,
         ..
@@ -104,6 +112,9 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
             out,
             "OVER SHARE: {target} reports more connections than its share of the table; {refused} were not taken in"
         )?;
+    }
+    for peer in refused {
+        writeln!(out, "{}", refused_line(peer))?;
     }
     for Flapping { vipa, changes } in flapping {
         writeln!(out, "FLAPPING: {vipa} has changed its owner {changes} times in the last minute")?;
@@ -630,6 +641,21 @@ mod tests {
             "2100-01-01 00:00:00 UTC",
         ];
         assert_eq!(times, expected);
+    }
+
+    #[test]
+    fn a_refused_peer_has_a_line_that_says_who_why_how_often_and_when() {
+        let peer = |node: Option<&str>, address: Option<[u8; 4]>| RefusedPeer {
+            node: node.map(|node| node.parse().unwrap()),
+            address: address.map(IpAddr::from),
+            why: "it is revoked".into(),
+            times: 1_200,
+            last_ms_ago: 61_000,
+        };
+        let end = "it is revoked (1,200 times, the last 1 min 1 s ago)";
+        assert_eq!(refused_line(&peer(Some("t9"), Some([10, 77, 0, 99]))), format!("REFUSED: t9 at 10.77.0.99: {end}"));
+        assert_eq!(refused_line(&peer(Some("t9"), None)), format!("REFUSED: t9: {end}"));
+        assert_eq!(refused_line(&peer(None, Some([10, 77, 0, 99]))), format!("REFUSED: 10.77.0.99: {end}"));
     }
 
     #[test]

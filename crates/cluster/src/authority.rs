@@ -214,6 +214,7 @@ fn sequence_is_bounded(sequence: u64) -> Result<(), Denial> {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Denied {
     count: u64,
+    by_node: BTreeMap<NodeName, u64>,
     noted: BTreeMap<(NodeName, MessageKind), Moment>,
 }
 
@@ -221,6 +222,9 @@ impl Denied {
     /// Counts one. Says whether it is to be noted.
     pub(crate) fn count(&mut self, now: Moment, node: &NodeName, kind: MessageKind) -> bool {
         self.count += 1;
+        if self.by_node.len() < MAX_NOTED || self.by_node.contains_key(node) {
+            *self.by_node.entry(node.clone()).or_default() += 1;
+        }
         let place = (node.clone(), kind);
         if self.noted.get(&place).is_some_and(|noted| now.since(*noted) < QUIET) {
             return false;
@@ -234,6 +238,11 @@ impl Denied {
 
     pub(crate) fn total(&self) -> u64 {
         self.count
+    }
+
+    /// Messages of this node.
+    pub(crate) fn of(&self, node: &NodeName) -> u64 {
+        self.by_node.get(node).copied().unwrap_or_default()
     }
 }
 

@@ -37,6 +37,7 @@ use crate::{
     questions::{self, Asking, Waiting},
     reclaim::Reclaim,
     recorder::Recorder,
+    refusals::{Refusals, printable},
     reload::{Fresh, Reader},
     status,
     steadiness::Steadiness,
@@ -69,6 +70,7 @@ pub struct Control {
     pub(crate) door: ControlDoor,
     pub(crate) takeovers: Takeovers,
     pub(crate) counts: Counts,
+    pub(crate) refusals: Refusals,
     pub(crate) clock: Clock,
     pub(crate) reports: Reports,
     pub(crate) reclaim: Reclaim,
@@ -177,6 +179,7 @@ impl Control {
             door,
             takeovers,
             counts: Counts::default(),
+            refusals: Refusals::default(),
             clock,
             reports: Reports::new(Arc::clone(&flows)),
             reclaim: Reclaim::default(),
@@ -351,9 +354,12 @@ impl Control {
                 self.questioned(&peer, message);
             }
             LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
-            LinkEvent::Refused { peer, why } => {
-                self.counts.links_refused += 1;
-                tracing::warn!(%peer, %why, "a link was refused");
+            LinkEvent::Refused(refusal) => {
+                let why = printable(&refusal.why);
+                let (node, ip) = (refusal.node, refusal.address.ip().to_canonical());
+                let peer = node.as_ref().map_or_else(|| ip.to_string(), |node| format!("{node} at {ip}"));
+                tracing::warn!(%peer, %why, times = refusal.times, "a link was refused");
+                self.refusals.note((node, Some(ip)), why, refusal.times, self.clock.now());
             }
         }
     }

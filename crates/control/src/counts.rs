@@ -12,7 +12,6 @@ pub(crate) struct Counts {
     pub(crate) reports: Taken,
     pub(crate) reloads: u64,
     pub(crate) reloads_refused: u64,
-    pub(crate) links_refused: u64,
     pub(crate) questions_denied: u64,
     pub(crate) paths_forgotten: u64,
     pub(crate) routes_deferred: u64,
@@ -21,8 +20,8 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to.
-    pub(crate) fn named(&self, writes: Writes, denied: u64) -> [(String, u64); 17] {
+    /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links_refused`: attempts to link.
+    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 17] {
         let Taken { opened, closed, swept, refused, disputed, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
@@ -34,7 +33,7 @@ impl Counts {
             ("report.over-share".into(), over_share),
             ("reload.applied".into(), self.reloads),
             ("reload.refused".into(), self.reloads_refused),
-            ("link.refused".into(), self.links_refused),
+            ("link.refused".into(), links_refused),
             ("message.denied".into(), denied + self.questions_denied),
             ("path.forgotten".into(), self.paths_forgotten),
             ("routes.deferred".into(), self.routes_deferred),
@@ -55,7 +54,7 @@ mod tests {
     fn every_counter_of_controls_is_documented() {
         let page = include_str!("../../../docs/counters.md");
         let (_, of_control) = page.split_once("\n## Control\n").expect("control's counters have a chapter");
-        for (name, _) in Counts::default().named(Writes::default(), 0) {
+        for (name, _) in Counts::default().named(Writes::default(), 0, 0) {
             assert!(of_control.contains(&format!("| `{name}` |")), "docs/counters.md does not say what {name} is");
         }
     }

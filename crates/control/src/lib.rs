@@ -44,6 +44,7 @@ mod questions;
 mod reach;
 mod reclaim;
 mod recorder;
+mod refusals;
 mod reload;
 mod responsiveness;
 mod settings;

@@ -72,6 +72,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         narrow_paths: narrow_paths(control),
         flapping: flapping(control),
         over_share: over_share(control),
+        refused: control.refusals.recent(|node| control.cluster.messages_denied_of(node), control.clock.now()),
         leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
     }
@@ -312,7 +313,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.insert("notes.refused".into(), control.door.notes_refused());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
-    total.extend(control.counts.named(writes, control.cluster.messages_denied()));
+    total.extend(control.counts.named(writes, control.cluster.messages_denied(), control.refusals.total()));
     total.extend(control.view.identifier_counts());
     total.extend(control.outward.counts());
     total.extend(control.audits.named());

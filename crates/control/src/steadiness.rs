@@ -182,6 +182,17 @@ impl Control {
     /// Tells the log, and counts what it says of this router's leases.
     pub(crate) fn note(&mut self, note: &Note) {
         tracing::info!("{note}");
+        match note {
+            Note::Refused { peer, mismatch } => {
+                self.refusals.note((Some(peer.clone()), None), mismatch.to_string(), 1, self.clock.now());
+            }
+            Note::Denied { peer, kind, denial } => {
+                let why = format!("linked, but a message of the kind {kind} is not listened to, because {denial}");
+                let denied = self.cluster.messages_denied_of(peer);
+                self.refusals.note_denied(peer, why, denied, self.clock.now());
+            }
+            _ => {}
+        }
         if let Note::Fenced { .. } = note
             && let Some(line) = self.steadiness.leases.lose(self.clock.now())
         {

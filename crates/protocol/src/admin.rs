@@ -158,6 +158,9 @@ pub struct Status {
     /// Entries in the connection table, and how many fit.
     pub connections: u64,
     pub capacity: u64,
+    /// Who was refused a link in the last hour, or is linked and was not listened to; the latest first, at most 64.
+    #[serde(default)]
+    pub refused: Vec<RefusedPeer>,
     /// Why this router cannot route, if it cannot.
     #[serde(default)]
     pub unfit: Option<String>,
@@ -187,6 +190,19 @@ pub struct Flapping {
     pub vipa: IpAddr,
     /// Within the last minute.
     pub changes: u64,
+}
+
+/// Who was refused, or refuses this router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPeer {
+    /// As its certificate says, or as it was dialled; not there if it has proved to be nobody.
+    pub node: Option<NodeName>,
+    /// Where it comes from; not there for a node that is linked.
+    pub address: Option<IpAddr>,
+    /// The latest reason, escaped and bounded.
+    pub why: String,
+    pub times: u64,
+    pub last_ms_ago: u64,
 }
 
 /// A target that reports more connections than its share of the connection table.

@@ -21,7 +21,7 @@ use crate::{
     admission::Admission,
     certificate::RoleError,
     identity::Identity,
-    inbox::{Receiver, inbox},
+    inbox::{Receiver, Refusal, inbox},
     link::{self, NoLink, Refused},
     registry::{Registry, Sender, code},
     renewal::{self, Credentials, Listening},
@@ -31,6 +31,8 @@ use crate::{
 const HANDSHAKES: usize = 64;
 /// Shortest time between two words about refusing one address.
 const REFUSAL_QUIET: Duration = Duration::from_secs(10);
+/// A peer that is dialled and refuses for the same reason is told of again after this long.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 /// Addresses remembered for that.
 const REFUSED_KEPT: usize = 1024;
 /// What a round trip is taken for until one is measured: nodes are close to each other.
@@ -197,9 +199,8 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
             Some((address, Refused { node, why })) = to_tell.recv() => {
                 tracing::debug!(%address, %why, "refused");
                 registry.count(|statistics| statistics.refused += 1);
-                if refusals.is_news(address.ip(), Instant::now()) {
-                    let peer = node.map_or_else(|| address.to_string(), |node| format!("{node} at {address}"));
-                    registry.inbox.refused(peer, why.to_string());
+                if let Some(times) = refusals.count(address.ip(), Instant::now()) {
+                    registry.inbox.refused(Refusal { node, address, why: why.to_string(), times });
                 }
             }
         }
@@ -216,21 +217,29 @@ async fn let_in(
     link::run(registry, connection).await
 }
 
-/// Who was refused lately.
+/// When each address was last named for being refused, and how often it was refused since.
 #[derive(Default)]
-struct Refusals(HashMap<IpAddr, Instant>);
+struct Refusals(HashMap<IpAddr, (Instant, u64)>);
 
 impl Refusals {
-    fn is_news(&mut self, address: IpAddr, now: Instant) -> bool {
-        let recent = |at: &Instant| now.duration_since(*at) < REFUSAL_QUIET;
-        if self.0.get(&address).is_some_and(recent) {
-            return false;
+    /// Counts one. If it is to be told, how many there are to be told of.
+    fn count(&mut self, address: IpAddr, now: Instant) -> Option<u64> {
+        let is_quiet = |said: Instant| now.duration_since(said) < REFUSAL_QUIET;
+        if let Some((said, since)) = self.0.get_mut(&address) {
+            *since += 1;
+            if is_quiet(*said) {
+                return None;
+            }
+            *said = now;
+            return Some(std::mem::take(since));
         }
-        self.0.retain(|_, at| recent(at));
+        if self.0.len() >= REFUSED_KEPT {
+            self.0.retain(|_, (said, _)| is_quiet(*said));
+        }
         if self.0.len() < REFUSED_KEPT {
-            self.0.insert(address, now);
+            self.0.insert(address, (now, 0));
         }
-        true
+        Some(1)
     }
 }
 
@@ -247,7 +256,7 @@ impl Dialler {
     async fn dial_for_ever(self, timing: Timing) {
         let Self { registry, peer, address, .. } = &self;
         let mut pause = timing.retry_first;
-        let mut said = String::new();
+        let (mut said, mut said_at, mut times) = (String::new(), Instant::now(), 0);
         loop {
             // The peer may have dialled us.
             if !registry.is_linked(peer) {
@@ -259,11 +268,16 @@ impl Dialler {
                     Err(NoLink::Ended(ConnectionError::LocallyClosed)) => return,
                     Err(why) => {
                         tracing::debug!(%peer, %address, %why, "no link yet");
-                        // One that refuses is news, once; one that is not there is none.
+                        // One that refuses is news, now and then; one that is not there is none.
                         let why = if is_absence(&why) { String::new() } else { why.to_string() };
-                        if !why.is_empty() && why != said {
+                        if !why.is_empty() {
                             registry.count(|statistics| statistics.refused += 1);
-                            registry.inbox.refused(peer.to_string(), why.clone());
+                            times += 1;
+                            if why != said || said_at.elapsed() >= REFUSED_AGAIN {
+                                let (node, why) = (Some(peer.clone()), why.clone());
+                                registry.inbox.refused(Refusal { node, address: *address, why, times });
+                                (said_at, times) = (Instant::now(), 0);
+                            }
                         }
                         said = why;
                         pause = (pause * 2).min(timing.retry_longest);

@@ -3,7 +3,7 @@
 //! Three queues, each bounded by the bytes in it. A reader of a link waits for room, and QUIC's flow control makes its
 //! peer wait in turn; a beat that finds no room is dropped, as the network may drop it. News of links themselves is bounded by their number and always goes in.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use vipa_model::NodeName;
@@ -35,11 +35,28 @@ pub enum LinkEvent {
         message: Message,
     },
     /// Someone who is no peer: another cluster's certificate, none at all, another version. Changed nothing.
-    Refused {
-        /// A node's name and address if it proved one, else an address; of a peer that was dialled, its name.
-        peer: String,
-        why: String,
-    },
+    Refused(Refusal),
+}
+
+/// Who was refused, or refuses this node, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// As its certificate says, or as it was dialled; `None`: it has not proved to be anybody.
+    pub node: Option<NodeName>,
+    pub address: SocketAddr,
+    pub why: String,
+    /// How often since this was last said of that address.
+    pub times: u64,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, address, why, times: _ } = self;
+        match node {
+            Some(node) => write!(f, "{node} at {address}: {why}"),
+            None => write!(f, "{address}: {why}"),
+        }
+    }
 }
 
 /// Identifies one link for the life of the process.
@@ -50,7 +67,7 @@ enum Item {
     Up { link: LinkId, peer: NodeName, hello: Hello },
     Down { peer: NodeName },
     Message { link: LinkId, peer: NodeName, message: Message, _room: OwnedSemaphorePermit },
-    Refused { peer: String, why: String, _room: OwnedSemaphorePermit },
+    Refused { refusal: Refusal, _room: OwnedSemaphorePermit },
 }
 
 /// The end the links put things into.
@@ -104,10 +121,10 @@ impl Inbox {
     }
 
     /// Says so unless too much waits already; nobody may fill the queue by being refused.
-    pub(crate) fn refused(&self, peer: String, why: String) {
-        let room = cost(peer.len() + why.len());
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        let room = cost(refusal.why.len());
         if let Ok(room) = Arc::clone(&self.urgent.room).try_acquire_many_owned(room) {
-            self.urgent.put(Item::Refused { peer, why, _room: room });
+            self.urgent.put(Item::Refused { refusal, _room: room });
         }
     }
 
@@ -207,7 +224,7 @@ impl Receiver {
                 let counts = self.live.get(&peer) == Some(&link);
                 counts.then_some(LinkEvent::Message { peer, message })
             }
-            Item::Refused { peer, why, _room } => Some(LinkEvent::Refused { peer, why }),
+            Item::Refused { refusal, _room } => Some(LinkEvent::Refused(refusal)),
         }
     }
 }

@@ -31,5 +31,5 @@ pub use admission::Admission;
 pub use certificate::{CertifiedRoles, RoleError};
 pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use identity::{Identity, IdentityError};
-pub use inbox::{LinkEvent, Receiver};
+pub use inbox::{LinkEvent, Receiver, Refusal};
 pub use registry::{Sender, Statistics};

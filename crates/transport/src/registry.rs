@@ -18,7 +18,7 @@ use crate::{
     admission::Admission,
     certificate::Certified,
     identity::Identity,
-    inbox::{Inbox, LinkId},
+    inbox::{Inbox, LinkId, Refusal},
     link::NoLink,
 };
 
@@ -241,7 +241,8 @@ impl Registry {
         statistics.refused += 1;
         let why = why.to_string();
         refuse(&link.connection, code::REFUSED, &why);
-        self.inbox.refused(format!("{peer} at {}", link.connection.remote_address()), why);
+        let address = link.connection.remote_address();
+        self.inbox.refused(Refusal { node: Some(peer.clone()), address, why, times: 1 });
     }
 
     pub(crate) fn hello(&self) -> Hello {

@@ -84,7 +84,7 @@ async fn run(config: &Config, connections: u32) -> Result<()> {
                 LinkEvent::Up { peer, hello } => replay.feed(Event::Connected { peer, hello }),
                 LinkEvent::Down { peer } => replay.feed(Event::Disconnected { peer }),
                 LinkEvent::Message { peer, message } => replay.feed(Event::Received { peer, message }),
-                LinkEvent::Refused { peer, why } => eprintln!("{peer}: {why}"),
+                LinkEvent::Refused(refusal) => eprintln!("{refusal}"),
             },
         }
     }

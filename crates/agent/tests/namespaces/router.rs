@@ -184,7 +184,7 @@ impl Router {
             }
             LinkEvent::Down { .. } => self.view.linked = false,
             LinkEvent::Message { message, .. } => self.view.take(message),
-            LinkEvent::Refused { peer, why } => panic!("{peer} was refused: {why}"),
+            LinkEvent::Refused(refusal) => panic!("refused: {refusal}"),
         }
         true
     }

@@ -281,9 +281,9 @@ fn what_is_denied_is_counted_each_time_and_noted_once_a_minute() {
     assert!(!denied.count(now, &name("t9"), MessageKind::Beat));
     assert!(denied.count(now, &name("t9"), MessageKind::Claims) && denied.count(now, &name("t8"), MessageKind::Beat));
     assert!(denied.count(now + QUIET, &name("t9"), MessageKind::Beat));
-    assert_eq!(denied.total(), 5);
+    assert_eq!((denied.total(), denied.of(&name("t9")), denied.of(&name("t8"))), (5, 4, 1));
     for node in 0..2 * MAX_NOTED {
         denied.count(now, &name(&format!("n{node}")), MessageKind::Beat);
     }
-    assert!(denied.noted.len() <= MAX_NOTED);
+    assert!(denied.noted.len() <= MAX_NOTED && denied.by_node.len() <= MAX_NOTED);
 }

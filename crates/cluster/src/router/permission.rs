@@ -38,6 +38,12 @@ impl Router {
         self.denied.total()
     }
 
+    /// Messages of this node that were not listened to.
+    #[must_use]
+    pub fn messages_denied_of(&self, node: &NodeName) -> u64 {
+        self.denied.of(node)
+    }
+
     /// Whether this message of a linked node is to be listened to. One that is not is counted, and noted now and then.
     pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> bool {
         let Err(denial) = self.may_send(from, message) else { return true };

@@ -124,7 +124,8 @@ async fn beats_that_find_no_room_are_dropped() {
 async fn who_is_refused_again_and_again_cannot_fill_the_queue() {
     let (inbox, mut receiver) = inbox();
     for _ in 0..200_000 {
-        inbox.refused("203.0.113.4:1".into(), "no certificate".into());
+        let address = ([203, 0, 113, 4], 1).into();
+        inbox.refused(Refusal { node: None, address, why: "no certificate".into(), times: 1 });
     }
     inbox.up(1, name("a"), hello());
     let mut refused = 0;

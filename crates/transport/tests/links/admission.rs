@@ -62,13 +62,15 @@ async fn a_revoked_node_or_certificate_is_cut_and_stays_out() {
     b.expect_up("c").await;
     b.sender.admit(Admission { revoked_nodes: vec![name("c")], ..admission() });
     match b.next().await {
-        LinkEvent::Refused { peer, why } => assert!(peer.starts_with("c at") && why.contains("c is revoked"), "{why}"),
+        LinkEvent::Refused(refusal) => {
+            assert!(refusal.node == Some(name("c")) && refusal.why.contains("c is revoked"), "{refusal}");
+        }
         other => panic!("{other:?}"),
     }
     b.expect_down("c").await;
     c.expect_down("b").await;
     match c.next().await {
-        LinkEvent::Refused { why, .. } => assert!(why.contains("c is revoked"), "{why}"),
+        LinkEvent::Refused(refusal) => assert!(refusal.why.contains("c is revoked"), "{refusal}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(b.sender.linked(), [name("a")]);
@@ -79,7 +81,7 @@ async fn a_revoked_node_or_certificate_is_cut_and_stays_out() {
     b.sender.admit(Admission { revoked_serials: vec![serial], ..admission() });
     a.expect_down("b").await;
     match a.next().await {
-        LinkEvent::Refused { why, .. } => assert!(why.contains("certificate of a is revoked"), "{why}"),
+        LinkEvent::Refused(refusal) => assert!(refusal.why.contains("certificate of a is revoked"), "{refusal}"),
         other => panic!("{other:?}"),
     }
 }
@@ -91,7 +93,7 @@ fn target(node: &str, incarnation: u64, address: [u8; 4]) -> Hello {
 
 async fn refused(node: &mut Node) -> String {
     match node.next().await {
-        LinkEvent::Refused { why, .. } => why,
+        LinkEvent::Refused(refusal) => refusal.why,
         other => panic!("{other:?}"),
     }
 }

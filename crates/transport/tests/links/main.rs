@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use vipa_model::{Connection, ConnectionState, Epoch, Incarnation, NodeName, Protocol};
 use vipa_protocol::{Beat, BeatAck, Connections, Hello, Message, Part, Position, Release, Role, Run, VERSION, wire};
 use vipa_transport::{
-    Admission, CertifiedRoles, Identity, IdentityError, LinkEvent, Receiver, Sender, StartError, Timing,
+    Admission, CertifiedRoles, Identity, IdentityError, LinkEvent, Receiver, Refusal, Sender, StartError, Timing,
     TransportSettings, pki, start,
 };
 
@@ -316,15 +316,16 @@ async fn a_node_of_another_cluster_is_refused_at_both_ends_and_said_so() {
     let mut b = ours.listen("b", 1, LOCALHOST);
     let mut a = theirs.dial("a", 1, &b);
     match a.next().await {
-        LinkEvent::Refused { peer, why } => {
-            assert_eq!(peer, "b");
+        LinkEvent::Refused(Refusal { node, why, .. }) => {
+            assert_eq!(node, Some(name("b")));
             assert!(why.contains("is not accepted here") && why.contains("vipactl pki init"), "{why}");
         }
         other => panic!("{other:?}"),
     }
     match b.next().await {
-        LinkEvent::Refused { peer, why } => {
-            assert!(peer.starts_with("127.0.0.1:") && why.contains("certificate"), "{peer}: {why}");
+        LinkEvent::Refused(refusal) => {
+            assert_eq!((&refusal.node, refusal.address.ip(), refusal.times), (&None, LOCALHOST.ip(), 1));
+            assert!(refusal.why.contains("certificate"), "{refusal}");
         }
         other => panic!("{other:?}"),
     }
@@ -390,7 +391,7 @@ async fn a_node_that_gives_itself_another_name_than_its_certificate_is_refused()
     let other_version = Hello { version: VERSION + 1, ..hello("a", 1) };
     let (_sender, mut receiver) = start(settings(other_version, &b), &cluster.identity("a")).unwrap();
     match b.next().await {
-        LinkEvent::Refused { why, .. } => assert!(why.contains("version"), "{why}"),
+        LinkEvent::Refused(refusal) => assert!(refusal.why.contains("version"), "{refusal}"),
         other => panic!("{other:?}"),
     }
     // Who heard b's greeting before b's refusal had a link for a moment.
@@ -410,7 +411,7 @@ async fn a_dialled_node_must_be_the_one_that_was_meant() {
     let dial = vec![(name("b"), c.address())];
     let mut a = Node::start("a", hello("a", 1), &cluster.identity("a"), None, dial);
     match a.next().await {
-        LinkEvent::Refused { peer, .. } => assert_eq!(peer, "b"),
+        LinkEvent::Refused(refusal) => assert_eq!(refusal.node, Some(name("b"))),
         other => panic!("{other:?}"),
     }
     drop(c);
@@ -457,12 +458,12 @@ async fn an_older_life_does_not_push_a_newer_one_out() {
     b.expect_up("a").await;
     let mut old = cluster.dial("a", 1, &b);
     match b.next().await {
-        LinkEvent::Refused { why, .. } => assert!(why.contains("earlier life"), "{why}"),
+        LinkEvent::Refused(refusal) => assert!(refusal.why.contains("earlier life"), "{refusal}"),
         other => panic!("{other:?}"),
     }
     let why = loop {
-        if let LinkEvent::Refused { why, .. } = old.next().await {
-            break why;
+        if let LinkEvent::Refused(refusal) = old.next().await {
+            break refusal.why;
         }
     };
     assert!(why.contains("refuses this node"), "{why}");
