@@ -38,25 +38,45 @@ type Place = (IpAddr, Protocol, u16, u16);
 struct Learned {
     order: u64,
     path: Path,
+    /// A router's list named it, in this router's life; otherwise its target has said so, or the disk.
+    #[serde(default)]
+    is_listed: bool,
 }
 
 impl LearnedPaths {
     pub(crate) fn new(paths: Vec<TargetPath>) -> Self {
         let mut learned = Self::default();
         for TargetPath { target, service } in paths {
-            learned.learn(target, service);
+            learned.learn_heard(target, service);
         }
         learned.forgotten = 0;
         learned
     }
 
-    /// Remembers a path, which counts more than what was learned before of the same ports. Says whether that is news.
+    /// Remembers a path of a router's list, which counts more than what was learned before of the same ports. Says whether that
+    /// is news.
     pub(crate) fn learn(&mut self, target: IpAddr, service: ServicePath) -> bool {
+        self.learn_from(target, service, true)
+    }
+
+    /// As [`learn`](Self::learn), of what no list has named: a target is reached as it says, which makes it nobody's candidate.
+    pub(crate) fn learn_heard(&mut self, target: IpAddr, service: ServicePath) -> bool {
+        self.learn_from(target, service, false)
+    }
+
+    fn learn_from(&mut self, target: IpAddr, service: ServicePath, is_listed: bool) -> bool {
         let place = place(target, &service);
+        let was_listed = self
+            .overlapping(target, &service)
+            .any(|(known, learned)| learned.is_listed && known.covers_all_of(&service));
+        let is_listed = is_listed || was_listed;
         if let Some(known) = self.paths.get(&place)
             && known.path == service.path
             && !self.overlapping(target, &service).any(|(_, other)| other.order > known.order)
         {
+            if let Some(known) = self.paths.get_mut(&place) {
+                known.is_listed = is_listed;
+            }
             return false;
         }
         let covered: Vec<Place> = self
@@ -68,9 +88,13 @@ impl LearnedPaths {
             self.paths.remove(&place);
         }
         self.order += 1;
-        self.paths.insert(place, Learned { order: self.order, path: service.path });
-        if self.paths.len() > MAX_LEARNED_PATHS
-            && let Some(oldest) = self.paths.iter().min_by_key(|(_, known)| known.order).map(|(place, _)| *place)
+        self.paths.insert(place, Learned { order: self.order, path: service.path, is_listed });
+        // One target's many paths take nothing from the others'.
+        let is_greedy = self.of_target(target).count() > MAX_REPORTED_PATHS;
+        let may_go = |place: &Place| !is_greedy || place.0 == target;
+        if (is_greedy || self.paths.len() > MAX_LEARNED_PATHS)
+            && let Some((&oldest, _)) =
+                self.paths.iter().filter(|(place, _)| may_go(place)).min_by_key(|(_, known)| known.order)
         {
             self.paths.remove(&oldest);
             self.forgotten += 1;
@@ -80,7 +104,13 @@ impl LearnedPaths {
 
     /// Remembers a path where nothing is known of any of its ports: hearsay. Says whether that is news.
     pub(crate) fn fill(&mut self, target: IpAddr, service: ServicePath) -> bool {
-        self.overlapping(target, &service).next().is_none() && self.learn(target, service)
+        self.overlapping(target, &service).next().is_none() && self.learn_heard(target, service)
+    }
+
+    /// Whether a router's list has named this target for the port.
+    pub(crate) fn is_listed(&self, target: IpAddr, (protocol, port): (Protocol, u16)) -> bool {
+        let has_port = |known: &ServicePath| known.protocol == protocol && known.ports.contains(port);
+        self.of_target(target).any(|(known, learned)| learned.is_listed && has_port(&known))
     }
 
     /// What is known of one target, the oldest first.
@@ -171,6 +201,35 @@ mod tests {
         assert!(learned.fill(target(1), to(Forwarding::Gue, 90, 95)));
         assert!(learned.fill(target(2), to(Forwarding::Gue, 85, 95)));
         assert_eq!(learned.of(target(1)), [ipip(80, 89), to(Forwarding::Gue, 90, 95)]);
+    }
+
+    #[test]
+    fn a_path_that_only_its_target_tells_makes_it_nobodys_candidate() {
+        let mut learned = LearnedPaths::default();
+        let web = (Protocol::Tcp, 85);
+        learned.learn_heard(target(1), ipip(80, 89));
+        learned.fill(target(2), ipip(80, 89));
+        learned.learn(target(3), ipip(80, 89));
+        assert_eq!([1, 2, 3].map(|number| learned.is_listed(target(number), web)), [false, false, true]);
+        assert!(
+            !learned.is_listed(target(3), (Protocol::Udp, 85)) && !learned.is_listed(target(3), (Protocol::Tcp, 90))
+        );
+        assert!(!learned.learn(target(1), ipip(80, 89)), "known, and from a list now");
+        assert!(learned.is_listed(target(1), web));
+        learned.learn_heard(target(3), to(Forwarding::Gre, 85, 85));
+        assert!(learned.is_listed(target(3), web), "it may say how it is reached");
+        let again = LearnedPaths::new(learned.all());
+        assert!(!again.is_listed(target(3), web), "the disk does not tell who said it");
+    }
+
+    #[test]
+    fn one_targets_many_paths_cost_the_others_none() {
+        let mut learned = LearnedPaths::default();
+        learned.learn(target(1), ipip(80, 80));
+        for port in 1..=u16::try_from(2 * MAX_LEARNED_PATHS).unwrap() {
+            learned.learn_heard(target(2), ipip(port, port));
+        }
+        assert_eq!((learned.of(target(1)).len(), learned.of(target(2)).len()), (1, MAX_REPORTED_PATHS));
     }
 
     #[test]

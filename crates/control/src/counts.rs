@@ -21,8 +21,8 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links_refused`: attempts to link.
-    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 17] {
-        let Taken { opened, closed, swept, refused, disputed, over_share } = self.reports;
+    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 18] {
+        let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
             ("report.opened".into(), opened),
@@ -30,6 +30,7 @@ impl Counts {
             ("report.swept".into(), swept),
             ("report.refused".into(), refused),
             ("report.disputed".into(), disputed),
+            ("report.unlisted".into(), unlisted),
             ("report.over-share".into(), over_share),
             ("reload.applied".into(), self.reloads),
             ("reload.refused".into(), self.reloads_refused),

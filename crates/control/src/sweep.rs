@@ -122,6 +122,7 @@ mod tests {
                 target: Ipv4Addr::new(198, 51, 100, target).into(),
                 ways: &mut self.ways,
                 now: Tick(0),
+                is_listed: &|_, _| true,
                 room: &mut Room::unlimited(),
             };
             self.reports.install(reporter, run)

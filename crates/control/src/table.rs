@@ -1,10 +1,10 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, fmt, net::IpAddr, sync::Arc};
 
 use vipa_flow::Tick;
-use vipa_handoff::{AnyKey, Disputes, Flows, Reported};
+use vipa_handoff::{AnyKey, Claim, Disputes, Flows, Reported};
 use vipa_model::{Connection, ConnectionState, EntryState, Protocol, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
@@ -31,18 +31,21 @@ pub struct Taken {
     pub refused: u64,
     /// Connections that another linked target holds.
     pub disputed: u64,
+    /// Connections of another target, reported by one that no list names.
+    pub unlisted: u64,
     /// Connections that no packet has shown here, of a target whose share of the table is used up.
     pub over_share: u64,
 }
 
 impl Taken {
     pub(crate) fn add(&mut self, more: Self) {
-        let Self { opened, closed, swept, refused, disputed, over_share } = more;
+        let Self { opened, closed, swept, refused, disputed, unlisted, over_share } = more;
         self.opened += opened;
         self.closed += closed;
         self.swept += swept;
         self.refused += refused;
         self.disputed += disputed;
+        self.unlisted += unlisted;
         self.over_share += over_share;
     }
 }
@@ -60,7 +63,6 @@ pub struct Reports {
 }
 
 /// Who reports, and about what.
-#[derive(Debug)]
 pub struct Reporter<'a> {
     pub vipa: VipaId,
     pub vipa_address: IpAddr,
@@ -68,6 +70,8 @@ pub struct Reporter<'a> {
     pub target: IpAddr,
     pub ways: &'a mut Ways,
     pub now: Tick,
+    /// Whether a list names a target for a port of the VIPA.
+    pub(crate) is_listed: &'a dyn Fn(IpAddr, (Protocol, u16)) -> bool,
     /// What it may add to the table.
     pub(crate) room: &'a mut Room,
 }
@@ -216,11 +220,20 @@ fn confirm(
         taken.over_share += 1;
         return;
     }
-    match disputes.report(flows, (key, way), |of| reporter.holds(of), state, reporter.now) {
+    let claim = |holder| reporter.claim(holder, key.service());
+    match disputes.report(flows, (key, way), |of| reporter.holds(of), claim, state, reporter.now) {
         Reported::New => taken.opened += 1,
         Reported::Known => {}
         Reported::Full => taken.refused += 1,
         Reported::Disputed(_) => taken.disputed += 1,
+        Reported::Unlisted => taken.unlisted += 1,
+    }
+}
+
+impl fmt::Debug for Reporter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vipa, target, now, .. } = self;
+        f.debug_struct("Reporter").field("vipa", vipa).field("target", target).field("now", now).finish_non_exhaustive()
     }
 }
 
@@ -237,6 +250,16 @@ impl Reporter<'_> {
                 *last = Some((service, target));
                 Some(target)
             }
+        }
+    }
+
+    /// What it takes from the target of this way, which has a connection of the service.
+    fn claim(&self, holder: TargetId, service: (Protocol, u16)) -> Claim {
+        let of_holder = self.ways.address(holder).is_some_and(|holder| (self.is_listed)(holder, service));
+        match ((self.is_listed)(self.target, service), of_holder) {
+            (false, true) => Claim::Nothing,
+            (true, false) => Claim::Everything,
+            (true, true) | (false, false) => Claim::Unheld,
         }
     }
 

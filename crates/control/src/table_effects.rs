@@ -21,6 +21,8 @@ impl Control {
         let now = Tick::from(self.clock.now());
         self.reports.shares.measure(&self.flows, &self.view.ways, self.config.table.reserve_percent, now);
         let mut room = self.reports.shares.room(&self.flows, target, vipa.is_ipv6());
+        let cluster = &self.cluster;
+        let is_listed = |target, service| cluster.is_listed(vipa, target, service);
         let reporter = Reporter {
             vipa: vipa_id(index),
             vipa_address: vipa,
@@ -28,6 +30,7 @@ impl Control {
             target,
             ways: &mut self.view.ways,
             now,
+            is_listed: &is_listed,
             room: &mut room,
         };
         if has_opened(run) {

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use vipa_flow::{Confirmed, FlowState, Tick};
 use vipa_model::{ConnectionState, EntryState, TargetId, VipaId};
 
-use crate::{AnyKey, Flows, Reported};
+use crate::{AnyKey, Claim, Flows, Reported};
 
 /// Disputes at the same time. It takes a client that uses a port anew while its former target's agent was away; more than a
 /// few are somebody's mistake.
@@ -54,10 +54,11 @@ impl Disputes {
         flows: &Flows,
         (key, claimant): (&AnyKey, TargetId),
         is_its: impl Fn(TargetId) -> bool,
+        claim: impl Fn(TargetId) -> Claim,
         state: ConnectionState,
         now: Tick,
     ) -> Reported {
-        let reported = flows.report(key, claimant, is_its, state, now);
+        let reported = flows.report(key, claimant, is_its, claim, state, now);
         if let Reported::Disputed(_) = reported {
             if self.told.get(key).is_some_and(|told| told.claimant == claimant) {
                 return self.give(flows, key, claimant, now);
@@ -79,7 +80,8 @@ impl Disputes {
         let ended = flows.report_end(key, is_its, now);
         if ended && let Some(Dispute { claimant, .. }) = self.open.remove(key) {
             // A SYN may have left an entry there that waits for the next report: then the claim waits, too.
-            self.report(flows, (key, claimant), |way| way == claimant, ConnectionState::Established, now);
+            let (is_its, state) = (|way| way == claimant, ConnectionState::Established);
+            self.report(flows, (key, claimant), is_its, |_| Claim::Unheld, state, now);
         }
         ended
     }
@@ -221,7 +223,7 @@ mod tests {
 
         fn report(&mut self, target: TargetId, state: ConnectionState) -> Reported {
             let Self { flows, disputes, key } = self;
-            disputes.report(flows, (key, target), |way| way == target, state, NOW)
+            disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, state, NOW)
         }
 
         /// The router that owned the VIPA until now tells that the late one has it.
@@ -250,6 +252,28 @@ mod tests {
             assert!(!bench.end(LATE));
             assert_eq!(bench.after(100), Some((HOLDER, state)));
         }
+    }
+
+    #[test]
+    fn a_target_that_no_list_names_takes_nothing_and_gives_way_to_one_that_a_list_names() {
+        let report = |bench: &mut Bench, claim| {
+            let Bench { flows, disputes, key } = bench;
+            disputes.report(flows, (key, LATE), |way| way == LATE, |_| claim, ConnectionState::Established, NOW)
+        };
+        for linked in [true, false] {
+            let mut bench = Bench::disputed(FlowState::Confirmed);
+            bench.disputes.withdraw(&bench.flows, |way| way == LATE);
+            bench.flows.set_linked(HOLDER, linked);
+            assert_eq!(report(&mut bench, Claim::Nothing), Reported::Unlisted);
+            assert_eq!(bench.after(100), Some((HOLDER, FlowState::Confirmed)), "linked {linked}");
+            assert_eq!(report(&mut bench, Claim::Everything), Reported::New);
+            assert_eq!(bench.after(101), Some((LATE, FlowState::Confirmed)), "linked {linked}");
+        }
+        // What has ended is nobody's.
+        let mut bench = Bench::disputed(FlowState::Confirmed);
+        bench.disputes.withdraw(&bench.flows, |way| way == LATE);
+        assert!(bench.end(HOLDER));
+        assert_eq!(report(&mut bench, Claim::Nothing), Reported::New);
     }
 
     #[test]
@@ -358,7 +382,8 @@ mod tests {
             let client = (Ipv4Addr::from_bits(0x0a00_0000 + client), 4000).into();
             let key = AnyKey::of(VipaId(0), vipa, &Connection { protocol: Protocol::Tcp, client, port: 80 }).unwrap();
             flows.admit(&key, HOLDER, FlowState::Confirmed, NOW);
-            disputes.report(&flows, (&key, LATE), |way| way == LATE, ConnectionState::Established, NOW);
+            let state = ConnectionState::Established;
+            disputes.report(&flows, (&key, LATE), |way| way == LATE, |_| Claim::Unheld, state, NOW);
         }
         assert_eq!(disputes.open.len(), MOST);
     }

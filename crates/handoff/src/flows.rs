@@ -23,8 +23,21 @@ pub enum Reported {
     Known,
     /// It is another target's, the one of this way.
     Disputed(TargetId),
+    /// It is another target's, from which this one takes nothing.
+    Unlisted,
     /// There is no room.
     Full,
+}
+
+/// What a target's report takes from another target that has the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// No list names the one that reports it, and one names the other.
+    Nothing,
+    /// What the other does not hold: its agent is not linked.
+    Unheld,
+    /// A list names the one that reports it, and none the other.
+    Everything,
 }
 
 /// A connection's key in whichever family.
@@ -145,24 +158,27 @@ impl Flows {
     }
 
     /// Takes in that a target holds this connection, in this state. `target`: the way to it; `is_its`: whether a way leads
-    /// to it, whichever. A connection of another target, whose agent is linked, stays there: [`Disputes`](crate::Disputes)
-    /// says for how long.
+    /// to it, whichever; `claim`: what it takes from the target of another way. What it does not take is disputed:
+    /// [`Disputes`](crate::Disputes) says for how long.
     pub fn report(
         &self,
         key: &AnyKey,
         target: TargetId,
         is_its: impl Fn(TargetId) -> bool,
+        claim: impl Fn(TargetId) -> Claim,
         state: ConnectionState,
         now: Tick,
     ) -> Reported {
         let elsewhere = self.lookup(key).filter(|hit| !is_its(hit.target));
+        let claim = elsewhere.filter(|hit| hit.state != FlowState::Ended).map(|hit| claim(hit.target));
         let state = match (state, elsewhere) {
+            _ if claim == Some(Claim::Nothing) => return Reported::Unlisted,
             // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
             (ConnectionState::HalfOpen, Some(hit)) if !matches!(hit.state, FlowState::HalfOpen | FlowState::Ended) => {
                 return Reported::Known;
             }
             (ConnectionState::Established | ConnectionState::Closing, Some(hit))
-                if hit.state != FlowState::Ended && self.is_linked(hit.target) =>
+                if claim == Some(Claim::Unheld) && self.is_linked(hit.target) =>
             {
                 return Reported::Disputed(hit.target);
             }

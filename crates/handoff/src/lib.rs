@@ -23,7 +23,7 @@ pub use counters::{Cell, Count, Counters, Totals, VipaCount, VipaCounters, VipaT
 pub use disputes::Disputes;
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
-pub use flows::{AnyKey, Flows, Reported};
+pub use flows::{AnyKey, Claim, Flows, Reported};
 pub use routes::{
     Express, Hop, How, NextHop, PortRoute, ReturnRoute, Rewrite, RouteLists, Routes, ServiceRoute, SourceRule,
     TargetRoute, Via, VipaRoute, next_neighbour,

@@ -192,6 +192,12 @@ impl Router {
     pub fn vipa(&self, address: IpAddr) -> Option<VipaStatus> {
         self.vipas.get(&address).map(|vipa| vipa.status(&self.around()))
     }
+
+    /// Whether a router's list that is known here names the target for this port of the VIPA.
+    #[must_use]
+    pub fn is_listed(&self, vipa: IpAddr, target: IpAddr, service: (Protocol, u16)) -> bool {
+        self.vipas.get(&vipa).is_some_and(|vipa| vipa.is_listed(target, service))
+    }
 }
 
 impl Vipa {

@@ -213,6 +213,7 @@ impl Bench {
                     target: target(of),
                     ways: &mut self.view.ways,
                     now: Tick(0),
+                    is_listed: &|_, _| true,
                     room: &mut crate::share::Room::unlimited(),
                 };
                 let record = Record { connection, change: Change::Opened(ConnectionState::Established) };

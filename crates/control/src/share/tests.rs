@@ -21,6 +21,8 @@ struct Bench {
     reports: Reports,
     now: Tick,
     percent: u8,
+    /// Numbers of the targets that a list names.
+    listed: Vec<u8>,
 }
 
 impl Bench {
@@ -28,7 +30,7 @@ impl Bench {
     fn new() -> Self {
         let flows = Arc::new(Flows::new(CAPACITY as usize, 1, HashSeed::new([7; 4])).unwrap());
         let reports = Reports::new(Arc::clone(&flows));
-        let mut bench = Self { flows, ways: Ways::default(), reports, now: Tick(0), percent: 25 };
+        let mut bench = Self { flows, ways: Ways::default(), reports, now: Tick(0), percent: 25, listed: vec![1, 2] };
         bench.snapshot(1, 0..1, ConnectionState::Established);
         bench.snapshot(2, 1..2, ConnectionState::Established);
         bench.now = Tick(1);
@@ -36,21 +38,22 @@ impl Bench {
     }
 
     fn report(&mut self, number: u8, run: &Run) -> (Taken, bool) {
-        let Self { flows, ways, reports, now, percent } = self;
-        let target = target(number);
+        let Self { flows, ways, reports, now, percent, listed } = self;
+        let from = target(number);
         reports.shares.measure(flows, ways, *percent, *now);
-        let mut room = reports.shares.room(flows, target, false);
+        let mut room = reports.shares.room(flows, from, false);
         let reporter = Reporter {
             vipa: VipaId(0),
             vipa_address: VIPA,
             lists: Lists { services: &[], learned: &[] },
-            target,
+            target: from,
             ways,
             now: *now,
+            is_listed: &|address, _| listed.iter().any(|number| target(*number) == address),
             room: &mut room,
         };
         let taken = reports.install(reporter, run);
-        let is_news = reports.shares.settle(flows, target, &room, taken.over_share, Moment::ZERO);
+        let is_news = reports.shares.settle(flows, from, &room, taken.over_share, Moment::ZERO);
         (taken, is_news)
     }
 
@@ -161,4 +164,25 @@ fn a_target_over_its_share_is_named_once_and_for_ten_minutes() {
     let over: Vec<_> = bench.reports.shares.over(Moment::ZERO).map(|(target, over)| (target, over.refused)).collect();
     assert_eq!(over, [(target(1), first.over_share + second.over_share)]);
     assert_eq!(bench.reports.shares.over(Moment::ZERO + NAMED_FOR).count(), 0);
+}
+
+#[test]
+fn a_target_that_no_list_names_takes_nothing_from_one_that_is_away_and_gives_way_to_it() {
+    let mut bench = Bench::new();
+    bench.reports.set_linked(target(1), &bench.ways, true);
+    let taken = bench.snapshot(3, 0..2, ConnectionState::Established);
+    assert_eq!(
+        (taken.opened, taken.unlisted, taken.disputed),
+        (0, 2, 0),
+        "neither from the linked one nor from the other"
+    );
+    let taken = bench.snapshot(3, 10..12, ConnectionState::Established);
+    assert_eq!(taken.opened, 2);
+    bench.reports.set_linked(target(3), &bench.ways, true);
+    let taken = bench.snapshot(1, 10..11, ConnectionState::Established);
+    assert_eq!((taken.opened, taken.disputed), (1, 0));
+    assert_eq!(bench.flows.lookup(&key(10)).map(|hit| bench.ways.address(hit.target)), Some(Some(target(1))));
+    // Two that no list names are equals.
+    bench.listed.clear();
+    assert_eq!(bench.snapshot(2, 11..12, ConnectionState::Established).disputed, 1);
 }

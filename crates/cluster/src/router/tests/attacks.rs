@@ -1,9 +1,9 @@
 //! A linked target whose certificate is somebody else's: what it says of things that are not its own changes nothing.
 
-use vipa_model::{Epoch, Incarnation, Rank, Voters};
+use vipa_model::{Epoch, Incarnation, Protocol, Rank, Voters};
 use vipa_protocol::{
-    Ballot, Beat, Claim, Claims, Condition, Connections, Decision, Decisions, Distribution, Entry, Matter, Message,
-    Owned, Part, Position, Refusal, Refuse, Ruling, Run, Stamp, Standing, Table, Vote, Votes,
+    Ballot, Beat, Claim, Claims, Condition, Connections, Decision, Decisions, Distribution, Entry, Listeners, Matter,
+    Message, Owned, Part, Position, Refusal, Refuse, Ruling, Run, Stamp, Standing, Table, Vote, Votes,
 };
 
 use super::{
@@ -133,4 +133,23 @@ fn one_target_has_one_node_at_a_time() {
     bench.outputs.clear();
     bench.feed_router("r1", Event::Connected { peer: name("t9"), hello });
     assert!(!bench.outputs.iter().any(refused), "its successor is welcome");
+}
+
+#[test]
+fn a_target_is_listed_by_routers_and_not_by_its_own_word() {
+    let mut bench = Bench::settled();
+    let web = (Protocol::Tcp, 80);
+    let is_listed = |bench: &Bench, target| ["r1", "r2"].map(|router| bench.is_listed(router, target));
+    assert_eq!(is_listed(&bench, "t1"), [true, true]);
+    assert_eq!(is_listed(&bench, "t9"), [false, false]);
+    let paths = service(&["t9"]).path_to(address("t9")).into_iter().collect();
+    let mut hello = bench.hello(&name(THIEF));
+    hello.node = name("t9");
+    hello.role = vipa_protocol::Role::Target { address: address("t9") };
+    for router in ["r1", "r2"] {
+        bench.feed_router(router, Event::Connected { peer: name("t9"), hello: hello.clone() });
+        let listeners = Listeners { vipa: VIPA, listening: vec![web], paths: Vec::clone(&paths) };
+        bench.feed_router(router, Event::Received { peer: name("t9"), message: Message::Listeners(listeners) });
+    }
+    assert_eq!(is_listed(&bench, "t9"), [false, false]);
 }

@@ -333,6 +333,14 @@ impl Bench {
         }
     }
 
+    /// Whether a list that this router knows names the target for the service of port 80.
+    pub(super) fn is_listed(&self, router: &str, target: &str) -> bool {
+        match &self.nodes[&name(router)] {
+            Node::Router(router) => router.is_listed(VIPA, address(target), (Protocol::Tcp, 80)),
+            Node::Target(_) => false,
+        }
+    }
+
     /// Feeds a router.
     pub(super) fn feed_router(&mut self, router: &str, event: Event) {
         self.feed(Queue::from([(name(router), (event, nothing()))]));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use vipa_model::{Epoch, NodeName, Service, ServicePath, TargetPath};
+use vipa_model::{Epoch, NodeName, Protocol, Service, ServicePath, TargetPath};
 use vipa_protocol::{
     Associate, Ballot, Claim, Connections, Distribution, Entry, Listeners, Message, Part, Release, Role, Standing,
 };
@@ -28,6 +28,15 @@ impl Vipa {
         candidates.sort_unstable();
         candidates.dedup();
         candidates
+    }
+
+    /// Whether this router's list, the owner's, or one that either had before, names the target for the port.
+    pub(in super::super) fn is_listed(&self, target: IpAddr, (protocol, port): (Protocol, u16)) -> bool {
+        let names = |service: &Service| {
+            service.protocol == protocol && service.ports.contains(port) && service.candidates.contains(&target)
+        };
+        self.services().iter().chain(self.distributed.iter().flatten()).any(names)
+            || self.paths.is_listed(target, (protocol, port))
     }
 
     /// Candidates that have an agent, from whom reports can be expected.
@@ -317,7 +326,7 @@ impl Vipa {
         let own: Vec<ServicePath> = self.services().iter().filter_map(|service| service.path_to(target)).collect();
         let mut news = false;
         for path in paths.into_iter().take(MAX_REPORTED_PATHS) {
-            news |= !own.iter().any(|own| own.covers_all_of(&path)) && self.paths.learn(target, path);
+            news |= !own.iter().any(|own| own.covers_all_of(&path)) && self.paths.learn_heard(target, path);
         }
         if news {
             self.paths_changed(cx);
