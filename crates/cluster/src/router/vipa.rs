@@ -260,7 +260,12 @@ impl Vipa {
             (P::Rebuilding(tenure) | P::Active(tenure), C::Refused { from, refuse }) => {
                 self.highest = self.highest.max(refuse.highest);
                 if refuse.reason == Refusal::Superseded && refuse.highest > tenure.epoch {
-                    self.step_down(refuse.highest, &from, cx);
+                    // One voter's word decides nothing; where nobody votes, a target's is all there is.
+                    tenure.superseded.insert(from.clone());
+                    let electors = cx.settings.electors();
+                    if cx.settings.voters.names.is_empty() || tenure.is_lost(cx.now, electors.len()) {
+                        self.step_down(refuse.highest, &from, cx);
+                    }
                 }
             }
             (P::Standby | P::Yielding { .. }, C::Refused { refuse, .. }) => {

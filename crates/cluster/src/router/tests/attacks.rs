@@ -153,3 +153,26 @@ fn a_target_is_listed_by_routers_and_not_by_its_own_word() {
     }
     assert_eq!(is_listed(&bench, "t9"), [false, false]);
 }
+
+#[test]
+fn one_voters_word_ends_no_ownership() {
+    let mut bench = Bench::settled();
+    let before = bench.status("r1");
+    let (epoch, highest) = (before.epoch, Epoch(before.epoch.0 + 1));
+    let voter = || name("t1");
+    assert!(bench.status("r1").state == State::Active);
+    for round in 0..4 {
+        let (ballot, reason) = (Ballot::Real { round }, Refusal::Superseded);
+        let refuse = Vote::Refuse(Refuse { vipa: VIPA, epoch, ballot, reason, highest });
+        let refuse = Message::Votes(Votes { votes: vec![refuse] });
+        bench.feed_router("r1", Event::Received { peer: voter(), message: refuse });
+        let superseded = vec![vipa_protocol::Superseded { vipa: VIPA, epoch: highest, holder: name("r2") }];
+        for sequence in 0..200 {
+            let ack = Message::BeatAck(vipa_protocol::BeatAck { sequence, superseded: superseded.clone() });
+            bench.feed_router("r1", Event::Received { peer: voter(), message: ack });
+        }
+        bench.run_ms(500);
+    }
+    bench.assert_owner("r1");
+    assert_eq!(bench.status("r1").epoch, epoch);
+}

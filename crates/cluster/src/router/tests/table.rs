@@ -139,8 +139,8 @@ fn every_phase_answers_every_cue_as_the_table_says() {
         ("grants",          granted(REAL), [Standby,    Suspecting, Active,     Rebuilding, Active,  Yielding]),
         ("one refuses",     refused(Refusal::OwnerAlive, 4),
                                                    [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
-        ("target refuses",  refused(Refusal::Superseded, 6),
-                                                   [Standby,    Suspecting, Claiming,   Standby,    Standby, Yielding]),
+        ("one supersedes",  refused(Refusal::Superseded, 6),
+                                                   [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("acknowledged",    acknowledged,          [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("superseded",      superseded("r1"),      [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("reported",        Cue::Reported,         [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
@@ -173,6 +173,7 @@ fn an_owner_with_a_majority_outlives_one_voter_that_knows_better_but_not_two() {
         tenure.superseded.insert(name("r3"));
     };
     assert_eq!(after(Active, superseded("r1"), two), Standby);
+    assert_eq!(after(Active, refused(Refusal::Superseded, 6), two), Standby);
     assert_eq!(after(Rebuilding, superseded("r1"), two), Standby);
 }
 
