@@ -12,7 +12,7 @@ use tokio::{
     sync::mpsc::{self, error::TrySendError},
 };
 use vipa_cluster::{
-    StoredVote,
+    StoredVote, check_stored_vote,
     target::{Event, Outbox, Output, Settings, Target},
 };
 use vipa_model::{
@@ -76,7 +76,7 @@ pub(crate) struct Agent {
 pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
-    let (vote_file, stored) = StateFile::open(&config.node.state_dir, Kind::Votes)?;
+    let (vote_file, stored) = StateFile::open_checked(&config.node.state_dir, Kind::Votes, check_stored_vote)?;
     // A vote that takes longer holds a takeover up.
     let slow = config.cluster.lease / 2;
     let (voters, voting) = Voting::start(&config.node.state_dir, slow, &config.cluster.voters)?;

@@ -7,14 +7,16 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use vipa_transport::durable;
+use vipa_transport::{durable, state};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeptError {
     #[error("cannot use {path} to remember what is changed on this host: {source}; check state_dir")]
     File { path: PathBuf, source: io::Error },
-    #[error("{path} is damaged: {source}; check this host by hand, then remove the file")]
-    Damaged { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{path} is damaged ({what}); compare this host's addresses and tunnels with what it should have, then remove the file"
+    )]
+    Damaged { path: PathBuf, what: String },
 }
 
 /// A value and the file that has it.
@@ -31,9 +33,7 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
         fs::create_dir_all(state_dir).map_err(|source| KeptError::File { path: state_dir.into(), source })?;
         let file = state_dir.join(name);
         let value = match fs::read(&file) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map_err(|source| KeptError::Damaged { path: file.clone(), source })?
-            }
+            Ok(text) => decode(&text).map_err(|what| KeptError::Damaged { path: file.clone(), what })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
             Err(source) => return Err(KeptError::File { path: file, source }),
         };
@@ -42,7 +42,7 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
 
     /// Writes it down, whole or not at all, whatever becomes of the host's power. Blocks on the disk.
     pub(crate) fn save(&mut self) -> Result<(), KeptError> {
-        let text = serde_json::to_vec_pretty(&self.value).expect("addresses, numbers and strings are JSON");
+        let text = state::encode_value(&self.value).map_err(|source| self.error(source))?;
         self.written += 1;
         durable::replace(&self.file, &text).map_err(|source| self.error(source))
     }
@@ -62,5 +62,40 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
 
     fn error(&self, source: io::Error) -> KeptError {
         KeptError::File { path: self.file.clone(), source }
+    }
+}
+
+/// With a version and a checksum; earlier releases wrote the bare value, in many lines.
+fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    if text.get(1) != Some(&b'\n') {
+        return state::decode_value(text);
+    }
+    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_again_and_a_damaged_file_is_refused_with_what_to_do() {
+        let folder = std::env::temp_dir().join(format!("vipa-kept-{}", std::process::id()));
+        let open = || Kept::<Vec<String>>::open(&folder, "changes.json");
+        let mut kept = open().unwrap();
+        kept.value = vec!["10.77.0.100".into()];
+        kept.save().unwrap();
+        assert_eq!(open().unwrap().value, kept.value);
+        let file = folder.join("changes.json");
+        let text = fs::read(&file).unwrap();
+        for place in 0..text.len() {
+            let mut other = text.clone();
+            other[place] ^= 1;
+            fs::write(&file, other).unwrap();
+            let sentence = open().unwrap_err().to_string();
+            assert!(sentence.contains("is damaged (") && sentence.contains("then remove the file"), "{sentence}");
+        }
+        fs::write(&file, b"[\n  \"10.77.0.100\"\n]").unwrap();
+        assert_eq!(open().unwrap().value, kept.value, "as earlier releases wrote it");
+        fs::remove_dir_all(folder).unwrap();
     }
 }

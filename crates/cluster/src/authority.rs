@@ -19,16 +19,18 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
-    Associate, Beat, BeatAck, Claims, Connections, Decisions, Distribution, Grant, Message, MessageKind, Mirror,
-    NotYet, Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Vote, Votes, Yield,
+    Associate, Beat, BeatAck, Claims, Connections, Copied, Decision, Decisions, Distribution, Grant, Message,
+    MessageKind, Mirror, NotYet, Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Vote, Votes, Yield,
 };
+
+use crate::voter::StoredVote;
 
 /// How far an epoch may be beyond those that are known: more elections of one VIPA than happen while a node is away.
 const EPOCH_JUMP: u64 = 1_000_000;
 /// How far the count of a stamp may be beyond those that are known. So many jumps do not reach the end of 64 bits.
 const STAMP_JUMP: u64 = 1 << 32;
-/// Sequence numbers end here; counted once a nanosecond, in a century.
-const LAST_SEQUENCE: u64 = 1 << 62;
+/// Sequence numbers, epochs and stamps end here; counted once a nanosecond, in a century.
+pub(crate) const LAST_SEQUENCE: u64 = 1 << 62;
 /// Shortest time between two notes about one node's messages of one kind.
 const QUIET: Duration = Duration::from_secs(60);
 /// Nodes and kinds of messages remembered for that.
@@ -121,8 +123,14 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
         | Message::Release(Release { vipa, epoch })
         | Message::Yield(Yield { vipa, epoch, follows: _ })
         | Message::NotYet(NotYet { vipa, epoch, missing: _ })
-        | Message::Table(Table { vipa, epoch, .. })
-        | Message::Mirror(Mirror { vipa, epoch, copied: _ }) => owner(sender, *vipa, *epoch, known),
+        | Message::Table(Table { vipa, epoch, .. }) => owner(sender, *vipa, *epoch, known),
+        Message::Mirror(Mirror { vipa, epoch, copied }) => {
+            owner(sender, *vipa, *epoch, known)?;
+            match copied {
+                Copied::Wanted => Ok(()),
+                Copied::Round(round) => sequence_is_bounded(round.number),
+            }
+        }
         Message::Retake(Retake { vipa }) => owner(sender, *vipa, Epoch::NONE, known),
         Message::BeatAck(BeatAck { sequence, superseded }) => {
             voter(sender, known)?;
@@ -159,7 +167,7 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
             }
         }
         Message::Decisions(Decisions { decisions }) => {
-            let highest = known.highest_stamp().saturating_add(STAMP_JUMP);
+            let highest = known.highest_stamp().saturating_add(STAMP_JUMP).min(LAST_SEQUENCE);
             let beyond = decisions.iter().map(|decision| decision.stamp.count).find(|count| *count > highest);
             beyond.map_or(Ok(()), |count| Err(Denial::Stamp { count }))
         }
@@ -197,13 +205,26 @@ fn epoch_is_bounded(vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result
     let next = Voters { version: voters.version.saturating_add(1), names: Vec::new() }.epochs();
     let highest = known.highest_epoch(vipa);
     let near = |from: Epoch| epoch.0 <= from.0.saturating_add(EPOCH_JUMP);
-    let is_bounded = match highest {
-        // A node that does not know yet whose votes count has heard of nothing.
-        _ if !voters.are_known() => epoch.0 <= LAST_SEQUENCE,
-        Epoch::NONE => epoch < next.end,
-        _ => near(highest.max(voters.epochs().start)) || next.start <= epoch && near(next.start),
-    };
+    let is_bounded = epoch.0 <= LAST_SEQUENCE
+        && match highest {
+            // A node that does not know yet whose votes count has heard of nothing.
+            _ if !voters.are_known() => true,
+            Epoch::NONE => epoch < next.end,
+            _ => near(highest.max(voters.epochs().start)) || next.start <= epoch && near(next.start),
+        };
     if is_bounded { Ok(()) } else { Err(Denial::Epoch { vipa, epoch }) }
+}
+
+/// Checks a vote of the file of votes: one that no election can have led to would end all elections.
+pub fn check_stored_vote(vote: &StoredVote) -> Result<(), String> {
+    let StoredVote { vipa, epoch, .. } = vote;
+    if epoch.0 <= LAST_SEQUENCE { Ok(()) } else { Err(format!("{vipa} cannot have come to epoch {epoch}")) }
+}
+
+/// Checks a decision of the file of decisions: after one with the last number there could be no other.
+pub fn check_stored_decision(decision: &Decision) -> Result<(), String> {
+    let count = decision.stamp.count;
+    if count <= LAST_SEQUENCE { Ok(()) } else { Err(format!("decisions cannot have come to number {count}")) }
 }
 
 fn sequence_is_bounded(sequence: u64) -> Result<(), Denial> {

@@ -37,6 +37,8 @@ pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option
 
 /// Versions of the voters are not greater than this; a configuration's are far less.
 const LAST_VERSION: u32 = 1_000_000;
+/// Voters in a list that somebody tells: more than any cluster has nodes.
+const MAX_NAMES: usize = 4096;
 
 /// What nodes have said of whose votes they count.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -200,6 +202,9 @@ impl Electorate {
         peer: &NodeName,
         voters: Voters,
     ) -> Heard {
+        if voters.version > LAST_VERSION || voters.names.len() > MAX_NAMES {
+            return Heard::Nothing;
+        }
         if let Some(hello) = self.strangers.remove(peer) {
             return Heard::Introduced(Hello { voters, ..hello });
         }
@@ -221,7 +226,7 @@ impl Electorate {
     }
 
     fn hear(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
-        if said.version > LAST_VERSION {
+        if said.version > LAST_VERSION || said.names.len() > MAX_NAMES {
             return;
         }
         // A router is known as one since it greeted.

@@ -18,7 +18,7 @@ mod router;
 pub mod target;
 mod voter;
 
-pub use authority::Denial;
+pub use authority::{Denial, check_stored_decision, check_stored_vote};
 pub use electorate::{Objection, at_start};
 pub use hello::Mismatch;
 pub use paths::StoredLists;

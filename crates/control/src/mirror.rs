@@ -39,6 +39,8 @@ const UDP_PACE_PER_VIPA: Duration = Duration::from_millis(2);
 const SHARE: u32 = 10;
 /// A backup that has heard no round for this long, and for two spans of the round before, asks again.
 const SILENCE: Duration = Duration::from_secs(3);
+/// The longest span between two rounds that a backup believes.
+const LONGEST_SPAN: Duration = Duration::from_secs(60);
 /// Connections in one message.
 const ROUND_PART: usize = 2048;
 /// Entries of a copy are touched at least this often, so that they do not age while their packets pass elsewhere.
@@ -331,7 +333,7 @@ impl Image {
 
     fn take(&mut self, about: &About<'_>, round: Round, flows: &Flows, ways: &mut Ways, now: Moment) {
         let Round { number, part, whole, span_ms, opened, closed } = round;
-        let follows = self.round.is_some_and(|last| last + 1 == number);
+        let follows = self.round.is_some_and(|last| last.checked_add(1) == Some(number));
         if !whole && !follows {
             // Something is missing. What has been taken in stays true for the most part; the whole is asked for.
             self.round = None;
@@ -350,6 +352,10 @@ impl Image {
         }
         for Entry { connection, target, state } in opened {
             let Some(key) = AnyKey::of(about.id, about.vipa, &connection) else { continue };
+            // More than the table has room for are nobody's.
+            if self.known.len() >= flows.capacity() && !self.known.contains_key(&key) {
+                continue;
+            }
             let Some(way) = ways.find(about.id, about.lists, target, key.service()) else { continue };
             let is_moved = self.known.get(&key).is_some_and(|before| *before != target);
             // No target reports a UDP flow: the owner's word is newer than what is left of an earlier ownership.
@@ -367,7 +373,8 @@ impl Image {
             if whole {
                 self.sweep(about, flows, ways);
             }
-            (self.round, self.heard, self.span) = (Some(number), now, Duration::from_millis(span_ms.into()));
+            let span = Duration::from_millis(span_ms.into()).min(LONGEST_SPAN);
+            (self.round, self.heard, self.span) = (Some(number), now, span);
         }
     }
 

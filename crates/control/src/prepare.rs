@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use vipa_balance::ClusterKey;
-use vipa_cluster::{Router, Stored, StoredVote};
+use vipa_cluster::{Router, Stored, StoredVote, check_stored_decision, check_stored_vote};
 use vipa_handoff::Routes;
 use vipa_model::{
     Incarnation, Voters,
@@ -65,8 +65,9 @@ impl Prepared {
     pub fn new(config: &Config, file: PathBuf, check: Check) -> Result<Self, ControlError> {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
-        let (vote_file, votes) = StateFile::open(&config.node.state_dir, Kind::Votes)?;
-        let (decision_file, decisions) = StateFile::open(&config.node.state_dir, Kind::Decisions)?;
+        let (vote_file, votes) = StateFile::open_checked(&config.node.state_dir, Kind::Votes, check_stored_vote)?;
+        let (decision_file, decisions) =
+            StateFile::open_checked(&config.node.state_dir, Kind::Decisions, check_stored_decision)?;
         let (voters_file, known) = StateFile::open(&config.node.state_dir, Kind::Voters)?;
         let (voters, wanted) = vipa_cluster::at_start(known.into_iter().next(), &config.cluster.voters);
         if voters.are_known() {

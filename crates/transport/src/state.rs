@@ -108,10 +108,19 @@ struct Header {
 impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// Opens the file of this kind in `folder`, which is made if it is not there, and reads what it holds.
     pub fn open(folder: &Path, kind: Kind) -> Result<(Self, Vec<T>), StateFileError> {
+        Self::open_checked(folder, kind, |_| Ok(()))
+    }
+
+    /// As [`open`](Self::open); a file with an entry that cannot be is damaged. `check` says why it cannot.
+    pub fn open_checked(
+        folder: &Path,
+        kind: Kind,
+        check: impl Fn(&T) -> Result<(), String>,
+    ) -> Result<(Self, Vec<T>), StateFileError> {
         fs::create_dir_all(folder).map_err(|source| StateFileError::Folder { path: folder.into(), source })?;
         let path = folder.join(kind.file_name());
         let entries = match fs::read(&path) {
-            Ok(text) => parse(&text).map_err(|wrong| match wrong {
+            Ok(text) => parse_checked(&text, check).map_err(|wrong| match wrong {
                 Wrong::Damaged(what) => StateFileError::Damaged { path: path.clone(), what, remedy: kind.remedy() },
                 Wrong::Later(found) => StateFileError::Later { path: path.clone(), found },
             })?,
@@ -149,6 +158,29 @@ fn format<T: Serialize>(entries: &[T]) -> io::Result<Vec<u8>> {
     text.extend(body);
     text.extend(b"}\n");
     Ok(text)
+}
+
+fn parse_checked<T: DeserializeOwned>(text: &[u8], check: impl Fn(&T) -> Result<(), String>) -> Result<Vec<T>, Wrong> {
+    let entries: Vec<T> = parse(text)?;
+    entries.iter().try_for_each(check).map_err(Wrong::Damaged)?;
+    Ok(entries)
+}
+
+/// One value in the format of these files: with a version and a checksum.
+pub fn encode_value<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    format(std::slice::from_ref(value))
+}
+
+/// Reads what [`encode_value`] has written; or says what is wrong with it.
+pub fn decode_value<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    let mut entries: Vec<T> = parse(text).map_err(|wrong| match wrong {
+        Wrong::Damaged(what) => what,
+        Wrong::Later(found) => format!("it is of format {found}, and this release knows formats up to {VERSION}"),
+    })?;
+    match (entries.pop(), entries.is_empty()) {
+        (Some(value), true) => Ok(value),
+        _ => Err("it has not one entry".into()),
+    }
 }
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {

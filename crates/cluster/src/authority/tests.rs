@@ -287,3 +287,28 @@ fn what_is_denied_is_counted_each_time_and_noted_once_a_minute() {
     }
     assert!(denied.noted.len() <= MAX_NOTED && denied.by_node.len() <= MAX_NOTED);
 }
+
+#[test]
+fn a_mirrors_round_and_what_the_disk_says_are_bounded() {
+    let receiver = Receiver::default();
+    let round = |number| {
+        let round =
+            vipa_protocol::Round { number, part: Part::Only, whole: true, span_ms: 0, opened: vec![], closed: vec![] };
+        Message::Mirror(Mirror { vipa: VIPA, epoch: Epoch(6), copied: Copied::Round(round) })
+    };
+    let sender = Sender { node: &name("r1"), role: &Role::Router, incarnation: LIFE };
+    assert_eq!(may_send(&sender, &round(LAST_SEQUENCE), &receiver), Ok(()));
+    let sequence = LAST_SEQUENCE + 1;
+    assert_eq!(may_send(&sender, &round(sequence), &receiver), Err(Denial::Sequence { sequence }));
+
+    let vote = |epoch| StoredVote { vipa: VIPA, epoch: Epoch(epoch), holder: name("r1"), incarnation: LIFE };
+    assert_eq!(check_stored_vote(&vote(LAST_SEQUENCE)), Ok(()));
+    assert!(check_stored_vote(&vote(u64::MAX)).is_err());
+    let decision = |count| Decision {
+        matter: Matter::Target { target: TARGET },
+        ruling: Ruling::Withheld,
+        stamp: Stamp { count, by: name("r1") },
+    };
+    assert_eq!(check_stored_decision(&decision(LAST_SEQUENCE)), Ok(()));
+    assert!(check_stored_decision(&decision(u64::MAX)).is_err());
+}

@@ -328,3 +328,23 @@ fn udp_flows_of_a_copy_do_not_age_while_their_packets_pass_elsewhere() {
         assert!(u32::from(hit.silence(Tick::from(backup.now))) <= 1, "{before:?}");
     }
 }
+
+#[test]
+fn numbers_that_an_owner_makes_up_are_bounded() {
+    let (_, mut backup) = pair(0..1);
+    let round = |(number, whole), span_ms, clients: std::ops::Range<u16>| {
+        let entry = |client| Entry { connection: connection(client), target: BARE, state: EntryState::Open };
+        let (opened, closed) = (clients.map(entry).collect(), Vec::new());
+        let round = Round { number, part: Part::Only, whole, span_ms, opened, closed };
+        vec![(name("r2"), Mirror { vipa: VIPA, epoch: Epoch(1), copied: Copied::Round(round) })]
+    };
+    backup.hear(round((u64::MAX, true), u32::MAX, 0..60_000));
+    let known = backup.mirrors.copies[&VIPA].known.len();
+    assert!(known <= backup.flows.capacity(), "{known}");
+    backup.hear(round((0, false), 0, 0..1));
+    assert_eq!(backup.mirrors.copies[&VIPA].round, None, "no number follows the last one");
+    backup.hear(round((u64::MAX, true), u32::MAX, 0..1));
+    assert!(!backup.follow(), "it was told a moment ago");
+    backup.now = backup.now + Duration::from_secs(121);
+    assert!(backup.follow(), "it asks again, whatever span it was told");
+}

@@ -73,6 +73,31 @@ fn the_bare_list_of_earlier_releases_is_read_and_a_later_format_refused() {
 }
 
 #[test]
+fn an_entry_that_cannot_be_is_damage() {
+    let (folder, _) = stored(&[7, u64::MAX]);
+    let check = |entry: &u64| if *entry < 100 { Ok(()) } else { Err(format!("{entry} is too large")) };
+    let error = StateFile::open_checked(folder.path(), Kind::Votes, check).unwrap_err().to_string();
+    assert!(error.contains("votes.json is damaged (18446744073709551615 is too large); put a copy back"), "{error}");
+    let (folder, _) = stored(&[7]);
+    assert_eq!(StateFile::open_checked(folder.path(), Kind::Votes, check).unwrap().1, [7]);
+}
+
+#[test]
+fn one_value_is_kept_with_a_version_and_a_checksum() {
+    let text = encode_value(&"x".to_owned()).unwrap();
+    assert!(text.starts_with(b"{\"version\":1,\"sha256\":\""));
+    assert_eq!(decode_value::<String>(&text), Ok("x".to_owned()));
+    for place in 0..text.len() {
+        let mut other = text.clone();
+        other[place] ^= 1;
+        assert!(decode_value::<String>(&other).is_err(), "another byte at {place}");
+    }
+    assert_eq!(decode_value::<u64>(b"[1, 2]"), Err("it has not one entry".into()));
+    let later = decode_value::<u64>(b"{\"version\":9,\"sha256\":\"\",\"entries\":\n[]}\n").unwrap_err();
+    assert!(later.contains("format 9"), "{later}");
+}
+
+#[test]
 fn a_half_written_store_leaves_the_old_votes() {
     let (folder, _) = stored(&[7]);
     fs::write(folder.path().join("votes.json.new"), "{").unwrap();
