@@ -93,6 +93,8 @@ pub struct Plan {
     pub agentless: Vec<u8>,
     /// Routers that are not started.
     pub absent: Vec<String>,
+    /// Routers of the cluster without a rank for any VIPA.
+    pub rankless: Vec<String>,
     /// Targets without a kernel, and how many connections each tells of; see [`crate::replay`].
     pub replays: BTreeMap<u8, u32>,
     /// Connections each server shall be able to hold.
@@ -165,6 +167,7 @@ impl Plan {
             replays: BTreeMap::new(),
             agentless: Vec::new(),
             absent: Vec::new(),
+            rankless: Vec::new(),
             connections: 2_000,
             way: Way::default(),
             forwarding_of: BTreeMap::new(),

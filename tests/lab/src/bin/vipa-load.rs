@@ -12,7 +12,7 @@ use vipa_lab::load::{
     ClientSettings, Ending, Flags, RequestSettings, ServerSettings, SpoofSettings, SpraySettings, Voice, announcements,
     ask, echo, flood, request, run, serve, spoof, spray, web,
 };
-use vipa_lab::replay::replay;
+use vipa_lab::{hostile::attack, replay::replay};
 
 #[derive(Parser)]
 #[command(name = "vipa-load", about = "Real TCP connections that notice every byte: both ends")]
@@ -126,6 +126,14 @@ enum Order {
         #[arg(long)]
         connections: u32,
     },
+    /// Be a node that sends the routers every kind of message with every number that does harm, until SIGTERM
+    Hostile {
+        /// The configuration of a router or of an agent
+        #[arg(long)]
+        config: PathBuf,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Answer every UDP datagram with itself
     Echo {
         #[arg(long)]
@@ -197,6 +205,7 @@ fn main() -> ExitCode {
             spoof(&SpoofSettings { interface, to, vipa, clients, flags })
         }
         Order::Replay { config, connections } => replay(&config, connections),
+        Order::Hostile { config, seed } => attack(&config, seed),
         Order::Web { listen } => web(listen),
         Order::Echo { listen } => echo(listen),
         Order::Ask { vipa, size, count } => ask(vipa, size, count),

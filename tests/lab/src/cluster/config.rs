@@ -79,7 +79,8 @@ pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf
         Ports::Tap => "net_tap0,iface=dtap0".into(),
     };
     let cores: Vec<_> = (0..workers).map(|worker| ((number - 1 + worker) % 2).to_string()).collect();
-    let ranks: Vec<_> = (1..=plan.routers).map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
+    let ranked = (1..=plan.routers).filter(|number| !plan.rankless.contains(&format!("r{number}")));
+    let ranks: Vec<_> = ranked.map(|number| format!("r{number} = {}", 210 - 10 * number)).collect();
     let all: Vec<u8> = (1..=plan.targets).collect();
     let candidates = plan.candidates.get(&name).unwrap_or(&all);
     let own = plan.serves_itself.then(|| IpAddr::from(port_address(1)));
@@ -123,7 +124,8 @@ connections = {table}
         table = ((plan.connections + plan.replays.values().sum::<u32>() as usize) * 4).max(100_000),
     )?;
     let vipas = [(plan.way.vipa4, IpAddr::from(VIPA)), (plan.way.vipa6, IpAddr::from(VIPA6))];
-    for (_, vipa) in vipas.iter().filter(|(there, _)| *there) {
+    let has_rank = !plan.rankless.contains(&name);
+    for (_, vipa) in vipas.iter().filter(|(there, _)| *there && has_rank) {
         write!(text, "\n[[vipa]]\naddress = \"{vipa}\"\nranks = {{ {} }}\n", ranks.join(", "))?;
         if plan.inherits.contains(&name) {
             continue;

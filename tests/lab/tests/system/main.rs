@@ -10,6 +10,7 @@ mod failures;
 mod half_closed;
 mod health;
 mod hostile;
+mod hostile_peer;
 mod identity;
 mod moves;
 mod opened_by_targets;

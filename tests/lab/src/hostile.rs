@@ -1,0 +1,104 @@
+//! A peer that means harm: a node's certificate and address, the real protocol on the real transport, and nothing of a node's manners.
+//! It sends each router every kind of message with the numbers that are likeliest to be taken for true or to overflow, and then
+//! all of them at random, until it is ended.
+
+mod messages;
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use vipa_model::{
+    Incarnation, NodeName,
+    config::{Config, Program},
+};
+use vipa_protocol::{Hello, Message, MessageKind, Role, VERSION};
+use vipa_transport::{Admission, Identity, LinkEvent, Sender, Timing, TransportSettings};
+
+use messages::{Known, Random};
+
+/// Of each kind, before kinds come at random.
+const OF_EACH_KIND: usize = 40;
+/// Between two messages to each linked router: what a busy machine still has time for.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Runs until SIGTERM with a node's configuration, an agent's or a router's; then says what it has done in one line.
+pub fn attack(config: &Path, seed: u64) -> Result<()> {
+    let name = config.display().to_string();
+    let text = std::fs::read_to_string(config).with_context(|| format!("cannot read {name}"))?;
+    let is_target = text.contains("\n[agent]");
+    let program = if is_target { Program::Agent } else { Program::Router };
+    let config = Config::parse_for(program, &name, &text)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(&config, seed))
+}
+
+struct Peer {
+    links: Sender,
+    known: Known,
+    random: Random,
+    sent: u64,
+    refused: u64,
+}
+
+async fn run(config: &Config, seed: u64) -> Result<()> {
+    let role = config.agent.as_ref().map_or(Role::Router, |agent| Role::Target { address: agent.address });
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let hello = Hello {
+        version: VERSION,
+        cluster: config.cluster.name.clone(),
+        node: config.node.name.clone(),
+        role,
+        addresses: Vec::new(),
+        incarnation: Incarnation(u64::try_from(since.as_millis())?),
+        voters: config.cluster.voters.clone(),
+    };
+    let identity = Identity::load(&config.pki.ca, &config.pki.certificate, &config.pki.key)?;
+    let me = config.node.name.clone();
+    let dial = config.cluster.routers.iter().filter(|(router, _)| *router != me).cloned().collect();
+    let (admission, timing) = (Admission::of(config), Timing::default());
+    let settings = TransportSettings { hello: hello.clone(), listen: None, dial, admission, timing };
+    let (links, mut events) = vipa_transport::start(settings, &identity)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut peer = Peer { links, known: Known::new(hello), random: Random::new(seed), sent: 0, refused: 0 };
+    let mut turn = tokio::time::interval(PACE);
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut planned = MessageKind::ALL.iter().cycle().take(OF_EACH_KIND * MessageKind::ALL.len());
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            Some(event) = events.recv() => match event {
+                LinkEvent::Up { .. } | LinkEvent::Down { .. } => {}
+                LinkEvent::Message { message, .. } => peer.known.learn(&message),
+                LinkEvent::Refused(refusal) => {
+                    peer.refused += refusal.times;
+                    eprintln!("{refusal}");
+                }
+            },
+            _ = turn.tick() => {
+                let routers = peer.links.linked();
+                if !routers.is_empty() {
+                    let kind = planned.next().copied();
+                    routers.iter().for_each(|router| peer.send(router, kind));
+                }
+            }
+        }
+    }
+    let Peer { sent, refused, .. } = peer;
+    // Where the refusals stand.
+    eprintln!("{}", serde_json::json!({ "sent": sent, "refused": refused }));
+    Ok(())
+}
+
+impl Peer {
+    fn send(&mut self, to: &NodeName, kind: Option<MessageKind>) {
+        let kind = kind.unwrap_or_else(|| *self.random.one_of(MessageKind::ALL));
+        let message: Message = self.known.message(kind, &mut self.random);
+        self.links.send(to, &message);
+        self.sent += 1;
+    }
+}

@@ -1,0 +1,359 @@
+//! Messages of every kind, with numbers and names that do harm where they are believed.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use vipa_model::{
+    Connection, ConnectionState, Delivery, EntryState, Epoch, Incarnation, NodeName, PortRange, Protocol, Rank,
+    Service, ServicePath, TargetPath, Voters,
+};
+use vipa_protocol::{
+    Ask, Associate, Ballot, Beat, BeatAck, Change, CheckResult, Claim, Claims, Condition, Connections, Copied,
+    Decision, Decisions, Digests, Distribution, Entry, Grant, Hello, Holds, Intent, Kept, Listeners, Load, Matter,
+    Message, MessageKind, Mirror, NotYet, Owned, Part, Position, Question, Record, Refusal, Refuse, Release, Reply,
+    Retake, Role, Round, Ruling, Run, Stamp, Standing, Superseded, Table, Told, Vote, Votes, Yield,
+    question::VipaSettings,
+};
+
+use crate::cluster::{SERVICE_PORT, VIPA};
+
+/// Entries of a list that may be longer than expected.
+const MANY: usize = 300;
+
+/// Numbers from a seed (splitmix64).
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    pub(super) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    /// At or near what is known, or at an end of what can be.
+    fn number(&mut self, near: u64) -> u64 {
+        let any = self.next();
+        let ends = [0, 1, 1 << 32, (1 << 62) - 1, 1 << 62, u64::MAX - 1, u64::MAX, any];
+        let close =
+            [near, near.wrapping_add(1), near.wrapping_add(2), near.wrapping_sub(1), near.wrapping_add(1 << 20)];
+        if any & 1 == 0 { *self.one_of(&ends) } else { *self.one_of(&close) }
+    }
+
+    fn list<T>(&mut self, make: impl Fn(&mut Self) -> T) -> Vec<T> {
+        let length = *self.one_of(&[0, 1, 1, 3, MANY]);
+        (0..length).map(|_| make(self)).collect()
+    }
+}
+
+/// What the peer has learned: lies are worse near the truth.
+pub(super) struct Known {
+    hello: Hello,
+    epoch: u64,
+    sequence: u64,
+    token: u64,
+    stamp: u64,
+    services: Vec<Service>,
+}
+
+impl Known {
+    pub(super) fn new(hello: Hello) -> Self {
+        Self { hello, epoch: 1, sequence: 0, token: 0, stamp: 0, services: Vec::new() }
+    }
+
+    pub(super) fn learn(&mut self, message: &Message) {
+        match message {
+            Message::Beat(Beat { sequence, owned }) => {
+                self.sequence = *sequence;
+                owned.iter().for_each(|owned| self.epoch = self.epoch.max(owned.epoch.0));
+            }
+            Message::Associate(Associate { epoch, .. }) => self.epoch = self.epoch.max(epoch.0),
+            Message::Distribution(Distribution { epoch, services, .. }) => {
+                self.epoch = self.epoch.max(epoch.0);
+                self.services.clone_from(services);
+            }
+            Message::Ask(Ask { token, .. }) => self.token = *token,
+            Message::Decisions(Decisions { decisions }) => {
+                decisions.iter().for_each(|decision| self.stamp = self.stamp.max(decision.stamp.count));
+            }
+            _ => {}
+        }
+    }
+
+    fn is_router(&self) -> bool {
+        self.hello.role == Role::Router
+    }
+
+    fn vipa(random: &mut Random) -> IpAddr {
+        let other = Ipv4Addr::new(10, 77, 0, 101);
+        (*random.one_of(&[VIPA, VIPA, VIPA, VIPA, other, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST])).into()
+    }
+
+    fn node(&self, random: &mut Random) -> NodeName {
+        let me = self.hello.node.as_str();
+        let name = *random.one_of(&["r1", "r2", "r3", "t1", "t2", "t3", "nobody", me]);
+        name.parse().unwrap_or_else(|_| self.hello.node.clone())
+    }
+
+    fn target(random: &mut Random) -> IpAddr {
+        Ipv4Addr::new(10, 77, 0, *random.one_of(&[31, 32, 33, 34, 35, 99])).into()
+    }
+
+    fn epoch(&self, random: &mut Random) -> Epoch {
+        Epoch(random.number(self.epoch))
+    }
+
+    /// Of the lab's client, which has connections at some of these ports; or of anybody.
+    fn connection(random: &mut Random) -> Connection {
+        let ip = *random.one_of(&[Ipv4Addr::new(10, 77, 0, 51), Ipv4Addr::new(203, 0, 113, 4), Ipv4Addr::UNSPECIFIED]);
+        let client = (ip, random.next() as u16).into();
+        let protocol = *random.one_of(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp]);
+        Connection { protocol, client, port: *random.one_of(&[SERVICE_PORT, SERVICE_PORT, 0, u16::MAX]) }
+    }
+
+    fn state(random: &mut Random) -> ConnectionState {
+        *random.one_of(&[ConnectionState::HalfOpen, ConnectionState::Established, ConnectionState::Closing])
+    }
+
+    fn entry(random: &mut Random) -> Entry {
+        let states = [EntryState::HalfOpen, EntryState::Open, EntryState::Held, EntryState::Closing, EntryState::Udp];
+        Entry { connection: Self::connection(random), target: Self::target(random), state: *random.one_of(&states) }
+    }
+
+    fn ballot(random: &mut Random) -> Ballot {
+        *random.one_of(&[Ballot::Trial, Ballot::Real { round: 0 }, Ballot::Real { round: u8::MAX }])
+    }
+
+    fn part(random: &mut Random) -> Part {
+        *random.one_of(&[Part::Only, Part::First, Part::Middle, Part::Last])
+    }
+
+    fn standing(random: &mut Random) -> Standing {
+        *random.one_of(&[Standing::Owner, Standing::Backup])
+    }
+
+    fn position(&self, random: &mut Random) -> Position {
+        let own = self.hello.incarnation;
+        let incarnation = *random.one_of(&[own, own, Incarnation(0), Incarnation(u64::MAX)]);
+        Position { incarnation, sequence: random.number(self.sequence) }
+    }
+
+    fn path(random: &mut Random) -> ServicePath {
+        let ports = *random.one_of(&[PortRange { first: 0, last: u16::MAX }, PortRange::one(SERVICE_PORT)]);
+        let path = Delivery::default().path_to(Self::target(random));
+        ServicePath { protocol: Protocol::Tcp, ports, path }
+    }
+
+    fn matter(&self, random: &mut Random) -> Matter {
+        let (vipa, router, target) = (Self::vipa(random), self.node(random), Self::target(random));
+        match random.below(5) {
+            0 => Matter::Place { vipa },
+            1 => Matter::Ownership { vipa, router },
+            2 => Matter::Membership { node: router },
+            3 => Matter::Target { target },
+            _ => Matter::Service { vipa, protocol: Protocol::Tcp, port: SERVICE_PORT, target: Some(target) },
+        }
+    }
+
+    fn ruling(&self, random: &mut Random) -> Ruling {
+        match random.below(3) {
+            0 => Ruling::AsConfigured,
+            1 => Ruling::Withheld,
+            _ => Ruling::At(self.node(random)),
+        }
+    }
+
+    fn stamp(&self, random: &mut Random) -> Stamp {
+        // A router's decisions count, as those of the operators who ask it: only what cannot be is an attack.
+        let count = if self.is_router() { u64::MAX - random.next() % 1000 } else { random.number(self.stamp) };
+        Stamp { count, by: self.node(random) }
+    }
+
+    /// The owner's, with these candidates.
+    fn services(&self, random: &mut Random) -> Vec<Service> {
+        let mut services = self.services.clone();
+        services.iter_mut().for_each(|service| service.candidates = random.list(Self::target));
+        services
+    }
+
+    fn run(random: &mut Random) -> Run {
+        if random.below(2) == 0 {
+            let change = |random: &mut Random| match random.below(3) {
+                0 => Change::Closed,
+                _ => Change::Opened(Self::state(random)),
+            };
+            let records = random.list(|random| Record { connection: Self::connection(random), change: change(random) });
+            return Run::Tail { after: random.number(0), records };
+        }
+        let connections = random.list(|random| (Self::connection(random), Self::state(random)));
+        Run::Snapshot { part: Self::part(random), connections }
+    }
+
+    fn connections(&self, random: &mut Random) -> Connections {
+        let (run, mut upto) = (Self::run(random), self.position(random));
+        // One that follows from the run is believed.
+        if let Run::Tail { after, records } = &run
+            && random.below(2) == 0
+        {
+            upto = Position { incarnation: self.hello.incarnation, sequence: after.wrapping_add(records.len() as u64) };
+        }
+        let answers = Some(self.epoch(random)).filter(|epoch| epoch.0 % 2 == 0);
+        Connections { vipa: Self::vipa(random), run, upto, answers }
+    }
+
+    fn reply(&self, random: &mut Random) -> Reply {
+        match random.below(3) {
+            0 => Reply::Unknown,
+            1 => {
+                let connections = random.list(Self::connection);
+                Reply::Holds(Holds { upto: self.position(random), digests: Digests::default(), connections })
+            }
+            _ => {
+                let ranks = random.list(|random| (self.node(random), Rank(u8::MAX)));
+                let others = random.list(|_| ("\x1b[2J".to_owned(), "x".repeat(1_000)));
+                Reply::Settings(VipaSettings { ranks, services: Some(self.services(random)), others })
+            }
+        }
+    }
+
+    fn load(random: &mut Random) -> Load {
+        let check = |random: &mut Random| CheckResult {
+            name: "\x1b]0;x\x07".into(),
+            port: Some(random.next() as u16),
+            passing: random.below(2) == 0,
+            detail: "y".repeat(random.below(2_000)),
+        };
+        Load {
+            intent: *random.one_of(&[Intent::Serve, Intent::Drain]),
+            headroom: random.next() as u8,
+            checks: random.list(check),
+            ..Load::unknown()
+        }
+    }
+
+    fn vote(&self, random: &mut Random) -> Vote {
+        let (vipa, epoch, ballot) = (Self::vipa(random), self.epoch(random), Self::ballot(random));
+        if random.below(2) == 0 {
+            return Vote::Grant(Grant { vipa, epoch, ballot });
+        }
+        let reasons =
+            [Refusal::OwnerAlive, Refusal::Granted, Refusal::Recovering, Refusal::Voters, Refusal::Superseded];
+        let (reason, highest) = (*random.one_of(&reasons), self.epoch(random));
+        Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest })
+    }
+
+    fn copied(random: &mut Random) -> Copied {
+        if random.below(3) == 0 {
+            return Copied::Wanted;
+        }
+        Copied::Round(Round {
+            number: random.number(7),
+            part: Self::part(random),
+            whole: random.below(2) == 0,
+            span_ms: *random.one_of(&[0, 100, u32::MAX]),
+            opened: random.list(Self::entry),
+            closed: random.list(Self::connection),
+        })
+    }
+
+    pub(super) fn message(&self, kind: MessageKind, random: &mut Random) -> Message {
+        let (vipa, epoch) = (Self::vipa(random), self.epoch(random));
+        match kind {
+            MessageKind::Hello => Message::Hello(self.hello.clone()),
+            MessageKind::Ask => {
+                let buckets = random.list(|random| random.next() as u16);
+                let question =
+                    if random.below(2) == 0 { Question::Holds { vipa, buckets } } else { Question::Settings { vipa } };
+                Message::Ask(Ask { token: random.number(self.token), question })
+            }
+            MessageKind::Told => Message::Told(Told { token: random.number(self.token), reply: self.reply(random) }),
+            MessageKind::Beat => {
+                let yielding_to = Some(self.node(random)).filter(|_| random.below(2) == 0);
+                Message::Beat(Beat {
+                    sequence: random.number(self.sequence),
+                    owned: vec![Owned { vipa, epoch, yielding_to }],
+                })
+            }
+            MessageKind::BeatAck => {
+                let superseded =
+                    random.list(|random| Superseded { vipa, epoch: self.epoch(random), holder: self.node(random) });
+                Message::BeatAck(BeatAck { sequence: random.number(self.sequence), superseded })
+            }
+            MessageKind::Claims => {
+                let claim = |random: &mut Random| Claim {
+                    vipa: Self::vipa(random),
+                    epoch: self.epoch(random),
+                    ballot: Self::ballot(random),
+                };
+                Message::Claims(Claims { claims: random.list(claim) })
+            }
+            MessageKind::Votes => Message::Votes(Votes { votes: random.list(|random| self.vote(random)) }),
+            MessageKind::Distribution => Message::Distribution(Distribution {
+                vipa,
+                epoch,
+                sender: Self::standing(random),
+                ranks: random.list(|random| (self.node(random), Rank(u8::MAX))),
+                services: self.services(random),
+                paths: random.list(|random| TargetPath { target: Self::target(random), service: Self::path(random) }),
+            }),
+            MessageKind::Associate => {
+                let seen = Some(self.position(random)).filter(|_| random.below(2) == 0);
+                Message::Associate(Associate { vipa, epoch, standing: Self::standing(random), seen })
+            }
+            MessageKind::Release => Message::Release(Release { vipa, epoch }),
+            MessageKind::Listeners => Message::Listeners(Listeners {
+                vipa,
+                listening: random.list(|random| (Protocol::Tcp, *random.one_of(&[0, SERVICE_PORT, u16::MAX]))),
+                paths: random.list(Self::path),
+            }),
+            MessageKind::Connections => Message::Connections(self.connections(random)),
+            MessageKind::Yield => {
+                let follows = random.list(|random| (self.node(random), Incarnation(random.number(0))));
+                Message::Yield(Yield { vipa, epoch, follows })
+            }
+            MessageKind::NotYet => {
+                Message::NotYet(NotYet { vipa, epoch, missing: random.list(|random| self.node(random)) })
+            }
+            MessageKind::Table => {
+                let entries = random.list(Self::entry);
+                Message::Table(Table { vipa, epoch, entries, part: Self::part(random) })
+            }
+            MessageKind::Load => Message::Load(Self::load(random)),
+            MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: Self::copied(random) }),
+            MessageKind::Retake => Message::Retake(Retake { vipa }),
+            MessageKind::Condition => {
+                let unfit = Some("\x1b[31m it is not".repeat(random.below(50))).filter(|_| random.below(2) == 0);
+                Message::Condition(Condition { unfit })
+            }
+            MessageKind::Decisions => {
+                let decision = |random: &mut Random| Decision {
+                    matter: self.matter(random),
+                    ruling: self.ruling(random),
+                    stamp: self.stamp(random),
+                };
+                // An empty list is no attack either.
+                Message::Decisions(Decisions { decisions: random.list(decision) })
+            }
+            MessageKind::Kept => {
+                Message::Kept(Kept { kept: random.list(|random| (self.matter(random), self.stamp(random))) })
+            }
+            MessageKind::Voters => {
+                let names = random.list(|random| self.node(random));
+                let versions = [0, 1, 2, 3, u32::MAX - 1, u32::MAX];
+                Message::Voters(Voters::new(*random.one_of(&versions), names))
+            }
+        }
+    }
+}
