@@ -12,17 +12,16 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    time::Duration,
 };
 
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
-use vipa_model::{Moment, TargetId};
+use vipa_model::TargetId;
 
 use crate::ways::Ways;
 
-/// A target whose reports were refused is named for this long after the last of them.
-const NAMED_FOR: Duration = Duration::from_secs(600);
+/// A target whose reports were refused is named for so many ticks after the last of them: ten minutes.
+const NAMED_FOR: u32 = 2_400;
 /// Targets named at the same time.
 const MAX_NAMED: usize = 64;
 
@@ -33,6 +32,7 @@ pub(crate) struct TableShares {
     numbers: HashMap<IpAddr, Vec<TargetId>>,
     measured: Option<Tick>,
     over: BTreeMap<IpAddr, OverShare>,
+    news: Option<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,7 +47,7 @@ struct FamilyShare {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverShare {
     pub(crate) refused: u64,
-    last: Moment,
+    last: Tick,
 }
 
 /// What is left for one target while a run of its reports is taken in.
@@ -103,43 +103,43 @@ impl TableShares {
         Room { is_ipv6, numbers, bounds }
     }
 
-    /// The run has been taken in: what it used of the pool is used, and so many of its reports were refused. True if the target is
-    /// newly named for that.
-    pub(crate) fn settle(&mut self, flows: &Flows, target: IpAddr, room: &Room, refused: u64, now: Moment) -> bool {
+    /// The run has been taken in: what it used of the pool is used, and so many of its reports were refused.
+    pub(crate) fn settle(&mut self, flows: &Flows, target: IpAddr, room: &Room, refused: u64, now: Tick) {
         let family = &mut self.families[usize::from(room.is_ipv6)];
         if let Some((before, _)) = room.bounds {
             let after = held(flows, room.is_ipv6, &room.numbers);
             family.pool = family.pool.saturating_sub(after.saturating_sub(before.max(family.guarantee)));
         }
         if refused == 0 {
-            return false;
+            return;
         }
-        self.over.retain(|_, over| now.since(over.last) < NAMED_FOR);
+        self.over.retain(|_, over| over.is_recent(now));
         if let Some(over) = self.over.get_mut(&target) {
             (over.refused, over.last) = (over.refused.saturating_add(refused), now);
-            return false;
-        }
-        let is_named = self.over.len() < MAX_NAMED;
-        if is_named {
+        } else if self.over.len() < MAX_NAMED {
             self.over.insert(target, OverShare { refused, last: now });
+            self.news = Some(target);
         }
-        is_named
+    }
+
+    /// A target that is named since this was last asked.
+    pub(crate) fn take_news(&mut self) -> Option<IpAddr> {
+        self.news.take()
     }
 
     /// The targets whose reports were refused lately.
-    pub(crate) fn over(&self, now: Moment) -> impl Iterator<Item = (IpAddr, OverShare)> {
-        let recent = move |over: &OverShare| now.since(over.last) < NAMED_FOR;
-        self.over.iter().filter(move |(_, over)| recent(over)).map(|(target, over)| (*target, *over))
+    pub(crate) fn over(&self, now: Tick) -> impl Iterator<Item = (IpAddr, OverShare)> {
+        self.over.iter().filter(move |(_, over)| over.is_recent(now)).map(|(target, over)| (*target, *over))
+    }
+}
+
+impl OverShare {
+    fn is_recent(&self, now: Tick) -> bool {
+        now.0.wrapping_sub(self.last.0) < NAMED_FOR
     }
 }
 
 impl Room {
-    /// Of a target with which nobody shares the table.
-    #[cfg(test)]
-    pub(crate) fn unlimited() -> Self {
-        Self { is_ipv6: false, numbers: Vec::new(), bounds: None }
-    }
-
     /// Whether the target, reached by `way`, may hold this connection.
     pub(crate) fn has(&mut self, flows: &Flows, way: TargetId, key: &AnyKey) -> bool {
         let Some((_, limit)) = self.bounds else { return true };

@@ -89,7 +89,7 @@ fn narrow_paths(control: &Control) -> Vec<NarrowPath> {
 }
 
 fn over_share(control: &Control) -> Vec<OverShare> {
-    let over = control.reports.shares.over(control.clock.now());
+    let over = control.reports.shares.over(control.clock.now().into());
     over.map(|(target, over)| OverShare { target, refused: over.refused }).collect()
 }
 

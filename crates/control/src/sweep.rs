@@ -95,7 +95,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        share::Room,
         table::{Reports, Taken},
         ways::Lists,
     };
@@ -123,7 +122,7 @@ mod tests {
                 ways: &mut self.ways,
                 now: Tick(0),
                 is_listed: &|_, _| true,
-                room: &mut Room::unlimited(),
+                reserve_percent: 0,
             };
             self.reports.install(reporter, run)
         }

@@ -70,10 +70,18 @@ pub struct Reporter<'a> {
     pub target: IpAddr,
     pub ways: &'a mut Ways,
     pub now: Tick,
+    /// The part of the table that is guaranteed to all targets together.
+    pub reserve_percent: u8,
     /// Whether a list names a target for a port of the VIPA.
-    pub(crate) is_listed: &'a dyn Fn(IpAddr, (Protocol, u16)) -> bool,
-    /// What it may add to the table.
-    pub(crate) room: &'a mut Room,
+    pub is_listed: &'a dyn Fn(IpAddr, (Protocol, u16)) -> bool,
+}
+
+/// What a run of reports has come to so far.
+#[derive(Debug)]
+struct Intake {
+    taken: Taken,
+    last: Last,
+    room: Room,
 }
 
 /// The way of the connection before, which is nearly always that of the next.
@@ -93,28 +101,23 @@ impl Reports {
 
     /// Takes a run of a target's log in.
     pub fn install(&mut self, mut reporter: Reporter<'_>, run: &Run) -> Taken {
-        let Reporter { vipa, target, .. } = reporter;
+        let Reporter { vipa, target, now, .. } = reporter;
         let is_first = self.heard.insert((vipa, target));
         let mut sweep = match run {
             Run::Snapshot { part: Part::Only | Part::First, .. } if is_first => self.sweeps.forget(vipa, target),
             Run::Snapshot { part: Part::Only | Part::First, .. } => self.sweeps.begin(&reporter),
             Run::Snapshot { .. } | Run::Tail { .. } => self.sweeps.of(vipa, target),
         };
-        let (mut taken, mut last) = (Taken::default(), None);
+        self.shares.measure(&self.flows, reporter.ways, reporter.reserve_percent, reporter.now);
+        let room = self.shares.room(&self.flows, target, reporter.vipa_address.is_ipv6());
+        let mut intake = Intake { taken: Taken::default(), last: None, room };
         match run {
             Run::Tail { after: _, records } => {
                 for record in records {
                     match (reporter.key(&record.connection), record.change) {
-                        (None, _) => taken.refused += 1,
+                        (None, _) => intake.taken.refused += 1,
                         (Some(key), Change::Opened(state)) => {
-                            confirm(
-                                &self.flows,
-                                &mut self.disputes,
-                                &mut reporter,
-                                (&key, state),
-                                &mut last,
-                                &mut taken,
-                            );
+                            confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, state), &mut intake);
                             if let Some(sweep) = &mut sweep {
                                 sweep.name(key);
                             }
@@ -122,7 +125,7 @@ impl Reports {
                         (Some(key), Change::Closed) => {
                             let ended =
                                 self.disputes.report_end(&self.flows, &key, |way| reporter.holds(way), reporter.now);
-                            taken.closed += u64::from(ended);
+                            intake.taken.closed += u64::from(ended);
                         }
                     }
                 }
@@ -133,10 +136,10 @@ impl Reports {
                         self.flows.prefetch(&ahead);
                     }
                     let Some(key) = reporter.key(connection) else {
-                        taken.refused += 1;
+                        intake.taken.refused += 1;
                         continue;
                     };
-                    confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, *state), &mut last, &mut taken);
+                    confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, *state), &mut intake);
                     if let Some(sweep) = &mut sweep {
                         sweep.name(key);
                     }
@@ -146,6 +149,8 @@ impl Reports {
                 }
             }
         }
+        let Intake { taken, room, .. } = intake;
+        self.shares.settle(&self.flows, target, &room, taken.over_share, now);
         taken
     }
 
@@ -209,14 +214,14 @@ fn confirm(
     disputes: &mut Disputes,
     reporter: &mut Reporter<'_>,
     (key, state): (&AnyKey, ConnectionState),
-    last: &mut Last,
-    taken: &mut Taken,
+    intake: &mut Intake,
 ) {
+    let Intake { taken, last, room } = intake;
     let Some(way) = reporter.way(key.service(), last) else {
         taken.refused += 1;
         return;
     };
-    if !reporter.room.has(flows, way, key) {
+    if !room.has(flows, way, key) {
         taken.over_share += 1;
         return;
     }

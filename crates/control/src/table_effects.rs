@@ -19,8 +19,6 @@ impl Control {
     pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
         let Some(index) = self.view.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
-        self.reports.shares.measure(&self.flows, &self.view.ways, self.config.table.reserve_percent, now);
-        let mut room = self.reports.shares.room(&self.flows, target, vipa.is_ipv6());
         let cluster = &self.cluster;
         let is_listed = |target, service| cluster.is_listed(vipa, target, service);
         let reporter = Reporter {
@@ -30,15 +28,14 @@ impl Control {
             target,
             ways: &mut self.view.ways,
             now,
+            reserve_percent: self.config.table.reserve_percent,
             is_listed: &is_listed,
-            room: &mut room,
         };
         if has_opened(run) {
             self.view.reach.reported(target);
         }
         let taken = self.reports.install(reporter, run);
-        let shares = &mut self.reports.shares;
-        if shares.settle(&self.flows, target, &room, taken.over_share, self.clock.now()) {
+        if let Some(target) = self.reports.shares.take_news() {
             tracing::warn!(
                 %target,
                 "a target's reports hold their share of the connection table; what else it reports is not taken in until a packet of it \

@@ -264,7 +264,7 @@ impl Router {
         match event {
             LinkEvent::Up { .. } => self.view.linked = true,
             LinkEvent::Down { .. } => bail!("the link is lost"),
-            LinkEvent::Refused { why, .. } => bail!("refused: {why}"),
+            LinkEvent::Refused(refusal) => bail!("refused: {refusal}"),
             LinkEvent::Message { message: Message::Connections(report), .. } => {
                 self.view.answered |= report.answers.is_some();
                 match report.run {

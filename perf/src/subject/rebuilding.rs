@@ -97,9 +97,18 @@ fn rebuild(world: World, flows: &Arc<Flows>, messages: &[(NodeName, Vec<u8>)]) -
                 let ways = &mut ways;
                 let now = Tick::from(BEGIN);
                 let lists = Lists { services: &services, learned: &[] };
-                let reporter = Reporter { vipa: VipaId(0), vipa_address: vipa, lists, target, ways, now };
+                let reporter = Reporter {
+                    vipa: VipaId(0),
+                    vipa_address: vipa,
+                    lists,
+                    target,
+                    ways,
+                    now,
+                    reserve_percent: 25,
+                    is_listed: &|_, _| true,
+                };
                 let taken = reports.install(reporter, &run);
-                ensure!(taken.refused == 0, "refused: {taken:?}");
+                ensure!(taken.refused + taken.over_share == 0, "refused: {taken:?}");
             }
         }
     }

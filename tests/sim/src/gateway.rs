@@ -18,8 +18,8 @@ use vipa_dataplane::{
 };
 use vipa_flow::{AgeLimits, FlowState, HashSeed, Tick};
 use vipa_handoff::{
-    AnyKey, ControlDoor, Disputes, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute,
-    open,
+    AnyKey, Claim, ControlDoor, Disputes, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute,
+    VipaRoute, open,
 };
 use vipa_model::{
     Balance, Connection, ConnectionState, EntryState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId,
@@ -302,7 +302,8 @@ impl Gateway {
 
     fn take_report(&mut self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
         let (key, target) = (key(connection), id(target));
-        self.disputes.report(&self.flows, (&key, target), |of| of == target, state, Tick::from(now));
+        let claim = |_| Claim::Unheld;
+        self.disputes.report(&self.flows, (&key, target), |of| of == target, claim, state, Tick::from(now));
     }
 
     fn close(&mut self, now: Moment, connection: &Connection, target: usize) {

@@ -214,7 +214,7 @@ impl Bench {
                     ways: &mut self.view.ways,
                     now: Tick(0),
                     is_listed: &|_, _| true,
-                    room: &mut crate::share::Room::unlimited(),
+                    reserve_percent: 0,
                 };
                 let record = Record { connection, change: Change::Opened(ConnectionState::Established) };
                 self.reports.install(reporter, &Run::Tail { after: 0, records: vec![record] });

@@ -38,10 +38,8 @@ impl Bench {
     }
 
     fn report(&mut self, number: u8, run: &Run) -> (Taken, bool) {
-        let Self { flows, ways, reports, now, percent, listed } = self;
+        let Self { flows: _, ways, reports, now, percent, listed } = self;
         let from = target(number);
-        reports.shares.measure(flows, ways, *percent, *now);
-        let mut room = reports.shares.room(flows, from, false);
         let reporter = Reporter {
             vipa: VipaId(0),
             vipa_address: VIPA,
@@ -50,11 +48,10 @@ impl Bench {
             ways,
             now: *now,
             is_listed: &|address, _| listed.iter().any(|number| target(*number) == address),
-            room: &mut room,
+            reserve_percent: *percent,
         };
         let taken = reports.install(reporter, run);
-        let is_news = reports.shares.settle(flows, from, &room, taken.over_share, Moment::ZERO);
-        (taken, is_news)
+        (taken, reports.shares.take_news() == Some(from))
     }
 
     fn snapshot(&mut self, target: u8, clients: std::ops::Range<u32>, state: ConnectionState) -> Taken {
@@ -161,9 +158,9 @@ fn a_target_over_its_share_is_named_once_and_for_ten_minutes() {
     assert!(is_news);
     let (second, is_news) = bench.report(1, &run(200_000));
     assert!(!is_news);
-    let over: Vec<_> = bench.reports.shares.over(Moment::ZERO).map(|(target, over)| (target, over.refused)).collect();
+    let over: Vec<_> = bench.reports.shares.over(bench.now).map(|(target, over)| (target, over.refused)).collect();
     assert_eq!(over, [(target(1), first.over_share + second.over_share)]);
-    assert_eq!(bench.reports.shares.over(Moment::ZERO + NAMED_FOR).count(), 0);
+    assert_eq!(bench.reports.shares.over(Tick(bench.now.0 + NAMED_FOR)).count(), 0);
 }
 
 #[test]
