@@ -9,9 +9,9 @@ use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, We
 use vipa_protocol::{
     Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
-        MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage, Stance, Status,
-        Succession, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
+        Flapping, Link, MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage,
+        Stance, Status, Succession, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
     load::FULL_HEADROOM,
     report::TakeoverReport,
@@ -80,6 +80,7 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         over_share,
         refused,
         flapping,
+        conflicts,
         leases_lost,
         ..
     } = status;
@@ -118,6 +119,15 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     }
     for Flapping { vipa, changes } in flapping {
         writeln!(out, "FLAPPING: {vipa} has changed its owner {changes} times in the last minute")?;
+    }
+    for AddressConflict { vipa, mac, port, also, claims, ago_s } in conflicts {
+        let also = also.map(|address| format!(", which is {address} as well,")).unwrap_or_default();
+        let ago = span(ago_s * 1_000);
+        writeln!(
+            out,
+            "ADDRESS CONFLICT: station {mac} on port {port}{also} says that it has {vipa} (heard {claims} times, last {ago} ago); \
+             take the address away there"
+        )?;
     }
     if *leases_lost > 0 {
         writeln!(out, "leases lost since the start, of all VIPAs: {}", grouped(*leases_lost))?;

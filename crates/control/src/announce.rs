@@ -5,7 +5,9 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_handoff::PortRoute;
-use vipa_model::{Moment, config};
+use vipa_model::{Moment, PortId, config};
+
+use crate::control::{Control, send_frame};
 
 /// What is still to be announced.
 #[derive(Debug)]
@@ -71,6 +73,25 @@ impl Announcements {
     }
 }
 
+impl Control {
+    /// Tells every port's network that `vipa` is here; those who ignore announcements are asked something next.
+    pub(crate) fn announce(&mut self, vipa: IpAddr) {
+        self.send_on_each_port(|port| announcement(port, vipa));
+        self.vipa_questions.want(vipa, &self.view.ports, self.clock.now());
+    }
+
+    /// Asks whether another station has `vipa`, too. Stations do not learn from the question where it is.
+    pub(crate) fn probe_vipa(&self, vipa: IpAddr) {
+        self.send_on_each_port(|port| probe(port, vipa));
+    }
+
+    fn send_on_each_port(&self, frame: impl Fn(&PortRoute) -> Vec<u8>) {
+        for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.view.ports) {
+            send_frame(&self.door, &self.counts, (id, port), &frame(port));
+        }
+    }
+}
+
 /// Who has `address`?
 pub(crate) fn question(port: &PortRoute, address: IpAddr) -> Vec<u8> {
     match address {
@@ -84,6 +105,24 @@ pub(crate) fn announcement(port: &PortRoute, vipa: IpAddr) -> Vec<u8> {
     match vipa {
         IpAddr::V4(vipa) => vipa_packet::arp::gratuitous(&port.mac.0, vipa).to_vec(),
         IpAddr::V6(vipa) => vipa_packet::nd::unsolicited(&port.mac.0, vipa).to_vec(),
+    }
+}
+
+/// Asks who has `address`, as the VIPA, which is here.
+pub(crate) fn question_as(port: &PortRoute, vipa: IpAddr, address: IpAddr) -> Vec<u8> {
+    match (vipa, address) {
+        (IpAddr::V4(vipa), IpAddr::V4(address)) => vipa_packet::arp::request(&port.mac.0, vipa, address).to_vec(),
+        (IpAddr::V6(vipa), IpAddr::V6(address)) => vipa_packet::nd::solicitation(&port.mac.0, vipa, address).to_vec(),
+        // Connections have one family.
+        _ => question(port, address),
+    }
+}
+
+/// Has another station this router's `vipa`?
+fn probe(port: &PortRoute, vipa: IpAddr) -> Vec<u8> {
+    match vipa {
+        IpAddr::V4(vipa) => vipa_packet::arp::probe(&port.mac.0, vipa).to_vec(),
+        IpAddr::V6(vipa) => vipa_packet::nd::probe(&port.mac.0, vipa).to_vec(),
     }
 }
 
@@ -109,6 +148,25 @@ mod tests {
             list.due(Moment::ZERO + Duration::from_millis(ms), |_| times.push(ms));
         }
         times
+    }
+
+    #[test]
+    fn a_question_as_the_vipa_says_where_it_is() {
+        let mac = vipa_model::Mac([2, 0, 0, 0, 0, 1]);
+        let port = PortRoute::new(mac, Ipv4Addr::new(198, 51, 100, 1), 24);
+        let body = |vipa: &str, asked: &str| {
+            let frame = question_as(&port, vipa.parse().unwrap(), asked.parse().unwrap());
+            vipa_packet::parse(&frame).unwrap().body
+        };
+        let vipa_packet::Body::Arp(arp) = body("192.0.2.10", "198.51.100.9") else { panic!("ARP") };
+        assert_eq!(
+            (arp.neighbour(), arp.target),
+            (Some((Ipv4Addr::new(192, 0, 2, 10), mac.0)), Ipv4Addr::new(198, 51, 100, 9))
+        );
+        let vipa_packet::Body::Ipv6Icmp(icmp) = body("2001:db8::10", "2001:db8::9") else { panic!("ICMPv6") };
+        let vipa: std::net::Ipv6Addr = "2001:db8::10".parse().unwrap();
+        let vipa_packet::Icmp6::Solicitation(asked) = icmp.message else { panic!("a solicitation") };
+        assert_eq!((icmp.source, asked.source_mac), (vipa.to_bits(), Some(mac.0)));
     }
 
     #[test]

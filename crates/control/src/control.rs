@@ -18,7 +18,7 @@ use vipa_transport::{
 use crate::{
     active::Recount,
     admin::{AdminSocket, Question, Reply},
-    announce::{self, Announcements},
+    announce::Announcements,
     asking::{Audits, Finished},
     away::Absences,
     bequest::Bequests,
@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     completeness::Completeness,
     condition::{Condition, Probe, Sight, Turn},
+    conflicts::{Claim, Conflicts},
     counts::Counts,
     last_life::Arrived,
     lists::ListKeeper,
@@ -44,6 +45,7 @@ use crate::{
     table::Reports,
     takeovers::Takeovers,
     view::View,
+    vipa_questions::VipaQuestions,
     voting::Voting,
 };
 
@@ -78,6 +80,8 @@ pub struct Control {
     pub(crate) completeness: Completeness,
     absences: Absences,
     pub(crate) announcements: Announcements,
+    pub(crate) conflicts: Conflicts,
+    pub(crate) vipa_questions: VipaQuestions,
     pub(crate) outward: Outward,
     pub(crate) audits: Audits,
     pub(crate) condition: Condition,
@@ -188,6 +192,8 @@ impl Control {
             completeness: Completeness::default(),
             absences: Absences::default(),
             announcements,
+            conflicts: Conflicts::default(),
+            vipa_questions: VipaQuestions::default(),
             outward,
             audits,
             condition,
@@ -334,7 +340,7 @@ impl Control {
             }
             Request::Diff { vipa } => self.diff(vipa, reply.last()),
             Request::Status => self.count_then(|control, census| {
-                reply.end(Answer::Status(status::status(control, census)));
+                reply.end(Answer::Status(Box::new(status::status(control, census))));
             }),
             Request::Distribution => self.count_then(|control, census| {
                 reply.end(Answer::Distribution(status::distribution(control, census)));
@@ -431,6 +437,8 @@ impl Control {
             Output::Withdraw { vipa } => {
                 self.to_announce.remove(&vipa);
                 self.announcements.end(vipa);
+                self.conflicts.end(vipa);
+                self.vipa_questions.end(vipa);
                 self.outward.release(vipa);
             }
             Output::Install { vipa, target, run } => self.install(vipa, target, &run),
@@ -503,12 +511,6 @@ impl Control {
         found.map(|vipa| vipa.ranks.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn announce(&self, vipa: IpAddr) {
-        for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.view.ports) {
-            send_frame(&self.door, &self.counts, (id, port), &announce::announcement(port, vipa));
-        }
-    }
-
     /// Counts the connections of VIPAs that are to be taken back once they are idle.
     fn count_connections(&mut self, now: Moment) {
         if now.since(self.orders.counted) < COUNTING {
@@ -563,7 +565,7 @@ impl Control {
 
     fn housekeep(&mut self) {
         let now = self.clock.now();
-        let mut narrowed = Vec::new();
+        let (mut narrowed, mut claims) = (Vec::new(), Vec::new());
         for note in self.door.notes().take(NOTES_AT_ONCE) {
             match note {
                 Note::Neighbour { port, address, mac } => {
@@ -572,11 +574,13 @@ impl Control {
                         self.routes_stale = true;
                     }
                 }
+                Note::Conflict { port, vipa, mac } => claims.push(Claim { vipa, port, mac }),
                 Note::Wanted { port, address } => self.view.neighbours.want_passer(address, port, now),
                 Note::NarrowPath { target, mtu } => narrowed.push((target, mtu)),
             }
         }
         self.change_paths(&narrowed, now);
+        claims.into_iter().for_each(|claim| self.hear_claim(claim, now));
         self.ask_neighbours(now);
         self.lists.tend(now);
         self.mirror();
@@ -598,11 +602,13 @@ impl Control {
         let mut due = Vec::new();
         self.announcements.due(now, |vipa| due.push(vipa));
         for vipa in due {
-            // Once the lease has passed another may own it already.
-            if self.view.vipa_index(vipa).is_some_and(|index| !self.view.vipas[index].lease.passed(now)) {
+            if self.may_announce(vipa, now) {
                 self.announce(vipa);
+                self.probe_vipa(vipa);
             }
         }
+        self.defend(now);
+        self.ask_as_vipas(now);
         self.takeovers.watch(|vipa| self.door.vipa_totals(vipa), now);
         for record in self.takeovers.completed(|vipa| self.door.vipa_totals(vipa), now) {
             tracing::info!(report = %serde_json::json!(record), "takeover complete");

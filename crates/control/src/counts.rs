@@ -17,11 +17,13 @@ pub(crate) struct Counts {
     pub(crate) routes_deferred: u64,
     pub(crate) frames_unsent: Cell<u64>,
     pub(crate) paths_lowered: u64,
+    pub(crate) conflicts_heard: u64,
+    pub(crate) conflicts_answered: u64,
 }
 
 impl Counts {
     /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links_refused`: attempts to link.
-    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 18] {
+    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 20] {
         let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
@@ -40,6 +42,8 @@ impl Counts {
             ("routes.deferred".into(), self.routes_deferred),
             ("frame.unsent".into(), self.frames_unsent.get()),
             ("path.lowered".into(), self.paths_lowered),
+            ("conflict.heard".into(), self.conflicts_heard),
+            ("conflict.answered".into(), self.conflicts_answered),
             ("state.stored".into(), stored),
             ("state.failed".into(), failed),
             ("state.slow".into(), slow),

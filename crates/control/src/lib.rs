@@ -23,6 +23,7 @@ mod clock;
 mod compare;
 mod completeness;
 mod condition;
+mod conflicts;
 mod control;
 mod counts;
 mod drill;
@@ -56,6 +57,7 @@ mod table;
 mod table_effects;
 mod takeovers;
 mod view;
+mod vipa_questions;
 mod voting;
 mod ways;
 

@@ -125,6 +125,11 @@ impl Neighbours {
         self.entries.get(&address)?.mac
     }
 
+    /// The address of the station with this MAC, of those that were asked for.
+    pub(crate) fn address_of(&self, mac: Mac) -> Option<IpAddr> {
+        self.entries.iter().find(|(_, entry)| entry.mac == Some(mac)).map(|(address, _)| *address)
+    }
+
     pub(crate) fn learn(&mut self, port: PortId, address: IpAddr, mac: Mac, now: Moment) -> Learned {
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.port == port) else {
             return Learned::Nothing;

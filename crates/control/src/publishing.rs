@@ -41,6 +41,7 @@ impl Control {
         self.seen = None;
         let complete = if self.routes_stale { Vec::new() } else { std::mem::take(&mut self.complete) };
         for report in complete {
+            self.vipa_questions.want_anew(report.vipa);
             self.takeovers.finish(report, |vipa| self.door.vipa_totals(vipa), self.clock.now());
         }
     }

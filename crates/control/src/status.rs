@@ -12,15 +12,16 @@ use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId};
 use vipa_protocol::{
     Decision, Fitness, Matter, Role, Ruling,
     admin::{
-        Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow, Flapping, Link,
-        MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance, Status, Succession,
-        Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
+        Flapping, Link, MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance,
+        Status, Succession, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
 };
 
 use crate::{
     admin::Reply,
     census::Census,
+    conflicts::Conflict,
     control::{Control, vipa_id},
     fitness::Standing,
     mirror,
@@ -73,6 +74,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         flapping: flapping(control),
         over_share: over_share(control),
         refused: control.refusals.recent(|node| control.cluster.messages_denied_of(node), control.clock.now()),
+        conflicts: conflicts(control),
         leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
     }
@@ -81,6 +83,19 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
 fn flapping(control: &Control) -> Vec<Flapping> {
     let flapping = control.steadiness.owners.flapping(control.clock.now());
     flapping.into_iter().map(|(vipa, changes)| Flapping { vipa, changes: changes as u64 }).collect()
+}
+
+fn conflicts(control: &Control) -> Vec<AddressConflict> {
+    let now = control.clock.now();
+    let row = |(vipa, conflict): (IpAddr, &Conflict)| AddressConflict {
+        vipa,
+        mac: conflict.mac.to_string(),
+        port: control.port_name(conflict.port).to_owned(),
+        also: control.view.neighbours.address_of(conflict.mac),
+        claims: conflict.claims,
+        ago_s: now.since(conflict.last).as_secs(),
+    };
+    control.conflicts.all().map(row).collect()
 }
 
 fn narrow_paths(control: &Control) -> Vec<NarrowPath> {
@@ -311,6 +326,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());
+    total.insert("neighbour.unasked".into(), control.vipa_questions.left_out());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
     total.extend(control.counts.named(writes, control.cluster.messages_denied(), control.refusals.total()));

@@ -84,7 +84,7 @@ fn classify_any<B: PacketBuf>(
     }
     let ours = match parsed.body {
         Body::Arp(message) => neighbour::arp(scene, at, delivery, &message),
-        Body::Ipv6Icmp(icmp) => match neighbour::discovery(scene, at, &icmp) {
+        Body::Ipv6Icmp(icmp) => match neighbour::discovery(scene, at, frame, &icmp) {
             Some(verdict) => Some(verdict),
             None if delivery == Delivery::Group => None,
             None => icmp6(scene, at, &icmp, lanes).or_else(|| path::narrow_path(scene, at, frame, &parsed)),

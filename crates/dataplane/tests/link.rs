@@ -57,11 +57,46 @@ fn replies_to_us_and_whatever_a_target_says_teach_where_they_are_and_other_arp_d
 }
 
 #[test]
-fn another_routers_announcement_of_a_vipa_is_not_answered() {
+fn another_routers_announcement_of_a_vipa_is_not_answered_by_the_worker() {
     let mut bench = bench();
     let announcement = HeapPacket::from(arp::gratuitous(&CLIENT_MAC, VIPA.parse().unwrap()));
     assert_eq!(bench.turn_frames([announcement]), NOTHING);
     bench.assert_changed(["received +1", "punted +1"]);
+}
+
+/// What control hears when a station with this MAC says that it has the VIPA.
+fn conflict(mac: [u8; 6]) -> Note {
+    Note::Conflict { port: PortId(0), vipa: VIPA.parse().unwrap(), mac: Mac(mac) }
+}
+
+#[test]
+fn a_station_that_says_it_has_an_owned_vipa_is_told_of_however_it_says_so() {
+    let other = target_mac(7);
+    for said in [
+        packet().macs(other, [0xff; 6]).arp_request(VIPA, VIPA),
+        packet().macs(other, [0xff; 6]).arp_reply(VIPA, VIPA),
+        // It looks for somebody else, or answers this router's probe.
+        packet().macs(other, [0xff; 6]).arp_request(VIPA, "198.51.100.9"),
+        packet().macs(other, ROUTER_MAC).arp_reply(VIPA, "0.0.0.0"),
+    ] {
+        let mut bench = bench();
+        assert_eq!(bench.turn([&said]), NOTHING);
+        assert_eq!(bench.notes(), [conflict(other)]);
+        bench.assert_changed(["received +1", "punted +1"]);
+        bench.stance(Stance::Standby);
+        bench.turn([&said]);
+        assert!(bench.notes().iter().all(|note| *note != conflict(other)), "it is not this router's");
+    }
+}
+
+#[test]
+fn this_routers_own_announcements_and_a_question_whether_the_vipa_is_free_are_no_conflict() {
+    let mut bench = bench();
+    bench.turn([
+        &packet().macs(ROUTER_MAC, [0xff; 6]).arp_request(VIPA, VIPA),
+        &packet().macs(CLIENT_MAC, [0xff; 6]).arp_request("0.0.0.0", VIPA),
+    ]);
+    assert!(bench.notes().iter().all(|note| !matches!(note, Note::Conflict { .. })));
 }
 
 #[test]

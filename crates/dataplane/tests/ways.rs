@@ -441,6 +441,31 @@ fn a_neighbour_is_told_where_the_vipa_is_and_who_says_where_it_is_is_heard() {
 }
 
 #[test]
+fn a_station_that_says_it_has_an_owned_ipv6_vipa_or_asks_to_have_it_is_told_of() {
+    let vipa: std::net::Ipv6Addr = VIPA6.parse().unwrap();
+    let other = target_mac(7);
+    let bare = || {
+        let ends = packet().macs(other, [0x33, 0x33, 0, 0, 0, 1]).ipv6(VIPA6, "ff02::1").ttl(255);
+        ends.icmp(vipa_packet::nd::ADVERTISEMENT, 0, 0).payload(vipa.octets()).build()
+    };
+    let said: [vipa_packet::HeapPacket; 4] = [
+        vipa_packet::nd::unsolicited(&other, vipa).into(),
+        vipa_packet::nd::solicitation(&other, vipa, T6.parse().unwrap()).into(),
+        vipa_packet::nd::probe(&other, vipa).into(),
+        bare(),
+    ];
+    for frame in said {
+        let mut bench = Bench::with_service(SERVICE6, [T6]);
+        bench.turn_frames([frame]);
+        let told = Note::Conflict { port: PortId(0), vipa: vipa.into(), mac: Mac(other) };
+        assert_eq!(bench.notes(), [told]);
+    }
+    let mut bench = Bench::with_service(SERVICE6, [T6]);
+    bench.turn_frames([vipa_packet::nd::unsolicited(&ROUTER_MAC, vipa).into()]);
+    assert!(bench.notes().iter().all(|note| !matches!(note, Note::Conflict { .. })), "this router's own");
+}
+
+#[test]
 fn a_ping_to_an_ipv6_vipa_is_answered() {
     let mut bench = Bench::with_service(SERVICE6, [T6]);
     let ping = from_client().ipv6(CLIENT6, VIPA6).icmp6_echo(3, 4).payload(b"abc");

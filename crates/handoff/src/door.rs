@@ -46,6 +46,8 @@ pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlDoor, Vec<WorkerDoor
 pub enum Note {
     /// ARP or neighbour discovery on `port` said that `address` is at `mac`.
     Neighbour { port: PortId, address: IpAddr, mac: Mac },
+    /// ARP or neighbour discovery on `port` said that `vipa`, which this router owns, is at `mac`, which no port of it has.
+    Conflict { port: PortId, vipa: IpAddr, mac: Mac },
     /// A packet waits for this neighbour to be found.
     Wanted { port: PortId, address: IpAddr },
     /// A router on the path to this target said that a link of it takes no more than `mtu` bytes of IP.

@@ -106,6 +106,12 @@ pub fn gratuitous(mac: &MacAddress, address: Ipv4Addr) -> [u8; SHORTEST] {
     request(mac, address, address)
 }
 
+/// Asks who has `address`, which is `mac`'s own, and introduces nobody (RFC 5227 §2.1.1).
+#[must_use]
+pub fn probe(mac: &MacAddress, address: Ipv4Addr) -> [u8; SHORTEST] {
+    request(mac, Ipv4Addr::UNSPECIFIED, address)
+}
+
 fn broadcast(source: &MacAddress, message: &[u8; LENGTH]) -> [u8; SHORTEST] {
     let mut frame = [0; SHORTEST];
     ethernet::set_macs(&mut frame, &BROADCAST, source);

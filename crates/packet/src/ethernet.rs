@@ -101,6 +101,12 @@ pub fn is_station(mac: &MacAddress) -> bool {
     mac[0] & 1 == 0 && *mac != [0; 6]
 }
 
+/// The station that sent the frame; `None` where it is no station's address, or the frame is cut short.
+#[must_use]
+pub fn source(frame: &[u8]) -> Option<MacAddress> {
+    view::chunk(frame, 6).copied().filter(is_station)
+}
+
 /// Writes both addresses, in the order they have in a frame. A frame too short for them is left alone.
 #[inline(always)]
 pub fn set_macs(frame: &mut [u8], destination: &MacAddress, source: &MacAddress) {

@@ -24,6 +24,10 @@ const IPV6_HEADER: usize = 40;
 /// Bytes of a whole frame that this module writes.
 pub const FRAME: usize = ETHERNET + IPV6_HEADER + MESSAGE;
 
+/// The same without an option.
+const PROBE: usize = 24;
+pub const PROBE_FRAME: usize = ETHERNET + IPV6_HEADER + PROBE;
+
 /// Such messages are never forwarded: who sees less than this sees a forgery (§7.1).
 const HOP_LIMIT: u8 = 255;
 const SOURCE_MAC: u8 = 1;
@@ -151,6 +155,21 @@ pub fn unsolicited(mac: &MacAddress, address: Ipv6Addr) -> [u8; FRAME] {
     frame(mac, &message(ADVERTISEMENT, OVERRIDE, (address, ALL_NODES), address, (TARGET_MAC, mac)), ALL_NODES)
 }
 
+/// Asks who has `address`, which is `mac`'s own, and introduces nobody (RFC 4862 §5.4.2).
+#[must_use]
+pub fn probe(mac: &MacAddress, address: Ipv6Addr) -> [u8; PROBE_FRAME] {
+    let address = address.to_bits();
+    let group = SOLICITED_NODE | address & 0xff_ffff;
+    let mut frame = [0; PROBE_FRAME];
+    put_link(&mut frame, mac, &group_mac(group));
+    let (header, message) = frame[ETHERNET..].split_at_mut(IPV6_HEADER);
+    put_ip(header, PROBE as u16, (0, group));
+    message[0] = SOLICITATION;
+    message[8..24].copy_from_slice(&address.to_be_bytes());
+    put_sum(message, (0, group));
+    frame
+}
+
 /// Where the frames of an IPv6 group go (RFC 2464 §7).
 #[must_use]
 pub const fn group_mac(group: u128) -> MacAddress {
@@ -166,8 +185,7 @@ pub const fn solicited_node_mac(target: u128) -> MacAddress {
 
 fn frame(source: &MacAddress, packet: &[u8; IPV6_HEADER + MESSAGE], group: u128) -> [u8; FRAME] {
     let mut frame = [0; FRAME];
-    ethernet::set_macs(&mut frame, &group_mac(group), source);
-    frame[12..ETHERNET].copy_from_slice(&TYPE_IPV6.to_be_bytes());
+    put_link(&mut frame, source, &group_mac(group));
     frame[ETHERNET..].copy_from_slice(packet);
     frame
 }
@@ -175,24 +193,37 @@ fn frame(source: &MacAddress, packet: &[u8; IPV6_HEADER + MESSAGE], group: u128)
 fn message(
     kind: u8,
     flags: u8,
-    (source, destination): (u128, u128),
+    ends: (u128, u128),
     target: u128,
     (option, mac): (u8, &MacAddress),
 ) -> [u8; IPV6_HEADER + MESSAGE] {
     let mut packet = [0; IPV6_HEADER + MESSAGE];
-    let (ip, message) = packet.split_at_mut(IPV6_HEADER);
-    ip[0] = 0x60;
-    ip[4..6].copy_from_slice(&(MESSAGE as u16).to_be_bytes());
-    (ip[6], ip[7]) = (ICMP6, HOP_LIMIT);
-    ip[8..24].copy_from_slice(&source.to_be_bytes());
-    ip[24..40].copy_from_slice(&destination.to_be_bytes());
+    let (header, message) = packet.split_at_mut(IPV6_HEADER);
+    put_ip(header, MESSAGE as u16, ends);
     (message[0], message[4]) = (kind, flags);
     message[8..24].copy_from_slice(&target.to_be_bytes());
     (message[24], message[25]) = (option, 1);
     message[26..32].copy_from_slice(mac);
-    let sum = sum_of(source, destination, MESSAGE as u16).bytes(message).checksum();
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    put_sum(message, ends);
     packet
+}
+
+fn put_link(frame: &mut [u8], source: &MacAddress, destination: &MacAddress) {
+    ethernet::set_macs(frame, destination, source);
+    frame[12..ETHERNET].copy_from_slice(&TYPE_IPV6.to_be_bytes());
+}
+
+fn put_ip(header: &mut [u8], length: u16, (source, destination): (u128, u128)) {
+    header[0] = 0x60;
+    header[4..6].copy_from_slice(&length.to_be_bytes());
+    (header[6], header[7]) = (ICMP6, HOP_LIMIT);
+    header[8..24].copy_from_slice(&source.to_be_bytes());
+    header[24..40].copy_from_slice(&destination.to_be_bytes());
+}
+
+fn put_sum(message: &mut [u8], (source, destination): (u128, u128)) {
+    let sum = sum_of(source, destination, message.len() as u16).bytes(message).checksum();
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
 }
 
 #[cfg(test)]

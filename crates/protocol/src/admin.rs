@@ -106,7 +106,7 @@ pub enum Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", content = "data", rename_all = "kebab-case")]
 pub enum Answer {
-    Status(Status),
+    Status(Box<Status>),
     Connections(Connections),
     Distribution(Distribution),
     Takeovers(Takeovers),
@@ -176,6 +176,9 @@ pub struct Status {
     /// VIPAs whose owner changes again and again.
     #[serde(default)]
     pub flapping: Vec<Flapping>,
+    /// VIPAs of this router that another station says it has.
+    #[serde(default)]
+    pub conflicts: Vec<AddressConflict>,
     /// Leases of its VIPAs that this router has lost in its life.
     #[serde(default)]
     pub leases_lost: u64,
@@ -211,6 +214,21 @@ pub struct OverShare {
     pub target: IpAddr,
     /// Reports that were not taken in since it is over.
     pub refused: u64,
+}
+
+/// A VIPA that another station says it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConflict {
+    pub vipa: IpAddr,
+    /// The station, and the port where it was heard.
+    pub mac: String,
+    pub port: String,
+    /// Another address of the station, if this router knows one.
+    #[serde(default)]
+    pub also: Option<IpAddr>,
+    /// How often a station has said so, and seconds since the last time.
+    pub claims: u64,
+    pub ago_s: u64,
 }
 
 /// A tunnel's path that takes less than the port.

@@ -242,7 +242,6 @@ impl Host {
         Process::start(name, command, log)
     }
 
-    /// `ip …` in this host.
     /// Runs `what` on a thread in this host's network. Sockets that it opens stay there.
     pub fn inside<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let path = format!("/run/netns/{}", self.namespace);
@@ -254,6 +253,7 @@ impl Host {
         thread.join().map_err(|_| anyhow::anyhow!("a thread in {path} has panicked"))?
     }
 
+    /// `ip …` in this host.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         ip(&[&["-n", &self.namespace], arguments].concat())
     }
@@ -269,6 +269,11 @@ impl Host {
             Plug::Out => "down",
         };
         ip(&["-n", &self.switch, "link", "set", &self.name, state]).map(drop)
+    }
+
+    /// The Ethernet address of its interface.
+    pub fn mac(&self) -> Result<String> {
+        Ok(self.run("cat", ["/sys/class/net/eth0/address"])?.trim().to_owned())
     }
 
     /// Counts the packets at a hook of IPv4 (`input`, `output` …) that an expression of nftables matches, from now on.

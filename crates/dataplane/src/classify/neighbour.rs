@@ -7,14 +7,15 @@ use vipa_model::Mac;
 use vipa_packet::{
     Arp, Delivery, Icmp6, Ipv6Icmp,
     arp::Operation,
+    ethernet,
     nd::{Advertisement, Solicitation},
 };
 
 use super::{At, answered_vipa};
 use crate::{Scene, lanes::Verdict};
 
-/// Answers who asks for an address of ours, and tells control who has said where they are: whoever spoke to us, and
-/// the targets whatever they say. `None`: it is not about us.
+/// Answers who asks for an address of ours, and tells control who has said where they are: whoever spoke to us, the
+/// targets whatever they say, and other stations that say that they have an owned VIPA. `None`: it is not about us.
 #[inline(never)]
 pub(super) fn arp(scene: &Scene<'_>, at: At<'_>, delivery: Delivery, message: &Arp) -> Option<Verdict> {
     let ours = message.target == at.route.address || answered_vipa(scene, message.target.into());
@@ -28,18 +29,24 @@ pub(super) fn arp(scene: &Scene<'_>, at: At<'_>, delivery: Delivery, message: &A
 }
 
 /// The same for IPv6. `None`: it is not about us, or no neighbour discovery.
-pub(super) fn discovery(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp) -> Option<Verdict> {
+pub(super) fn discovery(scene: &Scene<'_>, at: At<'_>, frame: &[u8], icmp: &Ipv6Icmp) -> Option<Verdict> {
     match icmp.message {
         Icmp6::Solicitation(Solicitation { target, source_mac }) => {
             let wanted = IpAddr::V6(target.into());
             let ours = scene.routes.is_own(wanted) || answered_vipa(scene, wanted);
-            // From the unspecified address somebody only asks whether it is free (RFC 4862 §5.4.2).
-            let heard = source_mac.filter(|_| icmp.source != 0).map(|mac| (IpAddr::V6(icmp.source.into()), mac));
+            // From the unspecified address a station asks whether the address is free for itself (RFC 4862 §5.4.2).
+            let heard = if icmp.source == 0 {
+                claim(scene, wanted, ethernet::source(frame))
+            } else {
+                let asker = IpAddr::V6(icmp.source.into());
+                source_mac.map(|mac| (asker, mac)).or_else(|| claim(scene, asker, ethernet::source(frame)))
+            };
             let told = tell(scene, at, ours, heard);
             if ours { Some(Verdict::Answer(LocalReply::Neighbour)) } else { told.then(|| punted(at)) }
         }
         Icmp6::Advertisement(Advertisement { target, mac, .. }) => {
-            let heard = mac.map(|mac| (IpAddr::V6(target.into()), mac));
+            let address = IpAddr::V6(target.into());
+            let heard = mac.map(|mac| (address, mac)).or_else(|| claim(scene, address, ethernet::source(frame)));
             tell(scene, at, true, heard).then(|| punted(at))
         }
         _ => None,
@@ -48,11 +55,29 @@ pub(super) fn discovery(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp) -> Optio
 
 /// Tells control where a neighbour is, if it may want to know; whether it was told.
 fn tell(scene: &Scene<'_>, at: At<'_>, to_us: bool, heard: Option<(IpAddr, [u8; 6])>) -> bool {
-    let Some((address, mac)) = heard.filter(|(address, _)| to_us || scene.routes.is_target(*address)) else {
+    let Some((address, mac)) = heard else { return false };
+    let (port, mac) = (at.port, Mac(mac));
+    let note = if is_conflict(scene, address, mac) {
+        Note::Conflict { port, vipa: address, mac }
+    } else if to_us || scene.routes.is_target(address) {
+        Note::Neighbour { port, address, mac }
+    } else {
         return false;
     };
     // A full box counts what it refuses; the neighbour will be asked again.
-    scene.desk.notes.try_send(Note::Neighbour { port: at.port, address, mac: Mac(mac) }).is_ok()
+    scene.desk.notes.try_send(note).is_ok()
+}
+
+/// Another station that says nothing of its MAC is known by its frame's; of interest if `address` is an owned VIPA.
+fn claim(scene: &Scene<'_>, address: IpAddr, source: Option<[u8; 6]>) -> Option<(IpAddr, [u8; 6])> {
+    let mac = source.filter(|mac| is_conflict(scene, address, Mac(*mac)))?;
+    Some((address, mac))
+}
+
+/// Whether another station says that it has a VIPA that this router owns. This router's own frames may come back to it by another
+/// port, or from a switch.
+fn is_conflict(scene: &Scene<'_>, address: IpAddr, mac: Mac) -> bool {
+    answered_vipa(scene, address) && scene.routes.ports.iter().all(|port| port.mac != mac)
 }
 
 /// Told to control; the kernel behind the port has neighbours of its own to find.

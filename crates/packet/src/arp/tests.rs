@@ -71,6 +71,12 @@ fn an_announcement_is_a_request_from_and_for_the_same_address() {
 }
 
 #[test]
+fn our_probe_asks_for_our_own_address_as_nobody() {
+    let (operation, sender_mac) = (Operation::Request, US);
+    assert_eq!(arp(&probe(&US, VIPA)), Arp { operation, sender_mac, sender: Ipv4Addr::UNSPECIFIED, target: VIPA });
+}
+
+#[test]
 fn a_probe_introduces_nobody_and_a_request_introduces_its_sender() {
     let from = |sender: Ipv4Addr| arp(packet().macs(THEM, BROADCAST).arp_request(sender, VIPA).build().bytes());
     assert_eq!(from(CLIENT).neighbour(), Some((CLIENT, THEM)));

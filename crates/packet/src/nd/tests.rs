@@ -66,6 +66,14 @@ fn an_announcement_is_an_answer_nobody_asked_for() {
 }
 
 #[test]
+fn a_probe_says_nothing_of_who_asks() {
+    let frame = HeapPacket::from(probe(&OURS, address(VIPA)));
+    assert_eq!((&frame.bytes()[..6], &frame.bytes()[6..12]), (&solicited_node_mac(TARGET)[..], &OURS[..]));
+    let message = Icmp6::Solicitation(Solicitation { target: TARGET, source_mac: None });
+    assert_eq!(icmp(&frame), Ipv6Icmp { source: 0, destination: SOLICITED_NODE | 0x10, message });
+}
+
+#[test]
 fn what_crossed_a_router_is_damaged_or_malformed_is_nothing() {
     let question = |ttl| packet().ipv6("2001:db8::9", VIPA).ttl(ttl).icmp(SOLICITATION, 0, 0);
     let good = question(255).payload(TARGET.to_be_bytes());

@@ -6,6 +6,8 @@ mod ageing;
 mod agentless;
 mod announcing;
 mod changes;
+mod conflicts;
+mod deaf;
 mod failures;
 mod half_closed;
 mod health;
