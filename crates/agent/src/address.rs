@@ -26,7 +26,8 @@ use vipa_model::config;
 use crate::{
     inheritance::Inherited,
     kept::{Kept, KeptError},
-    netlink::{addresses_of, index_of, is},
+    misplaced::{self, Misplaced, MisplacedList},
+    netlink::{addresses_of, all_addresses, index_of, is},
     setup::Item,
 };
 
@@ -107,6 +108,7 @@ pub(crate) struct Addresses {
     inherited: BTreeSet<IpAddr>,
     /// Wanted addresses that somebody else has put there.
     foreign: BTreeSet<IpAddr>,
+    misplaced: MisplacedList,
     work: AddressWork,
 }
 
@@ -137,16 +139,24 @@ impl Addresses {
             inherited.extend(left.iter());
         }
         let (wanted, foreign) = (BTreeSet::new(), BTreeSet::new());
-        Ok(Self { handle, index, kept, wanted, inherited, foreign, work: AddressWork::default() })
+        let (misplaced, work) = (MisplacedList::default(), AddressWork::default());
+        Ok(Self { handle, index, kept, wanted, inherited, foreign, misplaced, work })
     }
 
-    /// Whether a wanted address has been taken away by others.
+    /// Whether a wanted address has been taken away by others. Looks as well for those that others have put where they do harm.
     pub(crate) async fn are_gone(&mut self) -> Result<bool, AddressError> {
         if self.wanted.is_empty() {
+            self.misplaced.set(Vec::new());
             return Ok(false);
         }
-        let here = self.list().await?;
-        let gone: Vec<IpAddr> = self.wanted.iter().filter(|address| !here.contains_key(address)).copied().collect();
+        self.work.dumps += 1;
+        let failed = |source| netlink_error(&self.kept.value.interface, source);
+        let all = all_addresses(&self.handle).await.map_err(failed)?;
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            all.into_iter().filter(|(_, address)| self.wanted.contains(address)).partition(|(on, _)| *on == self.index);
+        self.misplaced.set(misplaced::find(&self.handle, elsewhere).await.map_err(failed)?);
+        let here: BTreeSet<IpAddr> = here.into_iter().map(|(_, address)| address).collect();
+        let gone: Vec<IpAddr> = self.wanted.difference(&here).copied().collect();
         if !gone.is_empty() {
             tracing::warn!(interface = %self.kept.value.interface, "somebody has taken away {}", names(&gone));
         }
@@ -167,6 +177,11 @@ impl Addresses {
         let removed = self.remove(&here).await;
         added.and(removed)?;
         self.leave_former().await
+    }
+
+    /// VIPAs that others have put where this host answers ARP for them.
+    pub(crate) fn misplaced(&self) -> &[Misplaced] {
+        self.misplaced.all()
     }
 
     /// What is changed on this host now, a line each.

@@ -19,7 +19,7 @@ use vipa_model::{
     Incarnation, Moment, NodeName, Throttle, Voters,
     config::{Agent as AgentConfig, Config},
 };
-use vipa_protocol::{CheckResult, HostLoad, Intent, Load};
+use vipa_protocol::{CheckResult, HostLoad, Intent, Load, load::MAX_CHECKS};
 use vipa_transport::{
     Admission, Identity, LinkEvent, Sender, Timing, TransportSettings,
     state::{GroupCommit, Kind, Outcome, StateFile},
@@ -253,7 +253,9 @@ impl Agent {
         let intent = if self.drain.is_some() { Intent::Drain } else { Intent::Serve };
         let host = HostLoad { connections: self.connections(), ..host };
         let served = self.kernel.facts().served(&listeners, &late);
-        let load = Load { intent, headroom, host, listeners, checks: self.checks.clone(), served };
+        let misplaced = self.host.misplaced();
+        let checks = misplaced.into_iter().chain(self.checks.iter().cloned()).take(MAX_CHECKS).collect();
+        let load = Load { intent, headroom, host, listeners, checks, served };
         self.told = Some(load.clone());
         self.feed(Event::Fares { load });
     }

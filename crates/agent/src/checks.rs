@@ -43,10 +43,13 @@ async fn repeat(index: usize, check: Check, told: mpsc::Sender<(usize, CheckResu
 }
 
 fn result(check: &Check, verdict: Verdict, detail: &str) -> CheckResult {
-    let mut detail = detail.to_owned();
+    CheckResult { name: check.name.clone(), port: check.port, passing: verdict.passes(), detail: shortened(detail) }
+}
+
+/// As much of a detail as routers are told.
+pub(crate) fn shortened(detail: &str) -> String {
     let end = (0..=MAX_CHECK_DETAIL.min(detail.len())).rev().find(|&end| detail.is_char_boundary(end));
-    detail.truncate(end.unwrap_or_default());
-    CheckResult { name: check.name.clone(), port: check.port, passing: verdict.passes(), detail }
+    detail[..end.unwrap_or_default()].to_owned()
 }
 
 async fn ask(check: &Check) -> Result<(), String> {

@@ -19,11 +19,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at},
 };
 use vipa_model::config;
+use vipa_protocol::CheckResult;
 
 use crate::{
     address::Addresses,
     decap::{Decap, Tunnels},
     inheritance::Inherited,
+    misplaced::{self, Misplaced},
 };
 
 /// After a change that follows another one closely more is waited for, so that it is made together.
@@ -77,7 +79,7 @@ pub(crate) enum Departure {
 pub(crate) struct HostStatus {
     /// What is changed on this host now, a line each.
     pub(crate) setup: Vec<String>,
-    /// What may keep packets of tunnels from getting through, a sentence each.
+    /// What may keep packets from getting where they should, a sentence each.
     pub(crate) remarks: Vec<String>,
     /// What could not be set up and is tried again.
     pub(crate) failing: Option<String>,
@@ -108,6 +110,7 @@ pub(crate) struct Host {
     made: watch::Receiver<u64>,
     /// When something was wanted that the host was not like yet.
     changed: Instant,
+    misplaced: watch::Receiver<Vec<Misplaced>>,
     queries: mpsc::Sender<Query>,
     ended: oneshot::Receiver<Infallible>,
 }
@@ -117,6 +120,7 @@ impl Host {
     pub(crate) async fn start(agent: &config::Agent, state_dir: &Path) -> anyhow::Result<Self> {
         let (wanted, wanted_out) = watch::channel(Wanted::default());
         let (making, made) = watch::channel(0);
+        let (finding, misplaced) = watch::channel(Vec::new());
         let (queries, queries_out) = mpsc::channel(QUERIES);
         let (started, ready) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
@@ -128,7 +132,7 @@ impl Host {
                 Err(error) => return drop(started.send(Err(error.into()))),
             };
             runtime.block_on(async {
-                match Worker::open(&agent, &state_dir, (wanted_out, making)).await {
+                match Worker::open(&agent, &state_dir, (wanted_out, making), finding).await {
                     Ok(worker) => {
                         let _ = started.send(Ok(()));
                         worker.run(queries_out).await;
@@ -140,7 +144,7 @@ impl Host {
         thread::Builder::new().name("host".into()).spawn(run).context("cannot start a thread")?;
         ready.await.context("the thread that sets this host up has ended")??;
         let (next, changed) = (Wanted::default(), Instant::now());
-        Ok(Self { wanted, next, is_due: false, made, changed, queries, ended })
+        Ok(Self { wanted, next, is_due: false, made, changed, misplaced, queries, ended })
     }
 
     /// Exactly these VIPAs are to be on this host.
@@ -184,6 +188,11 @@ impl Host {
             // Neither time nor the thread's end is a reason to be silent about connections.
             let _ = timeout_at(until, made.wait_for(|made| *made == version)).await;
         }
+    }
+
+    /// What routers are told of VIPAs that are where this host answers for them, if there are some.
+    pub(crate) fn misplaced(&self) -> Option<CheckResult> {
+        misplaced::check(&self.misplaced.borrow())
     }
 
     /// Asks how it is; the answer comes when the thread has time, or says that it has none.
@@ -230,6 +239,8 @@ struct Worker {
     /// How long that took.
     took: Duration,
     addresses: Addresses,
+    /// For what routers are told.
+    misplaced: watch::Sender<Vec<Misplaced>>,
     decap: Decap,
     netlink: JoinHandle<()>,
     /// What could not be set up, and when it is tried again.
@@ -241,6 +252,7 @@ impl Worker {
         agent: &config::Agent,
         state_dir: &Path,
         (wanted, made): (watch::Receiver<Wanted>, watch::Sender<u64>),
+        misplaced: watch::Sender<Vec<Misplaced>>,
     ) -> anyhow::Result<Self> {
         let (netlink, handle) = connect()?;
         let addresses = Addresses::open(&agent.interface, state_dir, handle.clone()).await?;
@@ -251,6 +263,7 @@ impl Worker {
             applied: Instant::now(),
             took: Duration::ZERO,
             addresses,
+            misplaced,
             decap,
             netlink,
             failing: None,
@@ -316,6 +329,14 @@ impl Worker {
     /// What others have taken away is put there again.
     async fn look_after(&mut self) {
         let gone = (self.addresses.are_gone().await, self.decap.is_gone().await);
+        let misplaced = self.addresses.misplaced();
+        self.misplaced.send_if_modified(|told| {
+            let is_news = *told != misplaced;
+            if is_news {
+                *told = misplaced.to_vec();
+            }
+            is_news
+        });
         match gone {
             (Ok(false), Ok(false)) => {}
             (Ok(_), Ok(_)) => self.apply().await,
@@ -345,7 +366,7 @@ impl Worker {
         let work = self.addresses.work();
         HostStatus {
             setup,
-            remarks: self.decap.remarks().await,
+            remarks: self.remarks().await,
             failing: self.failing.as_ref().map(|(text, _)| text.clone()),
             tunnels: self.decap.counts().await.into_iter().map(|(what, count)| (what.into(), count)).collect(),
             work: HostWork {
@@ -354,6 +375,13 @@ impl Worker {
                 files_written: work.files_written + self.decap.files_written(),
             },
         }
+    }
+
+    /// What keeps packets from where they should go.
+    async fn remarks(&self) -> Vec<String> {
+        let mut remarks: Vec<String> = self.addresses.misplaced().iter().map(ToString::to_string).collect();
+        remarks.extend(self.decap.remarks().await);
+        remarks
     }
 
     async fn depart(mut self, departure: Departure) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ mod inheritance;
 mod kept;
 mod kernel;
 mod load;
+mod misplaced;
 mod netlink;
 mod orders;
 mod privileges;

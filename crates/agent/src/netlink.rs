@@ -11,7 +11,7 @@ use rtnetlink::{
     Error, Handle,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
-        link::{LinkAttribute, LinkMessage},
+        link::{LinkAttribute, LinkFlags, LinkMessage},
     },
 };
 
@@ -64,6 +64,36 @@ pub(crate) async fn addresses_of(handle: &Handle, index: u32) -> Result<BTreeMap
         }
     }
     Ok(addresses)
+}
+
+/// Every address of this host with the number of its interface, in one dump.
+pub(crate) async fn all_addresses(handle: &Handle) -> Result<Vec<(u32, IpAddr)>, Error> {
+    let list: Vec<AddressMessage> = handle.address().get().execute().try_collect().await?;
+    let own = |message: AddressMessage| {
+        let index = message.header.index;
+        message.attributes.into_iter().filter_map(move |attribute| match attribute {
+            // `Address` is the other end's on a point-to-point link, and the same as `Local` elsewhere; IPv6 has it alone.
+            AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some((index, address)),
+            _ => None,
+        })
+    };
+    let mut addresses: Vec<(u32, IpAddr)> = list.into_iter().flat_map(own).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// The name of an interface on which this host answers ARP and neighbour discovery; `None`: it is gone, or a loopback or dummy.
+pub(crate) async fn answering_interface(handle: &Handle, index: u32) -> Result<Option<String>, Error> {
+    let mut links = handle.link().get().match_index(index).execute();
+    let Some(link) = absent_if_no_device(links.try_next().await)? else { return Ok(None) };
+    if link.header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp) {
+        return Ok(None);
+    }
+    Ok(link.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    }))
 }
 
 /// Whether the kernel refused with this error number.

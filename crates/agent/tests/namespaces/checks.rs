@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    host::on_a_host,
+    host::{on_a_host, run},
     router::{Router, View},
 };
 
@@ -60,5 +60,29 @@ fn checks_of_three_kinds_are_told_as_they_fail_and_pass() {
             told(view) == [("page", false, "status 503"), ("port", false, refused), ("flag", false, "exit status: 1")]
         });
         server.join().unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root: make test-agent"]
+fn a_vipa_on_an_outward_interface_is_told_as_a_check_that_fails_until_it_is_taken_away() {
+    on_a_host(|host| {
+        let _agent = host.start_agent();
+        let mut router = Router::take_over(host);
+        router.until("nothing fails", |view| view.load.is_some() && told(view).is_empty());
+        run("ip", "link add outward type veth peer name other");
+        run("ip", "link set outward up");
+        run("ip", "address add 192.0.2.10/24 dev outward");
+        let sentence = "192.0.2.10 is on outward, where this host answers for it: take it away \
+                        (ip address del 192.0.2.10 dev outward)";
+        router.until("it is told", |view| told(view) == [("vipa-address", false, sentence)]);
+        assert!(host.status().contains(sentence), "{}", host.status());
+        run("ip", "address del 192.0.2.10/24 dev outward");
+        router.until("nothing fails any more", |view| told(view).is_empty());
+        // On an interface that answers nobody it does no harm.
+        run("ip", "link set outward arp off");
+        run("ip", "address add 192.0.2.10/24 dev outward");
+        router.listen_for(std::time::Duration::from_secs(5));
+        router.until("nothing fails there", |view| told(view).is_empty());
     });
 }
