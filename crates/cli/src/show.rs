@@ -81,6 +81,7 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         refused,
         flapping,
         conflicts,
+        interferences,
         leases_lost,
         ..
     } = status;
@@ -128,6 +129,9 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
             "ADDRESS CONFLICT: station {mac} on port {port}{also} says that it has {vipa} (heard {claims} times, last {ago} ago); \
              take the address away there"
         )?;
+    }
+    for interference in interferences {
+        writeln!(out, "KERNEL: {interference}")?;
     }
     if *leases_lost > 0 {
         writeln!(out, "leases lost since the start, of all VIPAs: {}", grouped(*leases_lost))?;

@@ -145,6 +145,7 @@ fn status() -> Status {
         refused: Vec::new(),
         flapping: Vec::new(),
         conflicts: Vec::new(),
+        interferences: Vec::new(),
         leases_lost: 0,
         recording: None,
     }

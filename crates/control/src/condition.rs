@@ -8,9 +8,17 @@
 //! not move VIPAs to and fro. What follows from it is the cluster's to decide: an unfit router hands its VIPAs to whoever is
 //! fit, and keeps them when nobody is.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
-use vipa_model::{Moment, config::Autonomics};
+use vipa_cluster::Event;
+use vipa_model::{Moment, PortId, config::Autonomics};
+
+use crate::control::Control;
 
 /// How often the router looks at itself.
 const LOOK: Duration = Duration::from_millis(50);
@@ -19,10 +27,21 @@ const STOOD_STILL: Duration = Duration::from_millis(250);
 /// Of a pool's buffers: with fewer free than this share a port is about to receive nothing.
 const FEW_BUFFERS: u32 = 64;
 
+/// Whether the device beneath a port is still the one that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortDevice {
+    Present,
+    /// It is gone, and may come back.
+    Gone,
+    /// Another one has its name. The port hears nothing of it before it is opened anew.
+    Replaced,
+}
+
 /// A port as its driver sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortCondition {
     pub name: String,
+    pub device: PortDevice,
     /// `None`: the driver cannot say.
     pub up: Option<bool>,
     /// Packet buffers that are free, and all there are.
@@ -43,6 +62,10 @@ pub struct Probe {
 #[derive(Clone, Debug)]
 pub(crate) struct Sight {
     pub(crate) ports: Vec<PortCondition>,
+    /// Ports where there is somebody to ask and nobody answers (`port_liveness.rs`).
+    pub(crate) unanswered: Vec<String>,
+    /// What this host's kernel does that breaks connections (`own_kernel.rs`).
+    pub(crate) kernel: Vec<String>,
     /// Turns of each worker so far.
     pub(crate) turns: Vec<u64>,
     /// Whether any target can be reached; `None`: there is nobody to reach.
@@ -54,6 +77,10 @@ pub(crate) struct Sight {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     PortDown(String),
+    PortGone(String),
+    PortReplaced(String),
+    PortUnanswered(String),
+    OwnKernel(String),
     WorkerStalled(usize),
     BuffersExhausted(String),
     NoTarget,
@@ -63,21 +90,39 @@ pub(crate) enum Fault {
 impl Fault {
     fn counter(&self) -> usize {
         match self {
-            Self::PortDown(_) => 0,
+            Self::PortDown(_) | Self::PortGone(_) | Self::PortReplaced(_) => 0,
             Self::WorkerStalled(_) => 1,
             Self::BuffersExhausted(_) => 2,
             Self::NoTarget => 3,
             Self::LeasesLost => 4,
+            Self::PortUnanswered(_) => 5,
+            Self::OwnKernel(_) => 6,
         }
     }
 }
 
-const COUNTERS: [&str; 5] = ["unfit.port", "unfit.worker", "unfit.buffers", "unfit.targets", "unfit.leases"];
+const COUNTERS: [&str; 7] = [
+    "unfit.port",
+    "unfit.worker",
+    "unfit.buffers",
+    "unfit.targets",
+    "unfit.leases",
+    "unfit.unanswered",
+    "unfit.kernel",
+];
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PortDown(port) => write!(f, "port {port} has no link"),
+            Self::PortGone(port) => write!(f, "the device of port {port} is gone"),
+            Self::PortReplaced(port) => {
+                write!(f, "the device of port {port} is another one than was opened: vipad must be started again")
+            }
+            Self::PortUnanswered(port) => {
+                write!(f, "nobody on the network of port {port} answers: look at its switch, VLAN and cable")
+            }
+            Self::OwnKernel(sentence) => f.write_str(sentence),
             Self::WorkerStalled(worker) => write!(f, "worker {worker} stands still"),
             Self::BuffersExhausted(port) => write!(f, "port {port} has no packet buffers left"),
             Self::NoTarget => f.write_str("no target is reachable"),
@@ -93,6 +138,10 @@ impl fmt::Display for Fault {
 pub(crate) enum Turn {
     Unfit(String),
     Fit,
+    /// It takes nothing over before its ports have been answered for the first time.
+    Waits(String),
+    /// A port can be opened only by a new process.
+    Restart(String),
 }
 
 #[derive(Debug)]
@@ -106,6 +155,10 @@ pub(crate) struct Condition {
     unfit: bool,
     /// Of an unfit router: since when it has had no fault.
     good_since: Option<Moment>,
+    /// No port has been answered yet since the start.
+    starting: bool,
+    /// It has been said that another process is needed.
+    restarting: bool,
     /// A target was reachable once; before that its absence says nothing of this router.
     has_reached: bool,
     counts: [u64; COUNTERS.len()],
@@ -120,6 +173,8 @@ impl Condition {
             faults: BTreeMap::new(),
             unfit: false,
             good_since: None,
+            starting: true,
+            restarting: false,
             has_reached: false,
             counts: [0; COUNTERS.len()],
         }
@@ -127,6 +182,11 @@ impl Condition {
 
     pub(crate) fn set(&mut self, settings: Autonomics) {
         self.settings = settings;
+    }
+
+    /// Whether no port has been answered yet since the start.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting
     }
 
     pub(crate) fn is_due(&self, now: Moment) -> bool {
@@ -148,7 +208,42 @@ impl Condition {
         let present = self.faults_of(sight, now);
         let began = |fault: Fault| (fault.clone(), self.faults.get(&fault).copied().unwrap_or(now));
         self.faults = present.into_iter().map(began).collect();
+        if let Some(turn) = self.restart(now) {
+            return Some(turn);
+        }
+        if self.starting {
+            return self.start();
+        }
         if self.unfit { self.recover(now) } else { self.give_up(now) }
+    }
+
+    /// What frames do is not known yet, so nothing is taken over; the first answers come within milliseconds.
+    fn start(&mut self) -> Option<Turn> {
+        let unanswered = |fault: &&Fault| matches!(fault, Fault::PortUnanswered(_));
+        let waits: Vec<String> = self.faults.keys().filter(unanswered).map(ToString::to_string).collect();
+        self.starting = !waits.is_empty();
+        match (self.starting, self.unfit) {
+            (true, false) => {
+                self.unfit = true;
+                Some(Turn::Waits(waits.join("; ")))
+            }
+            (false, true) if self.faults.is_empty() => {
+                self.unfit = false;
+                Some(Turn::Fit)
+            }
+            _ => None,
+        }
+    }
+
+    /// A device with an opened port's name that is another one stays so.
+    fn restart(&mut self, now: Moment) -> Option<Turn> {
+        let lasts = |(fault, since): &(&Fault, &Moment)| {
+            matches!(fault, Fault::PortReplaced(_)) && now.since(**since) >= self.settings.unfit_after
+        };
+        let (fault, _) = self.faults.iter().find(lasts).filter(|_| !self.restarting)?;
+        self.restarting = true;
+        self.counts[fault.counter()] += 1;
+        Some(Turn::Restart(fault.to_string()))
     }
 
     fn give_up(&mut self, now: Moment) -> Option<Turn> {
@@ -179,14 +274,18 @@ impl Condition {
     }
 
     fn faults_of(&mut self, sight: Sight, now: Moment) -> Vec<Fault> {
-        let Sight { ports, turns, targets, keeps_losing_leases } = sight;
-        let mut faults = Vec::new();
+        let Sight { ports, unanswered, kernel, turns, targets, keeps_losing_leases } = sight;
+        let mut faults: Vec<Fault> = unanswered.into_iter().map(Fault::PortUnanswered).collect();
+        faults.extend(kernel.into_iter().map(Fault::OwnKernel));
         if keeps_losing_leases {
             faults.push(Fault::LeasesLost);
         }
-        for PortCondition { name, up, buffers_free, buffers } in ports {
-            if up == Some(false) {
-                faults.push(Fault::PortDown(name.clone()));
+        for PortCondition { name, device, up, buffers_free, buffers } in ports {
+            match device {
+                PortDevice::Present if up == Some(false) => faults.push(Fault::PortDown(name.clone())),
+                PortDevice::Present => {}
+                PortDevice::Gone => faults.push(Fault::PortGone(name.clone())),
+                PortDevice::Replaced => faults.push(Fault::PortReplaced(name.clone())),
             }
             if buffers_free < buffers / FEW_BUFFERS {
                 faults.push(Fault::BuffersExhausted(name));
@@ -208,6 +307,79 @@ impl Condition {
     }
 }
 
+impl Control {
+    /// Notices whether this router can route, and tells the cluster when that has changed.
+    pub(crate) fn look_at_condition(&mut self, now: Moment) {
+        if !self.condition.is_due(now) {
+            return;
+        }
+        self.look_at_own_kernel();
+        let sight = self.sight(now);
+        match self.condition.look(sight, now) {
+            Some(Turn::Unfit(why)) => {
+                tracing::error!("this router is unfit to route: {why}");
+                self.feed(Event::Unfit { why });
+            }
+            Some(Turn::Waits(why)) => {
+                tracing::info!("this router waits until its ports have been answered: {why}");
+                self.feed(Event::Unfit { why });
+            }
+            Some(Turn::Fit) => {
+                tracing::info!("this router is fit to route");
+                self.feed(Event::Fit);
+            }
+            Some(Turn::Restart(why)) => {
+                tracing::error!("{why}");
+                self.stop_because(why);
+            }
+            None => {}
+        }
+    }
+
+    fn sight(&mut self, now: Moment) -> Sight {
+        let ports = (self.probe.conditions)();
+        let mut unanswered = Vec::new();
+        // Interfaces of the kernel come after the ports.
+        for (index, port) in ports.iter().enumerate().take(self.view.ports.len()) {
+            let has_link = port.device == PortDevice::Present && port.up != Some(false);
+            if !has_link {
+                self.port_liveness.lose(index);
+            }
+            let says_enough = !has_link && !self.condition.is_starting();
+            if !says_enough && self.has_somebody_to_ask(index) && !self.port_liveness.is_answered(index, now) {
+                unanswered.push(port.name.clone());
+            }
+        }
+        let breaking = self.own_kernel.all().iter().filter(|found| found.breaks_traffic());
+        Sight {
+            ports,
+            unanswered,
+            kernel: breaking.map(ToString::to_string).collect(),
+            turns: self.door.desks().iter().map(|desk| desk.heartbeat.turns()).collect(),
+            targets: self.targets_reachable(),
+            keeps_losing_leases: self.steadiness.leases.is_unsteady(now),
+        }
+    }
+
+    fn has_somebody_to_ask(&self, port: usize) -> bool {
+        let Some(id) = u16::try_from(port).ok().map(PortId) else { return false };
+        let is_named = self.condition.is_starting() && self.ports_to_answer.contains(&id);
+        is_named || !self.view.neighbours.some_at(id, 0, 1).is_empty()
+    }
+
+    /// Whether packets and reports pass between this router and any candidate; `None`: it has none.
+    fn targets_reachable(&self) -> Option<bool> {
+        let vipas = &self.view.vipas;
+        let listened = vipas.iter().flat_map(|vipa| &vipa.listeners).filter(|(_, ports)| !ports.is_empty());
+        let heard: BTreeSet<IpAddr> = listened.map(|(target, _)| *target).collect();
+        let services = vipas.iter().flat_map(|vipa| &vipa.services);
+        // Each of them once: many VIPAs have the same.
+        let candidates: BTreeSet<IpAddr> = services.flat_map(|service| service.candidates.iter().copied()).collect();
+        let reachable = |target: &IpAddr| self.view.reaches(*target) && !self.view.is_silent(*target);
+        (!candidates.is_empty()).then(|| candidates.intersection(&heard).any(reachable))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,8 +395,21 @@ mod tests {
         fn new() -> Self {
             let ms = Duration::from_millis;
             let settings = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(200) };
-            let port = PortCondition { name: "p0".into(), up: Some(true), buffers_free: 4_000, buffers: 8_191 };
-            let sight = Sight { ports: vec![port], turns: vec![0, 0], targets: Some(true), keeps_losing_leases: false };
+            let port = PortCondition {
+                name: "p0".into(),
+                device: PortDevice::Present,
+                up: Some(true),
+                buffers_free: 4_000,
+                buffers: 8_191,
+            };
+            let sight = Sight {
+                ports: vec![port],
+                unanswered: Vec::new(),
+                kernel: Vec::new(),
+                turns: vec![0, 0],
+                targets: Some(true),
+                keeps_losing_leases: false,
+            };
             Self { condition: Condition::new(settings), now: Moment(1), turns: 0, sight }
         }
 
@@ -298,6 +483,39 @@ mod tests {
         let mut bench = Bench::new();
         let unknown = |sight: &mut Sight| (sight.ports[0].up, sight.targets) = (None, Some(false));
         assert_eq!(bench.look(10_000, unknown), []);
+    }
+
+    #[test]
+    fn nothing_is_taken_over_before_the_first_answer_and_at_once_after_it() {
+        let mut bench = Bench::new();
+        let unanswered = |sight: &mut Sight| sight.unanswered = vec!["p0".into()];
+        let why = "nobody on the network of port p0 answers: look at its switch, VLAN and cable";
+        assert_eq!(bench.look(10_000, unanswered), [(50, Turn::Waits(why.into()))]);
+        assert_eq!(bench.look(1_000, |_| {}), [(50, Turn::Fit)]);
+        assert_eq!(bench.look(1_000, unanswered), [(550, unfit(why))], "later it is a fault like any other");
+        assert_eq!(bench.look(10_000, |_| {}), [(5_050, Turn::Fit)]);
+    }
+
+    #[test]
+    fn a_first_answer_is_not_enough_where_there_is_another_fault() {
+        let mut bench = Bench::new();
+        let both = |sight: &mut Sight| {
+            sight.unanswered = vec!["p0".into()];
+            sight.kernel = vec!["the kernel resets".into()];
+        };
+        bench.look(50, both);
+        assert_eq!(bench.look(1_000, |sight| sight.kernel = vec!["the kernel resets".into()]), []);
+        assert_eq!(bench.look(10_000, |_| {}), [(5_050, Turn::Fit)]);
+    }
+
+    #[test]
+    fn a_device_that_is_gone_makes_unfit_and_one_that_has_taken_its_place_needs_another_process() {
+        let mut bench = Bench::new();
+        let device = |device| move |sight: &mut Sight| sight.ports[0].device = device;
+        bench.look(1_000, |_| {});
+        assert_eq!(bench.look(2_000, device(PortDevice::Gone)), [(550, unfit("the device of port p0 is gone"))]);
+        let why = "the device of port p0 is another one than was opened: vipad must be started again";
+        assert_eq!(bench.look(10_000, device(PortDevice::Replaced)), [(550, Turn::Restart(why.into()))]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     census::{Census, Censuses},
     clock::Clock,
     completeness::Completeness,
-    condition::{Condition, Probe, Sight, Turn},
+    condition::{Condition, Probe},
     conflicts::{Claim, Conflicts},
     counts::Counts,
     last_life::Arrived,
@@ -34,6 +34,8 @@ use crate::{
     neighbours::Learned,
     orders::Orders,
     outward::Outward,
+    own_kernel::OwnKernel,
+    port_liveness::{PortLiveness, ports_to_answer},
     probes::{Finding, Probes},
     questions::{self, Asking, Waiting},
     reclaim::Reclaim,
@@ -87,7 +89,11 @@ pub struct Control {
     pub(crate) condition: Condition,
     pub(crate) reader: Reader,
     pub(crate) recorder: Recorder,
-    probe: Probe,
+    pub(crate) probe: Probe,
+    pub(crate) port_liveness: PortLiveness,
+    /// Ports on whose network the configuration names somebody to ask.
+    pub(crate) ports_to_answer: BTreeSet<PortId>,
+    pub(crate) own_kernel: OwnKernel,
     waiting: Waiting,
     recount: Recount,
     pub(crate) censuses: Censuses,
@@ -116,9 +122,18 @@ pub struct Control {
     pub(crate) complete: Vec<TakeoverReport>,
     /// What has arrived at the ports, as seen in this turn of the loop.
     pub(crate) seen: Option<Arrived>,
+    /// When a stop that was begun ends at the latest.
+    stop_by: Option<Moment>,
+    /// Why it stops, if nobody has told it to.
+    failure: Option<Failure>,
     stopping: bool,
     stopped: bool,
 }
+
+/// Why control has stopped by itself. Another process may do better.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(String);
 
 /// What the loop waits on, beside its timers.
 #[derive(Debug)]
@@ -175,6 +190,9 @@ impl Control {
         let (probes, findings) = Probes::new();
         let condition = Condition::new(config.autonomics.clone());
         let recorder = Recorder::new(config.node.state_dir.clone());
+        let port_liveness = PortLiveness::new(ports.len());
+        let ports_to_answer = ports_to_answer(&config.vipas, &ports);
+        let own_kernel = OwnKernel::start(&config.ports);
         let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
@@ -200,6 +218,9 @@ impl Control {
             reader,
             recorder,
             probe,
+            port_liveness,
+            ports_to_answer,
+            own_kernel,
             waiting: Waiting::default(),
             recount: Recount::default(),
             censuses,
@@ -223,21 +244,22 @@ impl Control {
             to_announce: BTreeSet::new(),
             complete: Vec::new(),
             seen: None,
+            stop_by: None,
+            failure: None,
             stopping: false,
             stopped: false,
         }
     }
 
-    /// Runs until it is told to stop and every VIPA has been handed over, or nobody took it in time.
-    pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) {
+    /// Runs until it is told to stop, or must, and every VIPA has been handed over, or nobody took it in time.
+    pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) -> Result<(), Failure> {
         let Ends { mut events, admin, mut asked, mut finished, mut counted, mut fresh } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
         tokio::spawn(admin.serve(questions_in));
 
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut stop_by: Option<Moment> = None;
-        while !self.stopped && stop_by.is_none_or(|limit| self.clock.now() < limit) {
+        while !self.stopped && self.stop_by.is_none_or(|limit| self.clock.now() < limit) {
             self.flush_state();
             let deadline = self.cluster.deadline().map(|moment| self.clock.instant(moment));
             tokio::select! {
@@ -256,13 +278,7 @@ impl Control {
                 outcome = self.decisions.done() => self.decisions_stored(&outcome),
                 outcome = self.voting.done() => self.voters_stored(outcome),
                 Some(signal) = signals.recv() => match signal {
-                    Signal::Stop if stop_by.is_some() => {}
-                    Signal::Stop => {
-                        tracing::info!("stopping: handing over what this router owns");
-                        self.stopping = true;
-                        stop_by = Some(self.clock.now() + STOP_LIMIT);
-                        self.feed(Event::Stop);
-                    }
+                    Signal::Stop => self.stop(),
                     Signal::Reload => self.reader.start(ReloadMode::Whole, None),
                 },
                 _ = housekeeping.tick() => self.housekeep(),
@@ -280,10 +296,27 @@ impl Control {
             }
             self.end_turn();
         }
-        let Self { outward, takeovers, lists, .. } = self;
+        let Self { outward, takeovers, lists, failure, .. } = self;
         outward.finish().await;
         takeovers.close().await;
         lists.close().await;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Begins to hand over what this router owns; it ends when that is done.
+    fn stop(&mut self) {
+        if self.stop_by.is_none() {
+            tracing::info!("stopping: handing over what this router owns");
+            self.stopping = true;
+            self.stop_by = Some(self.clock.now() + STOP_LIMIT);
+            self.feed(Event::Stop);
+        }
+    }
+
+    /// As [`Self::stop`], without being told to.
+    pub(crate) fn stop_because(&mut self, why: String) {
+        self.failure.get_or_insert(Failure(why));
+        self.stop();
     }
 
     /// Work for an operator.
@@ -529,46 +562,15 @@ impl Control {
         });
     }
 
-    /// Notices whether this router can route, and tells the cluster when that has changed.
-    fn look_at_condition(&mut self, now: Moment) {
-        if !self.condition.is_due(now) {
-            return;
-        }
-        let turns = self.door.desks().iter().map(|desk| desk.heartbeat.turns()).collect();
-        let lost = self.steadiness.leases.is_unsteady(now);
-        let ports = (self.probe.conditions)();
-        let sight = Sight { ports, turns, targets: self.targets_reachable(), keeps_losing_leases: lost };
-        match self.condition.look(sight, now) {
-            Some(Turn::Unfit(why)) => {
-                tracing::error!("this router is unfit to route: {why}");
-                self.feed(Event::Unfit { why });
-            }
-            Some(Turn::Fit) => {
-                tracing::info!("this router is fit to route again");
-                self.feed(Event::Fit);
-            }
-            None => {}
-        }
-    }
-
-    /// Whether packets and reports pass between this router and any candidate; `None`: it has none.
-    fn targets_reachable(&self) -> Option<bool> {
-        let vipas = &self.view.vipas;
-        let listened = vipas.iter().flat_map(|vipa| &vipa.listeners).filter(|(_, ports)| !ports.is_empty());
-        let heard: BTreeSet<IpAddr> = listened.map(|(target, _)| *target).collect();
-        let services = vipas.iter().flat_map(|vipa| &vipa.services);
-        // Each of them once: many VIPAs have the same.
-        let candidates: BTreeSet<IpAddr> = services.flat_map(|service| service.candidates.iter().copied()).collect();
-        let reachable = |target: &IpAddr| self.view.reaches(*target) && !self.view.is_silent(*target);
-        (!candidates.is_empty()).then(|| candidates.intersection(&heard).any(reachable))
-    }
-
     fn housekeep(&mut self) {
         let now = self.clock.now();
         let (mut narrowed, mut claims) = (Vec::new(), Vec::new());
         for note in self.door.notes().take(NOTES_AT_ONCE) {
             match note {
                 Note::Neighbour { port, address, mac } => {
+                    if self.view.neighbours.is_at(port, address) {
+                        self.port_liveness.hear(port, now);
+                    }
                     if self.view.neighbours.learn(port, address, mac, now) == Learned::Changed {
                         tracing::debug!(%address, %mac, "a neighbour is known");
                         self.routes_stale = true;
@@ -582,6 +584,7 @@ impl Control {
         self.change_paths(&narrowed, now);
         claims.into_iter().for_each(|claim| self.hear_claim(claim, now));
         self.ask_neighbours(now);
+        self.ask_at_quiet_ports(now);
         self.lists.tend(now);
         self.mirror();
         if now >= self.compare_next {

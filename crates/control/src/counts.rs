@@ -19,11 +19,12 @@ pub(crate) struct Counts {
     pub(crate) paths_lowered: u64,
     pub(crate) conflicts_heard: u64,
     pub(crate) conflicts_answered: u64,
+    pub(crate) kernel_interferences: u64,
 }
 
 impl Counts {
     /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links_refused`: attempts to link.
-    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 20] {
+    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 21] {
         let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
@@ -44,6 +45,7 @@ impl Counts {
             ("path.lowered".into(), self.paths_lowered),
             ("conflict.heard".into(), self.conflicts_heard),
             ("conflict.answered".into(), self.conflicts_answered),
+            ("kernel.interference".into(), self.kernel_interferences),
             ("state.stored".into(), stored),
             ("state.failed".into(), failed),
             ("state.slow".into(), slow),

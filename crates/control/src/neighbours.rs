@@ -125,6 +125,19 @@ impl Neighbours {
         self.entries.get(&address)?.mac
     }
 
+    /// Whether it is asked for on this port.
+    pub(crate) fn is_at(&self, port: PortId, address: IpAddr) -> bool {
+        self.entries.get(&address).is_some_and(|entry| entry.port == port)
+    }
+
+    /// A few of the targets and gateways on a port, beginning at a place in the list of them.
+    pub(crate) fn some_at(&self, port: PortId, from: usize, count: usize) -> Vec<IpAddr> {
+        let here = self.entries.iter().filter(|(_, entry)| entry.port == port && entry.passing.is_none());
+        let here: Vec<IpAddr> = here.map(|(address, _)| *address).collect();
+        let skipped = from.checked_rem(here.len()).unwrap_or(0);
+        here.iter().cycle().skip(skipped).take(count.min(here.len())).copied().collect()
+    }
+
     /// The address of the station with this MAC, of those that were asked for.
     pub(crate) fn address_of(&self, mac: Mac) -> Option<IpAddr> {
         self.entries.iter().find(|(_, entry)| entry.mac == Some(mac)).map(|(address, _)| *address)

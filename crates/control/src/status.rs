@@ -75,6 +75,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         over_share: over_share(control),
         refused: control.refusals.recent(|node| control.cluster.messages_denied_of(node), control.clock.now()),
         conflicts: conflicts(control),
+        interferences: control.own_kernel.all().iter().map(ToString::to_string).collect(),
         leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
     }

@@ -72,6 +72,20 @@ impl Device {
         fs::read_to_string(self.interface()?.join("statistics/rx_packets")).ok()?.trim().parse().ok()
     }
 
+    /// The kernel's number of the interface beneath, by which another one of the same name differs; `None` where there is none now.
+    pub(crate) fn interface_index(&self) -> Option<u32> {
+        let folder = match self.driver()? {
+            "net_tap" => Path::new("/sys/class/net").join(self.argument("iface")?),
+            _ => self.interface()?,
+        };
+        fs::read_to_string(folder.join("ifindex")).ok()?.trim().parse().ok()
+    }
+
+    /// Whether the driver makes the interface beneath itself, so that it comes back only when the port is opened again.
+    pub(crate) fn makes_interface(&self) -> bool {
+        self.driver() == Some("net_tap")
+    }
+
     /// What sysfs has of the kernel's interface beneath.
     fn interface(&self) -> Option<PathBuf> {
         let name = match self.driver()? {

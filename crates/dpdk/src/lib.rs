@@ -28,7 +28,7 @@ pub use log::{Level, set_sink};
 pub use mbuf::{Mbuf, free_all};
 pub use memory::Memory;
 pub use pool::{HEADROOM, Pool, PoolOptions};
-pub use port::{Link, OpenPort, Port, PortOptions, Spread, Stats};
+pub use port::{DevicePresence, Link, OpenPort, Port, PortOptions, Spread, Stats};
 pub use queue::{RxQueue, TxQueue};
 
 /// Packets a burst moves at most.

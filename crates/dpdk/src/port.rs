@@ -60,6 +60,8 @@ pub struct Port(Arc<Owned>);
 pub(crate) struct Owned {
     id: u16,
     device: Device,
+    /// The kernel's number of the interface beneath, if there is one.
+    interface_index: Option<u32>,
     mac: [u8; 6],
     pool: Pool,
     verifies_header_sums: bool,
@@ -113,6 +115,16 @@ pub(crate) const SPREAD_KEY: [u8; sys::VIPA_RSS_KEY as usize] = {
 /// The ports this process has opened, by DPDK's number.
 static OPENED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
+/// Whether the device beneath a port is still the one that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevicePresence {
+    Present,
+    /// It is gone, and may come back.
+    Gone,
+    /// Another one has its name, or it can only come back when the port is opened again.
+    Replaced,
+}
+
 impl Port {
     /// Opens and starts a port; its packets come from `pool`.
     pub fn open(options: &PortOptions, pool: &Pool) -> Result<OpenPort, Error> {
@@ -124,7 +136,8 @@ impl Port {
         }
         // From here on its drop closes the port.
         let (device, pool) = (device.clone(), pool.clone());
-        let mut owned = Owned { id, device, mac: [0; 6], pool, verifies_header_sums: false };
+        let interface_index = device.interface_index();
+        let mut owned = Owned { id, device, interface_index, mac: [0; 6], pool, verifies_header_sums: false };
         owned.start(options)?;
         let port = Self(Arc::new(owned));
         let rx = (0..options.rx_queues).map(|queue| RxQueue::new(port.clone(), queue)).collect();
@@ -165,6 +178,18 @@ impl Port {
         let megabits = (megabits != 0).then_some(megabits);
         let up = up != 0 && self.0.device.interface_carries() != Some(false);
         (result == 0).then_some(Link { up, megabits, full_duplex: full_duplex != 0 })
+    }
+
+    /// Whether the device beneath is still the one that was opened. Where that is not known it is.
+    #[must_use]
+    pub fn presence(&self) -> DevicePresence {
+        let Owned { device, interface_index, .. } = &*self.0;
+        match (interface_index, device.interface_index()) {
+            (None, _) => DevicePresence::Present,
+            (Some(opened), Some(now)) if *opened == now => DevicePresence::Present,
+            (Some(_), None) if !device.makes_interface() => DevicePresence::Gone,
+            (Some(_), _) => DevicePresence::Replaced,
+        }
     }
 
     /// `None` when the hardware does not spread packets, or does not say how.

@@ -179,6 +179,9 @@ pub struct Status {
     /// VIPAs of this router that another station says it has.
     #[serde(default)]
     pub conflicts: Vec<AddressConflict>,
+    /// What this host's kernel does with the packets of VIPAs, a sentence each.
+    #[serde(default)]
+    pub interferences: Vec<String>,
     /// Leases of its VIPAs that this router has lost in its life.
     #[serde(default)]
     pub leases_lost: u64,

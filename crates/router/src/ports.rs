@@ -4,9 +4,12 @@ use std::rc::Rc;
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
-use vipa_control::{PortCondition, Probe};
+use vipa_control::{PortCondition, PortDevice, Probe};
 use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
-use vipa_dpdk::{Device, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
+use vipa_dpdk::{
+    Device, DevicePresence, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue,
+    TxQueue,
+};
 use vipa_handoff::PortRoute;
 use vipa_model::{Mac, PortId, config};
 use vipa_packet::HeaderSums;
@@ -152,6 +155,12 @@ pub(crate) fn probe(ports: Vec<Named>) -> Probe {
     let conditions = move || {
         let condition = |Named { name, port, of_kernel }: &Named| PortCondition {
             name: name.clone(),
+            device: match port.presence() {
+                _ if *of_kernel => PortDevice::Present,
+                DevicePresence::Present => PortDevice::Present,
+                DevicePresence::Gone => PortDevice::Gone,
+                DevicePresence::Replaced => PortDevice::Replaced,
+            },
             up: port.link().map(|link| link.up).filter(|_| !of_kernel),
             buffers_free: port.pool().available(),
             buffers: port.pool().count(),

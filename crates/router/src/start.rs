@@ -63,10 +63,10 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
         control.record_from_now_on();
     }
     tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (tell, told) = mpsc::channel(1);
         tokio::spawn(signals.pass_on(alarmed, tell));
-        control.run(ends, told).await;
+        control.run(ends, told).await
     });
     drop(inside);
     drop(tun);
@@ -80,6 +80,7 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     if !panicked.is_empty() {
         bail!("worker {} panicked, with the message above; vipad has let go of its VIPAs", panicked.join(", "));
     }
+    ended.context("vipad has let go of its VIPAs, and is to be started again")?;
     tracing::info!("vipad has stopped");
     Ok(())
 }

@@ -271,6 +271,26 @@ impl Host {
         ip(&["-n", &self.switch, "link", "set", &self.name, state]).map(drop)
     }
 
+    /// Takes the host's interface away, as when its card is pulled out.
+    pub fn remove_interface(&self) -> Result<()> {
+        ip(&["-n", &self.switch, "link", "del", &self.name]).map(drop)
+    }
+
+    /// Makes the interface anew with these addresses, after [`Self::remove_interface`].
+    pub fn make_interface(&self, mac: &str, addresses: &[Ipv4Addr]) -> Result<()> {
+        let Self { name, namespace, switch, .. } = self;
+        ip(&[
+            "-n", switch, "link", "add", name, "type", "veth", "peer", "name", "eth0", "address", mac, "netns",
+            namespace,
+        ])?;
+        ip(&["-n", switch, "link", "set", name, "master", "br0", "up"])?;
+        self.run("ethtool", ["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"])?;
+        for address in addresses {
+            self.ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        }
+        self.ip(&["link", "set", "eth0", "up"]).map(drop)
+    }
+
     /// The Ethernet address of its interface.
     pub fn mac(&self) -> Result<String> {
         Ok(self.run("cat", ["/sys/class/net/eth0/address"])?.trim().to_owned())

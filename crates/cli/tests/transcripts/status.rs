@@ -18,6 +18,8 @@ fn status_tells_what_bends_the_order_of_succession() {
         claims: 5,
         ago_s: 3,
     }];
+    let kernel = "this host's kernel forwards what comes to eth0 a second time: set net.ipv4.conf.eth0.forwarding to 0";
+    status.interferences = vec![kernel.into()];
     status.recording = Some("/var/lib/vipa/events.rec".into());
     status.vipas[0].succession = Succession {
         group: Some("web".into()),
@@ -40,6 +42,7 @@ fn status_tells_what_bends_the_order_of_succession() {
     let line = "ADDRESS CONFLICT: station 02:56:49:50:41:09 on port p0, which is 10.77.0.33 as well, says that it has 10.77.0.100 \
                 (heard 5 times, last 3 s ago); take the address away there\n";
     assert!(shown.contains(line), "{shown}");
+    assert!(shown.contains(&format!("KERNEL: {kernel}\n")), "{shown}");
     assert!(shown.contains("recording to /var/lib/vipa/events.rec, until `vipactl record stop`\n"), "{shown}");
     let line = "  group web; moved to r2; not at r1; takes it back in 1 min 1 s\n";
     assert!(shown.contains(line), "{shown}");

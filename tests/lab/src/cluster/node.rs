@@ -191,6 +191,17 @@ impl Router {
         Some(format!("{} ended: {status}\n{}", process.name(), process.tail(20)))
     }
 
+    /// Waits until it has ended by itself and badly; what it said last. It can be started again.
+    pub fn wait_failure(&mut self, patience: Duration) -> Result<String> {
+        let end = wait(&format!("{} to end", self.name()), patience, || self.ended())?;
+        let status = self.running()?.ended();
+        if status.is_none_or(|status| status.success()) {
+            bail!("it ended well: {end}");
+        }
+        self.process = None;
+        Ok(end)
+    }
+
     /// What `vipactl …` says to this router, as a person sees it.
     pub fn vipactl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(programs::path("vipactl")?);
