@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_handoff::PortRoute;
-use vipa_model::{Moment, PortId, config};
+use vipa_model::{Mac, Moment, PortId, config};
 
 use crate::control::{Control, send_frame};
 
@@ -100,6 +100,13 @@ pub(crate) fn question(port: &PortRoute, address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// Whether the station `known` still has `address`, which is asked there and nowhere else.
+pub(crate) fn question_to(port: &PortRoute, address: IpAddr, known: Mac) -> Vec<u8> {
+    let mut frame = question(port, address);
+    vipa_packet::ethernet::set_macs(&mut frame, &known.0, &port.mac.0);
+    frame
+}
+
 /// `vipa` is here from now on.
 pub(crate) fn announcement(port: &PortRoute, vipa: IpAddr) -> Vec<u8> {
     match vipa {
@@ -152,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_question_as_the_vipa_says_where_it_is() {
-        let mac = vipa_model::Mac([2, 0, 0, 0, 0, 1]);
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
         let port = PortRoute::new(mac, Ipv4Addr::new(198, 51, 100, 1), 24);
         let body = |vipa: &str, asked: &str| {
             let frame = question_as(&port, vipa.parse().unwrap(), asked.parse().unwrap());

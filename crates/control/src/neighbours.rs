@@ -8,6 +8,13 @@
 //! ```
 //! Who does not answer is asked quickly, then once a second, then ever more seldom, down to every RETRY_SLOWEST. A sign of life,
 //! or a packet that waits for it, has it asked quickly again.
+//! When another station says that it has the address, the one that is known is asked first, there and nowhere else:
+//! ```text
+//!   resolved ──another MAC──► contended ──the known one answers──► resolved, as before
+//!                                 └──no answer within VERIFY──► resolved, at the other
+//! ```
+//! So forged answers take no packets away from a neighbour that lives.
+//!
 //! An address once learned is used until another replaces it: a neighbour that went silent is no reason to drop
 //! packets early; that a target died is its agent's and its link's news, not ARP's.
 
@@ -31,6 +38,10 @@ const REFRESH_DOUBTED: Duration = Duration::from_secs(1);
 /// So many questions without an answer, and a neighbour is silent.
 const SILENT: u32 = 5;
 
+/// Between two questions to the known station of an address that another one says is its own, and how long it has to answer.
+const VERIFY_RETRY: Duration = Duration::from_millis(60);
+const VERIFY: Duration = Duration::from_millis(300);
+
 /// A client that `nat` answers is remembered for this long after it was last heard of.
 const PASSING: Duration = Duration::from_secs(60);
 /// Such clients at one time; one more is not found, and its answers are dropped.
@@ -40,6 +51,9 @@ const PASSERS: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     entries: BTreeMap<IpAddr, Neighbour>,
+    /// Addresses that have moved to another station, and those that another station has claimed in vain.
+    moved: u64,
+    contested: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +69,22 @@ struct Neighbour {
     doubted: bool,
     /// A client on a port's own network: when it was last wanted or heard of.
     passing: Option<Moment>,
+    /// Another station that says that the address is its own.
+    contender: Option<Contender>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Contender {
+    mac: Mac,
+    since: Moment,
+    /// When to ask the known station next.
+    ask_at: Moment,
+}
+
+impl Neighbour {
+    fn new(port: PortId, passing: Option<Moment>, now: Moment) -> Self {
+        Self { port, mac: None, ask_at: now, asked: 0, paced: 0, doubted: false, passing, contender: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +101,8 @@ impl Neighbours {
         let mut old = std::mem::take(&mut self.entries);
         for (address, port) in wanted {
             let kept = old.remove(&address).filter(|entry| entry.port == port);
-            let new = Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, doubted: false, passing: None };
-            self.entries.insert(address, Neighbour { passing: None, ..kept.unwrap_or(new) });
+            let kept = kept.unwrap_or_else(|| Neighbour::new(port, None, now));
+            self.entries.insert(address, Neighbour { passing: None, ..kept });
         }
         self.entries.extend(old.into_iter().filter(|(_, entry)| entry.passing.is_some()));
     }
@@ -88,9 +118,7 @@ impl Neighbours {
         }
         let passers = self.entries.values().filter(|entry| entry.passing.is_some()).count();
         if passers < PASSERS {
-            let passer =
-                Neighbour { port, mac: None, ask_at: now, asked: 0, paced: 0, doubted: false, passing: Some(now) };
-            self.entries.insert(address, passer);
+            self.entries.insert(address, Neighbour::new(port, Some(now), now));
         }
     }
 
@@ -148,10 +176,42 @@ impl Neighbours {
             return Learned::Nothing;
         };
         let was_silent = entry.asked >= SILENT;
+        match entry.mac {
+            Some(known) if known != mac && !was_silent => {
+                let ask = Contender { mac, since: now, ask_at: now };
+                entry.contender = Some(entry.contender.map_or(ask, |contender| Contender { mac, ..contender }));
+                return Learned::Nothing;
+            }
+            Some(known) if known != mac => self.moved += 1,
+            _ => self.contested += u64::from(entry.contender.is_some()),
+        }
+        entry.contender = None;
         (entry.asked, entry.paced) = (0, 0);
         entry.passing = entry.passing.map(|_| now);
         entry.ask_at = now + if entry.doubted { REFRESH_DOUBTED } else { REFRESH };
         if entry.mac.replace(mac) == Some(mac) && !was_silent { Learned::Nothing } else { Learned::Changed }
+    }
+
+    /// Names the known stations to ask whether they still have an address that another one says is its own. True if an address has
+    /// moved, which the workers must be told.
+    pub(crate) fn verify_due(&mut self, now: Moment, mut ask: impl FnMut(PortId, IpAddr, Mac)) -> bool {
+        let before = self.moved;
+        for (&address, entry) in &mut self.entries {
+            let (Some(contender), Some(known)) = (&mut entry.contender, entry.mac) else { continue };
+            if now.since(contender.since) >= VERIFY {
+                entry.mac = Some(contender.mac);
+                entry.contender = None;
+                self.moved += 1;
+            } else if contender.ask_at <= now {
+                contender.ask_at = now + VERIFY_RETRY;
+                ask(entry.port, address, known);
+            }
+        }
+        self.moved != before
+    }
+
+    pub(crate) fn counts(&self) -> [(String, u64); 2] {
+        [("neighbour.moved".into(), self.moved), ("neighbour.contested".into(), self.contested)]
     }
 
     /// Names every neighbour to send a request for now, and notes that it was sent. True if one has become silent, which the
@@ -265,6 +325,53 @@ mod tests {
         neighbours.doubt(TARGET, false, at(3_001));
         neighbours.learn(PORT, TARGET, MAC, at(3_001));
         assert!(asked(&mut neighbours, at(20_000)).is_empty());
+    }
+
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    /// Whom it asks, and when, milliseconds; and when the address moves.
+    fn verified(neighbours: &mut Neighbours, from: u64, until: u64) -> (Vec<(u64, Mac)>, Option<u64>) {
+        let (mut asked, mut moved) = (Vec::new(), None);
+        for ms in (from..until).step_by(5) {
+            let now = Moment::ZERO + Duration::from_millis(ms);
+            if neighbours.verify_due(now, |_, _, known| asked.push((ms, known))) {
+                moved = moved.or(Some(ms));
+            }
+        }
+        (asked, moved)
+    }
+
+    #[test]
+    fn forged_answers_take_nothing_away_from_a_neighbour_that_answers() {
+        let at = |ms| Moment::ZERO + Duration::from_millis(ms);
+        let mut neighbours = Neighbours::default();
+        neighbours.want([(TARGET, PORT)], at(0));
+        neighbours.learn(PORT, TARGET, MAC, at(0));
+        for forged in 1..64 {
+            assert_eq!(neighbours.learn(PORT, TARGET, Mac([2, 9, 9, 9, 9, forged]), at(100)), Learned::Nothing);
+        }
+        assert_eq!(verified(&mut neighbours, 100, 105).0, [(100, MAC)]);
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(110)), Learned::Nothing);
+        assert_eq!(verified(&mut neighbours, 110, 1_000), (Vec::new(), None));
+        assert_eq!((neighbours.mac(TARGET), neighbours.moved, neighbours.contested), (Some(MAC), 0, 1));
+    }
+
+    #[test]
+    fn an_address_whose_station_does_not_answer_any_more_moves() {
+        let at = |ms| Moment::ZERO + Duration::from_millis(ms);
+        let mut neighbours = Neighbours::default();
+        neighbours.want([(TARGET, PORT)], at(0));
+        neighbours.learn(PORT, TARGET, MAC, at(0));
+        assert_eq!(neighbours.learn(PORT, TARGET, OTHER, at(100)), Learned::Nothing);
+        let asked = [100, 160, 220, 280, 340].map(|ms| (ms, MAC)).to_vec();
+        assert_eq!(verified(&mut neighbours, 100, 1_000), (asked, Some(400)));
+        assert_eq!((neighbours.mac(TARGET), neighbours.moved), (Some(OTHER), 1));
+        // One that is known to be silent is not waited for.
+        for try_ in 0..5 {
+            neighbours.ask_due(at(30_000 + 200 * try_), |_, _| {});
+        }
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(31_000)), Learned::Changed);
+        assert_eq!((neighbours.mac(TARGET), neighbours.moved), (Some(MAC), 2));
     }
 
     #[test]

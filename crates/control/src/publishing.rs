@@ -86,6 +86,10 @@ impl Control {
             let own = &ports[usize::from(port.0)];
             send_frame(door, counts, (port, own), &announce::question(own, address));
         });
-        self.routes_stale |= fell_silent;
+        let moved = self.view.neighbours.verify_due(now, |port, address, known| {
+            let own = &ports[usize::from(port.0)];
+            send_frame(door, counts, (port, own), &announce::question_to(own, address, known));
+        });
+        self.routes_stale |= fell_silent | moved;
     }
 }

@@ -327,6 +327,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());
+    total.extend(control.view.neighbours.counts());
     total.insert("neighbour.unasked".into(), control.vipa_questions.left_out());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
