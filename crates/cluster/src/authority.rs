@@ -27,6 +27,8 @@ use crate::voter::StoredVote;
 
 /// How far an epoch may be beyond those that are known: more elections of one VIPA than happen while a node is away.
 const EPOCH_JUMP: u64 = 1_000_000;
+/// The same of an epoch that a single voter tells: everybody still believes a claim above it.
+const TOLD_EPOCH_JUMP: u64 = EPOCH_JUMP / 2;
 /// How far the count of a stamp may be beyond those that are known. So many jumps do not reach the end of 64 bits.
 const STAMP_JUMP: u64 = 1 << 32;
 /// Sequence numbers, epochs and stamps end here; counted once a nanosecond, in a century.
@@ -51,7 +53,8 @@ pub(crate) trait Knowledge {
     fn is_elector(&self, node: &NodeName) -> bool;
     /// Whether the router may own the VIPA; `None`: this node does not know the VIPA's ranks.
     fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool>;
-    /// The highest epoch of the VIPA that this node knows.
+    /// The highest epoch of the VIPA that this node knows of an owner, or has granted. What single voters have told is not in it:
+    /// each could lead to a higher one.
     fn highest_epoch(&self, vipa: IpAddr) -> Epoch;
     /// The highest count of a decision's stamp that this node knows.
     fn highest_stamp(&self) -> u64;
@@ -135,7 +138,7 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
         Message::BeatAck(BeatAck { sequence, superseded }) => {
             voter(sender, known)?;
             sequence_is_bounded(*sequence)?;
-            superseded.iter().try_for_each(|by| epoch_is_bounded(by.vipa, by.epoch, known))
+            superseded.iter().try_for_each(|by| told_epoch_is_bounded(by.vipa, by.epoch, known))
         }
         Message::Votes(Votes { votes }) => votes.iter().try_for_each(|vote| match vote {
             Vote::Grant(Grant { vipa, epoch, ballot: _ }) => {
@@ -148,7 +151,7 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
                     voter(sender, known)?;
                 }
                 epoch_is_bounded(*vipa, *epoch, known)?;
-                epoch_is_bounded(*vipa, *highest, known)
+                told_epoch_is_bounded(*vipa, *highest, known)
             }
         }),
         Message::Listeners(_) | Message::Load(_) => target(sender),
@@ -201,10 +204,18 @@ pub(crate) fn owner(sender: &Sender<'_>, vipa: IpAddr, epoch: Epoch, known: &dyn
 
 /// Epochs grow by one with each election, from where the version of the voters begins. What is below that is of the past.
 fn epoch_is_bounded(vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
+    epoch_is_within(EPOCH_JUMP, vipa, epoch, known)
+}
+
+fn told_epoch_is_bounded(vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
+    epoch_is_within(TOLD_EPOCH_JUMP, vipa, epoch, known)
+}
+
+fn epoch_is_within(jump: u64, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
     let voters = known.voters();
     let next = Voters { version: voters.version.saturating_add(1), names: Vec::new() }.epochs();
     let highest = known.highest_epoch(vipa);
-    let near = |from: Epoch| epoch.0 <= from.0.saturating_add(EPOCH_JUMP);
+    let near = |from: Epoch| epoch.0 <= from.0.saturating_add(jump);
     let is_bounded = epoch.0 <= LAST_SEQUENCE
         && match highest {
             // A node that does not know yet whose votes count has heard of nothing.

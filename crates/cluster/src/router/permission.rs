@@ -22,7 +22,7 @@ impl Knowledge for Router {
     }
 
     fn highest_epoch(&self, vipa: IpAddr) -> Epoch {
-        let known = self.vipas.get(&vipa).map_or(Epoch::NONE, super::Vipa::highest_epoch);
+        let known = self.vipas.get(&vipa).map_or(Epoch::NONE, super::Vipa::owned_epoch);
         known.max(self.voter.highest(vipa))
     }
 

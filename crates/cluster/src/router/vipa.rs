@@ -190,6 +190,9 @@ impl Vipa {
     /// The machine. Every phase answers every cue.
     pub(super) fn step(&mut self, cue: Cue, cx: &mut Context<'_>) {
         use {Cue as C, Phase as P};
+        // Of later voters' epochs, one voter's word would keep this router from ever claiming one of its own.
+        let epochs = cx.settings.voters.epochs();
+        let told = |epoch: Epoch| if epoch < epochs.end { epoch } else { Epoch::NONE };
         match (&mut self.phase, cue) {
             (P::Standby, C::Due | C::Reported) => self.watch(cx),
             (P::Suspecting(_) | P::Claiming(_), C::Due) => self.ballot_due(cx),
@@ -251,14 +254,14 @@ impl Vipa {
             | (P::Standby | P::Yielding { .. }, C::Granted { .. }) => {}
 
             (P::Suspecting(candidacy) | P::Claiming(candidacy), C::Refused { from, refuse }) => {
-                self.highest = self.highest.max(refuse.highest);
+                self.highest = self.highest.max(told(refuse.highest));
                 if candidacy.epoch == refuse.epoch && cx.settings.electors().contains(&from) {
                     candidacy.refuse(from, refuse.reason);
                     self.count(cx);
                 }
             }
             (P::Rebuilding(tenure) | P::Active(tenure), C::Refused { from, refuse }) => {
-                self.highest = self.highest.max(refuse.highest);
+                self.highest = self.highest.max(told(refuse.highest));
                 if refuse.reason == Refusal::Superseded && refuse.highest > tenure.epoch {
                     // One voter's word decides nothing; where nobody votes, a target's is all there is.
                     tenure.superseded.insert(from.clone());
@@ -269,7 +272,7 @@ impl Vipa {
                 }
             }
             (P::Standby | P::Yielding { .. }, C::Refused { refuse, .. }) => {
-                self.highest = self.highest.max(refuse.highest);
+                self.highest = self.highest.max(told(refuse.highest));
             }
 
             (P::Rebuilding(tenure) | P::Active(tenure), C::Acknowledged { voter, epoch, sent }) => {
@@ -278,7 +281,7 @@ impl Vipa {
                 }
             }
             (P::Rebuilding(tenure) | P::Active(tenure), C::Superseded { voter, mine, epoch, holder }) => {
-                self.highest = self.highest.max(epoch);
+                self.highest = self.highest.max(told(epoch));
                 if tenure.epoch == mine {
                     tenure.superseded.insert(voter);
                     if tenure.is_lost(cx.now, cx.settings.electors().len()) {
@@ -387,8 +390,9 @@ impl Vipa {
         self.settings.rank(router).is_some() || self.owner.as_ref() == Some(router) || predecessor == Some(router)
     }
 
-    pub(super) fn highest_epoch(&self) -> Epoch {
-        self.epoch.max(self.highest)
+    /// Of an owner that was heard, or of this router.
+    pub(super) fn owned_epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Paths that were forgotten, because there was no room for more.

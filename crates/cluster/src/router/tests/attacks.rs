@@ -176,3 +176,23 @@ fn one_voters_word_ends_no_ownership() {
     bench.assert_owner("r1");
     assert_eq!(bench.status("r1").epoch, epoch);
 }
+
+#[test]
+fn one_voter_cannot_drive_the_epochs_to_their_end() {
+    let mut bench = Bench::settled();
+    let epoch = bench.status("r1").epoch;
+    // Past the end of the epochs that the first version of the voters has, too.
+    for round in 1..4_000 {
+        let highest = Epoch(epoch.0 + 400_000 * round);
+        let refuse = Refuse { vipa: VIPA, epoch, ballot: Ballot::Trial, reason: Refusal::Granted, highest };
+        let votes = Message::Votes(Votes { votes: vec![Vote::Refuse(refuse)] });
+        for router in ["r1", "r2"] {
+            bench.feed_router(router, Event::Received { peer: name("t1"), message: votes.clone() });
+        }
+    }
+    bench.kill("r1");
+    bench.run_ms(1_000);
+    bench.assert_owner("r2");
+    let next = bench.status("r2").epoch;
+    assert!(next.0 <= epoch.0 + 500_001, "{epoch} → {next}");
+}
