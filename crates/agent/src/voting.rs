@@ -65,7 +65,9 @@ impl Agent {
     /// Links of nodes that are revoked are cut. Which routers there are stays as it was at the start.
     fn revoke(&self, config: &Config) {
         let Admission { revoked_nodes, revoked_serials, .. } = Admission::of(config);
-        self.links.admit(Admission { routers: self.routers.clone(), revoked_nodes, revoked_serials });
+        let routers = self.routers.clone();
+        // Nobody links to an agent: it dials.
+        self.links.admit(Admission { routers, revoked_nodes, revoked_serials, ..Admission::default() });
     }
 
     /// Goes by the voters of the configuration, once that may be.

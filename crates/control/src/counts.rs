@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use vipa_transport::state::Writes;
+use vipa_transport::{Statistics, state::Writes};
 
 use crate::table::Taken;
 
@@ -23,8 +23,9 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links_refused`: attempts to link.
-    pub(crate) fn named(&self, writes: Writes, denied: u64, links_refused: u64) -> [(String, u64); 21] {
+    /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links`: what the
+    /// transport has counted; `links_refused`: attempts to link.
+    pub(crate) fn named(&self, writes: Writes, denied: u64, links: Statistics, links_refused: u64) -> [(String, u64); 24] {
         let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         [
@@ -38,6 +39,9 @@ impl Counts {
             ("reload.applied".into(), self.reloads),
             ("reload.refused".into(), self.reloads_refused),
             ("link.refused".into(), links_refused),
+            ("handshake.retried".into(), links.handshakes_retried),
+            ("handshake.refused".into(), links.handshakes_refused),
+            ("handshake.expired".into(), links.handshakes_expired),
             ("message.denied".into(), denied + self.questions_denied),
             ("path.forgotten".into(), self.paths_forgotten),
             ("routes.deferred".into(), self.routes_deferred),
@@ -61,7 +65,7 @@ mod tests {
     fn every_counter_of_controls_is_documented() {
         let page = include_str!("../../../docs/counters.md");
         let (_, of_control) = page.split_once("\n## Control\n").expect("control's counters have a chapter");
-        for (name, _) in Counts::default().named(Writes::default(), 0, 0) {
+        for (name, _) in Counts::default().named(Writes::default(), 0, Statistics::default(), 0) {
             assert!(of_control.contains(&format!("| `{name}` |")), "docs/counters.md does not say what {name} is");
         }
     }

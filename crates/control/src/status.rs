@@ -331,7 +331,8 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.insert("neighbour.unasked".into(), control.vipa_questions.left_out());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
-    total.extend(control.counts.named(writes, control.cluster.messages_denied(), control.refusals.total()));
+    let (denied, links) = (control.cluster.messages_denied(), control.links.statistics());
+    total.extend(control.counts.named(writes, denied, links, control.refusals.total()));
     total.extend(control.view.identifier_counts());
     total.extend(control.outward.counts());
     total.extend(control.audits.named());

@@ -1,5 +1,7 @@
 //! Which certified nodes may link: what no certificate says, because it changes while certificates stay.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use vipa_model::{
     NodeName,
     config::{Config, Pki},
@@ -13,6 +15,8 @@ use crate::{certificate::Certified, link::NoLink};
 pub struct Admission {
     /// The routers of the cluster. A router that is not among them is refused.
     pub routers: Vec<NodeName>,
+    /// Addresses from which configured nodes link: the routers', and the candidates'.
+    pub addresses: BTreeSet<IpAddr>,
     /// Nodes that may not link, whatever certificate they show.
     pub revoked_nodes: Vec<NodeName>,
     /// Serial numbers of certificates that count no more: hexadecimal digits in lower case.
@@ -24,7 +28,10 @@ impl Admission {
     pub fn of(config: &Config) -> Self {
         let Pki { revoked_nodes, revoked_serials, .. } = config.pki.clone();
         let routers = config.cluster.routers.iter().map(|(name, _)| name.clone()).collect();
-        Self { routers, revoked_nodes, revoked_serials }
+        let of_routers = config.cluster.routers.iter().map(|(_, address)| address.ip());
+        let services = config.vipas.iter().flat_map(|vipa| vipa.services.iter().flatten());
+        let addresses = of_routers.chain(services.flat_map(|service| service.candidates.iter().copied())).collect();
+        Self { routers, addresses, revoked_nodes, revoked_serials }
     }
 
     /// Checks a peer's greeting against its certificate and this node's configuration.

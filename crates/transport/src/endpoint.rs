@@ -10,16 +10,16 @@ use std::{
 
 use quinn::{
     ConnectionError, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    TokioRuntime, TransportConfig, VarInt,
+    TokioRuntime, TransportConfig, TransportErrorCode, VarInt,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::Semaphore;
 use vipa_model::NodeName;
 use vipa_protocol::Hello;
 
 use crate::{
     admission::Admission,
     certificate::RoleError,
+    handshakes::{Decision, HANDSHAKE_LIMIT, Handshakes, Place, Source, Validation},
     identity::Identity,
     inbox::{Receiver, Refusal, inbox},
     link::{self, NoLink, Refused},
@@ -27,13 +27,13 @@ use crate::{
     renewal::{self, Credentials, Listening},
 };
 
-/// Handshakes of strangers at one time; one more is refused and comes back.
-const HANDSHAKES: usize = 64;
+/// Refusals on their way into the log.
+const REFUSALS: usize = 64;
 /// Shortest time between two words about refusing one address.
 const REFUSAL_QUIET: Duration = Duration::from_secs(10);
 /// A peer that is dialled and refuses for the same reason is told of again after this long.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
-/// Addresses remembered for that.
+/// Addresses remembered for that; of more, nothing is said.
 const REFUSED_KEPT: usize = 1024;
 /// What a round trip is taken for until one is measured: nodes are close to each other.
 const INITIAL_RTT: Duration = Duration::from_millis(30);
@@ -176,17 +176,14 @@ impl ConnectionIdGenerator for AnyConnectionId {
 }
 
 async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Handshakes::default();
     let mut refusals = Refusals::default();
-    let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, Refused)>(HANDSHAKES);
+    let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, Refused)>(REFUSALS);
     loop {
         tokio::select! {
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    incoming.refuse();
-                    continue;
-                };
+                let Some((incoming, place)) = begin(incoming, &handshakes, &registry) else { continue };
                 let (registry, told) = (Arc::clone(&registry), told.clone());
                 tokio::spawn(async move {
                     let address = incoming.remote_address();
@@ -207,14 +204,35 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
     }
 }
 
-async fn let_in(
-    incoming: Incoming,
-    registry: Arc<Registry>,
-    place: tokio::sync::OwnedSemaphorePermit,
-) -> Result<(), Refused> {
-    let connection = incoming.accept()?.await?;
+/// The first packet and its place if the handshake is to begin; any other is answered here.
+fn begin(incoming: Incoming, handshakes: &Handshakes, registry: &Registry) -> Option<(Incoming, Place)> {
+    let address = incoming.remote_address().ip().to_canonical();
+    let source = if registry.is_peer_address(address) { Source::Peer } else { Source::Other };
+    let validated = incoming.remote_address_validated();
+    let validation = if validated { Validation::Validated } else { Validation::Unvalidated };
+    match handshakes.decide(address, source, validation) {
+        Decision::Begin(place) => return Some((incoming, place)),
+        Decision::Validate => {
+            registry.count(|statistics| statistics.handshakes_retried += 1);
+            // Who has not proved its address may always be asked to.
+            let _ = incoming.retry();
+        }
+        Decision::Refuse => {
+            registry.count(|statistics| statistics.handshakes_refused += 1);
+            incoming.refuse();
+        }
+    }
+    None
+}
+
+async fn let_in(incoming: Incoming, registry: Arc<Registry>, place: Place) -> Result<(), Refused> {
+    let Ok(connection) = tokio::time::timeout(HANDSHAKE_LIMIT, incoming.accept()?).await else {
+        // Nobody has proved to be anybody, so that nobody is named: a flood would fill the log.
+        registry.count(|statistics| statistics.handshakes_expired += 1);
+        return Ok(());
+    };
     drop(place);
-    link::run(registry, connection).await
+    link::run(registry, connection?).await
 }
 
 /// When each address was last named for being refused, and how often it was refused since.
@@ -236,10 +254,11 @@ impl Refusals {
         if self.0.len() >= REFUSED_KEPT {
             self.0.retain(|_, (said, _)| is_quiet(*said));
         }
-        if self.0.len() < REFUSED_KEPT {
+        let has_room = self.0.len() < REFUSED_KEPT;
+        if has_room {
             self.0.insert(address, (now, 0));
         }
-        Some(1)
+        has_room.then_some(1)
     }
 }
 
@@ -298,9 +317,18 @@ impl Dialler {
     }
 }
 
-/// Whether nobody answered, or somebody just left.
+/// Whether nobody answered, somebody just left, or is too busy for a handshake.
 fn is_absence(why: &NoLink) -> bool {
     match why {
+        NoLink::Ended(ConnectionError::ConnectionClosed(close)) => {
+            // The last two: the peer gave the handshake up, or has got another certificate between Retry and token.
+            let busy = [
+                TransportErrorCode::CONNECTION_REFUSED,
+                TransportErrorCode::APPLICATION_ERROR,
+                TransportErrorCode::INVALID_TOKEN,
+            ];
+            busy.contains(&close.error_code)
+        }
         NoLink::Ended(ConnectionError::TimedOut | ConnectionError::Reset) | NoLink::Silent => true,
         NoLink::Ended(ConnectionError::ApplicationClosed(close)) => close.error_code == code::STOPPING,
         _ => false,

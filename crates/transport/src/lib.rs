@@ -18,6 +18,7 @@ mod admission;
 mod certificate;
 pub mod durable;
 mod endpoint;
+mod handshakes;
 mod identity;
 mod inbox;
 mod link;

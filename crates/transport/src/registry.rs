@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -57,6 +57,12 @@ pub struct Statistics {
     pub datagrams_dropped: u64,
     /// Messages for peers without a link.
     pub unsent: u64,
+    /// First packets whose sender was asked to prove its address, because many handshakes were under way.
+    pub handshakes_retried: u64,
+    /// Handshakes that found no place, although the address was proved.
+    pub handshakes_refused: u64,
+    /// Handshakes that were begun and took too long.
+    pub handshakes_expired: u64,
 }
 
 /// Sends messages to peers; cheap to clone.
@@ -207,6 +213,11 @@ impl Registry {
 
     pub(crate) fn keep_alive(&self) -> Duration {
         self.keep_alive
+    }
+
+    /// Whether a configured node links from this address.
+    pub(crate) fn is_peer_address(&self, address: IpAddr) -> bool {
+        self.state().admission.addresses.contains(&address)
     }
 
     pub(crate) fn admission(&self) -> Admission {

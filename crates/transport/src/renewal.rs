@@ -19,6 +19,11 @@ use crate::{
 
 /// Between two links that are cut because their authority is trusted no more.
 const BETWEEN_CUTS: Duration = Duration::from_secs(1);
+/// First packets that wait to be looked at; more are not read, as if the network had lost them.
+const WAITING_HANDSHAKES: usize = 256;
+/// Bytes that may follow one of them while it waits, and all of them.
+const WAITING_BYTES: u64 = 16 << 10;
+const WAITING_BYTES_TOTAL: u64 = 1 << 20;
 
 /// What new links are made with.
 #[derive(Clone)]
@@ -41,7 +46,11 @@ impl Credentials {
     /// For links others dial.
     pub(crate) fn server(&self, identity: &Identity) -> ServerConfig {
         let mut server = ServerConfig::with_crypto(Arc::clone(&identity.server) as _);
-        server.transport_config(Arc::clone(&self.transport));
+        server
+            .transport_config(Arc::clone(&self.transport))
+            .max_incoming(WAITING_HANDSHAKES)
+            .incoming_buffer_size(WAITING_BYTES)
+            .incoming_buffer_size_total(WAITING_BYTES_TOTAL);
         server
     }
 

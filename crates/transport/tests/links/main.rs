@@ -1,6 +1,7 @@
 //! Links over 127.0.0.1, as two daemons on one machine would have them.
 
 mod admission;
+mod flood;
 
 use std::{
     fs,
@@ -81,7 +82,8 @@ fn hello(node: &str, incarnation: u64) -> Hello {
 }
 
 fn admission() -> Admission {
-    Admission { routers: ["a", "b", "c"].map(name).to_vec(), ..Admission::default() }
+    let routers = ["a", "b", "c"].map(name).to_vec();
+    Admission { routers, addresses: [LOCALHOST.ip()].into(), ..Admission::default() }
 }
 
 /// A node in a runtime of its own, so that it can be ended as a killed process ends.
