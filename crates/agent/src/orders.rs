@@ -20,12 +20,15 @@ use tokio::{
     sync::mpsc,
     time,
 };
+use vipa_transport::clients::{ClientTasks, Turn};
 
 use crate::{drain::Progress, status::Status};
 
 const MAX_ORDER: u64 = 4096;
-/// Clients at one time; one more is let go.
+/// Clients at one time; of more, one gives way for the next.
 const MAX_CLIENTS: usize = 8;
+/// How long a client may take to say its wish, and to read a word.
+const CLIENT_LIMIT: Duration = Duration::from_secs(5);
 /// Words kept for a client that does not read.
 const WORDS: usize = 16;
 
@@ -94,38 +97,48 @@ impl Drop for OrderSocket {
 }
 
 async fn accept(listener: UnixListener, orders: mpsc::Sender<Order>) {
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
-    while !orders.is_closed() {
-        let Ok((client, _)) = listener.accept().await else {
+    let mut clients = ClientTasks::new(MAX_CLIENTS);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = orders.closed() => return,
+        };
+        let Ok((client, _)) = accepted else {
             time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        if let Ok(place) = std::sync::Arc::clone(&places).try_acquire_owned() {
-            let orders = orders.clone();
-            tokio::spawn(async move {
-                if let Err(error) = serve(client, orders).await {
-                    tracing::debug!(%error, "who asked has gone");
-                }
-                drop(place);
-            });
+        let orders = orders.clone();
+        let displaced = clients.spawn(|turn| async move {
+            if let Err(error) = serve(client, turn, orders, CLIENT_LIMIT).await {
+                tracing::debug!(%error, "who asked has gone, or is too slow");
+            }
+        });
+        if displaced {
+            tracing::debug!("the client that was waited for longest has given way for another");
         }
     }
 }
 
-async fn serve(client: UnixStream, orders: mpsc::Sender<Order>) -> io::Result<()> {
+async fn serve(client: UnixStream, turn: Turn, orders: mpsc::Sender<Order>, limit: Duration) -> io::Result<()> {
     let (read, mut write) = client.into_split();
     let mut line = Vec::new();
     let mut limited = BufReader::new(read).take(MAX_ORDER);
-    time::timeout(Duration::from_secs(10), limited.read_until(b'\n', &mut line)).await??;
+    time::timeout(limit, limited.read_until(b'\n', &mut line)).await??;
     let wish = serde_json::from_slice(&line)?;
     let (told, mut words) = mpsc::channel(WORDS);
     if orders.send((wish, told)).await.is_err() {
         return Ok(());
     }
+    turn.of_server();
     while let Some(word) = words.recv().await {
         let mut text = serde_json::to_vec(&word)?;
         text.push(b'\n');
-        write.write_all(&text).await?;
+        turn.of_client();
+        time::timeout(limit, write.write_all(&text)).await??;
+        turn.of_server();
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

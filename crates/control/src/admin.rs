@@ -9,20 +9,41 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::{mpsc, oneshot},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, oneshot, watch},
 };
 use vipa_protocol::admin::{Answer, Request, Said, Versioned};
+use vipa_transport::clients::{ClientTasks, Turn};
 
 /// Longest request line, bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
-/// Clients served at once; one more waits for its turn.
+/// Clients served at once; of more, one gives way for the next.
 const MAX_CLIENTS: usize = 16;
-/// A client that says nothing for this long is let go.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
-
 /// Sentences of progress that a client has not read yet; what is beyond is not said.
 const MOST_PROGRESS: usize = 8;
+/// Half of `vipactl`'s own patience, so that one that finds no place has one before it gives up.
+const CLIENT_LIMITS: ClientLimits = ClientLimits { request: Duration::from_secs(5), answer: Duration::from_secs(5) };
+
+/// How long a client is waited for.
+#[derive(Clone, Copy, Debug)]
+struct ClientLimits {
+    /// For its next request.
+    request: Duration,
+    /// Until it has read an answer.
+    answer: Duration,
+}
+
+/// What became of clients that were not served to their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientCounts {
+    /// Gave way for another client.
+    pub(crate) displaced: u64,
+    /// Did not read its answer in time.
+    pub(crate) slow: u64,
+}
 
 /// A question on its way to the control loop, and where its answer goes.
 pub(crate) type Question = (Request, Reply);
@@ -88,19 +109,37 @@ impl AdminSocket {
     }
 
     /// Serves clients until the control loop is gone.
-    pub(crate) async fn serve(self, questions: mpsc::Sender<Question>) {
-        let places = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CLIENTS));
-        while !questions.is_closed() {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((client, _)) => {
-                    let questions = questions.clone();
-                    tokio::spawn(async move {
-                        if let Err(error) = serve_client(client, questions).await {
-                            tracing::debug!(%error, "an admin client left");
+    pub(crate) async fn serve(self, questions: mpsc::Sender<Question>, counts: watch::Sender<ClientCounts>) {
+        self.serve_within(CLIENT_LIMITS, questions, counts).await;
+    }
+
+    async fn serve_within(
+        self,
+        limits: ClientLimits,
+        questions: mpsc::Sender<Question>,
+        counts: watch::Sender<ClientCounts>,
+    ) {
+        let mut clients = ClientTasks::new(MAX_CLIENTS);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = questions.closed() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (questions, counter) = (questions.clone(), counts.clone());
+                    let displaced = clients.spawn(|turn| async move {
+                        match Client::new(stream, limits, turn).serve(questions).await {
+                            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                                counter.send_modify(|counts| counts.slow += 1);
+                            }
+                            Err(error) => tracing::debug!(%error, "an admin client left"),
+                            Ok(()) => {}
                         }
-                        drop(place);
                     });
+                    if displaced {
+                        counts.send_modify(|counts| counts.displaced += 1);
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin socket refuses clients");
@@ -118,45 +157,68 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn serve_client(client: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
-    let (read, mut write) = client.into_split();
-    let mut lines = BufReader::new(read);
-    loop {
-        let mut line = Vec::new();
-        let mut limited = (&mut lines).take(MAX_REQUEST);
-        let reading = limited.read_until(b'\n', &mut line);
-        let Ok(length) = tokio::time::timeout(IDLE_LIMIT, reading).await else { return Ok(()) };
-        if length? == 0 {
-            return Ok(());
+/// One client's connection.
+struct Client {
+    requests: BufReader<OwnedReadHalf>,
+    answers: OwnedWriteHalf,
+    limits: ClientLimits,
+    turn: Turn,
+}
+
+impl Client {
+    fn new(stream: UnixStream, limits: ClientLimits, turn: Turn) -> Self {
+        let (requests, answers) = stream.into_split();
+        Self { requests: BufReader::new(requests), answers, limits, turn }
+    }
+
+    /// Answers its requests until it leaves, or is waited for too long.
+    async fn serve(mut self, questions: mpsc::Sender<Question>) -> io::Result<()> {
+        loop {
+            let mut line = Vec::new();
+            let mut limited = (&mut self.requests).take(MAX_REQUEST);
+            let reading = limited.read_until(b'\n', &mut line);
+            let Ok(length) = tokio::time::timeout(self.limits.request, reading).await else { return Ok(()) };
+            if length? == 0 {
+                return Ok(());
+            }
+            self.turn.of_server();
+            let answer = match serde_json::from_slice::<Versioned<Request>>(&line).map(Versioned::current) {
+                Ok(Ok(request)) => self.ask(request, &questions).await?,
+                Ok(Err(wrong)) => Answer::Error(wrong.to_string()),
+                Err(error) => Answer::Error(format!("not a request this vipad knows: {error}")),
+            };
+            self.tell(answer).await?;
         }
-        let answer = match serde_json::from_slice::<Versioned<Request>>(&line).map(Versioned::current) {
-            Ok(Ok(request)) => ask(request, &questions, &mut write).await?,
-            Ok(Err(wrong)) => Answer::Error(wrong.to_string()),
-            Err(error) => Answer::Error(format!("not a request this vipad knows: {error}")),
-        };
-        tell(&mut write, answer).await?;
+    }
+
+    /// The answer, after its progress has been told.
+    async fn ask(&mut self, request: Request, questions: &mpsc::Sender<Question>) -> io::Result<Answer> {
+        let (progress, mut news) = mpsc::channel(MOST_PROGRESS);
+        let (end, mut answer) = oneshot::channel();
+        let stopping = || Answer::Error("vipad is stopping".into());
+        if questions.send((request, Reply { progress, end })).await.is_err() {
+            return Ok(stopping());
+        }
+        loop {
+            tokio::select! {
+                biased;
+                Some(said) = news.recv() => {
+                    self.tell(Answer::Progress(said)).await?;
+                    self.turn.of_server();
+                }
+                answer = &mut answer => return Ok(answer.unwrap_or_else(|_| stopping())),
+            }
+        }
+    }
+
+    /// Leaves the turn with the client.
+    async fn tell(&mut self, answer: Answer) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&Versioned::new(answer))?;
+        text.push(b'\n');
+        self.turn.of_client();
+        tokio::time::timeout(self.limits.answer, self.answers.write_all(&text)).await?
     }
 }
 
-async fn tell(write: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
-    let mut text = serde_json::to_vec(&Versioned::new(answer))?;
-    text.push(b'\n');
-    write.write_all(&text).await
-}
-
-/// The answer, after its progress has been told.
-async fn ask(request: Request, questions: &mpsc::Sender<Question>, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
-    let (progress, mut news) = mpsc::channel(MOST_PROGRESS);
-    let (end, mut answer) = oneshot::channel();
-    let stopping = || Answer::Error("vipad is stopping".into());
-    if questions.send((request, Reply { progress, end })).await.is_err() {
-        return Ok(stopping());
-    }
-    loop {
-        tokio::select! {
-            biased;
-            Some(said) = news.recv() => tell(write, Answer::Progress(said)).await?,
-            answer = &mut answer => return Ok(answer.unwrap_or_else(|_| stopping())),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -255,7 +255,7 @@ impl Control {
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) -> Result<(), Failure> {
         let Ends { mut events, admin, mut asked, mut finished, mut counted, mut fresh } = ends;
         let (questions_in, mut questions) = mpsc::channel::<Question>(16);
-        tokio::spawn(admin.serve(questions_in));
+        tokio::spawn(admin.serve(questions_in, self.counts.clients.clone()));
 
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

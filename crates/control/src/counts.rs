@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 
+use tokio::sync::watch;
 use vipa_transport::{Statistics, state::Writes};
 
-use crate::table::Taken;
+use crate::{admin::ClientCounts, table::Taken};
 
 /// By `named`'s names, which docs/counters.md explains.
 #[derive(Debug, Default)]
@@ -20,14 +21,16 @@ pub(crate) struct Counts {
     pub(crate) conflicts_heard: u64,
     pub(crate) conflicts_answered: u64,
     pub(crate) kernel_interferences: u64,
+    pub(crate) clients: watch::Sender<ClientCounts>,
 }
 
 impl Counts {
     /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links`: what the
     /// transport has counted; `links_refused`: attempts to link.
-    pub(crate) fn named(&self, writes: Writes, denied: u64, links: Statistics, links_refused: u64) -> [(String, u64); 24] {
+    pub(crate) fn named(&self, writes: Writes, denied: u64, links: Statistics, links_refused: u64) -> [(String, u64); 26] {
         let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
+        let clients = *self.clients.borrow();
         [
             ("report.opened".into(), opened),
             ("report.closed".into(), closed),
@@ -50,6 +53,8 @@ impl Counts {
             ("conflict.heard".into(), self.conflicts_heard),
             ("conflict.answered".into(), self.conflicts_answered),
             ("kernel.interference".into(), self.kernel_interferences),
+            ("client.displaced".into(), clients.displaced),
+            ("client.slow".into(), clients.slow),
             ("state.stored".into(), stored),
             ("state.failed".into(), failed),
             ("state.slow".into(), slow),

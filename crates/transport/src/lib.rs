@@ -16,6 +16,7 @@
 
 mod admission;
 mod certificate;
+pub mod clients;
 pub mod durable;
 mod endpoint;
 mod handshakes;
