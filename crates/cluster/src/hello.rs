@@ -3,8 +3,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{NodeName, Voters};
-use vipa_protocol::{Hello, VERSION};
+use vipa_model::{NodeName, Voters, printable};
+use vipa_protocol::{Hello, VERSION, text::MAX_NAME};
 
 /// Why a peer's messages are not listened to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version { theirs } => write!(f, "it speaks version {theirs}, this node speaks {VERSION}"),
-            Self::Cluster { theirs } => write!(f, "it belongs to cluster {theirs:?}"),
+            Self::Cluster { theirs } => write!(f, "it belongs to cluster \"{theirs}\""),
             Self::Voters { mine, theirs } => write!(
                 f,
                 "its voters are {:?}, version {}, and this node's {:?}, version {}: one change apart at most they may be",
@@ -50,7 +50,7 @@ pub(crate) fn check(cluster: &str, voters: &Voters, peer: &NodeName, hello: &Hel
         return Err(Mismatch::Version { theirs: *version });
     }
     if theirs != cluster {
-        return Err(Mismatch::Cluster { theirs: theirs.clone() });
+        return Err(Mismatch::Cluster { theirs: printable(theirs, MAX_NAME) });
     }
     if node != peer {
         return Err(Mismatch::Name { theirs: node.clone() });

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use vipa_model::{NodeName, Rank, Service};
+use vipa_model::{NodeName, Rank, Service, printable};
 use vipa_protocol::{
     Question, Reply,
     admin::{Diff, DiffRow, Peer, PeerAnswer},
     question::VipaSettings,
+    text::MAX_SETTING,
 };
 
 use crate::questions::Asker;
@@ -41,7 +42,12 @@ fn rows(mine: &VipaSettings, theirs: &VipaSettings) -> Vec<DiffRow> {
     row("ranks", ranks(&mine.ranks), ranks(&theirs.ranks));
     for (name, here) in &mine.others {
         let there = theirs.others.iter().find(|(other, _)| other == name);
-        row(name, here.clone(), there.map_or_else(|| "not known to that release".into(), |(_, value)| value.clone()));
+        // As the other's was made when it came.
+        row(
+            name,
+            printable(here, MAX_SETTING),
+            there.map_or_else(|| "not known to that release".into(), |(_, value)| value.clone()),
+        );
     }
     match (&mine.services, &theirs.services) {
         (None, None) => {}

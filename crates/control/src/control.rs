@@ -11,7 +11,7 @@ use vipa_protocol::{
     admin::{Answer, ReloadMode, Request},
 };
 use vipa_transport::{
-    LinkEvent, Receiver, Sender,
+    LinkEvent, Receiver, Refusal, Sender,
     state::{GroupCommit, Outcome},
 };
 
@@ -40,7 +40,7 @@ use crate::{
     questions::{self, Asking, Waiting},
     reclaim::Reclaim,
     recorder::Recorder,
-    refusals::{Refusals, printable},
+    refusals::Refusals,
     reload::{Fresh, Reader},
     status,
     steadiness::Steadiness,
@@ -394,11 +394,11 @@ impl Control {
             }
             LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
             LinkEvent::Refused(refusal) => {
-                let why = printable(&refusal.why);
-                let (node, ip) = (refusal.node, refusal.address.ip().to_canonical());
+                let Refusal { node, address, why, times } = refusal;
+                let ip = address.ip().to_canonical();
                 let peer = node.as_ref().map_or_else(|| ip.to_string(), |node| format!("{node} at {ip}"));
-                tracing::warn!(%peer, %why, times = refusal.times, "a link was refused");
-                self.refusals.note((node, Some(ip)), why, refusal.times, self.clock.now());
+                tracing::warn!(%peer, %why, times, "a link was refused");
+                self.refusals.note((node, Some(ip)), why, times, self.clock.now());
             }
         }
     }

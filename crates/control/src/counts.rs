@@ -27,7 +27,13 @@ pub(crate) struct Counts {
 impl Counts {
     /// `writes`: of the files of this node's state; `denied`: messages that the cluster did not listen to; `links`: what the
     /// transport has counted; `links_refused`: attempts to link.
-    pub(crate) fn named(&self, writes: Writes, denied: u64, links: Statistics, links_refused: u64) -> [(String, u64); 26] {
+    pub(crate) fn named(
+        &self,
+        writes: Writes,
+        denied: u64,
+        links: Statistics,
+        links_refused: u64,
+    ) -> [(String, u64); 26] {
         let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         let clients = *self.clients.borrow();

@@ -9,8 +9,6 @@ use vipa_protocol::admin::RefusedPeer;
 const NAMED_FOR: Duration = Duration::from_secs(3_600);
 /// Peers named at the same time; for one more, the one that was not refused for longest is forgotten.
 const MAX_NAMED: usize = 64;
-/// Characters of a reason: a peer may have written a part of it.
-const MAX_REASON: usize = 300;
 
 /// By what is known of each peer: the node, the address it comes from, or both.
 #[derive(Debug, Default)]
@@ -83,25 +81,6 @@ impl Refusals {
     }
 }
 
-/// A text that a peer may have written, fit for a terminal and a log: bounded, in one line, without control characters.
-pub(crate) fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for (place, character) in text.chars().enumerate() {
-        if place == MAX_REASON {
-            shown.push('…');
-            break;
-        }
-        // What is escaped beside control characters changes the direction or the place of text.
-        let is_plain = matches!(character, '\'' | '"' | '\\') || character.escape_debug().count() == 1;
-        if is_plain {
-            shown.push(character);
-        } else {
-            shown.extend(character.escape_debug());
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -171,11 +150,5 @@ mod tests {
         assert_eq!(shown.len(), MAX_NAMED);
         assert_eq!(shown[0].address, Some(address(999)));
         assert_eq!(refusals.total(), 1_000);
-    }
-
-    #[test]
-    fn what_a_peer_writes_is_escaped_and_bounded() {
-        assert_eq!(printable("it's \"r1\"\n\x1b[2J\u{202e}"), "it's \"r1\"\\n\\u{1b}[2J\\u{202e}");
-        assert_eq!(printable(&"x".repeat(10_000)), format!("{}…", "x".repeat(MAX_REASON)));
     }
 }

@@ -7,6 +7,7 @@ mod choice;
 pub mod config;
 mod nouns;
 mod path;
+mod printable;
 mod throttle;
 mod time;
 mod voters;
@@ -19,6 +20,7 @@ pub use nouns::{
     TargetId, Unserved, VipaId,
 };
 pub use path::{Path, PathLookup, ServicePath, TargetPath, find_path};
+pub use printable::printable;
 pub use throttle::Throttle;
 pub use time::Moment;
 pub use voters::Voters;

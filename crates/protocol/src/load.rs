@@ -100,11 +100,13 @@ pub enum Accepting {
 /// What a configured check last found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckResult {
+    #[serde(deserialize_with = "crate::text::name")]
     pub name: String,
     /// Whose port it is about; `None`: the whole target.
     pub port: Option<u16>,
     pub passing: bool,
     /// Why it fails, or what it found, in a few words.
+    #[serde(deserialize_with = "crate::text::check_detail")]
     pub detail: String,
 }
 

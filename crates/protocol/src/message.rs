@@ -344,6 +344,7 @@ pub struct Retake {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// Why it cannot; a sentence.
+    #[serde(deserialize_with = "crate::text::optional_reason")]
     pub unfit: Option<String>,
 }
 

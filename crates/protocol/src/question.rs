@@ -63,6 +63,7 @@ pub struct VipaSettings {
     /// `None`: it uses what the owner distributes.
     pub services: Option<Vec<Service>>,
     /// Everything else by its name in the configuration, as text.
+    #[serde(deserialize_with = "crate::text::settings")]
     pub others: Vec<(String, String)>,
 }
 

@@ -13,8 +13,8 @@ use quinn::{
     TokioRuntime, TransportConfig, TransportErrorCode, VarInt,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use vipa_model::NodeName;
-use vipa_protocol::Hello;
+use vipa_model::{NodeName, printable};
+use vipa_protocol::{Hello, text::MAX_REASON};
 
 use crate::{
     admission::Admission,
@@ -194,7 +194,7 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
                 });
             }
             Some((address, Refused { node, why })) = to_tell.recv() => {
-                tracing::debug!(%address, %why, "refused");
+                tracing::debug!(%address, why = printable(&why.to_string(), MAX_REASON), "refused");
                 registry.count(|statistics| statistics.refused += 1);
                 if let Some(times) = refusals.count(address.ip(), Instant::now()) {
                     registry.inbox.refused(Refusal { node, address, why: why.to_string(), times });
@@ -286,9 +286,10 @@ impl Dialler {
                     }
                     Err(NoLink::Ended(ConnectionError::LocallyClosed)) => return,
                     Err(why) => {
-                        tracing::debug!(%peer, %address, %why, "no link yet");
+                        let words = printable(&why.to_string(), MAX_REASON);
+                        tracing::debug!(%peer, %address, why = words, "no link yet");
                         // One that refuses is news, now and then; one that is not there is none.
-                        let why = if is_absence(&why) { String::new() } else { why.to_string() };
+                        let why = if is_absence(&why) { String::new() } else { words };
                         if !why.is_empty() {
                             registry.count(|statistics| statistics.refused += 1);
                             times += 1;

@@ -6,8 +6,8 @@
 use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use vipa_model::NodeName;
-use vipa_protocol::{Hello, Message, wire::MAX_MESSAGE};
+use vipa_model::{NodeName, printable};
+use vipa_protocol::{Hello, Message, text::MAX_REASON, wire::MAX_MESSAGE};
 
 /// Bytes waiting in each queue.
 const BEAT_BYTES: usize = 1 << 20;
@@ -121,7 +121,9 @@ impl Inbox {
     }
 
     /// Says so unless too much waits already; nobody may fill the queue by being refused.
-    pub(crate) fn refused(&self, refusal: Refusal) {
+    pub(crate) fn refused(&self, mut refusal: Refusal) {
+        // Part of it may be the peer's own words.
+        refusal.why = printable(&refusal.why, MAX_REASON);
         let room = cost(refusal.why.len());
         if let Ok(room) = Arc::clone(&self.urgent.room).try_acquire_many_owned(room) {
             self.urgent.put(Item::Refused { refusal, _room: room });

@@ -19,8 +19,8 @@ use std::{
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, Side};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use vipa_model::NodeName;
-use vipa_protocol::{Hello, Message, VERSION, wire};
+use vipa_model::{NodeName, printable};
+use vipa_protocol::{Hello, Message, VERSION, text::MAX_REASON, wire};
 
 use crate::{
     certificate::{Certified, RoleError},
@@ -134,7 +134,7 @@ pub(crate) async fn run(registry: Arc<Registry>, connection: Connection) -> Resu
     };
     connection.close(code::GARBAGE, ended.as_bytes());
     registry.unregister(&peer, id);
-    tracing::debug!(%peer, %ended, "link down");
+    tracing::debug!(%peer, ended = printable(&ended, MAX_REASON), "link down");
     match connection.close_reason().map(NoLink::from) {
         // The peer heard our greeting after we heard its, and did not like it.
         Some(why @ NoLink::RefusedUs(_)) => Err(Refused { node, why }),

@@ -13,6 +13,11 @@ fn name() -> impl Strategy<Value = NodeName> {
     "[a-z0-9]{1,12}".prop_map(|text| text.parse().expect("a node name"))
 }
 
+/// Free text as it is after it has been read once.
+fn text() -> impl Strategy<Value = String> {
+    ".{0,40}".prop_map(|text| vipa_model::printable(&text, text::MAX_NAME))
+}
+
 fn epoch() -> impl Strategy<Value = Epoch> {
     any::<u64>().prop_map(Epoch)
 }
@@ -149,7 +154,7 @@ fn questions() -> impl Strategy<Value = Message> {
     let settings = (
         vec((name(), any::<u8>().prop_map(Rank)), 0..3),
         option::of(vec(service(), 0..3)),
-        vec((".{0,9}", ".{0,9}"), 0..3),
+        vec((text(), text()), 0..3),
     )
         .prop_map(|(ranks, services, others)| Reply::Settings(question::VipaSettings { ranks, services, others }));
     let reply = prop_oneof![held, settings, Just(Reply::Unknown)];
@@ -246,7 +251,7 @@ fn load() -> impl Strategy<Value = Message> {
             accepting,
         },
     );
-    let check = ("[a-z]{1,8}", option::of(any::<u16>()), any::<bool>(), ".{0,9}")
+    let check = ("[a-z]{1,8}", option::of(any::<u16>()), any::<bool>(), text())
         .prop_map(|(name, port, passing, detail)| CheckResult { name, port, passing, detail });
     let host = any::<(u16, u32, u16, u64, u64)>().prop_map(
         |(cpu_permille, runnable_percent, pressure_permille, passive_opens, connections)| HostLoad {
@@ -297,7 +302,7 @@ fn decided() -> impl Strategy<Value = Message> {
     prop_oneof![
         vec(decision(), 0..9).prop_map(|decisions| Message::Decisions(Decisions { decisions })),
         vec(decision(), 0..9).prop_map(move |decisions| Message::Kept(Kept { kept: kept(decisions) })),
-        option::of(".{0,40}").prop_map(|unfit| Message::Condition(Condition { unfit })),
+        option::of(text()).prop_map(|unfit| Message::Condition(Condition { unfit })),
         (any::<IpAddr>(), epoch(), follows).prop_map(|(vipa, epoch, follows)| Message::Yield(Yield {
             vipa,
             epoch,
@@ -371,4 +376,35 @@ fn a_message_beyond_the_limit_is_neither_sent_nor_taken() {
     assert!(matches!(encode(&table(400_000)), Err(WireError::TooLong(_))));
     assert_eq!(length(u32::MAX.to_be_bytes()), Err(WireError::TooLong(u32::MAX as usize)));
     assert!(matches!(decode(&vec![0; MAX_MESSAGE + 1]), Err(WireError::TooLong(_))));
+}
+
+#[test]
+fn free_text_of_a_peer_is_printable_and_short_once_it_is_read() {
+    let evil = format!("\u{1b}]0;x\u{7}\u{9b}1m\n{}", "long ".repeat(2_000));
+    let shown = "\\u{1b}]0;x\\u{7}\\u{9b}1m\\u{a}long";
+    let check = CheckResult { name: evil.clone(), port: None, passing: false, detail: evil.clone() };
+    let others = vec![(evil.clone(), evil.clone()); 2 * text::MAX_SETTINGS];
+    let settings = question::VipaSettings { ranks: vec![], services: None, others };
+    let messages = [
+        Message::Condition(Condition { unfit: Some(evil.clone()) }),
+        Message::Load(Load { checks: vec![check], ..Load::unknown() }),
+        Message::Told(Told { token: 1, reply: Reply::Settings(settings) }),
+    ];
+    let read = messages.map(|message| decode(&encode(&message).expect("a message")).expect("the same message"));
+    let [
+        Message::Condition(Condition { unfit: Some(unfit) }),
+        Message::Load(load),
+        Message::Told(Told { reply: Reply::Settings(settings), .. }),
+    ] = read
+    else {
+        panic!("other messages");
+    };
+    let CheckResult { name, detail, .. } = &load.checks[0];
+    assert!(load.is_bounded());
+    assert_eq!(settings.others.len(), text::MAX_SETTINGS);
+    let (setting, value) = &settings.others[0];
+    let limits = [text::MAX_REASON, text::MAX_NAME, load::MAX_CHECK_DETAIL, text::MAX_NAME, text::MAX_SETTING];
+    for (said, limit) in [&unfit, name, detail, setting, value].into_iter().zip(limits) {
+        assert!(said.starts_with(shown) && said.ends_with('…') && said.len() <= limit, "{said}");
+    }
 }

@@ -134,3 +134,17 @@ async fn who_is_refused_again_and_again_cannot_fill_the_queue() {
     }
     assert!(refused < 200_000, "{refused}");
 }
+
+#[tokio::test]
+async fn a_peers_words_are_told_in_one_short_line_that_no_terminal_obeys() {
+    let (inbox, mut receiver) = inbox();
+    let why = format!("it refuses this node: \u{1b}[2J\nall is well{}", "!".repeat(100_000));
+    inbox.refused(Refusal { node: None, address: ([203, 0, 113, 4], 1).into(), why, times: 1 });
+    match receiver.recv().await {
+        Some(LinkEvent::Refused(Refusal { why, .. })) => {
+            assert!(why.starts_with("it refuses this node: \\u{1b}[2J\\u{a}all is well!!!"), "{why}");
+            assert_eq!(why.len(), MAX_REASON);
+        }
+        other => panic!("{other:?}"),
+    }
+}
