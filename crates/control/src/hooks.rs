@@ -3,8 +3,17 @@
 //! Of each VIPA one runs at a time, of all at most [`AT_ONCE`]. A VIPA that came and went while its hook ran is looked at
 //! again when that has ended, so that the last word a hook was told is always the truth.
 
-use std::{collections::BTreeMap, net::IpAddr, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    process::{ExitStatus, Stdio},
+};
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use tokio::{
     process::Command,
     sync::watch,
@@ -131,16 +140,42 @@ impl Hook {
         let Some((program, arguments)) = command.split_first() else { return false };
         let mut prepared = Command::new(program);
         prepared.args(arguments).args([word, &vipa.to_string(), &epoch.to_string()]);
-        prepared.env("VIPA_NODE", me.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let run = async { prepared.spawn()?.wait().await };
+        prepared.env("VIPA_NODE", me.as_str()).stdin(Stdio::null()).stdout(Stdio::null());
+        let run = run_in_group(prepared.process_group(0).kill_on_drop(true));
         let wrong = match tokio::time::timeout(limit, run).await {
             Ok(Ok(status)) if status.success() => return true,
             Ok(Ok(status)) => status.to_string(),
             Ok(Err(error)) => format!("cannot run it: {error}"),
-            Err(_) => format!("it was still running after {} ms and was killed", limit.as_millis()),
+            Err(_) => {
+                let limit = limit.as_millis();
+                format!("it was still running after {limit} ms and was killed, with all that it had started")
+            }
         };
         tracing::warn!(hook = %program, %word, %vipa, %epoch, "a hook failed: {wrong}");
         false
+    }
+}
+
+/// Runs a program in a process group of its own. When this is dropped before the program has ended, all of the group is killed;
+/// what a program that ends leaves running goes on.
+async fn run_in_group(command: &mut Command) -> io::Result<ExitStatus> {
+    let mut child = command.spawn()?;
+    // Declared after the child and so dropped before it: the group's number is not free for others until the child is.
+    let mut group = ProcessGroup(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+    let status = child.wait().await?;
+    group.0 = None;
+    Ok(status)
+}
+
+/// The processes a hook has started; `None` once it has ended.
+struct ProcessGroup(Option<Pid>);
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // What ended by itself is not there any more.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 

@@ -125,6 +125,29 @@ async fn a_hook_that_fails_hangs_or_is_not_there_is_counted_and_holds_up_nothing
 }
 
 #[tokio::test]
+async fn a_hook_that_is_killed_takes_along_what_it_started_and_one_that_ends_does_not() {
+    let bench = Bench::new("group");
+    // `owned` hangs beside a sleeper, `released` leaves one behind.
+    let script = "sleep 61 & echo \"$2 $!\" >> $log; [ $2 = released ] || wait";
+    let outward = bench.start(&bench.hooks(script, Duration::from_millis(500)));
+    outward.own(VIPA, Epoch(1));
+    until(|| count(&outward, "hook.failed") == 1).await;
+    outward.release(VIPA);
+    until(|| count(&outward, "hook.run") == 2).await;
+    outward.finish().await;
+    let sleeper = |line: &String| line.split_once(' ').and_then(|(_, id)| id.parse().ok()).expect("a process");
+    let sleepers: Vec<i32> = lines(&bench.log()).iter().map(sleeper).collect();
+    // It may not have become a sleeper yet.
+    let is_running = |id: i32| {
+        let state = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        state.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    };
+    until(|| !is_running(sleepers[0])).await;
+    assert!(is_running(sleepers[1]), "a hook may start a service");
+    nix::sys::signal::kill(Pid::from_raw(sleepers[1]), Signal::SIGKILL).expect("it is this test's own");
+}
+
+#[tokio::test]
 async fn without_hooks_nothing_runs() {
     let bench = Bench::new("none");
     let outward = bench.start(&Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
