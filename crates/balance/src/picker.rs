@@ -63,6 +63,16 @@ impl Picker {
         }
     }
 
+    /// The target of each of a connection's packets, if their `hash` says so alike, now and later, without a memory of the
+    /// connection: by consistent hashing only.
+    #[must_use]
+    pub fn pick_without_memory(&self, hash: u64) -> Option<TargetId> {
+        match self {
+            Self::None | Self::Turns(_) => None,
+            Self::Maglev(maglev) => Some(maglev.pick(hash)),
+        }
+    }
+
     /// Whether `target` is one of those that new connections may go to.
     #[inline]
     #[must_use]

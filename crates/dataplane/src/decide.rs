@@ -12,11 +12,16 @@
 //! A SYN-ACK answers a connection that a target opens with the VIPA as its source. Its target's report is on its way; a reset would
 //! break the connection at a server that is nobody's client here.
 //!
+//! Where the table has no place for a new connection, its packets are forwarded by the service's hash without an entry, if that
+//! names the same target for each ([`without_entry`]); so are orphans that would be reset, for a minute after that.
+//!
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
+use std::time::Duration;
+
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
-use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
+use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, Via, VipaRoute};
 use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId, Unserved};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
@@ -40,13 +45,20 @@ pub(crate) struct Admission {
     openings: u32,
     /// The packet that is decided has no hop left.
     has_last_hop: bool,
+    /// Until then connections may go on that found no place in the table.
+    unrecorded_until: Moment,
 }
+
+/// How long after the table has had no place unknown segments may be of a connection without an entry. Its target's report
+/// makes one as soon as there is a place.
+const UNRECORDED: Duration = Duration::from_secs(60);
 
 impl Admission {
     /// Of one of so many workers.
     pub(crate) fn new(workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        Self { vipas: Vec::new(), sources: SourceLimits::new(), workers, openings: 0, has_last_hop: false }
+        let (vipas, sources) = (Vec::new(), SourceLimits::new());
+        Self { vipas, sources, workers, openings: 0, has_last_hop: false, unrecorded_until: Moment::ZERO }
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -493,17 +505,35 @@ fn orphan<K: Family>(
         Stance::Yielding if flags.is_syn_ack() => Verdict::drop(Reason::SynAck),
         // The successor may know the connection already; it will answer what is sent again.
         Stance::Yielding => Verdict::drop(Reason::Orphan),
-        Stance::Active => match vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans) {
-            None if refuses(scene, vipa) && !flags.has(TcpFlags::RST) => Verdict::Answer(LocalReply::Reset),
-            None => Verdict::drop(Reason::NoService),
-            Some(_) if flags.has(TcpFlags::RST) => Verdict::drop(Reason::Orphan),
-            Some(Orphans::Drop) => Verdict::drop(Reason::Orphan),
-            Some(Orphans::Reset) => Verdict::Answer(LocalReply::Reset),
-            Some(Orphans::Balance) => {
-                let state = FlowState::Open.after_segment(flags.closes(), true);
-                admit(scene, vipa, key, state, admission)
-            }
-        },
+        Stance::Active => of_nobody(scene, vipa, key, flags, admission),
+    }
+}
+
+/// A segment of a connection that no target has.
+fn of_nobody<K: Family>(
+    scene: &Scene<'_>,
+    vipa: &VipaRoute,
+    key: &K,
+    flags: TcpFlags,
+    admission: &mut Admission,
+) -> Verdict {
+    let orphans = vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans);
+    if orphans == Some(Orphans::Reset)
+        && scene.now < admission.unrecorded_until
+        && let Some(verdict) = without_entry(scene, vipa, key, admission)
+    {
+        return verdict;
+    }
+    match orphans {
+        None if refuses(scene, vipa) && !flags.has(TcpFlags::RST) => Verdict::Answer(LocalReply::Reset),
+        None => Verdict::drop(Reason::NoService),
+        Some(_) if flags.has(TcpFlags::RST) => Verdict::drop(Reason::Orphan),
+        Some(Orphans::Drop) => Verdict::drop(Reason::Orphan),
+        Some(Orphans::Reset) => Verdict::Answer(LocalReply::Reset),
+        Some(Orphans::Balance) => {
+            let state = FlowState::Open.after_segment(flags.closes(), true);
+            admit(scene, vipa, key, state, admission)
+        }
     }
 }
 
@@ -524,9 +554,44 @@ fn admit<K: Family>(
     }
     match pick(scene, vipa, key, admission) {
         Ok(target) if admission.expires(scene, target) => EXPIRED,
-        Ok(target) => open(scene, key, target, state),
+        Ok(target) => open(scene, key, target, state).unwrap_or_else(|| unrecorded(scene, vipa, key, state, admission)),
         Err(reason) => not_opened(scene, vipa, key, reason),
     }
+}
+
+/// A new connection for which the table has no place.
+#[cold]
+#[inline(never)]
+fn unrecorded<K: Family>(
+    scene: &Scene<'_>,
+    vipa: &VipaRoute,
+    key: &K,
+    state: FlowState,
+    admission: &mut Admission,
+) -> Verdict {
+    let Some(verdict) = without_entry(scene, vipa, key, admission) else { return Verdict::drop(Reason::TableFull) };
+    admission.unrecorded_until = scene.now + UNRECORDED;
+    if let Verdict::Forward(target) = verdict {
+        count_admitted(scene, target, state);
+    }
+    verdict
+}
+
+/// Where a connection's packets go without an entry: consistent hashing names the same target for each, and what is translated
+/// needs an entry on its way back.
+#[cold]
+#[inline(never)]
+fn without_entry<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, admission: &Admission) -> Option<Verdict> {
+    let service = vipa.find_service(key.protocol(), key.vipa_port())?;
+    let target = service.picker.pick_without_memory(key.balance_hash(&scene.routes.key, vipa.address))?;
+    if scene.routes.target(target).is_none_or(|target| matches!(target.via, Via::Nat { .. })) {
+        return None;
+    }
+    if admission.expires(scene, target) {
+        return Some(EXPIRED);
+    }
+    scene.desk.counters.add(Count::FlowUnrecorded, 1);
+    Some(Verdict::Forward(target))
 }
 
 /// A new connection that may not be opened.
@@ -554,22 +619,22 @@ fn to_own<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, state: FlowSt
     let own = scene.routes.own();
     let service = if own.is_empty() { None } else { vipa.find_service(key.protocol(), key.vipa_port()) };
     match service.and_then(|service| own.iter().find(|way| service.picker.serves(**way))) {
-        Some(&way) => open(scene, key, way, state),
+        Some(&way) => open(scene, key, way, state).unwrap_or(Verdict::drop(Reason::TableFull)),
         None => Verdict::drop(Reason::Standby),
     }
 }
 
-/// Enters a new connection to this target.
-fn open<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId, state: FlowState) -> Verdict {
+/// Enters a new connection to this target. `None`: the table has no place for it.
+fn open<K: Family>(scene: &Scene<'_>, key: &K, target: TargetId, state: FlowState) -> Option<Verdict> {
     let counters = &scene.desk.counters;
     match K::table(scene.flows).admit(key, target, state, scene.tick) {
-        Admitted::Existing(hit) => return Verdict::Forward(hit.target),
-        Admitted::Full => return Verdict::drop(Reason::TableFull),
+        Admitted::Existing(hit) => return Some(Verdict::Forward(hit.target)),
+        Admitted::Full => return None,
         Admitted::Opened | Admitted::OpenedEvicting(_) => {}
     }
     counters.add(Count::FlowOpened, 1);
     count_admitted(scene, target, state);
-    Verdict::Forward(target)
+    Some(Verdict::Forward(target))
 }
 
 /// For the router's half of what becomes of a SYN; a datagram has no other half.

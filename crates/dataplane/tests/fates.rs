@@ -164,6 +164,7 @@ fn not_admitted() -> Vec<Story> {
     let limited = Sources { new_per_second: Some(10), ..Sources::default() };
     let full = {
         let mut bench = Bench::with_limits(SERVICE, [T0, T1], 8, Limits::default());
+        bench.serve(Balance::RoundRobin, &[0, 1]);
         (1..200).for_each(|port| bench.confirm(CLIENT, port, 80, 0));
         bench.turn(&syns);
         bench

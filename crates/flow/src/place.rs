@@ -62,7 +62,7 @@ const PATIENCE: u32 = if cfg!(loom) { 1 } else { 256 };
 /// Silence after which an open connection may give way to a new one: one minute.
 const IDLE_TICKS: u16 = 240;
 
-/// Silence after which a connection that its linked target has not reported may give way to a new one: two seconds, many
+/// Silence after which a connection that its linked target has not reported gives way like one that closes: two seconds, many
 /// times what a report takes.
 const UNREPORTED_TICKS: u16 = 8;
 
@@ -393,20 +393,23 @@ struct Spot {
 }
 
 /// The least goes first; `None`: not for this newcomer. Of the same kind, the longest silent goes. `is_linked`: its target
-/// reports what it holds, so that an entry it has not reported for a while is nobody's connection.
+/// reports what it holds, so that an entry that it has not reported is worth little, whatever a client has sent: anybody can
+/// send a SYN and an ACK. After a while it is nobody's connection.
 fn worth(
     state: FlowState,
     age: u16,
     newcomer: Source,
     is_linked: impl FnOnce() -> bool,
 ) -> Option<(u8, std::cmp::Reverse<u16>)> {
+    let is_linked = state == FlowState::Open && is_linked();
     let kind = match state {
         FlowState::Ended => 0,
         FlowState::HalfOpen => 1,
         FlowState::Closing => 2,
-        FlowState::Open if age >= UNREPORTED_TICKS && is_linked() => 2,
-        FlowState::Open | FlowState::Udp if age >= IDLE_TICKS => 3,
-        FlowState::Open | FlowState::Udp if newcomer == Source::Target => 4,
+        FlowState::Open if is_linked && age >= UNREPORTED_TICKS => 2,
+        FlowState::Open if is_linked => 3,
+        FlowState::Open | FlowState::Udp if age >= IDLE_TICKS => 4,
+        FlowState::Open | FlowState::Udp if newcomer == Source::Target => 5,
         FlowState::Open | FlowState::Udp | FlowState::Confirmed | FlowState::Reopened => return None,
     };
     Some((kind, std::cmp::Reverse(age)))

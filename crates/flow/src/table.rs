@@ -274,7 +274,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// Gives a new connection its place; the least valuable of eight goes when there is none (ended before half-open before
-    /// closing before idle). Never evicts what a target holds.
+    /// closing before what a linked target has not reported before idle). Never evicts what a target holds.
     pub fn admit(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Admitted {
         let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {

@@ -22,6 +22,8 @@ pub enum Count {
     /// Packets held now. The only one that falls.
     Holding,
     FlowOpened,
+    /// Packets of connections for which the table had no place, forwarded by hash.
+    FlowUnrecorded,
     /// Entries removed because nothing was heard of them for long.
     FlowAged,
     /// Of the forwarded: those that came back from a `nat` target.
@@ -36,13 +38,14 @@ pub enum Count {
 }
 
 impl Count {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Received,
         Self::Sent,
         Self::Held,
         Self::Released,
         Self::Holding,
         Self::FlowOpened,
+        Self::FlowUnrecorded,
         Self::FlowAged,
         Self::Returned,
         Self::MssClamped,
@@ -60,6 +63,7 @@ impl Count {
             Self::Released => "released",
             Self::Holding => "holding",
             Self::FlowOpened => "flow.opened",
+            Self::FlowUnrecorded => "flow.unrecorded",
             Self::FlowAged => "flow.aged",
             Self::Returned => "returned",
             Self::MssClamped => "mss.clamped",

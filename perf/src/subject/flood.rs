@@ -122,9 +122,10 @@ pub(super) fn measure(job: &Job) -> anyhow::Result<()> {
     println!("{}\n{left}\n{established}", forwarded as f64 / offered as f64);
     println!("{}\n{}", syns as f64 / SECONDS as f64, nic.lost as f64 / nic.arrived as f64);
     eprintln!(
-        "opened {}, evicted {}, full {}",
+        "opened {}, evicted {}, unrecorded {}, full {}",
         totals.count(Count::FlowOpened),
         flows.evictions(),
+        totals.count(Count::FlowUnrecorded),
         totals.fate(Fate::Drop(Reason::TableFull)),
     );
     Ok(())
