@@ -9,8 +9,8 @@ use std::{
 
 use clap::Parser;
 use vipa_lab::load::{
-    ClientSettings, Ending, Flags, RequestSettings, ServerSettings, SpoofSettings, SpraySettings, Voice, announcements,
-    ask, echo, flood, request, run, serve, spoof, spray, web,
+    ClientSettings, Ending, Flags, HandshakeSettings, RequestSettings, ServerSettings, SpoofSettings, SpraySettings,
+    Voice, announcements, ask, echo, flood, handshakes, request, run, serve, spoof, spray, web,
 };
 use vipa_lab::{hostile::attack, replay::replay};
 
@@ -113,6 +113,16 @@ enum Order {
         #[arg(long, required = true)]
         flags: Vec<Flags>,
     },
+    /// Begin handshakes of links to routers, from many invented addresses, and never go on with them
+    Handshakes {
+        /// Where a router listens; given several times, they get them in turn
+        #[arg(long, required = true)]
+        to: Vec<SocketAddr>,
+        #[arg(long, default_value_t = 2000)]
+        per_second: u32,
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Serve files of any size over HTTP: GET /N gives N bytes
     Web {
         #[arg(long)]
@@ -203,6 +213,9 @@ fn main() -> ExitCode {
         }),
         Order::Spoof { interface, to, vipa, client: clients, flags } => {
             spoof(&SpoofSettings { interface, to, vipa, clients, flags })
+        }
+        Order::Handshakes { to, per_second, seconds } => {
+            handshakes(&HandshakeSettings { to, per_second, duration: Duration::from_secs(seconds) })
         }
         Order::Replay { config, connections } => replay(&config, connections),
         Order::Hostile { config, seed } => attack(&config, seed),

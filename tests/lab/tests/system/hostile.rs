@@ -7,6 +7,7 @@ use vipa_lab::{
     cluster::{Cluster, Plan, VIPA},
     programs,
 };
+use vipa_protocol::Trigger;
 
 use crate::{CONNECTIONS, all_kept, everyone_answered};
 
@@ -36,6 +37,44 @@ fn r04_a_thousand_malformed_and_random_packets_change_nothing_but_counters() {
             counters.iter().filter(|(name, _)| name.contains("drop")).map(|(_, count)| count).sum()
         };
         ensure!(dropped(&now) > dropped(&counted), "they are counted by name: {now:#?}");
+        all_kept(cluster, client).map(drop)
+    });
+}
+
+/// Half-open links in a second, at both routers together.
+const HANDSHAKES: u32 = 4_000;
+
+#[test]
+fn takeover_takeback_and_an_agents_restart_work_under_a_flood_of_half_open_links() {
+    Plan::new("handshakes").run(|cluster| {
+        let client = cluster.client(CONNECTIONS)?;
+        let host = cluster.client_host();
+        host.run("sysctl", ["-w", "net.ipv4.ip_nonlocal_bind=1"])?;
+        let tool = programs::path("vipa-load")?;
+        let pace = HANDSHAKES.to_string();
+        let mut arguments = vec!["handshakes", "--seconds", "600", "--per-second", &pace];
+        for router in ["10.77.0.11:7400", "10.77.0.12:7400"] {
+            arguments.extend(["--to", router]);
+        }
+        let flood = host.spawn("handshakes", &tool, arguments)?;
+        sleep(Duration::from_secs(3));
+        let retried = |cluster: &mut Cluster, router: &str| -> Result<u64> {
+            Ok(cluster.router(router).counters()?.get("handshake.retried").copied().unwrap_or_default())
+        };
+        ensure!(retried(cluster, "r1")? > 1_000, "the flood does not arrive: {}", cluster.counters());
+
+        cluster.router("r1").kill()?;
+        cluster.wait_takeover("r2", Trigger::Failure)?;
+        cluster.router("r1").start()?;
+        cluster.wait_takeover("r1", Trigger::Takeback)?;
+        cluster.target("t1").kill_agent()?;
+        cluster.wait_view("r1", "t1 to be missed", |view| !view.linked.contains("t1"))?;
+        cluster.target("t1").start_agent()?;
+        for router in ["r1", "r2"] {
+            cluster.wait_view(router, "t1 to be back", |view| view.warm.len() == 3)?;
+        }
+        ensure!(retried(cluster, "r1")? > 1_000, "the flood has ended: {}", cluster.counters());
+        drop(flood);
         all_kept(cluster, client).map(drop)
     });
 }
