@@ -153,6 +153,8 @@ pub(crate) struct Condition {
     /// Present faults, and since when.
     faults: BTreeMap<Fault, Moment>,
     unfit: bool,
+    /// Of an unfit router: why, as last said.
+    why: String,
     /// Of an unfit router: since when it has had no fault.
     good_since: Option<Moment>,
     /// No port has been answered yet since the start.
@@ -172,6 +174,7 @@ impl Condition {
             turns: Vec::new(),
             faults: BTreeMap::new(),
             unfit: false,
+            why: String::new(),
             good_since: None,
             starting: true,
             restarting: false,
@@ -212,13 +215,13 @@ impl Condition {
             return Some(turn);
         }
         if self.starting {
-            return self.start();
+            return self.start(now);
         }
         if self.unfit { self.recover(now) } else { self.give_up(now) }
     }
 
     /// What frames do is not known yet, so nothing is taken over; the first answers come within milliseconds.
-    fn start(&mut self) -> Option<Turn> {
+    fn start(&mut self, now: Moment) -> Option<Turn> {
         let unanswered = |fault: &&Fault| matches!(fault, Fault::PortUnanswered(_));
         let waits: Vec<String> = self.faults.keys().filter(unanswered).map(ToString::to_string).collect();
         self.starting = !waits.is_empty();
@@ -231,6 +234,8 @@ impl Condition {
                 self.unfit = false;
                 Some(Turn::Fit)
             }
+            // Its ports are answered, and something else keeps it from routing.
+            (false, true) => self.give_up(now),
             _ => None,
         }
     }
@@ -252,24 +257,30 @@ impl Condition {
         if lasting.is_empty() {
             return None;
         }
-        let why: Vec<_> = lasting.iter().map(ToString::to_string).collect();
+        let why = lasting.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if self.unfit && self.why == why {
+            return None;
+        }
         for fault in lasting {
             self.counts[fault.counter()] += 1;
         }
         (self.unfit, self.good_since) = (true, None);
-        Some(Turn::Unfit(why.join("; ")))
+        self.why.clone_from(&why);
+        Some(Turn::Unfit(why))
     }
 
     fn recover(&mut self, now: Moment) -> Option<Turn> {
         if !self.faults.is_empty() {
             self.good_since = None;
-            return None;
+            // It may be for another reason by now.
+            return if self.restarting { None } else { self.give_up(now) };
         }
         let since = *self.good_since.get_or_insert(now);
         if now.since(since) < self.settings.fit_after {
             return None;
         }
         (self.unfit, self.good_since) = (false, None);
+        self.why.clear();
         Some(Turn::Fit)
     }
 
@@ -428,6 +439,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn another_reason_is_said_while_it_lasts() {
+        let mut bench = Bench::new();
+        bench.look(1_000, |_| ());
+        let kernel = |sight: &mut Sight| sight.kernel = vec!["the kernel has it".into()];
+        assert_eq!(bench.look(1_000, |sight| sight.keeps_losing_leases = true).len(), 1);
+        assert_eq!(bench.look(1_000, kernel).last().map(|(_, turn)| turn.clone()), Some(unfit("the kernel has it")));
+        assert_eq!(bench.look(1_000, kernel), []);
+    }
+
     fn unfit(why: &str) -> Turn {
         Turn::Unfit(why.into())
     }
@@ -504,7 +525,8 @@ mod tests {
             sight.kernel = vec!["the kernel resets".into()];
         };
         bench.look(50, both);
-        assert_eq!(bench.look(1_000, |sight| sight.kernel = vec!["the kernel resets".into()]), []);
+        let kernel = |sight: &mut Sight| sight.kernel = vec!["the kernel resets".into()];
+        assert_eq!(bench.look(1_000, kernel), [(500, unfit("the kernel resets"))]);
         assert_eq!(bench.look(10_000, |_| {}), [(5_050, Turn::Fit)]);
     }
 
