@@ -26,8 +26,8 @@ pub struct HandshakeSettings {
     pub duration: Duration,
 }
 
-/// Begins handshakes and never goes on. The host has to have 198.18.0.0/15 as its own, or allow foreign addresses
-/// (`net.ipv4.ip_nonlocal_bind`).
+/// Begins handshakes and never goes on. The host has to have 198.18.0.0/15 as its own:
+/// `ip route add local 198.18.0.0/15 dev lo`.
 pub fn handshakes(settings: &HandshakeSettings) -> Result<()> {
     let HandshakeSettings { to, per_second, duration } = settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
