@@ -524,13 +524,7 @@ impl Target {
         let epochs = self.electorate.answered(&self.settings.voters, from).map(Voters::epochs);
         let claimant = Claimant { router: from.clone(), incarnation: peer.incarnation };
         for claim in claims {
-            let Claim { vipa, epoch, ballot } = *claim;
-            if !epochs.as_ref().is_some_and(|epochs| epochs.contains(&epoch)) {
-                let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
-                self.ballots.vote(from, Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
-                continue;
-            }
-            match self.voter.claim(now, &claimant, claim) {
+            match self.voter.answer(now, &claimant, epochs.as_ref(), claim) {
                 Verdict::Reply(vote) => self.ballots.vote(from, vote),
                 Verdict::Store { token, vote } => out.push(Output::StoreVote { token, vote }),
             }

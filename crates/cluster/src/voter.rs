@@ -12,6 +12,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    ops::Range,
     time::Duration,
 };
 
@@ -182,6 +183,22 @@ impl Voter {
             }
         }
         Ok(())
+    }
+
+    /// Answers a claim of a router whose voters grant `epochs`; `None`: that router goes by voters that do not count here.
+    pub fn answer(
+        &mut self,
+        now: Moment,
+        claimant: &Claimant,
+        epochs: Option<&Range<Epoch>>,
+        claim: &Claim,
+    ) -> Verdict {
+        let Claim { vipa, epoch, ballot } = *claim;
+        if epochs.is_some_and(|epochs| epochs.contains(&epoch)) {
+            return self.claim(now, claimant, claim);
+        }
+        let (reason, highest) = (Refusal::Voters, self.highest(vipa));
+        Verdict::Reply(Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }))
     }
 
     /// Judges a claim.

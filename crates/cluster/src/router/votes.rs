@@ -1,7 +1,7 @@
 //! This router as a voter: whose claims it answers, and what with.
 
 use vipa_model::{Moment, NodeName, Voters};
-use vipa_protocol::{Claim, Refusal, Refuse, Vote};
+use vipa_protocol::Claim;
 
 use super::{Outbox, Output, Router};
 use crate::voter::{Claimant, StoredVote, Verdict};
@@ -11,7 +11,7 @@ impl Router {
         self.settings.electors().contains(&self.settings.me)
     }
 
-    /// The voters that who asks for this router's vote goes by, if it is to be answered.
+    /// The voters by which a router that asks for this one's vote goes; `None`: they do not count here.
     pub(super) fn asks_with(&self, from: &NodeName) -> Option<&Voters> {
         let mine = &self.settings.voters;
         if *from == self.settings.me { Some(mine) } else { self.electorate.answered(mine, from) }
@@ -25,16 +25,10 @@ impl Router {
         let epochs = self.asks_with(from).map(Voters::epochs);
         let claimant = Claimant { router: from.clone(), incarnation };
         for claim in claims {
-            let Claim { vipa, epoch, ballot } = *claim;
-            if !self.may_say_as_owner(from, vipa, epoch) {
+            if !self.may_say_as_owner(from, claim.vipa, claim.epoch) {
                 continue;
             }
-            if !epochs.as_ref().is_some_and(|epochs| epochs.contains(&epoch)) {
-                let (reason, highest) = (Refusal::Voters, self.voter.highest(vipa));
-                self.ballots.vote(from, Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }));
-                continue;
-            }
-            match self.voter.claim(now, &claimant, claim) {
+            match self.voter.answer(now, &claimant, epochs.as_ref(), claim) {
                 Verdict::Reply(vote) => self.ballots.vote(from, vote),
                 Verdict::Store { token, vote } => out.push(Output::StoreVote { token, vote }),
             }
