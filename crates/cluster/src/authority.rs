@@ -130,7 +130,7 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
         Message::Mirror(Mirror { vipa, epoch, copied }) => {
             owner(sender, *vipa, *epoch, known)?;
             match copied {
-                Copied::Wanted => Ok(()),
+                Copied::Wanted | Copied::Locate(_) | Copied::Located(_) => Ok(()),
                 Copied::Round(round) => sequence_is_bounded(round.number),
             }
         }

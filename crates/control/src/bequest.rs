@@ -2,7 +2,8 @@
 //!
 //! First come the connections that no target has confirmed: nobody else can tell of them, the successor waits for them, and
 //! even in a table of millions they are few. The confirmed ones follow in a series of their own, which nobody waits for:
-//! their targets tell the successor of them too, unless their agents are away.
+//! their targets tell the successor of them too, unless their agents are away. With them go the ended ones: late segments of theirs go
+//! on to their targets.
 //!
 //! After its consent the owner goes on admitting what still comes to it. When it yields, it tells at once what has changed
 //! since. The unconfirmed ones are told again until it admits no more: a target without an agent tells nobody, and one with an
@@ -192,8 +193,8 @@ fn tell<'a>(
         let mut others = false;
         let wanted: Vec<VipaId> = series.keys().copied().collect();
         flows.export_where(&|vipa| wanted.contains(&vipa), &mut |key, way, state| {
-            let Some(state) = state.told() else { return };
-            if (state == EntryState::Held) != reported {
+            let state = state.told();
+            if matches!(state, EntryState::Held | EntryState::Ended) != reported {
                 others = true;
             } else if let Some(series) = series.get_mut(&key.vipa()).filter(|_| !told.contains(&key)) {
                 if reported && series.bequest.changed.is_some_and(|changed| !changed.names(flows, &key)) {
@@ -376,8 +377,8 @@ mod tests {
             true
         });
         states.sort_unstable();
-        use EntryState::{Closing, HalfOpen, Held, Open, Udp};
-        assert_eq!(states, [HalfOpen, Open, Held, Held, Closing, Udp]);
+        use EntryState::{Closing, Ended, HalfOpen, Held, Open, Udp};
+        assert_eq!(states, [HalfOpen, Open, Held, Held, Closing, Ended, Udp]);
     }
 
     #[test]

@@ -41,6 +41,8 @@ const SHARE: u32 = 10;
 const SILENCE: Duration = Duration::from_secs(3);
 /// The longest span between two rounds that a backup believes.
 const LONGEST_SPAN: Duration = Duration::from_secs(60);
+/// Between two questions where the owner has the connections that two targets hold.
+const LOCATE_PACE: Duration = Duration::from_secs(1);
 /// Connections in one message.
 const ROUND_PART: usize = 2048;
 /// Entries of a copy are touched at least this often, so that they do not age while their packets pass elsewhere.
@@ -52,6 +54,7 @@ pub(crate) struct Mirrors {
     sources: BTreeMap<IpAddr, Source>,
     copies: BTreeMap<IpAddr, Image>,
     next_look: Moment,
+    next_locate: Moment,
     /// The look at the table that is under way beside the loop.
     walk: Option<oneshot::Receiver<Walk>>,
     next_walk: Moment,
@@ -141,6 +144,15 @@ impl Mirrors {
         let due = now >= self.next_look;
         if due {
             self.next_look = now + LOOK;
+        }
+        due
+    }
+
+    /// Whether it is time to ask owners where they have what two targets hold.
+    pub(crate) fn locates(&mut self, now: Moment) -> bool {
+        let due = now >= self.next_locate;
+        if due {
+            self.next_locate = now + LOCATE_PACE;
         }
         due
     }
@@ -260,14 +272,15 @@ impl Mirrors {
     }
 }
 
-/// The connections of agentless targets in the table. Half-open ones are not worth telling: a SYN is sent again.
+/// The connections of agentless targets in the table.
 fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> Entries {
     let mut held = Entries::new();
     if !about.has_agentless() {
         return held;
     }
     flows.export(about.id, &mut |key, way, state| {
-        if let Some(state) = state.told().filter(|state| *state != EntryState::HalfOpen)
+        let state = state.told();
+        if walk::is_worth_telling(state)
             && let Some(target) = ways.address(way)
             && about.is_agentless(key.service(), target)
         {

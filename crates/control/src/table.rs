@@ -1,7 +1,12 @@
 //! Between the cluster's words and the workers': addresses become indexes, reports become entries of the connection
 //! table, and entries become reports.
 
-use std::{collections::HashSet, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use vipa_flow::Tick;
 use vipa_handoff::{AnyKey, Claim, Disputes, Flows, Reported};
@@ -188,6 +193,16 @@ impl Reports {
     /// Whether a dispute that is not settled yet names this way.
     pub(crate) fn disputes_name(&self, way: TargetId) -> bool {
         self.disputes.names(way)
+    }
+
+    /// The VIPAs with connections that two targets hold.
+    pub(crate) fn disputed_vipas(&self) -> BTreeSet<VipaId> {
+        self.disputes.vipas()
+    }
+
+    /// Connections of a VIPA that two targets hold, so many at most.
+    pub(crate) fn disputed(&self, vipa: VipaId, most: usize) -> Vec<Connection> {
+        self.disputes.of(vipa).take(most).map(AnyKey::connection).collect()
     }
 
     /// Nothing is reported of this VIPA any more.

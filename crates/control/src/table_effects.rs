@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use vipa_cluster::Event;
 use vipa_flow::Tick;
 use vipa_handoff::AnyKey;
-use vipa_model::{ConnectionState, Epoch, Moment, NodeName, Stance, VipaId};
-use vipa_protocol::{Change, Copied, Entry, Message, Mirror, Run};
+use vipa_model::{Connection, ConnectionState, EntryState, Epoch, Moment, NodeName, Stance, VipaId};
+use vipa_protocol::{Change, Copied, Entry, MAX_LOCATED, Message, Mirror, Run};
 
 use crate::{
     bequest::{Bequest, Changed},
@@ -116,7 +116,8 @@ impl Control {
         self.reach_new();
     }
 
-    /// What another router says or asks about agentless targets' connections. What is not of this ownership is of the past.
+    /// What another router says or asks about connections of which only the owner can tell. What is not of this ownership is of
+    /// the past.
     pub(crate) fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
         let Mirror { vipa, epoch, copied } = mirror;
         let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.vipa(vipa)) else { return };
@@ -132,7 +133,40 @@ impl Control {
                 self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
                 self.reach_new();
             }
-            Copied::Wanted | Copied::Round(_) => {}
+            Copied::Locate(connections) if owns => {
+                let copied = Copied::Located(self.locate(index, vipa, &connections));
+                self.links.send(&from, &Message::Mirror(Mirror { vipa, epoch, copied }));
+            }
+            Copied::Located(entries) if status.owner.as_ref() == Some(&from) => self.install_table(vipa, &entries),
+            Copied::Wanted | Copied::Round(_) | Copied::Locate(_) | Copied::Located(_) => {}
+        }
+    }
+
+    /// Where this owner has these connections. A SYN alone says nothing, because anybody may have sent it.
+    fn locate(&self, index: usize, vipa: IpAddr, connections: &[Connection]) -> Vec<Entry> {
+        let entry = |&connection: &Connection| {
+            let hit = self.flows.lookup(&AnyKey::of(vipa_id(index), vipa, &connection)?)?;
+            let state = hit.state.told();
+            let has_segments = matches!(state, EntryState::Held | EntryState::Open | EntryState::Closing);
+            let target = self.view.ways.address(hit.target).filter(|_| has_segments)?;
+            Some(Entry { connection, target, state })
+        };
+        connections.iter().take(MAX_LOCATED).filter_map(entry).collect()
+    }
+
+    /// Asks each VIPA's owner where it has the connections that two targets hold: it forwards their packets.
+    fn ask_where_disputed_are(&mut self, now: Moment) {
+        if !self.mirrors.locates(now) {
+            return;
+        }
+        for id in self.reports.disputed_vipas() {
+            let Some(vipa) = self.view.vipas.get(usize::from(id.0)).map(|view| view.address) else { continue };
+            let Some(brief) = self.cluster.brief(vipa) else { continue };
+            let owner = brief.owner.filter(|owner| *owner != self.config.node.name && self.cluster.is_linked(owner));
+            if let Some(owner) = owner {
+                let copied = Copied::Locate(self.reports.disputed(id, MAX_LOCATED));
+                self.links.send(&owner, &Message::Mirror(Mirror { vipa, epoch: brief.epoch, copied }));
+            }
         }
     }
 
@@ -142,6 +176,7 @@ impl Control {
         if !self.mirrors.is_due(now) {
             return;
         }
+        self.ask_where_disputed_are(now);
         let mut walk = self.mirrors.walked(now);
         let udp_lifetime = self.config.table.udp;
         let mut subjects = Vec::new();

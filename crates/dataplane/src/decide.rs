@@ -317,6 +317,11 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
         Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),
         // The next connection of these addresses and ports may be at a target that has not answered yet.
         Kind::Segment(_) if hit.state == FlowState::Ended && is_rebuilding(scene, key) => return Verdict::Hold,
+        // A client repeats its FIN until it is acknowledged. Other segments, so late, are of a connection that is not known here.
+        Kind::Segment(flags) if has_ended_earlier(scene, hit) && !flags.closes() => {
+            let vipa = scene.routes.vipa(key.vipa());
+            return vipa.map_or(Verdict::drop(Reason::NoVipa), |vipa| orphan(scene, vipa, key, flags, admission));
+        }
         Kind::Segment(flags) => hit.state.after_segment(flags.closes(), is_settled::<K>(scene, hit)),
         Kind::Datagram => return datagram(scene, key, hit, admission),
         Kind::Error => return Verdict::Forward(hit.target),
@@ -324,6 +329,12 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
     };
     touch::<K>(scene, hit, state);
     Verdict::Forward(hit.target)
+}
+
+/// Whether the connection ended so long ago that the target's next one of these addresses and ports need not be there: two seconds.
+fn has_ended_earlier(scene: &Scene<'_>, hit: Hit) -> bool {
+    const EARLIER: u16 = 8;
+    hit.state == FlowState::Ended && hit.silence(scene.tick) >= EARLIER
 }
 
 /// Whether the targets are still reporting.
@@ -372,7 +383,9 @@ fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut
     let placed = match hit.state {
         FlowState::HalfOpen if keeps_begun(scene, key, hit.target) => None,
         FlowState::HalfOpen if !table.is_linked(hit.target) && scene.routes.is_answering(hit.target) => None,
-        FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) => None,
+        FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) && !has_ended_earlier(scene, hit) => {
+            None
+        }
         FlowState::HalfOpen | FlowState::Closing | FlowState::Ended => place_anew(scene, key, hit, state, admission),
         FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp if is_lost::<K>(scene, hit) => {
             place_anew(scene, key, hit, FlowState::HalfOpen, admission)

@@ -261,6 +261,37 @@ fn late_segments_of_what_has_ended_go_to_its_target_and_a_syn_begins_the_next_co
     assert!(bench.connection(CLIENT, 40_001, 80).is_some(), "that end is not this connection's");
 }
 
+/// The acknowledgement of a client's FIN may be lost for long, and its target answers from TIME-WAIT. Other segments, so late, are
+/// of a connection that this router does not know.
+#[test]
+fn seconds_after_the_end_a_fin_goes_to_the_target_and_what_is_not_of_that_connection_does_not() {
+    let mut bench = bench();
+    bench.change(|world| world.services[0].orphans = Orphans::Drop);
+    bench.serve(Balance::Maglev, &[0, 1]);
+    let (data, fin, syn) = (segment(40_000).payload(b"hello"), segment(40_000).fin(), segment(40_000).syn());
+    let end = |bench: &mut Bench| {
+        bench.confirm(CLIENT, 40_000, 80, 1);
+        bench.end(CLIENT, 40_000, 80, 1);
+    };
+    end(&mut bench);
+    bench.advance(Duration::from_millis(1_500));
+    assert_eq!(bench.turn([&data]), [to_target(1, &data)]);
+    end(&mut bench);
+    bench.advance(Duration::from_secs(10));
+    assert_eq!(bench.turn([&data]), NOTHING);
+    bench.assert_changed(["received +2", "sent +1", "forwarded +1", "dropped.orphan +1"]);
+    assert_eq!(bench.turn([&fin]), [to_target(1, &fin)]);
+    // The next connection is placed as any other.
+    end(&mut bench);
+    bench.serve(Balance::Maglev, &[0]);
+    bench.serve(Balance::Maglev, &[0, 1]);
+    bench.advance(Duration::from_secs(10));
+    let placed = bench.turn([&syn]);
+    let mut fresh = self::bench();
+    fresh.serve(Balance::Maglev, &[0, 1]);
+    assert_eq!(placed, fresh.turn([&syn]));
+}
+
 /// Its client comes again from the same port, as a SIP trunk or a replica does, and nobody else will say what became of it.
 #[test]
 fn a_connection_whose_target_is_gone_is_placed_anew_at_once_and_one_of_which_nobody_knows_at_the_second_syn() {

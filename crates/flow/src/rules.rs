@@ -25,17 +25,17 @@ use crate::{tick::HEARD_EVERY, word::FlowState};
 pub(crate) const RECENT: u16 = HEARD_EVERY;
 
 impl FlowState {
-    /// What another router is told of an entry; nothing of one whose connection has ended.
+    /// What another router is told of an entry.
     #[must_use]
-    pub fn told(self) -> Option<EntryState> {
-        Some(match self {
-            Self::Ended => return None,
+    pub fn told(self) -> EntryState {
+        match self {
+            Self::Ended => EntryState::Ended,
             Self::HalfOpen => EntryState::HalfOpen,
             Self::Open => EntryState::Open,
             Self::Confirmed | Self::Reopened => EntryState::Held,
             Self::Closing => EntryState::Closing,
             Self::Udp => EntryState::Udp,
-        })
+        }
     }
 
     /// What an entry is here that another router has told: no report of its target has confirmed it to this one.
@@ -45,6 +45,7 @@ impl FlowState {
             EntryState::HalfOpen => Self::HalfOpen,
             EntryState::Open | EntryState::Held => Self::Open,
             EntryState::Closing => Self::Closing,
+            EntryState::Ended => Self::Ended,
             EntryState::Udp => Self::Udp,
         }
     }

@@ -418,6 +418,9 @@ impl<K: Key> FlowTable<K> {
     /// has confirmed here. What is known here already stays if a target holds it, or it is not older than this router's own
     /// ownership: what is unconfirmed and of an earlier one gives way. `since`: when its ownership began, if it has.
     pub fn inherit(&self, key: &K, target: TargetId, state: FlowState, since: Option<Tick>, now: Tick) -> Admitted {
+        if state == FlowState::Ended {
+            return self.inherit_ended(key, target, now);
+        }
         if let Some(hit) = self.lookup(key) {
             let heard = age(now, hit.slot.word.tick());
             let older = since.is_none_or(|since| heard > age(now, since.0 as u16));
@@ -428,6 +431,18 @@ impl<K: Key> FlowTable<K> {
         // Its segments passed elsewhere, and not now: what a later predecessor tells wins.
         let heard = if state == FlowState::HalfOpen { reported(state, now) } else { Tick(now.0.wrapping_sub(1)) };
         self.admit(key, target, state, heard)
+    }
+
+    /// What has ended takes no place from anything, and says nothing about what is here.
+    fn inherit_ended(&self, key: &K, target: TargetId, now: Tick) -> Admitted {
+        let is_empty = |bucket: usize| (0..SLOTS).any(|slot| self.buckets[bucket].word(slot).is_empty());
+        match self.lookup(key) {
+            Some(hit) => Admitted::Existing(hit),
+            None if self.spots(key.pack()).both().into_iter().any(is_empty) => {
+                self.admit(key, target, FlowState::Ended, now)
+            }
+            None => Admitted::Full,
+        }
     }
 
     /// Notes that the table lacks something that this target has reported and does not repeat: its log is to be read anew.

@@ -137,6 +137,28 @@ fn what_is_inherited_takes_the_place_of_what_is_unconfirmed_and_of_an_earlier_ow
     assert_eq!(found(&table, &key(2)), Some((TWO, FlowState::Confirmed)));
 }
 
+#[test]
+fn what_has_ended_is_inherited_where_nothing_else_is_known_and_there_is_room() {
+    let table = table(100);
+    assert_eq!(table.inherit(&key(1), ONE, FlowState::Ended, None, NOW), Admitted::Opened);
+    assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Ended)));
+    for state in [FlowState::HalfOpen, FlowState::Open, FlowState::Confirmed, FlowState::Ended] {
+        let table = self::table(100);
+        table.admit(&key(1), ONE, state, NOW);
+        assert!(matches!(table.inherit(&key(1), TWO, FlowState::Ended, None, Tick(NOW.0 + 80)), Admitted::Existing(_)));
+        assert_eq!(found(&table, &key(1)), Some((ONE, state)));
+    }
+    // A full table keeps what it has.
+    let table = self::table(100);
+    let mut clients = 0..100_000;
+    while table.admit(&key(clients.next().unwrap()), ONE, FlowState::HalfOpen, NOW) == Admitted::Opened {}
+    let evictions = table.evictions();
+    for client in clients.take(1_000) {
+        table.inherit(&key(client), TWO, FlowState::Ended, None, NOW);
+    }
+    assert_eq!(table.evictions(), evictions);
+}
+
 /// The log that says "half-open" before it says "held" is read in its order: no SYN that passed here is meant.
 #[test]
 fn a_half_open_connection_that_its_target_reports_is_no_recent_syn() {

@@ -53,7 +53,9 @@ pub struct AgeLimits {
     pub confirmed: Duration,
     pub closing: Duration,
     pub udp: Duration,
-    /// How long an entry outlives the end that its target has reported.
+    /// How long an entry outlives the end that its target has reported, and the client's last segment after it. The target answers
+    /// these segments, for example from TIME-WAIT. A client whose last acknowledgement is lost repeats its FIN with twice the
+    /// pause each time (RFC 6298 §5.5), so that an outage of half this length is no harm.
     pub ended: Duration,
     /// The longest for a connection that its target, whose agent is linked, has not reported: it would have by now. Longer than the
     /// pause between a client's SYNs (16 seconds before the sixth, RFC 6298 §5.5).
@@ -68,7 +70,7 @@ impl Default for AgeLimits {
             confirmed: Duration::MAX,
             closing: Duration::from_secs(120),
             udp: Duration::from_secs(120),
-            ended: Duration::from_secs(2),
+            ended: Duration::from_secs(15),
             unreported: Duration::from_secs(20),
         }
     }

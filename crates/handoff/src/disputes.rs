@@ -6,16 +6,18 @@
 //!
 //! ```text
 //!   report of A, entry at B ──► dispute ──► A reports the end ──────────────────────────► settled: B keeps it
-//!                                     ├──► B reports the end, or its agent is away ─────► settled: A has it
+//!                                     ├──► B reports the end ───────────────────────────► settled: A has it
+//!                                     ├──► B's agent goes away soon (see SOON) ─────────► settled: A has it
 //!                                     ├──► B has not confirmed it in time (see PATIENCE) ► settled: A has it
-//!                                     ├──► the VIPA's owner until now told that A has it ► settled: A has it
+//!                                     ├──► the VIPA's owner tells that A has it ────────► settled: A has it
 //!                                     └──► B holds it ──────────────────────────────────► stays a dispute
 //! ```
 //!
 //! Two targets may both hold a connection of the same addresses and ports: one of them missed its end. The router that owned
-//! the VIPA has forwarded the client's segments, so it knows which one the client talks to.
+//! the VIPA has forwarded the client's segments, so it knows which one the client talks to: it says so when it hands the VIPA
+//! over, and a backup asks it, so that it knows when the owner dies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use vipa_flow::{Confirmed, FlowState, Tick};
 use vipa_model::{ConnectionState, EntryState, TargetId, VipaId};
@@ -29,6 +31,9 @@ const MOST: usize = 4096;
 /// is where it was completed, of one whose client went on a second.
 const PATIENCE_HALF_OPEN: u32 = 1;
 const PATIENCE: u32 = 4;
+/// Ticks in which a linked target reports an end that its log had before the claim. If it has not by then, it holds the connection, and
+/// still does while its agent is away: five seconds.
+const SOON: u32 = 20;
 /// Ticks in which the target that a predecessor told to have a connection is to report it: five seconds.
 const TOLD_FOR: u32 = 20;
 
@@ -47,6 +52,13 @@ struct Dispute {
     since: Tick,
 }
 
+impl Dispute {
+    /// Whether the other target has not reported an end in time, so that it holds the connection.
+    fn is_old(&self, now: Tick) -> bool {
+        now.0.wrapping_sub(self.since.0) >= SOON
+    }
+}
+
 impl Disputes {
     /// As [`Flows::report`]; what another target has is kept in mind.
     pub fn report(
@@ -58,15 +70,23 @@ impl Disputes {
         state: ConnectionState,
         now: Tick,
     ) -> Reported {
+        let is_old = self.open.get(key).is_some_and(|dispute| dispute.claimant == claimant && dispute.is_old(now));
+        if is_old
+            && let Some(hit) = flows.lookup(key).filter(|hit| hit.state.is_held() && !is_its(hit.target))
+            && claim(hit.target) == Claim::Unheld
+        {
+            return Reported::Disputed(hit.target);
+        }
         let reported = flows.report(key, claimant, is_its, claim, state, now);
         if let Reported::Disputed(_) = reported {
             if self.told.get(key).is_some_and(|told| told.claimant == claimant) {
                 return self.give(flows, key, claimant, now);
             }
-            if self.open.len() < MOST || self.open.contains_key(key) {
-                self.open.insert(*key, Dispute { claimant, since: now });
-            } else {
-                flows.note_diverged(claimant);
+            let is_full = self.open.len() >= MOST;
+            match self.open.entry(*key) {
+                Entry::Occupied(dispute) if dispute.get().claimant == claimant => {}
+                Entry::Vacant(_) if is_full => flows.note_diverged(claimant),
+                entry => drop(entry.insert_entry(Dispute { claimant, since: now })),
             }
         }
         reported
@@ -107,9 +127,11 @@ impl Disputes {
         let _ = flows.inherit(key, target, FlowState::of_told(state), since, now);
         let is_here = flows.lookup(key).is_some_and(|hit| hit.target == target);
         let is_claimed = self.open.get(key).is_some_and(|dispute| dispute.claimant == target);
-        if is_claimed && (is_here || state == EntryState::Held) {
+        // Of these the predecessor has forwarded more than a SYN, which anybody may have sent.
+        let has_segments = matches!(state, EntryState::Held | EntryState::Open | EntryState::Closing);
+        if is_claimed && (is_here || has_segments) {
             self.give(flows, key, target, now);
-        } else if !is_here && state == EntryState::Held && self.told.len() < MOST {
+        } else if !is_here && has_segments && self.told.len() < MOST {
             self.told.insert(*key, Dispute { claimant: target, since: now });
         }
     }
@@ -118,6 +140,17 @@ impl Disputes {
     #[must_use]
     pub fn is_claimed(&self, key: &AnyKey, target: TargetId) -> bool {
         self.open.get(key).is_some_and(|dispute| dispute.claimant == target)
+    }
+
+    /// The VIPAs with connections that two targets hold.
+    #[must_use]
+    pub fn vipas(&self) -> BTreeSet<VipaId> {
+        self.open.keys().map(AnyKey::vipa).collect()
+    }
+
+    /// The connections of a VIPA that two targets hold.
+    pub fn of(&self, vipa: VipaId) -> impl Iterator<Item = &AnyKey> {
+        self.open.keys().filter(move |key| key.vipa() == vipa)
     }
 
     /// Settles for the target that reports it. Another one that holds it is now the one that claims it.
@@ -165,15 +198,17 @@ impl Disputes {
         }
         self.settled = now;
         self.told.retain(|_, told| now.0.wrapping_sub(told.since.0) < TOLD_FOR);
-        self.open.retain(|key, Dispute { claimant, since }| {
+        self.open.retain(|key, dispute| {
+            let Dispute { claimant, since } = &*dispute;
             let waited = now.0.wrapping_sub(since.0);
             let is_theirs = match flows.lookup(key) {
                 None => false,
                 Some(hit) if hit.target == *claimant => false,
-                Some(hit) if !flows.is_linked(hit.target) => false,
+                Some(hit) if !flows.is_linked(hit.target) => hit.state.is_held() && dispute.is_old(now),
                 Some(hit) => match hit.state {
                     FlowState::Ended => false,
-                    FlowState::HalfOpen => waited < PATIENCE_HALF_OPEN,
+                    // The SYN may be younger than the claim.
+                    FlowState::HalfOpen => waited.min(hit.silence(now).into()) < PATIENCE_HALF_OPEN,
                     FlowState::Open | FlowState::Closing | FlowState::Udp => waited < PATIENCE,
                     FlowState::Confirmed | FlowState::Reopened => true,
                 },
@@ -224,6 +259,13 @@ mod tests {
         fn report(&mut self, target: TargetId, state: ConnectionState) -> Reported {
             let Self { flows, disputes, key } = self;
             disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, state, NOW)
+        }
+
+        /// It tells again that it holds the connection.
+        fn report_at(&mut self, target: TargetId, now: Tick) {
+            let Self { flows, disputes, key } = self;
+            let state = ConnectionState::Established;
+            disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, state, now);
         }
 
         /// The router that owned the VIPA until now tells that the late one has it.
@@ -303,6 +345,22 @@ mod tests {
         assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
     }
 
+    /// It has had time to report its end, so it holds the connection, whatever happens to its agent later.
+    #[test]
+    fn a_holder_whose_agent_goes_away_long_after_the_claim_keeps_the_connection() {
+        for (held_for, expected) in [(SOON - 1, LATE), (SOON, HOLDER)] {
+            let mut bench = Bench::disputed(FlowState::Confirmed);
+            assert_eq!(bench.after(held_for), Some((HOLDER, FlowState::Confirmed)));
+            // What a target tells again is no new claim.
+            assert_eq!(bench.report(LATE, ConnectionState::Established), Reported::Disputed(HOLDER));
+            bench.flows.set_linked(HOLDER, false);
+            bench.disputes.settled = Tick(0);
+            assert_eq!(bench.after(held_for), Some((expected, FlowState::Confirmed)), "{held_for}");
+            bench.report_at(LATE, Tick(NOW.0 + held_for));
+            assert_eq!(bench.after(held_for), Some((expected, FlowState::Confirmed)), "{held_for}");
+        }
+    }
+
     /// The holder's end was of the connection before a SYN that is remembered: that one may still be reported, or not.
     #[test]
     fn the_claim_waits_on_while_a_syn_waits_for_its_report() {
@@ -336,7 +394,8 @@ mod tests {
     /// One of them has missed its end, and the predecessor knows where the client's segments go.
     #[test]
     fn of_two_targets_that_hold_a_connection_the_predecessor_knows_which_one_it_is() {
-        for (told, expected) in [(EntryState::Held, LATE), (EntryState::Open, HOLDER)] {
+        use EntryState::{Closing, Ended, HalfOpen, Held, Open};
+        for (told, expected) in [(Held, LATE), (Open, LATE), (Closing, LATE), (HalfOpen, HOLDER), (Ended, HOLDER)] {
             // It tells after the claim.
             let mut bench = Bench::disputed(FlowState::Confirmed);
             bench.inherit(told);

@@ -250,6 +250,10 @@ impl Flows {
     /// Takes in what the VIPA's owner has of a connection that no target reports.
     pub fn follow(&self, key: &AnyKey, target: TargetId, state: FlowState, now: Tick) {
         match self.lookup(key) {
+            Some(hit) if hit.state == FlowState::Ended => {
+                self.remove(key, Some(hit.target));
+                let _ = self.admit(key, target, state, now);
+            }
             Some(hit) if hit.target == target && !hit.state.is_held() => self.touch(key, &hit, state, now),
             Some(_) => {}
             None => drop(self.admit(key, target, state, now)),

@@ -337,6 +337,8 @@ pub enum EntryState {
     Held,
     /// A FIN or RST has passed.
     Closing,
+    /// Its target has reported its end a moment ago and answers late segments, for example from TIME-WAIT.
+    Ended,
     Udp,
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -303,7 +303,7 @@ pub struct Entry {
     pub state: EntryState,
 }
 
-/// Owner ↔ backup: connections of targets that have no agent, of which nobody else can tell.
+/// Owner ↔ backup: connections of which only the owner can tell where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirror {
     pub vipa: IpAddr,
@@ -317,7 +317,15 @@ pub enum Copied {
     Wanted,
     /// Owner → backup.
     Round(Round),
+    /// Backup → owner: two targets report each of these connections; at which one do you have it? At most [`MAX_LOCATED`] are
+    /// answered.
+    Locate(Vec<Connection>),
+    /// Owner → backup: the answer, without those that the owner does not have or has seen no more of than a SYN.
+    Located(Vec<Entry>),
 }
+
+/// Connections of a [`Copied::Locate`] that are answered.
+pub const MAX_LOCATED: usize = 2048;
 
 /// What one look at the owner's table found, in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

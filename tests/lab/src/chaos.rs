@@ -11,6 +11,7 @@
 //! end everything is mended, and every connection must be there to its last byte, but for those of killed servers.
 
 mod clients;
+mod evidence;
 mod runner;
 mod schedule;
 
@@ -32,4 +33,6 @@ pub struct Settings {
     /// How long there are misfortunes; then all is mended.
     pub time: Duration,
     pub connections: usize,
+    /// Clients of one request a connection, of each ending.
+    pub requesters: u16,
 }

@@ -39,6 +39,10 @@ use std::time::Duration;
 /// An exchange that takes longer is a stall: TCP's own repair of a short outage is well below it.
 pub const STALL: Duration = Duration::from_secs(3);
 
+/// A connection of one request that has not ended so long after its silence is late: a lost SYN is repeated after 1 s and 3 s,
+/// lost data at first after 0.2 s.
+pub const LATE: Duration = Duration::from_secs(8);
+
 /// A killed process may still get a packet or two out; answers to messages sent so shortly after a mark say nothing.
 pub const SETTLE: Duration = Duration::from_millis(2);
 

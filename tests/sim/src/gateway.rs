@@ -334,10 +334,13 @@ impl Gateway {
 
     fn entries(&self) -> Vec<Entry> {
         let entry = |(connection, target, state): (Connection, usize, FlowState)| {
-            let told = state.told().or((self.relapse == Some(Relapse::EndsComeBack)).then_some(EntryState::Open));
-            Some(Entry { connection, target: target_address(target), state: told? })
+            let state = match state.told() {
+                EntryState::Ended if self.relapse == Some(Relapse::EndsComeBack) => EntryState::Open,
+                told => told,
+            };
+            Entry { connection, target: target_address(target), state }
         };
-        self.known().into_iter().filter_map(entry).collect()
+        self.known().into_iter().map(entry).collect()
     }
 
     pub(crate) fn knows(&self, connection: &Connection) -> Option<(usize, FlowState)> {

@@ -161,7 +161,7 @@ fn many_connections_come_in_parts_of_limited_size() {
         .iter()
         .map(|(_, mirror)| match &mirror.copied {
             Copied::Round(round) => round.part,
-            Copied::Wanted => panic!("{mirror:?}"),
+            other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(parts, [Part::First, Part::Last]);

@@ -77,8 +77,10 @@ impl Walk {
         flows.export_where(&|vipa| subjects.contains_key(&vipa), &mut |key, path, state| {
             let target = targets.get(usize::from(path.0)).copied().flatten();
             let (Some(subject), Some(target)) = (subjects.get(&key.vipa()), target) else { return };
-            // A SYN is sent again, so that half-open connections are not worth telling.
-            let Some(told) = state.told().filter(|state| *state != EntryState::HalfOpen) else { return };
+            let told = state.told();
+            if !is_worth_telling(told) {
+                return;
+            }
             let is_told = match key.service() {
                 (Protocol::Tcp, port) => subject.is_agentless(port, target),
                 (Protocol::Udp, _) => state == FlowState::Udp && is_pinned(routes, &key, path),
@@ -97,6 +99,11 @@ impl Walk {
         });
         Self { began, took: started.elapsed(), entries, left_out, _hold: None }
     }
+}
+
+/// A SYN is sent again, and what has ended is no connection: neither is told.
+pub(super) fn is_worth_telling(state: EntryState) -> bool {
+    !matches!(state, EntryState::HalfOpen | EntryState::Ended)
 }
 
 /// Whether a UDP flow is at another target than the one that hashing chooses now: a router without its entry would move it.

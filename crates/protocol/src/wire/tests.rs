@@ -235,7 +235,9 @@ fn mirror() -> impl Strategy<Value = Message> {
             Copied::Round(Round { number, part, whole, span_ms, opened, closed })
         },
     );
-    (any::<IpAddr>(), epoch(), prop_oneof![Just(Copied::Wanted), round])
+    let locate = vec(connection(), 0..9).prop_map(Copied::Locate);
+    let located = vec(entry(), 0..9).prop_map(Copied::Located);
+    (any::<IpAddr>(), epoch(), prop_oneof![Just(Copied::Wanted), round, locate, located])
         .prop_map(|(vipa, epoch, copied)| Message::Mirror(Mirror { vipa, epoch, copied }))
 }
 

@@ -1,6 +1,6 @@
 //! Random misfortunes under checked connections; see `vipa_lab::chaos`.
 //!
-//! `T` (seconds), `SEED` and `CONNECTIONS` come from the environment. The last line is made for scripts; the exit status is
+//! `T` (seconds), `SEED`, `CONNECTIONS` and `REQUESTERS` (clients of one request a connection, of each ending) come from the environment. The last line is made for scripts; the exit status is
 //! not zero when a connection broke that no killed server held.
 
 use std::{process::ExitCode, time::Duration};
@@ -35,10 +35,14 @@ fn settings() -> Result<Settings> {
         seed: number("SEED", clock() % 1_000_000)?,
         time: Duration::from_secs(number("T", 60)?),
         connections: usize::try_from(number("CONNECTIONS", 2_000)?)?,
+        requesters: u16::try_from(number("REQUESTERS", 5)?)?,
     })
 }
 
 fn again(settings: &Settings) -> String {
-    let Settings { seed, time, connections } = settings;
-    format!("the same misfortunes again: make chaos SEED={seed} T={} CONNECTIONS={connections}", time.as_secs())
+    let Settings { seed, time, connections, requesters } = settings;
+    format!(
+        "the same misfortunes again: make chaos SEED={seed} T={} CONNECTIONS={connections} REQUESTERS={requesters}",
+        time.as_secs()
+    )
 }

@@ -13,8 +13,6 @@ use crate::{
 
 /// One silent connection for so many that talk.
 const TALKING_PER_SILENT: usize = 20;
-/// Clients of one request a connection, of each ending.
-const CLIENTS_PER_ENDING: u16 = 5;
 /// Ports of each of them, below those that the kernel chooses from.
 const FIRST_PORT: u16 = 700;
 const PORTS: u16 = 4;
@@ -58,7 +56,7 @@ impl Clients {
             Ending::ServerHalfCloses,
         ];
         let requests = RequestSettings {
-            clients: CLIENTS_PER_ENDING * endings.len() as u16,
+            clients: settings.requesters * endings.len() as u16,
             endings,
             first_port: FIRST_PORT,
             ports: PORTS,

@@ -12,6 +12,7 @@ use anyhow::{Result, bail, ensure};
 use super::{
     ROUTERS, Settings, TARGETS, VOTERS, What,
     clients::{Clients, Reports},
+    evidence::Evidence,
     schedule,
 };
 use crate::{
@@ -64,7 +65,7 @@ impl fmt::Display for Outcome {
             fresh_failed,
             requests_kept,
         } = self;
-        let Settings { seed, time, connections: _ } = settings;
+        let Settings { seed, time, .. } = settings;
         write!(
             f,
             "chaos: seed {seed}, {} s, {misfortunes} misfortunes, {owners} changes of owner: kept {kept} of {asked} \
@@ -109,6 +110,7 @@ struct Runner {
     outages: Vec<(u64, u64)>,
     /// Orders that have not been answered: the words, and who waits.
     orders: Vec<(String, JoinHandle<Result<String>>)>,
+    evidence: Evidence,
     broken_told: u64,
     told: Instant,
 }
@@ -146,6 +148,7 @@ impl Runner {
             killed_servers: BTreeSet::new(),
             outages: Vec::new(),
             orders: Vec::new(),
+            evidence: Evidence::default(),
             broken_told: 0,
             told: now,
         })
@@ -232,6 +235,9 @@ impl Runner {
             self.look();
             self.hear();
             let reports = clients.report();
+            for told in self.evidence.look(&mut self.cluster, &reports.requests.late) {
+                self.say(&format!("    {told}"));
+            }
             let report = &reports.talking;
             let broken = self.broken(&reports);
             if broken > self.broken_told {

@@ -49,8 +49,7 @@ impl Cluster {
     /// Handshakes may differ: a SYN is lost before it comes to its target, and in a flood the table forgets half-open connections
     /// that targets still hold.
     pub fn wait_agreement(&mut self, unreported: Unreported) -> Result<()> {
-        let routers: Vec<_> =
-            self.routers.values().filter(|router| router.is_running()).map(|router| router.name().to_owned()).collect();
+        let routers = self.running_routers();
         let mut last = String::new();
         let patience = match unreported {
             Unreported::MayBe => PATIENCE,
@@ -72,6 +71,11 @@ impl Cluster {
             self.router(name).audit_agrees(&followed)?;
         }
         Ok(())
+    }
+
+    /// The names of the routers whose process has not been ended.
+    pub(crate) fn running_routers(&self) -> Vec<String> {
+        self.routers.values().filter(|router| router.is_running()).map(|router| router.name().to_owned()).collect()
     }
 
     /// The targets whose agents tell of what their kernels hold.
@@ -118,7 +122,7 @@ impl Cluster {
 
 impl Router {
     /// The TCP connections in its table.
-    fn known(&self) -> Result<BTreeMap<Held, Stage>> {
+    pub(crate) fn known(&self) -> Result<BTreeMap<Held, Stage>> {
         let text = self.vipactl(&["connections", "--json", "--limit", LIMIT])?;
         let Connections { total: _, shown } = serde_json::from_str(&text).context("vipactl connections")?;
         let tcp = shown.into_iter().filter(|row| row.connection.protocol == Protocol::Tcp);

@@ -255,8 +255,11 @@ impl Known {
     }
 
     fn copied(random: &mut Random) -> Copied {
-        if random.below(3) == 0 {
-            return Copied::Wanted;
+        match random.below(6) {
+            0 | 1 => return Copied::Wanted,
+            2 => return Copied::Locate(random.list(Self::connection)),
+            3 => return Copied::Located(random.list(Self::entry)),
+            _ => {}
         }
         Copied::Round(Round {
             number: random.number(7),

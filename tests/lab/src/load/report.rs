@@ -94,6 +94,8 @@ pub struct RequestReport {
     pub unanswered_more: u64,
     /// The kept ones by server.
     pub servers: BTreeMap<String, u64>,
+    /// The ports of connections that are under way and later than [`super::LATE`] allows.
+    pub late: Vec<u16>,
     /// The longest life of a connection, its silence not counted.
     pub longest_ms: u64,
     /// The first faults in words.

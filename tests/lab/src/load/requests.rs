@@ -3,7 +3,7 @@
 //! Each of several clients has some ports of its own and uses them in turn, each again as soon as its connection has ended. The
 //! line `finish` on standard input lets every connection end and begins no other.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use anyhow::{Result, ensure};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    REPORT,
+    LATE, REPORT,
     client::{Loss, name},
     clock,
     frame::scramble,
@@ -75,6 +75,8 @@ pub fn request(settings: RequestSettings) -> Result<()> {
 struct Shared {
     settings: RequestSettings,
     report: RefCell<RequestReport>,
+    /// By port, when the connection under way is late; see [`clock`]. Ports that the kernel chooses are not in it.
+    due: RefCell<BTreeMap<u16, u64>>,
     salt: u64,
     finishing: watch::Sender<bool>,
 }
@@ -82,6 +84,7 @@ struct Shared {
 async fn request_on(settings: RequestSettings) -> Result<()> {
     let shared = Rc::new(Shared {
         report: RefCell::default(),
+        due: RefCell::default(),
         salt: scramble(clock() ^ u64::from(std::process::id())),
         finishing: watch::channel(false).0,
         settings,
@@ -152,6 +155,10 @@ async fn one(shared: &Shared, ending: Ending, port: u16, connection: u64) {
     };
     let request = Request { ending, answer_bytes, late_bytes, silence_ms };
     let began = clock();
+    if port != 0 {
+        let late = LATE + Duration::from_millis(silence_ms);
+        shared.due.borrow_mut().insert(port, began + late.as_nanos() as u64);
+    }
     let server = std::cell::Cell::new(None);
     let life = async {
         let stream = connect(vipa, port).await?;
@@ -162,6 +169,7 @@ async fn one(shared: &Shared, ending: Ending, port: u16, connection: u64) {
         Ok::<(), Loss>(ask(stream, &request, connection, named).await?)
     };
     let end = timeout(patience + Duration::from_millis(silence_ms), life).await.unwrap_or(Err(Loss::Timeout));
+    shared.due.borrow_mut().remove(&port);
     let mut report = shared.report.borrow_mut();
     let took_ms = (clock() - began) / 1_000_000;
     report.longest_ms = report.longest_ms.max(took_ms.saturating_sub(silence_ms));
@@ -188,6 +196,9 @@ async fn one(shared: &Shared, ending: Ending, port: u16, connection: u64) {
 
 impl Shared {
     fn tell(&self) {
+        let now = clock();
+        let is_late = |(port, due): (&u16, &u64)| (*due < now).then_some(*port);
+        self.report.borrow_mut().late = self.due.borrow().iter().filter_map(is_late).collect();
         println!("{}", serde_json::to_string(&*self.report.borrow()).expect("a report is plain data"));
     }
 }

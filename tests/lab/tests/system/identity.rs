@@ -1,7 +1,7 @@
 //! A connection is not its addresses and ports: clients that use their ports again at once lose nothing, however late the report
 //! of an earlier connection comes.
 
-use std::time::Duration;
+use std::{thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
@@ -108,6 +108,47 @@ fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_rest
         for name in ["r1", "r2"] {
             let replied = cluster.router(name).counters()?.get("replied.reset").copied().unwrap_or_default();
             ensure!(replied == 0, "{name} sent {replied} resets; {}", cluster.counters());
+        }
+        Ok(())
+    });
+}
+
+/// The acknowledgement of a client's FIN is lost until the client sends it again after seconds: only its target, which holds the
+/// connection in TIME-WAIT, can answer it, and until then the client cannot use its port again.
+#[test]
+fn a_clients_last_segments_reach_their_target_although_the_network_was_deaf_for_seconds() {
+    const DEAF: Duration = Duration::from_secs(4);
+    let service_lines = "orphans = \"drop\"".into();
+    Plan { service_lines, ..Plan::new("identity_last") }.run(|cluster| {
+        for takes_over in [false, true] {
+            let settings = RequestSettings {
+                first_port: 40_000 + 100 * u16::from(takes_over),
+                ports: 1,
+                clients: 8,
+                interval: Duration::from_millis(1),
+                ..RequestSettings::new(Cluster::service(), Ending::ServerCloses)
+            };
+            let mut client = Requests::start(cluster.client_host(), "client", &settings)?;
+            if takes_over {
+                cluster.router("r1").kill()?;
+                cluster.wait_takeover("r2", Trigger::Failure)?;
+                client.wait_further(MEANWHILE, PATIENCE)?;
+            }
+            cluster.client_host().nft(
+                "table ip deaf {\n chain heard { type filter hook input priority 0;\n  ip saddr 10.77.0.100 ip length 52 \
+                 tcp flags & (fin | syn | rst | psh | ack) == ack drop\n }\n}\n",
+            )?;
+            if takes_over {
+                // The successor has just been started: no target tells it of what is in TIME-WAIT.
+                cluster.router("r1").start()?;
+                cluster.wait_takeover("r1", Trigger::Takeback)?;
+            }
+            sleep(DEAF);
+            let stuck = client.report().asked;
+            cluster.client_host().nft("delete table ip deaf\n")?;
+            client.wait_further(MEANWHILE, PATIENCE)?;
+            let end = requests_kept(client)?;
+            ensure!(end.asked > stuck + 8, "{end:#?}");
         }
         Ok(())
     });
