@@ -27,7 +27,7 @@ pub const TARGETS: u8 = 4;
 pub const VOTERS: [&str; 5] = ["r1", "r2", "r3", "t1", "t2"];
 
 /// What a run shall be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub seed: u64,
     /// How long there are misfortunes; then all is mended.
@@ -35,4 +35,6 @@ pub struct Settings {
     pub connections: usize,
     /// Clients of one request a connection, of each ending.
     pub requesters: u16,
+    /// By what agents learn of connections, as `agent.observe` has it.
+    pub observe: String,
 }

@@ -1,6 +1,7 @@
 //! Random misfortunes under checked connections; see `vipa_lab::chaos`.
 //!
-//! `T` (seconds), `SEED`, `CONNECTIONS` and `REQUESTERS` (clients of one request a connection, of each ending) come from the environment. The last line is made for scripts; the exit status is
+//! `T` (seconds), `SEED`, `CONNECTIONS` and `REQUESTERS` (clients of one request a connection, of each ending) and
+//! `OBSERVE` (`bpf` or `diag`) come from the environment. The last line is made for scripts; the exit status is
 //! not zero when a connection broke that no killed server held.
 
 use std::{process::ExitCode, time::Duration};
@@ -36,13 +37,15 @@ fn settings() -> Result<Settings> {
         time: Duration::from_secs(number("T", 60)?),
         connections: usize::try_from(number("CONNECTIONS", 2_000)?)?,
         requesters: u16::try_from(number("REQUESTERS", 5)?)?,
+        observe: std::env::var("OBSERVE").ok().filter(|observe| !observe.is_empty()).unwrap_or_else(|| "auto".into()),
     })
 }
 
 fn again(settings: &Settings) -> String {
-    let Settings { seed, time, connections, requesters } = settings;
+    let Settings { seed, time, connections, requesters, observe } = settings;
     format!(
-        "the same misfortunes again: make chaos SEED={seed} T={} CONNECTIONS={connections} REQUESTERS={requesters}",
+        "the same misfortunes again: make chaos SEED={seed} T={} CONNECTIONS={connections} REQUESTERS={requesters} \
+         OBSERVE={observe}",
         time.as_secs()
     )
 }

@@ -87,6 +87,7 @@ pub fn run(settings: Settings) -> Result<Outcome> {
         service_lines: "orphans = \"drop\"".into(),
         // Half-closed connections are silent for longer.
         table_lines: "closing_s = 2\n".into(),
+        agent_lines: format!("observe = \"{}\"\n", settings.observe),
         ..Plan::new("chaos")
     };
     let mut runner = Runner::start(plan, settings)?;
@@ -198,7 +199,7 @@ impl Runner {
             println!("  fault: {fault}");
         }
         Outcome {
-            settings: self.settings,
+            settings: self.settings.clone(),
             misfortunes,
             owners: self.owners,
             asked: talking.asked + silent.asked,
