@@ -222,6 +222,14 @@ impl Runner {
             + unanswered
     }
 
+    /// The latest faults of connections of one request at servers that were not killed.
+    fn faults_of_requests(&self) -> Vec<String> {
+        const SHOWN: usize = 20;
+        let text = fs::read_to_string(self.cluster.lab().logs().join("requests.log")).unwrap_or_default();
+        let of_killed = |line: &str| self.killed_servers.iter().any(|server| line.contains(&format!(" at {server} ")));
+        text.lines().rev().filter(|line| !of_killed(line)).take(SHOWN).map(String::from).collect()
+    }
+
     fn lost(&self, lost: &BTreeMap<String, u64>, whose: Whose) -> u64 {
         let counts = |server: &String| self.killed_servers.contains(server) == (whose == Whose::KilledServers);
         lost.iter().filter(|(server, _)| counts(server)).map(|(_, count)| count).sum()
@@ -242,8 +250,8 @@ impl Runner {
             let report = &reports.talking;
             let broken = self.broken(&reports);
             if broken > self.broken_told {
-                let faults: Vec<_> =
-                    report.faults.iter().chain(&reports.silent.faults).chain(&reports.requests.faults).collect();
+                let faults: Vec<_> = report.faults.iter().chain(&reports.silent.faults).cloned().collect();
+                let faults = [faults, self.faults_of_requests()].concat();
                 self.say(&format!("BROKEN: {broken} connections; the clients' faults: {faults:#?}"));
                 self.broken_told = broken;
             }

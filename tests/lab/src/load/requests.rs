@@ -179,7 +179,8 @@ async fn one(shared: &Shared, ending: Ending, port: u16, connection: u64) {
             *report.servers.entry(server.unwrap_or_default()).or_default() += 1;
         }
         (Err(loss), server) => {
-            let what = format!("{ending:?} from port {port} after {took_ms} ms: {}", loss.words());
+            let at = server.as_deref().unwrap_or("nobody");
+            let what = format!("{ending:?} from port {port} at {at} after {took_ms} ms: {}", loss.words());
             eprintln!("{what}");
             report.broken.count(&loss);
             match server {
