@@ -301,6 +301,15 @@ impl Bench {
         self.worker.tx(PortId(0)).expect("a bench has one port")
     }
 
+    /// The table has a connection of `client` at this target, in this state.
+    ///
+    /// # Panics
+    /// When `client` is not an address of the VIPA's family.
+    pub fn admit(&self, client: &str, client_port: u16, vipa_port: u16, target: u16, state: FlowState) {
+        let key = self.key(client, client_port, vipa_port);
+        self.flows.admit(&key, TargetId(target), state, Tick::from(self.now));
+    }
+
     /// A target has reported a connection of `client` to the VIPA.
     ///
     /// # Panics

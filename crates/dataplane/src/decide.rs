@@ -314,13 +314,16 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
         return EXPIRED;
     }
     let state = match kind {
-        Kind::Segment(flags) if flags.opens() => return opened_again(scene, key, hit, admission),
-        // The next connection of these addresses and ports may be at a target that has not answered yet.
-        Kind::Segment(_) if hit.state == FlowState::Ended && is_rebuilding(scene, key) => return Verdict::Hold,
+        Kind::Segment(flags) if flags.opens() => match begins_elsewhere(scene, key, hit) {
+            Some(reason) => return Verdict::drop(reason),
+            None => return opened_again(scene, key, hit, admission),
+        },
+        // The next connection of these addresses and ports may be at a target that has not reported it yet.
+        Kind::Segment(_) if hit.state == FlowState::Ended && awaits_reports(scene, key) => return Verdict::Hold,
         // A client repeats its FIN until it is acknowledged. Other segments, so late, are of a connection that is not known here.
         Kind::Segment(flags) if has_ended_earlier(scene, hit) && !flags.closes() => {
-            let vipa = scene.routes.vipa(key.vipa());
-            return vipa.map_or(Verdict::drop(Reason::NoVipa), |vipa| orphan(scene, vipa, key, flags, admission));
+            let Some(vipa) = scene.routes.vipa(key.vipa()) else { return Verdict::drop(Reason::NoVipa) };
+            return orphan(scene, vipa, key, flags, admission);
         }
         Kind::Segment(flags) => hit.state.after_segment(flags.closes(), is_settled::<K>(scene, hit)),
         Kind::Datagram => return datagram(scene, key, hit, admission),
@@ -331,15 +334,26 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
     Verdict::Forward(hit.target)
 }
 
-/// Whether the connection ended so long ago that the target's next one of these addresses and ports need not be there: two seconds.
+/// Whether the connection ended so long ago, eight ticks, that the next one of these addresses and ports may be elsewhere.
 fn has_ended_earlier(scene: &Scene<'_>, hit: Hit) -> bool {
-    const EARLIER: u16 = 8;
-    hit.state == FlowState::Ended && hit.silence(scene.tick) >= EARLIER
+    hit.state == FlowState::Ended && hit.silence(scene.tick) >= 8
 }
 
-/// Whether the targets are still reporting.
-fn is_rebuilding<K: Family>(scene: &Scene<'_>, key: &K) -> bool {
-    scene.routes.vipa(key.vipa()).is_some_and(|vipa| vipa.stance == Stance::Rebuilding)
+/// Whether targets may still report what they held before this router owned the VIPA.
+fn awaits_reports<K: Family>(scene: &Scene<'_>, key: &K) -> bool {
+    let Some(vipa) = scene.routes.vipa(key.vipa()) else { return false };
+    vipa.stance == Stance::Rebuilding || vipa.stance != Stance::Standby && scene.now < vipa.quiet_until
+}
+
+/// Why this router does not forward a SYN of a connection in the table: another may own the VIPA and place it elsewhere. A router that
+/// was stopped finds SYNs of that time in its queues. An owner sends the target on a backup's own host its SYNs.
+fn begins_elsewhere<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit) -> Option<Reason> {
+    let vipa = scene.routes.vipa(key.vipa())?;
+    match vipa.stance {
+        Stance::Standby if scene.routes.own().contains(&hit.target) => None,
+        Stance::Standby => Some(Reason::Standby),
+        _ => vipa.lease.passed(scene.now).then_some(Reason::Fenced),
+    }
 }
 
 /// Writes down that the connection was heard of. The tick of a reopened one is that of its SYN.
@@ -383,9 +397,8 @@ fn opened_again<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit, admission: &mut
     let placed = match hit.state {
         FlowState::HalfOpen if keeps_begun(scene, key, hit.target) => None,
         FlowState::HalfOpen if !table.is_linked(hit.target) && scene.routes.is_answering(hit.target) => None,
-        FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) && !has_ended_earlier(scene, hit) => {
-            None
-        }
+        FlowState::Ended if has_ended_earlier(scene, hit) => place_anew(scene, key, hit, state, admission),
+        FlowState::Closing | FlowState::Ended if serves(scene, key, hit.target) => None,
         FlowState::HalfOpen | FlowState::Closing | FlowState::Ended => place_anew(scene, key, hit, state, admission),
         FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp if is_lost::<K>(scene, hit) => {
             place_anew(scene, key, hit, FlowState::HalfOpen, admission)
