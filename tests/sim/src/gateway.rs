@@ -370,6 +370,10 @@ impl Gateway {
         self.disputes.is_claimed(&key(connection), id(target))
     }
 
+    pub(crate) fn is_backup(&self) -> bool {
+        self.stance == Stance::Standby
+    }
+
     /// Whether everything that this target holds is known.
     pub(crate) fn is_complete(&self, target: usize) -> bool {
         self.flows.is_linked(id(target))

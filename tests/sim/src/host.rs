@@ -168,6 +168,10 @@ impl Host {
         self.endpoints.get(&port).is_some_and(|endpoint| endpoint.generation == generation)
     }
 
+    pub(crate) fn holds_any(&self, port: u16) -> bool {
+        self.endpoints.contains_key(&port)
+    }
+
     /// A client's segment arrives.
     pub(crate) fn receive(&mut self, now: Time, received: &Received) -> Reaction {
         if !self.serves {

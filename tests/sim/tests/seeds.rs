@@ -23,6 +23,10 @@ fn seeds_that_once_failed_hold() {
         (1_436, "of two targets that hold a connection the successor went by the one that had missed its end"),
         (4_233, "a connection begun between the owner's consent and its yielding was not told"),
         (4_840, "a half-open connection that a target reported was taken for a SYN that had passed here"),
+        (
+            4_340,
+            "after a takeover segments went to where an earlier connection had ended, before its next one was reported",
+        ),
     ] {
         if let Err(failure) = vipa_sim::simulate(seed, false) {
             panic!("seed {seed} ({found}): at {:.3} ms: {}", failure.at_ms, failure.what);
