@@ -7,13 +7,15 @@
 #![forbid(unsafe_code)]
 
 mod house;
+mod names;
 mod pages;
 pub mod plan;
 mod source;
 
 pub use house::{Dependency, House, Package};
+pub use names::{public_types_have_names_of_their_own, replaced_names_stay_away};
 pub use pages::{Page, named_files_exist};
-pub use source::{Part, Source};
+pub use source::{Declaration, Part, Source};
 
 use plan::{Kind, ROOMS, Room};
 

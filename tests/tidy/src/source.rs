@@ -9,6 +9,20 @@ pub enum Part {
     Shipped,
 }
 
+/// A name that shipped code gives to a type, function or module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Declaration<'a> {
+    /// Counted from 1.
+    pub line: usize,
+    /// `struct`, `enum`, `trait`, `type`, `union`, `fn` or `mod`.
+    pub keyword: &'a str,
+    pub name: &'a str,
+    /// `pub`, and not `pub(crate)` or the like.
+    pub is_public: bool,
+}
+
+const DECLARING: &[&str] = &["struct", "enum", "trait", "type", "union", "fn", "mod"];
+
 /// A Rust source file.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -59,6 +73,22 @@ impl Source {
         let path = self.path.clone();
         lines.into_iter().map(move |line| format!("{path}:{line}"))
     }
+
+    /// The types, functions and modules that shipped code declares; associated types are left out.
+    pub fn declarations(&self) -> impl Iterator<Item = Declaration<'_>> {
+        self.shipped.lines().enumerate().filter_map(|(index, line)| declaration(line, index + 1))
+    }
+}
+
+/// The declaration on a line, if there is one; formatted code has at most one.
+fn declaration(text: &str, line: usize) -> Option<Declaration<'_>> {
+    let mut words = text.split_whitespace().peekable();
+    let visibility = words.next_if(|word| *word == "pub" || word.starts_with("pub("));
+    let keyword = words.find(|word| !matches!(*word, "const" | "async" | "unsafe" | "extern"))?;
+    let rest = words.next().filter(|_| DECLARING.contains(&keyword))?;
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())?;
+    let is_associated = keyword == "type" && text.starts_with(' ');
+    (!is_associated).then_some(Declaration { line, keyword, name, is_public: visibility == Some("pub") })
 }
 
 fn is_test_file(path: &str) -> bool {

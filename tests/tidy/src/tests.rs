@@ -161,3 +161,71 @@ fn a_page_that_names_a_missing_file_is_refused() {
     let missing = |path| format!("README.md names {path}, which does not exist");
     assert_eq!(complaints, [missing("docs/lost.md"), missing("flow/src/lost.rs")]);
 }
+
+fn two_sources(one: &str, other: &str) -> House {
+    let sources = vec![Source::new("crates/packet/src/a.rs", one), Source::new("crates/model/src/b.rs", other)];
+    House { packages: vec![package("packet", &[], &[]), package("model", &[], &[])], sources, ..House::default() }
+}
+
+#[test]
+fn two_public_types_of_one_name_are_found_and_private_ones_and_those_of_tests_are_not() {
+    let complaints = |one, other, doubled: &[(&str, usize)]| names::public_types_but(&two_sources(one, other), doubled);
+    let both = ["2 public types are called Link: crates/packet/src/a.rs:1, crates/model/src/b.rs:2"];
+    for (one, other) in [
+        ("pub struct Link;", "\npub enum Link {}"),
+        ("pub trait Link {", "\npub type Link<T> = T;"),
+        ("pub struct Link<T>(T);", "\n    pub union Link {"),
+    ] {
+        assert_eq!(complaints(one, other, &[]), both, "{one} {other}");
+        assert!(complaints(one, other, &[("Link", 2)]).is_empty());
+    }
+    for other in [
+        "pub(crate) struct Link;",
+        "struct Link;",
+        "// pub struct Link;",
+        "#[cfg(test)]\nmod tests { pub struct Link; }",
+    ] {
+        assert!(complaints("pub struct Link;", other, &[]).is_empty(), "{other}");
+    }
+    let associated = "impl Iterator for A {\n    type Item = u8;\n}";
+    assert!(complaints(associated, associated, &[]).is_empty());
+}
+
+#[test]
+fn a_name_that_is_no_longer_doubled_must_leave_the_list() {
+    let house = two_sources("pub struct Link;", "pub struct Link;");
+    let complaints = names::public_types_but(&house, &[("Link", 3), ("Port", 2)]);
+    assert_eq!(
+        complaints,
+        [
+            "Link stands for 2 public types, not 3: say 2 in DOUBLED_TYPES (tests/tidy/src/plan.rs)",
+            "Port stands for 0 public types, not 2: take it out in DOUBLED_TYPES (tests/tidy/src/plan.rs)",
+        ]
+    );
+}
+
+#[test]
+fn a_replaced_name_is_found_where_it_is_declared_and_only_there() {
+    for text in ["struct Scene;", "pub enum Scene {", "type Scene = u8;"] {
+        let found = names::replaced_names_but(&house("packet", "src/a.rs", text), &[]);
+        assert_eq!(found, ["crates/packet/src/a.rs:1: Scene has been replaced by TurnContext"], "{text}");
+    }
+    for text in ["    pub(crate) const fn seek(&self) {}", "fn seek<K>(key: K) {}", "async fn seek() {}"] {
+        let found = names::replaced_names_but(&house("packet", "src/a.rs", text), &[]);
+        assert_eq!(found, ["crates/packet/src/a.rs:1: seek has been replaced by prefetch"], "{text}");
+    }
+    for text in
+        ["let door = file.seek(at);", "use std::cell::Cell;", "// struct Scene;", "fn scenes() {}", "struct Scenery;"]
+    {
+        assert!(names::replaced_names_but(&house("packet", "src/a.rs", text), &[]).is_empty(), "{text}");
+    }
+    let module = names::replaced_names_but(&house("packet", "src/a.rs", "mod door;"), &[]);
+    assert_eq!(module, ["crates/packet/src/a.rs:1: door has been replaced by channel"]);
+}
+
+#[test]
+fn a_room_that_is_renamed_must_leave_the_list() {
+    let renamed = names::replaced_names_but(&house("packet", "src/a.rs", "struct TurnContext;"), &["packet"]);
+    assert_eq!(renamed, ["packet has no replaced name left: take it out of NOT_RENAMED_YET (tests/tidy/src/plan.rs)"]);
+    assert!(names::replaced_names_but(&house("packet", "src/a.rs", "struct Scene;"), &["packet"]).is_empty());
+}

@@ -70,3 +70,13 @@ fn files_are_replaced_durably() {
 fn files_are_one_story_long() {
     assert_none(&vipa_tidy::files_are_short(&HOUSE));
 }
+
+#[test]
+fn no_two_public_types_have_one_name() {
+    assert_none(&vipa_tidy::public_types_have_names_of_their_own(&HOUSE));
+}
+
+#[test]
+fn a_replaced_name_does_not_come_back() {
+    assert_none(&vipa_tidy::replaced_names_stay_away(&HOUSE));
+}
