@@ -144,6 +144,16 @@ impl Judge<'_> {
         candidates.iter().filter(is_draining).map(|(target, _)| *target).collect()
     }
 
+    /// Targets that listen and are candidates of the service no more. A client whose SYN one of them has answered sends the SYN again
+    /// when the answer is lost, and would get two answers if the SYN went elsewhere now.
+    pub(crate) fn removed(&self, service: &Service) -> Vec<IpAddr> {
+        if service.protocol != Protocol::Tcp {
+            return Vec::new();
+        }
+        let candidates: BTreeSet<&IpAddr> = service.candidates.iter().collect();
+        self.listeners.keys().filter(|target| !candidates.contains(target)).copied().collect()
+    }
+
     /// How fit each candidate of the service is for one port.
     pub(crate) fn candidates_fitness(&self, service: &Service, port: u16) -> Vec<CandidateFitness> {
         service.candidates.iter().map(|target| (*target, self.fitness(service, *target, port))).collect()

@@ -9,7 +9,7 @@ use std::{
 };
 
 use vipa_flow::Tick;
-use vipa_handoff::{AnyKey, Claim, Disputes, Flows, Reported};
+use vipa_handoff::{AnyKey, Claim, Disputes, Flows, Origin, Reported};
 use vipa_model::{Connection, ConnectionState, EntryState, Protocol, TargetId, VipaId};
 use vipa_protocol::{Change, Part, Run};
 
@@ -122,6 +122,7 @@ impl Reports {
                     match (reporter.key(&record.connection), record.change) {
                         (None, _) => intake.taken.refused += 1,
                         (Some(key), Change::Opened(state)) => {
+                            let state = (state, Origin::Log);
                             confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, state), &mut intake);
                             if let Some(sweep) = &mut sweep {
                                 sweep.name(key);
@@ -144,7 +145,8 @@ impl Reports {
                         intake.taken.refused += 1;
                         continue;
                     };
-                    confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, *state), &mut intake);
+                    let state = (*state, Origin::Snapshot);
+                    confirm(&self.flows, &mut self.disputes, &mut reporter, (&key, state), &mut intake);
                     if let Some(sweep) = &mut sweep {
                         sweep.name(key);
                     }
@@ -228,7 +230,7 @@ fn confirm(
     flows: &Flows,
     disputes: &mut Disputes,
     reporter: &mut Reporter<'_>,
-    (key, state): (&AnyKey, ConnectionState),
+    (key, state): (&AnyKey, (ConnectionState, Origin)),
     intake: &mut Intake,
 ) {
     let Intake { taken, last, room } = intake;

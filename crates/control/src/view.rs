@@ -454,13 +454,14 @@ struct Segment {
     ports: PortRange,
     /// For new connections.
     eligible: Vec<Candidate>,
-    /// For the UDP flows that they have.
+    /// For the UDP flows and half-open connections that they have.
     draining: Arc<[TargetId]>,
 }
 
 /// Cuts a service's ports into runs on which the same candidates listen.
 fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: impl FnMut(Segment)) {
     let range = service.ports;
+    let removed = judge.removed(service);
     let listened = |address: &IpAddr| {
         let from = (service.protocol, range.first);
         let to = (service.protocol, range.last);
@@ -468,7 +469,7 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
     };
     // Where the answer may change: at each port with a listener, and right after it.
     let mut cuts = BTreeSet::from([u32::from(range.first)]);
-    for port in service.candidates.iter().flat_map(&listened) {
+    for port in service.candidates.iter().chain(&removed).flat_map(&listened) {
         cuts.insert(u32::from(port));
         cuts.insert(u32::from(port) + 1);
     }
@@ -486,7 +487,10 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
         let candidate =
             |address| Some(Candidate { address, weight: judge.weight(service, address), target: id(address)? });
         let eligible = eligible.into_iter().filter_map(candidate).collect();
-        let draining = draining.into_iter().filter_map(id).collect();
+        let draining: Vec<TargetId> = draining.into_iter().filter_map(&mut id).collect();
+        let listens = |target: &&IpAddr| judge.listeners[*target].contains(&(service.protocol, ports.first));
+        let removed = removed.iter().filter(listens).flat_map(|target| ways.to(*target));
+        let draining = draining.into_iter().chain(removed).collect();
         segment(Segment { ports, eligible, draining });
     }
 }

@@ -18,12 +18,16 @@
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
+mod doubt;
+
 use std::time::Duration;
 
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
 use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, Via, VipaRoute};
 use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId, Unserved};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
+
+use doubt::{awaits_reports, begins_elsewhere, has_ended_earlier, is_in_doubt};
 
 use crate::{
     BURST, Scene,
@@ -132,16 +136,18 @@ fn decide_lane<K: Family, B: PacketBuf>(
     admission: &mut Admission,
 ) {
     let table = K::table(scene.flows);
-    let (mut others, mut news) = (lane.asked & !lane.going_on, Places::NONE);
+    // While targets report, not even these go where their entries say without a look at the target.
+    let going_on = if scene.routes.is_rebuilding { Places::NONE } else { lane.going_on };
+    let (mut others, mut news) = (lane.asked & !going_on, Places::NONE);
     if !others.is_empty() {
         others = others & !decide_back(scene, lane, burst, (verdicts, ready), &mut news);
         others.for_each(|place| approach(table, lane, place));
     }
-    if !lane.going_on.is_empty() || !next.unsought.is_empty() {
+    if !going_on.is_empty() || !next.unsought.is_empty() {
         let mut pass =
             Pass { scene, table, lane, burst, verdicts, port: ready.port, others, news, unready: Places::NONE };
-        pass.decide_all(next);
-        let found = lane.going_on & !pass.others;
+        pass.decide_all(going_on, next);
+        let found = going_on & !pass.others;
         *ready = Ready { places: ready.places | found & !pass.unready, port: pass.port };
         (others, news) = (pass.others, pass.news);
     }
@@ -173,8 +179,8 @@ struct Pass<'a, K: Family, B> {
 impl<K: Family, B: PacketBuf> Pass<'_, K, B> {
     /// Between one and the next a lookup of the burst after it begins.
     #[inline(always)]
-    fn decide_all(&mut self, next: &mut Lane<K>) {
-        let (table, going_on) = (self.table, self.lane.going_on);
+    fn decide_all(&mut self, going_on: Places, next: &mut Lane<K>) {
+        let table = self.table;
         let ahead = std::mem::take(&mut next.unsought);
         if ahead.is_empty() {
             for place in going_on {
@@ -320,6 +326,8 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
         },
         // The next connection of these addresses and ports may be at a target that has not reported it yet.
         Kind::Segment(_) if hit.state == FlowState::Ended && awaits_reports(scene, key) => return Verdict::Hold,
+        // The target's word is old: it may have ended, and the next connection be at one that has not reported it yet.
+        Kind::Segment(_) if hit.state.is_held() && is_in_doubt::<K>(scene, key, hit) => return Verdict::Hold,
         // A client repeats its FIN until it is acknowledged. Other segments, so late, are of a connection that is not known here.
         Kind::Segment(flags) if has_ended_earlier(scene, hit) && !flags.closes() => {
             let Some(vipa) = scene.routes.vipa(key.vipa()) else { return Verdict::drop(Reason::NoVipa) };
@@ -332,28 +340,6 @@ fn known<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, hit: Hit, admission:
     };
     touch::<K>(scene, hit, state);
     Verdict::Forward(hit.target)
-}
-
-/// Whether the connection ended so long ago, eight ticks, that the next one of these addresses and ports may be elsewhere.
-fn has_ended_earlier(scene: &Scene<'_>, hit: Hit) -> bool {
-    hit.state == FlowState::Ended && hit.silence(scene.tick) >= 8
-}
-
-/// Whether targets may still report what they held before this router owned the VIPA.
-fn awaits_reports<K: Family>(scene: &Scene<'_>, key: &K) -> bool {
-    let Some(vipa) = scene.routes.vipa(key.vipa()) else { return false };
-    vipa.stance == Stance::Rebuilding || vipa.stance != Stance::Standby && scene.now < vipa.quiet_until
-}
-
-/// Why this router does not forward a SYN of a connection in the table: another may own the VIPA and place it elsewhere. A router that
-/// was stopped finds SYNs of that time in its queues. An owner sends the target on a backup's own host its SYNs.
-fn begins_elsewhere<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit) -> Option<Reason> {
-    let vipa = scene.routes.vipa(key.vipa())?;
-    match vipa.stance {
-        Stance::Standby if scene.routes.own().contains(&hit.target) => None,
-        Stance::Standby => Some(Reason::Standby),
-        _ => vipa.lease.passed(scene.now).then_some(Reason::Fenced),
-    }
 }
 
 /// Writes down that the connection was heard of. The tick of a reopened one is that of its SYN.

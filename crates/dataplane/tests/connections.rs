@@ -190,6 +190,40 @@ fn a_confirmed_connection_goes_to_the_target_that_holds_it_in_every_stance_lease
     }
 }
 
+/// Nobody has told of its connections for a while: the client may have ended this one and begun the next at a target that has not
+/// reported it yet.
+#[test]
+fn what_a_target_said_before_its_agent_was_lost_waits_while_the_others_report() {
+    for (linked, away, silent_ms, waits) in [
+        (false, false, 1_100, true),
+        (false, false, 200, false),
+        (true, false, 1_100, false),
+        (false, true, 1_100, false),
+    ] {
+        let mut bench = bench();
+        bench.confirm(CLIENT, 40_000, 80, 1);
+        bench.flows.set_linked(TargetId(1), linked);
+        bench.advance(Duration::from_millis(silent_ms));
+        bench.change(|world| (world.stance, world.targets[1].away) = (Stance::Rebuilding, away));
+        let data = segment(40_000).payload(b"data");
+        let sent = bench.turn([&data]);
+        if !waits {
+            assert_eq!(sent, [to_target(1, &data)], "linked {linked}, away {away}, {silent_ms} ms");
+            continue;
+        }
+        assert_eq!(sent, NOTHING);
+        bench.confirm(CLIENT, 40_000, 80, 0);
+        assert_eq!(bench.turn([]), [to_target(0, &data)]);
+        // Where nobody reports it, it is where it was.
+        bench.confirm(CLIENT, 40_001, 80, 1);
+        bench.advance(Duration::from_millis(1_100));
+        let data = segment(40_001).payload(b"data");
+        assert_eq!(bench.turn([&data]), NOTHING);
+        bench.stance(Stance::Active);
+        assert_eq!(bench.turn([]), [to_target(1, &data)]);
+    }
+}
+
 /// A SYN may begin the next connection of its addresses and ports, and another router places that. One that was stopped for a while
 /// finds such SYNs in its queues: forwarded, they begin a connection that the owner does not know.
 #[test]

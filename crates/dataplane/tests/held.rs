@@ -167,6 +167,7 @@ fn a_silent_target_takes_half_of_the_room_for_held_packets_at_most_and_its_packe
     let limits = Limits { held_packets: 40, ..Limits::default() };
     let mut bench = Bench::with_limits(SERVICE, [T0, T1], 1000, limits);
     bench.confirm(CLIENT, 40_000, 80, 1);
+    bench.flows.set_linked(vipa_model::TargetId(1), true);
     bench.change(|world| (world.targets[1].next_hop, world.stance) = (None, Stance::Rebuilding));
     let packets = vec![segment(40_000); 50];
     bench.turn(&packets);

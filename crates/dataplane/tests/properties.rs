@@ -179,6 +179,7 @@ proptest! {
         let mut bench = bench();
         // Nothing else is about this port.
         bench.confirm(CLIENT, 50_000, 80, target);
+        bench.flows.set_linked(vipa_model::TargetId(target), true);
         for step in steps {
             perform(&mut bench, step);
             bench.tx().room = usize::MAX;

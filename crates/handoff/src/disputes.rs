@@ -31,6 +31,10 @@ const MOST: usize = 4096;
 /// is where it was completed, of one whose client went on a second.
 const PATIENCE_HALF_OPEN: u32 = 1;
 const PATIENCE: u32 = 4;
+/// The same of a half-open one, where the other target's word comes from a snapshot: five seconds since the last SYN. What a snapshot
+/// names may be older than the SYN, and of that connection the client may have gone away without the target's hearing of it. Its next
+/// one may need a second SYN, which comes after a second, or a third, two seconds later (RFC 6298 §5.5).
+const PATIENCE_OF_SNAPSHOTS: u32 = 20;
 /// Ticks in which a linked target reports an end that its log had before the claim. If it has not by then, it holds the connection, and
 /// still does while its agent is away: five seconds.
 const SOON: u32 = 20;
@@ -50,6 +54,16 @@ struct Dispute {
     /// The way to the target that reports it, or is to report it.
     claimant: TargetId,
     since: Tick,
+    origin: Origin,
+}
+
+/// Where a report stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In what the target tells as it happens.
+    Log,
+    /// In a list of all that it holds.
+    Snapshot,
 }
 
 impl Dispute {
@@ -67,7 +81,7 @@ impl Disputes {
         (key, claimant): (&AnyKey, TargetId),
         is_its: impl Fn(TargetId) -> bool,
         claim: impl Fn(TargetId) -> Claim,
-        state: ConnectionState,
+        (state, origin): (ConnectionState, Origin),
         now: Tick,
     ) -> Reported {
         let is_old = self.open.get(key).is_some_and(|dispute| dispute.claimant == claimant && dispute.is_old(now));
@@ -86,7 +100,7 @@ impl Disputes {
             match self.open.entry(*key) {
                 Entry::Occupied(dispute) if dispute.get().claimant == claimant => {}
                 Entry::Vacant(_) if is_full => flows.note_diverged(claimant),
-                entry => drop(entry.insert_entry(Dispute { claimant, since: now })),
+                entry => drop(entry.insert_entry(Dispute { claimant, since: now, origin })),
             }
         }
         reported
@@ -98,10 +112,10 @@ impl Disputes {
             self.open.remove(key);
         }
         let ended = flows.report_end(key, is_its, now);
-        if ended && let Some(Dispute { claimant, .. }) = self.open.remove(key) {
+        if ended && let Some(Dispute { claimant, origin, .. }) = self.open.remove(key) {
             // A SYN may have left an entry there that waits for the next report: then the claim waits, too.
-            let (is_its, state) = (|way| way == claimant, ConnectionState::Established);
-            self.report(flows, (key, claimant), is_its, |_| Claim::Unheld, state, now);
+            let state = (ConnectionState::Established, origin);
+            self.report(flows, (key, claimant), |way| way == claimant, |_| Claim::Unheld, state, now);
         }
         ended
     }
@@ -132,7 +146,7 @@ impl Disputes {
         if is_claimed && (is_here || has_segments) {
             self.give(flows, key, target, now);
         } else if !is_here && has_segments && self.told.len() < MOST {
-            self.told.insert(*key, Dispute { claimant: target, since: now });
+            self.told.insert(*key, Dispute { claimant: target, since: now, origin: Origin::Log });
         }
     }
 
@@ -158,7 +172,7 @@ impl Disputes {
         self.open.remove(key);
         self.told.remove(key);
         if let Some(holder) = flows.lookup(key).filter(|hit| hit.target != claimant && hit.state.is_held()) {
-            self.open.insert(*key, Dispute { claimant: holder.target, since: now });
+            self.open.insert(*key, Dispute { claimant: holder.target, since: now, origin: Origin::Log });
         }
         match flows.confirm(key, claimant, FlowState::Confirmed, now) {
             Confirmed::Full => Reported::Full,
@@ -199,7 +213,7 @@ impl Disputes {
         self.settled = now;
         self.told.retain(|_, told| now.0.wrapping_sub(told.since.0) < TOLD_FOR);
         self.open.retain(|key, dispute| {
-            let Dispute { claimant, since } = &*dispute;
+            let Dispute { claimant, since, origin } = &*dispute;
             let waited = now.0.wrapping_sub(since.0);
             let is_theirs = match flows.lookup(key) {
                 None => false,
@@ -208,7 +222,13 @@ impl Disputes {
                 Some(hit) => match hit.state {
                     FlowState::Ended => false,
                     // The SYN may be younger than the claim.
-                    FlowState::HalfOpen => waited.min(hit.silence(now).into()) < PATIENCE_HALF_OPEN,
+                    FlowState::HalfOpen => {
+                        waited.min(hit.silence(now).into())
+                            < match origin {
+                                Origin::Log => PATIENCE_HALF_OPEN,
+                                Origin::Snapshot => PATIENCE_OF_SNAPSHOTS,
+                            }
+                    }
                     FlowState::Open | FlowState::Closing | FlowState::Udp => waited < PATIENCE,
                     FlowState::Confirmed | FlowState::Reopened => true,
                 },
@@ -258,13 +278,13 @@ mod tests {
 
         fn report(&mut self, target: TargetId, state: ConnectionState) -> Reported {
             let Self { flows, disputes, key } = self;
-            disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, state, NOW)
+            disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, (state, Origin::Log), NOW)
         }
 
         /// It tells again that it holds the connection.
         fn report_at(&mut self, target: TargetId, now: Tick) {
             let Self { flows, disputes, key } = self;
-            let state = ConnectionState::Established;
+            let state = (ConnectionState::Established, Origin::Log);
             disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, state, now);
         }
 
@@ -300,7 +320,8 @@ mod tests {
     fn a_target_that_no_list_names_takes_nothing_and_gives_way_to_one_that_a_list_names() {
         let report = |bench: &mut Bench, claim| {
             let Bench { flows, disputes, key } = bench;
-            disputes.report(flows, (key, LATE), |way| way == LATE, |_| claim, ConnectionState::Established, NOW)
+            let state = (ConnectionState::Established, Origin::Log);
+            disputes.report(flows, (key, LATE), |way| way == LATE, |_| claim, state, NOW)
         };
         for linked in [true, false] {
             let mut bench = Bench::disputed(FlowState::Confirmed);
@@ -343,6 +364,21 @@ mod tests {
         assert!(bench.flows.has_diverged(LATE));
         bench.flows.set_linked(HOLDER, false);
         assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
+    }
+
+    /// The client's SYN passed here, and its handshake may take a second SYN. The other target holds the connection before, of which the
+    /// client has gone away without its hearing of it.
+    #[test]
+    fn what_a_snapshot_names_may_be_older_than_a_syn_that_passed_here() {
+        for (origin, kept) in [(Origin::Log, 0), (Origin::Snapshot, PATIENCE_OF_SNAPSHOTS - 1)] {
+            let mut bench = Bench::disputed(FlowState::HalfOpen);
+            bench.disputes.open.clear();
+            let Bench { flows, disputes, key } = &mut bench;
+            let state = (ConnectionState::Established, origin);
+            disputes.report(flows, (key, LATE), |way| way == LATE, |_| Claim::Unheld, state, NOW);
+            assert_eq!(bench.after(kept), Some((HOLDER, FlowState::HalfOpen)), "{origin:?}");
+            assert_eq!(bench.after(kept + 1), Some((LATE, FlowState::Confirmed)), "{origin:?}");
+        }
     }
 
     /// It has had time to report its end, so it holds the connection, whatever happens to its agent later.
@@ -441,7 +477,7 @@ mod tests {
             let client = (Ipv4Addr::from_bits(0x0a00_0000 + client), 4000).into();
             let key = AnyKey::of(VipaId(0), vipa, &Connection { protocol: Protocol::Tcp, client, port: 80 }).unwrap();
             flows.admit(&key, HOLDER, FlowState::Confirmed, NOW);
-            let state = ConnectionState::Established;
+            let state = (ConnectionState::Established, Origin::Log);
             disputes.report(&flows, (&key, LATE), |way| way == LATE, |_| Claim::Unheld, state, NOW);
         }
         assert_eq!(disputes.open.len(), MOST);

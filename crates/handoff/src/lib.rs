@@ -20,7 +20,7 @@ mod flows;
 mod routes;
 
 pub use counters::{Cell, Count, Counters, Totals, VipaCount, VipaCounters, VipaTotals};
-pub use disputes::Disputes;
+pub use disputes::{Disputes, Origin};
 pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Claim, Flows, Reported};

@@ -18,8 +18,8 @@ use vipa_dataplane::{
 };
 use vipa_flow::{AgeLimits, FlowState, HashSeed, Tick};
 use vipa_handoff::{
-    AnyKey, Claim, ControlDoor, Disputes, Flows, Frame, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute,
-    VipaRoute, open,
+    AnyKey, Claim, ControlDoor, Disputes, Flows, Frame, Origin, PortRoute, RouteLists, Routes, ServiceRoute,
+    TargetRoute, VipaRoute, open,
 };
 use vipa_model::{
     Balance, Connection, ConnectionState, EntryState, Mac, Moment, NodeName, PortId, Service, Stance, TargetId,
@@ -266,7 +266,9 @@ impl Gateway {
             Run::Tail { after: _, records } => {
                 for record in records {
                     match record.change {
-                        Change::Opened(state) => self.confirm(now, &record.connection, target, state),
+                        Change::Opened(state) => {
+                            self.confirm(now, &record.connection, target, (state, Origin::Log));
+                        }
                         Change::Closed => self.close(now, &record.connection, target),
                     }
                 }
@@ -277,7 +279,7 @@ impl Gateway {
                     Part::Middle | Part::Last => self.sweeps.remove(&target).unwrap_or_default(),
                 };
                 for (connection, state) in connections {
-                    self.confirm(now, &connection, target, state);
+                    self.confirm(now, &connection, target, (state, Origin::Snapshot));
                     named.insert(connection);
                 }
                 self.overruled.retain(|(holder, _)| *holder != target);
@@ -289,18 +291,18 @@ impl Gateway {
         }
     }
 
-    fn confirm(&mut self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
+    fn confirm(&mut self, now: Moment, connection: &Connection, target: usize, state: (ConnectionState, Origin)) {
         let of = id(target);
         self.overrule_if_moved(connection, |gateway| gateway.take_report(now, connection, target, state));
         if self.relapse == Some(Relapse::ClosingAges)
-            && state == ConnectionState::Closing
+            && state.0 == ConnectionState::Closing
             && let Some(hit) = self.flows.lookup(&key(connection)).filter(|hit| hit.target == of)
         {
             self.flows.touch(&key(connection), &hit, FlowState::Closing, Tick::from(now));
         }
     }
 
-    fn take_report(&mut self, now: Moment, connection: &Connection, target: usize, state: ConnectionState) {
+    fn take_report(&mut self, now: Moment, connection: &Connection, target: usize, state: (ConnectionState, Origin)) {
         let (key, target) = (key(connection), id(target));
         let claim = |_| Claim::Unheld;
         self.disputes.report(&self.flows, (&key, target), |of| of == target, claim, state, Tick::from(now));

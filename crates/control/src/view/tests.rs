@@ -19,7 +19,11 @@ fn service(ports: PortRange) -> Service {
 }
 
 fn cut(ports: PortRange, listening: &[(IpAddr, u16)]) -> Vec<(u16, u16, usize)> {
-    let service = service(ports);
+    let segments = segments_of(&service(ports), listening, &mut Ways::default());
+    segments.into_iter().map(|Segment { ports, eligible, .. }| (ports.first, ports.last, eligible.len())).collect()
+}
+
+fn segments_of(service: &Service, listening: &[(IpAddr, u16)], ways: &mut Ways) -> Vec<Segment> {
     let mut listeners: BTreeMap<IpAddr, BTreeSet<_>> = BTreeMap::new();
     for &(address, port) in listening {
         listeners.entry(address).or_default().insert((Protocol::Tcp, port));
@@ -34,10 +38,26 @@ fn cut(ports: PortRange, listening: &[(IpAddr, u16)]) -> Vec<(u16, u16, usize)> 
         reach: &Reach::default(),
         accounts: &Accounts::default(),
     };
-    segments(&service, &judge, &mut Ways::default(), |Segment { ports, eligible, .. }| {
-        found.push((ports.first, ports.last, eligible.len()));
-    });
+    segments(service, &judge, ways, |segment| found.push(segment));
     found
+}
+
+/// A client whose SYN it has answered sends the SYN again when the answer is lost.
+#[test]
+fn a_target_that_is_taken_from_the_list_keeps_what_is_half_open_while_it_listens() {
+    let mut ways = Ways::default();
+    for (candidates, listening, expected) in [
+        (vec![T1, T2], vec![(T1, 80), (T2, 80)], vec![]),
+        (vec![T1], vec![(T1, 80), (T2, 80)], vec![T2]),
+        (vec![T1], vec![(T1, 80), (T2, 81)], vec![]),
+        (vec![T1], vec![(T1, 80)], vec![]),
+    ] {
+        let service = Service { candidates, ..service(PortRange::ALL) };
+        let segments = segments_of(&service, &listening, &mut ways);
+        let of_80 = segments.iter().find(|segment| segment.ports == PortRange::one(80)).unwrap();
+        let draining: Vec<_> = of_80.draining.iter().filter_map(|id| ways.address(*id)).collect();
+        assert_eq!(draining, expected, "{listening:?}");
+    }
 }
 
 #[test]
