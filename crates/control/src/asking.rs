@@ -9,7 +9,7 @@ use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
 
 use crate::{
     audit::{Audited, Subject, audit},
-    census::Census,
+    census::{Census, Counting},
     compare,
     control::{Control, vipa_id},
     drill::{Cast, Scene, rehearse},
@@ -161,7 +161,14 @@ impl Control {
         subjects
     }
 
-    pub(crate) fn drill(&self, vipa: IpAddr, census: &Census, reply: Reply) {
+    pub(crate) fn drill(&self, vipa: IpAddr, counting: Counting<'_>, reply: Reply) {
+        let census = match counting {
+            Ok(census) => census,
+            Err(failed) => {
+                let _ = reply.send(Answer::Error(failed.to_string()));
+                return;
+            }
+        };
         let Some(scene) = self.scene(vipa, census) else {
             let _ = reply.send(unknown_vipa(vipa));
             return;

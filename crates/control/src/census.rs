@@ -13,16 +13,25 @@ use tokio::sync::mpsc;
 use vipa_flow::FlowState;
 use vipa_handoff::Flows;
 use vipa_model::{PortRange, Protocol, Service, TargetId, VipaId};
+use vipa_protocol::admin::Answer;
 
 use crate::{
+    admin::Reply,
     control::{Control, vipa_id},
     ways::Ways,
 };
 
 /// The services of a VIPA, as far as they tell connections apart.
 type Ports = Vec<(Protocol, PortRange)>;
-/// What is done with the numbers.
-type Then = Box<dyn FnOnce(&mut Control, &Census)>;
+/// What is done with the numbers, or without them.
+type Then = Box<dyn FnOnce(&mut Control, Counting<'_>)>;
+/// What a walk has come to.
+pub(crate) type Counting<'a> = Result<&'a Census, &'a CensusFailed>;
+
+/// A walk of the table has panicked. The next one may do better.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connections of the table could not be counted; vipad's log says why")]
+pub(crate) struct CensusFailed;
 
 /// The connections of one VIPA.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +127,7 @@ impl Counted {
 
 /// Who waits for a count.
 pub(crate) struct Censuses {
-    counted: mpsc::Sender<Census>,
+    counted: mpsc::Sender<Result<Census, CensusFailed>>,
     /// Whom the walk under way is for; none: there is none.
     served: Vec<Then>,
     /// Who came since it began. Clients of the admin socket and this router itself: bounded by both.
@@ -126,7 +135,7 @@ pub(crate) struct Censuses {
 }
 
 impl Censuses {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Census>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Result<Census, CensusFailed>>) {
         let (counted, counts) = mpsc::channel(1);
         (Self { counted, served: Vec::new(), waiting: Vec::new() }, counts)
     }
@@ -134,14 +143,19 @@ impl Censuses {
 
 impl Control {
     /// Counts, and then does this.
-    pub(crate) fn count_then(&mut self, then: impl FnOnce(&mut Self, &Census) + 'static) {
+    pub(crate) fn count_then(&mut self, then: impl FnOnce(&mut Self, Counting<'_>) + 'static) {
         self.censuses.waiting.push(Box::new(then));
         self.count_for_those_who_wait();
     }
 
-    pub(crate) fn counted(&mut self, census: &Census) {
+    /// Counts, and then answers a client.
+    pub(crate) fn count_and_answer(&mut self, reply: Reply, answer: impl FnOnce(&Self, &Census) -> Answer + 'static) {
+        self.count_then(move |control, counting| reply.end(answer_by(counting, |census| answer(control, census))));
+    }
+
+    pub(crate) fn counted(&mut self, counting: Counting<'_>) {
         for then in std::mem::take(&mut self.censuses.served) {
-            then(self, census);
+            then(self, counting);
         }
         self.count_for_those_who_wait();
     }
@@ -155,11 +169,30 @@ impl Control {
         let services: Vec<Ports> = self.view.vipas.iter().map(|vipa| ports(&vipa.services)).collect();
         let (flows, counted) = (Arc::clone(&self.flows), self.censuses.counted.clone());
         let hold = self.reclaim.tasks.hold();
-        tokio::task::spawn_blocking(move || {
+        walk_beside(counted, move || {
             let _hold = hold;
-            // The loop may have ended meanwhile.
-            let _ = counted.blocking_send(Census::take(&flows, &services));
+            Census::take(&flows, &services)
         });
+    }
+}
+
+/// Walks beside the loop and tells it the end, a panic too.
+fn walk_beside(counted: mpsc::Sender<Result<Census, CensusFailed>>, walk: impl FnOnce() -> Census + Send + 'static) {
+    let walk = tokio::task::spawn_blocking(walk);
+    tokio::spawn(async move {
+        let census = walk.await.map_err(|error| {
+            tracing::error!(%error, "a walk of the connection table has failed");
+            CensusFailed
+        });
+        // The loop may have ended meanwhile.
+        let _ = counted.send(census).await;
+    });
+}
+
+fn answer_by(counting: Counting<'_>, answer: impl FnOnce(&Census) -> Answer) -> Answer {
+    match counting {
+        Ok(census) => answer(census),
+        Err(failed) => Answer::Error(failed.to_string()),
     }
 }
 
@@ -173,6 +206,21 @@ mod tests {
 
     use super::*;
     use crate::ways::Way;
+
+    #[tokio::test]
+    async fn who_waits_for_a_walk_that_panics_is_told_and_the_next_walk_counts() {
+        let (censuses, mut counts) = Censuses::new();
+        walk_beside(censuses.counted.clone(), || panic!("a walk's, for this test"));
+        let failed = counts.recv().await.unwrap().unwrap_err();
+        let Answer::Error(sentence) = answer_by(Err(&failed), |_| panic!("there is no census")) else {
+            panic!("no error");
+        };
+        assert_eq!(sentence, "the connections of the table could not be counted; vipad's log says why");
+        walk_beside(censuses.counted.clone(), Census::default);
+        let census = counts.recv().await.unwrap().unwrap();
+        let progress = vipa_protocol::admin::Said { sentence: "counted".into() };
+        assert_eq!(answer_by(Ok(&census), |_| Answer::Done(progress.clone())), Answer::Done(progress));
+    }
 
     #[test]
     fn connections_are_counted_by_vipa_service_and_target_in_one_walk() {

@@ -22,7 +22,7 @@ use crate::{
     asking::{Audits, Finished},
     away::Absences,
     bequest::Bequests,
-    census::{Census, Censuses},
+    census::{Census, CensusFailed, Censuses},
     clock::Clock,
     completeness::Completeness,
     condition::{Condition, Probe},
@@ -142,7 +142,7 @@ pub struct Ends {
     pub(crate) admin: AdminSocket,
     pub(crate) asked: mpsc::Receiver<Asking>,
     pub(crate) finished: mpsc::Receiver<Finished>,
-    pub(crate) counted: mpsc::Receiver<Census>,
+    pub(crate) counted: mpsc::Receiver<Result<Census, CensusFailed>>,
     pub(crate) fresh: mpsc::Receiver<Fresh>,
 }
 
@@ -266,7 +266,7 @@ impl Control {
                 biased;
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
                 // An operator is answered in the middle of a takeover too. What that costs is kept to a part of the time.
-                Some(census) = counted.recv() => self.answer(|control| control.counted(&census)),
+                Some(census) = counted.recv() => self.answer(|control| control.counted(census.as_ref())),
                 Some((request, reply)) = questions.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
                     self.answer(|control| control.asked(request, reply));
                 }
@@ -369,15 +369,13 @@ impl Control {
             Request::Record { what } => self.record(what, reply),
             Request::Audit { vipa, mode } => self.audit(vipa, mode, reply.last()),
             Request::Drill { vipa } => {
-                self.count_then(move |control, census| control.drill(vipa, census, reply.last()))
+                self.count_then(move |control, counting| control.drill(vipa, counting, reply.last()));
             }
             Request::Diff { vipa } => self.diff(vipa, reply.last()),
-            Request::Status => self.count_then(|control, census| {
-                reply.end(Answer::Status(Box::new(status::status(control, census))));
-            }),
-            Request::Distribution => self.count_then(|control, census| {
-                reply.end(Answer::Distribution(status::distribution(control, census)));
-            }),
+            Request::Status => self
+                .count_and_answer(reply, |control, census| Answer::Status(Box::new(status::status(control, census)))),
+            Request::Distribution => self
+                .count_and_answer(reply, |control, census| Answer::Distribution(status::distribution(control, census))),
             Request::Connections { limit, vipa } => status::list_connections(self, limit, vipa, reply),
             Request::Takeovers => reply.end(status::takeovers(self)),
             Request::Counters => reply.end(Answer::Counters(status::counters(self))),
@@ -525,8 +523,9 @@ impl Control {
             let (id, now) = (vipa_id(index), self.clock.now());
             let arrived = self.seen.get_or_insert_with(|| (self.probe.arrived)());
             self.takeovers.begin((vipa, id, epoch), self.door.vipa_totals(id), arrived, now);
-            self.count_then(move |control, census| {
-                control.takeovers.counted(vipa, epoch, census.of(index).total);
+            self.count_then(move |control, counting| {
+                let known = counting.map_or(0, |census| census.of(index).total);
+                control.takeovers.counted(vipa, epoch, known);
             });
         }
         if stance == Stance::Standby {
@@ -554,7 +553,9 @@ impl Control {
         if wanted.is_empty() {
             return;
         }
-        self.count_then(|control, census| {
+        self.count_then(|control, counting| {
+            // They are counted again before long.
+            let Ok(census) = counting else { return };
             for vipa in wanted {
                 let Some(index) = control.view.vipa_index(vipa) else { continue };
                 control.feed(Event::Counted { vipa, connections: census.of(index).total });
@@ -596,8 +597,8 @@ impl Control {
         if self.view.balances_by_active()
             && let Some(came) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened))
         {
-            self.count_then(move |control, census| {
-                control.routes_stale |= control.view.recount(census, came);
+            self.count_then(move |control, counting| {
+                control.routes_stale |= counting.is_ok_and(|census| control.view.recount(census, came));
                 control.recount.took(now, control.clock.now());
             });
         }
