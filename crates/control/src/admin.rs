@@ -213,11 +213,18 @@ impl Client {
 
     /// Leaves the turn with the client.
     async fn tell(&mut self, answer: Answer) -> io::Result<()> {
-        let mut text = serde_json::to_vec(&Versioned::new(answer))?;
-        text.push(b'\n');
+        // That of a thousand VIPAs is a megabyte or more, and the control loop runs on this thread.
+        let text = tokio::task::spawn_blocking(|| line(answer)).await.map_err(io::Error::other)??;
         self.turn.of_client();
         tokio::time::timeout(self.limits.answer, self.answers.write_all(&text)).await?
     }
+}
+
+/// An answer as it is sent.
+fn line(answer: Answer) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(&Versioned::new(answer))?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! server makes of them is one of each service's. Recent connections count most: what lies `MEMORY` back counts for a third.
 //! Both sides' counts are compared one telling late, so that what was on the way is no loss. Too few connections say nothing.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use vipa_model::{Moment, PortRange};
 use vipa_protocol::{
@@ -92,16 +92,17 @@ impl Accounts {
 
     /// Of all services of a VIPA together.
     pub(crate) fn of_vipa(&self, target: IpAddr, vipa: IpAddr) -> Responsiveness {
-        self.of(target, |(of, _)| of == vipa)
+        let (first, last) = (PortRange { first: 0, last: 0 }, PortRange { first: u16::MAX, last: u16::MAX });
+        self.of(target, (vipa, first)..=(vipa, last))
     }
 
     pub(crate) fn of_service(&self, target: IpAddr, place: Place) -> Responsiveness {
-        self.of(target, |of| of == place)
+        self.of(target, place..=place)
     }
 
-    fn of(&self, target: IpAddr, is_meant: impl Fn(Place) -> bool) -> Responsiveness {
+    fn of(&self, target: IpAddr, places: RangeInclusive<Place>) -> Responsiveness {
         let Some(account) = self.targets.get(&target) else { return Responsiveness::default() };
-        let meant = account.services.iter().filter(|(place, _)| is_meant(**place));
+        let meant = account.services.range(places);
         percentages(account.sent, meant.fold(Recent::default(), |sum, (_, service)| sum.and(service.recent)))
     }
 

@@ -10,7 +10,7 @@ use vipa_cluster::Wait;
 use vipa_flow::FlowState;
 use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId};
 use vipa_protocol::{
-    Decision, Fitness, Matter, Role, Ruling,
+    Decision, Fitness, ListenerLoad, Load, Matter, Role, Ruling, Served,
     admin::{
         AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
         Flapping, Link, MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance,
@@ -20,7 +20,7 @@ use vipa_protocol::{
 
 use crate::{
     admin::Reply,
-    census::Census,
+    census::{Census, Counted},
     conflicts::Conflict,
     control::{Control, vipa_id},
     fitness::Standing,
@@ -43,9 +43,12 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
     for (node, _) in config.cluster.routers.iter().filter(|(node, _)| *node != config.node.name) {
         links.insert(node.clone(), Link { node: node.clone(), target: None, up: false });
     }
-    for target in control.cluster.vipas().into_iter().flat_map(|vipa| vipa.targets) {
-        let link = Link { node: target.node.clone(), target: Some(target.address), up: false };
-        links.entry(target.node).or_insert(link);
+    let vipas = control.cluster.vipas();
+    for target in vipas.iter().flat_map(|vipa| &vipa.targets) {
+        if !links.contains_key(&target.node) {
+            let link = Link { node: target.node.clone(), target: Some(target.address), up: false };
+            links.insert(target.node.clone(), link);
+        }
     }
     for peer in control.cluster.peers() {
         let target = match peer.role {
@@ -54,6 +57,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         };
         links.insert(peer.node.clone(), Link { node: peer.node, target, up: true });
     }
+    let loads = LoadsByVipa::of(&control.view.loads);
     let ranks: Ranks = config.vipas.iter().map(|vipa| (vipa.address, &vipa.ranks)).collect();
     Status {
         node: config.node.name.clone(),
@@ -65,7 +69,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         other_voters: control.cluster.other_voters(),
         voters_wait: control.voters_wait().map(|objection| objection.to_string()),
         links: links.into_values().collect(),
-        vipas: control.cluster.vipas().iter().map(|vipa| vipa_status(control, vipa, &ranks, census)).collect(),
+        vipas: vipas.into_iter().map(|vipa| vipa_status(control, vipa, (&ranks, &loads), census)).collect(),
         connections: control.flows.count().live(),
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
@@ -150,8 +154,49 @@ fn succession(control: &Control, vipa: &vipa_cluster::VipaStatus) -> Succession 
 /// The ranks of each VIPA, highest first.
 type Ranks<'a> = HashMap<IpAddr, &'a Vec<(NodeName, Rank)>>;
 
-fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, ranks: &Ranks<'_>, census: &Census) -> VipaStatus {
-    let counted = control.view.vipa_index(vipa.vipa).map(|index| census.of(index).clone()).unwrap_or_default();
+/// What each linked target says of itself, with the part of it that is about one VIPA found by target and VIPA: what a target says is
+/// about all its VIPAs, and with a thousand of them all of it for each would be a million lines.
+struct LoadsByVipa<'a> {
+    loads: &'a BTreeMap<IpAddr, Load>,
+    listeners: HashMap<(IpAddr, IpAddr), Vec<ListenerLoad>>,
+    served: HashMap<(IpAddr, IpAddr), Vec<Served>>,
+}
+
+impl<'a> LoadsByVipa<'a> {
+    fn of(loads: &'a BTreeMap<IpAddr, Load>) -> Self {
+        let (mut listeners, mut served): (HashMap<_, Vec<_>>, HashMap<_, Vec<_>>) = Default::default();
+        for (target, load) in loads {
+            for listener in &load.listeners {
+                listeners.entry((*target, listener.vipa)).or_default().push(*listener);
+            }
+            for service in &load.served {
+                served.entry((*target, service.vipa)).or_default().push(*service);
+            }
+        }
+        Self { loads, listeners, served }
+    }
+
+    fn about(&self, target: IpAddr, vipa: IpAddr) -> Option<Load> {
+        let Load { intent, headroom, host, listeners: _, checks, served: _ } = self.loads.get(&target)?;
+        Some(Load {
+            intent: *intent,
+            headroom: *headroom,
+            host: *host,
+            listeners: self.listeners.get(&(target, vipa)).cloned().unwrap_or_default(),
+            checks: checks.clone(),
+            served: self.served.get(&(target, vipa)).cloned().unwrap_or_default(),
+        })
+    }
+}
+
+fn vipa_status(
+    control: &Control,
+    vipa: vipa_cluster::VipaStatus,
+    (ranks, loads): (&Ranks<'_>, &LoadsByVipa<'_>),
+    census: &Census,
+) -> VipaStatus {
+    let nothing = Counted::default();
+    let counted = control.view.vipa_index(vipa.vipa).map_or(&nothing, |index| census.of(index));
     let held = counted.by_target(&control.view.ways);
     let mut targets: BTreeMap<IpAddr, TargetStatus> = BTreeMap::new();
     let unknown = |address| TargetStatus {
@@ -161,7 +206,7 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, ranks: &Ranks
         complete: false,
         position: None,
         listening: Vec::new(),
-        load: control.view.load(address).cloned(),
+        load: loads.about(address, vipa.vipa),
         connections: 0,
         resting: Vec::new(),
         responsiveness: control.view.accounts.of_vipa(address, vipa.vipa),
@@ -169,13 +214,14 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, ranks: &Ranks
     for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.keys()) {
         targets.insert(*address, unknown(*address));
     }
-    for known in &vipa.targets {
+    let succession = succession(control, &vipa);
+    for known in vipa.targets {
         let target = targets.entry(known.address).or_insert_with(|| unknown(known.address));
-        target.node = Some(known.node.clone());
+        target.node = Some(known.node);
         target.linked = known.linked;
         target.complete = known.complete;
         target.position = known.position;
-        target.listening = known.listening.clone();
+        target.listening = known.listening;
     }
     for (address, count) in &held {
         targets.entry(*address).or_insert_with(|| unknown(*address)).connections = *count;
@@ -189,15 +235,15 @@ fn vipa_status(control: &Control, vipa: &vipa_cluster::VipaStatus, ranks: &Ranks
         address: vipa.vipa,
         epoch: vipa.epoch,
         stance: stance(vipa.state),
-        owner: vipa.owner.clone(),
+        owner: vipa.owner,
         fenced: vipa.fenced,
         ranks: ranks.get(&vipa.vipa).copied().cloned().unwrap_or_default(),
-        services: vipa.services.clone(),
+        services: vipa.services,
         targets: targets.into_values().collect(),
         connections: counted.total,
         confirmed: counted.confirmed,
         mirror: control.mirrors.state(vipa.vipa, control.clock.now()).map(mirror),
-        succession: succession(control, vipa),
+        succession,
     }
 }
 
@@ -340,4 +386,40 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.extend(control.recorder.counts());
     let workers = control.door.desks().iter().map(|desk| named(&desk.counters.totals())).collect();
     Counters { total, workers }
+}
+
+#[cfg(test)]
+mod tests {
+    use vipa_model::PortRange;
+    use vipa_protocol::Accepting;
+
+    use super::*;
+
+    #[test]
+    fn what_a_target_says_of_a_vipa_is_told_with_that_vipa_alone() {
+        let address = |last| IpAddr::from([192, 0, 2, last]);
+        let ports = PortRange::one(80);
+        let served = |vipa| Served { vipa, ports, begun: 3, established: 2, accepted: 1 };
+        let listener = |vipa| ListenerLoad {
+            vipa,
+            protocol: Protocol::Tcp,
+            port: 80,
+            waiting: 1,
+            room: 8,
+            accepting: Accepting::Yes,
+        };
+        let said = Load {
+            headroom: 7,
+            listeners: [10, 11].map(address).map(listener).to_vec(),
+            served: [10, 11, 12].map(address).map(served).to_vec(),
+            ..Load::unknown()
+        };
+        let all = BTreeMap::from([(address(1), said.clone())]);
+        let loads = LoadsByVipa::of(&all);
+        let of_ten = Load { listeners: vec![listener(address(10))], served: vec![served(address(10))], ..said.clone() };
+        assert_eq!(loads.about(address(1), address(10)), Some(of_ten));
+        let of_another = Load { listeners: vec![], served: vec![], ..said };
+        assert_eq!(loads.about(address(1), address(13)), Some(of_another));
+        assert_eq!(loads.about(address(2), address(10)), None);
+    }
 }

@@ -267,10 +267,6 @@ impl View {
         changed.map(sentence).collect()
     }
 
-    pub(crate) fn load(&self, target: IpAddr) -> Option<&Load> {
-        self.loads.get(&target)
-    }
-
     /// How a target stands with every service it is a candidate of.
     fn standings(&self, target: IpAddr) -> Vec<(String, Fitness)> {
         let mut standings = Vec::new();

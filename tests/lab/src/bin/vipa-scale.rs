@@ -19,11 +19,14 @@ fn measure() -> Result<()> {
     let number = |text: String| text.parse().with_context(|| format!("{text:?} is no number of VIPAs"));
     let counts: Vec<u32> = std::env::args().skip(1).map(number).collect::<Result<_>>()?;
     ensure!(!counts.is_empty(), "vipa-scale takes numbers of VIPAs, such as 1 200 1000 4000");
+    let mut late = 0;
     for count in counts {
         for measured in run(&[count])? {
             println!("{measured}");
             append_row("scale", &measured)?;
+            late += usize::from(measured.is_status_late());
         }
     }
+    ensure!(late == 0, "`vipactl status` was late {late} times");
     Ok(())
 }
