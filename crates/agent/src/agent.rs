@@ -84,6 +84,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let host = Host::start(config_agent, &config.node.state_dir).await?;
+    let mut link_address = host.link_address();
     let namespaces = config_agent.namespaces.clone();
     let sight = Sight { observe: config_agent.observe, pace: config_agent.observe_every, namespaces };
     let (kernel, mut seen) = Kernel::start(&sight)?;
@@ -174,6 +175,10 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
                 }
                 None => bail!("the thread that watches this host's load has ended, see above; start me again"),
             },
+            Ok(()) = link_address.changed() => {
+                let mac = *link_address.borrow_and_update();
+                agent.feed(Event::LinkAddress { mac });
+            }
             Some((index, result)) = answers.recv() => {
                 agent.checks[index] = result;
                 agent.fare();

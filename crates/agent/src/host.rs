@@ -18,13 +18,14 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at},
 };
-use vipa_model::config;
+use vipa_model::{Mac, config};
 use vipa_protocol::CheckResult;
 
 use crate::{
     address::Addresses,
     decap::{Decap, Tunnels},
     inheritance::Inherited,
+    link_address,
     misplaced::{self, Misplaced},
 };
 
@@ -111,6 +112,7 @@ pub(crate) struct Host {
     /// When something was wanted that the host was not like yet.
     changed: Instant,
     misplaced: watch::Receiver<Vec<Misplaced>>,
+    link_address: watch::Receiver<Option<Mac>>,
     queries: mpsc::Sender<Query>,
     ended: oneshot::Receiver<Infallible>,
 }
@@ -121,6 +123,7 @@ impl Host {
         let (wanted, wanted_out) = watch::channel(Wanted::default());
         let (making, made) = watch::channel(0);
         let (finding, misplaced) = watch::channel(Vec::new());
+        let (link_address_in, link_address) = watch::channel(None);
         let (queries, queries_out) = mpsc::channel(QUERIES);
         let (started, ready) = oneshot::channel();
         let (ends, ended) = oneshot::channel();
@@ -134,6 +137,7 @@ impl Host {
             runtime.block_on(async {
                 match Worker::open(&agent, &state_dir, (wanted_out, making), finding).await {
                     Ok(worker) => {
+                        tokio::spawn(link_address::follow(agent.address, link_address_in));
                         let _ = started.send(Ok(()));
                         worker.run(queries_out).await;
                     }
@@ -144,7 +148,7 @@ impl Host {
         thread::Builder::new().name("host".into()).spawn(run).context("cannot start a thread")?;
         ready.await.context("the thread that sets this host up has ended")??;
         let (next, changed) = (Wanted::default(), Instant::now());
-        Ok(Self { wanted, next, is_due: false, made, changed, misplaced, queries, ended })
+        Ok(Self { wanted, next, is_due: false, made, changed, misplaced, link_address, queries, ended })
     }
 
     /// Exactly these VIPAs are to be on this host.
@@ -193,6 +197,11 @@ impl Host {
     /// What routers are told of VIPAs that are where this host answers for them, if there are some.
     pub(crate) fn misplaced(&self) -> Option<CheckResult> {
         misplaced::check(&self.misplaced.borrow())
+    }
+
+    /// The Ethernet address of the interface that holds this target's address, as often as it changes.
+    pub(crate) fn link_address(&self) -> watch::Receiver<Option<Mac>> {
+        self.link_address.clone()
     }
 
     /// Asks how it is; the answer comes when the thread has time, or says that it has none.

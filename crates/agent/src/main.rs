@@ -13,6 +13,7 @@ mod host;
 mod inheritance;
 mod kept;
 mod kernel;
+mod link_address;
 mod load;
 mod misplaced;
 mod netlink;

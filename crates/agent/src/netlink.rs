@@ -26,6 +26,12 @@ pub(crate) async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>,
     Ok(link_by_name(handle, name).await?.map(|link| link.header.index))
 }
 
+/// The interface of this number; `None`: there is none.
+pub(crate) async fn link_by_index(handle: &Handle, index: u32) -> Result<Option<LinkMessage>, Error> {
+    let mut links = handle.link().get().match_index(index).execute();
+    absent_if_no_device(links.try_next().await)
+}
+
 /// The kernel answers a request for one interface with that interface or with an error, never with nothing.
 fn absent_if_no_device(answer: Result<Option<LinkMessage>, Error>) -> Result<Option<LinkMessage>, Error> {
     match answer {
@@ -41,8 +47,7 @@ pub(crate) async fn interface_of(handle: &Handle, address: IpAddr) -> Result<Opt
     let list = handle.address().get().set_address_filter(address).execute();
     let found: Vec<AddressMessage> = list.try_collect().await?;
     let Some(found) = found.first() else { return Ok(None) };
-    let mut links = handle.link().get().match_index(found.header.index).execute();
-    let link = absent_if_no_device(links.try_next().await)?;
+    let link = link_by_index(handle, found.header.index).await?;
     Ok(link.into_iter().flat_map(|link| link.attributes).find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name),
         _ => None,
@@ -85,8 +90,7 @@ pub(crate) async fn all_addresses(handle: &Handle) -> Result<Vec<(u32, IpAddr)>,
 
 /// The name of an interface on which this host answers ARP and neighbour discovery; `None`: it is gone, or a loopback or dummy.
 pub(crate) async fn answering_interface(handle: &Handle, index: u32) -> Result<Option<String>, Error> {
-    let mut links = handle.link().get().match_index(index).execute();
-    let Some(link) = absent_if_no_device(links.try_next().await)? else { return Ok(None) };
+    let Some(link) = link_by_index(handle, index).await? else { return Ok(None) };
     if link.header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp) {
         return Ok(None);
     }

@@ -5,7 +5,7 @@
 //! | `Beat`, `Claims`, `Distribution`, `Yield`, `Table`, `Mirror`, `NotYet`, `Retake`, `Associate`, `Release` | a router that may own the VIPA |
 //! | `Condition`, `Kept`, `Ask` | a router |
 //! | `BeatAck`, `Votes` | a voter; without a quorum a target may say that an owner is of the past |
-//! | `Listeners`, `Connections`, `Load` | a target, of its own address and its present life |
+//! | `Listeners`, `Connections`, `Load`, `LinkAddress` | a target, of its own address and its present life |
 //! | `Decisions` | a router; of a target it is hearsay (`router/orders.rs`) |
 //! | `Told` | whoever can know the answer: targets hold connections, routers have settings |
 //! | `Voters` | any linked node |
@@ -17,10 +17,11 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Incarnation, Moment, NodeName, Voters};
+use vipa_model::{Epoch, Incarnation, Mac, Moment, NodeName, Voters};
 use vipa_protocol::{
-    Associate, Beat, BeatAck, Claims, Connections, Copied, Decision, Decisions, Distribution, Grant, Message,
-    MessageKind, Mirror, NotYet, Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Vote, Votes, Yield,
+    Associate, Beat, BeatAck, Claims, Connections, Copied, Decision, Decisions, Distribution, Grant, LinkAddress,
+    Message, MessageKind, Mirror, NotYet, Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Vote, Votes,
+    Yield,
 };
 
 use crate::voter::StoredVote;
@@ -79,6 +80,8 @@ pub enum Denial {
     Epoch { vipa: IpAddr, epoch: Epoch },
     /// The stamp of a decision is further from those that are known than stamps come.
     Stamp { count: u64 },
+    /// The Ethernet address is not that of one station.
+    NoStation,
     /// A sequence number does not follow from the message, or is beyond all that are counted.
     Sequence { sequence: u64 },
 }
@@ -96,6 +99,7 @@ impl fmt::Display for Denial {
             }
             Self::Epoch { vipa, epoch } => write!(f, "{vipa} cannot have come to epoch {epoch}"),
             Self::Stamp { count } => write!(f, "decisions cannot have come to number {count}"),
+            Self::NoStation => f.write_str("the Ethernet address is not that of one station"),
             Self::Sequence { sequence } => write!(f, "the sequence number {sequence} cannot be"),
         }
     }
@@ -155,6 +159,10 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
             }
         }),
         Message::Listeners(_) | Message::Load(_) => target(sender),
+        Message::LinkAddress(LinkAddress { mac }) => {
+            target(sender)?;
+            if mac.is_none_or(Mac::is_unicast) { Ok(()) } else { Err(Denial::NoStation) }
+        }
         Message::Connections(Connections { vipa: _, run, upto, answers: _ }) => {
             target(sender)?;
             if upto.incarnation != sender.incarnation {

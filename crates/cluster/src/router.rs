@@ -22,8 +22,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
-    Beat, BeatAck, Claim, Claims, Condition, Decisions, Distribution, Grant, Hello, Kept, Message, Retake, Role, Table,
-    Vote, Votes,
+    Beat, BeatAck, Claim, Claims, Condition, Decisions, Distribution, Grant, Hello, Kept, LinkAddress, Message, Retake,
+    Role, Table, Vote, Votes,
 };
 
 use self::{
@@ -440,6 +440,7 @@ impl Router {
         if let Some(Peer { role, .. }) = self.peers.remove(peer) {
             if let Role::Target { address: target } = role {
                 out.push(Output::Load { target, load: None });
+                out.push(Output::LinkAddress { target, mac: None });
             }
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.orders.unlinked(peer);
@@ -495,6 +496,11 @@ impl Router {
                     && load.is_bounded()
                 {
                     out.push(Output::Load { target, load: Some(load) });
+                }
+            }
+            Message::LinkAddress(LinkAddress { mac }) => {
+                if let Some(&Role::Target { address: target }) = self.peers.get(from).map(|peer| &peer.role) {
+                    out.push(Output::LinkAddress { target, mac });
                 }
             }
             Message::NotYet(refusal) => {

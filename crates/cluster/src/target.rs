@@ -13,12 +13,12 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{
-    Connection, ConnectionState, Epoch, Forwarding, Incarnation, Moment, NodeName, PortRange, Protocol, ServicePath,
-    Voters,
+    Connection, ConnectionState, Epoch, Forwarding, Incarnation, Mac, Moment, NodeName, PortRange, Protocol,
+    ServicePath, Voters,
 };
 use vipa_protocol::{
-    Ask, Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, Load, Message, MessageKind, Position,
-    Question, Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, Vote, message::DECISIONS_PART,
+    Ask, Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, LinkAddress, Load, Message, MessageKind,
+    Position, Question, Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, Vote, message::DECISIONS_PART,
 };
 
 use self::{serving::Serving, shell::Shell};
@@ -102,6 +102,10 @@ pub enum Event {
     /// How this host fares, about once a second and whenever that decides over new connections.
     Fares {
         load: Load,
+    },
+    /// The Ethernet address of the interface that holds this target's address; `None`: no such interface does. Fed when it changes.
+    LinkAddress {
+        mac: Option<Mac>,
     },
 }
 
@@ -309,6 +313,7 @@ pub struct Target {
     shell: Shell,
     /// As the routers were told last.
     load: Option<Load>,
+    link_address: LinkAddress,
 }
 
 impl Target {
@@ -330,6 +335,7 @@ impl Target {
             logged: 0,
             shell: Shell::default(),
             load: None,
+            link_address: LinkAddress { mac: None },
         }
     }
 
@@ -390,6 +396,12 @@ impl Target {
                     out.push(Output::Send { to: to.clone(), message: Message::Load(load.clone()) });
                 }
                 self.load = Some(load);
+            }
+            Event::LinkAddress { mac } => {
+                self.link_address = LinkAddress { mac };
+                for to in self.peers.keys() {
+                    out.push(Output::Send { to: to.clone(), message: Message::LinkAddress(self.link_address) });
+                }
             }
         }
         for (to, message) in self.ballots.take() {
@@ -457,6 +469,9 @@ impl Target {
         if let Some(load) = &self.load {
             out.push(Output::Send { to: peer.clone(), message: Message::Load(load.clone()) });
         }
+        if self.link_address.mac.is_some() {
+            out.push(Output::Send { to: peer.clone(), message: Message::LinkAddress(self.link_address) });
+        }
         if hello.role == Role::Router {
             let addresses = hello.addresses.iter().copied().take(MAX_ADDRESSES).collect();
             self.tunnels.insert(peer.clone(), addresses);
@@ -511,6 +526,7 @@ impl Target {
             | Message::Yield(_)
             | Message::Table(_)
             | Message::Load(_)
+            | Message::LinkAddress(_)
             | Message::Mirror(_) => {}
         }
     }
@@ -601,7 +617,8 @@ fn touched(event: &Event) -> Option<IpAddr> {
         | Event::VotesStored { .. }
         | Event::Voters { .. }
         | Event::Looked { .. }
-        | Event::Fares { .. } => None,
+        | Event::Fares { .. }
+        | Event::LinkAddress { .. } => None,
     }
 }
 

@@ -489,6 +489,10 @@ impl Control {
                     changes.iter().for_each(|change| tracing::info!("{change}"));
                 }
             }
+            Output::LinkAddress { target, mac } => {
+                self.view.neighbours.tell(target, mac, self.clock.now());
+                self.ask_neighbours(self.clock.now());
+            }
             Output::Mirror { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
@@ -572,10 +576,12 @@ impl Control {
                     if self.view.neighbours.is_at(port, address) {
                         self.port_liveness.hear(port, now);
                     }
-                    if self.view.neighbours.learn(port, address, mac, now) == Learned::Changed {
-                        tracing::debug!(%address, %mac, "a neighbour is known");
-                        self.routes_stale = true;
+                    match self.view.neighbours.learn(port, address, mac, now) {
+                        Learned::Nothing => continue,
+                        Learned::Changed => tracing::debug!(%address, %mac, "a neighbour is known"),
+                        Learned::Told => tracing::info!("told by its agent: {address} is at {mac}"),
                     }
+                    self.routes_stale = true;
                 }
                 Note::Conflict { port, vipa, mac } => claims.push(Claim { vipa, port, mac }),
                 Note::Wanted { port, address } => self.view.neighbours.want_passer(address, port, now),

@@ -15,6 +15,14 @@
 //! ```
 //! So forged answers take no packets away from a neighbour that lives.
 //!
+//! The agent of a target tells the target's Ethernet address over its authenticated link. The station with that address is asked,
+//! and once it has answered, no other station's answer counts until the agent tells another address or is away:
+//! ```text
+//!   any state ──told──► told ──the told one answers──► confirmed ──told another──► told
+//!                        └──no answer within VERIFY──► as without an agent
+//! ```
+//! A network where somebody else answers for the target (proxy ARP) is the reason why a told address is not used unasked.
+//!
 //! An address once learned is used until another replaces it: a neighbour that went silent is no reason to drop
 //! packets early; that a target died is its agent's and its link's news, not ARP's.
 
@@ -51,6 +59,8 @@ const PASSERS: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     entries: BTreeMap<IpAddr, Neighbour>,
+    /// The Ethernet addresses that linked targets have told as their own, by the targets' addresses.
+    told: BTreeMap<IpAddr, Mac>,
     /// Addresses that have moved to another station, and those that another station has claimed in vain.
     moved: u64,
     contested: u64,
@@ -71,6 +81,18 @@ struct Neighbour {
     passing: Option<Moment>,
     /// Another station that says that the address is its own.
     contender: Option<Contender>,
+    told: ReportedStation,
+}
+
+/// What an agent's word for the address has come to.
+#[derive(Clone, Copy, Debug)]
+enum ReportedStation {
+    /// No agent tells the address, or the station that it tells does not answer.
+    Nothing,
+    /// The station that it tells is asked.
+    Asked(Contender),
+    /// The station that it tells has answered.
+    Confirmed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +105,24 @@ struct Contender {
 
 impl Neighbour {
     fn new(port: PortId, passing: Option<Moment>, now: Moment) -> Self {
-        Self { port, mac: None, ask_at: now, asked: 0, paced: 0, doubted: false, passing, contender: None }
+        Self {
+            port,
+            mac: None,
+            ask_at: now,
+            asked: 0,
+            paced: 0,
+            doubted: false,
+            passing,
+            contender: None,
+            told: ReportedStation::Nothing,
+        }
+    }
+}
+
+impl ReportedStation {
+    /// The station has to be asked.
+    fn by_agent(mac: Mac, now: Moment) -> Self {
+        Self::Asked(Contender { mac, since: now, ask_at: now })
     }
 }
 
@@ -93,6 +132,8 @@ pub(crate) enum Learned {
     Nothing,
     /// The workers must be told.
     Changed,
+    /// The same; the station that the target's agent tells has answered.
+    Told,
 }
 
 impl Neighbours {
@@ -101,7 +142,13 @@ impl Neighbours {
         let mut old = std::mem::take(&mut self.entries);
         for (address, port) in wanted {
             let kept = old.remove(&address).filter(|entry| entry.port == port);
-            let kept = kept.unwrap_or_else(|| Neighbour::new(port, None, now));
+            let kept = kept.unwrap_or_else(|| {
+                let told = self
+                    .told
+                    .get(&address)
+                    .map_or(ReportedStation::Nothing, |mac| ReportedStation::by_agent(*mac, now));
+                Neighbour { told, ..Neighbour::new(port, None, now) }
+            });
             self.entries.insert(address, Neighbour { passing: None, ..kept });
         }
         self.entries.extend(old.into_iter().filter(|(_, entry)| entry.passing.is_some()));
@@ -126,6 +173,18 @@ impl Neighbours {
     pub(crate) fn hurry(&mut self, address: IpAddr, now: Moment) {
         if let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.paced > QUICK_RETRIES) {
             (entry.paced, entry.ask_at) = (0, now);
+        }
+    }
+
+    /// Takes in the Ethernet address that a target's agent tells. `None`: it tells none any more; the one that is used stays until ARP
+    /// or neighbour discovery finds another.
+    pub(crate) fn tell(&mut self, address: IpAddr, mac: Option<Mac>, now: Moment) {
+        let before = match mac {
+            Some(mac) => self.told.insert(address, mac),
+            None => self.told.remove(&address),
+        };
+        if let Some(entry) = self.entries.get_mut(&address).filter(|_| before != mac) {
+            entry.told = mac.map_or(ReportedStation::Nothing, |mac| ReportedStation::by_agent(mac, now));
         }
     }
 
@@ -176,7 +235,16 @@ impl Neighbours {
             return Learned::Nothing;
         };
         let was_silent = entry.asked >= SILENT;
+        let is_told = self.told.get(&address) == Some(&mac);
+        let is_first_answer = is_told && !matches!(entry.told, ReportedStation::Confirmed);
+        if is_told {
+            entry.told = ReportedStation::Confirmed;
+        } else if matches!(entry.told, ReportedStation::Confirmed) {
+            self.contested += 1;
+            return Learned::Nothing;
+        }
         match entry.mac {
+            Some(known) if known != mac && is_told => self.moved += 1,
             Some(known) if known != mac && !was_silent => {
                 let ask = Contender { mac, since: now, ask_at: now };
                 entry.contender = Some(entry.contender.map_or(ask, |contender| Contender { mac, ..contender }));
@@ -189,7 +257,12 @@ impl Neighbours {
         (entry.asked, entry.paced) = (0, 0);
         entry.passing = entry.passing.map(|_| now);
         entry.ask_at = now + if entry.doubted { REFRESH_DOUBTED } else { REFRESH };
-        if entry.mac.replace(mac) == Some(mac) && !was_silent { Learned::Nothing } else { Learned::Changed }
+        let is_same = entry.mac.replace(mac) == Some(mac) && !was_silent;
+        match is_first_answer {
+            true => Learned::Told,
+            false if is_same => Learned::Nothing,
+            false => Learned::Changed,
+        }
     }
 
     /// Names the known stations to ask whether they still have an address that another one says is its own. True if an address has
@@ -197,6 +270,14 @@ impl Neighbours {
     pub(crate) fn verify_due(&mut self, now: Moment, mut ask: impl FnMut(PortId, IpAddr, Mac)) -> bool {
         let before = self.moved;
         for (&address, entry) in &mut self.entries {
+            if let ReportedStation::Asked(told) = &mut entry.told {
+                if now.since(told.since) >= VERIFY {
+                    entry.told = ReportedStation::Nothing;
+                } else if told.ask_at <= now {
+                    told.ask_at = now + VERIFY_RETRY;
+                    ask(entry.port, address, told.mac);
+                }
+            }
             let (Some(contender), Some(known)) = (&mut entry.contender, entry.mac) else { continue };
             if now.since(contender.since) >= VERIFY {
                 entry.mac = Some(contender.mac);
@@ -328,6 +409,7 @@ mod tests {
     }
 
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    const THIRD: Mac = Mac([2, 0, 0, 0, 0, 3]);
 
     /// Whom it asks, and when, milliseconds; and when the address moves.
     fn verified(neighbours: &mut Neighbours, from: u64, until: u64) -> (Vec<(u64, Mac)>, Option<u64>) {
@@ -372,6 +454,64 @@ mod tests {
         }
         assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(31_000)), Learned::Changed);
         assert_eq!((neighbours.mac(TARGET), neighbours.moved), (Some(MAC), 2));
+    }
+
+    #[test]
+    fn no_forged_answer_moves_an_address_that_an_agent_tells_even_while_its_target_is_silent() {
+        let at = |ms| Moment::ZERO + Duration::from_millis(ms);
+        let mut neighbours = Neighbours::default();
+        // Told before it is wanted, and wanted before it is told.
+        neighbours.tell(TARGET, Some(MAC), at(0));
+        neighbours.want([(TARGET, PORT)], at(0));
+        assert_eq!(verified(&mut neighbours, 0, 5).0, [(0, MAC)]);
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(5)), Learned::Told);
+        for ms in 6..5_000 {
+            assert_eq!(neighbours.learn(PORT, TARGET, OTHER, at(ms)), Learned::Nothing);
+            assert_eq!(verified(&mut neighbours, ms, ms + 1), (Vec::new(), None));
+        }
+        assert_eq!((neighbours.mac(TARGET), neighbours.moved, neighbours.contested), (Some(MAC), 0, 4_994));
+        // Without the agent ARP alone decides: the silent station has a moment to answer.
+        neighbours.tell(TARGET, None, at(5_000));
+        assert_eq!(neighbours.learn(PORT, TARGET, OTHER, at(5_000)), Learned::Nothing);
+        assert_eq!(verified(&mut neighbours, 5_000, 6_000).1, Some(5_300));
+        assert_eq!(neighbours.mac(TARGET), Some(OTHER));
+    }
+
+    #[test]
+    fn an_address_moves_to_the_station_that_the_agent_tells_as_soon_as_that_answers() {
+        let at = |ms| Moment::ZERO + Duration::from_millis(ms);
+        let mut neighbours = Neighbours::default();
+        neighbours.want([(TARGET, PORT)], at(0));
+        neighbours.learn(PORT, TARGET, OTHER, at(0));
+        neighbours.tell(TARGET, Some(MAC), at(100));
+        neighbours.tell(TARGET, Some(MAC), at(101));
+        assert_eq!(verified(&mut neighbours, 101, 110).0, [(101, MAC)]);
+        assert_eq!(neighbours.mac(TARGET), Some(OTHER), "until it has answered");
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(110)), Learned::Told);
+        assert_eq!((neighbours.mac(TARGET), neighbours.moved), (Some(MAC), 1));
+        // Its card is replaced.
+        neighbours.tell(TARGET, Some(THIRD), at(9_000));
+        assert_eq!(neighbours.learn(PORT, TARGET, THIRD, at(9_001)), Learned::Told);
+        assert_eq!((neighbours.mac(TARGET), neighbours.moved), (Some(THIRD), 2));
+    }
+
+    #[test]
+    fn a_told_station_that_does_not_answer_is_not_used_and_another_answers_for_it() {
+        let at = |ms| Moment::ZERO + Duration::from_millis(ms);
+        let mut neighbours = Neighbours::default();
+        neighbours.want([(TARGET, PORT)], at(0));
+        neighbours.tell(TARGET, Some(MAC), at(0));
+        assert_eq!(neighbours.learn(PORT, TARGET, OTHER, at(1)), Learned::Changed);
+        let asked = [0, 60, 120, 180, 240].map(|ms| (ms, MAC)).to_vec();
+        assert_eq!(verified(&mut neighbours, 0, 1_000), (asked, None));
+        assert_eq!(neighbours.mac(TARGET), Some(OTHER));
+        // The other one may be replaced, as without an agent.
+        neighbours.learn(PORT, TARGET, THIRD, at(1_000));
+        assert_eq!(verified(&mut neighbours, 1_000, 2_000).1, Some(1_300));
+        // It may answer later.
+        assert_eq!(neighbours.learn(PORT, TARGET, MAC, at(3_000)), Learned::Told);
+        assert_eq!(neighbours.learn(PORT, TARGET, THIRD, at(3_001)), Learned::Nothing);
+        assert_eq!(neighbours.mac(TARGET), Some(MAC));
     }
 
     #[test]

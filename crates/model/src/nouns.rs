@@ -348,6 +348,14 @@ pub struct Mac(pub [u8; 6]);
 
 impl Mac {
     pub const BROADCAST: Self = Self([0xff; 6]);
+    /// The bit of the first byte that a group of stations has (IEEE 802).
+    const GROUP: u8 = 1;
+
+    /// Whether one station may have it.
+    #[must_use]
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & Self::GROUP == 0 && self.0 != [0; 6]
+    }
 }
 
 impl fmt::Display for Mac {

@@ -38,7 +38,7 @@ macro_rules! message_kinds {
 
 message_kinds! {
     Hello, Ask, Told, Beat, BeatAck, Claims, Votes, Distribution, Associate, Release, Listeners,
-    Connections, Yield, NotYet, Table, Load, Mirror, Retake, Condition, Decisions, Kept, Voters,
+    Connections, Yield, NotYet, Table, Load, Mirror, Retake, Condition, Decisions, Kept, LinkAddress, Voters,
 }
 
 impl fmt::Display for MessageKind {

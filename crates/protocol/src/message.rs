@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{
-    Connection, ConnectionState, EntryState, Epoch, Incarnation, NodeName, Protocol, Rank, Service, ServicePath,
+    Connection, ConnectionState, EntryState, Epoch, Incarnation, Mac, NodeName, Protocol, Rank, Service, ServicePath,
     TargetPath, Voters,
 };
 
@@ -43,6 +43,7 @@ pub enum Message {
     Condition(Condition),
     Decisions(Decisions),
     Kept(Kept),
+    LinkAddress(LinkAddress),
     /// On a link that is up: whose votes the sender counts from now on.
     Voters(Voters),
 }
@@ -224,6 +225,13 @@ pub struct Listeners {
     pub listening: Vec<(Protocol, u16)>,
     /// How packets get to this target, by the lists it knows and has known. The oldest first.
     pub paths: Vec<ServicePath>,
+}
+
+/// Target → router: the Ethernet address of the interface that holds this target's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAddress {
+    /// `None`: no Ethernet interface holds it any more.
+    pub mac: Option<Mac>,
 }
 
 /// Target → router: a run of the connection log.

@@ -399,7 +399,8 @@ impl Lane {
             | Message::Condition(_)
             | Message::Decisions(_)
             | Message::Kept(_)
-            | Message::Load(_) => Self::Orders,
+            | Message::Load(_)
+            | Message::LinkAddress(_) => Self::Orders,
         }
     }
 }

@@ -251,7 +251,11 @@ impl Gateway {
             Output::StoreLists { vipa, lists } => return vec![Errand::KeepLists { vipa, lists }],
             // Every target is reached alike here.
             Output::Paths { .. } => {}
-            Output::Withdraw { .. } | Output::Load { .. } | Output::Mirror { .. } | Output::Dropped { .. } => {}
+            Output::Withdraw { .. }
+            | Output::Load { .. }
+            | Output::LinkAddress { .. }
+            | Output::Mirror { .. }
+            | Output::Dropped { .. } => {}
         }
         Vec::new()
     }
@@ -515,6 +519,7 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
         | Output::Order { .. }
         | Output::Mirror { .. }
         | Output::Load { .. }
+        | Output::LinkAddress { .. }
         | Output::Report(_)
         | Output::Note(_)
         | Output::Stopped => None,

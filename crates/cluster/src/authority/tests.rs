@@ -1,9 +1,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
-use vipa_model::{Connection, ConnectionState, Protocol, Rank};
+use vipa_model::{Connection, ConnectionState, Mac, Protocol, Rank};
 use vipa_protocol::{
-    Ask, Ballot, Change, Claim, Condition, Copied, Decision, Digests, Hello, HostLoad, Intent, Kept, Listeners, Load,
-    Matter, Owned, Part, Position, Question, Record, Ruling, Stamp, Standing, Superseded,
+    Ask, Ballot, Change, Claim, Condition, Copied, Decision, Digests, Hello, HostLoad, Intent, Kept, LinkAddress,
+    Listeners, Load, Matter, Owned, Part, Position, Question, Record, Ruling, Stamp, Standing, Superseded,
 };
 
 use super::*;
@@ -113,6 +113,7 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
             Message::Decisions(Decisions { decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp }] })
         }
         MessageKind::Kept => Message::Kept(Kept { kept: vec![(Matter::Target { target: TARGET }, stamp)] }),
+        MessageKind::LinkAddress => Message::LinkAddress(LinkAddress { mac: Some(Mac([2, 0, 0, 0, 0, 1])) }),
         MessageKind::Voters => Message::Voters(Voters::default()),
     }
 }
@@ -191,12 +192,21 @@ fn every_message_is_taken_from_those_who_may_send_it_and_from_nobody_else() {
             | K::Mirror
             | K::Retake => &[Ranked],
             K::BeatAck | K::Votes => &[Ranked, VoterOnly, VotingTarget],
-            K::Told | K::Listeners | K::Connections | K::Load => &[VotingTarget, Target],
+            K::Told | K::Listeners | K::Connections | K::Load | K::LinkAddress => &[VotingTarget, Target],
         };
         for from in Teller::ALL {
             let said = from.says(&sample(*kind, &from.node()), &Receiver::default());
             assert_eq!(said.is_ok(), allowed.contains(&from), "{kind} of {from:?}: {said:?}");
         }
+    }
+}
+
+#[test]
+fn a_target_tells_the_ethernet_address_of_one_station_or_none() {
+    let says = |mac| Teller::Target.says(&Message::LinkAddress(LinkAddress { mac }), &Receiver::default());
+    assert_eq!(says(None), Ok(()));
+    for nobody in [Mac::BROADCAST, Mac([0; 6]), Mac([1, 0, 0x5e, 0, 0, 1])] {
+        assert_eq!(says(Some(nobody)), Err(Denial::NoStation), "{nobody}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters};
+use vipa_model::{Epoch, Mac, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters};
 use vipa_protocol::{Decision, Entry, Hello, Load, Message, MessageKind, Mirror, Order, Refusal, Run, TakeoverReport};
 
 use super::{settings::Settings, vipa::State};
@@ -154,6 +154,11 @@ pub enum Output {
     Load {
         target: IpAddr,
         load: Option<Load>,
+    },
+    /// The Ethernet address that this target says is its own; `None` when it says none, or is not linked any more.
+    LinkAddress {
+        target: IpAddr,
+        mac: Option<Mac>,
     },
     /// The list new connections use.
     ServeWith {

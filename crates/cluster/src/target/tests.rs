@@ -1,5 +1,5 @@
-use vipa_model::{Balance, ConnectionState::*, Delivery, Forwarding, Orphans, Service, Sources};
-use vipa_protocol::{Change, Claim, Connections, Listeners, Part, Position, Run, VERSION, Votes};
+use vipa_model::{Balance, ConnectionState::*, Delivery, Forwarding, Mac, Orphans, Service, Sources};
+use vipa_protocol::{Change, Claim, Connections, LinkAddress, Listeners, Part, Position, Run, VERSION, Votes};
 
 use super::*;
 
@@ -331,6 +331,12 @@ fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
     let load = Load { headroom: 3, ..Load::unknown() };
     let told = |router| send(router, Message::Load(load.clone()));
     assert_eq!(bench.feed(Event::Fares { load: load.clone() }), [told("r1"), told("r2")]);
+    let out = connected_anew(&mut bench);
+    assert!(out.contains(&told("r1")), "{out:?}");
+}
+
+/// What `r1` is sent on its next link.
+fn connected_anew(bench: &mut Bench) -> Vec<Output> {
     bench.feed(Event::Disconnected { peer: name("r1") });
     let mut out = Vec::new();
     let hello = Hello {
@@ -343,7 +349,19 @@ fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
         voters: vec![name("t1")].into(),
     };
     bench.0.handle(NOW, Event::Connected { peer: name("r1"), hello }, &mut out);
-    assert!(out.contains(&told("r1")), "{out:?}");
+    out
+}
+
+#[test]
+fn the_ethernet_address_is_told_to_every_router_and_first_of_all_to_a_new_one() {
+    let mut bench = Bench::linked();
+    let told = |router, mac| send(router, Message::LinkAddress(LinkAddress { mac }));
+    let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    assert_eq!(bench.feed(Event::LinkAddress { mac }), [told("r1", mac), told("r2", mac)]);
+    assert!(connected_anew(&mut bench).contains(&told("r1", mac)));
+    assert_eq!(bench.feed(Event::LinkAddress { mac: None }), [told("r1", None), told("r2", None)]);
+    let out = connected_anew(&mut bench);
+    assert!(!out.contains(&told("r1", mac)) && !out.contains(&told("r1", None)), "{out:?}");
 }
 
 /// What a router is told of how this target is reached.

@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::{collection::vec, option, prelude::*};
 use vipa_model::{
-    Agentless, Balance, Choice, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, NodeName,
+    Agentless, Balance, Choice, Connection, ConnectionState, Delivery, Epoch, Forwarding, Incarnation, Mac, NodeName,
     Orphans, Pace, PortRange, Protocol, Rank, Service, ServicePath, Sources, TargetPath, Weights,
 };
 
@@ -321,7 +321,9 @@ fn decided() -> impl Strategy<Value = Message> {
 fn message() -> impl Strategy<Value = Message> {
     // Boxed: so many kinds side by side are more than a test's stack holds.
     let owning = prop_oneof![beats().boxed(), ballots().boxed(), distribution().boxed(), decided().boxed()];
-    let telling = prop_oneof![reports().boxed(), load().boxed(), mirror().boxed()];
+    let link_address =
+        option::of(any::<[u8; 6]>().prop_map(Mac)).prop_map(|mac| Message::LinkAddress(LinkAddress { mac }));
+    let telling = prop_oneof![reports().boxed(), load().boxed(), mirror().boxed(), link_address.boxed()];
     prop_oneof![hello().boxed(), questions().boxed(), owning.boxed(), telling.boxed()]
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use clap::Parser;
 use vipa_lab::load::{
-    ClientSettings, Ending, Flags, HandshakeSettings, RequestSettings, ServerSettings, SpoofSettings, SpraySettings,
-    Voice, announcements, ask, echo, flood, handshakes, request, run, serve, spoof, spray, web,
+    ClientSettings, Ending, Flags, ForgedSettings, HandshakeSettings, RequestSettings, ServerSettings, SpoofSettings,
+    SpraySettings, Voice, announcements, ask, echo, flood, forge, handshakes, request, run, serve, spoof, spray, web,
 };
 use vipa_lab::{hostile::attack, replay::replay};
 
@@ -113,6 +113,22 @@ enum Order {
         #[arg(long, required = true)]
         flags: Vec<Flags>,
     },
+    /// Say that others' addresses are this host's own, by ARP replies and neighbour advertisements, until killed
+    Forge {
+        #[arg(long, default_value = "eth0")]
+        interface: String,
+        /// The Ethernet address of the router's port
+        #[arg(long, value_parser = mac)]
+        to: [u8; 6],
+        /// The IP address of the router's port
+        #[arg(long)]
+        told: IpAddr,
+        /// May be given several times
+        #[arg(long, required = true)]
+        claim: Vec<IpAddr>,
+        #[arg(long, default_value_t = 1000)]
+        per_second: u32,
+    },
     /// Begin handshakes of links to routers, from many invented addresses, and never go on with them
     Handshakes {
         /// Where a router listens; given several times, they get them in turn
@@ -213,6 +229,9 @@ fn main() -> ExitCode {
         }),
         Order::Spoof { interface, to, vipa, client: clients, flags } => {
             spoof(&SpoofSettings { interface, to, vipa, clients, flags })
+        }
+        Order::Forge { interface, to, told, claim: claims, per_second } => {
+            forge(&ForgedSettings { interface, to, claims, told, per_second })
         }
         Order::Handshakes { to, per_second, seconds } => {
             handshakes(&HandshakeSettings { to, per_second, duration: Duration::from_secs(seconds) })

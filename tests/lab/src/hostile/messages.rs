@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use vipa_model::{
-    Connection, ConnectionState, Delivery, EntryState, Epoch, Incarnation, NodeName, PortRange, Protocol, Rank,
+    Connection, ConnectionState, Delivery, EntryState, Epoch, Incarnation, Mac, NodeName, PortRange, Protocol, Rank,
     Service, ServicePath, TargetPath, Voters,
 };
 use vipa_protocol::{
     Ask, Associate, Ballot, Beat, BeatAck, Change, CheckResult, Claim, Claims, Condition, Connections, Copied,
-    Decision, Decisions, Digests, Distribution, Entry, Grant, Hello, Holds, Intent, Kept, Listeners, Load, Matter,
-    Message, MessageKind, Mirror, NotYet, Owned, Part, Position, Question, Record, Refusal, Refuse, Release, Reply,
-    Retake, Role, Round, Ruling, Run, Stamp, Standing, Superseded, Table, Told, Vote, Votes, Yield,
+    Decision, Decisions, Digests, Distribution, Entry, Grant, Hello, Holds, Intent, Kept, LinkAddress, Listeners, Load,
+    Matter, Message, MessageKind, Mirror, NotYet, Owned, Part, Position, Question, Record, Refusal, Refuse, Release,
+    Reply, Retake, Role, Round, Ruling, Run, Stamp, Standing, Superseded, Table, Told, Vote, Votes, Yield,
     question::VipaSettings,
 };
 
@@ -334,6 +334,16 @@ impl Known {
                 Message::Table(Table { vipa, epoch, entries, part: Self::part(random) })
             }
             MessageKind::Load => Message::Load(Self::load(random)),
+            MessageKind::LinkAddress => {
+                let mac = *random.one_of(&[
+                    None,
+                    Some(Mac::BROADCAST),
+                    Some(Mac([0; 6])),
+                    Some(Mac([1, 0, 0x5e, 0, 0, 1])),
+                    Some(Mac([2, 9, 9, 9, 9, 9])),
+                ]);
+                Message::LinkAddress(LinkAddress { mac })
+            }
             MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: Self::copied(random) }),
             MessageKind::Retake => Message::Retake(Retake { vipa }),
             MessageKind::Condition => {

@@ -171,12 +171,12 @@ pub(super) fn segment((from, to): ([u8; 6], [u8; 6]), client: SocketAddrV4, vipa
     frame
 }
 
-fn sum(bytes: &[u8]) -> u32 {
+pub(super) fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
 }
 
 /// The Internet checksum (RFC 1071).
-fn folded(sum: u32) -> u16 {
+pub(super) fn folded(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     !((once & 0xffff) + (once >> 16)) as u16
 }

@@ -9,6 +9,7 @@ mod changes;
 mod conflicts;
 mod deaf;
 mod failures;
+mod forged;
 mod half_closed;
 mod health;
 mod hostile;

@@ -107,6 +107,7 @@ fn is_deed(output: &Output) -> bool {
         | Output::StoreLists { .. }
         | Output::Mirror { .. }
         | Output::Load { .. }
+        | Output::LinkAddress { .. }
         | Output::ServeWith { .. }
         | Output::InstallTable { .. } => false,
     }
@@ -131,6 +132,7 @@ fn is_news(message: &Message) -> bool {
         | Message::Listeners(_)
         | Message::Connections(_)
         | Message::Load(_)
+        | Message::LinkAddress(_)
         | Message::Mirror(_)
         | Message::Kept(_)
         | Message::Ask(_)

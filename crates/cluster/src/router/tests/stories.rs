@@ -326,6 +326,25 @@ fn a_targets_load_is_passed_on_by_its_address_and_forgotten_with_its_link() {
 }
 
 #[test]
+fn a_targets_ethernet_address_is_passed_on_by_its_address_and_forgotten_with_its_link() {
+    use vipa_model::Mac;
+    use vipa_protocol::LinkAddress;
+    let mut bench = Bench::settled();
+    bench.outputs.clear();
+    let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
+    let say = |of, mac| Event::Received { peer: name(of), message: Message::LinkAddress(LinkAddress { mac }) };
+    bench.feed_router("r1", say("t1", mac));
+    bench.feed_router("r1", say("t1", Some(Mac::BROADCAST)));
+    bench.feed_router("r1", say("r2", mac));
+    bench.part("r1", "t1");
+    let told = bench.outputs.iter().filter_map(|(node, output)| match output {
+        Output::LinkAddress { target, mac } if *node == name("r1") => Some((*target, *mac)),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(address("t1"), mac), (address("t1"), None)]);
+}
+
+#[test]
 fn a_takeback_waits_for_voters_with_slow_disks_and_the_yielding_router_serves_meanwhile() {
     let mut bench = Bench::settled();
     bench.kill("r1");
