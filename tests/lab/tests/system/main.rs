@@ -42,6 +42,7 @@ mod spoofed;
 mod udp;
 mod vanished;
 mod voters;
+mod worker_panic;
 
 use std::{thread::sleep, time::Duration};
 
