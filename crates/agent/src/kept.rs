@@ -32,12 +32,20 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
     pub(crate) fn open(state_dir: &Path, name: &str) -> Result<Self, KeptError> {
         fs::create_dir_all(state_dir).map_err(|source| KeptError::File { path: state_dir.into(), source })?;
         let file = state_dir.join(name);
-        let value = match fs::read(&file) {
-            Ok(text) => decode(&text).map_err(|what| KeptError::Damaged { path: file.clone(), what })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { file, value: T::default(), written: 0 });
+            }
             Err(source) => return Err(KeptError::File { path: file, source }),
         };
-        Ok(Self { file, value, written: 0 })
+        let value = decode(&text).map_err(|what| KeptError::Damaged { path: file.clone(), what })?;
+        let mut kept = Self { file, value, written: 0 };
+        if is_bare(&text) {
+            kept.save()?;
+            state::tell_rewritten(&kept.file);
+        }
+        Ok(kept)
     }
 
     /// Writes it down, whole or not at all, whatever becomes of the host's power. Blocks on the disk.
@@ -65,12 +73,18 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
     }
 }
 
-/// With a version and a checksum; earlier releases wrote the bare value, in many lines.
+/// With a version and a checksum, or the bare value.
 fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    if text.get(1) != Some(&b'\n') {
-        return state::decode_value(text);
+    if is_bare(text) {
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    } else {
+        state::decode_value(text)
     }
-    serde_json::from_slice(text).map_err(|error| error.to_string())
+}
+
+/// Whether an earlier release wrote this: the value without a checksum, in many lines.
+fn is_bare(text: &[u8]) -> bool {
+    text.get(1) == Some(&b'\n')
 }
 
 #[cfg(test)]
@@ -96,6 +110,11 @@ mod tests {
         }
         fs::write(&file, b"[\n  \"10.77.0.100\"\n]").unwrap();
         assert_eq!(open().unwrap().value, kept.value, "as earlier releases wrote it");
+        assert_eq!(fs::read(&file).unwrap(), text, "it has a checksum from now on");
+        let bare = b"[\n  \"10.77.0.100\"\n";
+        fs::write(&file, bare).unwrap();
+        assert!(open().unwrap_err().to_string().contains("is damaged ("));
+        assert_eq!(fs::read(&file).unwrap(), bare, "what is damaged is left to the operator");
         fs::remove_dir_all(folder).unwrap();
     }
 }

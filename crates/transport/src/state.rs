@@ -119,15 +119,23 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     ) -> Result<(Self, Vec<T>), StateFileError> {
         fs::create_dir_all(folder).map_err(|source| StateFileError::Folder { path: folder.into(), source })?;
         let path = folder.join(kind.file_name());
-        let entries = match fs::read(&path) {
-            Ok(text) => parse_checked(&text, check).map_err(|wrong| match wrong {
-                Wrong::Damaged(what) => StateFileError::Damaged { path: path.clone(), what, remedy: kind.remedy() },
-                Wrong::Later(found) => StateFileError::Later { path: path.clone(), found },
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Self { path, entries: PhantomData }, Vec::new()));
+            }
             Err(source) => return Err(StateFileError::Read { path, source }),
         };
-        Ok((Self { path, entries: PhantomData }, entries))
+        let entries = parse_checked(&text, check).map_err(|wrong| match wrong {
+            Wrong::Damaged(what) => StateFileError::Damaged { path: path.clone(), what, remedy: kind.remedy() },
+            Wrong::Later(found) => StateFileError::Later { path: path.clone(), found },
+        })?;
+        let file = Self { path, entries: PhantomData };
+        if is_bare(&text) {
+            file.store(&entries).map_err(|source| StateFileError::Folder { path: folder.into(), source })?;
+            tell_rewritten(&file.path);
+        }
+        Ok((file, entries))
     }
 
     /// Replaces what the file holds; when this returns, `entries` survive a power failure. Blocks on the disk.
@@ -185,8 +193,7 @@ pub fn decode_value<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {
     let damaged = |what: &dyn fmt::Display| Wrong::Damaged(what.to_string());
-    // Releases before format 1 wrote the bare list.
-    if text.starts_with(b"[") {
+    if is_bare(text) {
         return serde_json::from_slice(text).map_err(|error| damaged(&error));
     }
     let end = text.iter().position(|byte| *byte == b'\n').ok_or_else(|| damaged(&"its first line has no end"))?;
@@ -203,6 +210,16 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {
         return Err(damaged(&"its checksum does not fit what it holds"));
     }
     serde_json::from_slice(body).map_err(|error| damaged(&error))
+}
+
+/// Whether a release before format 1 wrote this: the bare list, in which nothing shows damage that leaves it a list.
+fn is_bare(text: &[u8]) -> bool {
+    text.starts_with(b"[")
+}
+
+/// Says in the log that a file of an earlier release has been read without a checksum, once, and has one now.
+pub fn tell_rewritten(path: &Path) {
+    tracing::info!(path = %path.display(), "an earlier release wrote this file without a checksum; it is rewritten with one");
 }
 
 fn checksum(bytes: &[u8]) -> String {

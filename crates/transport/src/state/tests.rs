@@ -64,10 +64,29 @@ fn who_meets_a_damaged_file_is_told_which_and_what_to_do() {
 }
 
 #[test]
-fn the_bare_list_of_earlier_releases_is_read_and_a_later_format_refused() {
-    let folder = tempdir().unwrap();
+fn the_bare_list_of_earlier_releases_is_read_once_and_rewritten_with_a_checksum() {
+    let (folder, text) = stored(&[7]);
     write(&folder, b"[\n  7\n]");
     assert_eq!(opened(&folder).unwrap(), [7]);
+    assert_eq!(fs::read(folder.path().join("votes.json")).unwrap(), text);
+    assert_eq!(opened(&folder).unwrap(), [7]);
+}
+
+#[test]
+fn a_bare_list_that_is_damaged_or_has_what_cannot_be_is_refused_and_left_as_it_is() {
+    let folder = tempdir().unwrap();
+    let check = |entry: &u64| if *entry < 100 { Ok(()) } else { Err(format!("{entry} is too large")) };
+    for text in [b"[\n  7,\n".as_slice(), b"[\n  x\n]", b"[\n  777\n]", b"["] {
+        write(&folder, text);
+        let error = StateFile::open_checked(folder.path(), Kind::Votes, check).unwrap_err().to_string();
+        assert!(error.contains("votes.json is damaged (") && error.contains("put a copy back"), "{error}");
+        assert_eq!(fs::read(folder.path().join("votes.json")).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_later_format_is_refused() {
+    let folder = tempdir().unwrap();
     write(&folder, b"{\"version\":2,\"sha256\":\"\",\"entries\":\n[]}\n");
     assert!(matches!(opened(&folder), Err(StateFileError::Later { found: 2, .. })));
 }
