@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{NodeName, Voters, printable};
+use vipa_model::{Incarnation, NodeName, Voters, printable};
 use vipa_protocol::{Hello, VERSION, text::MAX_NAME};
 
 /// Why a peer's messages are not listened to.
@@ -22,6 +22,10 @@ pub enum Mismatch {
     Name {
         theirs: NodeName,
     },
+    /// No process starts so late.
+    Incarnation {
+        theirs: Incarnation,
+    },
     /// Another linked node is the same target.
     Target {
         by: NodeName,
@@ -38,6 +42,7 @@ impl fmt::Display for Mismatch {
                 "its voters are {:?}, version {}, and this node's {:?}, version {}: one change apart at most they may be",
                 theirs.names, theirs.version, mine.names, mine.version
             ),
+            Self::Incarnation { theirs } => write!(f, "it cannot be in its life {}", theirs.0),
             Self::Target { by } => write!(f, "{by} is linked as the same target"),
             Self::Name { theirs } => write!(f, "it calls itself {theirs}"),
         }
@@ -45,7 +50,7 @@ impl fmt::Display for Mismatch {
 }
 
 pub(crate) fn check(cluster: &str, voters: &Voters, peer: &NodeName, hello: &Hello) -> Result<(), Mismatch> {
-    let Hello { version, cluster: theirs, node, role: _, addresses: _, incarnation: _, voters: their_voters } = hello;
+    let Hello { version, cluster: theirs, node, role: _, addresses: _, incarnation, voters: their_voters } = hello;
     if *version != VERSION {
         return Err(Mismatch::Version { theirs: *version });
     }
@@ -54,6 +59,9 @@ pub(crate) fn check(cluster: &str, voters: &Voters, peer: &NodeName, hello: &Hel
     }
     if node != peer {
         return Err(Mismatch::Name { theirs: node.clone() });
+    }
+    if *incarnation > Incarnation::LAST {
+        return Err(Mismatch::Incarnation { theirs: *incarnation });
     }
     if !voters.agree(their_voters) {
         return Err(Mismatch::Voters { mine: voters.clone(), theirs: their_voters.clone() });

@@ -90,6 +90,11 @@ pub struct Rank(pub u8);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+impl Incarnation {
+    /// A node takes its calendar's milliseconds since 1970 for it. Beyond this, in the year 146 million, no process has started.
+    pub const LAST: Self = Self(1 << 62);
+}
+
 /// VIPAs of one router at most: what a connection's entry tells apart.
 pub const MAX_VIPAS: usize = 4096;
 

@@ -19,7 +19,7 @@ use std::{
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, Side};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
-use vipa_model::{NodeName, printable};
+use vipa_model::{Incarnation, NodeName, printable};
 use vipa_protocol::{Hello, Message, VERSION, text::MAX_REASON, wire};
 
 use crate::{
@@ -64,6 +64,8 @@ pub(crate) enum NoLink {
     NameTaken { node: NodeName, linked: SocketAddr },
     #[error("{address} is the address of {by}, which is linked from {linked} and alive: one target for one address")]
     AddressTaken { address: IpAddr, by: NodeName, linked: SocketAddr },
+    #[error("{node} cannot be in its life {life}")]
+    Life { node: NodeName, life: u64 },
     #[error("{node} is of an earlier life than the {node} that is linked from {linked}")]
     Older { node: NodeName, linked: SocketAddr },
     #[error("it did not greet in time")]
@@ -196,6 +198,9 @@ fn check(registry: &Registry, certified: &Certified, hello: &Hello, ours: &Hello
     }
     if certified.node == ours.node {
         return Err(NoLink::OwnName);
+    }
+    if hello.incarnation > Incarnation::LAST {
+        return Err(NoLink::Life { node: certified.node.clone(), life: hello.incarnation.0 });
     }
     registry.admission().check(certified, hello)
 }

@@ -412,3 +412,47 @@ fn free_text_of_a_peer_is_printable_and_short_once_it_is_read() {
         assert!(said.starts_with(shown) && said.ends_with('…') && said.len() <= limit, "{said}");
     }
 }
+
+/// The fields of 64 bits in these sources' types, as `Type.field`.
+fn numbers_of_64_bits(source: &str) -> Vec<String> {
+    let (mut numbers, mut of) = (Vec::new(), None);
+    for line in source.lines().take_while(|line| !line.starts_with("#[cfg(test)]")) {
+        let declared = ["pub struct ", "struct ", "pub enum "].iter().find_map(|words| line.strip_prefix(words));
+        match declared {
+            Some(name) => of = name.split(|c: char| !c.is_alphanumeric()).next(),
+            None if line.starts_with('}') || line.starts_with("impl") || line.contains("fn ") => of = None,
+            None => {}
+        }
+        let code = line.trim();
+        if let (Some(of), Some((before, kind))) = (of, code.split_once(": "))
+            && !code.starts_with("//")
+            && ["u64", "Epoch", "Incarnation"].iter().any(|number| kind.contains(number))
+        {
+            let field = before.rsplit([' ', '{']).next().unwrap_or_default();
+            numbers.push(format!("{of}.{field}"));
+        }
+    }
+    numbers
+}
+
+#[test]
+fn every_number_of_64_bits_has_its_bound_in_the_documentation() {
+    let sources = [
+        include_str!("../message.rs"),
+        include_str!("../question.rs"),
+        include_str!("../order.rs"),
+        include_str!("../load.rs"),
+    ];
+    let numbers: Vec<String> = sources.into_iter().flat_map(numbers_of_64_bits).collect();
+    assert!(
+        ["Hello.incarnation", "Run.after", "Yield.follows", "Stamp.count"]
+            .iter()
+            .all(|known| numbers.contains(&(*known).into())),
+        "{numbers:?}"
+    );
+    let page = include_str!("../../../../docs/security.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let undocumented: Vec<_> =
+        numbers.iter().filter(|number| !rows.iter().any(|row| row.contains(&format!("`{number}`")))).collect();
+    assert!(undocumented.is_empty(), "docs/security.md does not say what bounds {undocumented:?}");
+}

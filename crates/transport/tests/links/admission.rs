@@ -144,6 +144,23 @@ async fn a_node_may_be_only_what_its_certificate_says() {
 }
 
 #[tokio::test]
+async fn a_node_of_a_life_that_cannot_be_is_refused_by_name() {
+    let cluster = Cluster::new();
+    let mut b = cluster.listen("b", 1, LOCALHOST);
+    let mut late = cluster.dial("a", Incarnation::LAST.0 + 1, &b);
+    let why = refused(&mut late).await;
+    assert!(why.contains("a cannot be in its life 4611686018427387905"), "{why}");
+    let why = refused(&mut b).await;
+    assert!(why.contains("a cannot be in its life 4611686018427387905"), "{why}");
+    drop(late);
+    let _last = cluster.dial("a", Incarnation::LAST.0, &b);
+    match next_of_links(&mut b).await {
+        LinkEvent::Up { peer, hello } => assert_eq!((peer, hello.incarnation), (name("a"), Incarnation::LAST)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_copied_certificate_is_refused_while_the_first_is_alive() {
     let cluster = Cluster::new();
     let (a, mut b) = linked(&cluster).await;

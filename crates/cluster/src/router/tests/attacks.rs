@@ -136,6 +136,19 @@ fn one_target_has_one_node_at_a_time() {
 }
 
 #[test]
+fn a_greeting_from_a_life_that_cannot_be_is_refused() {
+    let mut bench = Bench::settled();
+    let mut hello = bench.hello(&name("r2"));
+    hello.incarnation = Incarnation(u64::MAX);
+    bench.feed_router("r1", Event::Connected { peer: name("r2"), hello: hello.clone() });
+    assert!(bench.story().contains("r2: not listened to, because it cannot be in its life 18446744073709551615"));
+    bench.outputs.clear();
+    hello.incarnation = Incarnation::LAST;
+    bench.feed_router("r1", Event::Connected { peer: name("r2"), hello });
+    assert!(bench.story().contains("r1: r2: linked\n"), "{}", bench.story());
+}
+
+#[test]
 fn a_target_is_listed_by_routers_and_not_by_its_own_word() {
     let mut bench = Bench::settled();
     let web = (Protocol::Tcp, 80);
