@@ -13,17 +13,17 @@
 //! break the connection at a server that is nobody's client here.
 //!
 //! Where the table has no place for a new connection, its packets are forwarded by the service's hash without an entry, if that
-//! names the same target for each ([`without_entry`]); so are orphans that would be reset, for a minute after that.
+//! names the same target for each ([`without_entry`]); so are orphans that would be reset and ICMP errors about unknown connections,
+//! for a minute after that.
 //!
 //! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
 mod doubt;
-
-use std::time::Duration;
+mod unrecorded;
 
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
-use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, Via, VipaRoute};
+use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
 use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId, Unserved};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
@@ -38,6 +38,7 @@ use crate::{
     places::Places,
     way::{Ready, make_ready, make_ready_back},
 };
+use unrecorded::{Unrecorded, about_unrecorded, go_on_unrecorded, unrecorded, without_entry};
 
 /// What bounds the new connections that this worker opens.
 pub(crate) struct Admission {
@@ -49,20 +50,15 @@ pub(crate) struct Admission {
     openings: u32,
     /// The packet that is decided has no hop left.
     has_last_hop: bool,
-    /// Until then connections may go on that found no place in the table.
-    unrecorded_until: Moment,
+    unrecorded: Unrecorded,
 }
-
-/// How long after the table has had no place unknown segments may be of a connection without an entry. Its target's report
-/// makes one as soon as there is a place.
-const UNRECORDED: Duration = Duration::from_secs(60);
 
 impl Admission {
     /// Of one of so many workers.
     pub(crate) fn new(workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        let (vipas, sources) = (Vec::new(), SourceLimits::new());
-        Self { vipas, sources, workers, openings: 0, has_last_hop: false, unrecorded_until: Moment::ZERO }
+        let (vipas, sources, unrecorded) = (Vec::new(), SourceLimits::new(), Unrecorded::new());
+        Self { vipas, sources, workers, openings: 0, has_last_hop: false, unrecorded }
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -482,9 +478,10 @@ fn unknown<K: Family>(scene: &Scene<'_>, key: &K, kind: Kind, admission: &mut Ad
         Kind::Datagram if admission.openings == 0 => Verdict::drop(Reason::Overload),
         Kind::Datagram => {
             admission.openings -= 1;
-            admit(scene, vipa, key, FlowState::Udp, admission)
+            let goes_on = go_on_unrecorded(scene, vipa, key, admission);
+            goes_on.unwrap_or_else(|| admit(scene, vipa, key, FlowState::Udp, admission))
         }
-        Kind::Error => Verdict::drop(Reason::IcmpOrphan),
+        Kind::Error => about_unrecorded(scene, vipa, key, admission).unwrap_or(Verdict::drop(Reason::IcmpOrphan)),
         Kind::Return(..) => unknown_return(scene, vipa),
     }
 }
@@ -531,7 +528,7 @@ fn of_nobody<K: Family>(
 ) -> Verdict {
     let orphans = vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans);
     if orphans == Some(Orphans::Reset)
-        && scene.now < admission.unrecorded_until
+        && admission.unrecorded.may_be(scene.now)
         && let Some(verdict) = without_entry(scene, vipa, key, admission)
     {
         return verdict;
@@ -569,41 +566,6 @@ fn admit<K: Family>(
         Ok(target) => open(scene, key, target, state).unwrap_or_else(|| unrecorded(scene, vipa, key, state, admission)),
         Err(reason) => not_opened(scene, vipa, key, reason),
     }
-}
-
-/// A new connection for which the table has no place.
-#[cold]
-#[inline(never)]
-fn unrecorded<K: Family>(
-    scene: &Scene<'_>,
-    vipa: &VipaRoute,
-    key: &K,
-    state: FlowState,
-    admission: &mut Admission,
-) -> Verdict {
-    let Some(verdict) = without_entry(scene, vipa, key, admission) else { return Verdict::drop(Reason::TableFull) };
-    admission.unrecorded_until = scene.now + UNRECORDED;
-    if let Verdict::Forward(target) = verdict {
-        count_admitted(scene, target, state);
-    }
-    verdict
-}
-
-/// Where a connection's packets go without an entry: consistent hashing names the same target for each, and what is translated
-/// needs an entry on its way back.
-#[cold]
-#[inline(never)]
-fn without_entry<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, admission: &Admission) -> Option<Verdict> {
-    let service = vipa.find_service(key.protocol(), key.vipa_port())?;
-    let target = service.picker.pick_without_memory(key.balance_hash(&scene.routes.key, vipa.address))?;
-    if scene.routes.target(target).is_none_or(|target| matches!(target.via, Via::Nat { .. })) {
-        return None;
-    }
-    if admission.expires(scene, target) {
-        return Some(EXPIRED);
-    }
-    scene.desk.counters.add(Count::FlowUnrecorded, 1);
-    Some(Verdict::Forward(target))
 }
 
 /// A new connection that may not be opened.

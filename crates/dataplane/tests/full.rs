@@ -7,13 +7,21 @@ use std::time::Duration;
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
 use vipa_handoff::{Count, Fate, LocalReply, Reason, Via};
-use vipa_model::{Balance, TargetId};
-use vipa_packet::TcpFlags;
+use vipa_model::{Balance, Stance, TargetId};
+use vipa_packet::{
+    TcpFlags,
+    build::{Builder, packet},
+};
 
 /// A table full of connections that the targets hold.
 fn full() -> Bench {
-    let mut bench = Bench::with_limits(SERVICE, [T0, T1], 8, Limits::default());
-    (1..200).for_each(|port| bench.confirm(CLIENT, port, 80, 0));
+    full_of(SERVICE, 80)
+}
+
+/// The same with this service on this port.
+fn full_of(service: &str, vipa_port: u16) -> Bench {
+    let mut bench = Bench::with_limits(service, [T0, T1], 8, Limits::default());
+    (1..200).for_each(|port| bench.confirm(CLIENT, port, vipa_port, 0));
     bench.settle();
     bench
 }
@@ -58,6 +66,68 @@ fn a_minute_after_the_last_one_unknown_segments_meet_the_services_policy_again()
     bench.turn([&stray]);
     let totals = bench.control.totals();
     assert_eq!((totals.count(Count::FlowUnrecorded), totals.fate(Fate::Local(LocalReply::Reset))), (2, 2));
+}
+
+fn datagram(port: u16) -> Builder {
+    from_client().ipv4(CLIENT, VIPA).udp(port, 53).payload(b"?")
+}
+
+#[test]
+fn a_udp_flow_without_a_place_passes_the_limits_on_new_ones_once() {
+    let mut bench = full_of("192.0.2.10:53/udp", 53);
+    // One new flow at a time, and the next one in a second.
+    bench.change(|world| world.new_per_second = Some(1));
+    // The worker takes up the limit at the end of a turn.
+    bench.turn([]);
+    bench.turn([&datagram(40_000)]);
+    bench.assert_changed(["received +1", "flow.unrecorded +1", "forwarded +1", "sent +1"]);
+    let mut empty = Bench::with_service("192.0.2.10:53/udp", [T0, T1]);
+    empty.turn([&datagram(40_000)]);
+    let target = empty.connection(CLIENT, 40_000, 53).expect("it is in the table").0 as u8;
+    for _ in 0..5 {
+        assert_eq!(bench.turn([&datagram(40_000)]), [to_target(target, &datagram(40_000))]);
+        bench.assert_changed(["received +1", "flow.unrecorded +1", "forwarded +1", "sent +1"]);
+    }
+    assert_eq!(bench.turn([&datagram(40_001)]), NOTHING, "another flow waits for the limit");
+    bench.assert_changed(["received +1", "dropped.vipa-limit +1"]);
+    // What the first flow has sent has cost the second one nothing.
+    bench.advance(Duration::from_secs(1));
+    bench.turn([&datagram(40_000), &datagram(40_001), &datagram(40_001)]);
+    bench.assert_changed(["received +3", "flow.unrecorded +3", "forwarded +3", "sent +3"]);
+}
+
+#[test]
+fn a_udp_flow_without_a_place_gets_the_next_one() {
+    let mut bench = full_of("192.0.2.10:53/udp", 53);
+    bench.change(|world| world.new_per_second = Some(1));
+    let before = bench.turn([&datagram(40_000)]);
+    (1..200).for_each(|port| bench.end(CLIENT, port, 53, 0));
+    assert_eq!(bench.turn([&datagram(40_000)]), before);
+    assert!(bench.connection(CLIENT, 40_000, 53).is_some());
+    assert_eq!(bench.control.totals().count(Count::FlowUnrecorded), 1);
+}
+
+#[test]
+fn icmp_errors_reach_connections_without_a_place() {
+    let quoted = |port| packet().ipv4(VIPA, CLIENT).tcp(80, port).build();
+    let error = |port| from_client().ipv4("203.0.113.254", VIPA).icmp_too_big(1_400, &quoted(port));
+    let mut bench = full();
+    assert_eq!(bench.turn([&error(40_000)]), NOTHING, "there was a place for each so far");
+    bench.assert_changed(["received +1", "dropped.icmp-orphan +1"]);
+    let mut empty = Bench::with_service(SERVICE, [T0, T1]);
+    for port in 40_000..40_010 {
+        empty.turn([&segment(port).syn()]);
+        bench.turn([&segment(port).syn()]);
+        bench.assert_changed(["received +1", "flow.unrecorded +1", "forwarded +1", "sent +1"]);
+        assert_eq!(bench.turn([&error(port)]), [to_target(target_of(&empty, port), &error(port))]);
+        bench.assert_changed(["received +1", "flow.unrecorded +1", "forwarded +1", "sent +1"]);
+        bench.advance(Duration::from_millis(100));
+    }
+    bench.advance(Duration::from_secs(60));
+    assert_eq!(bench.turn([&error(40_000)]), NOTHING);
+    bench.stance(Stance::Standby);
+    bench.turn([&error(40_000)]);
+    assert_eq!(bench.control.totals().fate(Fate::Drop(Reason::IcmpOrphan)), 3);
 }
 
 #[test]
