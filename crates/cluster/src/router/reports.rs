@@ -1,15 +1,24 @@
 //! What a target has reported of one VIPA.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Protocol};
+use vipa_model::{Epoch, Moment, Protocol};
 use vipa_protocol::{Connections, Part, Position, Run, Standing};
+
+/// How many times the span that a takeback waits for a silent target it waits for one that reports and does not come to an end.
+const MOST_SPANS: u32 = 2;
+/// A target that links again within this time is still the one that was waited for.
+const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct TargetView {
     pub(super) address: IpAddr,
     pub(super) linked: bool,
+    /// Since when it is waited for: since it linked, on the first of several links that ended before it had answered.
+    awaited_since: Moment,
+    /// When it last sent a report, or linked.
+    heard: Moment,
     /// How far its log has been taken in. Survives the link.
     pub(super) seen: Option<Position>,
     /// What was asked for on this link.
@@ -40,6 +49,8 @@ impl TargetView {
         Self {
             address,
             linked: false,
+            awaited_since: Moment::ZERO,
+            heard: Moment::ZERO,
             seen: None,
             asked: None,
             answered: None,
@@ -49,12 +60,17 @@ impl TargetView {
         }
     }
 
-    pub(super) fn link(&mut self, address: IpAddr) {
-        *self = Self { linked: true, seen: self.seen, told_warm: self.told_warm, ..Self::new(address) };
+    pub(super) fn link(&mut self, address: IpAddr, now: Moment) {
+        let (seen, told_warm) = (self.seen, self.told_warm);
+        let is_awaited = self.awaited_since != Moment::ZERO && now.since(self.heard) < SOON;
+        let awaited_since = if is_awaited { self.awaited_since } else { now };
+        *self = Self { linked: true, awaited_since, heard: now, seen, told_warm, ..Self::new(address) };
     }
 
     pub(super) fn unlink(&mut self) {
-        *self = Self { seen: self.seen, told_warm: self.told_warm, ..Self::new(self.address) };
+        let awaited_since = if self.is_warm() { Moment::ZERO } else { self.awaited_since };
+        let (seen, told_warm, heard) = (self.seen, self.told_warm, self.heard);
+        *self = Self { awaited_since, heard, seen, told_warm, ..Self::new(self.address) };
     }
 
     /// From where its log is still to be told. What is under way on this link comes before any answer to what is asked now.
@@ -65,6 +81,18 @@ impl TargetView {
     /// Whether everything it holds is known: it answered on this link, and its log has been followed since.
     pub(super) fn is_warm(&self) -> bool {
         self.linked && self.answered.is_some() && self.listening.is_some()
+    }
+
+    /// Whether it is linked and still to be waited for by a router that wants to know everything. One that has sent no report for
+    /// `patience` is not, nor one that has not come to the end of its reports for twice that span, on one link or on several.
+    pub(super) fn is_awaited(&self, now: Moment, patience: Duration) -> bool {
+        let is_late = now.since(self.awaited_since) >= patience * MOST_SPANS;
+        self.linked && !self.is_warm() && !is_late && !self.is_silent(now, patience)
+    }
+
+    /// Whether it has not answered on this link and has sent no report for `patience`.
+    pub(super) fn is_silent(&self, now: Moment, patience: Duration) -> bool {
+        !self.is_warm() && now.since(self.heard) >= patience
     }
 
     /// Whether it is warm, if the shell has not been told so.
@@ -78,7 +106,8 @@ impl TargetView {
     }
 
     /// Takes one message of the log in, whatever came before it.
-    pub(super) fn take(&mut self, message: Connections) -> Taken {
+    pub(super) fn take(&mut self, message: Connections, now: Moment) -> Taken {
+        self.heard = now;
         let Connections { vipa: _, run, upto, answers } = message;
         let taken = match run {
             Run::Tail { after, records } => {
@@ -124,6 +153,8 @@ mod tests {
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
 
+    const NOW: Moment = Moment(1_000_000_000);
+
     fn at(sequence: u64) -> Position {
         Position { incarnation: Incarnation(3), sequence }
     }
@@ -146,30 +177,57 @@ mod tests {
     #[test]
     fn who_asks_again_while_a_snapshot_is_under_way_is_not_sent_another() {
         let mut view = TargetView::new(ADDRESS);
-        view.link(ADDRESS);
+        view.link(ADDRESS, NOW);
         assert_eq!(view.known(), None);
-        view.take(part(Part::First, None));
+        view.take(part(Part::First, None), NOW);
         // The epoch becomes another one here: the target is asked anew, and has queued the rest of the snapshot before.
         assert_eq!(view.known(), Some(at(7)));
-        view.take(part(Part::Middle, None));
+        view.take(part(Part::Middle, None), NOW);
         assert!(!view.has_answered(Epoch(2)));
-        view.take(part(Part::Last, Some(Epoch(2))));
+        view.take(part(Part::Last, Some(Epoch(2))), NOW);
         assert_eq!((view.known(), view.answered), (Some(at(7)), Some(Epoch(2))));
-        assert!(matches!(view.take(tail(7, 1, Some(Epoch(3)))), Taken::Run(Run::Tail { after: 7, .. }, 1)));
+        assert!(matches!(view.take(tail(7, 1, Some(Epoch(3))), NOW), Taken::Run(Run::Tail { after: 7, .. }, 1)));
         assert_eq!(view.answered, Some(Epoch(3)));
     }
 
     #[test]
     fn half_a_snapshot_is_no_position_once_its_link_has_ended() {
         let mut view = TargetView::new(ADDRESS);
-        view.link(ADDRESS);
-        view.take(part(Part::Only, None));
+        view.link(ADDRESS, NOW);
+        view.take(part(Part::Only, None), NOW);
         assert_eq!(view.known(), Some(at(7)));
-        view.take(part(Part::First, None));
+        view.take(part(Part::First, None), NOW);
         view.unlink();
-        view.link(ADDRESS);
+        view.link(ADDRESS, NOW);
         assert_eq!(view.known(), None);
-        assert_eq!(view.take(part(Part::Middle, None)), Taken::Gap);
-        assert_eq!(view.take(tail(7, 1, None)), Taken::Gap);
+        assert_eq!(view.take(part(Part::Middle, None), NOW), Taken::Gap);
+        assert_eq!(view.take(tail(7, 1, None), NOW), Taken::Gap);
+    }
+
+    #[test]
+    fn a_target_is_awaited_while_it_reports_and_not_for_ever() {
+        let patience = Duration::from_secs(2);
+        let after = |seconds| NOW + Duration::from_secs(seconds);
+        let mut view = TargetView::new(ADDRESS);
+        assert!(!view.is_awaited(NOW, patience), "it is not linked");
+        view.link(ADDRESS, NOW);
+        assert_eq!([1, 2].map(|seconds| view.is_awaited(after(seconds), patience)), [true, false]);
+        for seconds in 1..30 {
+            view.take(part(if seconds == 1 { Part::First } else { Part::Middle }, None), after(seconds));
+            assert_eq!(view.is_awaited(after(seconds), patience), seconds < 4, "after {seconds} s of a snapshot");
+        }
+        // The next link is no new beginning, unless it comes late or the target had answered.
+        view.unlink();
+        view.link(ADDRESS, after(31));
+        assert!(!view.is_awaited(after(31), patience));
+        view.unlink();
+        view.link(ADDRESS, after(41));
+        assert!(view.is_awaited(after(42), patience));
+        view.take(part(Part::Only, Some(Epoch(2))), after(42));
+        view.listening = Some(Vec::new());
+        assert!(view.is_warm() && !view.is_awaited(after(42), patience));
+        view.unlink();
+        view.link(ADDRESS, after(46));
+        assert!(view.is_awaited(after(46), patience));
     }
 }

@@ -70,6 +70,8 @@ pub(super) struct Vipa {
     /// How targets are reached that the list here does not name.
     paths: LearnedPaths,
     pub(super) targets: BTreeMap<NodeName, TargetView>,
+    /// When silent targets were last asked once more.
+    asked_again: Moment,
     pub(super) last_report: Option<TakeoverReport>,
 }
 
@@ -183,6 +185,7 @@ impl Vipa {
             distributed,
             paths: LearnedPaths::new(paths),
             targets: BTreeMap::new(),
+            asked_again: now,
             last_report: None,
         }
     }
@@ -200,7 +203,10 @@ impl Vipa {
                 self.tend(cx);
                 self.rebuilt(cx);
             }
-            (P::Active(_), C::Due) => self.tend(cx),
+            (P::Active(_), C::Due) => {
+                self.ask_silent(cx);
+                self.tend(cx);
+            }
             (P::Yielding { .. }, C::Due) => self.end_lingering(cx),
 
             (P::Standby, C::Heard { from, epoch, yielding_to, sequence }) => {

@@ -7,7 +7,7 @@ use vipa_protocol::{
 };
 
 use super::{
-    super::{Event, Note, Output, State},
+    super::{Event, Note, Output, State, Wait},
     bench::{Bench, VIPA, address, connection, name, service},
 };
 
@@ -133,6 +133,52 @@ fn one_target_has_one_node_at_a_time() {
     bench.outputs.clear();
     bench.feed_router("r1", Event::Connected { peer: name("t9"), hello });
     assert!(!bench.outputs.iter().any(refused), "its successor is welcome");
+}
+
+/// A link to t3 is up at this router, and t3 says nothing on it.
+fn link_silent_target(bench: &mut Bench, router: &str) {
+    let mut hello = bench.hello(&name("t1"));
+    hello.node = name(THIEF);
+    hello.role = vipa_protocol::Role::Target { address: address(THIEF) };
+    bench.feed_router(router, Event::Connected { peer: name(THIEF), hello });
+}
+
+#[test]
+fn a_linked_candidate_that_answers_nobody_holds_up_neither_a_takeover_nor_a_takeback() {
+    let mut bench = Bench::new(&[("r1", Some(&["t1", "t2", THIEF])), ("r2", None)], &["t1", "t2"]);
+    link_silent_target(&mut bench, "r1");
+    link_silent_target(&mut bench, "r2");
+    bench.run_ms(2_000);
+    bench.assert_owner("r1");
+    bench.kill("r1");
+    bench.run_ms(2_000);
+    bench.assert_owner("r2");
+    bench.start("r1");
+    link_silent_target(&mut bench, "r1");
+    bench.run_ms(1_900);
+    bench.assert_owner("r2");
+    // Twice the rebuilding's deadline for the silent one, and that deadline once more for the rebuilding itself.
+    bench.run_ms(1_400);
+    bench.assert_owner("r1");
+    let linked = &bench.status("r1").targets;
+    assert!(
+        linked.iter().any(|target| target.node.as_str() == THIEF && target.linked && !target.complete),
+        "{linked:?}"
+    );
+}
+
+#[test]
+fn a_linked_candidate_that_answers_the_owner_only_is_waited_for_and_named() {
+    let mut bench = Bench::settled();
+    bench.kill("r1");
+    bench.run_ms(300);
+    bench.cut("r1", THIEF);
+    bench.start("r1");
+    link_silent_target(&mut bench, "r1");
+    bench.run_ms(10_000);
+    bench.assert_owner("r2");
+    let waits_for = bench.status("r1").takeback;
+    assert_eq!(waits_for, Some(Wait::Unfollowed { targets: vec![name(THIEF)] }));
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl Vipa {
                 }
             }
             Role::Target { address } => {
-                self.targets.entry(peer.clone()).or_insert_with(|| TargetView::new(address)).link(address);
+                self.targets.entry(peer.clone()).or_insert_with(|| TargetView::new(address)).link(address, cx.now);
                 self.tell_completeness(peer, cx);
                 self.rest(cx);
                 self.tell_target(peer, cx);
@@ -206,6 +206,21 @@ impl Vipa {
         let linked: Vec<NodeName> =
             self.targets.iter().filter(|(_, view)| view.linked).map(|(name, _)| name.clone()).collect();
         for target in linked {
+            self.tell_target(&target, cx);
+        }
+    }
+
+    /// Asks the linked targets once more that have not answered for long: they may not have believed this router yet, because
+    /// the others' ranks did not name it.
+    pub(super) fn ask_silent(&mut self, cx: &mut Context<'_>) {
+        let patience = cx.settings.timing.rebuild_deadline * 2;
+        if cx.now.since(self.asked_again) < patience {
+            return;
+        }
+        self.asked_again = cx.now;
+        let silent = |(_, view): &(&NodeName, &TargetView)| view.linked && view.is_silent(cx.now, patience);
+        let silent: Vec<NodeName> = self.targets.iter().filter(silent).map(|(name, _)| name.clone()).collect();
+        for target in silent {
             self.tell_target(&target, cx);
         }
     }
@@ -340,7 +355,7 @@ impl Vipa {
         let vipa = self.settings.address;
         let Some(view) = self.targets.get_mut(from) else { return };
         let target = view.address;
-        match view.take(connections) {
+        match view.take(connections, cx.now) {
             Taken::Run(run, count) => {
                 cx.out.push(Output::Install { vipa, target, run });
                 if let Phase::Rebuilding(tenure) = &mut self.phase {

@@ -78,6 +78,7 @@ impl Vipa {
         if cx.stopping {
             return;
         }
+        self.ask_silent(cx);
         let ready = self.is_ready(cx.now, &cx.settings.timing);
         self.ready_since = if ready { self.ready_since.or(Some(cx.now)) } else { None };
         if self.suspicion(&cx.around()).is_none_or(|due| due > cx.now) {
@@ -200,20 +201,22 @@ impl Vipa {
     }
 
     /// Whether this router could own the VIPA without losing anything: it has a list, every linked target's log, and
-    /// a link to every candidate, if they have not kept away for long. The owner knows which have kept away from it too.
+    /// a link to every candidate, if they have not kept away or been silent for long. The owner knows which have kept away from it
+    /// or told it nothing, too, and does not consent while one of them reports to it.
     pub(in super::super) fn is_ready(&self, now: Moment, timing: &Timing) -> bool {
         if self.services().is_empty() {
             return false;
         }
         // One walk: with every beat of an owner its backups come here, for each VIPA.
+        let patience = timing.rebuild_deadline * 2;
         let mut unlinked: BTreeSet<IpAddr> = self.reporters().into_iter().collect();
         for view in self.targets.values().filter(|view| view.linked) {
-            if !view.is_warm() {
+            if view.is_awaited(now, patience) {
                 return false;
             }
             unlinked.remove(&view.address);
         }
-        unlinked.is_empty() || self.heard_since.is_some_and(|since| now.since(since) >= timing.rebuild_deadline * 2)
+        unlinked.is_empty() || self.heard_since.is_some_and(|since| now.since(since) >= patience)
     }
 
     pub(in super::super) fn refused_takeback(&mut self, from: &NodeName, refusal: NotYet, cx: &mut Context<'_>) {
