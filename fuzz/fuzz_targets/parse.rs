@@ -3,13 +3,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vipa_packet::{Body, HeaderSums, Heads, Parsed, Station, ethernet, mend, parse, parse_plain};
+use vipa_packet::{Body, HeaderSums, HeaderColumns, Parsed, Station, ethernet, fix_checksums, parse, parse_plain};
 
 fuzz_target!(init: vipa_fuzz::plant("parse", vipa_fuzz::frames(&[])), |input: &[u8]| {
     check(input);
-    let mut mended = input.to_vec();
-    mend(&mut mended);
-    check(&mended);
+    let mut fixed = input.to_vec();
+    fix_checksums(&mut fixed);
+    check(&fixed);
 });
 
 fn check(frame: &[u8]) {
@@ -18,14 +18,14 @@ fn check(frame: &[u8]) {
         assert_eq!(Ok(plain), verdict, "a short way says something else");
     }
     let station = Station::new(&frame.first_chunk().copied().unwrap_or_default());
-    let mut heads = Heads::default();
-    heads.note(7, frame);
-    heads.note_further(7, frame);
-    let is_segment = heads.segments(station, HeaderSums::Unverified).plain >> 7 & 1 != 0;
-    let is_segment6 = heads.segments6(station).plain >> 7 & 1 != 0;
-    assert!(heads.is_ipv6(7) || !is_segment6);
-    let segment6 = is_segment6.then(|| Body::Ipv6Tcp(heads.segment6(7)));
-    let shortest = is_segment.then(|| Body::Ipv4Tcp(heads.segment(7))).or(segment6);
+    let mut columns = HeaderColumns::default();
+    columns.load(7, frame);
+    columns.load_ipv6(7, frame);
+    let is_segment = columns.segments(station, HeaderSums::Unverified).plain >> 7 & 1 != 0;
+    let is_segment6 = columns.segments6(station).plain >> 7 & 1 != 0;
+    assert!(columns.is_ipv6(7) || !is_segment6);
+    let segment6 = is_segment6.then(|| Body::Ipv6Tcp(columns.segment6(7)));
+    let shortest = is_segment.then(|| Body::Ipv4Tcp(columns.segment(7))).or(segment6);
     if let Some(segment) = shortest {
         assert_eq!(
             Ok((None, segment)),

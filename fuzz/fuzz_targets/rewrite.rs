@@ -5,12 +5,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use vipa_packet::{
-    Body, Encapsulation, Endpoint, Fragment, HeapPacket, Icmp6, Link, MacAddress, Malformed, Outer, PacketBuf, Parsed,
-    arp, decapsulate, decrement_ttl, encapsulate, icmp, icmp6, mend, nat, nd, parse, tcp,
+    Body, Encapsulation, Endpoint, Fragment, HeapPacket, Icmp6, EthernetHeader, MacAddress, Malformed, TunnelEndpoints, PacketBuf, Parsed,
+    arp, decapsulate, decrement_ttl, encapsulate, icmp, icmp6, fix_checksums, nat, nd, parse, tcp,
 };
 
 const US: MacAddress = [2, 0, 0, 0, 0, 2];
-const LINK: Link = Link { source: US, destination: [2, 0, 0, 0, 0, 3], vlan: None };
+const LINK: EthernetHeader = EthernetHeader { source: US, destination: [2, 0, 0, 0, 0, 3], vlan: None };
 const ELSEWHERE4: u32 = 0x0a00_001f;
 const ELSEWHERE6: u128 = 0x2001_0db8_0000_0051 << 64 | 0x1f;
 
@@ -18,7 +18,7 @@ const ELSEWHERE6: u128 = 0x2001_0db8_0000_0051 << 64 | 0x1f;
 fuzz_target!(init: vipa_fuzz::plant("rewrite", vipa_fuzz::frames(&[2, 80, 1, 2, 3, 4, 0, 0])), |input: &[u8]| {
     let [choice, port, numbers @ .., _, _] = *input.first_chunk::<8>().unwrap_or(&[0; 8]);
     let mut frame = input.get(8..).unwrap_or_default().to_vec();
-    mend(&mut frame);
+    fix_checksums(&mut frame);
     let Ok(parsed) = parse(&frame) else { return };
     let frame = HeapPacket::from(frame);
     let (number, port) = (u32::from_be_bytes(numbers), u16::from_be_bytes([port, choice]));
@@ -112,12 +112,12 @@ fn ends(body: &Body, port: u16) -> Option<(Endpoint, [Endpoint; 2])> {
 
 fn wrap(frame: &HeapPacket, parsed: &Parsed, choice: u8, entropy: u32) {
     let outer = match choice & 1 {
-        0 => Outer::V4 { source: 0xc633_6401, destination: ELSEWHERE4 },
-        _ => Outer::V6 { source: 0x2001_0db8 << 96 | 1, destination: ELSEWHERE6 },
+        0 => TunnelEndpoints::V4 { source: 0xc633_6401, destination: ELSEWHERE4 },
+        _ => TunnelEndpoints::V6 { source: 0x2001_0db8 << 96 | 1, destination: ELSEWHERE6 },
     };
     let how =
         [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue { port: 6080 }][usize::from(choice >> 1) % 3];
-    let link = Link { vlan: (choice & 0x80 != 0).then_some(7), ..LINK };
+    let link = EthernetHeader { vlan: (choice & 0x80 != 0).then_some(7), ..LINK };
     let wrapped = rewritten(frame, |packet| encapsulate(packet, parsed, &outer, how, entropy, &link));
     let Some((mut wrapped, seen)) = wrapped else { return };
     let inner = &frame.bytes()[usize::from(parsed.l3)..parsed.end as usize];

@@ -14,7 +14,7 @@ use vipa_flow::{Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Key6,
 use vipa_handoff::{Flows, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Via, VipaRoute};
 use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
-    Encapsulation, HeapPacket, Outer, PacketBuf, TcpFlags,
+    Encapsulation, HeapPacket, PacketBuf, TcpFlags, TunnelEndpoints,
     build::{Builder, packet},
 };
 use vipa_sync::Deadline;
@@ -156,8 +156,8 @@ impl World {
 
     fn via(self, n: u16) -> Via {
         let outer = match self.target(n) {
-            IpAddr::V4(target) => Outer::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
-            IpAddr::V6(target) => Outer::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
+            IpAddr::V4(target) => TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
+            IpAddr::V6(target) => TunnelEndpoints::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
         };
         match self.way {
             Way::Direct => Via::Direct,

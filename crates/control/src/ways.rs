@@ -9,7 +9,7 @@ use vipa_handoff::{NextHop, PortRoute, TargetRoute, Via, WAYS, next_neighbour};
 use vipa_model::{
     Forwarding, Mac, Path, PathLookup, PortId, PortRange, Protocol, Service, TargetId, TargetPath, VipaId, find_path,
 };
-use vipa_packet::{Encapsulation, Outer};
+use vipa_packet::{Encapsulation, TunnelEndpoints};
 use vipa_sync::Versions;
 
 use crate::identifiers::{Identifier, Identifiers};
@@ -104,16 +104,16 @@ fn encapsulation(forwarding: Forwarding) -> Option<Encapsulation> {
 }
 
 /// From the port to the target; `None` when the port has no address of the target's family.
-fn outer(port: &PortRoute, target: IpAddr) -> Option<Outer> {
+fn outer(port: &PortRoute, target: IpAddr) -> Option<TunnelEndpoints> {
     Some(match target {
-        IpAddr::V4(target) => Outer::V4 { source: port.address.to_bits(), destination: target.to_bits() },
-        IpAddr::V6(target) => Outer::V6 { source: port.address6?.0.to_bits(), destination: target.to_bits() },
+        IpAddr::V4(target) => TunnelEndpoints::V4 { source: port.address.to_bits(), destination: target.to_bits() },
+        IpAddr::V6(target) => TunnelEndpoints::V6 { source: port.address6?.0.to_bits(), destination: target.to_bits() },
     })
 }
 
 /// To the kernel, whose interface has the port's MAC.
-fn own_link(port: &PortRoute) -> vipa_packet::Link {
-    vipa_packet::Link { source: port.mac.0, destination: port.mac.0, vlan: None }
+fn own_link(port: &PortRoute) -> vipa_packet::EthernetHeader {
+    vipa_packet::EthernetHeader { source: port.mac.0, destination: port.mac.0, vlan: None }
 }
 
 impl Lists<'_> {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use vipa_flow::vectors::Vectors;
 use vipa_handoff::{PortRoute, Reason};
 use vipa_model::{PortId, Stance};
-use vipa_packet::{Body, Delivery, HeaderSums, Heads, PacketBuf, Parsed, Station, ethernet};
+use vipa_packet::{Body, HeaderColumns, HeaderSums, L2Destination, PacketBuf, Parsed, Station, ethernet};
 
 use crate::way::entropy;
 use crate::{
@@ -40,7 +40,7 @@ pub(crate) fn classify<B: PacketBuf>(
     scene: &Scene<'_>,
     burst: &Arrived<'_, B>,
     fragments: &mut Fragments<B, Verdict>,
-    (vectors, heads, lanes): (Vectors, &mut Heads, &mut Lanes),
+    (vectors, columns, lanes): (Vectors, &mut HeaderColumns, &mut Lanes),
 ) {
     let &Arrived { port, packets, .. } = burst;
     if packets.is_empty() {
@@ -55,7 +55,7 @@ pub(crate) fn classify<B: PacketBuf>(
     let at = At { port, route };
     // A port with a tag has no plain frames.
     let station = if route.vlan.is_none() { Station::new(&route.mac.0) } else { Station::NOBODY };
-    let others = plain::plain(scene, station, burst, vectors, (heads, lanes));
+    let others = plain::plain(scene, station, burst, vectors, (columns, lanes));
     for (place, packet) in others.map(|place| (place, &packets[place])) {
         lanes.place = place as u8;
         lanes.verdicts[place] = classify_any(scene, at, packet.bytes(), fragments, lanes);
@@ -70,8 +70,8 @@ fn classify_any<B: PacketBuf>(
     fragments: &mut Fragments<B, Verdict>,
     lanes: &mut Lanes,
 ) -> Verdict {
-    let delivery = ethernet::delivery(frame, &at.route.mac.0);
-    if delivery == Delivery::Foreign {
+    let l2_destination = ethernet::l2_destination(frame, &at.route.mac.0);
+    if l2_destination == L2Destination::Foreign {
         return Verdict::drop(Reason::NotForUs);
     }
     let parsed = match vipa_packet::parse(frame) {
@@ -83,13 +83,13 @@ fn classify_any<B: PacketBuf>(
         return Verdict::drop(Reason::Vlan);
     }
     let ours = match parsed.body {
-        Body::Arp(message) => neighbour::arp(scene, at, delivery, &message),
+        Body::Arp(message) => neighbour::arp(scene, at, l2_destination, &message),
         Body::Ipv6Icmp(icmp) => match neighbour::discovery(scene, at, frame, &icmp) {
             Some(verdict) => Some(verdict),
-            None if delivery == Delivery::Group => None,
+            None if l2_destination == L2Destination::Group => None,
             None => icmp6(scene, at, &icmp, lanes).or_else(|| path::narrow_path(scene, at, frame, &parsed)),
         },
-        _ if delivery == Delivery::Group => None,
+        _ if l2_destination == L2Destination::Group => None,
         Body::Ipv4Tcp(segment) => segment.classify(scene, lanes),
         Body::Ipv6Tcp(segment) => segment.classify(scene, lanes),
         Body::Ipv4Udp(datagram) => datagram.classify(scene, lanes),
@@ -105,7 +105,7 @@ fn classify_any<B: PacketBuf>(
         }
         Body::OtherEtherType(_) => None,
     };
-    ours.unwrap_or_else(|| not_ours(at, delivery, &parsed.body))
+    ours.unwrap_or_else(|| not_ours(at, l2_destination, &parsed.body))
 }
 
 /// Bytes after the IP header, of a part of a packet.
@@ -135,14 +135,14 @@ fn part_of(parsed: &Parsed) -> Option<(FragmentKey, Span)> {
 }
 
 /// What is for no VIPA is for the kernel behind this port, if there is one.
-fn not_ours(at: At<'_>, delivery: Delivery, body: &Body) -> Verdict {
+fn not_ours(at: At<'_>, l2_destination: L2Destination, body: &Body) -> Verdict {
     if let Some(kernel) = at.route.kernel {
         return Verdict::ToKernel(kernel);
     }
     Verdict::drop(match body {
         Body::Arp(_) => Reason::ArpOfOthers,
         Body::OtherEtherType(_) => Reason::EtherType,
-        _ if delivery == Delivery::Group => Reason::Group,
+        _ if l2_destination == L2Destination::Group => Reason::Group,
         _ => Reason::NoVipa,
     })
 }

@@ -6,7 +6,7 @@ use vipa_balance::{ClusterKey, hash_connection, hash_connection6};
 use vipa_flow::{FlowTable, Key, Key4, Key6};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Protocol, VipaId};
-use vipa_packet::Inner;
+use vipa_packet::InnerPacket;
 
 /// A connection's key, in either family.
 pub(crate) trait Family: Key {
@@ -25,7 +25,7 @@ pub(crate) trait Family: Key {
     fn any(self) -> AnyKey;
 
     /// What a way needs to know of a plain segment of this family that goes on. `None` when it has no hop left.
-    fn inner(segment: &[u8]) -> Option<Inner>;
+    fn inner(segment: &[u8]) -> Option<InnerPacket>;
 }
 
 impl Family for Key4 {
@@ -53,8 +53,8 @@ impl Family for Key4 {
     }
 
     #[inline(always)]
-    fn inner(segment: &[u8]) -> Option<Inner> {
-        Inner::of_segment4(segment)
+    fn inner(segment: &[u8]) -> Option<InnerPacket> {
+        InnerPacket::of_segment4(segment)
     }
 }
 
@@ -84,8 +84,8 @@ impl Family for Key6 {
     }
 
     #[inline(always)]
-    fn inner(segment: &[u8]) -> Option<Inner> {
-        Inner::of_segment6(segment)
+    fn inner(segment: &[u8]) -> Option<InnerPacket> {
+        InnerPacket::of_segment6(segment)
     }
 }
 

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use vipa_handoff::{Cell, Count, Counters, Fate, LocalReply, PortRoute, Reason};
 use vipa_model::PortId;
-use vipa_packet::{Link, PacketBuf, arp, ethernet, icmp, icmp6, nd, tcp};
+use vipa_packet::{EthernetHeader, PacketBuf, arp, ethernet, icmp, icmp6, nd, tcp};
 
 use crate::{BURST, Scene, Tx, limit::TokenBucket};
 
@@ -221,11 +221,11 @@ fn retag(packet: &mut impl PacketBuf, vlan: Option<u16>) {
     if !tagged && vlan.is_none() {
         return;
     }
-    let mut link = Link { source: [0; 6], destination: *destination, vlan };
+    let mut link = EthernetHeader { source: [0; 6], destination: *destination, vlan };
     link.source.copy_from_slice(source);
     let l3 = if tagged { ethernet::HEADER + ethernet::VLAN_TAG } else { ethernet::HEADER };
     // With no headroom it leaves as it is, and whoever looks for the tag drops it.
-    let _ = ethernet::relink(packet, l3, ether_type, &link);
+    let _ = ethernet::replace_ethernet_header(packet, l3, ether_type, &link);
 }
 
 /// Rewrites a packet into its answer; false, and nothing changed, when it has none.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use vipa_handoff::{Count, Fate, Hop, How, NextHop, Note, Reason, Rewrite, TargetRoute, Via};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::{
-    Body, Cut, Endpoint, FragmentHead, Icmp, Icmp6, Inner, Ipv4Icmp, Ipv6Icmp, PacketBuf, Parsed, TcpFlags,
-    encapsulate, ethernet, has_last_hop, icmp, nat, parse_plain, tcp,
+    Body, Endpoint, FragmentHead, Fragmenter, Icmp, Icmp6, InnerPacket, Ipv4Icmp, Ipv6Icmp, PacketBuf, Parsed,
+    TcpFlags, encapsulate, ethernet, has_last_hop, icmp, nat, parse_plain, tcp,
 };
 
 use crate::{Scene, Tx, family::Family, outlet::Outlets, places::Places};
@@ -49,7 +49,7 @@ pub(crate) fn make_ready<K: Family>(
     if let Some(express) = scene.routes.express(target, frame.len()) {
         let leaves = express.port == *port || first_leaves(port, express.port);
         if leaves {
-            ethernet::readdress(frame, &express.macs);
+            ethernet::rewrite_macs(frame, &express.macs);
         }
         return leaves;
     }
@@ -118,7 +118,7 @@ pub(crate) fn forward<T: Tx>(
     if let Some(express) = scene.routes.express(target, frame.len())
         && ethernet::is_untagged(frame)
     {
-        ethernet::readdress(frame, &express.macs);
+        ethernet::rewrite_macs(frame, &express.macs);
         return outlets
             .send(&scene.desk.counters, express.port, packet, Fate::Forward)
             .map_err(|_| Stuck::Drop(Reason::NoRoute));
@@ -154,7 +154,7 @@ fn forward_changed<T: Tx>(
         return Err(Stuck::Neighbour(packet));
     };
     if let Some(way) = scene.routes.rewrite(target)
-        && let Some(inner) = Inner::look(packet.bytes())
+        && let Some(inner) = InnerPacket::read(packet.bytes())
         && rewrite_plain(way, &mut packet, &inner)
     {
         return outlets
@@ -177,7 +177,7 @@ fn ask_for_neighbour(scene: &Scene<'_>, route: &TargetRoute) {
 
 /// What [`rewrite`] does, to a packet that has nothing out of the ordinary. False, and nothing changed, when that takes more.
 #[inline(always)]
-fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &Inner) -> bool {
+fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &InnerPacket) -> bool {
     if inner.size > way.mtu {
         return false;
     }
@@ -187,7 +187,7 @@ fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &Inner) -> b
             let frame = packet.bytes_mut();
             let translated = nat::plain_to_target(frame, inner, endpoint(*address, port.unwrap_or(inner.ports as u16)));
             if translated {
-                ethernet::readdress(frame, macs);
+                ethernet::rewrite_macs(frame, macs);
             }
             translated
         }
@@ -210,7 +210,7 @@ fn forward_rewritten<T: Tx>(
     let number = number.unwrap_or_else(|| entropy(&parsed));
     let size = parsed.end as usize - usize::from(parsed.l3);
     if size > usize::from(route.mtu) {
-        return match Cut::new(frame, &parsed, route.mtu) {
+        return match Fragmenter::new(frame, &parsed, route.mtu) {
             Some(cut) => forward_in_parts(scene, outlets, (route, hop), (&cut, number), packet),
             None if route.tells_mtu && icmp::must_not_be_cut(frame, &parsed) => Err(Stuck::TooBig(packet, route.mtu)),
             None => Err(Stuck::Drop(Reason::TooBig)),
@@ -227,7 +227,7 @@ fn forward_in_parts<T: Tx>(
     scene: &Scene<'_>,
     outlets: &mut Outlets<T>,
     (route, hop): (&TargetRoute, &NextHop),
-    (cut, number): (&Cut, u32),
+    (cut, number): (&Fragmenter, u32),
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let mut place = [0; LONGEST_PART];
@@ -266,7 +266,7 @@ fn rewrite(
     parsed: &Parsed,
 ) -> Result<(), Reason> {
     match route.via {
-        Via::Direct | Via::Local => relink(packet, parsed, hop),
+        Via::Direct | Via::Local => replace_ethernet_header(packet, parsed, hop),
         Via::Tunnel { outer, how } => {
             let frame = packet.bytes_mut();
             if route.clamps_mss && opens(parsed) {
@@ -286,7 +286,7 @@ fn rewrite(
             if !translate(frame, parsed, route.address, port) {
                 return Err(Reason::IpProtocol);
             }
-            relink(packet, parsed, hop)
+            replace_ethernet_header(packet, parsed, hop)
         }
     }
 }
@@ -330,7 +330,7 @@ pub(crate) fn give_back<T: Tx>(
     mut packet: T::Buf,
 ) -> Result<(), Stuck<T::Buf>> {
     let frame = packet.bytes_mut();
-    let turned = Inner::look(frame).and_then(|inner| {
+    let turned = InnerPacket::read(frame).and_then(|inner| {
         let client = address(inner.destination(frame)?);
         turn_plain(scene, (vipa, vipa_port), (frame, &inner, client), None)
     });
@@ -346,7 +346,7 @@ pub(crate) fn give_back<T: Tx>(
 fn turn_plain(
     scene: &Scene<'_>,
     (vipa, vipa_port): (VipaId, u16),
-    (frame, inner, client): (&mut [u8], &Inner, IpAddr),
+    (frame, inner, client): (&mut [u8], &InnerPacket, IpAddr),
     port: Option<PortId>,
 ) -> Option<PortId> {
     let express = scene.routes.express_to(client, frame.len())?;
@@ -357,7 +357,7 @@ fn turn_plain(
     if !nat::plain_from_target(frame, inner, endpoint(vipa.address, vipa_port)) {
         return None;
     }
-    ethernet::readdress(frame, &express.macs);
+    ethernet::rewrite_macs(frame, &express.macs);
     Some(express.port)
 }
 
@@ -411,14 +411,14 @@ fn give_back_any<T: Tx>(
     if !rewritten {
         return Err(Stuck::Drop(Reason::IpProtocol));
     }
-    relink(&mut packet, &parsed, &hop).map_err(Stuck::Drop)?;
+    replace_ethernet_header(&mut packet, &parsed, &hop).map_err(Stuck::Drop)?;
     send_back(scene, outlets, hop.port, packet)
 }
 
-fn relink(packet: &mut impl PacketBuf, parsed: &Parsed, hop: &NextHop) -> Result<(), Reason> {
+fn replace_ethernet_header(packet: &mut impl PacketBuf, parsed: &Parsed, hop: &NextHop) -> Result<(), Reason> {
     let (l3, link) = (usize::from(parsed.l3), &hop.link);
     let relinked = ethernet::ether_type(packet.bytes())
-        .is_some_and(|(_, ether_type)| ethernet::relink(packet, l3, ether_type, link));
+        .is_some_and(|(_, ether_type)| ethernet::replace_ethernet_header(packet, l3, ether_type, link));
     if relinked { Ok(()) } else { Err(Reason::TooBig) }
 }
 

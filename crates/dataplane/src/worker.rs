@@ -9,7 +9,7 @@ use vipa_flow::{
 };
 use vipa_handoff::{Count, Desk, Fate, Flows, LocalReply, Reason, Routes, VipaCount, WorkerDoor};
 use vipa_model::{Moment, PortId, Stance};
-use vipa_packet::Heads;
+use vipa_packet::HeaderColumns;
 use vipa_sync::{Flag, Reader};
 
 use crate::{
@@ -97,7 +97,7 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     /// Of each inlet.
     pressures: Vec<Pressure>,
     outlets: Outlets<T>,
-    heads: Box<Heads>,
+    columns: Box<HeaderColumns>,
     /// The one that is being classified, and the one before it, whose lookups have begun. Between turns there is nothing in them.
     batches: [Batch<R::Buf>; 2],
     hold: Hold<R::Buf>,
@@ -129,7 +129,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             pressures: vec![Pressure::default(); inlets.len()],
             inlets,
             outlets: Outlets::new(outlets, &limits.kernel_per_second, limits.answers_per_second),
-            heads: Box::default(),
+            columns: Box::default(),
             batches: [Batch::new(), Batch::new()],
             hold: Hold::new(limits.held_packets, limits.held_for),
             fragments: Fragments::new(),
@@ -175,7 +175,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         let now = clock();
         let mut scene = Scene { routes, flows: &self.flows, desk: &self.desk, now, tick: Tick::from(now) };
         let mut received = 0;
-        let heads = &mut *self.heads;
+        let columns = &mut *self.columns;
         let mut settler = Settler { hold: &mut self.hold, fragments: &mut self.fragments, outlets: &mut self.outlets };
         if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
             settler.retry(&mut scene, &mut self.admission, &clock);
@@ -197,7 +197,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
                         sums: inlet.rx.header_sums(&batch.packets),
                         packets: &batch.packets,
                     };
-                    classify(&scene, &burst, settler.fragments, (self.vectors, &mut *heads, &mut batch.lanes));
+                    classify(&scene, &burst, settler.fragments, (self.vectors, &mut *columns, &mut batch.lanes));
                 }
                 let Batch { packets, lanes } = &mut *before;
                 if !packets.is_empty() {

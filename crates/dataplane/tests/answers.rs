@@ -13,7 +13,7 @@ use vipa_dataplane::{
 use vipa_handoff::Via;
 use vipa_model::{Balance, Stance};
 use vipa_packet::{
-    Encapsulation, HeapPacket, Outer, PacketBuf,
+    Encapsulation, HeapPacket, PacketBuf, TunnelEndpoints,
     build::{Builder, packet},
     icmp, icmp6,
 };
@@ -83,8 +83,10 @@ fn a_connection_is_not_placed_anew_by_a_packet_that_does_not_get_there() {
     let mut bench = Bench::with_service(SERVICE, [T0, T1]);
     bench.serve(Balance::Maglev, &[1]);
     bench.change(|world| {
-        let outer =
-            Outer::V4 { source: ROUTER.to_bits(), destination: T1.parse::<std::net::Ipv4Addr>().unwrap().to_bits() };
+        let outer = TunnelEndpoints::V4 {
+            source: ROUTER.to_bits(),
+            destination: T1.parse::<std::net::Ipv4Addr>().unwrap().to_bits(),
+        };
         world.targets[1].via = Via::Tunnel { outer, how: GUE };
     });
     bench.confirm(CLIENT, 40_000, 80, 0);
@@ -228,7 +230,11 @@ fn on_a_tagged_port_answers_and_forwarded_frames_keep_their_priority() {
         for (n, target) in world.targets.iter_mut().enumerate() {
             target.next_hop = Some(vipa_handoff::NextHop {
                 port: vipa_model::PortId(0),
-                link: vipa_packet::Link { source: ROUTER_MAC, destination: target_mac(n as u8), vlan: Some(7) },
+                link: vipa_packet::EthernetHeader {
+                    source: ROUTER_MAC,
+                    destination: target_mac(n as u8),
+                    vlan: Some(7),
+                },
             });
         }
     });

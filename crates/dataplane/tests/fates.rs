@@ -13,7 +13,7 @@ use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Fate, LocalReply, Reason, ReturnRoute, SourceRule, Via};
 use vipa_model::{Balance, Connection, PortRange, Protocol, Sources, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
-    Encapsulation, HeapPacket, Malformed, Outer, PacketBuf, TcpFlags,
+    Encapsulation, HeapPacket, Malformed, PacketBuf, TcpFlags, TunnelEndpoints,
     build::{Builder, packet},
     checksum, icmp, nd,
 };
@@ -45,7 +45,7 @@ fn tunnelled(bench: &mut Bench) {
             IpAddr::V4(to) => to,
             IpAddr::V6(_) => unreachable!("the bench's targets are of IPv4"),
         };
-        let outer = Outer::V4 { source: ROUTER.to_bits(), destination: to.to_bits() };
+        let outer = TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: to.to_bits() };
         for target in &mut world.targets {
             target.via = Via::Tunnel { outer, how: Encapsulation::Ipip };
             target.mtu = 1480;

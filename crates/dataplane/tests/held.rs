@@ -154,7 +154,7 @@ fn packets_wait_for_a_target_whose_ethernet_address_is_not_known_yet() {
     assert_eq!(bench.turn([&segment(40_000)]), NOTHING);
     bench.assert_changed(["received +1", "held +1", "holding +1"]);
     let hop = bench.world.targets[0].next_hop.map(|hop| {
-        let link = vipa_packet::Link { destination: vipa_dataplane::bench::target_mac(1), ..hop.link };
+        let link = vipa_packet::EthernetHeader { destination: vipa_dataplane::bench::target_mac(1), ..hop.link };
         vipa_handoff::NextHop { link, ..hop }
     });
     bench.change(|world| world.targets[1].next_hop = hop);

@@ -14,7 +14,9 @@ use vipa_flow::vectors::{Vectors, Work};
 use vipa_handoff::{Count, Fate};
 use vipa_model::Stance;
 use vipa_model::{Balance, Moment, Orphans};
-use vipa_packet::{Body, HEADS, HeaderSums, Heads, HeapPacket, PacketBuf, Station, TcpFlags, build::packet};
+use vipa_packet::{
+    Body, HEADER_ROWS, HeaderColumns, HeaderSums, HeapPacket, PacketBuf, Station, TcpFlags, build::packet,
+};
 
 /// A frame that is often nearly right.
 fn frame() -> impl Strategy<Value = HeapPacket> {
@@ -89,7 +91,7 @@ const STATION: Station = Station::new(&ROUTER_MAC);
 
 struct Look<'a> {
     frames: &'a [HeapPacket],
-    heads: &'a mut Heads,
+    columns: &'a mut HeaderColumns,
 }
 
 /// Segments, and those that go on, of either family.
@@ -99,14 +101,14 @@ impl Work for Look<'_> {
     #[inline(always)]
     fn run(self) -> [(u32, u32); 2] {
         for (place, frame) in self.frames.iter().enumerate() {
-            self.heads.note(place, frame.as_ref());
-            self.heads.note_further(place, frame.as_ref());
+            self.columns.load(place, frame.as_ref());
+            self.columns.load_ipv6(place, frame.as_ref());
         }
-        let found = self.heads.segments(STATION, HeaderSums::Unverified);
-        let ipv4 = (found.plain, found.going_on);
-        let of_ipv6 = self.heads.ipv6();
-        let found = self.heads.segments6(STATION);
-        [ipv4, (found.plain & of_ipv6, found.going_on)]
+        let found = self.columns.segments(STATION, HeaderSums::Unverified);
+        let ipv4 = (found.plain, found.mid_stream);
+        let of_ipv6 = self.columns.ipv6();
+        let found = self.columns.segments6(STATION);
+        [ipv4, (found.plain & of_ipv6, found.mid_stream)]
     }
 }
 
@@ -204,14 +206,14 @@ proptest! {
 
     #[test]
     fn headers_say_the_same_to_all_vector_instructions(
-        frames in prop::collection::vec(prop_oneof![1 => frame(), 2 => known(CLIENT), 2 => known(CLIENT6)], HEADS),
+        frames in prop::collection::vec(prop_oneof![1 => frame(), 2 => known(CLIENT), 2 => known(CLIENT6)], HEADER_ROWS),
     ) {
         let found = |vectors: Vectors| {
-            let mut heads = Heads::default();
-            let found = vectors.run(Look { frames: &frames, heads: &mut heads });
-            let those = |plain: u32| (0..HEADS).filter(move |place| plain >> place & 1 != 0);
-            let segments: Vec<_> = those(found[0].0).map(|place| heads.segment(place)).collect();
-            let segments6: Vec<_> = those(found[1].0).map(|place| heads.segment6(place)).collect();
+            let mut columns = HeaderColumns::default();
+            let found = vectors.run(Look { frames: &frames, columns: &mut columns });
+            let those = |plain: u32| (0..HEADER_ROWS).filter(move |place| plain >> place & 1 != 0);
+            let segments: Vec<_> = those(found[0].0).map(|place| columns.segment(place)).collect();
+            let segments6: Vec<_> = those(found[1].0).map(|place| columns.segment6(place)).collect();
             (found, segments, segments6)
         };
         for vectors in Vectors::all() {

@@ -377,7 +377,7 @@ fn the_kernel_hears_no_tag_and_its_packets_get_the_ports() {
 fn own_target(bench: &mut Bench) {
     bench.change(|world| {
         world.port.kernel = Some(KERNEL);
-        let link = vipa_packet::Link { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
+        let link = vipa_packet::EthernetHeader { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
         world.targets[0].via = Via::Local;
         world.targets[0].next_hop = Some(vipa_handoff::NextHop { port: KERNEL, link });
     });

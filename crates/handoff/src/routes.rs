@@ -15,7 +15,7 @@ use std::{
 
 use vipa_balance::{ClusterKey, Picker};
 use vipa_model::{Epoch, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
-use vipa_packet::{Encapsulation, Link, Outer};
+use vipa_packet::{Encapsulation, EthernetHeader, TunnelEndpoints};
 use vipa_sync::{Counter, Deadline};
 
 pub use express::{Express, How, Rewrite};
@@ -147,7 +147,7 @@ pub enum Via {
     /// The destination MAC is all.
     Direct,
     Tunnel {
-        outer: Outer,
+        outer: TunnelEndpoints,
         how: Encapsulation,
     },
     /// The destination becomes the target's address and, where there is one, this port.
@@ -162,7 +162,7 @@ pub enum Via {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     pub port: PortId,
-    pub link: Link,
+    pub link: EthernetHeader,
 }
 
 /// How to reach an address that is no target's.
@@ -501,8 +501,8 @@ impl PortRoute {
 
     /// The Ethernet header of a frame from this port to `mac`.
     #[must_use]
-    pub fn link_to(&self, mac: Mac) -> Link {
-        Link { source: self.mac.0, destination: mac.0, vlan: self.vlan }
+    pub fn link_to(&self, mac: Mac) -> EthernetHeader {
+        EthernetHeader { source: self.mac.0, destination: mac.0, vlan: self.vlan }
     }
 
     /// Whether this is its configured address, of either family.

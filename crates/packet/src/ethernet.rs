@@ -19,15 +19,15 @@ pub const TYPE_ARP: u16 = 0x0806;
 pub const TYPE_VLAN: u16 = 0x8100;
 pub const TYPE_IPV6: u16 = 0x86dd;
 
-/// A frame's header where it leaves: from whom, to whom, and in which VLAN.
+/// The Ethernet header of a frame that is sent: addresses and VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct EthernetHeader {
     pub source: MacAddress,
     pub destination: MacAddress,
     pub vlan: Option<u16>,
 }
 
-impl Link {
+impl EthernetHeader {
     /// Bytes of this header.
     #[inline]
     #[must_use]
@@ -35,7 +35,7 @@ impl Link {
         HEADER + if self.vlan.is_some() { VLAN_TAG } else { 0 }
     }
 
-    /// Writes it; `place` has its length.
+    /// Writes the header to `place`, which has its length.
     #[inline(always)]
     pub(crate) fn write(&self, place: &mut [u8], ether_type: u16) {
         set_macs(place, &self.destination, &self.source);
@@ -49,24 +49,24 @@ impl Link {
     }
 }
 
-/// Whether a frame is meant for a port, by its destination address.
+/// Whom a frame is addressed to, seen from a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum L2Destination {
     /// The port's own address.
     Ours,
-    /// Broadcast or multicast. Such a frame may ask a question (ARP) but never carries a connection's packet
-    /// (RFC 1122 §3.2.1.3, §4.2.3.10).
+    /// Broadcast or multicast. A group frame may be an ARP request, but never carries a connection's packet (RFC 1122 §3.2.1.3,
+    /// §4.2.3.10).
     Group,
-    /// Another station's: a promiscuous port or a flooding switch let us see it.
+    /// Another station's address: the port is promiscuous, or the switch floods.
     Foreign,
 }
 
-/// An address made ready to be looked for in many frames.
+/// A destination address as a word, for comparison with the first word of many frames.
 #[derive(Clone, Copy)]
 pub struct Station(u64);
 
 impl Station {
-    /// No frame is addressed to it.
+    /// The address of no frame.
     pub const NOBODY: Self = Self(u64::MAX);
 
     #[inline]
@@ -76,7 +76,7 @@ impl Station {
         Self(u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
-    /// Zero if a frame whose first eight bytes are this word, the first byte the lowest, is addressed to this station alone.
+    /// Zero if a frame that begins with this little-endian word is addressed to this station.
     #[inline(always)]
     pub(crate) const fn differs(self, word: u64) -> u64 {
         (word ^ self.0.to_le()) << 16 | self.0.to_le() >> 48
@@ -86,11 +86,11 @@ impl Station {
 /// The MAC filter. A frame too short to have an address is foreign.
 #[inline(always)]
 #[must_use]
-pub fn delivery(frame: &[u8], our_mac: &MacAddress) -> Delivery {
+pub fn l2_destination(frame: &[u8], our_mac: &MacAddress) -> L2Destination {
     match frame.first_chunk::<6>() {
-        Some(destination) if destination == our_mac => Delivery::Ours,
-        Some(destination) if destination[0] & 1 != 0 => Delivery::Group,
-        _ => Delivery::Foreign,
+        Some(destination) if destination == our_mac => L2Destination::Ours,
+        Some(destination) if destination[0] & 1 != 0 => L2Destination::Group,
+        _ => L2Destination::Foreign,
     }
 }
 
@@ -118,7 +118,7 @@ pub fn set_macs(frame: &mut [u8], destination: &MacAddress, source: &MacAddress)
 
 /// Writes both addresses, side by side as a frame begins, into a frame without a tag. One too short for them is left alone.
 #[inline(always)]
-pub fn readdress(frame: &mut [u8], macs: &[u8; 12]) {
+pub fn rewrite_macs(frame: &mut [u8], macs: &[u8; 12]) {
     if let Some(place) = frame.first_chunk_mut() {
         *place = *macs;
     }
@@ -157,11 +157,11 @@ pub(crate) fn set_priority(frame: &mut [u8], priority: u8) {
     }
 }
 
-/// Replaces whatever is before `l3` by another Ethernet header. A tag keeps the priority of the tag before it. False, and nothing
-/// changed, without headroom.
+/// Replaces the Ethernet header, all bytes before `l3`, by another one. The priority of an old tag is kept in the new tag. False, and
+/// nothing changed, without headroom.
 #[inline]
 #[must_use]
-pub fn relink(packet: &mut impl PacketBuf, l3: usize, ether_type: u16, link: &Link) -> bool {
+pub fn replace_ethernet_header(packet: &mut impl PacketBuf, l3: usize, ether_type: u16, link: &EthernetHeader) -> bool {
     let (length, priority) = (link.length(), priority(packet.bytes()));
     if packet.headroom() + l3 < length || !packet.trim_front(l3) {
         return false;
@@ -185,7 +185,7 @@ pub fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
 
 /// Sends a frame back to the station it came from, as from `our_mac`.
 #[inline]
-pub(crate) fn turn_round(frame: &mut [u8], our_mac: &MacAddress) {
+pub(crate) fn return_to_sender(frame: &mut [u8], our_mac: &MacAddress) {
     if let Some(sender) = view::chunk::<6>(frame, 6).copied() {
         set_macs(frame, &sender, our_mac);
     }

@@ -148,7 +148,7 @@ pub fn echo_reply(frame: &mut [u8], parsed: &Parsed, our_mac: &MacAddress) -> bo
     ip[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
     ip[12..16].copy_from_slice(&destination.to_be_bytes());
     ip[16..20].copy_from_slice(&source.to_be_bytes());
-    ethernet::turn_round(frame, our_mac);
+    ethernet::return_to_sender(frame, our_mac);
     true
 }
 
@@ -237,7 +237,7 @@ fn error(packet: &mut impl PacketBuf, parsed: &Parsed, message: &ErrorMessage, o
     icmp[4..8].copy_from_slice(&message.rest.to_be_bytes());
     let sum = Sum::default().bytes(icmp).bytes(quote).checksum();
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    ethernet::turn_round(frame, our_mac);
+    ethernet::return_to_sender(frame, our_mac);
     true
 }
 

@@ -141,7 +141,7 @@ pub fn echo_reply(packet: &mut impl PacketBuf, parsed: &Parsed, our_mac: &MacAdd
         icmp[0] = ECHO_REPLY;
         icmp[2..4].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
     }
-    ethernet::turn_round(frame, our_mac);
+    ethernet::return_to_sender(frame, our_mac);
     true
 }
 
@@ -227,7 +227,7 @@ fn error(packet: &mut impl PacketBuf, parsed: &Parsed, message: &ErrorMessage, o
     icmp[4..8].copy_from_slice(&message.rest.to_be_bytes());
     let sum = sum_of(message.source, sender, length).bytes(icmp).bytes(quote).checksum();
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    ethernet::turn_round(frame, our_mac);
+    ethernet::return_to_sender(frame, our_mac);
     true
 }
 

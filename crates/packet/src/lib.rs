@@ -5,18 +5,18 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`mod@ethernet`] | whose frame it is, and its MAC addresses |
+//! | [`mod@ethernet`] | the MAC filter, and writing Ethernet headers |
 //! | [`arp`] | requests, replies and announcements (RFC 826, RFC 5227) |
 //! | [`icmp`] | echo replies, and what an error message quotes (RFC 792, RFC 1812) |
 //! | [`icmp6`] | the same of IPv6 (RFC 4443) |
 //! | [`nd`] | IPv6's neighbour discovery (RFC 4861) |
-//! | `tunnel` | packets wrapped for a target: IP in IP, GRE, GUE |
-//! | `path` | what an ICMP error says of a tunnel's path |
-//! | `cut` | IPv4 packets cut into parts (RFC 791) |
-//! | [`nat`] | addresses and ports rewritten, checksums mended (RFC 1624) |
+//! | `tunnel` | packets encapsulated for a target: IP in IP, GRE, GUE |
+//! | `path` | ICMP "packet too big" errors about a tunnel's outer packets (RFC 1191) |
+//! | `fragmenter` | IPv4 packets divided into fragments (RFC 791) |
+//! | [`nat`] | addresses and ports translated, checksums updated (RFC 1624) |
 //! | [`tcp`] | flags, and the reset that answers a segment (RFC 9293) |
 //! | [`checksum`] | the Internet checksum, whole and incremental (RFC 1071, RFC 1624) |
-//! | [`build`] | frames written as sentences, for tests, benchmarks and the lab; [`mend`], for fuzzers |
+//! | [`build`] | frames written as sentences, for tests, benchmarks and the lab; [`fix_checksums()`], for fuzzers |
 //!
 //! Addresses are `u32` and `u128` in numeric (host) order wherever a packet is forwarded, as the connection table keys them.
 
@@ -26,12 +26,12 @@ pub mod arp;
 mod buffer;
 pub mod build;
 pub mod checksum;
-mod cut;
 pub mod ethernet;
+mod fix_checksums;
+mod fragmenter;
 pub mod icmp;
 pub mod icmp6;
 mod malformed;
-mod mend;
 pub mod nat;
 pub mod nd;
 mod parse;
@@ -42,20 +42,20 @@ mod view;
 
 pub use arp::Arp;
 pub use buffer::{HEADROOM, HeapPacket, PacketBuf};
-pub use cut::Cut;
-pub use ethernet::{Delivery, Link, MacAddress, Station, set_macs};
+pub use ethernet::{EthernetHeader, L2Destination, MacAddress, Station, set_macs};
+pub use fix_checksums::fix_checksums;
+pub use fragmenter::Fragmenter;
 pub use icmp::{Icmp, Ipv4Icmp, Quoted};
 pub use icmp6::{Icmp6, Ipv6Icmp};
 pub use malformed::Malformed;
-pub use mend::mend;
 pub use nat::{Endpoint, decrement_ttl, has_last_hop};
 pub use parse::{
-    Body, Fragment, FragmentHead, HEADS, HeaderSums, Heads, Ipv4Tcp, Ipv4Udp, Ipv6Tcp, Ipv6Udp, Parsed, Segments,
-    Segments6, Tcp, Udp, parse, parse_plain,
+    Body, Fragment, FragmentHead, HEADER_ROWS, HeaderColumns, HeaderSums, Ipv4Segments, Ipv4Tcp, Ipv4Udp, Ipv6Segments,
+    Ipv6Tcp, Ipv6Udp, Parsed, Tcp, Udp, parse, parse_plain,
 };
-pub use path::NarrowPath;
+pub use path::PacketTooBig;
 pub use tcp::TcpFlags;
-pub use tunnel::{Encapsulation, Inner, Outer, Wrappers, decapsulate, encapsulate};
+pub use tunnel::{Encapsulation, InnerPacket, TunnelEndpoints, TunnelHeaders, decapsulate, encapsulate};
 
 /// IP protocol number of ICMP.
 pub const ICMP: u8 = 1;

@@ -6,7 +6,7 @@ use crate::{
     checksum::{self, Sum},
     ethernet, icmp, icmp6,
     parse::{Body, Fragment, FragmentHead, addresses6, walk_ipv6},
-    tunnel::Inner,
+    tunnel::InnerPacket,
     view,
 };
 
@@ -39,7 +39,7 @@ pub fn to_target(frame: &mut [u8], parsed: &Parsed, target: Endpoint) -> bool {
 /// `target` is of the other family.
 #[inline]
 #[must_use]
-pub fn plain_to_target(frame: &mut [u8], inner: &Inner, target: Endpoint) -> bool {
+pub fn plain_to_target(frame: &mut [u8], inner: &InnerPacket, target: Endpoint) -> bool {
     translate_plain(frame, inner, End::Destination, target).is_some()
 }
 
@@ -53,32 +53,32 @@ pub fn from_target(frame: &mut [u8], parsed: &Parsed, vipa: Endpoint) -> bool {
 /// Makes `vipa` the source; otherwise as [`plain_to_target`].
 #[inline]
 #[must_use]
-pub fn plain_from_target(frame: &mut [u8], inner: &Inner, vipa: Endpoint) -> bool {
+pub fn plain_from_target(frame: &mut [u8], inner: &InnerPacket, vipa: Endpoint) -> bool {
     translate_plain(frame, inner, End::Source, vipa).is_some()
 }
 
 /// One sum for all that changes in the IP header, one for all that changes in what the transport's checksum covers.
 #[inline(always)]
-fn translate_plain(frame: &mut [u8], inner: &Inner, end: End, new: Endpoint) -> Option<()> {
+fn translate_plain(frame: &mut [u8], inner: &InnerPacket, end: End, new: Endpoint) -> Option<()> {
     let packet = frame.get_mut(ethernet::HEADER..)?;
     let (change, transport, port) = match (inner.is_ipv6, new) {
         (false, Endpoint::V4(address, port)) => {
             let (header, transport) = packet.split_first_chunk_mut()?;
-            let change = readdress4(header, end, address);
+            let change = replace_address4(header, end, address);
             header[8] -= 1;
-            mend4(header, change.and(Change::HOP));
+            update_checksum4(header, change.and(Change::HOP));
             (change, transport, port)
         }
         (true, Endpoint::V6(address, port)) => {
             let (header, transport) = packet.split_first_chunk_mut()?;
-            let change = readdress6(header, end, address);
+            let change = replace_address6(header, end, address);
             header[7] -= 1;
             (change, transport, port)
         }
         _ => return None,
     };
     let change = replace_port(transport, 0, end, port).map_or(change, |ports| change.and(ports));
-    mend_transport(transport, 0, inner.protocol, change);
+    update_transport_checksum(transport, 0, inner.protocol, change);
     Some(())
 }
 
@@ -100,7 +100,7 @@ fn translate(frame: &mut [u8], parsed: &Parsed, end: End, new: Endpoint) -> Opti
     };
     if let Some(protocol) = transport {
         let change = replace_port(frame, l4, end, port).map_or(change, |ports| change.and(ports));
-        mend_transport(frame, l4, protocol, change);
+        update_transport_checksum(frame, l4, protocol, change);
     }
     Some(())
 }
@@ -138,23 +138,23 @@ impl Change {
     }
 }
 
-/// Replaces an address in the IPv4 header at `l3` and mends the header's checksum.
+/// Replaces an address in the IPv4 header at `l3` and updates the header's checksum.
 #[inline(always)]
 fn replace4(frame: &mut [u8], l3: usize, end: End, new: u32) -> Option<Change> {
     let header = frame.get_mut(l3..)?.first_chunk_mut()?;
-    let change = readdress4(header, end, new);
-    mend4(header, change);
+    let change = replace_address4(header, end, new);
+    update_checksum4(header, change);
     Some(change)
 }
 
 /// Replaces an address in the IPv6 header at `l3`, which has no checksum of its own.
 #[inline(always)]
 fn replace6(frame: &mut [u8], l3: usize, end: End, new: u128) -> Option<Change> {
-    Some(readdress6(frame.get_mut(l3..)?.first_chunk_mut()?, end, new))
+    Some(replace_address6(frame.get_mut(l3..)?.first_chunk_mut()?, end, new))
 }
 
 #[inline(always)]
-fn readdress4(header: &mut [u8; IPV4_HEADER], end: End, new: u32) -> Change {
+fn replace_address4(header: &mut [u8; IPV4_HEADER], end: End, new: u32) -> Change {
     let place = match end {
         End::Source => &mut header[12..16],
         End::Destination => &mut header[16..20],
@@ -165,13 +165,13 @@ fn readdress4(header: &mut [u8; IPV4_HEADER], end: End, new: u32) -> Change {
 }
 
 #[inline(always)]
-fn mend4(header: &mut [u8; IPV4_HEADER], change: Change) {
+fn update_checksum4(header: &mut [u8; IPV4_HEADER], change: Change) {
     let sum = u16::from_be_bytes([header[10], header[11]]);
     header[10..12].copy_from_slice(&change.apply(sum).to_be_bytes());
 }
 
 #[inline(always)]
-fn readdress6(header: &mut [u8; IPV6_HEADER], end: End, new: u128) -> Change {
+fn replace_address6(header: &mut [u8; IPV6_HEADER], end: End, new: u128) -> Change {
     let (source, destination) = addresses6(header);
     let (old, at) = match end {
         End::Source => (source, 8),
@@ -193,14 +193,14 @@ fn replace_port(frame: &mut [u8], l4: usize, end: End, new: u16) -> Option<Chang
 
 /// In UDP zero means "no checksum" and stays; a sum never becomes it (RFC 768).
 #[inline(always)]
-fn mend_transport(frame: &mut [u8], l4: usize, protocol: u8, change: Change) {
+fn update_transport_checksum(frame: &mut [u8], l4: usize, protocol: u8, change: Change) {
     let at = l4 + if protocol == TCP { 16 } else { 6 };
     let Some(place) = frame.get_mut(at..at + 2) else { return };
     let new = match (protocol, u16::from_be_bytes([place[0], place[1]])) {
         (UDP, 0) => return,
         (UDP, sum) => match change.apply(sum) {
             0 => 0xffff,
-            mended => mended,
+            updated => updated,
         },
         (_, sum) => change.apply(sum),
     };

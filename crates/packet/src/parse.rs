@@ -11,10 +11,10 @@
 //!
 //! Nearly every packet is TCP or UDP directly after an IP header without options or VLAN tag: [`parse_plain`] recognises it
 //! (in IPv4) at fixed offsets by one chain of comparisons. Whatever fails one of them is looked at again from the start, by
-//! `parse_any`, which knows all forms and all the reasons. A worker asks for even less, in either family: [`Heads`] says of all of a
+//! `parse_any`, which knows all forms and all the reasons. A worker asks for even less, in either family: [`HeaderColumns`] says of all of a
 //! burst's frames at once what names a connection. The short ways never say anything that the long way would not (a property test).
 
-mod heads;
+mod columns;
 mod ipv4;
 mod ipv6;
 mod transport;
@@ -28,7 +28,7 @@ use crate::{
     icmp6::Ipv6Icmp,
     tcp, view,
 };
-pub use heads::{HEADS, HeaderSums, Heads, Segments, Segments6};
+pub use columns::{HEADER_ROWS, HeaderColumns, HeaderSums, Ipv4Segments, Ipv6Segments};
 pub(crate) use ipv4::{FRAGMENT as FRAGMENT4, is_martian};
 pub(crate) use ipv6::{Chain, addresses as addresses6, walk as walk_ipv6};
 

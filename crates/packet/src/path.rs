@@ -1,4 +1,5 @@
-//! What a router on a tunnel's path says of it: that an outer packet of ours is too big for the next link (RFC 1191 §3, RFC 4443 §3.2).
+//! ICMP errors about a tunnel's path: a router on it says that an outer packet of ours is too big for its next link (RFC 1191 §3,
+//! RFC 4443 §3.2).
 
 use std::net::IpAddr;
 
@@ -11,25 +12,25 @@ use crate::{
     view,
 };
 
-/// A tunnel's packet did not fit a link of its path.
+/// An ICMP error "packet too big" or "fragmentation needed" about one of our outer packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NarrowPath {
-    /// Where the packet came from and where it went, as the error quotes it.
+pub struct PacketTooBig {
+    /// Source and destination of the outer packet that the error quotes.
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// What the link takes, bytes of IP. Fewer than the packet had.
+    /// MTU of the link, bytes of IP; less than the quoted packet's length.
     pub mtu: u16,
 }
 
-/// Sizes to try, where a router does not say what its link takes (RFC 1191 §7.1).
+/// MTUs to assume where an old router does not say its link's (RFC 1191 §7.1).
 const PLATEAUS: [u16; 7] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006];
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const UDP_HEADER: usize = 8;
 
-impl NarrowPath {
-    /// Reads an ICMP error that `parsed` found in `frame`. `None`: it is another message, is about another packet than a tunnel's (IP in
-    /// IP, GRE, or UDP to the port `gue`), has a wrong checksum, or contradicts itself.
+impl PacketTooBig {
+    /// Reads an ICMP error that `parsed` found in `frame`. `None`: the message is another one, it quotes a packet of no tunnel (IP in IP,
+    /// GRE, or UDP to port `gue`), its checksum is wrong, or its MTU is not below the quoted packet's length.
     #[must_use]
     pub fn read(frame: &[u8], parsed: &Parsed, gue: u16) -> Option<Self> {
         let message = frame.get(usize::from(parsed.l4)..parsed.end as usize)?;
@@ -83,7 +84,7 @@ impl NarrowPath {
     }
 }
 
-/// Whether a packet of this protocol, which has these bytes after its IP header, may be a tunnel's.
+/// Whether a packet with this protocol, and these bytes after its IP header, may be a tunnel's.
 fn is_tunnel(protocol: u8, after: &[u8], gue: u16) -> bool {
     match protocol {
         IPV4_INSIDE | IPV6_INSIDE | GRE => true,

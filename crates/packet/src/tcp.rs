@@ -64,7 +64,7 @@ impl TcpFlags {
     /// Neither opens nor closes anything: none of SYN, FIN and RST.
     #[inline(always)]
     #[must_use]
-    pub const fn goes_on(self) -> bool {
+    pub const fn is_mid_stream(self) -> bool {
         !self.has_any(Self(Self::SYN.0 | Self::FIN.0 | Self::RST.0))
     }
 
@@ -146,11 +146,11 @@ pub fn reset(packet: &mut impl PacketBuf, parsed: &Parsed, our_mac: &MacAddress)
         return false;
     }
     let end = l3 + answer.len();
-    ethernet::turn_round(packet.bytes_mut(), our_mac);
+    ethernet::return_to_sender(packet.bytes_mut(), our_mac);
     packet.truncate(end)
 }
 
-/// Lowers the maximum segment size that a SYN or SYN+ACK offers to `most` (RFC 9293 §3.7.1); the checksum is mended. False,
+/// Lowers the maximum segment size that a SYN or SYN+ACK offers to `most` (RFC 9293 §3.7.1); the checksum is updated. False,
 /// and nothing changed, when it offers none or no more than that, or is another packet: there the option says nothing
 /// (RFC 9293 §3.2).
 pub fn clamp_mss(frame: &mut [u8], parsed: &Parsed, most: u16) -> bool {

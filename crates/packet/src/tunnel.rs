@@ -4,18 +4,18 @@
 //! Ethernet │ outer IPv4 or IPv6 │ nothing, GRE 4, or UDP 8 + GUE 4 │ inner packet as it came, from its IP header on
 //! ```
 
-mod wrapper;
+mod headers;
 
 use crate::{
     PacketBuf, Parsed, UDP,
     checksum::Sum,
-    ethernet::{self, Link, TYPE_IPV4, TYPE_IPV6},
+    ethernet::{self, EthernetHeader, TYPE_IPV4, TYPE_IPV6},
     icmp::TTL,
     parse::Body,
     view,
 };
 
-pub use wrapper::{Inner, Wrappers};
+pub use headers::{InnerPacket, TunnelHeaders};
 
 /// IP protocol number of an IPv4 packet inside another.
 pub(crate) const IPV4_INSIDE: u8 = 4;
@@ -26,7 +26,7 @@ pub(crate) const GRE: u8 = 47;
 
 /// Ends of a tunnel, numeric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outer {
+pub enum TunnelEndpoints {
     V4 { source: u32, destination: u32 },
     V6 { source: u128, destination: u128 },
 }
@@ -80,10 +80,10 @@ impl Encapsulation {
 pub fn encapsulate(
     packet: &mut impl PacketBuf,
     parsed: &Parsed,
-    outer: &Outer,
-    how: Encapsulation,
+    outer: &TunnelEndpoints,
+    encapsulation: Encapsulation,
     entropy: u32,
-    link: &Link,
+    link: &EthernetHeader,
 ) -> bool {
     let (l3, end) = (usize::from(parsed.l3), parsed.end as usize);
     let Some(&[first, second]) = view::chunk::<2>(packet.bytes(), l3) else { return false };
@@ -95,15 +95,18 @@ pub fn encapsulate(
         6 => (IPV6_INSIDE, TYPE_IPV6, first << 4 | second >> 4),
         _ => return false,
     };
-    let outer_is_ipv6 = matches!(outer, Outer::V6 { .. });
-    let headers = link.length() + how.overhead(outer_is_ipv6);
-    if packet.headroom() + l3 < headers || end < l3 || end - l3 + how.overhead(outer_is_ipv6) > usize::from(u16::MAX) {
+    let outer_is_ipv6 = matches!(outer, TunnelEndpoints::V6 { .. });
+    let headers = link.length() + encapsulation.overhead(outer_is_ipv6);
+    if packet.headroom() + l3 < headers
+        || end < l3
+        || end - l3 + encapsulation.overhead(outer_is_ipv6) > usize::from(u16::MAX)
+    {
         return false;
     }
-    let payload = how.shim() + end - l3;
+    let payload = encapsulation.shim() + end - l3;
     let mut room = [0; MOST];
     let written = &mut room[..headers];
-    write_headers(written, outer, how, link, (inside, ether_type), traffic_class, payload, entropy);
+    write_headers(written, outer, encapsulation, link, (inside, ether_type), traffic_class, payload, entropy);
     ethernet::set_priority(written, ethernet::priority(packet.bytes()));
     // Neither can fail: the packet ends at or after `end`, and the headroom was looked at.
     if !packet.truncate(end) || !packet.trim_front(l3) {
@@ -123,35 +126,35 @@ pub fn encapsulate(
 #[expect(clippy::too_many_arguments, reason = "each header has its own")]
 fn write_headers(
     written: &mut [u8],
-    outer: &Outer,
-    how: Encapsulation,
-    link: &Link,
+    outer: &TunnelEndpoints,
+    encapsulation: Encapsulation,
+    link: &EthernetHeader,
     (inside, ether_type): (u8, u16),
     traffic_class: u8,
     payload: usize,
     entropy: u32,
 ) {
     let (ethernet, rest) = written.split_at_mut(link.length());
-    let protocol = match how {
+    let protocol = match encapsulation {
         Encapsulation::Ipip => inside,
         Encapsulation::Gre => GRE,
         Encapsulation::Gue { .. } => UDP,
     };
     let shim = match *outer {
-        Outer::V4 { source, destination } => {
+        TunnelEndpoints::V4 { source, destination } => {
             link.write(ethernet, TYPE_IPV4);
             let (ip, shim) = rest.split_at_mut(IPV4_HEADER);
             write_ipv4(ip, (source, destination), protocol, traffic_class, payload);
             shim
         }
-        Outer::V6 { source, destination } => {
+        TunnelEndpoints::V6 { source, destination } => {
             link.write(ethernet, TYPE_IPV6);
             let (ip, shim) = rest.split_at_mut(IPV6_HEADER);
             write_ipv6(ip, (source, destination), protocol, traffic_class, payload, entropy);
             shim
         }
     };
-    match how {
+    match encapsulation {
         Encapsulation::Ipip => {}
         Encapsulation::Gre => shim[2..4].copy_from_slice(&ether_type.to_be_bytes()),
         Encapsulation::Gue { port } => {
@@ -210,11 +213,11 @@ fn write_ipv6(
 #[must_use]
 pub fn decapsulate(packet: &mut impl PacketBuf) -> bool {
     let Some((inner, ether_type, link)) = inner_of(packet.bytes()) else { return false };
-    ethernet::relink(packet, inner, ether_type, &link)
+    ethernet::replace_ethernet_header(packet, inner, ether_type, &link)
 }
 
 /// Where the inner packet begins, its EtherType, and the frame's own header.
-fn inner_of(frame: &[u8]) -> Option<(usize, u16, Link)> {
+fn inner_of(frame: &[u8]) -> Option<(usize, u16, EthernetHeader)> {
     let (tagged, outer_type) = ethernet::ether_type(frame)?;
     let l3 = ethernet::HEADER + if tagged { ethernet::VLAN_TAG } else { 0 };
     let (mut protocol, mut at) = match outer_type {
@@ -234,7 +237,7 @@ fn inner_of(frame: &[u8]) -> Option<(usize, u16, Link)> {
         }
         _ => return None,
     };
-    let link = Link { destination: *view::chunk(frame, 0)?, source: *view::chunk(frame, 6)?, vlan: None };
+    let link = EthernetHeader { destination: *view::chunk(frame, 0)?, source: *view::chunk(frame, 6)?, vlan: None };
     (at < frame.len()).then_some((at, ether_type, link))
 }
 

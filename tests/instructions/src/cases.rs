@@ -15,7 +15,8 @@ use vipa_flow::{
 use vipa_handoff::{ReturnRoute, Via};
 use vipa_model::{Balance, Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
-    Encapsulation, Endpoint, HEADS, HeaderSums, Heads, HeapPacket, Inner, Link, Outer, PacketBuf, Station, Wrappers,
+    Encapsulation, Endpoint, EthernetHeader, HEADER_ROWS, HeaderColumns, HeaderSums, HeapPacket, InnerPacket,
+    PacketBuf, Station, TunnelEndpoints, TunnelHeaders,
     build::{Builder, packet},
     nat, parse, set_macs,
 };
@@ -49,9 +50,9 @@ fn measured(work: &mut dyn FnMut(u64)) {
 }
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "packet: heads of a burst", prepare: || heads(HeaderSums::Unverified) },
-    Case { name: "packet: heads of a burst, verified", prepare: || heads(HeaderSums::Verified) },
-    Case { name: "packet: heads of a burst, IPv6", prepare: heads6 },
+    Case { name: "packet: header columns of a burst", prepare: || columns(HeaderSums::Unverified) },
+    Case { name: "packet: header columns of a burst, verified", prepare: || columns(HeaderSums::Verified) },
+    Case { name: "packet: header columns of a burst, IPv6", prepare: columns6 },
     Case { name: "packet: tagged segment", prepare: tagged_segment },
     Case { name: "packet: wrap in IP", prepare: wrap },
     Case { name: "packet: translate", prepare: translate },
@@ -78,21 +79,21 @@ const CLIENT: &str = "203.0.113.4";
 const TARGET: &str = "198.51.100.21";
 
 /// The headers of a burst.
-fn heads(sums: HeaderSums) -> Prepared {
+fn columns(sums: HeaderSums) -> Prepared {
     let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv4(CLIENT, VIPA).tcp(40_000, 80).payload([0; 10]).build();
     look::<false>(frame, sums)
 }
 
-fn heads6() -> Prepared {
+fn columns6() -> Prepared {
     let frame = packet().macs(CLIENT_MAC, ROUTER_MAC).ipv6("2001:db8::4", VIPA6).tcp(40_000, 80).build();
     look::<true>(frame, HeaderSums::Unverified)
 }
 
 fn look<const IS_IPV6: bool>(frame: HeapPacket, sums: HeaderSums) -> Prepared {
     let vectors = Vectors::of_this_processor();
-    let mut heads = Heads::default();
+    let mut columns = HeaderColumns::default();
     Prepared::new(move |_| {
-        let found = vectors.run(Look::<IS_IPV6> { frame: black_box(frame.bytes()), sums, heads: &mut heads });
+        let found = vectors.run(Look::<IS_IPV6> { frame: black_box(frame.bytes()), sums, columns: &mut columns });
         assert_eq!(black_box(found), u32::MAX);
     })
 }
@@ -100,7 +101,7 @@ fn look<const IS_IPV6: bool>(frame: HeapPacket, sums: HeaderSums) -> Prepared {
 struct Look<'a, const IS_IPV6: bool> {
     frame: &'a [u8],
     sums: HeaderSums,
-    heads: &'a mut Heads,
+    columns: &'a mut HeaderColumns,
 }
 
 impl<const IS_IPV6: bool> Work for Look<'_, IS_IPV6> {
@@ -108,14 +109,14 @@ impl<const IS_IPV6: bool> Work for Look<'_, IS_IPV6> {
 
     #[inline(always)]
     fn run(self) -> u32 {
-        let Self { frame, sums, heads } = self;
+        let Self { frame, sums, columns } = self;
         let station = Station::new(&ROUTER_MAC);
-        (0..HEADS).for_each(|place| heads.note(place, frame));
+        (0..HEADER_ROWS).for_each(|place| columns.load(place, frame));
         if !IS_IPV6 {
-            return heads.segments(station, sums).plain;
+            return columns.segments(station, sums).plain;
         }
-        (0..HEADS).for_each(|place| heads.note_further(place, frame));
-        heads.segments6(station).plain & heads.ipv6()
+        (0..HEADER_ROWS).for_each(|place| columns.load_ipv6(place, frame));
+        columns.segments6(station).plain & columns.ipv6()
     }
 }
 
@@ -126,14 +127,14 @@ fn tagged_segment() -> Prepared {
 
 fn wrap() -> Prepared {
     let frame = packet().ipv4(CLIENT, VIPA).tcp(40_000, 80).payload([0; 10]).build();
-    let outer = Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
-    let link = Link { source: ROUTER_MAC, destination: target_mac(0), vlan: None };
-    let wrappers = Wrappers::new(&outer, Encapsulation::Ipip, &link);
+    let outer = TunnelEndpoints::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
+    let link = EthernetHeader { source: ROUTER_MAC, destination: target_mac(0), vlan: None };
+    let headers = TunnelHeaders::new(&outer, Encapsulation::Ipip, &link);
     let mut room = frame.clone();
     Prepared::new(move |n| {
         assert!(room.refill(frame.bytes()));
-        let inner = Inner::look(room.bytes()).expect("plain");
-        assert!(wrappers.wrap(&mut room, &inner, n as u32));
+        let inner = InnerPacket::read(room.bytes()).expect("plain");
+        assert!(headers.wrap(&mut room, &inner, n as u32));
     })
 }
 
@@ -142,7 +143,7 @@ fn translate() -> Prepared {
     let mut room = frame.clone();
     Prepared::new(move |_| {
         assert!(room.refill(frame.bytes()));
-        let inner = Inner::look(room.bytes()).expect("plain");
+        let inner = InnerPacket::read(room.bytes()).expect("plain");
         assert!(nat::plain_to_target(room.bytes_mut(), &inner, Endpoint::V4(0xc633_6415, 8080)));
     })
 }
@@ -314,7 +315,7 @@ fn by_way(via: Via) -> Bench {
 }
 
 fn tunnelled(how: Encapsulation) -> Prepared {
-    let outer = Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
+    let outer = TunnelEndpoints::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
     burst(by_way(Via::Tunnel { outer, how }), from_client, restore_all)
 }
 

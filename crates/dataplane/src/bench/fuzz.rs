@@ -25,9 +25,9 @@ use vipa_model::{
     Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Sources, Stance, TargetId, Unserved, VipaId,
 };
 use vipa_packet::{
-    Encapsulation, HeapPacket, Malformed, Outer, PacketBuf, TcpFlags,
+    Encapsulation, HeapPacket, Malformed, PacketBuf, TcpFlags, TunnelEndpoints,
     build::{Builder, packet},
-    ethernet, mend, nd, parse,
+    ethernet, fix_checksums, nd, parse,
 };
 use vipa_sync::Deadline;
 
@@ -196,7 +196,7 @@ impl World {
             }
             RAW => {
                 let mut frame = data.bytes().to_vec();
-                mend(&mut frame);
+                fix_checksums(&mut frame);
                 // Nearly every random frame is for another station; most of these should not be.
                 if step & 0x0f != 0
                     && let Some(destination) = frame.first_chunk_mut::<6>()
@@ -332,8 +332,8 @@ impl World {
             Way::Direct => {}
             Way::Tunnel(how, _) => {
                 let outer = match address {
-                    IpAddr::V4(to) => Outer::V4 { source: ROUTER.to_bits(), destination: to.to_bits() },
-                    IpAddr::V6(to) => Outer::V6 { source: ROUTER6.to_bits(), destination: to.to_bits() },
+                    IpAddr::V4(to) => TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: to.to_bits() },
+                    IpAddr::V6(to) => TunnelEndpoints::V6 { source: ROUTER6.to_bits(), destination: to.to_bits() },
                 };
                 target.via = Via::Tunnel { outer, how };
                 target.mtu = self.port.mtu - how.overhead(address.is_ipv6()) as u16;
@@ -341,7 +341,7 @@ impl World {
             Way::Nat(port) => target.via = Via::Nat { port },
             Way::Local => {
                 target.via = Via::Local;
-                let link = vipa_packet::Link { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
+                let link = vipa_packet::EthernetHeader { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
                 target.next_hop = Some(NextHop { port: KERNEL, link });
             }
             Way::Unresolved => target.next_hop = None,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vipa_handoff::{Fate, LocalReply, Note};
 use vipa_model::Mac;
 use vipa_packet::{
-    Arp, Delivery, Icmp6, Ipv6Icmp,
+    Arp, Icmp6, Ipv6Icmp, L2Destination,
     arp::Operation,
     ethernet,
     nd::{Advertisement, Solicitation},
@@ -17,10 +17,10 @@ use crate::{Scene, lanes::Verdict};
 /// Answers who asks for an address of ours, and tells control who has said where they are: whoever spoke to us, the
 /// targets whatever they say, and other stations that say that they have an owned VIPA. `None`: it is not about us.
 #[inline(never)]
-pub(super) fn arp(scene: &Scene<'_>, at: At<'_>, delivery: Delivery, message: &Arp) -> Option<Verdict> {
+pub(super) fn arp(scene: &Scene<'_>, at: At<'_>, l2_destination: L2Destination, message: &Arp) -> Option<Verdict> {
     let ours = message.target == at.route.address || answered_vipa(scene, message.target.into());
     let heard = message.neighbour().map(|(address, mac)| (IpAddr::V4(address), mac));
-    let told = tell(scene, at, ours || delivery == Delivery::Ours, heard);
+    let told = tell(scene, at, ours || l2_destination == L2Destination::Ours, heard);
     if ours && message.operation == Operation::Request && !message.is_announcement() {
         Some(Verdict::Answer(LocalReply::Arp))
     } else {

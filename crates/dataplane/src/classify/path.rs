@@ -1,7 +1,7 @@
 //! ICMP errors about our own outer packets: a tunnel's path takes less than we send.
 
 use vipa_handoff::{Fate, Note, Reason};
-use vipa_packet::{NarrowPath, Parsed};
+use vipa_packet::{PacketTooBig, Parsed};
 
 use super::At;
 use crate::{Scene, lanes::Verdict};
@@ -14,7 +14,7 @@ const GUE_PORT: u16 = 6_080;
 /// control accepts, for as long as control keeps it.
 #[inline(never)]
 pub(super) fn narrow_path(scene: &Scene<'_>, at: At<'_>, frame: &[u8], parsed: &Parsed) -> Option<Verdict> {
-    let path = NarrowPath::read(frame, parsed, GUE_PORT).filter(|path| at.route.has(path.source))?;
+    let path = PacketTooBig::read(frame, parsed, GUE_PORT).filter(|path| at.route.has(path.source))?;
     let target = scene.routes.find_target(path.destination)?;
     if path.mtu >= target.path_mtu {
         return Some(Verdict::Done(Fate::Punt));

@@ -6,7 +6,7 @@ use vipa_flow::{
 };
 use vipa_handoff::Routes;
 use vipa_model::{Protocol, VipaId};
-use vipa_packet::{HeaderSums, Heads, PacketBuf, Segments, Segments6, Station, Tcp};
+use vipa_packet::{HeaderColumns, HeaderSums, Ipv4Segments, Ipv6Segments, PacketBuf, Station, Tcp};
 
 use super::{
     Arrived,
@@ -27,23 +27,23 @@ pub(super) fn plain<B: PacketBuf>(
     station: Station,
     burst: &Arrived<'_, B>,
     vectors: Vectors,
-    (heads, lanes): (&mut Heads, &mut Lanes),
+    (columns, lanes): (&mut HeaderColumns, &mut Lanes),
 ) -> Places {
     let &Arrived { sums, packets: burst, .. } = burst;
     for (place, packet) in (0..BURST).zip(burst) {
-        heads.note(place, packet.bytes());
+        columns.load(place, packet.bytes());
     }
     let mut left = Places::first(burst.len());
     // The first frame's family before the other, of which mostly nothing is there.
-    let ipv6_first = heads.is_ipv6(0);
+    let ipv6_first = columns.is_ipv6(0);
     if ipv6_first {
-        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, heads, lanes });
+        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, columns, lanes });
     }
     if !left.is_empty() {
-        left = left & !ipv4(scene, vectors, (station, sums), left, (heads, lanes));
+        left = left & !ipv4(scene, vectors, (station, sums), left, (columns, lanes));
     }
     if !left.is_empty() && !ipv6_first {
-        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, heads, lanes });
+        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, columns, lanes });
     }
     left
 }
@@ -54,16 +54,16 @@ fn ipv4(
     vectors: Vectors,
     (station, sums): (Station, HeaderSums),
     left: Places,
-    (heads, lanes): (&mut Heads, &mut Lanes),
+    (columns, lanes): (&mut HeaderColumns, &mut Lanes),
 ) -> Places {
     match sums {
-        HeaderSums::Unverified => _ = heads.segments(station, sums),
-        HeaderSums::Verified => find_verified(vectors, Verified { station, heads }),
+        HeaderSums::Unverified => _ = columns.segments(station, sums),
+        HeaderSums::Verified => find_verified(vectors, Verified { station, columns }),
     }
-    let segments = heads.found();
+    let segments = columns.last_segments();
     let plain = left & Places(segments.plain);
-    let known = ask_all(scene, segments, plain & Places(segments.going_on), &mut lanes.ipv4);
-    if plain == known { known } else { known | ask_each(scene, plain & !known, lanes, |place| heads.segment(place)) }
+    let known = ask_all(scene, segments, plain & Places(segments.mid_stream), &mut lanes.ipv4);
+    if plain == known { known } else { known | ask_each(scene, plain & !known, lanes, |place| columns.segment(place)) }
 }
 
 /// In a function of its own: what some ports spare costs the others nothing.
@@ -76,7 +76,7 @@ fn find_verified(vectors: Vectors, burst: Verified<'_>) {
 /// The headers of a burst, whose sums the port has found right.
 struct Verified<'a> {
     station: Station,
-    heads: &'a mut Heads,
+    columns: &'a mut HeaderColumns,
 }
 
 impl Work for Verified<'_> {
@@ -84,7 +84,7 @@ impl Work for Verified<'_> {
 
     #[inline(always)]
     fn run(self) {
-        self.heads.segments(self.station, HeaderSums::Verified);
+        self.columns.segments(self.station, HeaderSums::Verified);
     }
 }
 
@@ -100,7 +100,7 @@ struct Ipv6<'a, B> {
     station: Station,
     burst: &'a [B],
     left: Places,
-    heads: &'a mut Heads,
+    columns: &'a mut HeaderColumns,
     lanes: &'a mut Lanes,
 }
 
@@ -109,28 +109,28 @@ impl<B: PacketBuf> Work for Ipv6<'_, B> {
 
     #[inline(always)]
     fn run(self) -> Places {
-        let Self { scene, station, burst, left, heads, lanes } = self;
-        let left = left & Places(heads.ipv6());
+        let Self { scene, station, burst, left, columns, lanes } = self;
+        let left = left & Places(columns.ipv6());
         if left.is_empty() {
             return Places::NONE;
         }
         for (place, packet) in left.filter_map(|place| Some((place, burst.get(place)?))) {
-            heads.note_further(place, packet.bytes());
+            columns.load_ipv6(place, packet.bytes());
         }
-        let segments = heads.segments6(station);
+        let segments = columns.segments6(station);
         let plain = left & Places(segments.plain);
-        let known = ask_all(scene, segments, plain & Places(segments.going_on), &mut lanes.ipv6);
+        let known = ask_all(scene, segments, plain & Places(segments.mid_stream), &mut lanes.ipv6);
         if plain == known {
             return known;
         }
-        known | ask_each(scene, plain & !known, lanes, |place| heads.segment6(place))
+        known | ask_each(scene, plain & !known, lanes, |place| columns.segment6(place))
     }
 }
 
 /// Asks for the connections of segments that go on: one VIPA after another, of which a burst has few. Says whose there is one.
 #[inline(always)]
-fn ask_all<S: SideBySide>(scene: &Scene<'_>, segments: &S, going_on: Places, lane: &mut Lane<S::Key>) -> Places {
-    let (mut left, mut known) = (going_on, Places::NONE);
+fn ask_all<S: SideBySide>(scene: &Scene<'_>, segments: &S, mid_stream: Places, lane: &mut Lane<S::Key>) -> Places {
+    let (mut left, mut known) = (mid_stream, Places::NONE);
     while let Some(first) = { left }.next() {
         let alike = left & segments.to_the_same(first);
         left = left & !alike;
@@ -161,11 +161,11 @@ fn ask_each<A: Addressed>(
 /// What goes on has been found to be for no VIPA.
 #[inline(always)]
 fn ask_one<A: Addressed>(scene: &Scene<'_>, segment: &Tcp<A>, lanes: &mut Lanes) -> bool {
-    let (goes_on, place) = (segment.flags.goes_on(), usize::from(lanes.place));
-    let asked = if goes_on { segment.coming_back(scene, lanes) } else { segment.to_vipa(scene, lanes) };
+    let (is_mid_stream, place) = (segment.flags.is_mid_stream(), usize::from(lanes.place));
+    let asked = if is_mid_stream { segment.coming_back(scene, lanes) } else { segment.to_vipa(scene, lanes) };
     let Some(verdict) = asked else { return false };
     lanes.verdicts[place] = verdict;
-    if goes_on {
+    if is_mid_stream {
         let lane = A::Key::lane(lanes);
         lane.coming_back.add_if(place, lane.asked.has(place));
     }
@@ -182,7 +182,7 @@ trait SideBySide {
     fn key(&self, place: usize, vipa: VipaId) -> PackedKey<Self::Key>;
 }
 
-impl SideBySide for Segments {
+impl SideBySide for Ipv4Segments {
     type Key = Key4;
 
     #[inline(always)]
@@ -198,11 +198,11 @@ impl SideBySide for Segments {
 
     #[inline(always)]
     fn key(&self, place: usize, vipa: VipaId) -> PackedKey<Key4> {
-        PackedKey::from_ends(self.ends[place], vipa, Protocol::Tcp)
+        PackedKey::from_ends(self.endpoints[place], vipa, Protocol::Tcp)
     }
 }
 
-impl SideBySide for Segments6 {
+impl SideBySide for Ipv6Segments {
     type Key = Key6;
 
     #[inline(always)]

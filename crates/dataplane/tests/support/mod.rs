@@ -9,7 +9,7 @@ use vipa_dataplane::{
 };
 use vipa_handoff::Via;
 use vipa_packet::{
-    Encapsulation, HeapPacket, Outer,
+    Encapsulation, HeapPacket, TunnelEndpoints,
     build::{Builder, packet},
 };
 
@@ -53,10 +53,10 @@ pub fn target_of(bench: &Bench, port: u16) -> u8 {
 }
 
 /// The ends of a tunnel from the router to this target.
-pub fn outer(target: &str) -> Outer {
+pub fn outer(target: &str) -> TunnelEndpoints {
     match target.parse().unwrap() {
-        IpAddr::V4(target) => Outer::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
-        IpAddr::V6(target) => Outer::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
+        IpAddr::V4(target) => TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
+        IpAddr::V6(target) => TunnelEndpoints::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use vipa_model::PortId;
-use vipa_packet::{Link, Wrappers, ethernet};
+use vipa_packet::{EthernetHeader, TunnelHeaders, ethernet};
 
 use super::{NextHop, TargetRoute, Via};
 
@@ -28,7 +28,7 @@ pub struct Rewrite {
 
 #[derive(Debug)]
 pub enum How {
-    Wrap(Wrappers),
+    Wrap(TunnelHeaders),
     Translate {
         address: IpAddr,
         /// `None`: the one that it has.
@@ -67,7 +67,7 @@ impl TargetRoute {
     pub(super) fn rewrite(&self) -> Option<Rewrite> {
         let NextHop { port, link } = self.next_hop.as_ref()?;
         let how = match &self.via {
-            Via::Tunnel { outer, how } => How::Wrap(Wrappers::new(outer, *how, link)),
+            Via::Tunnel { outer, how } => How::Wrap(TunnelHeaders::new(outer, *how, link)),
             Via::Nat { port } if link.vlan.is_none() => {
                 How::Translate { address: self.address, port: *port, macs: macs(link) }
             }
@@ -77,7 +77,7 @@ impl TargetRoute {
     }
 }
 
-fn macs(link: &Link) -> [u8; 12] {
+fn macs(link: &EthernetHeader) -> [u8; 12] {
     let mut macs = [0; 12];
     macs[..6].copy_from_slice(&link.destination);
     macs[6..].copy_from_slice(&link.source);

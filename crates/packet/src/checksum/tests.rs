@@ -52,15 +52,15 @@ proptest! {
     }
 
     #[test]
-    fn the_unrolled_header_check_is_the_general_one(header in any::<[u8; 20]>(), mend in any::<bool>()) {
+    fn the_unrolled_header_check_is_the_general_one(header in any::<[u8; 20]>(), valid in any::<bool>()) {
         let mut header = header;
-        if mend {
+        if valid {
             header[10..12].fill(0);
             let checksum = of(&header);
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
         prop_assert_eq!(ipv4_header_is_valid(&header), is_valid(&header));
-        prop_assert!(!mend || ipv4_header_is_valid(&header));
+        prop_assert!(!valid || ipv4_header_is_valid(&header));
     }
 
     #[test]

@@ -7,11 +7,11 @@ const THEM: MacAddress = [2, 0, 0, 0, 0, 2];
 #[test]
 fn the_filter_tells_ours_from_the_groups_and_the_neighbours() {
     let to = |destination| packet().macs(THEM, destination).build();
-    assert_eq!(delivery(to(US).bytes(), &US), Delivery::Ours);
-    assert_eq!(delivery(to(BROADCAST).bytes(), &US), Delivery::Group);
-    assert_eq!(delivery(to([1, 0, 0x5e, 0, 0, 1]).bytes(), &US), Delivery::Group);
-    assert_eq!(delivery(to([2, 0, 0, 0, 0, 3]).bytes(), &US), Delivery::Foreign);
-    assert_eq!(delivery(&US[..5], &US), Delivery::Foreign);
+    assert_eq!(l2_destination(to(US).bytes(), &US), L2Destination::Ours);
+    assert_eq!(l2_destination(to(BROADCAST).bytes(), &US), L2Destination::Group);
+    assert_eq!(l2_destination(to([1, 0, 0x5e, 0, 0, 1]).bytes(), &US), L2Destination::Group);
+    assert_eq!(l2_destination(to([2, 0, 0, 0, 0, 3]).bytes(), &US), L2Destination::Foreign);
+    assert_eq!(l2_destination(&US[..5], &US), L2Destination::Foreign);
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn addresses_are_written_side_by_side_where_there_is_no_tag() {
     let plain = packet().ipv4("203.0.113.4", "192.0.2.10").tcp(1, 2);
     let mut frame = plain.build();
     assert!(is_untagged(frame.bytes()));
-    readdress(frame.bytes_mut(), &[9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 8]);
+    rewrite_macs(frame.bytes_mut(), &[9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 8]);
     assert_eq!(frame, plain.clone().macs([8; 6], [9; 6]).build());
     assert!(!is_untagged(plain.vlan(5).build().bytes()));
     assert!(!is_untagged(&[7; 13]), "no EtherType");
@@ -39,9 +39,9 @@ fn addresses_are_written_side_by_side_where_there_is_no_tag() {
 #[test]
 fn a_frame_too_short_for_addresses_is_left_alone() {
     let mut stub = [7; 11];
-    readdress(&mut stub, &[9; 12]);
+    rewrite_macs(&mut stub, &[9; 12]);
     set_macs(&mut stub, &US, &THEM);
-    turn_round(&mut stub, &US);
+    return_to_sender(&mut stub, &US);
     assert_eq!(stub, [7; 11]);
 }
 
@@ -53,11 +53,11 @@ fn a_station_has_neither_a_groups_address_nor_none() {
 
 #[test]
 fn a_tag_keeps_the_priority_of_the_tag_before_it_and_an_untagged_frame_has_none() {
-    let link = |vlan| Link { source: [2; 6], destination: [4; 6], vlan };
+    let link = |vlan| EthernetHeader { source: [2; 6], destination: [4; 6], vlan };
     let relinked = |frame: crate::build::Builder, vlan| {
         let mut frame = frame.build();
         let l3 = usize::from(crate::parse(frame.bytes()).expect("well-formed").l3);
-        assert!(relink(&mut frame, l3, TYPE_IPV4, &link(vlan)));
+        assert!(replace_ethernet_header(&mut frame, l3, TYPE_IPV4, &link(vlan)));
         frame
     };
     let sent = packet().ipv4("203.0.113.4", "192.0.2.10").udp(1, 2);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{HeapPacket, ICMP, Icmp, PacketBuf, Station, build::packet, mend};
+use crate::{HeapPacket, ICMP, Icmp, PacketBuf, Station, build::packet, fix_checksums};
 
 const VIPA: &str = "192.0.2.10";
 const CLIENT: &str = "203.0.113.4";
@@ -18,7 +18,7 @@ fn with(frame: &HeapPacket, at: usize, byte: u8) -> HeapPacket {
     frame
 }
 
-/// Changes an IPv4 header at 14 and mends its checksum.
+/// Changes an IPv4 header at 14 and updates its checksum.
 fn with_ip(frame: &HeapPacket, at: usize, byte: u8) -> HeapPacket {
     let mut frame = with(frame, 14 + at, byte);
     let header = &mut frame.bytes_mut()[14..34];
@@ -279,7 +279,7 @@ fn a_martian_is_told_by_its_first_byte() {
 fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
     let kind = (0..10u8, prop::option::of(any::<u16>()), any::<bool>(), prop::collection::vec(any::<u8>(), 0..80));
     let damage = prop::collection::vec((0..90usize, any::<u8>()), 0..4);
-    (kind, damage, any::<bool>(), 0..200usize).prop_map(|((kind, vlan, padded, payload), damage, mend, len)| {
+    (kind, damage, any::<bool>(), 0..200usize).prop_map(|((kind, vlan, padded, payload), damage, fix, len)| {
         let ip = packet().ipv4(CLIENT, VIPA);
         let mut frame = match kind {
             0 | 1 => ip.tcp(40_000, 80),
@@ -300,7 +300,7 @@ fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
                 *place = byte;
             }
         }
-        if mend && kind < 7 && frame.bytes().len() >= 34 {
+        if fix && kind < 7 && frame.bytes().len() >= 34 {
             let ttl = frame.bytes()[22];
             frame = with_ip(&frame, 8, ttl);
         }
@@ -318,9 +318,9 @@ fn check(frame: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(frame);
     prop_assert_eq!(verdict, parse_any(frame), "the short way says what the long way says");
     let station = Station::new(&frame.first_chunk().copied().unwrap_or_default());
-    let mut mended = frame.to_vec();
-    mend(&mut mended);
-    let [verified, right] = [(frame, HeaderSums::Verified), (&mended, HeaderSums::Unverified)]
+    let mut fixed = frame.to_vec();
+    fix_checksums(&mut fixed);
+    let [verified, right] = [(frame, HeaderSums::Verified), (&fixed, HeaderSums::Unverified)]
         .map(|(frame, sums)| side_by_side(&[frame.to_vec()], station, sums)[0]);
     prop_assert_eq!(verified, right, "nothing but the sum is taken on trust");
     if let Some(body) = side_by_side(&[frame.to_vec()], station, HeaderSums::Unverified)[0] {
@@ -345,12 +345,12 @@ fn alone(frame: &HeapPacket) -> Option<Body> {
 
 /// What is found of each of the frames, after a burst of others.
 fn side_by_side(frames: &[Vec<u8>], station: Station, sums: HeaderSums) -> Vec<Option<Body>> {
-    let mut heads = Heads::default();
+    let mut columns = HeaderColumns::default();
     let mut note = |place, frame: &[u8]| {
-        heads.note(place, frame);
-        heads.note_further(place, frame);
+        columns.load(place, frame);
+        columns.load_ipv6(place, frame);
     };
-    for place in 0..HEADS {
+    for place in 0..HEADER_ROWS {
         let ends = packet().macs([2; 6], [4; 6]);
         let other =
             if place % 2 == 0 { ends.ipv4(CLIENT, VIPA).tcp(1, 2) } else { ends.ipv6(CLIENT6, VIPA6).tcp(1, 2) };
@@ -359,24 +359,24 @@ fn side_by_side(frames: &[Vec<u8>], station: Station, sums: HeaderSums) -> Vec<O
     for (place, frame) in frames.iter().enumerate() {
         note(place, frame);
     }
-    let of_ipv6 = heads.ipv6();
-    let Segments { plain, going_on, .. } = *heads.segments(station, sums);
-    let Segments6 { plain: plain6, going_on: going_on6, .. } = *heads.segments6(station);
+    let of_ipv6 = columns.ipv6();
+    let Ipv4Segments { plain, mid_stream, .. } = *columns.segments(station, sums);
+    let Ipv6Segments { plain: plain6, mid_stream: mid_stream6, .. } = *columns.segments6(station);
     assert_eq!(plain & plain6, 0);
     let has = |places: u32, place: usize| places >> place & 1 != 0;
     let segment = |place: usize| {
-        assert_eq!(has(of_ipv6, place), heads.is_ipv6(place));
-        let (found, goes_on) = if has(plain, place) {
-            let segment = heads.segment(place);
-            (Body::Ipv4Tcp(segment), (segment.flags.goes_on(), has(going_on, place)))
+        assert_eq!(has(of_ipv6, place), columns.is_ipv6(place));
+        let (found, is_mid_stream) = if has(plain, place) {
+            let segment = columns.segment(place);
+            (Body::Ipv4Tcp(segment), (segment.flags.is_mid_stream(), has(mid_stream, place)))
         } else if has(plain6, place) {
             assert!(has(of_ipv6, place));
-            let segment = heads.segment6(place);
-            (Body::Ipv6Tcp(segment), (segment.flags.goes_on(), has(going_on6, place)))
+            let segment = columns.segment6(place);
+            (Body::Ipv6Tcp(segment), (segment.flags.is_mid_stream(), has(mid_stream6, place)))
         } else {
             return None;
         };
-        assert_eq!(goes_on.0, goes_on.1, "{found:?}");
+        assert_eq!(is_mid_stream.0, is_mid_stream.1, "{found:?}");
         Some(found)
     };
     (0..frames.len()).map(segment).collect()
@@ -415,7 +415,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn frames_side_by_side_are_what_each_is_by_itself(frames in prop::collection::vec(nearly_right(), 1..=HEADS)) {
+    fn frames_side_by_side_are_what_each_is_by_itself(frames in prop::collection::vec(nearly_right(), 1..=HEADER_ROWS)) {
         let station = Station::new(frames[0].first_chunk().unwrap_or(&[0; 6]));
         for (frame, found) in frames.iter().zip(side_by_side(&frames, station, HeaderSums::Unverified)) {
             let whole = match parse(frame) {

@@ -9,13 +9,13 @@ const TARGET6: &str = "2001:db8::21";
 const HOP6: &str = "2001:db8:9::fe";
 const GUE: u16 = 6_080;
 
-fn read(frame: &HeapPacket) -> Option<NarrowPath> {
-    NarrowPath::read(frame.bytes(), &parse(frame.bytes()).expect("well-formed"), GUE)
+fn read(frame: &HeapPacket) -> Option<PacketTooBig> {
+    PacketTooBig::read(frame.bytes(), &parse(frame.bytes()).expect("well-formed"), GUE)
 }
 
-fn found(source: &str, destination: &str, mtu: u16) -> Option<NarrowPath> {
+fn found(source: &str, destination: &str, mtu: u16) -> Option<PacketTooBig> {
     let [source, destination] = [source, destination].map(|address| address.parse().expect("an address"));
-    Some(NarrowPath { source, destination, mtu })
+    Some(PacketTooBig { source, destination, mtu })
 }
 
 /// Full packets in every kind of tunnel.

@@ -7,10 +7,11 @@ use crate::{
 
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const TARGET_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
-const LINK: Link = Link { source: ROUTER_MAC, destination: TARGET_MAC, vlan: None };
+const LINK: EthernetHeader = EthernetHeader { source: ROUTER_MAC, destination: TARGET_MAC, vlan: None };
 const ENTROPY: u32 = 0xabcd_1234;
-const OUTER4: Outer = Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
-const OUTER6: Outer = Outer::V6 { source: 0x2001_0db8 << 96 | 1, destination: 0x2001_0db8 << 96 | 0x21 };
+const OUTER4: TunnelEndpoints = TunnelEndpoints::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
+const OUTER6: TunnelEndpoints =
+    TunnelEndpoints::V6 { source: 0x2001_0db8 << 96 | 1, destination: 0x2001_0db8 << 96 | 0x21 };
 const GUE: Encapsulation = Encapsulation::Gue { port: 6080 };
 
 fn segment4() -> Builder {
@@ -31,10 +32,15 @@ fn outer6(class: u8) -> Builder {
     outer.traffic_class(class).flow_label(ENTROPY & 0xf_ffff)
 }
 
-fn wrapped(inner: &Builder, outer: &Outer, how: Encapsulation, link: &Link) -> HeapPacket {
+fn wrapped(
+    inner: &Builder,
+    outer: &TunnelEndpoints,
+    encapsulation: Encapsulation,
+    link: &EthernetHeader,
+) -> HeapPacket {
     let mut frame = inner.build();
     let parsed = parse(frame.bytes()).unwrap();
-    assert!(encapsulate(&mut frame, &parsed, outer, how, ENTROPY, link));
+    assert!(encapsulate(&mut frame, &parsed, outer, encapsulation, ENTROPY, link));
     frame
 }
 
@@ -71,7 +77,7 @@ fn gue_is_udp_whose_source_port_tells_connections_apart() {
 fn padding_and_tags_stay_behind_and_the_links_own_tag_comes() {
     let plain = wrapped(&segment4(), &OUTER4, Encapsulation::Gre, &LINK);
     assert_eq!(wrapped(&segment4().vlan(9).padded(), &OUTER4, Encapsulation::Gre, &LINK), plain);
-    let tagged = wrapped(&segment4(), &OUTER4, Encapsulation::Gre, &Link { vlan: Some(7), ..LINK });
+    let tagged = wrapped(&segment4(), &OUTER4, Encapsulation::Gre, &EthernetHeader { vlan: Some(7), ..LINK });
     assert_eq!(tagged, outer4(0xb9).vlan(7).gre(&segment4().build()));
 }
 
@@ -100,7 +106,7 @@ fn without_headroom_nothing_changes() {
 
 #[test]
 fn overhead_is_what_a_packet_grows_by() {
-    for (how, outer, ipv6) in [
+    for (encapsulation, outer, ipv6) in [
         (Encapsulation::Ipip, OUTER4, false),
         (Encapsulation::Gre, OUTER4, false),
         (GUE, OUTER4, false),
@@ -108,25 +114,25 @@ fn overhead_is_what_a_packet_grows_by() {
         (Encapsulation::Gre, OUTER6, true),
         (GUE, OUTER6, true),
     ] {
-        let grown = wrapped(&segment4(), &outer, how, &LINK).bytes().len();
-        assert_eq!(grown - segment4().build().bytes().len(), how.overhead(ipv6));
+        let grown = wrapped(&segment4(), &outer, encapsulation, &LINK).bytes().len();
+        assert_eq!(grown - segment4().build().bytes().len(), encapsulation.overhead(ipv6));
     }
 }
 
 #[test]
 fn etherparse_agrees_with_every_outer_header_and_its_checksum() {
     for (inner, outer) in [(segment4(), OUTER4), (segment6(), OUTER4), (segment4(), OUTER6), (segment6(), OUTER6)] {
-        for how in [Encapsulation::Ipip, Encapsulation::Gre, GUE] {
-            let frame = wrapped(&inner, &outer, how, &LINK);
+        for encapsulation in [Encapsulation::Ipip, Encapsulation::Gre, GUE] {
+            let frame = wrapped(&inner, &outer, encapsulation, &LINK);
             let headers = etherparse::PacketHeaders::from_ethernet_slice(frame.bytes()).expect("well-formed");
             match (headers.net.expect("an IP header"), outer) {
-                (etherparse::NetHeaders::Ipv4(header, _), Outer::V4 { source, destination }) => {
+                (etherparse::NetHeaders::Ipv4(header, _), TunnelEndpoints::V4 { source, destination }) => {
                     assert_eq!(header.header_checksum, header.calc_header_checksum());
                     assert_eq!((header.source, header.destination), (source.to_be_bytes(), destination.to_be_bytes()));
                     assert_eq!(usize::from(header.total_len), frame.bytes().len() - 14);
                     assert!(header.dont_fragment && header.time_to_live == 64);
                 }
-                (etherparse::NetHeaders::Ipv6(header, _), Outer::V6 { source, destination }) => {
+                (etherparse::NetHeaders::Ipv6(header, _), TunnelEndpoints::V6 { source, destination }) => {
                     assert_eq!((header.source, header.destination), (source.to_be_bytes(), destination.to_be_bytes()));
                     assert_eq!(usize::from(header.payload_length), frame.bytes().len() - 54);
                     assert_eq!((header.flow_label.value(), header.hop_limit), (ENTROPY & 0xf_ffff, 64));
@@ -150,8 +156,8 @@ proptest::proptest! {
         let outer = if outer_is_ipv6 { OUTER6 } else { OUTER4 };
         let mut frame = inner.build();
         let parsed = parse(frame.bytes()).unwrap();
-        let how = [Encapsulation::Ipip, Encapsulation::Gre, GUE][mode];
-        assert!(encapsulate(&mut frame, &parsed, &outer, how, entropy, &LINK));
+        let encapsulation = [Encapsulation::Ipip, Encapsulation::Gre, GUE][mode];
+        assert!(encapsulate(&mut frame, &parsed, &outer, encapsulation, entropy, &LINK));
         assert!(decapsulate(&mut frame));
         assert_eq!(frame, inner.macs(ROUTER_MAC, TARGET_MAC));
     }
@@ -160,13 +166,14 @@ proptest::proptest! {
 #[test]
 fn the_outer_tag_has_the_priority_of_the_inner_one() {
     let sent = packet().ipv4("203.0.113.4", "192.0.2.10").udp(1, 2).vlan(0xb005).build();
-    for outer in
-        [Outer::V4 { source: 1 << 24, destination: 2 << 24 }, Outer::V6 { source: 1 << 100, destination: 2 << 100 }]
-    {
+    for outer in [
+        TunnelEndpoints::V4 { source: 1 << 24, destination: 2 << 24 },
+        TunnelEndpoints::V6 { source: 1 << 100, destination: 2 << 100 },
+    ] {
         for (vlan, tag) in [(Some(7), &[0x81, 0x00, 0xb0, 0x07][..]), (None, &[])] {
             let mut frame = sent.clone();
             let parsed = parse(frame.bytes()).expect("well-formed");
-            let link = Link { source: [2; 6], destination: [4; 6], vlan };
+            let link = EthernetHeader { source: [2; 6], destination: [4; 6], vlan };
             assert!(encapsulate(&mut frame, &parsed, &outer, Encapsulation::Ipip, 0, &link));
             assert_eq!(&frame.bytes()[12..12 + tag.len()], tag);
             assert_eq!(ethernet::ether_type(frame.bytes()).is_some_and(|(tagged, _)| tagged), vlan.is_some());

@@ -1,21 +1,21 @@
-//! Random frames made good enough to get past the checksums: for fuzzers.
+//! Makes the checksums of random frames right, so that a fuzzer reaches the code behind the checks.
 
 use crate::{ICMP6, checksum, ethernet, icmp6};
 
-/// Rights the IPv4 header's checksum, and ICMPv6's, where `frame` has such a header: a fuzzer that must guess them finds
-/// nothing behind them.
-pub fn mend(frame: &mut [u8]) {
+/// Writes the right checksum of the IPv4 header, and of an ICMPv6 message, where `frame` has one. A fuzzer that had to guess them would find
+/// nothing behind the checks.
+pub fn fix_checksums(frame: &mut [u8]) {
     let Some((tagged, ether_type)) = ethernet::ether_type(frame) else { return };
     let l3 = ethernet::HEADER + if tagged { ethernet::VLAN_TAG } else { 0 };
     let packet = &mut frame[l3..];
     match ether_type {
-        ethernet::TYPE_IPV4 => mend_ipv4(packet),
-        ethernet::TYPE_IPV6 => mend_icmp6(packet),
+        ethernet::TYPE_IPV4 => fix_ipv4(packet),
+        ethernet::TYPE_IPV6 => fix_icmp6(packet),
         _ => {}
     }
 }
 
-fn mend_ipv4(packet: &mut [u8]) {
+fn fix_ipv4(packet: &mut [u8]) {
     let length = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     if let Some(header) = packet.get_mut(..length).filter(|header| header.len() >= 20) {
         header[10..12].fill(0);
@@ -25,7 +25,7 @@ fn mend_ipv4(packet: &mut [u8]) {
 }
 
 /// Only directly after the fixed header: neighbour discovery is accepted nowhere else.
-fn mend_icmp6(packet: &mut [u8]) {
+fn fix_icmp6(packet: &mut [u8]) {
     let Some((header, rest)) = packet.split_first_chunk_mut::<40>() else { return };
     let length = u16::from_be_bytes([header[4], header[5]]);
     let Some(message) = rest.get_mut(..usize::from(length)) else { return };

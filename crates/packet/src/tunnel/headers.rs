@@ -1,20 +1,20 @@
-//! The outer headers of a way, written once: of one packet after another only lengths, class, entropy and checksum differ.
+//! The outer headers of a tunnel, prepared once. Only lengths, traffic class, entropy and checksum differ from packet to packet.
 
 use super::{
-    Encapsulation, GUE_HEADER, IPV4_HEADER, IPV4_INSIDE, IPV6_HEADER, IPV6_INSIDE, MOST, Outer, UDP_HEADER, gue_source,
-    write_headers,
+    Encapsulation, GUE_HEADER, IPV4_HEADER, IPV4_INSIDE, IPV6_HEADER, IPV6_INSIDE, MOST, TunnelEndpoints, UDP_HEADER,
+    gue_source, write_headers,
 };
 use crate::{
     Endpoint, PacketBuf, TCP, TcpFlags, UDP, checksum,
-    ethernet::{HEADER, Link, TYPE_IPV4, TYPE_IPV6},
+    ethernet::{EthernetHeader, HEADER, TYPE_IPV4, TYPE_IPV6},
     parse::FRAGMENT4,
     view,
 };
 
-/// What a way needs to know of a packet that needs nothing but wrapping or translation: TCP but for SYN, or UDP, directly after an IP header
-/// without options or tag, with a hop left.
+/// The fields of a packet that can be forwarded as it is, by encapsulation or translation alone: TCP without SYN, or UDP, directly after
+/// an IP header without options or VLAN tag, whose TTL has not run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inner {
+pub struct InnerPacket {
     pub(crate) is_ipv6: bool,
     pub(crate) protocol: u8,
     traffic_class: u8,
@@ -26,23 +26,24 @@ pub struct Inner {
     pub ports: u32,
 }
 
-impl Inner {
-    /// Of a frame that [`parse`](crate::parse) has found nothing wrong with; its checks are not made again.
+impl InnerPacket {
+    /// Reads a frame that [`parse`](crate::parse) has accepted; its checks are not repeated. `None`: the packet needs more than
+    /// encapsulation or translation.
     #[inline(always)]
     #[must_use]
-    pub fn look(frame: &[u8]) -> Option<Self> {
+    pub fn read(frame: &[u8]) -> Option<Self> {
         let head: &[u8; HEADER + IPV4_HEADER + UDP_HEADER] = frame.first_chunk()?;
         let ip: &[u8; IPV4_HEADER + UDP_HEADER] = head.last_chunk()?;
         let inner = match (u16::from_be_bytes([head[12], head[13]]), ip[0]) {
             (TYPE_IPV4, 0x45) => {
                 let part = u16::from_be_bytes([ip[6], ip[7]]) & FRAGMENT4 != 0;
-                if part || !is_ready(ip[9], frame, HEADER + IPV4_HEADER) {
+                if part || !is_left_as_it_is(ip[9], frame, HEADER + IPV4_HEADER) {
                     return None;
                 }
                 Self::read4(frame, ip[9])?
             }
             (TYPE_IPV6, 0x60..=0x6f) => {
-                if !is_ready(ip[6], frame, HEADER + IPV6_HEADER) {
+                if !is_left_as_it_is(ip[6], frame, HEADER + IPV6_HEADER) {
                     return None;
                 }
                 Self::read6(frame, ip[6])?
@@ -52,14 +53,14 @@ impl Inner {
         (HEADER + usize::from(inner.size) <= frame.len()).then_some(inner)
     }
 
-    /// Of a plain segment of IPv4 that goes on, as [`Heads`](crate::Heads) finds it. `None` when it has no hop left.
+    /// Reads a plain mid-stream segment of IPv4, as [`HeaderColumns`](crate::HeaderColumns) finds it. `None` when its TTL runs out here.
     #[inline(always)]
     #[must_use]
     pub fn of_segment4(frame: &[u8]) -> Option<Self> {
         Self::read4(frame, TCP)
     }
 
-    /// The same of IPv6.
+    /// Reads a plain mid-stream segment of IPv6, likewise.
     #[inline(always)]
     #[must_use]
     pub fn of_segment6(frame: &[u8]) -> Option<Self> {
@@ -94,7 +95,7 @@ impl Inner {
         })
     }
 
-    /// Where the packet goes, which this was seen in.
+    /// The destination of `frame`, which this was read from.
     #[inline(always)]
     #[must_use]
     pub fn destination(&self, frame: &[u8]) -> Option<Endpoint> {
@@ -106,9 +107,9 @@ impl Inner {
         }
     }
 
-    /// Takes a hop off the packet, which begins with its IP header and has one left.
+    /// Decrements the TTL of the packet, which begins with its IP header, and updates the checksum.
     #[inline(always)]
-    pub(crate) fn count_hop(&self, packet: &mut [u8]) {
+    pub(crate) fn decrement_ttl(&self, packet: &mut [u8]) {
         let Some(header) = packet.first_chunk_mut::<IPV4_HEADER>() else { return };
         if self.is_ipv6 {
             header[7] -= 1;
@@ -120,9 +121,9 @@ impl Inner {
     }
 }
 
-/// Whether the transport header is one that a way leaves as it is.
+/// Whether the transport header is left as it is: a SYN's MSS option may have to be changed.
 #[inline(always)]
-fn is_ready(protocol: u8, frame: &[u8], l4: usize) -> bool {
+fn is_left_as_it_is(protocol: u8, frame: &[u8], l4: usize) -> bool {
     match protocol {
         TCP => frame.get(l4 + 13).is_some_and(|flags| !TcpFlags(*flags).has(TcpFlags::SYN)),
         UDP => true,
@@ -130,12 +131,12 @@ fn is_ready(protocol: u8, frame: &[u8], l4: usize) -> bool {
     }
 }
 
-/// The headers of one way, for packets of either family.
+/// The outer headers of one tunnel, for inner packets of either family.
 #[derive(Clone, Debug)]
-pub struct Wrappers {
-    ipv4: Written,
-    ipv6: Written,
-    /// Bytes of the Ethernet header, and of all.
+pub struct TunnelHeaders {
+    ipv4: HeaderTemplate,
+    ipv6: HeaderTemplate,
+    /// Bytes of the Ethernet header, and of all headers.
     before: usize,
     length: usize,
     /// Bytes after the outer IP header.
@@ -144,29 +145,29 @@ pub struct Wrappers {
     is_gue: bool,
 }
 
-/// The headers for no payload, in class 0.
+/// The headers as they are for an empty payload and traffic class 0.
 #[derive(Clone, Debug)]
-struct Written {
+struct HeaderTemplate {
     bytes: [u8; MOST],
-    /// Of an outer IPv4 header.
+    /// The ones' complement sum of an outer IPv4 header.
     sum: u16,
 }
 
-/// No headers are shorter: they are written in pieces of this size, which may overlap.
+/// Headers are copied in pieces of this size, which may overlap. None are shorter than one piece.
 const PIECE: usize = 32;
 const _: () = assert!(HEADER + IPV4_HEADER >= PIECE && MOST <= 3 * PIECE);
 
-impl Wrappers {
+impl TunnelHeaders {
     #[must_use]
-    pub fn new(outer: &Outer, how: Encapsulation, link: &Link) -> Self {
-        let outer_is_ipv6 = matches!(outer, Outer::V6 { .. });
-        let (before, shim) = (link.length(), how.shim());
-        let length = before + how.overhead(outer_is_ipv6);
+    pub fn new(outer: &TunnelEndpoints, encapsulation: Encapsulation, link: &EthernetHeader) -> Self {
+        let outer_is_ipv6 = matches!(outer, TunnelEndpoints::V6 { .. });
+        let (before, shim) = (link.length(), encapsulation.shim());
+        let length = before + encapsulation.overhead(outer_is_ipv6);
         let headers = |inside| {
             let mut bytes = [0; MOST];
-            write_headers(&mut bytes[..length], outer, how, link, inside, 0, shim, 0);
+            write_headers(&mut bytes[..length], outer, encapsulation, link, inside, 0, shim, 0);
             let sum = view::u16_at(&bytes, before + 10).map_or(0, |checksum| !checksum);
-            Written { bytes, sum }
+            HeaderTemplate { bytes, sum }
         };
         Self {
             ipv4: headers((IPV4_INSIDE, TYPE_IPV4)),
@@ -175,15 +176,15 @@ impl Wrappers {
             length,
             shim,
             outer_is_ipv6,
-            is_gue: matches!(how, Encapsulation::Gue { .. }),
+            is_gue: matches!(encapsulation, Encapsulation::Gue { .. }),
         }
     }
 
-    /// Does what [`decrement_ttl`](crate::decrement_ttl) and [`encapsulate`](super::encapsulate) do to the packet that `inner`
-    /// was seen in. False, and nothing changed, without headroom, or when it would be too long for an IP packet.
+    /// Does what [`decrement_ttl`](crate::decrement_ttl) and [`encapsulate`](super::encapsulate) do, to the packet that `inner` was read
+    /// from. False, and nothing changed, without headroom, or when the outer packet would be longer than IP allows.
     #[inline(always)]
     #[must_use]
-    pub fn wrap(&self, packet: &mut impl PacketBuf, inner: &Inner, entropy: u32) -> bool {
+    pub fn wrap(&self, packet: &mut impl PacketBuf, inner: &InnerPacket, entropy: u32) -> bool {
         let Self { before, length, shim, .. } = *self;
         let size = usize::from(inner.size);
         let grown = length - HEADER;
@@ -198,8 +199,8 @@ impl Wrappers {
             return false;
         }
         let Some((headers, carried)) = packet.bytes_mut().split_at_mut_checked(length) else { return false };
-        inner.count_hop(carried);
-        let Written { bytes, sum } = if inner.is_ipv6 { &self.ipv6 } else { &self.ipv4 };
+        inner.decrement_ttl(carried);
+        let HeaderTemplate { bytes, sum } = if inner.is_ipv6 { &self.ipv6 } else { &self.ipv4 };
         copy(headers, bytes);
         let Some(ip) = headers.get_mut(before..) else { return true };
         let payload = (shim + size) as u16;
@@ -227,7 +228,7 @@ impl Wrappers {
     }
 }
 
-/// Copies as much as `place` takes, which is at least a piece.
+/// Fills `place`, which is at least one piece long.
 #[inline(always)]
 fn copy(place: &mut [u8], from: &[u8; MOST]) {
     let length = place.len();
@@ -251,28 +252,30 @@ mod tests {
     use crate::{HeapPacket, build::packet, decrement_ttl, encapsulate, nat, parse};
     use proptest::prelude::*;
 
-    fn ways() -> Vec<(Outer, Encapsulation, Link)> {
+    fn cases() -> Vec<(TunnelEndpoints, Encapsulation, EthernetHeader)> {
         let outers = [
-            Outer::V4 { source: 0xc633_6401, destination: 0xc633_6415 },
-            Outer::V6 { source: 0x2001_0db8 << 96 | 1, destination: 0x2001_0db8 << 96 | 0x21 },
+            TunnelEndpoints::V4 { source: 0xc633_6401, destination: 0xc633_6415 },
+            TunnelEndpoints::V6 { source: 0x2001_0db8 << 96 | 1, destination: 0x2001_0db8 << 96 | 0x21 },
         ];
-        let hows = [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue { port: 6080 }];
-        let link = |vlan| Link { source: [2, 0, 0, 0, 0, 2], destination: [2, 0, 0, 0, 1, 0], vlan };
-        let pairs = outers.into_iter().flat_map(|outer| hows.map(|how| (outer, how)));
-        pairs.flat_map(|(outer, how)| [None, Some(7)].map(|vlan| (outer, how, link(vlan)))).collect()
+        let encapsulations = [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue { port: 6080 }];
+        let link = |vlan| EthernetHeader { source: [2, 0, 0, 0, 0, 2], destination: [2, 0, 0, 0, 1, 0], vlan };
+        let pairs = outers.into_iter().flat_map(|outer| encapsulations.map(|encapsulation| (outer, encapsulation)));
+        pairs
+            .flat_map(|(outer, encapsulation)| [None, Some(7)].map(|vlan| (outer, encapsulation, link(vlan))))
+            .collect()
     }
 
     fn assert_same(frame: &HeapPacket, there: Endpoint, entropy: u32) -> Result<(), TestCaseError> {
         let parsed = parse(frame.bytes()).unwrap();
-        let inner = Inner::look(frame.bytes()).unwrap();
+        let inner = InnerPacket::read(frame.bytes()).unwrap();
         prop_assert_eq!(inner.destination(frame.bytes()), Some(there));
         prop_assert_eq!(usize::from(inner.size), parsed.end as usize - HEADER);
-        for (outer, how, link) in ways() {
+        for (outer, encapsulation, link) in cases() {
             let (mut long_way, mut short_way) = (frame.clone(), frame.clone());
             prop_assert!(decrement_ttl(long_way.bytes_mut(), &parsed));
-            prop_assert!(encapsulate(&mut long_way, &parsed, &outer, how, entropy, &link));
-            prop_assert!(Wrappers::new(&outer, how, &link).wrap(&mut short_way, &inner, entropy));
-            prop_assert_eq!(&short_way, &long_way, "{:?} {:?} {:?}", outer, how, link);
+            prop_assert!(encapsulate(&mut long_way, &parsed, &outer, encapsulation, entropy, &link));
+            prop_assert!(TunnelHeaders::new(&outer, encapsulation, &link).wrap(&mut short_way, &inner, entropy));
+            prop_assert_eq!(&short_way, &long_way, "{:?} {:?} {:?}", outer, encapsulation, link);
         }
         for target in [Endpoint::V4(entropy, entropy as u16), Endpoint::V6(u128::from(entropy) << 77, entropy as u16)] {
             let (mut long_way, mut short_way) = (frame.clone(), frame.clone());
@@ -322,18 +325,18 @@ mod tests {
             ends6().udp(1, 2).ttl(1),
             ends6().udp(1, 2).extension(0, &[0; 6]),
         ] {
-            assert_eq!(Inner::look(frame.build().bytes()), None, "{frame:?}");
+            assert_eq!(InnerPacket::read(frame.build().bytes()), None, "{frame:?}");
         }
     }
 
     #[test]
     fn without_headroom_nothing_changes() {
-        let (outer, how, link) = ways()[0];
+        let (outer, encapsulation, link) = cases()[0];
         let mut frame = packet().ipv4("203.0.113.4", "192.0.2.10").udp(1, 2).build();
-        let (inner, room) = (Inner::look(frame.bytes()).unwrap(), frame.headroom() - 19);
+        let (inner, room) = (InnerPacket::read(frame.bytes()).unwrap(), frame.headroom() - 19);
         assert!(frame.prepend(room).is_some() && frame.trim_front(0));
         let before = frame.clone();
-        assert!(!Wrappers::new(&outer, how, &link).wrap(&mut frame, &inner, 1));
+        assert!(!TunnelHeaders::new(&outer, encapsulation, &link).wrap(&mut frame, &inner, 1));
         assert_eq!(frame, before);
     }
 }

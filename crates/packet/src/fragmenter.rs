@@ -1,11 +1,11 @@
-//! IPv4 packets cut into parts for a way that takes less at once (RFC 791 §3.2). IPv6's are cut by their senders alone.
+//! Divides an IPv4 packet into fragments for a path of smaller MTU (RFC 791 §3.2). Only senders fragment IPv6 packets.
 //!
 //! ```text
 //!  ┌────┬────┬──────────────────────────────┐        ┌────┬────┬──────────┐  ┌────┬────┬──────────┐  ┌────┬────┬─────┐
 //!  │ eth│ ip │ payload                      │   ──►  │ eth│ ip'│ step     │  │ eth│ ip'│ step     │  │ eth│ ip'│ rest│
 //!  └────┴────┴──────────────────────────────┘        └────┴────┴──────────┘  └────┴────┴──────────┘  └────┴────┴─────┘
 //! ```
-//! A packet that is a part itself is cut further in the same way.
+//! A packet that is itself a fragment is divided in the same way.
 
 use crate::{PacketBuf, Parsed, checksum, view};
 
@@ -13,70 +13,70 @@ const HEADER: usize = 20;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE: u16 = 0x2000;
 
-/// How a packet is to be cut.
+/// How one packet is to be divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct Fragmenter {
     l3: usize,
     /// Where the packet ends.
     end: usize,
-    /// Bytes of payload in each part but the last.
-    step: usize,
-    /// The packet's own flags and offset.
-    place: u16,
+    /// Bytes of payload in each fragment but the last.
+    payload_size: usize,
+    /// The packet's own flags and fragment offset: the IPv4 header's fourth word.
+    flags_and_offset: u16,
 }
 
-impl Cut {
-    /// For a way that takes `mtu` bytes of IP. `None`: the packet is not IPv4, or must not be cut, or has options, some of which
-    /// belong into the first part and some into all.
+impl Fragmenter {
+    /// For a path that takes `mtu` bytes of IP. `None`: the packet is not IPv4, or says "do not fragment", or has options, some of which
+    /// belong in the first fragment only and some in all.
     #[must_use]
     pub fn new(frame: &[u8], parsed: &Parsed, mtu: u16) -> Option<Self> {
         let (l3, end) = (usize::from(parsed.l3), parsed.end as usize);
         let header: &[u8; HEADER] = view::chunk(frame, l3)?;
-        let place = u16::from_be_bytes([header[6], header[7]]);
-        let step = usize::from(mtu).checked_sub(HEADER)? & !7;
-        let may = header[0] == 0x45 && place & DONT_FRAGMENT == 0 && step > 0 && end >= l3 + HEADER;
-        may.then_some(Self { l3, end, step, place })
+        let flags_and_offset = u16::from_be_bytes([header[6], header[7]]);
+        let payload_size = usize::from(mtu).checked_sub(HEADER)? & !7;
+        let may = header[0] == 0x45 && flags_and_offset & DONT_FRAGMENT == 0 && payload_size > 0 && end >= l3 + HEADER;
+        may.then_some(Self { l3, end, payload_size, flags_and_offset })
     }
 
-    /// Writes the frame of the `n`-th part, counted from 0, to the beginning of `out`; its length. `None`: there is no such part,
-    /// or no room.
+    /// Writes the frame of the `n`-th fragment, counted from 0, to the beginning of `out`, and returns its length. `None`: there is no such
+    /// fragment, or `out` is too short.
     #[must_use]
     pub fn write(&self, frame: &[u8], n: usize, out: &mut [u8]) -> Option<usize> {
         let payload = self.l3 + HEADER;
-        let from = payload + n * self.step;
+        let from = payload + n * self.payload_size;
         if from >= self.end {
             return None;
         }
-        let part = frame.get(from..self.end.min(from + self.step))?;
-        let out = out.get_mut(..payload + part.len())?;
+        let fragment = frame.get(from..self.end.min(from + self.payload_size))?;
+        let out = out.get_mut(..payload + fragment.len())?;
         let (head, body) = out.split_at_mut(payload);
         head.copy_from_slice(frame.get(..payload)?);
-        body.copy_from_slice(part);
-        self.number(&mut head[self.l3..], n, part.len());
+        body.copy_from_slice(fragment);
+        self.set_fragment_fields(&mut head[self.l3..], n, fragment.len());
         Some(out.len())
     }
 
-    /// Makes a packet its own first part; false, and nothing changed, when it is not the one that was to be cut.
+    /// Truncates the packet to its first fragment. False, and nothing changed, when it is shorter than the packet that was to be divided.
     #[must_use]
     pub fn keep_first(&self, packet: &mut impl PacketBuf) -> bool {
         let payload = self.l3 + HEADER;
-        let length = self.step.min(self.end - payload);
+        let length = self.payload_size.min(self.end - payload);
         if packet.bytes().len() < self.end || !packet.truncate(payload + length) {
             return false;
         }
-        self.number(&mut packet.bytes_mut()[self.l3..payload], 0, length);
+        self.set_fragment_fields(&mut packet.bytes_mut()[self.l3..payload], 0, length);
         true
     }
 
-    /// Makes a header say that it is the `n`-th part's.
-    fn number(&self, header: &mut [u8], n: usize, length: usize) {
-        let is_last = self.l3 + HEADER + n * self.step + length >= self.end;
-        let more = if is_last { self.place & MORE } else { MORE };
-        let place = self.place & !MORE | more;
+    /// Makes a header that of the `n`-th fragment: total length, flags, offset and checksum.
+    fn set_fragment_fields(&self, header: &mut [u8], n: usize, length: usize) {
+        let is_last = self.l3 + HEADER + n * self.payload_size + length >= self.end;
+        let more = if is_last { self.flags_and_offset & MORE } else { MORE };
+        let flags_and_offset = self.flags_and_offset & !MORE | more;
         // Both fit: a packet's last byte is at most the 65,535th.
-        let place = place.wrapping_add((n * self.step / 8) as u16);
+        let flags_and_offset = flags_and_offset.wrapping_add((n * self.payload_size / 8) as u16);
         header[2..4].copy_from_slice(&((HEADER + length) as u16).to_be_bytes());
-        header[6..8].copy_from_slice(&place.to_be_bytes());
+        header[6..8].copy_from_slice(&flags_and_offset.to_be_bytes());
         header[10..12].fill(0);
         let sum = checksum::of(header);
         header[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -90,10 +90,10 @@ mod tests {
     use super::*;
     use crate::{Body, HeapPacket, build::packet, parse};
 
-    /// All parts, the first made of the packet itself.
+    /// All fragments, the first made of the packet itself.
     fn parts(frame: &HeapPacket, mtu: u16) -> Vec<HeapPacket> {
         let parsed = parse(frame.bytes()).unwrap();
-        let cut = Cut::new(frame.bytes(), &parsed, mtu).expect("it may be cut");
+        let cut = Fragmenter::new(frame.bytes(), &parsed, mtu).expect("it may be cut");
         let mut first = frame.clone();
         assert!(cut.keep_first(&mut first));
         let mut parts = vec![first];
@@ -110,9 +110,9 @@ mod tests {
     #[test]
     fn a_datagram_is_cut_where_eight_bytes_end_and_each_part_says_where_it_belongs() {
         let whole = packet().ipv4("203.0.113.4", "192.0.2.10").identification(7_u16).udp(1, 2).payload([5; 1_472]);
-        let part = || packet().ipv4("203.0.113.4", "192.0.2.10").identification(7_u16);
-        let first = part().udp(1, 2).payload([5; 1_448]).part(0, true).build();
-        let last = part().protocol(17).payload([5; 24]).last_fragment(1_456).build();
+        let fragment = || packet().ipv4("203.0.113.4", "192.0.2.10").identification(7_u16);
+        let first = fragment().udp(1, 2).payload([5; 1_448]).part(0, true).build();
+        let last = fragment().protocol(17).payload([5; 24]).last_fragment(1_456).build();
         let cut = parts(&whole.build(), 1_480);
         assert_eq!(cut[1], last);
         // The builder's datagram is shorter than what the header of the cut one says.
@@ -127,10 +127,14 @@ mod tests {
         for frame in [udp.clone().dont_fragment(), udp.clone().ip_options(&[1; 4]), six] {
             let frame = frame.build();
             let parsed = parse(frame.bytes()).unwrap();
-            assert_eq!(Cut::new(frame.bytes(), &parsed, 1_280), None, "{frame:?}");
+            assert_eq!(Fragmenter::new(frame.bytes(), &parsed, 1_280), None, "{frame:?}");
         }
         let frame = udp.build();
-        assert_eq!(Cut::new(frame.bytes(), &parse(frame.bytes()).unwrap(), 27), None, "not even eight bytes fit");
+        assert_eq!(
+            Fragmenter::new(frame.bytes(), &parse(frame.bytes()).unwrap(), 27),
+            None,
+            "not even eight bytes fit"
+        );
     }
 
     proptest! {
@@ -147,9 +151,9 @@ mod tests {
             let mut at = usize::from(offset) * 8;
             let mut together = Vec::new();
             let all = parts(&whole, mtu);
-            for (n, part) in all.iter().enumerate() {
-                let parsed = parse(part.bytes()).expect("well-formed");
-                prop_assert!(parsed.end as usize - l3 <= usize::from(mtu) && parsed.end as usize == part.bytes().len());
+            for (n, fragment) in all.iter().enumerate() {
+                let parsed = parse(fragment.bytes()).expect("well-formed");
+                prop_assert!(parsed.end as usize - l3 <= usize::from(mtu) && parsed.end as usize == fragment.bytes().len());
                 let is_last = n + 1 == all.len();
                 match parsed.body {
                     Body::Ipv4Fragment(fragment) => {
@@ -157,8 +161,8 @@ mod tests {
                     }
                     _ => prop_assert!(all.len() == 1 && offset == 0 && !more, "whole, so one part"),
                 }
-                at += part.bytes().len() - l3 - 20;
-                together.extend_from_slice(&part.bytes()[l3 + 20..]);
+                at += fragment.bytes().len() - l3 - 20;
+                together.extend_from_slice(&fragment.bytes()[l3 + 20..]);
             }
             prop_assert_eq!(together, payload);
         }
