@@ -4,7 +4,7 @@ use std::{fs, path::Path, path::PathBuf, thread};
 
 use anyhow::Context;
 use core_affinity::CoreId;
-use vipa_dpdk::Memory;
+use vipa_dpdk::EalMemory;
 
 /// Hugepages asked for while measuring: enough for all contenders and for the largest connection table.
 const HUGEPAGES: u64 = 1280;
@@ -35,7 +35,7 @@ impl Machine {
         let scratch = std::path::absolute(results)?.join("scratch");
         fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
         let reserved = Reserved::ask();
-        let hugepages = Memory::hugepages_free_mb() >= CONTENDERS_MB && is_mounted();
+        let hugepages = EalMemory::hugepages_free_mb() >= CONTENDERS_MB && is_mounted();
         Ok(Self {
             name: describe(cores.len()),
             measured: *last,

@@ -14,7 +14,7 @@ use anyhow::Context;
 use core_affinity::CoreId;
 use serde::{Deserialize, Serialize};
 use vipa_dataplane::{Inlet, Limits, Worker};
-use vipa_dpdk::{Device, Eal, EalOptions, Joined, Memory, Pool, PoolOptions, Port, PortOptions};
+use vipa_dpdk::{Device, Eal, EalMemory, EalOptions, EthPort, Pool, PoolOptions, PortOptions, RegisteredThread};
 use vipa_handoff::{ControlDoor, Flows, WorkerDoor};
 use vipa_model::PortId;
 
@@ -66,7 +66,7 @@ pub(crate) enum Task {
 impl Job {
     fn start_dpdk(&self, devices: &[Device]) -> anyhow::Result<Eal> {
         let megabytes = MEMORY_MB;
-        let memory = if self.hugepages { Memory::Hugepages { megabytes } } else { Memory::NoHuge { megabytes } };
+        let memory = if self.hugepages { EalMemory::Hugepages { megabytes } } else { EalMemory::NoHuge { megabytes } };
         Ok(Eal::init(&EalOptions::new(&format!("vipa-perf-{}", std::process::id()), memory, devices))?)
     }
 }
@@ -87,7 +87,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
 /// DPDK and its ports, open; one of each queue for each worker.
 struct Ports {
     eal: Eal,
-    _ports: Vec<Port>,
+    _ports: Vec<EthPort>,
     workers: Vec<(Vec<Inlet<Receive>>, Vec<Transmit>)>,
 }
 
@@ -106,7 +106,7 @@ impl Ports {
                 tx_descriptors: DESCRIPTORS,
                 ..PortOptions::new(device, queues, queues)
             };
-            let opened = Port::open(&options, &pool)?;
+            let opened = EthPort::open(&options, &pool)?;
             ports.push(opened.port);
             for ((inlets, outlets), (rx, tx)) in workers.iter_mut().zip(opened.rx.into_iter().zip(opened.tx)) {
                 inlets.push(Inlet { port: id, rx: Receive::new(rx, job.draw) });
@@ -122,8 +122,8 @@ struct Single {
     worker: Worker<Receive, Transmit>,
     control: ControlDoor,
     flows: Arc<Flows>,
-    _joined: Joined,
-    _ports: Vec<Port>,
+    _joined: RegisteredThread,
+    _ports: Vec<EthPort>,
 }
 
 impl Single {
@@ -145,7 +145,7 @@ fn open_door(job: &Job, workers: usize) -> anyhow::Result<(ControlDoor, Vec<Work
     Ok(vipa_handoff::open(Arc::new(job.world.routes(ports)), workers))
 }
 
-fn join(eal: &Eal, core: usize) -> anyhow::Result<Joined> {
+fn join(eal: &Eal, core: usize) -> anyhow::Result<RegisteredThread> {
     anyhow::ensure!(core_affinity::set_for_current(CoreId { id: core }), "core {core} cannot be kept");
-    Ok(eal.join_thread()?)
+    Ok(eal.register_thread()?)
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! connection ──siphash-1-3, cluster key──► hash ──► Picker ─┬─ Maglev: slot of the hash ──► target
-//!                                                           ├─ Turns: the service's next turn ──► target
+//!                                                           ├─ RoundRobin: the service's next turn ──► target
 //!                                                           └─ None: nobody listens
 //! ```
 
@@ -18,7 +18,7 @@ use siphasher::sip::SipHasher13;
 use vipa_model::{Protocol, TargetId};
 
 pub use maglev::{Maglev, SLOTS};
-pub use picker::{Picker, Turns};
+pub use picker::{Picker, RoundRobin};
 
 /// The secret that all routers of a cluster share and clients do not know: without it nobody can choose ports that
 /// bring all connections to one target.

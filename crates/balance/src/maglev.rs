@@ -78,7 +78,7 @@ impl fmt::Debug for Maglev {
     }
 }
 
-/// One candidate's way through the slots: `offset`, `offset + skip`, `offset + 2 skip` … modulo `SLOTS`.
+/// One candidate's permutation of the slots: `offset`, `offset + skip`, `offset + 2 skip` … modulo `SLOTS`.
 struct Walker {
     target: TargetId,
     weight: u32,
@@ -89,7 +89,7 @@ struct Walker {
 }
 
 impl Walker {
-    /// Those with weight, by address: the order in which they take turns is the same everywhere.
+    /// Walkers of the candidates that have weight, sorted by address, so that all routers take the turns in one order.
     fn all(key: &ClusterKey, candidates: &[Candidate]) -> Vec<Self> {
         let mut ordered: Vec<_> = candidates.iter().filter(|candidate| candidate.weight > 0).collect();
         ordered.sort_by_key(|candidate| candidate.address);
@@ -104,7 +104,8 @@ impl Walker {
         ordered.into_iter().map(walker).collect()
     }
 
-    /// The heaviest have a turn in every round, the others in as many of them as their weight is of the heaviest's.
+    /// Whether the candidate takes a slot in this round: the heaviest do in every round, the others in a share of the rounds, weight divided
+    /// by the heaviest weight.
     fn has_turn(&mut self, full: u32) -> bool {
         self.credit += self.weight;
         let due = self.credit >= full;
@@ -114,7 +115,7 @@ impl Walker {
         due
     }
 
-    /// The first slot on its way that is still free; there must be one.
+    /// The next free slot in the walker's order; there must be one.
     fn next_empty<'a>(&mut self, slots: &'a mut [Option<TargetId>]) -> &'a mut Option<TargetId> {
         while slots[self.slot].is_some() {
             self.slot += self.skip;

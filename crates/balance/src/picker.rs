@@ -1,4 +1,4 @@
-//! What a service's new connections are chosen by.
+//! How a service chooses the target of a new connection: by consistent hashing, or round robin.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use vipa_model::{Balance, TargetId};
 
 use crate::{Candidate, ClusterKey, Maglev};
 
-/// Turns in a round at most; weights are rounded to fit.
+/// Longest round, in turns. Weights whose sum is larger are scaled down and rounded.
 const LONGEST_ROUND: u32 = 4096;
 
 /// Cheap to clone: the tables are shared.
@@ -16,7 +16,7 @@ pub enum Picker {
     #[default]
     None,
     Maglev(Arc<Maglev>),
-    Turns(Arc<Turns>),
+    RoundRobin(Arc<RoundRobin>),
 }
 
 impl Picker {
@@ -31,44 +31,45 @@ impl Picker {
         }
     }
 
-    /// By turns, and before these the targets in `first` have theirs, once: they have fewer connections than others.
+    /// Weighted round robin. The targets in `below_share`, which have fewer connections than their share, are given the first turns, one
+    /// for each time that they are listed.
     #[must_use]
-    pub fn by_turns(first: Vec<TargetId>, candidates: &[Candidate]) -> Self {
+    pub fn by_turns(below_share: Vec<TargetId>, candidates: &[Candidate]) -> Self {
         match round(candidates) {
             round if round.is_empty() => Self::None,
-            round => Self::Turns(Arc::new(Turns { first, round })),
+            round => Self::RoundRobin(Arc::new(RoundRobin { below_share, round })),
         }
     }
 
-    /// The target of a new connection: by its `hash` ([`hash_connection`](crate::hash_connection)), or by the next `turn`,
-    /// counted from 0.
+    /// The target of a new connection: by its `hash` ([`hash_connection`](crate::hash_connection)), or by the number of the next turn,
+    /// which `turn` counts from 0.
     #[inline]
     #[must_use]
     pub fn pick(&self, hash: u64, turn: impl FnOnce() -> u64) -> Option<TargetId> {
         match self {
             Self::None => None,
             Self::Maglev(maglev) => Some(maglev.pick(hash)),
-            Self::Turns(turns) => Some(turns.of(turn())),
+            Self::RoundRobin(turns) => Some(turns.of(turn())),
         }
     }
 
-    /// The target of a new connection by its `hash` alone, alike on every router that has the same candidates and weights,
-    /// whatever the service's way of choosing.
+    /// The target of a new connection by its `hash` alone, whatever the service's method. Routers with the same candidates and weights
+    /// choose the same target.
     #[must_use]
     pub fn pick_by_hash(&self, hash: u64) -> Option<TargetId> {
         match self {
             Self::None => None,
             Self::Maglev(maglev) => Some(maglev.pick(hash)),
-            Self::Turns(turns) => Some(turns.round[hash as usize % turns.round.len()]),
+            Self::RoundRobin(turns) => Some(turns.round[hash as usize % turns.round.len()]),
         }
     }
 
-    /// The target of each of a connection's packets, if their `hash` says so alike, now and later, without a memory of the
-    /// connection: by consistent hashing only.
+    /// The target of a packet whose connection is in no table. `None` unless consistent hashing names the same target for all packets of
+    /// the connection.
     #[must_use]
     pub fn pick_without_memory(&self, hash: u64) -> Option<TargetId> {
         match self {
-            Self::None | Self::Turns(_) => None,
+            Self::None | Self::RoundRobin(_) => None,
             Self::Maglev(maglev) => Some(maglev.pick(hash)),
         }
     }
@@ -80,32 +81,32 @@ impl Picker {
         match self {
             Self::None => false,
             Self::Maglev(maglev) => maglev.serves(target),
-            Self::Turns(turns) => turns.round.contains(&target),
+            Self::RoundRobin(turns) => turns.round.contains(&target),
         }
     }
 }
 
-/// The targets in the order of their turns: some once, then one round again and again.
+/// Targets in the order of their turns: those below their share once, then the round again and again.
 #[derive(Debug)]
-pub struct Turns {
-    first: Vec<TargetId>,
+pub struct RoundRobin {
+    below_share: Vec<TargetId>,
     /// Never empty.
     round: Vec<TargetId>,
 }
 
-impl Turns {
+impl RoundRobin {
     #[inline]
     fn of(&self, turn: u64) -> TargetId {
         let turn = turn as usize;
-        match self.first.get(turn) {
+        match self.below_share.get(turn) {
             Some(target) => *target,
-            None => self.round[(turn - self.first.len()) % self.round.len()],
+            None => self.round[(turn - self.below_share.len()) % self.round.len()],
         }
     }
 }
 
-/// One round in which each candidate has as many turns as its weight says, spread evenly: in each turn everybody
-/// gains its weight, and who has most takes the turn and pays a whole round for it.
+/// One round of smooth weighted round robin: each candidate has as many turns as its weight, spread evenly. In each turn every candidate
+/// gains its weight in credit, and the one with most credit takes the turn and pays the sum of all weights.
 fn round(candidates: &[Candidate]) -> Vec<TargetId> {
     let mut ordered: Vec<_> = candidates.iter().filter(|candidate| candidate.weight > 0).collect();
     ordered.sort_by_key(|candidate| candidate.address);
@@ -120,14 +121,14 @@ fn round(candidates: &[Candidate]) -> Vec<TargetId> {
         }
     }
     let length: u32 = weights.iter().sum();
-    let mut gained = vec![0_i64; weights.len()];
+    let mut credits = vec![0_i64; weights.len()];
     let turns = 0..length;
     turns
         .filter_map(|_| {
-            gained.iter_mut().zip(&weights).for_each(|(gain, weight)| *gain += i64::from(*weight));
+            credits.iter_mut().zip(&weights).for_each(|(credit, weight)| *credit += i64::from(*weight));
             // Of equals the first by address.
-            let most = gained.iter().enumerate().rev().max_by_key(|(_, gain)| **gain)?.0;
-            gained[most] -= i64::from(length);
+            let most = credits.iter().enumerate().rev().max_by_key(|(_, credit)| **credit)?.0;
+            credits[most] -= i64::from(length);
             Some(ordered[most].target)
         })
         .collect()

@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vipa_dpdk_sys as sys;
 
 use crate::error::{last_reason, reason};
-use crate::{Device, Error, Memory, log};
+use crate::{Device, EalMemory, Error, log};
 
 /// How DPDK is started.
 #[derive(Clone, Debug)]
 pub struct EalOptions {
-    pub memory: Memory,
+    pub memory: EalMemory,
     /// Keeps the files of several DPDK processes on one machine apart.
     pub file_prefix: String,
     /// The devices that are going to be opened. DPDK looks at no other PCI device, and at none when none is listed.
     pub devices: Vec<Device>,
     /// Further EAL options, as they are.
-    pub further: Vec<String>,
+    pub extra: Vec<String>,
 }
 
 /// DPDK, started. Clones are the same one.
@@ -49,10 +49,10 @@ impl Eal {
 
     /// Makes the calling thread one of DPDK's until the value is dropped: it gets caches of its own in every pool.
     /// Threads that never join work as well, only slower.
-    pub fn join_thread(&self) -> Result<Joined, Error> {
+    pub fn register_thread(&self) -> Result<RegisteredThread, Error> {
         // SAFETY: DPDK has been started, and stays so while `self` lives.
         match unsafe { sys::rte_thread_register() } {
-            0 => Ok(Joined { _eal: self.clone(), _of_this_thread: PhantomData }),
+            0 => Ok(RegisteredThread { _eal: self.clone(), _of_this_thread: PhantomData }),
             _ => Err(Error::Thread { reason: last_reason() }),
         }
     }
@@ -68,12 +68,12 @@ impl Drop for Running {
 
 /// A thread that is one of DPDK's.
 #[derive(Debug)]
-pub struct Joined {
+pub struct RegisteredThread {
     _eal: Eal,
     _of_this_thread: PhantomData<*const ()>,
 }
 
-impl Drop for Joined {
+impl Drop for RegisteredThread {
     fn drop(&mut self) {
         // SAFETY: this is the thread that registered (the value is not Send), and DPDK still runs.
         unsafe { sys::rte_thread_unregister() }
@@ -83,8 +83,8 @@ impl Drop for Joined {
 impl EalOptions {
     /// Ordinary settings for these devices.
     #[must_use]
-    pub fn new(file_prefix: &str, memory: Memory, devices: &[Device]) -> Self {
-        Self { memory, file_prefix: file_prefix.to_owned(), devices: devices.to_vec(), further: Vec::new() }
+    pub fn new(file_prefix: &str, memory: EalMemory, devices: &[Device]) -> Self {
+        Self { memory, file_prefix: file_prefix.to_owned(), devices: devices.to_vec(), extra: Vec::new() }
     }
 
     fn arguments(&self) -> Result<Vec<CString>, Error> {
@@ -100,15 +100,15 @@ impl EalOptions {
         match memory {
             _ if shares_memory => arguments.push("--single-file-segments".to_owned()),
             // A process that is killed leaves no hugepages behind.
-            Memory::Auto { .. } | Memory::Hugepages { .. } => arguments.push("--huge-unlink=always".to_owned()),
-            Memory::NoHuge { .. } => (),
+            EalMemory::Auto { .. } | EalMemory::Hugepages { .. } => arguments.push("--huge-unlink=always".to_owned()),
+            EalMemory::NoHuge { .. } => (),
         }
         let pci: Vec<String> = self.devices.iter().filter(|device| device.is_pci()).map(Device::to_string).collect();
         match pci.as_slice() {
             [] => arguments.push("--no-pci".to_owned()),
             some => some.iter().for_each(|device| arguments.push(format!("--allow={device}"))),
         }
-        arguments.extend_from_slice(&self.further);
+        arguments.extend_from_slice(&self.extra);
         let terminated = |option: String| CString::new(option.clone()).map_err(|_| Error::Option { option });
         arguments.into_iter().map(terminated).collect()
     }

@@ -1,13 +1,13 @@
 //! DPDK as safe Rust: `unsafe` ends here.
 //!
 //! ```text
-//! Eal ──► Pool ──► Port::open ──► Port                      one of each port; its address, link, statistics
-//!  │                         ├──► RxQueue, RxQueue, …       one owner each: bursts take `&mut self`
-//!  │                         └──► TxQueue, TxQueue, …
-//!  └───► join_thread() ─► Joined                            a Rust thread with DPDK's per-thread caches
+//! Eal ──► Pool ──► EthPort::open ──┬──► EthPort                one handle of each port: address, link status, statistics
+//!  │                               ├──► RxQueue, RxQueue, …    one owner each: bursts take `&mut self`
+//!  │                               └──► TxQueue, TxQueue, …
+//!  └───► register_thread() ──► RegisteredThread                a Rust thread with DPDK's per-thread caches
 //! ```
-//! Everything below the [`Eal`] keeps what it stands on alive, so things may be dropped in any order: a port is stopped
-//! and closed when its [`Port`] and all its queues are gone, DPDK ends after the last port, pool and thread.
+//! Each object keeps alive what it depends on, so objects may be dropped in any order: a port is stopped and closed when its
+//! [`EthPort`] and all its queues are gone, and DPDK ends after the last port, pool and thread.
 //!
 //! An [`Mbuf`] has exactly one owner. What a driver takes in [`TxQueue::burst`] leaves the caller's vector; what it refuses stays.
 
@@ -22,13 +22,13 @@ mod port;
 mod queue;
 
 pub use device::Device;
-pub use eal::{Eal, EalOptions, Joined};
+pub use eal::{Eal, EalOptions, RegisteredThread};
 pub use error::Error;
 pub use log::{Level, set_sink};
 pub use mbuf::{Mbuf, free_all};
-pub use memory::Memory;
+pub use memory::EalMemory;
 pub use pool::{HEADROOM, Pool, PoolOptions};
-pub use port::{DevicePresence, Link, OpenPort, Port, PortOptions, Spread, Stats};
+pub use port::{DevicePresence, EthPort, LinkStatus, OpenPort, PortOptions, RssConfig, Stats};
 pub use queue::{RxQueue, TxQueue};
 
 /// Packets a burst moves at most.

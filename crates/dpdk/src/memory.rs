@@ -1,4 +1,4 @@
-//! Where DPDK takes its memory from.
+//! The memory of the DPDK environment (EAL): hugepages or ordinary pages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use crate::Error;
 
 const PAGES: &str = "/sys/kernel/mm/hugepages";
 
-/// DPDK's memory.
+/// Which memory the EAL takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub enum EalMemory {
     /// Hugepages when as many are free and a hugetlbfs is mounted, else ordinary pages.
     Auto { megabytes: u32 },
     /// Hugepages or an error.
@@ -18,7 +18,7 @@ pub enum Memory {
     NoHuge { megabytes: u32 },
 }
 
-impl Memory {
+impl EalMemory {
     /// What it comes to on this machine: `Hugepages` or `NoHuge`.
     pub(crate) fn decide(self) -> Result<Self, Error> {
         let machine = Machine::read(Path::new(PAGES), Path::new("/proc/mounts"));

@@ -22,8 +22,7 @@ pub struct PortOptions {
     /// Bytes of an IP packet; `None` keeps the driver's.
     pub mtu: Option<u16>,
     pub promiscuous: bool,
-    /// Take every group's frames, and not those of the port's own address and of all stations alone: IPv6's neighbours ask
-    /// groups, and so do routing daemons.
+    /// Receive all multicast frames: IPv6 neighbour solicitations and routing daemons use multicast.
     pub all_groups: bool,
 }
 
@@ -47,14 +46,14 @@ impl PortOptions {
 /// A port that runs, and its queues in order.
 #[derive(Debug)]
 pub struct OpenPort {
-    pub port: Port,
+    pub port: EthPort,
     pub rx: Vec<RxQueue>,
     pub tx: Vec<TxQueue>,
 }
 
-/// What one may ask a port while others use its queues. Clones are the same port.
+/// A handle of an open port, for queries while workers use its queues. Clones are handles of the same port.
 #[derive(Clone, Debug)]
-pub struct Port(Arc<Owned>);
+pub struct EthPort(Arc<Owned>);
 
 #[derive(Debug)]
 pub(crate) struct Owned {
@@ -67,20 +66,20 @@ pub(crate) struct Owned {
     verifies_header_sums: bool,
 }
 
-/// A port's link. `megabits` is `None` when the driver does not know the speed.
+/// The state of a port's link. `megabits` is `None` when the driver does not know the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct LinkStatus {
     pub up: bool,
     pub megabits: Option<u32>,
     pub full_duplex: bool,
 }
 
-/// How a port's hardware spreads packets over its receive queues.
+/// Receive-side scaling of a port: how its hardware distributes packets over the receive queues.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spread {
-    /// Of the Toeplitz hash over addresses and ports.
+pub struct RssConfig {
+    /// Key of the Toeplitz hash over addresses and ports.
     pub key: Vec<u8>,
-    /// The queue of each hash, by its low bits; empty where the hardware keeps that to itself.
+    /// The redirection table (RETA): the queue of each hash, by its low bits. Empty where the driver does not show it.
     pub queues: Vec<u16>,
 }
 
@@ -125,7 +124,7 @@ pub enum DevicePresence {
     Replaced,
 }
 
-impl Port {
+impl EthPort {
     /// Opens and starts a port; its packets come from `pool`.
     pub fn open(options: &PortOptions, pool: &Pool) -> Result<OpenPort, Error> {
         let device = &options.device;
@@ -155,14 +154,14 @@ impl Port {
         &self.0.device
     }
 
-    /// Whether it tells of each packet if the IPv4 header's checksum is right.
+    /// Whether the port verifies IPv4 header checksums (`RTE_ETH_RX_OFFLOAD_IPV4_CKSUM`).
     #[inline]
     #[must_use]
     pub fn verifies_header_sums(&self) -> bool {
         self.0.verifies_header_sums
     }
 
-    /// Where its packets come from.
+    /// The pool that received packets are taken from.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.0.pool
@@ -170,17 +169,17 @@ impl Port {
 
     /// `None` when the driver cannot say. May cost system calls.
     #[must_use]
-    pub fn link(&self) -> Option<Link> {
+    pub fn link(&self) -> Option<LinkStatus> {
         let mut link = sys::vipa_link::default();
         // SAFETY: the port is open; `link` is ours to write.
         let result = unsafe { sys::vipa_port_link(self.0.id, &raw mut link) };
         let sys::vipa_link { megabits, up, full_duplex } = link;
         let megabits = (megabits != 0).then_some(megabits);
         let up = up != 0 && self.0.device.interface_carries() != Some(false);
-        (result == 0).then_some(Link { up, megabits, full_duplex: full_duplex != 0 })
+        (result == 0).then_some(LinkStatus { up, megabits, full_duplex: full_duplex != 0 })
     }
 
-    /// Whether the device beneath is still the one that was opened. Where that is not known it is.
+    /// Whether the device beneath is still the one that was opened; `Present` where that is not known.
     #[must_use]
     pub fn presence(&self) -> DevicePresence {
         let Owned { device, interface_index, .. } = &*self.0;
@@ -194,7 +193,7 @@ impl Port {
 
     /// `None` when the hardware does not spread packets, or does not say how.
     #[must_use]
-    pub fn spread(&self) -> Option<Spread> {
+    pub fn rss(&self) -> Option<RssConfig> {
         let mut key = [0; sys::VIPA_RSS_KEY as usize];
         let mut table = [0; sys::VIPA_RSS_TABLE as usize];
         let (mut key_length, mut table_length) = (0, 0);
@@ -204,11 +203,11 @@ impl Port {
             sys::vipa_port_spread(self.0.id, key_place, &raw mut key_length, table_place, &raw mut table_length)
         };
         let (key, queues) = (key.get(..key_length.into())?, table.get(..table_length.into())?);
-        (result == 0).then(|| Spread { key: key.to_vec(), queues: queues.to_vec() })
+        (result == 0).then(|| RssConfig { key: key.to_vec(), queues: queues.to_vec() })
     }
 
-    /// Frames that the kernel's interface beneath has received since it is there, whoever read them; `None` where there is
-    /// none.
+    /// Frames that the kernel interface beneath the port has received since it was made, whoever has read them; `None` where there is no
+    /// such interface.
     #[must_use]
     pub fn arrived(&self) -> Option<u64> {
         self.0.device.interface_received()

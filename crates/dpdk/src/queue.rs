@@ -6,12 +6,12 @@ use std::marker::PhantomData;
 use vipa_dpdk_sys as sys;
 use vipa_packet::HeaderSums;
 
-use crate::{Burst, Mbuf, Port};
+use crate::{Burst, EthPort, Mbuf};
 
 /// Receives. One of its kind: neither copied nor shared, so a burst needs no lock.
 #[derive(Debug)]
 pub struct RxQueue {
-    port: Port,
+    port: EthPort,
     queue: u16,
     unreadable: u64,
     _not_shared: PhantomData<Cell<()>>,
@@ -20,13 +20,13 @@ pub struct RxQueue {
 /// Sends. One of its kind: neither copied nor shared, so a burst needs no lock.
 #[derive(Debug)]
 pub struct TxQueue {
-    port: Port,
+    port: EthPort,
     queue: u16,
     _not_shared: PhantomData<Cell<()>>,
 }
 
 impl RxQueue {
-    pub(crate) fn new(port: Port, queue: u16) -> Self {
+    pub(crate) fn new(port: EthPort, queue: u16) -> Self {
         Self { port, queue, unreadable: 0, _not_shared: PhantomData }
     }
 
@@ -63,13 +63,13 @@ impl RxQueue {
     }
 
     #[must_use]
-    pub fn port(&self) -> &Port {
+    pub fn port(&self) -> &EthPort {
         &self.port
     }
 }
 
 impl TxQueue {
-    pub(crate) fn new(port: Port, queue: u16) -> Self {
+    pub(crate) fn new(port: EthPort, queue: u16) -> Self {
         Self { port, queue, _not_shared: PhantomData }
     }
 
@@ -109,7 +109,7 @@ impl TxQueue {
     }
 
     #[must_use]
-    pub fn port(&self) -> &Port {
+    pub fn port(&self) -> &EthPort {
         &self.port
     }
 }

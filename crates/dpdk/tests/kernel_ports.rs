@@ -12,7 +12,7 @@ use std::{
 };
 
 use bench::{alone, device, frame, open, receive, start};
-use vipa_dpdk::{Burst, Error, Port, PortOptions, RxQueue, TxQueue};
+use vipa_dpdk::{Burst, Error, EthPort, PortOptions, RxQueue, TxQueue};
 use vipa_packet::{
     HeaderSums, PacketBuf,
     build::{Builder, packet},
@@ -197,7 +197,7 @@ fn an_mtu_reaches_the_interface() {
     in_namespace("an_mtu_reaches_the_interface", || {
         let a = device("net_af_packet0,iface=va");
         let (_eal, pool) = start(&[&a], 4095);
-        let _port = Port::open(&PortOptions { mtu: Some(1_400), ..PortOptions::new(&a, 1, 1) }, &pool).unwrap();
+        let _port = EthPort::open(&PortOptions { mtu: Some(1_400), ..PortOptions::new(&a, 1, 1) }, &pool).unwrap();
         assert_eq!(std::fs::read_to_string("/sys/class/net/va/mtu").unwrap().trim(), "1400");
     });
 }
@@ -207,12 +207,12 @@ fn two_queues_of_af_packet_need_an_argument_and_the_error_says_so() {
     in_namespace("two_queues_of_af_packet_need_an_argument_and_the_error_says_so", || {
         let (one, two) = (device("net_af_packet0,iface=va"), device("net_af_packet1,iface=va,qpairs=2"));
         let (_eal, pool) = start(&[&one, &two], 8191);
-        let error = Port::open(&PortOptions::new(&one, 2, 2), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&one, 2, 2), &pool).unwrap_err();
         assert!(matches!(error, Error::Queues { wanted: 2, most: 1, .. }), "{error}");
         assert!(error.to_string().contains("qpairs"), "{error}");
-        let error = Port::open(&PortOptions::new(&two, 1, 2), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&two, 1, 2), &pool).unwrap_err();
         assert!(matches!(error, Error::UnreadQueues { sockets: 2, queues: 1, .. }), "{error}");
-        Port::open(&PortOptions::new(&two, 2, 2), &pool).unwrap();
+        EthPort::open(&PortOptions::new(&two, 2, 2), &pool).unwrap();
     });
 }
 
@@ -222,7 +222,7 @@ fn two_queues_of_af_packet_lose_no_frame_between_them() {
         let (a, b) = (device("net_af_packet0,iface=va"), device("net_af_packet1,iface=vb,qpairs=2"));
         let (_eal, pool) = start(&[&a, &b], 8191);
         let mut left = open(&a, &pool);
-        let mut right = Port::open(&PortOptions::new(&b, 2, 2), &pool).unwrap();
+        let mut right = EthPort::open(&PortOptions::new(&b, 2, 2), &pool).unwrap();
         for number in 0..200 {
             assert!(left.tx[0].compose(&frame(number, 64)));
         }
@@ -242,7 +242,7 @@ fn an_interface_that_is_not_there_is_named() {
     alone("an_interface_that_is_not_there_is_named", || {
         let a = device("net_af_packet0,iface=nosuch9");
         let (_eal, pool) = start(&[&a], 63);
-        let error = Port::open(&PortOptions::new(&a, 1, 1), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&a, 1, 1), &pool).unwrap_err();
         assert_eq!(
             error.to_string(),
             "net_af_packet0,iface=nosuch9: there is no network interface nosuch9 here; `ip link` lists them"

@@ -3,7 +3,7 @@
 mod bench;
 
 use bench::{alone, capture, device, frame, open, receive, start};
-use vipa_dpdk::{Burst, Error, Mbuf, Pool, PoolOptions, Port, PortOptions, TxQueue, free_all};
+use vipa_dpdk::{Burst, Error, EthPort, Mbuf, Pool, PoolOptions, PortOptions, TxQueue, free_all};
 use vipa_packet::PacketBuf;
 
 /// Sends this many frames, numbered from `first`.
@@ -133,10 +133,10 @@ fn a_port_can_be_opened_again_once_all_its_parts_are_gone() {
             let port = open(&null, &pool);
             let options = PortOptions::new(&null, 1, 1);
             let taken = Error::Opened { device: "net_null0".into() };
-            assert_eq!(Port::open(&options, &pool).unwrap_err(), taken);
+            assert_eq!(EthPort::open(&options, &pool).unwrap_err(), taken);
             let (port, mut rx) = (port.port, port.rx);
             drop(port);
-            assert_eq!(Port::open(&options, &pool).unwrap_err(), taken, "a queue is left");
+            assert_eq!(EthPort::open(&options, &pool).unwrap_err(), taken, "a queue is left");
             let mut burst = Burst::new();
             assert_eq!(rx[0].burst(&mut burst), 32);
             assert_eq!(rx[0].port().stats().unwrap().received, 32);
@@ -151,12 +151,12 @@ fn every_queue_belongs_to_one_thread_and_joined_threads_leave_nothing_behind() {
         let null = device("net_null0");
         let (eal, pool) = start(&[&null], 4095);
         for _ in 0..3 {
-            let port = Port::open(&PortOptions::new(&null, 2, 2), &pool).unwrap();
+            let port = EthPort::open(&PortOptions::new(&null, 2, 2), &pool).unwrap();
             std::thread::scope(|scope| {
                 for (mut rx, mut tx) in port.rx.into_iter().zip(port.tx) {
                     let eal = &eal;
                     scope.spawn(move || {
-                        let _joined = eal.join_thread().unwrap();
+                        let _joined = eal.register_thread().unwrap();
                         let mut burst = Burst::new();
                         for _ in 0..10_000 {
                             rx.burst(&mut burst);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bench::{alone, device, start};
-use vipa_dpdk::{Device, Port, PortOptions};
+use vipa_dpdk::{Device, EthPort, PortOptions};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dpdk-config")
@@ -41,7 +41,7 @@ fn the_profile_that_replays_a_capture_replays_it_for_ever() {
         let [profile] = devices(&folder().join("profiles/pcap.toml")).try_into().unwrap();
         let pcap = device(&profile.to_string().replace("/tmp/flows.pcap", &file.display().to_string()));
         let (_eal, pool) = start(&[&pcap], 8191);
-        let mut port = Port::open(&PortOptions::new(&pcap, 1, 1), &pool).unwrap();
+        let mut port = EthPort::open(&PortOptions::new(&pcap, 1, 1), &pool).unwrap();
         assert_eq!(port.port.mac(), [0x02, 0x70, 0x63, 0x61, 0x70, 0x00]);
         let mut burst = vipa_dpdk::Burst::new();
         let mut sent = 0;

@@ -3,13 +3,13 @@
 mod bench;
 
 use bench::{alone, device, open, prefix, start};
-use vipa_dpdk::{Eal, EalOptions, Error, Memory, PoolOptions, Port, PortOptions};
+use vipa_dpdk::{Eal, EalMemory, EalOptions, Error, EthPort, PoolOptions, PortOptions};
 
 #[test]
 fn dpdk_starts_once_in_a_process_even_after_it_ended() {
     alone("dpdk_starts_once_in_a_process_even_after_it_ended", || {
         let (eal, pool) = start(&[], 63);
-        let options = EalOptions::new(&prefix(), Memory::NoHuge { megabytes: 64 }, &[]);
+        let options = EalOptions::new(&prefix(), EalMemory::NoHuge { megabytes: 64 }, &[]);
         assert_eq!(Eal::init(&options).unwrap_err(), Error::StartedBefore);
         drop((eal, pool));
         assert_eq!(Eal::init(&options).unwrap_err(), Error::StartedBefore);
@@ -19,8 +19,8 @@ fn dpdk_starts_once_in_a_process_even_after_it_ended() {
 #[test]
 fn an_option_dpdk_does_not_know_is_named() {
     alone("an_option_dpdk_does_not_know_is_named", || {
-        let mut options = EalOptions::new(&prefix(), Memory::NoHuge { megabytes: 64 }, &[]);
-        options.further.push("--no-such-option".into());
+        let mut options = EalOptions::new(&prefix(), EalMemory::NoHuge { megabytes: 64 }, &[]);
+        options.extra.push("--no-such-option".into());
         let error = Eal::init(&options).unwrap_err();
         assert!(matches!(error, Error::Start { .. }), "{error}");
     });
@@ -30,7 +30,7 @@ fn an_option_dpdk_does_not_know_is_named() {
 fn a_file_prefix_that_another_process_uses_is_named() {
     alone("a_file_prefix_that_another_process_uses_is_named", || {
         if let Ok(prefix) = std::env::var("VIPA_TAKEN_PREFIX") {
-            let options = EalOptions::new(&prefix, Memory::NoHuge { megabytes: 64 }, &[]);
+            let options = EalOptions::new(&prefix, EalMemory::NoHuge { megabytes: 64 }, &[]);
             assert_eq!(Eal::init(&options).unwrap_err(), Error::PrefixTaken { prefix });
             return;
         }
@@ -45,7 +45,7 @@ fn a_file_prefix_that_another_process_uses_is_named() {
 fn a_driver_that_is_not_installed_is_named_with_its_package() {
     alone("a_driver_that_is_not_installed_is_named_with_its_package", || {
         let (_eal, pool) = start(&[], 63);
-        let error = Port::open(&PortOptions::new(&device("net_af_pocket0,iface=lo"), 1, 1), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&device("net_af_pocket0,iface=lo"), 1, 1), &pool).unwrap_err();
         assert_eq!(
             error.to_string(),
             "net_af_pocket0,iface=lo: DPDK's driver net_af_pocket is not installed: \
@@ -59,7 +59,7 @@ fn a_kernel_without_vhost_is_said_with_the_remedy() {
     alone("a_kernel_without_vhost_is_said_with_the_remedy", || {
         let (_eal, pool) = start(&[], 63);
         let virtio = device("net_virtio_user0,path=/dev/no-vhost-here,iface=k0");
-        let error = Port::open(&PortOptions::new(&virtio, 1, 1), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&virtio, 1, 1), &pool).unwrap_err();
         assert_eq!(
             error.to_string(),
             "net_virtio_user0,path=/dev/no-vhost-here,iface=k0: /dev/no-vhost-here is missing: load the kernel's module \
@@ -72,7 +72,7 @@ fn a_kernel_without_vhost_is_said_with_the_remedy() {
 fn an_argument_the_driver_does_not_know_is_said_in_dpdks_words() {
     alone("an_argument_the_driver_does_not_know_is_said_in_dpdks_words", || {
         let (_eal, pool) = start(&[], 63);
-        let error = Port::open(&PortOptions::new(&device("net_pcap0,colour=red"), 1, 1), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&device("net_pcap0,colour=red"), 1, 1), &pool).unwrap_err();
         assert!(matches!(&error, Error::Probe { log, .. } if !log.is_empty()), "{error}");
         assert!(error.to_string().starts_with("net_pcap0,colour=red: the driver does not take it ("), "{error}");
     });
@@ -83,7 +83,7 @@ fn more_queues_than_the_driver_has_are_refused_and_the_port_is_free_again() {
     alone("more_queues_than_the_driver_has_are_refused_and_the_port_is_free_again", || {
         let (_eal, pool) = start(&[], 4095);
         let ring = device("net_ring0");
-        let error = Port::open(&PortOptions::new(&ring, 200, 1), &pool).unwrap_err();
+        let error = EthPort::open(&PortOptions::new(&ring, 200, 1), &pool).unwrap_err();
         assert!(matches!(error, Error::Queues { wanted: 200, .. }), "{error}");
         let _port = open(&ring, &pool);
     });
@@ -95,13 +95,13 @@ fn an_mtu_that_no_buffer_holds_is_refused_with_what_is_possible() {
         let (eal, pool) = start(&[], 4095);
         let null = device("net_null0");
         let options = PortOptions { mtu: Some(9_000), ..PortOptions::new(&null, 1, 1) };
-        let error = Port::open(&options, &pool).unwrap_err();
+        let error = EthPort::open(&options, &pool).unwrap_err();
         assert!(matches!(error, Error::Mtu { mtu: 9_000, highest: 2_026, .. }), "{error}");
         let options = PortOptions { mtu: Some(1_500), ..PortOptions::new(&null, 1, 1) };
-        Port::open(&options, &pool).unwrap();
+        EthPort::open(&options, &pool).unwrap();
         let large = PoolOptions::new("large", 255).for_mtu(9_000);
         assert_eq!((large.frame_room, PoolOptions::new("small", 255).for_mtu(1_500).frame_room), (9_216, 2_048));
         let large = vipa_dpdk::Pool::new(&eal, &large).unwrap();
-        Port::open(&PortOptions { mtu: Some(9_000), ..options }, &large).unwrap();
+        EthPort::open(&PortOptions { mtu: Some(9_000), ..options }, &large).unwrap();
     });
 }

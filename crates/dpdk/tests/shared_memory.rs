@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bench::{alone, device, frame, open, prefix, receive, start};
-use vipa_dpdk::{Burst, Eal, EalOptions, Memory, Pool, PoolOptions};
+use vipa_dpdk::{Burst, Eal, EalMemory, EalOptions, Pool, PoolOptions};
 use vipa_packet::PacketBuf;
 
 #[test]
@@ -62,7 +62,7 @@ fn memif_carries_frames_between_two_processes() {
 fn a_killed_process_leaves_no_hugepage_behind() {
     let name = "a_killed_process_leaves_no_hugepage_behind";
     if std::env::var("VIPA_DPDK_TEST").is_ok() {
-        let options = EalOptions::new(&prefix(), Memory::Hugepages { megabytes: 64 }, &[]);
+        let options = EalOptions::new(&prefix(), EalMemory::Hugepages { megabytes: 64 }, &[]);
         let eal = Eal::init(&options).unwrap();
         let pool = Pool::new(&eal, &PoolOptions::new("test", 8191)).unwrap();
         println!("ready {}", pool.available());
@@ -70,20 +70,20 @@ fn a_killed_process_leaves_no_hugepage_behind() {
         return;
     }
     let reserved = Reserved::new();
-    if Memory::hugepages_free_mb() < 64 {
+    if EalMemory::hugepages_free_mb() < 64 {
         eprintln!("skipped: this machine gives no hugepages");
         return;
     }
-    let free = Memory::hugepages_free_mb();
+    let free = EalMemory::hugepages_free_mb();
     let mut child = bench::child(name, &[]).stdout(Stdio::piped()).spawn().unwrap();
     let end = Instant::now() + Duration::from_secs(20);
-    while Memory::hugepages_free_mb() > free - 64 && Instant::now() < end {
+    while EalMemory::hugepages_free_mb() > free - 64 && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert!(Memory::hugepages_free_mb() <= free - 64, "the child takes hugepages");
+    assert!(EalMemory::hugepages_free_mb() <= free - 64, "the child takes hugepages");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(Memory::hugepages_free_mb(), free);
+    assert_eq!(EalMemory::hugepages_free_mb(), free);
     drop(reserved);
 }
 
@@ -94,7 +94,7 @@ impl Reserved {
     const PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
     fn new() -> Self {
-        if Memory::hugepages_free_mb() >= 64 {
+        if EalMemory::hugepages_free_mb() >= 64 {
             return Self(None);
         }
         let before = std::fs::read_to_string(Self::PAGES).unwrap_or_default();

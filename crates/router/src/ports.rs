@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use vipa_control::{PortCondition, PortDevice, Probe};
 use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
 use vipa_dpdk::{
-    Device, DevicePresence, Eal, EalOptions, Level, Mbuf, Memory, Pool, PoolOptions, Port, PortOptions, RxQueue,
+    Device, DevicePresence, Eal, EalMemory, EalOptions, EthPort, Level, Mbuf, Pool, PoolOptions, PortOptions, RxQueue,
     TxQueue,
 };
 use vipa_handoff::PortRoute;
@@ -68,7 +68,7 @@ pub(crate) struct Opened {
 /// A port and what the configuration calls it.
 pub(crate) struct Named {
     name: String,
-    port: Port,
+    port: EthPort,
     /// A kernel interface may be down without harm to the VIPAs.
     of_kernel: bool,
 }
@@ -95,12 +95,12 @@ pub(crate) fn start_dpdk(config: &config::Config) -> anyhow::Result<(Eal, Vec<De
     let devices = config.ports.iter().map(parse).collect::<anyhow::Result<Vec<Device>>>()?;
     let megabytes = config.dpdk.memory_mb;
     let memory = match config.dpdk.memory {
-        config::Memory::Auto => Memory::Auto { megabytes },
-        config::Memory::Hugepages => Memory::Hugepages { megabytes },
-        config::Memory::NoHuge => Memory::NoHuge { megabytes },
+        config::Memory::Auto => EalMemory::Auto { megabytes },
+        config::Memory::Hugepages => EalMemory::Hugepages { megabytes },
+        config::Memory::NoHuge => EalMemory::NoHuge { megabytes },
     };
     let mut options = EalOptions::new(&config.dpdk.file_prefix, memory, &devices);
-    options.further.clone_from(&config.dpdk.options);
+    options.extra.clone_from(&config.dpdk.options);
     vipa_dpdk::set_sink(log);
     let eal = Eal::init(&options).context("DPDK does not start")?;
     Ok((eal, devices))
@@ -122,7 +122,7 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         options.all_groups = hears_groups(config, port);
         options.mtu = Some(port.mtu);
         let vipa_dpdk::OpenPort { port: handle, rx, tx } =
-            Port::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
+            EthPort::open(&options, &pool).with_context(|| format!("port {}", port.name))?;
         let mac = Mac(handle.mac());
         let header_sums = if handle.verifies_header_sums() { "port" } else { "worker" };
         tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, header_sums, "the port is open");
@@ -210,7 +210,7 @@ fn open_kernel_interface(
     let pool = Pool::new(eal, &pool_options(&as_port, id, queues, limits)).with_context(what)?;
     let mut options = PortOptions::new(&device, queues, queues);
     options.mtu = Some(port.mtu);
-    let vipa_dpdk::OpenPort { port: handle, rx, tx } = Port::open(&options, &pool).with_context(what)?;
+    let vipa_dpdk::OpenPort { port: handle, rx, tx } = EthPort::open(&options, &pool).with_context(what)?;
     tracing::info!(port = %port.name, %interface, "the kernel has an interface behind the port");
     for ((queues, rx), tx) in opened.queues.iter_mut().zip(rx).zip(tx) {
         queues.inlets.push(Inlet { port: id, rx: Receive(rx) });

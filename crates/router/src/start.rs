@@ -165,7 +165,7 @@ fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyh
         if !core_affinity::set_for_current(core) {
             tracing::warn!(core = core.id, "the worker could not be pinned to its core");
         }
-        let joined = eal.join_thread();
+        let joined = eal.register_thread();
         if let Err(error) = &joined {
             tracing::warn!(%error, "the worker runs without caches of its own");
         }

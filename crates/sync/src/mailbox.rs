@@ -1,4 +1,4 @@
-//! A bounded letter box for any number of senders and receivers, none of whom ever waits.
+//! A bounded mailbox for any number of senders and receivers, none of whom ever waits.
 
 use crossbeam::queue::ArrayQueue;
 
@@ -6,25 +6,25 @@ use crate::Counter;
 
 /// Bounded and lock-free; what does not fit goes back to its sender and is counted.
 pub struct Mailbox<T> {
-    letters: ArrayQueue<T>,
+    messages: ArrayQueue<T>,
     refused: Counter,
 }
 
 impl<T> Mailbox<T> {
-    /// Holds at most `capacity` letters, which must not be zero.
+    /// Holds at most `capacity` messages, which must not be zero.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { letters: ArrayQueue::new(capacity), refused: Counter::new() }
+        Self { messages: ArrayQueue::new(capacity), refused: Counter::new() }
     }
 
-    /// Puts `letter` in, or gives it back when the box is full.
-    pub fn try_send(&self, letter: T) -> Result<(), T> {
-        self.letters.push(letter).inspect_err(|_| self.refused.add(1))
+    /// Puts `message` in, or gives it back when the box is full.
+    pub fn try_send(&self, message: T) -> Result<(), T> {
+        self.messages.push(message).inspect_err(|_| self.refused.add(1))
     }
 
-    /// The oldest letter, if there is one.
+    /// The oldest message, if there is one.
     pub fn try_receive(&self) -> Option<T> {
-        self.letters.pop()
+        self.messages.pop()
     }
 
     /// Letters given back to their senders so far.
@@ -35,17 +35,17 @@ impl<T> Mailbox<T> {
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.letters.len()
+        self.messages.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.letters.is_empty()
+        self.messages.is_empty()
     }
 
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.letters.capacity()
+        self.messages.capacity()
     }
 }
 
@@ -56,8 +56,8 @@ mod tests {
     #[test]
     fn letters_come_out_in_the_order_they_went_in() {
         let mailbox = Mailbox::new(3);
-        for letter in 1..=3 {
-            mailbox.try_send(letter).unwrap();
+        for message in 1..=3 {
+            mailbox.try_send(message).unwrap();
         }
         assert_eq!([mailbox.try_receive(), mailbox.try_receive(), mailbox.try_receive()], [Some(1), Some(2), Some(3)]);
         assert!(mailbox.is_empty());

@@ -30,13 +30,13 @@ pub struct Reader<T> {
 }
 
 struct Shared<T> {
-    /// Points into `kept.current`.
+    /// Points into `retained.current`.
     pointer: CachePadded<AtomicPtr<T>>,
     /// Of the value `pointer` shows; 1 at first.
     version: CachePadded<AtomicU64>,
     /// Per reader, the version that was current when it last held nothing.
     seen: Box<[CachePadded<AtomicU64>]>,
-    kept: Mutex<Kept<T>>,
+    retained: Mutex<Retained<T>>,
 }
 
 /// How far writer and readers are.
@@ -47,7 +47,7 @@ pub struct Versions {
 }
 
 /// What keeps alive whatever a reader may be looking at.
-struct Kept<T> {
+struct Retained<T> {
     current: StdArc<T>,
     version: u64,
     /// Replaced values, oldest first, each with the version that replaced it.
@@ -64,7 +64,7 @@ impl<T> Publish<T> {
             pointer: CachePadded::new(AtomicPtr::new(StdArc::as_ptr(&initial).cast_mut())),
             version: CachePadded::new(AtomicU64::new(1)),
             seen: (0..readers).map(|_| CachePadded::new(AtomicU64::new(1))).collect(),
-            kept: Mutex::new(Kept { current: initial, version: 1, replaced: Vec::new() }),
+            retained: Mutex::new(Retained { current: initial, version: 1, replaced: Vec::new() }),
         });
         let ends = (0..readers).map(|index| Reader { shared: shared.clone(), index }).collect();
         (Self { shared }, ends)
@@ -74,16 +74,16 @@ impl<T> Publish<T> {
     pub fn store(&self, next: StdArc<T>) {
         let freed;
         {
-            let mut kept = self.shared.lock();
-            let version = kept.version + 1;
+            let mut retained = self.shared.lock();
+            let version = retained.version + 1;
             // Release: pairs with the Acquire in snapshot(); who sees the pointer sees what it points to.
             self.shared.pointer.store(StdArc::as_ptr(&next).cast_mut(), Ordering::Release);
             // Release: pairs with the Acquire in quiescent(); who sees the version can no longer see an older pointer.
             self.shared.version.store(version, Ordering::Release);
-            let before = std::mem::replace(&mut kept.current, next);
-            kept.version = version;
-            kept.replaced.push((version, before));
-            freed = self.shared.take_unreachable(&mut kept);
+            let before = std::mem::replace(&mut retained.current, next);
+            retained.version = version;
+            retained.replaced.push((version, before));
+            freed = self.shared.take_unreachable(&mut retained);
         }
         drop(freed);
     }
@@ -93,9 +93,9 @@ impl<T> Publish<T> {
     /// newest value.
     pub fn reclaim(&self) -> usize {
         let (freed, left) = {
-            let mut kept = self.shared.lock();
-            let freed = self.shared.take_unreachable(&mut kept);
-            (freed, kept.replaced.len())
+            let mut retained = self.shared.lock();
+            let freed = self.shared.take_unreachable(&mut retained);
+            (freed, retained.replaced.len())
         };
         drop(freed);
         left
@@ -122,7 +122,7 @@ impl<T> Reader<T> {
     pub fn snapshot(&mut self) -> &T {
         // Acquire: pairs with the Release in store().
         let pointer = self.shared.pointer.load(Ordering::Acquire);
-        // SAFETY: `pointer` comes from an Arc that `kept` holds until this reader's `seen` reaches the version that
+        // SAFETY: `pointer` comes from an Arc that `retained` holds until this reader's `seen` reaches the version that
         // replaced it; that needs quiescent() or drop, which the returned borrow of `self` excludes.
         unsafe { &*pointer }
     }
@@ -146,9 +146,9 @@ impl<T> Drop for Reader<T> {
 }
 
 impl<T> Shared<T> {
-    fn lock(&self) -> impl std::ops::DerefMut<Target = Kept<T>> + '_ {
-        // A panic of a writer leaves `kept` consistent: it is changed last and by moves only.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> impl std::ops::DerefMut<Target = Retained<T>> + '_ {
+        // A panic of a writer leaves `retained` consistent: it is changed last and by moves only.
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn oldest_seen(&self) -> u64 {
@@ -157,10 +157,10 @@ impl<T> Shared<T> {
     }
 
     /// Takes out what no reader can hold. Dropped by the caller outside the lock: a large value takes its time.
-    fn take_unreachable(&self, kept: &mut Kept<T>) -> Vec<StdArc<T>> {
+    fn take_unreachable(&self, retained: &mut Retained<T>) -> Vec<StdArc<T>> {
         let oldest = self.oldest_seen();
-        let count = kept.replaced.iter().take_while(|(replaced_by, _)| *replaced_by <= oldest).count();
-        kept.replaced.drain(..count).map(|(_, value)| value).collect()
+        let count = retained.replaced.iter().take_while(|(replaced_by, _)| *replaced_by <= oldest).count();
+        retained.replaced.drain(..count).map(|(_, value)| value).collect()
     }
 }
 

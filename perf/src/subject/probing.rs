@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use vipa_dpdk::{Burst, Device, OpenPort, Pool, PoolOptions, Port, PortOptions, free_all};
+use vipa_dpdk::{Burst, Device, EthPort, OpenPort, Pool, PoolOptions, PortOptions, free_all};
 use vipa_packet::{PacketBuf, TcpFlags};
 
 use super::{BUFFERS, Job, join};
@@ -23,7 +23,7 @@ pub(super) fn serve(job: &Job) -> anyhow::Result<()> {
     let devices = job.devices.iter().map(|device| Ok(device.parse::<Device>()?)).collect::<anyhow::Result<Vec<_>>>()?;
     let eal = job.start_dpdk(&devices)?;
     let pool = Pool::new(&eal, &PoolOptions::new("probe", BUFFERS))?;
-    let open = |device: &Device| Ok(Port::open(&PortOptions::new(device, 1, 1), &pool)?);
+    let open = |device: &Device| Ok(EthPort::open(&PortOptions::new(device, 1, 1), &pool)?);
     let mut peers = devices.iter().map(open).collect::<anyhow::Result<Vec<OpenPort>>>()?;
     let _joined = join(&eal, job.cores[0])?;
     let frame = job.world.frame(0, TcpFlags::ACK);

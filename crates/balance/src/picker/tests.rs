@@ -51,7 +51,7 @@ fn some_have_the_first_turns_once() {
 #[test]
 fn a_round_has_a_limit_and_everybody_is_in_it() {
     let picker = Picker::build(&KEY, Balance::RoundRobin, &candidates(&[65_535, 65_534, 1]));
-    let Picker::Turns(turns) = &picker else { panic!("{picker:?}") };
+    let Picker::RoundRobin(turns) = &picker else { panic!("{picker:?}") };
     assert!(turns.round.len() <= LONGEST_ROUND as usize + 3);
     assert_eq!(turns.round.iter().filter(|target| target.0 == 2).count(), 1);
 }

@@ -6,24 +6,24 @@ const READY: Machine = Machine { free_mb: 256, mounted: true };
 
 #[test]
 fn auto_takes_hugepages_only_when_enough_are_free_and_mounted() {
-    let auto = Memory::Auto { megabytes: 256 };
-    assert_eq!(auto.decide_on(&READY), Ok(Memory::Hugepages { megabytes: 256 }));
-    assert_eq!(auto.decide_on(&FULL), Ok(Memory::NoHuge { megabytes: 256 }));
-    assert_eq!(auto.decide_on(&UNMOUNTED), Ok(Memory::NoHuge { megabytes: 256 }));
+    let auto = EalMemory::Auto { megabytes: 256 };
+    assert_eq!(auto.decide_on(&READY), Ok(EalMemory::Hugepages { megabytes: 256 }));
+    assert_eq!(auto.decide_on(&FULL), Ok(EalMemory::NoHuge { megabytes: 256 }));
+    assert_eq!(auto.decide_on(&UNMOUNTED), Ok(EalMemory::NoHuge { megabytes: 256 }));
 }
 
 #[test]
 fn hugepages_that_are_demanded_and_missing_are_an_error_with_a_remedy() {
-    let error = Memory::Hugepages { megabytes: 512 }.decide_on(&READY).unwrap_err();
+    let error = EalMemory::Hugepages { megabytes: 512 }.decide_on(&READY).unwrap_err();
     assert_eq!(error, Error::NoHugepages { wanted_mb: 512, free_mb: 256 });
     assert!(error.to_string().contains("dpdk-config/hugepages"), "{error}");
-    let error = Memory::Hugepages { megabytes: 512 }.decide_on(&UNMOUNTED).unwrap_err();
+    let error = EalMemory::Hugepages { megabytes: 512 }.decide_on(&UNMOUNTED).unwrap_err();
     assert_eq!(error, Error::HugepagesNotMounted);
 }
 
 #[test]
 fn ordinary_pages_ask_nothing_of_the_machine() {
-    let memory = Memory::NoHuge { megabytes: 64 }.decide_on(&FULL).unwrap();
+    let memory = EalMemory::NoHuge { megabytes: 64 }.decide_on(&FULL).unwrap();
     assert_eq!(memory.options(), ["--no-huge", "-m64"]);
 }
 

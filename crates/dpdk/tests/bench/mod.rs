@@ -3,7 +3,9 @@
 
 use std::process::Command;
 
-use vipa_dpdk::{Burst, Device, Eal, EalOptions, Memory, OpenPort, Pool, PoolOptions, Port, PortOptions, RxQueue};
+use vipa_dpdk::{
+    Burst, Device, Eal, EalMemory, EalOptions, EthPort, OpenPort, Pool, PoolOptions, PortOptions, RxQueue,
+};
 use vipa_packet::PacketBuf;
 
 const CHILD: &str = "VIPA_DPDK_TEST";
@@ -36,7 +38,7 @@ pub fn child(name: &str, wrapper: &[&str]) -> Command {
 /// DPDK without hugepages, and a pool of `packets`.
 pub fn start(devices: &[&Device], packets: u32) -> (Eal, Pool) {
     let devices: Vec<Device> = devices.iter().map(|device| (*device).clone()).collect();
-    let options = EalOptions::new(&prefix(), Memory::NoHuge { megabytes: 64 }, &devices);
+    let options = EalOptions::new(&prefix(), EalMemory::NoHuge { megabytes: 64 }, &devices);
     let eal = Eal::init(&options).unwrap();
     let pool = Pool::new(&eal, &PoolOptions::new("test", packets)).unwrap();
     (eal, pool)
@@ -51,7 +53,7 @@ pub fn device(text: &str) -> Device {
 }
 
 pub fn open(device: &Device, pool: &Pool) -> OpenPort {
-    Port::open(&PortOptions::new(device, 1, 1), pool).unwrap()
+    EthPort::open(&PortOptions::new(device, 1, 1), pool).unwrap()
 }
 
 /// A broadcast frame that nothing but these tests understands.
