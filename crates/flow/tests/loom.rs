@@ -36,6 +36,11 @@ struct Crowded {
 }
 
 fn crowded() -> Arc<Crowded> {
+    crowded_with(FlowState::Open)
+}
+
+/// The same, with the movable connection in this state.
+fn crowded_with(movable_state: FlowState) -> Arc<Crowded> {
     let table = FlowTable::new(Capacity::connections(4), HashSeed::new([1, 2, 3, 4])).unwrap();
     let mut clients = 0..;
     let mut key_of = |home, other| {
@@ -44,7 +49,8 @@ fn crowded() -> Arc<Crowded> {
     let movable = key_of(0, 2);
     let fixed = [key_of(0, 1), key_of(1, 0), key_of(1, 0)];
     let newcomer = key_of(0, 1);
-    for key in [movable].iter().chain(&fixed) {
+    assert_eq!(table.admit(&movable, ONE, movable_state, NOW), Admitted::Opened);
+    for key in &fixed {
         assert_eq!(table.admit(key, ONE, FlowState::Open, NOW), Admitted::Opened);
     }
     Arc::new(Crowded { table, movable, newcomer })
@@ -62,6 +68,12 @@ fn target(table: &FlowTable, key: &Key4) -> Option<TargetId> {
 fn glanced(table: &FlowTable, key: &Key4) -> Option<TargetId> {
     let packed = PackedKey::new(key);
     table.glance_home(&packed, table.seek(&packed)).map(Glance::target)
+}
+
+/// Another connection whose first bucket is that of connection 1.
+fn next(table: &FlowTable) -> Key4 {
+    let first = table.buckets_of(&key(1))[0];
+    (2..).map(key).find(|key| table.buckets_of(key)[0] == first).expect("some key lives there")
 }
 
 /// The target that the admitting worker will send its packet to.
@@ -182,11 +194,6 @@ fn a_lookup_never_returns_the_target_of_the_slots_next_connection() {
 
 #[test]
 fn nor_does_one_look_at_the_slot() {
-    /// Another connection at home where the first one is.
-    fn next(table: &FlowTable) -> Key4 {
-        let home = table.buckets_of(&key(1))[0];
-        (2..).map(key).find(|key| table.buckets_of(key)[0] == home).expect("some key lives there")
-    }
     race(
         3,
         || small_with_one(FlowState::Open),
@@ -426,14 +433,89 @@ fn a_walk_names_each_connection_that_stays_once_while_others_age() {
         2,
         crowded,
         |crowded| {
-            let limits = AgeLimits { half_open: Duration::from_secs(1), ..AgeLimits::default() };
             crowded.table.admit(&crowded.newcomer, TWO, FlowState::HalfOpen, NOW);
-            crowded.table.age(&mut Cursor::default(), 3, Tick(NOW.0 + 100), &limits);
+            age(&crowded.table);
         },
         |crowded| assert_all_named(crowded, &walk(&crowded.table), true),
         |crowded, (), ()| {
             assert_all_named(crowded, &walk(&crowded.table), true);
             assert_eq!(target(&crowded.table, &crowded.newcomer), None);
+        },
+    );
+}
+
+#[test]
+fn a_walk_never_names_a_connection_with_the_target_of_the_slots_next_one() {
+    race(
+        3,
+        || small_with_one(FlowState::Open),
+        |table| {
+            table.remove(&key(1), None);
+            assert_eq!(admit(table, &next(table), TWO), TWO);
+        },
+        |table| {
+            let truths = [(key(1), ONE), (next(table), TWO)];
+            let named = walk(table);
+            assert!(named.iter().all(|name| truths.contains(name)), "{named:?}");
+        },
+        |table, (), ()| assert_eq!(walk(table), [(next(table), TWO)]),
+    );
+}
+
+/// When [`age`] looks: half-open entries of `NOW` are too old then, all others are not.
+const LATER: Tick = Tick(NOW.0 + 100);
+
+/// Looks over the whole table; how many entries went.
+fn age(table: &FlowTable) -> u64 {
+    let limits = AgeLimits { half_open: Duration::from_secs(1), ..AgeLimits::default() };
+    table.age(&mut Cursor::default(), 3, LATER, &limits).removed.total()
+}
+
+#[test]
+fn a_connection_that_ages_while_it_moves_goes_once_or_stays() {
+    race(
+        3,
+        || crowded_with(FlowState::HalfOpen),
+        move_away,
+        |crowded| age(&crowded.table),
+        |Crowded { table, movable, newcomer }, admitted, aged| {
+            let stays = u64::from(target(table, movable).is_some());
+            assert_eq!((admitted, aged + stays), (Admitted::Opened, 1));
+            assert_eq!(target(table, newcomer), Some(TWO));
+            assert_eq!((table.count().total(), table.count().half_open), (4 + stays, stays));
+            // Where it stays it is as any other entry again: the next round takes it.
+            assert_eq!((age(table), target(table, movable)), (stays, None));
+        },
+    );
+}
+
+#[test]
+fn a_connection_that_is_reported_while_it_ages_is_in_the_table_afterwards() {
+    race(
+        3,
+        || small_with_one(FlowState::HalfOpen),
+        |table| age(table),
+        |table| table.confirm(&key(1), ONE, FlowState::Confirmed, LATER),
+        |table, aged, confirmed| {
+            assert_eq!(confirmed, if aged == 1 { Confirmed::New } else { Confirmed::Known });
+            assert_eq!(target(table, &key(1)), Some(ONE));
+            assert_eq!((table.count().confirmed, table.count().total()), (1, 1));
+        },
+    );
+}
+
+#[test]
+fn a_connection_whose_segment_comes_while_it_ages_goes_before_it_or_stays() {
+    race(
+        3,
+        || small_with_one(FlowState::HalfOpen),
+        |table| age(table),
+        |table| table.lookup(&key(1)).inspect(|hit| table.touch(hit, FlowState::Open, LATER)).is_some(),
+        |table, aged, found| {
+            let state = table.lookup(&key(1)).map(|hit| hit.state);
+            assert_eq!(state, (aged == 0).then_some(FlowState::Open));
+            assert!(found || aged == 1);
+            assert_eq!(table.count().total(), 1 - aged);
         },
     );
 }
