@@ -83,7 +83,7 @@ audit: ## Licences, sources, advisories and doubled versions of the dependencies
 audit-run:
 	$(TOOLS)/bin/typos
 	$(TOOLS)/bin/cargo-deny check licenses bans sources
-	@if $(TOOLS)/bin/cargo-deny fetch db; then $(TOOLS)/bin/cargo-deny check advisories; \
+	@if timeout 120 $(TOOLS)/bin/cargo-deny fetch db >/dev/null 2>&1; then $(TOOLS)/bin/cargo-deny check advisories; \
 	else echo "make audit: the database of advisories cannot be fetched here; advisories are not checked" >&2; fi
 
 .PHONY: test
@@ -205,11 +205,13 @@ sim-short: build
 
 # libFuzzer as cargo-fuzz builds it, but with the stable compiler and nothing to install: its coverage is a pass of LLVM's that
 # the compiler has anyway. An explicit --target keeps it out of build scripts. Inputs that crash are kept in fuzz/artifacts:
-# make each a test with a name, beside the others of its room.
+# make each a test with a name, beside the others of its room. The corpus in the tree, fuzz/corpus, seeds every run and is only
+# read; new inputs go to the build directory, and `make fuzz-minimise` takes over those that reach more code.
 FUZZERS := fuzz-parse fuzz-rewrite fuzz-forward
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
               -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
               -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+FUZZ_NEW := $(TARGET)/fuzz/corpus
 
 .PHONY: fuzz
 fuzz: ## Fuzz parser, rewrites and the whole worker, T seconds each, two at a time (T=60)
@@ -226,11 +228,22 @@ fuzz-build:
 
 .PHONY: $(FUZZERS)
 $(FUZZERS): fuzz-%: fuzz-build
-	@mkdir -p fuzz/corpus/$* fuzz/artifacts/$*
+	@mkdir -p $(FUZZ_NEW)/$* fuzz/corpus/$* fuzz/artifacts/$*
 	@log=$(TARGET)/fuzz/$*.log; \
-	FUZZ_CORPUS=fuzz/corpus $(TARGET)/fuzz/$(HOST)/release/$* fuzz/corpus/$* -artifact_prefix=fuzz/artifacts/$*/ \
+	FUZZ_CORPUS=$(FUZZ_NEW) $(TARGET)/fuzz/$(HOST)/release/$* $(FUZZ_NEW)/$* fuzz/corpus/$* -artifact_prefix=fuzz/artifacts/$*/ \
 	  -max_total_time=$(T) -max_len=4096 >$$log 2>&1 || { tail -40 $$log; exit 1; }; \
 	echo "$*: $$(grep -a '^Done' $$log | tail -1)"
+
+.PHONY: fuzz-minimise
+fuzz-minimise: $(FUZZERS:fuzz-%=fuzz-minimise-%) ## Keep the fewest fuzzing inputs that reach all the code reached so far in fuzz/corpus
+
+.PHONY: $(FUZZERS:fuzz-%=fuzz-minimise-%)
+$(FUZZERS:fuzz-%=fuzz-minimise-%): fuzz-minimise-%: fuzz-build
+	@rm -rf $(FUZZ_NEW)-kept/$* && mkdir -p $(FUZZ_NEW)-kept/$* $(FUZZ_NEW)/$* fuzz/corpus/$*
+	@$(TARGET)/fuzz/$(HOST)/release/$* -set_cover_merge=1 -max_len=4096 $(FUZZ_NEW)-kept/$* fuzz/corpus/$* $(FUZZ_NEW)/$* >$(TARGET)/fuzz/$*.log 2>&1 \
+	  || { tail -40 $(TARGET)/fuzz/$*.log; exit 1; }
+	@rm -rf fuzz/corpus/$* && mv $(FUZZ_NEW)-kept/$* fuzz/corpus/$*
+	@echo "$*: $$(ls fuzz/corpus/$* | wc -l) inputs, $$(du -sb fuzz/corpus/$* | cut -f1) bytes"
 
 # The bench asks for hugepages; interrupted, it leaves giving them back to the trap.
 .PHONY: bench
