@@ -83,7 +83,9 @@ fn panic_in_a_worker(process: u32) -> Result<()> {
     orders.extend([format!("set $rdx = {location:#x}"), format!("set $pc = {panic:#x}"), "detach".into()]);
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-batch", "-readnever", "-iex", "set auto-solib-add off", "-p", &process.to_string()]);
-    orders.iter().for_each(|order| drop(gdb.args(["-ex", order])));
+    for order in &orders {
+        gdb.args(["-ex", order]);
+    }
     let said = gdb.output().context("gdb")?;
     let text = String::from_utf8_lossy(&said.stdout);
     ensure!(
