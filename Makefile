@@ -14,7 +14,7 @@ export CONNECTIONS PORTS T SEED
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev \
-            dpdk valgrind iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2 nginx-light tcpdump
+            dpdk valgrind iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2 nginx-light tcpdump gdb
 
 # Rooms that need DPDK, but for the bench.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router
