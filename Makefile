@@ -14,7 +14,7 @@ export CONNECTIONS PORTS T SEED
 # What a fresh Debian lacks, besides Rust. The first line is what building needs, the second what running the
 # whole-system tests and the demo needs.
 PACKAGES := build-essential pkg-config clang libclang-dev libdpdk-dev libbpf-dev \
-            dpdk valgrind iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2 nginx-light tcpdump gdb
+            dpdk valgrind iproute2 ethtool nftables curl iperf3 iputils-ping debootstrap socat bird2 nginx-light tcpdump
 
 # Rooms that need DPDK, but for the bench.
 GUARDED := -p vipa-dpdk-sys -p vipa-dpdk -p vipa-router
@@ -143,7 +143,11 @@ test-systemd: deps ## The agent's unit with all its hardening, under a systemd o
 	@tests/systemd $(abspath $(TARGET))/systemd "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
 	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)" $(TARGET)/debug/vipa-agent
 
-.PHONY: test-system
+.PHONY: test-system test-worker-panic
+test-worker-panic: PACKAGES += gdb binutils
+test-worker-panic: deps build ## A debugger has a worker of a real router panic (root)
+	$(CARGO) test --release $(BUILT) --test system -- --ignored worker_panic
+
 test-system: build ## Whole clusters in network namespaces, one test a requirement (root)
 	$(CARGO) test -p vipa-router -p vipa-lab --lib
 	$(CARGO) test --release $(BUILT) --test system --test bench_is_honest -- --test-threads=2

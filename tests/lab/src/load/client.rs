@@ -310,7 +310,7 @@ struct Talk {
 }
 
 async fn open(shared: &Shared, id: u64, turn: usize) -> io::Result<Talk> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = if shared.settings.vipa.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     let sources = &shared.settings.sources;
     if !sources.is_empty() {
         socket.bind(SocketAddr::new(sources[turn % sources.len()], 0))?;

@@ -97,13 +97,15 @@ fn panic_in_a_worker(process: u32) -> Result<()> {
 }
 
 #[test]
+#[ignore = "needs gdb: make test-worker-panic"]
 fn a_router_whose_worker_panics_hands_over_says_so_and_ends_and_no_connection_breaks() {
     // While the debugger looks at the process no beat is sent; what is tested is what comes after.
     Plan { lease_ms: 10_000, ..Plan::new("worker_panic") }.run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
         let process = cluster.router("r1").process_id()?;
         panic_in_a_worker(process)?;
-        let end = cluster.router("r1").wait_failure(PATIENCE)?;
+        cluster.router("r1").wait_failure(PATIENCE)?;
+        let end = fs::read_to_string(cluster.lab().logs().join("r1.log"))?;
         ensure!(end.contains(WORD), "the panic's message is in the log: {end}");
         ensure!(end.contains("a worker panicked: vipad stops"), "{end}");
         ensure!(end.contains("worker 0 panicked"), "the reason is the last that it says: {end}");
