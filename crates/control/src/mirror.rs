@@ -141,20 +141,12 @@ impl Mirrors {
 
     /// Whether it is time to look what is to be told and asked.
     pub(crate) fn is_due(&mut self, now: Moment) -> bool {
-        let due = now >= self.next_look;
-        if due {
-            self.next_look = now + LOOK;
-        }
-        due
+        is_due(&mut self.next_look, LOOK, now)
     }
 
     /// Whether it is time to ask owners where they have what two targets hold.
-    pub(crate) fn locates(&mut self, now: Moment) -> bool {
-        let due = now >= self.next_locate;
-        if due {
-            self.next_locate = now + LOCATE_PACE;
-        }
-        due
+    pub(crate) fn is_locate_due(&mut self, now: Moment) -> bool {
+        is_due(&mut self.next_locate, LOCATE_PACE, now)
     }
 
     /// What a look at the table has found since this was last asked.
@@ -270,6 +262,15 @@ impl Mirrors {
         let behind = copy.round.map(|_| now.since(copy.heard) + copy.span);
         Some(State::Following { from: copy.from.clone(), connections: copy.known.len(), behind })
     }
+}
+
+/// Whether the moment has come; if so the next one comes after `pace`.
+fn is_due(next: &mut Moment, pace: Duration, now: Moment) -> bool {
+    let due = now >= *next;
+    if due {
+        *next = now + pace;
+    }
+    due
 }
 
 /// The connections of agentless targets in the table.

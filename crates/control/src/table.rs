@@ -2,7 +2,7 @@
 //! table, and entries become reports.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -197,14 +197,9 @@ impl Reports {
         self.disputes.names(way)
     }
 
-    /// The VIPAs with connections that two targets hold.
-    pub(crate) fn disputed_vipas(&self) -> BTreeSet<VipaId> {
-        self.disputes.vipas()
-    }
-
-    /// Connections of a VIPA that two targets hold, so many at most.
-    pub(crate) fn disputed(&self, vipa: VipaId, most: usize) -> Vec<Connection> {
-        self.disputes.of(vipa).take(most).map(AnyKey::connection).collect()
+    /// The connections that two targets hold, by VIPA: of each VIPA so many at most.
+    pub(crate) fn disputed(&self, most: usize) -> BTreeMap<VipaId, Vec<Connection>> {
+        self.disputes.by_vipa(most)
     }
 
     /// Nothing is reported of this VIPA any more.

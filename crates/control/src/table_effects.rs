@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use vipa_cluster::Event;
 use vipa_flow::Tick;
 use vipa_handoff::AnyKey;
-use vipa_model::{Connection, ConnectionState, EntryState, Epoch, Moment, NodeName, Stance, VipaId};
+use vipa_model::{Connection, ConnectionState, Epoch, Moment, NodeName, Stance, VipaId};
 use vipa_protocol::{Change, Copied, Entry, MAX_LOCATED, Message, Mirror, Run};
 
 use crate::{
@@ -142,13 +142,12 @@ impl Control {
         }
     }
 
-    /// Where this owner has these connections. A SYN alone says nothing, because anybody may have sent it.
+    /// The targets at which this owner has these connections, without those of which only a SYN has passed.
     fn locate(&self, index: usize, vipa: IpAddr, connections: &[Connection]) -> Vec<Entry> {
         let entry = |&connection: &Connection| {
             let hit = self.flows.lookup(&AnyKey::of(vipa_id(index), vipa, &connection)?)?;
             let state = hit.state.told();
-            let has_segments = matches!(state, EntryState::Held | EntryState::Open | EntryState::Closing);
-            let target = self.view.ways.address(hit.target).filter(|_| has_segments)?;
+            let target = self.view.ways.address(hit.target).filter(|_| state.has_segments())?;
             Some(Entry { connection, target, state })
         };
         connections.iter().take(MAX_LOCATED).filter_map(entry).collect()
@@ -156,15 +155,15 @@ impl Control {
 
     /// Asks each VIPA's owner where it has the connections that two targets hold: it forwards their packets.
     fn ask_where_disputed_are(&mut self, now: Moment) {
-        if !self.mirrors.locates(now) {
+        if !self.mirrors.is_locate_due(now) {
             return;
         }
-        for id in self.reports.disputed_vipas() {
+        for (id, connections) in self.reports.disputed(MAX_LOCATED) {
             let Some(vipa) = self.view.vipas.get(usize::from(id.0)).map(|view| view.address) else { continue };
             let Some(brief) = self.cluster.brief(vipa) else { continue };
             let owner = brief.owner.filter(|owner| *owner != self.config.node.name && self.cluster.is_linked(owner));
             if let Some(owner) = owner {
-                let copied = Copied::Locate(self.reports.disputed(id, MAX_LOCATED));
+                let copied = Copied::Locate(connections);
                 self.links.send(&owner, &Message::Mirror(Mirror { vipa, epoch: brief.epoch, copied }));
             }
         }

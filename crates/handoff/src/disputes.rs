@@ -17,10 +17,10 @@
 //! the VIPA has forwarded the client's segments, so it knows which one the client talks to: it says so when it hands the VIPA
 //! over, and a backup asks it, so that it knows when the owner dies.
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use vipa_flow::{Confirmed, FlowState, Tick};
-use vipa_model::{ConnectionState, EntryState, TargetId, VipaId};
+use vipa_model::{Connection, ConnectionState, EntryState, TargetId, VipaId};
 
 use crate::{AnyKey, Claim, Flows, Reported};
 
@@ -57,13 +57,22 @@ struct Dispute {
     origin: Origin,
 }
 
-/// Where a report stands.
+/// From which kind of report a claim comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In what the target tells as it happens.
+    /// The target's log: what it tells as it happens.
     Log,
-    /// In a list of all that it holds.
+    /// The list of all connections that the target holds, some of which may be old.
     Snapshot,
+}
+
+impl Origin {
+    fn patience_half_open(self) -> u32 {
+        match self {
+            Self::Log => PATIENCE_HALF_OPEN,
+            Self::Snapshot => PATIENCE_OF_SNAPSHOTS,
+        }
+    }
 }
 
 impl Dispute {
@@ -141,11 +150,9 @@ impl Disputes {
         let _ = flows.inherit(key, target, FlowState::of_told(state), since, now);
         let is_here = flows.lookup(key).is_some_and(|hit| hit.target == target);
         let is_claimed = self.open.get(key).is_some_and(|dispute| dispute.claimant == target);
-        // Of these the predecessor has forwarded more than a SYN, which anybody may have sent.
-        let has_segments = matches!(state, EntryState::Held | EntryState::Open | EntryState::Closing);
-        if is_claimed && (is_here || has_segments) {
+        if is_claimed && (is_here || state.has_segments()) {
             self.give(flows, key, target, now);
-        } else if !is_here && has_segments && self.told.len() < MOST {
+        } else if !is_here && state.has_segments() && self.told.len() < MOST {
             self.told.insert(*key, Dispute { claimant: target, since: now, origin: Origin::Log });
         }
     }
@@ -156,15 +163,17 @@ impl Disputes {
         self.open.get(key).is_some_and(|dispute| dispute.claimant == target)
     }
 
-    /// The VIPAs with connections that two targets hold.
+    /// The connections that two targets hold, by VIPA: of each VIPA so many at most.
     #[must_use]
-    pub fn vipas(&self) -> BTreeSet<VipaId> {
-        self.open.keys().map(AnyKey::vipa).collect()
-    }
-
-    /// The connections of a VIPA that two targets hold.
-    pub fn of(&self, vipa: VipaId) -> impl Iterator<Item = &AnyKey> {
-        self.open.keys().filter(move |key| key.vipa() == vipa)
+    pub fn by_vipa(&self, most: usize) -> BTreeMap<VipaId, Vec<Connection>> {
+        let mut by_vipa: BTreeMap<VipaId, Vec<Connection>> = BTreeMap::new();
+        for key in self.open.keys() {
+            let of_vipa = by_vipa.entry(key.vipa()).or_default();
+            if of_vipa.len() < most {
+                of_vipa.push(key.connection());
+            }
+        }
+        by_vipa
     }
 
     /// Settles for the target that reports it. Another one that holds it is now the one that claims it.
@@ -222,13 +231,7 @@ impl Disputes {
                 Some(hit) => match hit.state {
                     FlowState::Ended => false,
                     // The SYN may be younger than the claim.
-                    FlowState::HalfOpen => {
-                        waited.min(hit.silence(now).into())
-                            < match origin {
-                                Origin::Log => PATIENCE_HALF_OPEN,
-                                Origin::Snapshot => PATIENCE_OF_SNAPSHOTS,
-                            }
-                    }
+                    FlowState::HalfOpen => waited.min(hit.silence(now).into()) < origin.patience_half_open(),
                     FlowState::Open | FlowState::Closing | FlowState::Udp => waited < PATIENCE,
                     FlowState::Confirmed | FlowState::Reopened => true,
                 },
@@ -246,7 +249,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use vipa_flow::HashSeed;
-    use vipa_model::{Connection, Protocol};
+    use vipa_model::Protocol;
 
     use super::*;
 

@@ -347,6 +347,14 @@ pub enum EntryState {
     Udp,
 }
 
+impl EntryState {
+    /// Whether the router that tells it has forwarded more of the TCP connection than a SYN, which anybody may have sent.
+    #[must_use]
+    pub fn has_segments(self) -> bool {
+        matches!(self, Self::Open | Self::Held | Self::Closing)
+    }
+}
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);

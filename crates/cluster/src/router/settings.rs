@@ -80,6 +80,11 @@ impl Timing {
         self.lease * self.drift_percent / 100
     }
 
+    /// How long a target may be silent, or have no link, before nothing waits for it.
+    pub(super) fn target_patience(&self) -> Duration {
+        self.rebuild_deadline * 2
+    }
+
     /// How long consent to a successor stands before it is withdrawn.
     pub(super) fn consent(&self) -> Duration {
         (self.lease * 10).max(Duration::from_secs(2))

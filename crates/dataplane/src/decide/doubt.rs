@@ -1,4 +1,5 @@
-//! Whether what the table says of a connection may be believed: after a while, while targets report, and where another router owns.
+//! When the table's entry does not decide where a packet goes: long after the connection's end, while targets report, and where another
+//! router owns the VIPA.
 
 use vipa_flow::{FlowState, Hit};
 use vipa_handoff::Reason;
@@ -6,9 +7,14 @@ use vipa_model::Stance;
 
 use crate::{Scene, family::Family};
 
-/// Whether the connection ended so long ago, eight ticks, that the next one of these addresses and ports may be elsewhere.
+/// Ticks after its end from which on an entry says nothing about the next connection of its addresses and ports: two seconds.
+const ENDED_EARLIER: u16 = 8;
+/// Ticks after which a target's report is older than a rebuilding: one second, about what a rebuilding may take.
+const OLD_REPORT: u16 = 4;
+
+/// Whether the connection ended so long ago that the next one of these addresses and ports may be elsewhere.
 pub(super) fn has_ended_earlier(scene: &Scene<'_>, hit: Hit) -> bool {
-    hit.state == FlowState::Ended && hit.silence(scene.tick) >= 8
+    hit.state == FlowState::Ended && hit.silence(scene.tick) >= ENDED_EARLIER
 }
 
 /// Whether targets may still report what they held before this router owned the VIPA.
@@ -17,10 +23,10 @@ pub(super) fn awaits_reports<K: Family>(scene: &Scene<'_>, key: &K) -> bool {
     vipa.stance == Stance::Rebuilding || vipa.stance != Stance::Standby && scene.now < vipa.quiet_until
 }
 
-/// Whether the targets are still reporting, this one's agent is not linked, and its word is older than the rebuilding: four ticks.
+/// Whether the targets are still reporting, this one's agent is not linked, and its report is old.
 pub(super) fn is_in_doubt<K: Family>(scene: &Scene<'_>, key: &K, hit: Hit) -> bool {
     scene.routes.is_rebuilding
-        && hit.silence(scene.tick) >= 4
+        && hit.silence(scene.tick) >= OLD_REPORT
         && !K::table(scene.flows).is_linked(hit.target)
         && !scene.routes.is_away(hit.target)
         && scene.routes.vipa(key.vipa()).is_some_and(|vipa| vipa.stance == Stance::Rebuilding)

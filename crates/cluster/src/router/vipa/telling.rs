@@ -213,7 +213,7 @@ impl Vipa {
     /// Asks the linked targets once more that have not answered for long: they may not have believed this router yet, because
     /// the others' ranks did not name it.
     pub(super) fn ask_silent(&mut self, cx: &mut Context<'_>) {
-        let patience = cx.settings.timing.rebuild_deadline * 2;
+        let patience = cx.settings.timing.target_patience();
         if cx.now.since(self.asked_again) < patience {
             return;
         }

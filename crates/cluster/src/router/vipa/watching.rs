@@ -208,7 +208,7 @@ impl Vipa {
             return false;
         }
         // One walk: with every beat of an owner its backups come here, for each VIPA.
-        let patience = timing.rebuild_deadline * 2;
+        let patience = timing.target_patience();
         let mut unlinked: BTreeSet<IpAddr> = self.reporters().into_iter().collect();
         for view in self.targets.values().filter(|view| view.linked) {
             if view.is_awaited(now, patience) {
