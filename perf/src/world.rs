@@ -132,7 +132,7 @@ impl World {
             },
             stance: Stance::Active,
             lease: Arc::new(Deadline::new(Moment(u64::MAX))),
-            services: vec![service],
+            services: [service].into(),
             quiet_until: Moment::ZERO,
             by_hash_until: Moment::ZERO,
             new_per_second: None,

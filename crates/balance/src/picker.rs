@@ -41,6 +41,16 @@ impl Picker {
         }
     }
 
+    /// Whether this is not the only copy of what was built.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Maglev(maglev) => Arc::strong_count(maglev) > 1,
+            Self::RoundRobin(turns) => Arc::strong_count(turns) > 1,
+        }
+    }
+
     /// The target of a new connection: by its `hash` ([`hash_connection`](crate::hash_connection)), or by the number of the next turn,
     /// which `turn` counts from 0.
     #[inline]

@@ -225,8 +225,13 @@ impl Router {
         }
         match event {
             Event::Timeout => {
-                let due = self.schedule.due(now);
-                self.step_each(now, due, &Cue::Due, out);
+                for vipa in self.schedule.due(now) {
+                    self.with_vipa(now, vipa, out, |vipa, cx| {
+                        if vipa.deadline(&cx.around()).is_some_and(|due| due <= now) {
+                            vipa.step(Cue::Due, cx);
+                        }
+                    });
+                }
             }
             Event::Connected { peer, hello } => self.connected(now, peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(now, &peer, out),
@@ -376,7 +381,7 @@ impl Router {
             }
             if self.beats.is_regular(now, &self.settings.timing) {
                 // With every regular beat an owner looks at what has no deadline of its own.
-                self.step_each(now, self.schedule.owned().clone(), &Cue::Due, out);
+                self.each_owned(now, out, |vipa, cx| vipa.step(Cue::Due, cx));
             }
             let vipas = self.beats.vipas(now, self.schedule.owned(), &self.settings.timing);
             self.beat(now, &vipas, out);
@@ -636,9 +641,11 @@ impl Router {
         }
     }
 
-    fn step_each(&mut self, now: Moment, vipas: BTreeSet<IpAddr>, cue: &Cue, out: &mut Outbox) {
-        for vipa in vipas {
-            self.cue(now, vipa, cue.clone(), out);
+    fn each_owned(&mut self, now: Moment, out: &mut Outbox, mut act: impl FnMut(&mut Vipa, &mut Context<'_>)) {
+        let (vipas, schedule, mut cx) = self.context(now, out);
+        for vipa in vipas.values_mut().filter(|vipa| vipa.tenure().is_some()) {
+            act(vipa, &mut cx);
+            schedule.update(vipa, &cx.around());
         }
     }
 

@@ -32,6 +32,9 @@ const TABLE_PART: usize = 2048;
 /// A successor that takes nothing for so long is told no more.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two walks through the table.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
 /// When it is told again, after its consent; the last time is when the owner of old admits no more.
 const AGAIN: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(2)];
@@ -77,15 +80,17 @@ impl Bequests {
         let (bequests, left) = mpsc::channel::<Bequest>();
         std::thread::spawn(move || {
             let mut send = |to: &NodeName, table| links.send_in_turn(to, &Message::Table(table), PATIENCE);
-            let mut again = Again::default();
+            let (mut again, mut pace) = (Again::default(), Pace::new());
             loop {
                 let event = match again.next() {
                     Some(due) => left.recv_timeout(due.saturating_duration_since(Instant::now())),
                     None => left.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 };
                 match event {
-                    // Whoever stops consents for all its VIPAs at once; one walk serves them all.
+                    // Whoever stops consents for all its VIPAs at once, and thousands are taken back within moments: one walk
+                    // serves all that have come meanwhile.
                     Ok(first) => {
+                        pace.wait();
                         let all = std::iter::once(first).chain(left.try_iter());
                         let (changes, all): (Vec<_>, Vec<_>) = all.partition(|bequest| bequest.changed.is_some());
                         tell(&flows, &changes, Extent::Changed, &mut send);
@@ -93,10 +98,12 @@ impl Bequests {
                         again.add(all, Instant::now());
                     }
                     Err(RecvTimeoutError::Timeout) => {
+                        pace.wait();
                         tell(&flows, again.due(Instant::now()), Extent::Unconfirmed, &mut send);
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
+                pace.walked();
             }
         });
         Self(bequests)
@@ -106,6 +113,32 @@ impl Bequests {
     pub(crate) fn leave(&self, bequest: Bequest) {
         // The thread ends only with this sender.
         let _ = self.0.send(bequest);
+    }
+}
+
+/// Walks take half of the thread's time at most, however many VIPAs are told of one after the other.
+#[derive(Debug)]
+struct Pace {
+    /// Since when the thread has worked, or waited for work.
+    began: Instant,
+    /// When the next walk may begin.
+    next: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, next: now }
+    }
+
+    fn wait(&mut self) {
+        std::thread::sleep(self.next.saturating_duration_since(Instant::now()));
+        self.began = Instant::now();
+    }
+
+    fn walked(&mut self) {
+        let now = Instant::now();
+        self.next = now + (now - self.began).min(LONGEST_PAUSE);
     }
 }
 
@@ -191,7 +224,7 @@ fn tell<'a>(
     let mut told = HashSet::new();
     for reported in [false, true] {
         let mut others = false;
-        let wanted: Vec<VipaId> = series.keys().copied().collect();
+        let wanted: HashSet<VipaId> = series.keys().copied().collect();
         flows.export_where(&|vipa| wanted.contains(&vipa), &mut |key, way, state| {
             let state = state.told();
             if matches!(state, EntryState::Held | EntryState::Ended) != reported {

@@ -437,7 +437,7 @@ impl Control {
             Output::Order { token, stage } => self.orders.stage(token, stage),
             Output::Rest { vipa, resting } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.vipas[index].resting = resting;
+                    self.view.rest(index, resting);
                     self.routes_stale = true;
                 }
             }
@@ -449,8 +449,7 @@ impl Control {
             Output::Paths { vipa, paths } => {
                 self.counts.paths_forgotten = self.cluster.paths_forgotten();
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.vipas[index].learned = paths;
-                    self.view.lists_changed(index);
+                    self.view.learn(index, paths);
                     self.reach_new();
                     self.reach_targets();
                 }
@@ -478,7 +477,7 @@ impl Control {
                     if !listening.is_empty() {
                         self.view.neighbours.hurry(target, self.clock.now());
                     }
-                    self.view.vipas[index].listeners.insert(target, listening.into_iter().collect());
+                    self.view.listens(index, target, listening.into_iter().collect());
                     self.reach_targets();
                 }
             }
@@ -496,8 +495,7 @@ impl Control {
             Output::Mirror { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.vipas[index].services = services;
-                    self.view.lists_changed(index);
+                    self.view.serve_with(index, services);
                     self.reach_new();
                     self.reach_targets();
                 }

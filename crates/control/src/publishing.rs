@@ -74,7 +74,7 @@ impl Control {
     pub(crate) fn seek_targets(&mut self) {
         let now = self.clock.now();
         let agentless = self.view.agentless();
-        self.view.found.retain(|asked, _| agentless.contains(asked));
+        self.view.keep_answers_of(&agentless);
         self.probes.ask(&agentless);
         self.view.neighbours.want(self.view.wanted_neighbours(), now);
         self.ask_neighbours(now);

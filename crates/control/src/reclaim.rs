@@ -226,10 +226,7 @@ impl View {
         };
         retired.stance = Stance::Standby;
         retired.lease = Arc::new(Deadline::default());
-        retired.services.clear();
-        retired.learned.clear();
-        retired.listeners.clear();
-        retired.resting.clear();
+        retired.clear();
         self.vipa_identifiers.retire(id, versions);
         self.lists_stale = true;
         Some(id)

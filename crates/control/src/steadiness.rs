@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use vipa_cluster::Note;
+use vipa_cluster::{Note, State};
 use vipa_model::{Epoch, Moment};
 
 use crate::control::Control;
@@ -181,7 +181,12 @@ impl Steadiness {
 impl Control {
     /// Tells the log, and counts what it says of this router's leases.
     pub(crate) fn note(&mut self, note: &Note) {
-        tracing::info!("{note}");
+        match gravity(note) {
+            Gravity::Detail => tracing::debug!("{note}"),
+            Gravity::News => tracing::info!("{note}"),
+            Gravity::Warning => tracing::warn!("{note}"),
+            Gravity::Fault => tracing::error!("{note}"),
+        }
         match note {
             Note::Refused { peer, mismatch } => {
                 self.refusals.note((Some(peer.clone()), None), mismatch.to_string(), 1, self.clock.now());
@@ -212,9 +217,55 @@ impl Control {
     }
 }
 
+/// The level at which a note is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gravity {
+    Detail,
+    News,
+    Warning,
+    Fault,
+}
+
+/// What a backup only considers is a detail: with thousands of VIPAs it would bury what happens.
+fn gravity(note: &Note) -> Gravity {
+    let is_waiting = |state: &State| matches!(state, State::Standby | State::Suspecting | State::Claiming);
+    match note {
+        Note::Transition { from, to, .. } if is_waiting(from) && is_waiting(to) => Gravity::Detail,
+        Note::BallotLost { .. } => Gravity::Detail,
+        Note::Linked { .. }
+        | Note::Unlinked { .. }
+        | Note::Transition { .. }
+        | Note::Unfenced { .. }
+        | Note::Superseded { .. }
+        | Note::Consented { .. }
+        | Note::ConsentWithdrawn { .. }
+        | Note::Decided { .. }
+        | Note::TakebackTooEarly { .. }
+        | Note::Fitness { unfit: None, .. }
+        | Note::Voters { .. } => Gravity::News,
+        Note::Refused { .. }
+        | Note::Denied { .. }
+        | Note::Fenced { .. }
+        | Note::TargetLate { .. }
+        | Note::Fitness { unfit: Some(_), .. }
+        | Note::OtherVoters { .. } => Gravity::Warning,
+        Note::TwoOwners { .. } => Gravity::Fault,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_backup_considers_is_a_detail_and_what_an_owner_lives_through_is_not() {
+        let transition = |from, to| Note::Transition { vipa: VIPA, epoch: Epoch(7), from, to };
+        assert_eq!(gravity(&transition(State::Standby, State::Suspecting)), Gravity::Detail);
+        assert_eq!(gravity(&transition(State::Claiming, State::Standby)), Gravity::Detail);
+        assert_eq!(gravity(&transition(State::Claiming, State::Rebuilding)), Gravity::News);
+        assert_eq!(gravity(&transition(State::Active, State::Standby)), Gravity::News);
+        assert_eq!(gravity(&Note::Fenced { vipa: VIPA, epoch: Epoch(7) }), Gravity::Warning);
+    }
 
     fn at(seconds: u64) -> Moment {
         Moment(1_000_000_000_000) + Duration::from_secs(seconds)

@@ -32,6 +32,9 @@ use crate::{
     ways::{Lists, Way, Ways},
 };
 
+/// Services that one line of the log names; of more it says how many.
+const NAMED: usize = 8;
+
 /// One VIPA as this router sees it; its place in `View::vipas` is its `VipaId`.
 pub(crate) struct VipaView {
     pub(crate) address: IpAddr,
@@ -53,7 +56,19 @@ pub(crate) struct VipaView {
     pub(crate) resting: Vec<Resting>,
     pub(crate) new_per_second: Option<u32>,
     pub(crate) unserved: Unserved,
+    /// What its services came to, and of which revision of what is judged by.
+    made: Option<(Revision, Arc<[ServiceRoute]>)>,
 }
+
+/// Counts the changes of what all VIPAs' candidates are judged by, and of the ids of paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Revision {
+    judged: u64,
+    paths: u64,
+}
+
+/// A service by its VIPA's place and its own in that VIPA's list.
+type ServicePlace = (usize, usize);
 
 /// Whose turns come first, and how many the workers have taken since that was found out.
 #[derive(Debug, Default)]
@@ -88,6 +103,8 @@ pub(crate) struct View {
     /// Targets that have told how they fare since it was last compared with what was sent to them.
     told: BTreeSet<IpAddr>,
     pickers: Pickers,
+    /// Counts the changes of what candidates are judged by: how targets fare, what they answer, whether they are reached.
+    judged: u64,
     generation: u64,
 }
 
@@ -110,6 +127,7 @@ impl View {
             accounts: Accounts::default(),
             told: BTreeSet::new(),
             pickers: Pickers::default(),
+            judged: 0,
             generation: 0,
         };
         view.configure(vipas);
@@ -137,6 +155,7 @@ impl View {
             _ => false,
         };
         let before = if is_same { Vec::new() } else { self.standings(target) };
+        self.judged += u64::from(!is_same);
         match load {
             Some(load) => {
                 self.told.insert(target);
@@ -169,12 +188,16 @@ impl View {
                 });
             }
         }
+        self.judged += u64::from(!changes.is_empty());
         changes
     }
 
     /// Takes in what the targets tell of what was sent to them. Says whose shares that changes, a sentence each.
     fn account(&mut self, now: Moment, sent: &BTreeMap<IpAddr, u64>) -> Vec<String> {
         let mut changes = Vec::new();
+        if self.told.is_empty() {
+            return changes;
+        }
         let of_it = |vipa: &VipaView| -> Vec<Place> {
             let tcp = vipa.services.iter().filter(|service| service.protocol == Protocol::Tcp);
             tcp.map(|service| (vipa.address, service.ports)).collect()
@@ -201,6 +224,7 @@ impl View {
         let target = agentless.address;
         let before = self.standings(target);
         self.found.insert(agentless, found);
+        self.judged += 1;
         self.changes(target, before)
     }
 
@@ -238,8 +262,11 @@ impl View {
                     dealt.insert(place, Turns { first, taken: Arc::default() });
                 }
             }
-            changed |= !dealt.is_empty();
-            self.vipas[index].turns.append(&mut dealt);
+            if !dealt.is_empty() {
+                changed = true;
+                self.vipas[index].turns.append(&mut dealt);
+                self.vipas[index].made = None;
+            }
         }
         changed
     }
@@ -257,24 +284,43 @@ impl View {
     }
 
     /// What has changed for new connections, a sentence each.
-    fn changes(&self, target: IpAddr, before: Vec<(String, Fitness)>) -> Vec<String> {
+    fn changes(&self, target: IpAddr, before: Vec<(ServicePlace, Fitness)>) -> Vec<String> {
         let after = self.standings(target);
         let changed = before.into_iter().zip(after).filter(|((_, before), (_, after))| before.code() != after.code());
-        let sentence = |(_, (service, fitness)): (_, (String, Fitness))| match fitness {
-            Fitness::Fit => format!("{service}: {target} gets new connections again"),
-            other => format!("{service}: {target} gets no new connections, because {other}"),
+        let mut alike: BTreeMap<String, Vec<ServicePlace>> = BTreeMap::new();
+        for (_, (place, fitness)) in changed {
+            let what = match fitness {
+                Fitness::Fit => "gets new connections again".to_owned(),
+                other => format!("gets no new connections, because {other}"),
+            };
+            alike.entry(what).or_default().push(place);
+        }
+        alike.into_iter().map(|(what, places)| format!("{}: {target} {what}", self.names(&places))).collect()
+    }
+
+    /// The services by name: the first few of many.
+    fn names(&self, places: &[ServicePlace]) -> String {
+        let name = |(vipa, place): &ServicePlace| {
+            let VipaView { address, services, .. } = &self.vipas[*vipa];
+            let Service { protocol, ports, .. } = &services[*place];
+            format!("{address} {protocol:?}/{ports}").to_lowercase()
         };
-        changed.map(sentence).collect()
+        let named: Vec<String> = places.iter().take(NAMED).map(name).collect();
+        match places.len() - named.len() {
+            0 => named.join(", "),
+            more => format!("{} and {more} more services", named.join(", ")),
+        }
     }
 
     /// How a target stands with every service it is a candidate of.
-    fn standings(&self, target: IpAddr) -> Vec<(String, Fitness)> {
+    fn standings(&self, target: IpAddr) -> Vec<(ServicePlace, Fitness)> {
         let mut standings = Vec::new();
         for (index, vipa) in self.vipas.iter().enumerate() {
-            for service in vipa.services.iter().filter(|service| service.candidates.contains(&target)) {
-                let Service { protocol, ports, .. } = service;
-                let name = format!("{} {protocol:?}/{ports}", vipa.address).to_lowercase();
-                standings.push((name, self.judge(index).standing(service, target).fitness));
+            let judge = self.judge(index);
+            for (place, service) in vipa.services.iter().enumerate() {
+                if service.candidates.contains(&target) {
+                    standings.push(((index, place), judge.standing(service, target).fitness));
+                }
             }
         }
         standings
@@ -290,7 +336,7 @@ impl View {
     }
 
     /// What is known of a VIPA's targets has changed: each gets its way, and guesses are put right.
-    pub(crate) fn lists_changed(&mut self, vipa: usize) {
+    fn lists_changed(&mut self, vipa: usize) {
         let VipaView { services, learned, .. } = &self.vipas[vipa];
         for service in services {
             for &address in &service.candidates {
@@ -301,6 +347,7 @@ impl View {
             self.ways.intern(Way { address: path.target, path: path.service.path });
         }
         self.ways.revise(vipa_id(vipa), Lists { services, learned });
+        self.vipas[vipa].made = None;
         self.lists_stale = true;
     }
 
@@ -330,36 +377,83 @@ impl View {
         })
     }
 
+    /// What `target` listens on for a VIPA.
+    pub(crate) fn listens(&mut self, vipa: usize, target: IpAddr, listening: BTreeSet<(Protocol, u16)>) {
+        self.vipas[vipa].listeners.insert(target, listening);
+        self.vipas[vipa].made = None;
+    }
+
+    /// Which candidates of a VIPA new connections keep away from.
+    pub(crate) fn rest(&mut self, vipa: usize, resting: Vec<Resting>) {
+        self.vipas[vipa].resting = resting;
+        self.vipas[vipa].made = None;
+    }
+
+    /// The list that new connections to a VIPA use.
+    pub(crate) fn serve_with(&mut self, vipa: usize, services: Vec<Service>) {
+        self.vipas[vipa].services = services;
+        self.lists_changed(vipa);
+    }
+
+    /// How targets are reached that the list of a VIPA does not name.
+    pub(crate) fn learn(&mut self, vipa: usize, paths: Vec<TargetPath>) {
+        self.vipas[vipa].learned = paths;
+        self.lists_changed(vipa);
+    }
+
+    /// Candidates without an agent whose answers count no more are forgotten.
+    pub(crate) fn keep_answers_of(&mut self, asked: &[Agentless]) {
+        let before = self.found.len();
+        self.found.retain(|of, _| asked.contains(of));
+        self.judged += u64::from(self.found.len() != before);
+    }
+
+    /// What a VIPA's services come to, as they were made for the last routes if nothing of it has changed: with thousands of
+    /// VIPAs whose owner changes, nothing but their stance has.
+    fn services_of(&mut self, index: usize) -> Arc<[ServiceRoute]> {
+        let revision = Revision { judged: self.judged, paths: self.ways.revision() };
+        if let Some((of, services)) = &self.vipas[index].made
+            && *of == revision
+        {
+            return Arc::clone(services);
+        }
+        let services = self.make_services(index);
+        self.vipas[index].made = Some((revision, Arc::clone(&services)));
+        services
+    }
+
+    fn make_services(&mut self, index: usize) -> Arc<[ServiceRoute]> {
+        let Self { key, vipas, loads, found, reach, accounts, ways, pickers, .. } = self;
+        let VipaView { address, services, listeners, resting, turns, .. } = &mut vipas[index];
+        let judge = Judge { vipa: *address, listeners, resting, loads, found, reach, accounts };
+        let mut made = Vec::new();
+        for (place, service) in services.iter().enumerate() {
+            let turns = turns.entry(place).or_default();
+            let sources = SourceRule::build(&service.sources).map(Arc::new);
+            segments(service, &judge, ways, |Segment { ports, eligible, draining }| {
+                made.push(ServiceRoute {
+                    protocol: service.protocol,
+                    ports,
+                    picker: pickers.get(key, service.balance, &eligible, &turns.first),
+                    draining,
+                    turns: Arc::clone(&turns.taken),
+                    orphans: service.orphans,
+                    sources: sources.clone(),
+                });
+            });
+        }
+        made.sort_by_key(|service| (service.protocol, service.ports.first));
+        made.into()
+    }
+
     /// The next snapshot for the workers.
     pub(crate) fn routes(&mut self) -> Routes {
         self.generation += 1;
-        self.pickers.begin();
         let mut lists = RouteLists { ports: self.ports.clone(), ..RouteLists::default() };
-        for (id, vipa) in (0..=u16::MAX).map(VipaId).zip(&mut self.vipas) {
-            let mut services = Vec::new();
-            for (index, service) in vipa.services.iter().enumerate() {
-                let turns = vipa.turns.entry(index).or_default();
-                let sources = SourceRule::build(&service.sources).map(Arc::new);
-                let judge = Judge {
-                    vipa: vipa.address,
-                    listeners: &vipa.listeners,
-                    resting: &vipa.resting,
-                    loads: &self.loads,
-                    found: &self.found,
-                    reach: &self.reach,
-                    accounts: &self.accounts,
-                };
-                segments(service, &judge, &mut self.ways, |Segment { ports, eligible, draining }| {
-                    services.push(ServiceRoute {
-                        protocol: service.protocol,
-                        ports,
-                        picker: self.pickers.get(&self.key, service.balance, &eligible, &turns.first),
-                        draining,
-                        turns: Arc::clone(&turns.taken),
-                        orphans: service.orphans,
-                        sources: sources.clone(),
-                    });
-                });
+        for index in 0..self.vipas.len() {
+            let (id, services) = (vipa_id(index), self.services_of(index));
+            let vipa = &self.vipas[index];
+            for service in vipa.services.iter().filter(|service| service.delivery.uses(Forwarding::Nat)) {
                 let paths = service.candidates.iter().filter_map(|target| Some((*target, service.path_to(*target)?)));
                 paths.for_each(|(target, path)| returns(id, target, path, &mut self.ways, &mut lists.returns));
             }
@@ -378,7 +472,7 @@ impl View {
                 unserved: vipa.unserved,
             });
         }
-        self.pickers.end();
+        self.pickers.drop_unused();
         let mac = |address| self.neighbours.mac(address);
         let neighbour = |way: &Way| way.neighbour(&self.ports).map(|(_, neighbour)| neighbour);
         // Places in the list are `TargetId`s; nothing is sent by one that stands for nothing.
@@ -441,7 +535,15 @@ impl VipaView {
             resting: Vec::new(),
             new_per_second: vipa.new_per_second,
             unserved: vipa.unserved,
+            made: None,
         }
+    }
+
+    /// Nothing is served any more.
+    pub(crate) fn clear(&mut self) {
+        (self.services, self.learned, self.resting) = Default::default();
+        (self.listeners, self.turns) = Default::default();
+        self.made = None;
     }
 }
 
@@ -491,21 +593,16 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
     }
 }
 
-/// Pickers by what they were made of: a Maglev table is large, and most snapshots change none of them.
+/// Pickers by what they were made of: a Maglev table is large, and many services have the same.
 #[derive(Debug, Default)]
 struct Pickers {
-    used: BTreeMap<PickerKey, Picker>,
-    old: BTreeMap<PickerKey, Picker>,
+    known: BTreeMap<PickerKey, Picker>,
 }
 
 /// Whether it goes by turns, who has the first of them, and the targets with their weights.
 type PickerKey = (bool, Vec<TargetId>, Vec<(TargetId, u16)>);
 
 impl Pickers {
-    fn begin(&mut self) {
-        self.old = std::mem::take(&mut self.used);
-    }
-
     fn get(&mut self, key: &ClusterKey, balance: Balance, candidates: &[Candidate], first: &[IpAddr]) -> Picker {
         // Somebody may have become unfit since the count, and the service may have another policy.
         let id = |address: &IpAddr| candidates.iter().find(|one| one.address == *address).map(|one| one.target);
@@ -513,17 +610,23 @@ impl Pickers {
         let first: Vec<TargetId> = first.iter().filter(|_| counts).filter_map(id).collect();
         let ids = candidates.iter().map(|candidate| (candidate.target, candidate.weight)).collect();
         let name = (balance != Balance::Maglev, first, ids);
-        let kept = self.used.get(&name).cloned().or_else(|| self.old.remove(&name));
-        let picker = kept.unwrap_or_else(|| match balance {
+        let build = |(_, first, _): &PickerKey| match balance {
             Balance::Maglev => Picker::build(key, balance, candidates),
-            Balance::RoundRobin | Balance::WeightedActive => Picker::by_turns(name.1.clone(), candidates),
-        });
-        self.used.insert(name, picker.clone());
-        picker
+            Balance::RoundRobin | Balance::WeightedActive => Picker::by_turns(first.clone(), candidates),
+        };
+        match self.known.get(&name) {
+            Some(known) => known.clone(),
+            None => {
+                let picker = build(&name);
+                self.known.insert(name, picker.clone());
+                picker
+            }
+        }
     }
 
-    fn end(&mut self) {
-        self.old.clear();
+    /// Forgets those that no service of a VIPA has.
+    fn drop_unused(&mut self) {
+        self.known.retain(|_, picker| picker.is_shared());
     }
 }
 

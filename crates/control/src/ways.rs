@@ -137,9 +137,16 @@ pub struct Ways {
     before: HashMap<TargetId, u64>,
     /// New connections by ids that stand for nothing now, of targets that are still known.
     past: BTreeMap<IpAddr, u64>,
+    /// Counts the ways that have come and gone.
+    revision: u64,
 }
 
 impl Ways {
+    /// Another one once a way has come or gone.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// The id of `way`, a new one if need be; `None` when all are given away.
     pub(crate) fn intern(&mut self, way: Way) -> Option<TargetId> {
         if let Some(&id) = self.ids.get(&way) {
@@ -158,6 +165,7 @@ impl Ways {
             self.ways.resize(place + 1, None);
         }
         self.ways[place] = Some(way);
+        self.revision += 1;
         self.new.push(way.address);
         Some(id)
     }
@@ -184,6 +192,7 @@ impl Ways {
         admitted: impl Fn(TargetId) -> u64,
         is_known: impl Fn(IpAddr) -> bool,
     ) {
+        self.revision += 1;
         for id in gone {
             if let Some(way) = self.ways.get_mut(usize::from(id.0)).and_then(Option::take) {
                 let before = self.before.remove(id).unwrap_or_default();

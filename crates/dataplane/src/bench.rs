@@ -148,7 +148,7 @@ impl World {
             address: self.vipa,
             stance: self.stance,
             lease: Arc::clone(&self.lease),
-            services: self.services.clone(),
+            services: self.services.clone().into(),
             quiet_until: self.quiet_until,
             by_hash_until: self.quiet_until,
             new_per_second: self.new_per_second,

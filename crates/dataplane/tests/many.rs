@@ -59,7 +59,7 @@ fn routes() -> Routes {
             orphans: Orphans::Drop,
             sources: None,
         };
-        (0..SERVICES).map(service).collect()
+        (0..SERVICES).map(service).collect::<Arc<[_]>>()
     };
     let vipas = (0..VIPAS).map(|n| VipaRoute {
         address: vipa(n).into(),

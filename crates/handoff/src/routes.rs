@@ -92,7 +92,7 @@ pub struct VipaRoute {
     /// Past it nothing new is admitted and ARP is not answered. Workers look at it once for each burst.
     pub lease: Arc<Deadline>,
     /// By protocol and first port; disjoint.
-    pub services: Vec<ServiceRoute>,
+    pub services: Arc<[ServiceRoute]>,
     /// Until then unknown connections' packets are held although the table is complete: a target's late report may
     /// still name them.
     pub quiet_until: Moment,
@@ -184,7 +184,13 @@ impl Routes {
     pub fn build(generation: u64, key: ClusterKey, lists: RouteLists) -> Self {
         let RouteLists { ports, mut vipas, targets, neighbours, returns } = lists;
         for vipa in &mut vipas {
-            vipa.services.sort_by_key(|service| (service.protocol, service.ports.first));
+            let place = |service: &ServiceRoute| (service.protocol, service.ports.first);
+            // Most are those of the routes before, as they were sorted then.
+            if !vipa.services.is_sorted_by_key(place) {
+                let mut services = vipa.services.to_vec();
+                services.sort_by_key(place);
+                vipa.services = services.into();
+            }
         }
         let (vipa_index, vipa_index6) = index(vipas.iter().map(|vipa| vipa.address));
         let (target_index, target_index6) = index(targets.iter().map(|target| target.address));

@@ -218,6 +218,12 @@ impl Default for Delivery {
 }
 
 impl Delivery {
+    /// Whether any candidate is reached so.
+    #[must_use]
+    pub fn uses(&self, forwarding: Forwarding) -> bool {
+        self.forwarding == forwarding || self.exceptions.iter().any(|(_, exception)| *exception == forwarding)
+    }
+
     /// How packets get to this candidate.
     #[must_use]
     pub fn forwarding_to(&self, candidate: IpAddr) -> Forwarding {

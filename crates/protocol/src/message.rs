@@ -88,6 +88,18 @@ pub struct Owned {
     pub yielding_to: Option<NodeName>,
 }
 
+impl Owned {
+    /// Its length on the wire (`crate::wire`): an address with its family, a number of seven bits a byte, and a name or none.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        let Self { vipa, epoch: Epoch(epoch), yielding_to } = self;
+        let address = if vipa.is_ipv4() { 4 } else { 16 };
+        let bits = (u64::BITS - epoch.leading_zeros()).max(1);
+        let name = yielding_to.as_ref().map_or(0, |name| 1 + name.as_str().len());
+        1 + address + bits.div_ceil(7) as usize + 1 + name
+    }
+}
+
 /// Voter → owner: acknowledges every VIPA of the beat but those in `superseded`. The voter promises to grant those
 /// to nobody else for one lease of its own clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,8 +12,9 @@ use vipa_protocol::{Beat, Owned};
 
 use super::settings::Timing;
 
-/// VIPAs in one beat, so that it fits a datagram of 1,200 bytes.
-const VIPAS_IN_A_BEAT: usize = 30;
+/// Bytes of one beat, at most: the least that a QUIC datagram carries on any path (1,200 bytes, RFC 9000 §14), without what
+/// QUIC, the beat's number and the length of its list take.
+const BEAT_BYTES: usize = 1_100;
 /// A beat of no length would beat for ever.
 const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 
@@ -68,7 +69,7 @@ impl Beats {
             self.sent.pop_front();
         }
         let mut beats = Vec::new();
-        for chunk in owned.chunks(VIPAS_IN_A_BEAT) {
+        for chunk in in_datagrams(owned) {
             self.sequence += 1;
             let names = chunk.iter().map(|owned| (owned.vipa, owned.epoch)).collect();
             self.sent.push_back(SentBeat { sequence: self.sequence, at: now, owned: names });
@@ -81,4 +82,20 @@ impl Beats {
         let first = self.sent.front()?.sequence;
         self.sent.get(usize::try_from(sequence.checked_sub(first)?).ok()?)
     }
+}
+
+/// Cuts a list into parts that fit a datagram each.
+fn in_datagrams(owned: &[Owned]) -> impl Iterator<Item = &[Owned]> {
+    let mut rest = owned;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |one: &&Owned| {
+            bytes += one.encoded_bytes();
+            bytes <= BEAT_BYTES
+        };
+        let count = rest.iter().take_while(fits).count().clamp(rest.len().min(1), rest.len());
+        let (part, after) = rest.split_at(count);
+        rest = after;
+        (!part.is_empty()).then_some(part)
+    })
 }

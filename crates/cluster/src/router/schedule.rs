@@ -13,9 +13,10 @@ use super::{Around, vipa::Vipa};
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Schedule {
-    /// In the order of time, and the same by VIPA.
+    /// In the order of time. A VIPA stands where its deadline is, or earlier: an owner's is put off with every beat, and is
+    /// found to have been put off when its old time has come.
     timers: BTreeSet<(Moment, IpAddr)>,
-    timer_of: BTreeMap<IpAddr, Moment>,
+    marks: BTreeMap<IpAddr, Marks>,
     owned: BTreeSet<IpAddr>,
     /// What a stopping router still has to end.
     restless: BTreeSet<IpAddr>,
@@ -25,42 +26,66 @@ pub(super) struct Schedule {
     looks: u64,
 }
 
+/// Where a VIPA stands in the lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Marks {
+    timer: Option<Moment>,
+    owned: bool,
+    restless: bool,
+    retired: bool,
+}
+
 impl Schedule {
     /// Takes in what has become of a VIPA, or of the router around it.
     pub(super) fn update(&mut self, vipa: &Vipa, around: &Around<'_>) {
         self.looks += 1;
-        let address = vipa.settings.address;
-        self.set_timer(address, vipa.deadline(around));
-        mark(&mut self.owned, address, vipa.tenure().is_some());
-        mark(&mut self.restless, address, !vipa.is_at_rest());
-        mark(&mut self.retired, address, vipa.retired);
+        let (address, due) = (vipa.settings.address, vipa.deadline(around));
+        let before = self.marks.entry(address).or_default();
+        let stands = before.timer.filter(|at| *at > around.now && due.is_some_and(|due| *at <= due));
+        let after = Marks {
+            timer: stands.or(due),
+            owned: vipa.tenure().is_some(),
+            restless: !vipa.is_at_rest(),
+            retired: vipa.retired,
+        };
+        let before = std::mem::replace(before, after);
+        if before != after {
+            self.move_between(address, before, after);
+        }
     }
 
     /// The router has nothing to do with this VIPA any more.
     pub(super) fn forget(&mut self, vipa: IpAddr) {
-        self.set_timer(vipa, None);
-        for set in [&mut self.owned, &mut self.restless, &mut self.retired] {
-            set.remove(&vipa);
+        if let Some(before) = self.marks.remove(&vipa) {
+            self.move_between(vipa, before, Marks::default());
         }
     }
 
-    fn set_timer(&mut self, vipa: IpAddr, at: Option<Moment>) {
-        let before = match at {
-            Some(at) => self.timer_of.insert(vipa, at),
-            None => self.timer_of.remove(&vipa),
-        };
-        if before != at {
-            before.map(|before| self.timers.remove(&(before, vipa)));
-            self.timers.extend(at.map(|at| (at, vipa)));
+    fn move_between(&mut self, vipa: IpAddr, before: Marks, after: Marks) {
+        if before.timer != after.timer {
+            before.timer.map(|before| self.timers.remove(&(before, vipa)));
+            self.timers.extend(after.timer.map(|at| (at, vipa)));
+        }
+        let Self { owned, restless, retired, .. } = self;
+        for (set, before, after) in [
+            (owned, before.owned, after.owned),
+            (restless, before.restless, after.restless),
+            (retired, before.retired, after.retired),
+        ] {
+            match (before, after) {
+                (false, true) => set.insert(vipa),
+                (true, false) => set.remove(&vipa),
+                (true, true) | (false, false) => continue,
+            };
         }
     }
 
-    /// When the first VIPA has something to do.
+    /// When the first VIPA may have something to do.
     pub(super) fn next(&self) -> Option<Moment> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The VIPAs whose time has come, by address.
+    /// The VIPAs whose time may have come, by address.
     pub(super) fn due(&self, now: Moment) -> BTreeSet<IpAddr> {
         self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, vipa)| *vipa).collect()
     }
@@ -79,13 +104,5 @@ impl Schedule {
 
     pub(super) fn looks(&self) -> u64 {
         self.looks
-    }
-}
-
-fn mark(set: &mut BTreeSet<IpAddr>, vipa: IpAddr, belongs: bool) {
-    if belongs {
-        set.insert(vipa);
-    } else {
-        set.remove(&vipa);
     }
 }

@@ -10,4 +10,4 @@ mod stories;
 mod table;
 mod voters;
 
-use schedule::deadline_of_a_walk;
+use schedule::assert_deadline;

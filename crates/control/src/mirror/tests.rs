@@ -244,7 +244,7 @@ impl Router {
             address: VIPA,
             stance: Stance::Active,
             lease: Default::default(),
-            services: vec![service],
+            services: [service].into(),
             quiet_until: Moment::ZERO,
             by_hash_until: Moment::ZERO,
             new_per_second: None,

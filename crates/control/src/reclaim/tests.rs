@@ -155,8 +155,7 @@ impl Bench {
         }
         for vipa in next {
             let place = self.view.vipa_index(vipa.address).unwrap();
-            self.view.vipas[place].services = vipa.services.unwrap();
-            self.view.lists_changed(place);
+            self.view.serve_with(place, vipa.services.unwrap());
         }
     }
 

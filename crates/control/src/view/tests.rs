@@ -89,12 +89,12 @@ fn view(vipas: u16, services: u16, balance: Balance) -> View {
     let vipas: Vec<_> = (0..vipas).map(vipa).collect();
     let port = PortRoute::new(vipa_model::Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(198, 51, 100, 1), 24);
     let mut view = View::new(ClusterKey::new([7; 16]), vec![port], &vipas);
-    for vipa in &mut view.vipas {
+    for vipa in 0..vipas.len() {
         let service = |n| Service { balance, ..service(PortRange::one(1_000 + n)) };
-        vipa.services = (0..services).map(service).collect();
+        view.serve_with(vipa, (0..services).map(service).collect());
         for target in [T1, T2] {
             let ports = (0..services).map(|n| (Protocol::Tcp, 1_000 + n));
-            vipa.listeners.insert(target, ports.collect());
+            view.listens(vipa, target, ports.collect());
         }
     }
     view
@@ -105,14 +105,17 @@ fn thousands_of_services_share_the_tables_of_the_same_candidates() {
     let mut view = view(40, 100, Balance::Maglev);
     let routes = view.routes();
     assert_eq!(routes.vipas.iter().map(|vipa| vipa.services.len()).sum::<usize>(), 4_000);
-    assert!(routes.vipas.iter().flat_map(|vipa| &vipa.services).all(|service| service.picker.serves(TargetId(1))));
-    assert_eq!((view.pickers.used.len(), routes.targets.len()), (1, 2));
+    assert!(routes.vipas.iter().flat_map(|vipa| &*vipa.services).all(|service| service.picker.serves(TargetId(1))));
+    assert_eq!((view.pickers.known.len(), routes.targets.len()), (1, 2));
 }
 
 #[test]
 fn word_of_a_narrow_path_lowers_what_a_tunnel_takes_until_it_is_tried_again() {
     let mut view = view(1, 1, Balance::Maglev);
-    view.vipas[0].services[0].delivery.exceptions = vec![(T1, Forwarding::Ipip)];
+    let mut services = view.vipas[0].services.clone();
+    services[0].delivery.exceptions = vec![(T1, Forwarding::Ipip)];
+    view = self::view(1, 0, Balance::Maglev);
+    view.serve_with(0, services);
     let mtus = |view: &mut View| view.routes().targets.iter().map(|way| (way.mtu, way.path_mtu)).collect::<Vec<_>>();
     assert_eq!(mtus(&mut view), [(1480, 1500), (1500, 1500)]);
     let now = Moment(1_000_000_000);
@@ -137,7 +140,7 @@ fn each_service_has_turns_of_its_own_and_a_new_snapshot_goes_on_with_them() {
     assert_eq!([0, 1, 0, 1].map(|service| next(&routes, service, 1)[0]), [0, 0, 1, 1]);
     assert_eq!(next(&routes, 0, 1), [0]);
     assert_eq!(next(&view.routes(), 0, 2), [1, 0]);
-    assert_eq!(view.pickers.used.len(), 1);
+    assert_eq!(view.pickers.known.len(), 1);
 }
 
 #[test]
@@ -160,17 +163,102 @@ fn turns_that_make_up_for_fewer_connections_are_taken_once() {
 fn a_service_that_goes_by_connections_no_more_forgets_who_had_fewer() {
     let mut view = view(1, 1, Balance::WeightedActive);
     view.vipas[0].turns.insert(0, Turns { first: vec![T2, T2, T2], taken: Arc::default() });
-    view.vipas[0].services[0].balance = Balance::RoundRobin;
-    assert_eq!(next(&view.routes(), 0, 3), [0, 1, 0]);
+    assert_eq!(next(&view.routes(), 0, 1), [1]);
+    let mut services = view.vipas[0].services.clone();
+    services[0].balance = Balance::RoundRobin;
+    view.serve_with(0, services);
+    assert_eq!(next(&view.routes(), 0, 3), [1, 0, 1], "one turn is taken");
 }
 
 #[test]
 fn who_becomes_fit_after_the_count_has_its_share_at_once() {
     let mut view = view(1, 1, Balance::WeightedActive);
     view.vipas[0].stance = Stance::Active;
-    let listeners = view.vipas[0].listeners.remove(&T2).expect("it listens");
+    let listeners = view.vipas[0].listeners[&T2].clone();
+    view.listens(0, T2, BTreeSet::new());
     assert!(view.recount(&Census::default(), 9));
     assert_eq!(next(&view.routes(), 0, 3), [0, 0, 0]);
-    view.vipas[0].listeners.insert(T2, listeners);
+    view.listens(0, T2, listeners);
     assert_eq!(next(&view.routes(), 0, 8).iter().filter(|target| **target == 1).count(), 4);
+}
+
+/// What is kept of the routes before is what would be made now.
+fn assert_kept(view: &mut View, what: &str) {
+    for index in 0..view.vipas.len() {
+        let kept = format!("{:?}", view.services_of(index));
+        assert_eq!(kept, format!("{:?}", view.make_services(index)), "{what}");
+    }
+}
+
+#[test]
+fn services_are_made_anew_when_something_they_come_of_has_changed_and_only_then() {
+    let mut view = view(3, 2, Balance::WeightedActive);
+    let now = Moment(1_000_000_000);
+    let made = |view: &mut View| (0..3).map(|vipa| view.services_of(vipa)).collect::<Vec<_>>();
+    let same = |one: &[Arc<_>], other: &[Arc<_>]| one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other));
+    view.routes();
+    let before = made(&mut view);
+    view.vipas[1].stance = Stance::Active;
+    view.routes();
+    assert!(same(&made(&mut view), &before), "an owner's stance is not among it");
+
+    let ports = BTreeSet::from([(Protocol::Tcp, 1_001)]);
+    let resting = Resting { protocol: Protocol::Tcp, ports: PortRange::one(1_001), target: T1 };
+    let load = Load { intent: vipa_protocol::Intent::Drain, ..Load::unknown() };
+    let agentless = Agentless {
+        address: T1,
+        question: vipa_model::Question::Tcp(80),
+        pace: vipa_model::Pace {
+            interval: std::time::Duration::from_secs(1),
+            timeout: std::time::Duration::from_secs(1),
+            rise: 1,
+            fall: 1,
+        },
+    };
+    let mut asking = service(PortRange::one(1_000));
+    asking.choice.agentless = vec![agentless.clone()];
+    type Change<'a> = (&'a str, Box<dyn Fn(&mut View) + 'a>);
+    let changes: Vec<Change<'_>> = vec![
+        ("a listener goes", Box::new(|view| view.listens(1, T2, ports.clone()))),
+        ("a target is quiesced", Box::new(|view| view.rest(1, vec![resting.clone()]))),
+        ("a target drains", Box::new(|view| drop(view.fares(T2, Some(load.clone()))))),
+        ("a target is unlinked", Box::new(|view| drop(view.fares(T2, None)))),
+        ("turns are dealt", Box::new(|view| assert!(view.recount(&Census::default(), 9)))),
+        ("a list comes", Box::new(|view| view.serve_with(1, vec![asking.clone()]))),
+        (
+            "an answer comes",
+            Box::new(|view| drop(view.found((agentless.clone(), Found { passes: true, detail: String::new() })))),
+        ),
+        ("it counts no more", Box::new(|view| view.keep_answers_of(&[]))),
+        (
+            "a target is lost",
+            Box::new(|view| {
+                view.fares(T1, Some(Load::unknown()));
+                view.compare(now, |_| 100);
+                view.compare(now + std::time::Duration::from_secs(1), |_| 200);
+                view.compare(now + std::time::Duration::from_secs(9), |_| 300);
+                assert!(view.reach.in_vain(T1).is_some());
+            }),
+        ),
+    ];
+    for (what, change) in changes {
+        let before = made(&mut view);
+        change(&mut view);
+        assert_kept(&mut view, what);
+        assert!(!Arc::ptr_eq(&made(&mut view)[1], &before[1]), "{what}");
+    }
+}
+
+#[test]
+fn what_changes_for_thousands_of_services_is_one_line() {
+    let mut view = view(40, 100, Balance::Maglev);
+    let drains = Load { intent: vipa_protocol::Intent::Drain, ..Load::unknown() };
+    view.fares(T1, Some(Load::unknown()));
+    let changes = view.fares(T1, Some(drains)).expect("it decides otherwise");
+    assert_eq!(changes.len(), 1);
+    let (named, what) = changes[0].split_once(" and ").unwrap();
+    assert_eq!((named.split(", ").count(), named.split(", ").next()), (8, Some("192.0.2.1 tcp/1000")));
+    assert!(what.starts_with("3992 more services: 198.51.100.21 gets no new connections, because "), "{what}");
+    let changes = view.fares(T1, Some(Load::unknown())).expect("it decides otherwise");
+    assert!(changes[0].ends_with(" and 3992 more services: 198.51.100.21 gets new connections again"), "{changes:?}");
 }

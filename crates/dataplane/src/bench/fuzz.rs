@@ -276,7 +276,7 @@ impl World {
                 address: vipa,
                 stance: self.stances[family as usize],
                 lease: Arc::clone(&self.lease),
-                services: self.services(family),
+                services: self.services(family).into(),
                 quiet_until: Moment::ZERO,
                 by_hash_until: Moment::ZERO,
                 new_per_second: Some(100),

@@ -7,7 +7,7 @@ fn vipa(address: impl Into<IpAddr>, services: Vec<ServiceRoute>) -> VipaRoute {
         address: address.into(),
         stance: Stance::Active,
         lease: Arc::default(),
-        services,
+        services: services.into(),
         quiet_until: Moment::ZERO,
         by_hash_until: Moment::ZERO,
         new_per_second: None,

@@ -353,7 +353,7 @@ impl Bench {
                 Some(Node::Router(router)) => {
                     let mut out = Vec::new();
                     router.handle(clock, router_event, &mut out);
-                    assert_eq!(router.deadline(), super::deadline_of_a_walk(router), "the schedule is not kept up");
+                    super::assert_deadline(router);
                     out.into_iter().for_each(|output| self.route_output(&node, output, &mut queue));
                 }
                 Some(Node::Target(target)) => {

@@ -2,17 +2,23 @@
 
 use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
-use vipa_model::Rank;
-use vipa_protocol::Listeners;
+use vipa_model::{Epoch, Rank};
+use vipa_protocol::{Listeners, Owned};
 
 use super::super::*;
 
-/// What the deadline is if every VIPA is asked for its own.
-pub(super) fn deadline_of_a_walk(router: &Router) -> Option<Moment> {
+/// Holds the router's deadline against what it is if every VIPA is asked for its own: it may be earlier, and is never later.
+pub(super) fn assert_deadline(router: &Router) {
     let beat = router.owns_any().then(|| router.beats.due(&router.settings.timing));
     let around = router.around();
     let vipas = router.vipas.values().filter_map(|vipa| vipa.deadline(&around));
-    vipas.chain(beat).chain(router.orders.deadline()).min()
+    let walked = vipas.chain(beat).chain(router.orders.deadline()).min();
+    let deadline = router.deadline();
+    let is_kept = match walked {
+        Some(walked) => deadline.is_some_and(|deadline| deadline <= walked),
+        None => deadline.is_none(),
+    };
+    assert!(is_kept, "the schedule is not kept up: {deadline:?} and not {walked:?}");
 }
 
 fn address(vipa: u16) -> IpAddr {
@@ -59,7 +65,7 @@ impl Alone {
         while let Some(event) = events.pop_front() {
             let mut out = Outbox::new();
             self.router.handle(self.now, event, &mut out);
-            assert_eq!(self.router.deadline(), deadline_of_a_walk(&self.router));
+            assert_deadline(&self.router);
             if out.iter().any(|output| matches!(output, Output::StoreVote { .. })) {
                 self.writes += 1;
                 events.push_back(Event::VotesStored { token: self.router.votes_to_store().0 });
@@ -137,4 +143,34 @@ fn a_vipa_that_the_configuration_loses_leaves_nothing_behind() {
     alone.run_for(Duration::from_secs(10));
     assert_eq!((alone.owned(), alone.router.vipas.len()), (2, 2));
     assert!(alone.router.schedule.retired_at_rest().is_empty());
+}
+
+#[test]
+fn a_beat_of_thousands_of_vipas_comes_in_datagrams_that_are_filled() {
+    let owned = |count: u16| -> Vec<Owned> {
+        let one = |vipa| Owned { vipa: address(vipa), epoch: Epoch(1 << 20), yielding_to: None };
+        (0..count).map(one).collect()
+    };
+    let timing = Timing::of_lease(Duration::from_millis(100));
+    for count in [1, 100, 4_096] {
+        let owned = owned(count);
+        let beats = Beats::default().next(Moment(1_000_000_000), &owned, &timing);
+        let told: Vec<Owned> = beats.iter().flat_map(|beat| beat.owned.clone()).collect();
+        assert_eq!(told, owned, "each once, in order");
+        assert_eq!(beats.len(), usize::from(count).div_ceil(122), "of 5 + 3 + 1 bytes each");
+        for beat in beats {
+            let bytes = vipa_protocol::wire::encode(&Message::Beat(beat)).unwrap().len();
+            assert!(bytes <= 1_150, "{bytes}");
+        }
+    }
+    assert!(Beats::default().next(Moment(1), &[], &timing).is_empty());
+}
+
+#[test]
+fn an_owner_at_rest_looks_at_each_vipa_once_a_beat_and_voter_and_at_its_lease() {
+    let mut alone = Alone::new(100);
+    alone.run_for(Duration::from_secs(1));
+    let looks = alone.run_for(Duration::from_secs(1)) / 100;
+    // Fifty beats: each looked at, and acknowledged by this router itself. A lease ends in 90 ms, and is found to have been put off.
+    assert!((100..=115).contains(&looks), "{looks}");
 }

@@ -1,6 +1,6 @@
 //! Watching the owner: when it is missed, and when it should be asked to give the VIPA back.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{Message, NotYet, Trigger, Yield};
@@ -207,16 +207,14 @@ impl Vipa {
         if self.services().is_empty() {
             return false;
         }
-        // One walk: with every beat of an owner its backups come here, for each VIPA.
         let patience = timing.target_patience();
-        let mut unlinked: BTreeSet<IpAddr> = self.reporters().into_iter().collect();
-        for view in self.targets.values().filter(|view| view.linked) {
-            if view.is_awaited(now, patience) {
-                return false;
-            }
-            unlinked.remove(&view.address);
+        let linked = || self.targets.values().filter(|view| view.linked);
+        if linked().any(|view| view.is_awaited(now, patience)) {
+            return false;
         }
-        unlinked.is_empty() || self.heard_since.is_some_and(|since| now.since(since) >= patience)
+        // With every beat of an owner its backups come here, for each VIPA: what says it without the list comes first.
+        let is_linked = |address: &IpAddr| linked().any(|view| view.address == *address);
+        self.heard_since.is_some_and(|since| now.since(since) >= patience) || self.reporters().iter().all(is_linked)
     }
 
     pub(in super::super) fn refused_takeback(&mut self, from: &NodeName, refusal: NotYet, cx: &mut Context<'_>) {
