@@ -12,16 +12,17 @@
 //! | `Hello` | nobody: it is the greeting, and a link has one |
 //!
 //! A router may own a VIPA when it has a rank for it, or owns it already: ranks change by reloads, one router after the other.
-//! A node that does not know the ranks of a VIPA believes every router of the cluster.
+//! A target has no ranks in its configuration; it goes by what most of the VIPA's other routers say, two of them at least
+//! (`target/serving.rs`). A node that does not know the ranks of a VIPA believes every router of the cluster.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Incarnation, Mac, Moment, NodeName, Voters};
+use vipa_model::{Epoch, Incarnation, Mac, Moment, NodeName, Voters, is_host_address};
 use vipa_protocol::{
     Associate, Beat, BeatAck, Claims, Connections, Copied, Decision, Decisions, Distribution, Grant, LinkAddress,
-    Message, MessageKind, Mirror, NotYet, Refusal, Refuse, Release, Reply, Retake, Role, Run, Table, Told, Vote, Votes,
-    Yield,
+    Message, MessageKind, Mirror, NotYet, Owned, Refusal, Refuse, Release, Reply, Retake, Role, Run, Standing,
+    Superseded, Table, Told, Vote, Votes, Yield,
 };
 
 use crate::voter::StoredVote;
@@ -52,8 +53,8 @@ pub(crate) trait Knowledge {
     fn voters(&self) -> &Voters;
     /// Whether the node's vote counts for what this node owns.
     fn is_elector(&self, node: &NodeName) -> bool;
-    /// Whether the router may own the VIPA; `None`: this node does not know the VIPA's ranks.
-    fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool>;
+    /// Whether the router may be this to the VIPA; `None`: this node does not know the VIPA's ranks.
+    fn may_be(&self, standing: Standing, vipa: IpAddr, router: &NodeName) -> Option<bool>;
     /// The highest epoch of the VIPA that this node knows of an owner, or has granted. What single voters have told is not in it:
     /// each could lead to a higher one.
     fn highest_epoch(&self, vipa: IpAddr) -> Epoch;
@@ -72,6 +73,8 @@ pub enum Denial {
     NotAVoter,
     /// Nobody sends it on a link that is up.
     OutOfPlace,
+    /// No VIPA can have this address.
+    NoVipa { vipa: IpAddr },
     /// The router has no rank for this VIPA here, and does not own it.
     NoRank { vipa: IpAddr },
     /// The target speaks of a log that is not of its present life.
@@ -93,7 +96,8 @@ impl fmt::Display for Denial {
             Self::NotATarget => f.write_str("only targets send it"),
             Self::NotAVoter => f.write_str("only voters send it"),
             Self::OutOfPlace => f.write_str("nobody sends it on a link that is up"),
-            Self::NoRank { vipa } => write!(f, "the configuration here gives it no rank for {vipa}"),
+            Self::NoVipa { vipa } => write!(f, "no VIPA can have the address {vipa}"),
+            Self::NoRank { vipa } => write!(f, "it has no rank for {vipa}, as far as is known here"),
             Self::OtherLife { incarnation } => {
                 write!(f, "it is about life {} of the node, which is over", incarnation.0)
             }
@@ -125,10 +129,12 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
             router(sender)?;
             claims.iter().try_for_each(|claim| owner(sender, claim.vipa, claim.epoch, known))
         }
-        Message::Distribution(Distribution { vipa, epoch, .. })
-        | Message::Associate(Associate { vipa, epoch, .. })
-        | Message::Release(Release { vipa, epoch })
-        | Message::Yield(Yield { vipa, epoch, follows: _ })
+        Message::Distribution(Distribution { vipa, epoch, sender: standing, .. })
+        | Message::Associate(Associate { vipa, epoch, standing, .. }) => {
+            in_standing(*standing, sender, *vipa, *epoch, known)
+        }
+        Message::Release(Release { vipa, epoch }) => in_standing(Standing::Backup, sender, *vipa, *epoch, known),
+        Message::Yield(Yield { vipa, epoch, follows: _ })
         | Message::NotYet(NotYet { vipa, epoch, missing: _ })
         | Message::Table(Table { vipa, epoch, .. }) => owner(sender, *vipa, *epoch, known),
         Message::Mirror(Mirror { vipa, epoch, copied }) => {
@@ -203,11 +209,41 @@ fn voter(sender: &Sender<'_>, known: &dyn Knowledge) -> Result<(), Denial> {
 
 /// A router that may own the VIPA, in an epoch that may be.
 pub(crate) fn owner(sender: &Sender<'_>, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
+    in_standing(Standing::Owner, sender, vipa, epoch, known)
+}
+
+/// A router that may be this to the VIPA, in an epoch that may be.
+fn in_standing(
+    standing: Standing,
+    sender: &Sender<'_>,
+    vipa: IpAddr,
+    epoch: Epoch,
+    known: &dyn Knowledge,
+) -> Result<(), Denial> {
     router(sender)?;
-    if known.may_own(vipa, sender.node) == Some(false) {
+    if !is_host_address(vipa) {
+        return Err(Denial::NoVipa { vipa });
+    }
+    if known.may_be(standing, vipa, sender.node) == Some(false) {
         return Err(Denial::NoRank { vipa });
     }
     epoch_is_bounded(vipa, epoch, known)
+}
+
+/// What a beat may say, and the VIPAs of which its sender may not be the owner: they count as not acknowledged.
+pub(crate) fn split_beat(sender: &Sender<'_>, beat: &Beat, known: &dyn Knowledge) -> (Beat, Vec<Superseded>) {
+    let is_owner = |owned: &&Owned| owner(sender, owned.vipa, owned.epoch, known).is_ok();
+    let (owned, others): (Vec<&Owned>, Vec<&Owned>) = beat.owned.iter().partition(is_owner);
+    let barred =
+        others.iter().map(|owned| Superseded { vipa: owned.vipa, epoch: owned.epoch, holder: sender.node.clone() });
+    let beat = Beat { sequence: beat.sequence, owned: owned.into_iter().cloned().collect() };
+    (beat, barred.collect())
+}
+
+/// Whether the rest of a message that is denied for this is listened to: beats and claims are about many VIPAs, and what they may
+/// not say is left out of them.
+pub(crate) fn is_about_one_vipa(message: &Message, denial: &Denial) -> bool {
+    matches!((message, denial), (Message::Beat(_) | Message::Claims(_), Denial::NoRank { .. }))
 }
 
 /// Epochs grow by one with each election, from where the version of the voters begins. What is below that is of the past.

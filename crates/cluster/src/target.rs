@@ -23,7 +23,7 @@ use vipa_protocol::{
 
 use self::{serving::Serving, shell::Shell};
 use crate::{
-    authority::{Denial, Denied},
+    authority::{Denial, Denied, owner, split_beat},
     ballots::Ballots,
     electorate::Electorate,
     hello::Mismatch,
@@ -494,8 +494,11 @@ impl Target {
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
         match message {
             Message::Beat(beat) => {
-                if self.is_voter() && self.electorate.answered(&self.settings.voters, from).is_some() {
-                    let ack = self.voter.beat(now, from, &beat);
+                let answers = self.is_voter() && self.electorate.answered(&self.settings.voters, from).is_some();
+                let of_owner = self.sender(from).filter(|_| answers).map(|sender| split_beat(&sender, &beat, self));
+                if let Some((beat, barred)) = of_owner {
+                    let mut ack = self.voter.beat(now, from, &beat);
+                    ack.superseded.extend(barred);
                     out.push(Output::Send { to: from.clone(), message: Message::BeatAck(ack) });
                 }
             }
@@ -539,6 +542,10 @@ impl Target {
         let Some(peer) = self.peers.get(from).filter(|_| self.is_voter()) else { return };
         let epochs = self.electorate.answered(&self.settings.voters, from).map(Voters::epochs);
         let claimant = Claimant { router: from.clone(), incarnation: peer.incarnation };
+        let may_claim = |claim: &&Claim| {
+            self.sender(from).is_some_and(|sender| owner(&sender, claim.vipa, claim.epoch, self).is_ok())
+        };
+        let claims: Vec<&Claim> = claims.iter().filter(may_claim).collect();
         for claim in claims {
             match self.voter.answer(now, &claimant, epochs.as_ref(), claim) {
                 Verdict::Reply(vote) => self.ballots.vote(from, vote),

@@ -26,7 +26,8 @@ const MAX_VIPAS: usize = 4096;
 const KEPT: Duration = Duration::from_secs(30);
 /// A voter looks for votes to forget each time so many VIPAs have become known.
 const LOOK_EVERY: usize = 64;
-/// In the file of votes, the floor is the vote of this VIPA, which no VIPA can be.
+/// In the file of votes, the floor is the vote of this VIPA, which no VIPA can be: nothing is granted or promised of it, or the
+/// file would have two votes under one address.
 const FLOOR: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A grant as it is kept on the disk. A later one of the same VIPA replaces it.
@@ -279,6 +280,9 @@ impl Voter {
     }
 
     fn ledger(&mut self, vipa: IpAddr, now: Moment) -> Option<&mut Ledger> {
+        if vipa == FLOOR {
+            return None;
+        }
         if !self.ledgers.contains_key(&vipa) {
             if self.ledgers.len() >= self.left + LOOK_EVERY || self.ledgers.len() >= MAX_VIPAS {
                 self.forget(now);

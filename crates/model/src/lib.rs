@@ -17,7 +17,7 @@ pub use choice::{Agentless, Choice, Question, Weights};
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName,
     MAX_PATHS, MAX_VIPAS, Mac, NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance,
-    TargetId, Unserved, VipaId,
+    TargetId, Unserved, VipaId, is_host_address,
 };
 pub use path::{Path, PathLookup, ServicePath, TargetPath, find_path};
 pub use printable::printable;

@@ -12,6 +12,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Choice;
 
+/// Whether packets can be forwarded for this address or to it: a VIPA or a node can have it.
+#[must_use]
+pub fn is_host_address(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
+        IpAddr::V6(v6) => {
+            !(v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some())
+        }
+    }
+}
+
 /// A node's name: one DNS label (RFC 1123 §2.1), 1 to 63 of `a-z 0-9 -`, no hyphen at either end.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);

@@ -39,7 +39,7 @@ impl Knowledge for Receiver {
         self.voters.contain(node)
     }
 
-    fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool> {
+    fn may_be(&self, _: Standing, vipa: IpAddr, router: &NodeName) -> Option<bool> {
         (vipa == VIPA).then(|| router.as_str() == "r1")
     }
 
@@ -219,6 +219,15 @@ fn who_does_not_know_the_ranks_of_a_vipa_believes_every_router() {
     assert_eq!(Teller::Unranked.says(&claims(&claim), &known), Ok(()));
     claim.vipa = VIPA;
     assert_eq!(Teller::Unranked.says(&claims(&claim), &known), Err(Denial::NoRank { vipa: VIPA }));
+}
+
+#[test]
+fn an_address_that_no_host_can_have_is_no_vipa() {
+    for vipa in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1", "fe80::1"] {
+        let vipa: IpAddr = vipa.parse().unwrap();
+        let release = Message::Release(Release { vipa, epoch: Epoch(6) });
+        assert_eq!(Teller::Ranked.says(&release, &Receiver::default()), Err(Denial::NoVipa { vipa }));
+    }
 }
 
 #[test]

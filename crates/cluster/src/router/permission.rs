@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use vipa_model::{Epoch, Moment, NodeName, Voters};
-use vipa_protocol::{Beat, Message, Owned, Role, Superseded};
+use vipa_protocol::{Beat, Message, Role, Standing, Superseded};
 
 use super::{Note, Outbox, Output, Router};
-use crate::authority::{Denial, Knowledge, Sender, may_send, owner};
+use crate::authority::{Denial, Knowledge, Sender, is_about_one_vipa, may_send, owner, split_beat};
 
 impl Knowledge for Router {
     fn voters(&self) -> &Voters {
@@ -17,7 +17,7 @@ impl Knowledge for Router {
         self.settings.electors().contains(node)
     }
 
-    fn may_own(&self, vipa: IpAddr, router: &NodeName) -> Option<bool> {
+    fn may_be(&self, _: Standing, vipa: IpAddr, router: &NodeName) -> Option<bool> {
         self.vipas.get(&vipa).map(|vipa| vipa.may_be_owned_by(router))
     }
 
@@ -51,8 +51,7 @@ impl Router {
         if self.denied.count(now, from, kind) {
             out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial: denial.clone() }));
         }
-        // Beats and claims are about many VIPAs; what they may not say is left out of them.
-        matches!((message, denial), (Message::Beat(_) | Message::Claims(_), Denial::NoRank { .. }))
+        is_about_one_vipa(message, &denial)
     }
 
     /// Whether this node may send this message.
@@ -82,12 +81,14 @@ impl Router {
 
     /// What a beat may say, and the VIPAs of which its sender may not be the owner: they count as not acknowledged.
     pub(super) fn split_beat(&self, from: &NodeName, beat: &Beat) -> (Beat, Vec<Superseded>) {
-        let is_owner = |owned: &&Owned| self.may_say_as_owner(from, owned.vipa, owned.epoch);
-        let (owned, others): (Vec<&Owned>, Vec<&Owned>) = beat.owned.iter().partition(is_owner);
-        let barred =
-            others.iter().map(|owned| Superseded { vipa: owned.vipa, epoch: owned.epoch, holder: from.clone() });
-        let beat = Beat { sequence: beat.sequence, owned: owned.into_iter().cloned().collect() };
-        (beat, barred.collect())
+        match self.peers.get(from) {
+            Some(peer) => {
+                let sender = Sender { node: from, role: &peer.role, incarnation: peer.incarnation };
+                split_beat(&sender, beat, self)
+            }
+            // This router's own.
+            None => (beat.clone(), Vec::new()),
+        }
     }
 
     /// The linked node that greeted as the same target, if this is another one.

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use vipa_model::{Epoch, Moment, NodeName, Voters};
-use vipa_protocol::Message;
+use vipa_protocol::{Message, Standing};
 
-use super::{Note, Outbox, Output, Serving, Target};
-use crate::authority::{Knowledge, Sender, may_send};
+use super::{Note, Outbox, Output, Peer, Serving, Target};
+use crate::authority::{Knowledge, Sender, is_about_one_vipa, may_send};
 
 impl Knowledge for Target {
     fn voters(&self) -> &Voters {
@@ -17,9 +17,13 @@ impl Knowledge for Target {
         self.settings.voters.contain(node)
     }
 
-    /// A target's configuration has no VIPAs and so no ranks.
-    fn may_own(&self, _: IpAddr, _: &NodeName) -> Option<bool> {
-        None
+    /// A target's configuration has no VIPAs and so no ranks: it knows what the routers of a VIPA say. What a backup says
+    /// concerns only what this target tells it.
+    fn may_be(&self, standing: Standing, vipa: IpAddr, router: &NodeName) -> Option<bool> {
+        match standing {
+            Standing::Owner => self.vipas.get(&vipa).map(|serving| serving.may_be_owned_by(router)),
+            Standing::Backup => None,
+        }
     }
 
     fn highest_epoch(&self, vipa: IpAddr) -> Epoch {
@@ -41,13 +45,18 @@ impl Target {
 
     /// Whether this message of a linked node is to be listened to. One that is not is counted, and noted now and then.
     pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> bool {
-        let Some(peer) = self.peers.get(from) else { return false };
-        let sender = Sender { node: from, role: &peer.role, incarnation: peer.incarnation };
+        let Some(sender) = self.sender(from) else { return false };
         let Err(denial) = may_send(&sender, message, self) else { return true };
         let kind = message.kind();
         if self.denied.count(now, from, kind) {
-            out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial }));
+            out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial: denial.clone() }));
         }
-        false
+        is_about_one_vipa(message, &denial)
+    }
+
+    /// A linked node, as the author of messages.
+    pub(super) fn sender<'a>(&'a self, node: &'a NodeName) -> Option<Sender<'a>> {
+        let Peer { role, incarnation } = self.peers.get(node)?;
+        Some(Sender { node, role, incarnation: *incarnation })
     }
 }

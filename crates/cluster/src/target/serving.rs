@@ -14,6 +14,8 @@ use crate::{
     paths::{LearnedPaths, MAX_LEARNED_PATHS, MAX_REPORTED_PATHS},
 };
 
+/// Ranks of one VIPA that are kept; more routers no cluster has.
+const MAX_RANKS: usize = 256;
 /// Looks at the kernel by which connections of a translation that no list has any more must have turned up.
 const LOOKS_FOR_OUTLIVED: u8 = 3;
 
@@ -24,6 +26,10 @@ pub(super) struct Serving {
     epoch: Epoch,
     /// What each router distributed last. Outlives the link: a router that died may be back.
     lists: BTreeMap<NodeName, List>,
+    /// The routers to which each router that distributes the VIPA gives a rank.
+    ranked: BTreeMap<NodeName, BTreeSet<NodeName>>,
+    /// The owner, if another router gave it a rank when it came to own the VIPA: ranks change by reloads, one router after the other.
+    ranked_owner: Option<NodeName>,
     routers: BTreeMap<NodeName, Association>,
     log: ConnectionLog,
     listening: BTreeSet<(Protocol, u16)>,
@@ -69,6 +75,8 @@ impl Serving {
             vipa,
             epoch: Epoch::NONE,
             lists: BTreeMap::new(),
+            ranked: BTreeMap::new(),
+            ranked_owner: None,
             routers: BTreeMap::new(),
             log: ConnectionLog::after(logged, kept_records),
             listening: BTreeSet::new(),
@@ -81,6 +89,23 @@ impl Serving {
 
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Whether the router may own the VIPA, by the ranks that the VIPA's other routers have distributed: not if two of them at
+    /// least have, and most of them give it none. One router's word counts neither for itself nor against another.
+    pub(super) fn may_be_owned_by(&self, router: &NodeName) -> bool {
+        let others = self.ranked.iter().filter(|(name, _)| *name != router);
+        let (with, without): (Vec<_>, Vec<_>) = others.partition(|(_, ranked)| ranked.contains(router));
+        with.len() + without.len() < 2 || with.len() >= without.len() || self.ranked_owner.as_ref() == Some(router)
+    }
+
+    /// The router is the owner from now on.
+    fn owned_by(&mut self, router: &NodeName, epoch: Epoch) {
+        self.epoch = epoch;
+        let is_ranked = self.ranked.iter().any(|(name, ranked)| name != router && ranked.contains(router));
+        if is_ranked || self.ranked_owner.as_ref() != Some(router) {
+            self.ranked_owner = is_ranked.then(|| router.clone());
+        }
     }
 
     pub(super) fn log(&self) -> &ConnectionLog {
@@ -139,12 +164,14 @@ impl Serving {
 
     /// `me` is this target's own address.
     pub(super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, me: IpAddr, out: &mut Outbox) {
-        let Distribution { vipa: _, epoch, sender, ranks: _, services, paths } = distribution;
+        let Distribution { vipa: _, epoch, sender, ranks, services, paths } = distribution;
+        let ranked = ranks.into_iter().take(MAX_RANKS).map(|(router, _)| router).collect();
+        self.ranked.insert(from.clone(), ranked);
         if sender == Standing::Owner {
             if epoch < self.epoch {
                 return;
             }
-            self.epoch = epoch;
+            self.owned_by(from, epoch);
             let translated: Vec<_> = self.listed_translations().collect();
             // An owner of the past has no say any more, until it speaks again.
             self.lists.retain(|_, list| list.standing == Standing::Backup || list.epoch >= epoch);
@@ -184,7 +211,7 @@ impl Serving {
         token: u64,
     ) {
         if standing == Standing::Owner {
-            self.epoch = epoch;
+            self.owned_by(router, epoch);
             for other in self.routers.values_mut() {
                 other.standing = Standing::Backup;
             }
@@ -201,6 +228,7 @@ impl Serving {
     /// It has dropped the VIPA: its list counts no more.
     pub(super) fn released(&mut self, router: &NodeName, out: &mut Outbox) {
         self.routers.remove(router);
+        self.ranked.remove(router);
         if let Some(list) = self.lists.remove(router) {
             // Its connections are here still.
             self.outlived.extend(list.translated.into_iter().map(|translated| (translated, 0)));

@@ -1,3 +1,5 @@
+mod ranks;
+
 use vipa_model::{Balance, ConnectionState::*, Delivery, Forwarding, Mac, Orphans, Service, Sources};
 use vipa_protocol::{Change, Claim, Connections, LinkAddress, Listeners, Part, Position, Run, VERSION, Votes};
 

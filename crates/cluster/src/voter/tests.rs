@@ -344,3 +344,23 @@ fn an_owner_that_beats_keeps_its_vote() {
     );
     assert_eq!(refusal(claim(&mut voter, now, "r2", 5, REAL)).map(|refused| refused.0), Some(Refusal::Granted));
 }
+
+#[test]
+fn nothing_is_granted_or_promised_of_the_address_that_the_floor_has_in_the_file() {
+    let floor = StoredVote { vipa: FLOOR, epoch: Epoch(7), holder: name("r1"), incarnation: Incarnation(1) };
+    let mut voter = Voter::long_up(LEASE, vec![floor.clone()]);
+    let claim = Claim { vipa: FLOOR, epoch: Epoch(9), ballot: REAL };
+    assert_eq!(refusal(voter.claim(at(200), &life("r9", 1), &claim)), Some((Refusal::Granted, 7)));
+    let owned = Owned { vipa: FLOOR, epoch: Epoch(9), yielding_to: None };
+    let ack = voter.beat(at(200), &name("r9"), &Beat { sequence: 1, owned: vec![owned] });
+    assert_eq!(ack.superseded, [Superseded { vipa: FLOOR, epoch: Epoch(9), holder: name("r9") }]);
+    assert_eq!(voter.to_store().1, [floor]);
+}
+
+#[test]
+fn of_two_votes_that_an_earlier_release_stored_as_the_floor_the_higher_one_is() {
+    let stored =
+        |epoch| StoredVote { vipa: FLOOR, epoch: Epoch(epoch), holder: name("r1"), incarnation: Incarnation(1) };
+    let voter = Voter::long_up(LEASE, vec![stored(1_048_577), stored(1_048_579)]);
+    assert_eq!(voter.to_store().1, [stored(1_048_579)]);
+}

@@ -11,6 +11,7 @@ use toml::{
 };
 
 use super::problems::Problems;
+use crate::is_host_address;
 
 pub(super) type Value<'d> = Spanned<DeValue<'d>>;
 
@@ -179,13 +180,7 @@ pub(super) fn address(problems: &mut Problems, value: &Value<'_>) -> Option<IpAd
 /// An address packets are forwarded for or to.
 pub(super) fn host(problems: &mut Problems, value: &Value<'_>) -> Option<IpAddr> {
     let address = address(problems, value)?;
-    let no_host = match address {
-        IpAddr::V4(address) => address.is_unspecified() || address.is_multicast() || address.is_broadcast(),
-        IpAddr::V6(v6) => {
-            v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some()
-        }
-    };
-    if no_host {
+    if !is_host_address(address) {
         let message = format!("{address} is no host's address; use one such as \"192.0.2.10\" or \"2001:db8::10\"");
         return problems.add(value.span(), message);
     }
