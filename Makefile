@@ -190,8 +190,8 @@ instructions: build ## Count the packet path's instructions, and hold them to th
 	@$(TARGET)/release/vipa-instructions $(if $(WRITE),--write)
 
 .PHONY: sim
-sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take four minutes)
-	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS)
+sim: ## Simulate SEEDS clusters under faults and orders (SEEDS=1000; 10000 take four minutes), HOSTILE=1 with a hostile peer
+	$(CARGO) run --release -p vipa-sim -- --seeds $(SEEDS) $(if $(HOSTILE),--hostile)
 
 # Lists of what to watch, of some kilobytes each, come and go millions of times: glibc finds places for them faster when it does not look.
 .PHONY: sim-scale
@@ -206,6 +206,7 @@ replay: ## Go through what a router recorded (FILE=events.rec; STORY=1 for all o
 .PHONY: sim-short
 sim-short: build
 	$(TARGET)/release/vipa-sim --seeds 200
+	$(TARGET)/release/vipa-sim --seeds 30 --hostile
 
 # libFuzzer as cargo-fuzz builds it, but with the stable compiler and nothing to install: its coverage is a pass of LLVM's that
 # the compiler has anyway. An explicit --target keeps it out of build scripts. Inputs that crash are kept in fuzz/artifacts:

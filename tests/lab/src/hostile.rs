@@ -2,9 +2,8 @@
 //! It sends each router every kind of message with the numbers that are likeliest to be taken for true or to overflow, and then
 //! all of them at random, until it is ended.
 
-mod messages;
-
 use std::{
+    net::Ipv4Addr,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -18,7 +17,9 @@ use vipa_model::{
 use vipa_protocol::{Hello, Message, MessageKind, Role, VERSION};
 use vipa_transport::{Admission, Identity, LinkEvent, Sender, Timing, TransportSettings};
 
-use messages::{Known, Random};
+use vipa_hostile::{HostileMessages, KnownCluster, SplitMix64};
+
+use crate::cluster::{SERVICE_PORT, VIPA};
 
 /// Of each kind, before kinds come at random.
 const OF_EACH_KIND: usize = 40;
@@ -38,8 +39,8 @@ pub fn attack(config: &Path, seed: u64) -> Result<()> {
 
 struct Peer {
     links: Sender,
-    known: Known,
-    random: Random,
+    known: HostileMessages,
+    random: SplitMix64,
     sent: u64,
     refused: u64,
 }
@@ -63,7 +64,13 @@ async fn run(config: &Config, seed: u64) -> Result<()> {
     let settings = TransportSettings { hello: hello.clone(), listen: None, dial, admission, timing };
     let (links, mut events) = vipa_transport::start(settings, &identity)?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut peer = Peer { links, known: Known::new(hello), random: Random::new(seed), sent: 0, refused: 0 };
+    let mut peer = Peer {
+        links,
+        known: HostileMessages::new(known_cluster(&me), hello),
+        random: SplitMix64::new(seed),
+        sent: 0,
+        refused: 0,
+    };
     let mut turn = tokio::time::interval(PACE);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut planned = MessageKind::ALL.iter().cycle().take(OF_EACH_KIND * MessageKind::ALL.len());
@@ -92,6 +99,19 @@ async fn run(config: &Config, seed: u64) -> Result<()> {
     // Where the refusals stand.
     eprintln!("{}", serde_json::json!({ "sent": sent, "refused": refused }));
     Ok(())
+}
+
+/// The nodes of the lab, some of which are nobody.
+fn known_cluster(me: &NodeName) -> KnownCluster {
+    let nodes = ["r1", "r2", "r3", "t1", "t2", "t3", "nobody"].iter().filter_map(|name| name.parse().ok());
+    KnownCluster {
+        vipas: vec![VIPA.into()],
+        nodes: nodes.chain([me.clone()]).collect(),
+        targets: [31, 32, 33, 34, 35, 99].map(|host| Ipv4Addr::new(10, 77, 0, host).into()).to_vec(),
+        client: Ipv4Addr::new(10, 77, 0, 51),
+        port: SERVICE_PORT,
+        voters_versions: vec![0, 1, 2, 3, u32::MAX - 1, u32::MAX],
+    }
 }
 
 impl Peer {

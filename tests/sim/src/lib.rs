@@ -27,5 +27,6 @@ mod world;
 
 pub use gateway::Relapse;
 pub use world::{
-    Attacks, Failure, Summary, recordings, simulate, simulate_attacked, simulate_followed, simulate_relapse,
+    Attacks, Failure, HostileRole, Summary, recordings, simulate, simulate_attacked, simulate_followed,
+    simulate_relapse,
 };

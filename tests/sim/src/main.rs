@@ -5,9 +5,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use vipa_sim::{
-    Attacks, Summary,
+    Attacks, HostileRole, Summary,
     replay::{Replayed, Told, replay},
     scale::{self, Bill, Size},
 };
@@ -26,8 +26,12 @@ struct Arguments {
     seed: Option<u64>,
     /// Somebody forges segments in half of the scenes. One seed of a thousand fails: a connection of a target whose agent is
     /// away may be moved by a forged SYN.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "hostile")]
     attacked: bool,
+    /// A peer with a certificate sends messages of every kind with numbers, names and addresses that do harm where they are
+    /// believed, until the faults end. Without ROLE each seed decides what it is.
+    #[arg(long, value_name = "ROLE", num_args = 0..=1)]
+    hostile: Option<Option<HostileRole>>,
     /// Tell everything that happens.
     #[arg(long)]
     story: bool,
@@ -49,7 +53,7 @@ struct Arguments {
 const LAST_LINES: usize = 80;
 
 fn main() -> ExitCode {
-    let Arguments { seeds, from, seed, attacked, story, follow, all, scale, replay } = Arguments::parse();
+    let Arguments { seeds, from, seed, attacked, hostile, story, follow, all, scale, replay } = Arguments::parse();
     if let Some(&[routers, targets, vipas]) = scale.as_deref() {
         return grow(Size { routers, targets, vipas }, seed.unwrap_or(from));
     }
@@ -57,18 +61,23 @@ fn main() -> ExitCode {
         return go_through(&file, if story { Told::Whole } else { Told::InShort });
     }
     let range = seed.map_or(from..from + seeds, |seed| seed..seed + 1);
+    let attacks = |seed: u64| match hostile {
+        None if attacked => Attacks::Segments,
+        None => Attacks::None,
+        Some(Some(role)) => Attacks::Messages(role),
+        Some(None) => Attacks::Messages(HostileRole::ALL[(seed % HostileRole::ALL.len() as u64) as usize]),
+    };
     let (mut failed, mut sum) = (0_u64, Summary::default());
     let total = range.end - range.start;
     for seed in range {
-        let ended = if attacked { vipa_sim::simulate_attacked(seed, story) } else { vipa_sim::simulate(seed, story) };
-        match ended {
+        match vipa_sim::simulate_attacked(seed, attacks(seed), story) {
             Ok(summary) => sum += summary,
             Err(failure) => {
                 failed += 1;
                 if all && failed > 1 {
                     println!("seed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
                 } else {
-                    tell(seed, attacked, story, follow);
+                    tell(seed, attacks(seed), story, follow);
                 }
                 if !all {
                     println!("sim: seed {seed} failed");
@@ -136,12 +145,10 @@ fn go_through(file: &Path, told: Told) -> ExitCode {
 }
 
 /// Runs the seed again, with its story.
-fn tell(seed: u64, attacked: bool, whole: bool, follow: Option<u16>) {
-    let attacks = if attacked { Attacks::Some } else { Attacks::None };
+fn tell(seed: u64, attacks: Attacks, whole: bool, follow: Option<u16>) {
     let again = match follow {
         Some(port) => vipa_sim::simulate_followed(seed, attacks, port),
-        None if attacked => vipa_sim::simulate_attacked(seed, true),
-        None => vipa_sim::simulate(seed, true),
+        None => vipa_sim::simulate_attacked(seed, attacks, true),
     };
     let Err(failure) = again else {
         println!("seed {seed} failed once and then not: something outside the seed decides");
@@ -152,8 +159,13 @@ fn tell(seed: u64, attacked: bool, whole: bool, follow: Option<u16>) {
         println!("{line}");
     }
     println!("\nseed {seed}: at {:.3} ms: {}", failure.at_ms, failure.what);
-    println!(
-        "again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story{}\n",
-        if attacked { " --attacked" } else { "" }
-    );
+    let attacks = match attacks {
+        Attacks::None => String::new(),
+        Attacks::Segments => " --attacked".into(),
+        Attacks::Messages(role) => {
+            let name = role.to_possible_value().map(|value| value.get_name().to_owned());
+            format!(" --hostile {}", name.unwrap_or_default())
+        }
+    };
+    println!("again, with everything: cargo run --release -p vipa-sim -- --seed {seed} --story{attacks}\n");
 }

@@ -1,6 +1,7 @@
 //! The clock, the queue of what happens next, and everything there is.
 
 mod follow;
+mod hostile;
 mod misfortune;
 mod nodes;
 mod orders;
@@ -15,12 +16,13 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use vipa_cluster::{Event, StoredLists, StoredVote, Takeback, target};
 use vipa_model::{Moment, NodeName, Rank, Voters};
 use vipa_packet::HeapPacket;
 use vipa_protocol::Decision;
 
-use self::follow::Followed;
+use self::{follow::Followed, hostile::Hostile};
 use crate::{
     checks::Checks,
     client::{Dialog, Tenure},
@@ -108,6 +110,8 @@ pub(crate) struct Scene {
     tells: Vec<bool>,
     /// Somebody sends segments of others' connections.
     attacked: bool,
+    /// What a peer is that sends hostile messages.
+    pub(crate) hostile: Option<HostileRole>,
     /// How far the clocks may drift apart, as the configuration says; they keep to it.
     drift_percent: u32,
 }
@@ -192,6 +196,7 @@ enum What {
     ToClient { port: u16, generation: Generation, answer: Answer, from: Option<usize> },
     SendLate { target: usize, port: u16, generation: Generation },
     Attack,
+    HostileTurn,
     Audit,
     ArpAtClient { router: usize },
     Act { port: u16, due: Time },
@@ -240,21 +245,42 @@ pub(crate) struct World {
     /// What routers recorded, if they are to.
     tapes: Option<Vec<Vec<u8>>>,
     relapse: Option<Relapse>,
+    /// The peer that sends hostile messages, until it is revoked.
+    hostile: Option<Hostile>,
 }
 
-/// Whether somebody sends segments with forged flags in half of the scenes.
+/// Who means harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attacks {
     None,
-    Some,
+    /// In half of the scenes somebody sends segments with forged flags.
+    Segments,
+    /// A peer with a certificate of the cluster sends messages of every kind.
+    Messages(HostileRole),
+}
+
+/// What the certificate of a hostile peer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HostileRole {
+    /// A router without a rank for any VIPA.
+    Router,
+    /// A target that is on no list and does not vote.
+    Target,
+    /// A router with the lowest rank. It may own the VIPA and lead connections anywhere (docs/security.md): what must hold is that
+    /// no epoch falls, is granted twice, or is owned without a majority.
+    RankedRouter,
+}
+
+impl HostileRole {
+    pub const ALL: [Self; 3] = [Self::Router, Self::Target, Self::RankedRouter];
 }
 
 /// As [`simulate`], with attacks.
 ///
 /// # Errors
 /// The violation, with its story if `told`.
-pub fn simulate_attacked(seed: u64, told: bool) -> Result<Summary, Failure> {
-    World::new(seed, told, Attacks::Some).run()
+pub fn simulate_attacked(seed: u64, attacks: Attacks, told: bool) -> Result<Summary, Failure> {
+    World::new(seed, told, attacks).run()
 }
 
 /// Runs the cluster of `seed` to its end, or to the first violation.
@@ -265,7 +291,7 @@ pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
     World::new(seed, told, Attacks::None).run()
 }
 
-/// As [`simulate`] or [`simulate_attacked`], with a story that tells every change of the connections from this client port.
+/// As [`simulate_attacked`], with a story that tells every change of the connections from this client port.
 ///
 /// # Errors
 /// The violation, with its story.
@@ -278,7 +304,7 @@ pub fn simulate_followed(seed: u64, attacks: Attacks, port: u16) -> Result<Summa
 /// # Errors
 /// The violation that this leads to.
 pub fn simulate_relapse(seed: u64, relapse: Relapse) -> Result<Summary, Failure> {
-    World { relapse: Some(relapse), ..World::new(seed, false, Attacks::Some) }.run()
+    World { relapse: Some(relapse), ..World::new(seed, false, Attacks::Segments) }.run()
 }
 
 /// What each life of each router of `seed` has recorded; some recordings begin in the middle of one.
@@ -338,7 +364,11 @@ impl Scene {
             [Takeback::Immediate, Takeback::Immediate, Takeback::WhenIdle, Takeback::Manual][random.index(4)];
         let takeback_delay = Duration::from_millis(if random.chance(300) { random.within(0..1500) } else { 0 });
         let tells = (0..targets).map(|_| random.chance(500)).collect();
-        let attacked = random.chance(500) && attacks == Attacks::Some;
+        let attacked = random.chance(500) && attacks == Attacks::Segments;
+        let hostile = match attacks {
+            Attacks::None | Attacks::Segments => None,
+            Attacks::Messages(role) => Some(role),
+        };
         let drift_percent = if random.chance(300) { 40 } else { 10 };
         Self {
             weather,
@@ -354,6 +384,7 @@ impl Scene {
             takeback_delay,
             tells,
             attacked,
+            hostile,
             drift_percent,
         }
     }
@@ -408,6 +439,7 @@ impl World {
             summary: Summary::default(),
             tapes: None,
             relapse: None,
+            hostile: scene.hostile.map(|role| Hostile::new(role, &scene, seed)),
             scene,
             random,
         };
@@ -432,6 +464,9 @@ impl World {
         if scene.attacked {
             self.plan(1000 * MS, What::Attack);
         }
+        if scene.hostile.is_some() {
+            self.plan(hostile::FIRST, What::HostileTurn);
+        }
         self.plan(1000 * MS, What::Audit);
         self.plan(CALM, What::Calm);
     }
@@ -448,7 +483,9 @@ impl World {
     }
 
     pub(crate) fn fail(&mut self, what: String) {
-        self.failure.get_or_insert(what);
+        if self.scene.hostile.is_none_or(|role| hostile::demands(role, &what)) {
+            self.failure.get_or_insert(what);
+        }
     }
 
     pub(crate) fn local(&self, node: NodeId) -> Moment {
@@ -525,6 +562,7 @@ impl World {
             What::ToClient { port, generation, answer, from } => self.at_client(port, generation, answer, from),
             What::SendLate { target, port, generation } => self.send_late(target, port, generation),
             What::Attack => self.attack(),
+            What::HostileTurn => self.hostile_turn(),
             What::Audit => {
                 self.check_tables();
                 self.plan(self.now + AUDIT, What::Audit);

@@ -1,6 +1,6 @@
 //! A few seeds for every check; `make sim` runs many.
 
-use vipa_sim::Relapse;
+use vipa_sim::{Attacks, HostileRole, Relapse};
 
 #[test]
 fn the_first_seeds_hold() {
@@ -31,6 +31,37 @@ fn seeds_that_once_failed_hold() {
         if let Err(failure) = vipa_sim::simulate(seed, false) {
             panic!("seed {seed} ({found}): at {:.3} ms: {}", failure.at_ms, failure.what);
         }
+    }
+}
+
+#[track_caller]
+fn assert_holds_against(role: HostileRole, seed: u64, found: &str) {
+    if let Err(failure) = vipa_sim::simulate_attacked(seed, Attacks::Messages(role), false) {
+        panic!("seed {seed} with a hostile {role:?} ({found}): at {:.3} ms: {}", failure.at_ms, failure.what);
+    }
+}
+
+#[test]
+fn the_first_seeds_hold_against_a_hostile_peer_of_each_role() {
+    for role in HostileRole::ALL {
+        (0..6).for_each(|seed| assert_holds_against(role, seed, "one of the first"));
+    }
+}
+
+/// Seeds that once failed, and what they found.
+#[test]
+fn seeds_that_once_failed_hold_against_a_hostile_router_without_a_rank() {
+    for (seed, found) in [
+        (
+            56,
+            "a target whose agent restarted believed the hostile router before the others, and refused the owner ever after",
+        ),
+        (
+            193,
+            "a target believed it because only one other router had told its ranks, and refused the owner ever after",
+        ),
+    ] {
+        assert_holds_against(HostileRole::Router, seed, found);
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) struct Serving {
     lists: BTreeMap<NodeName, List>,
     /// The routers to which each router that distributes the VIPA gives a rank.
     ranked: BTreeMap<NodeName, BTreeSet<NodeName>>,
-    /// The owner, if another router gave it a rank when it came to own the VIPA: ranks change by reloads, one router after the other.
-    ranked_owner: Option<NodeName>,
+    /// The router that spoke here last as the owner.
+    owner: Option<KnownOwner>,
     routers: BTreeMap<NodeName, Association>,
     log: ConnectionLog,
     listening: BTreeSet<(Protocol, u16)>,
@@ -51,6 +51,14 @@ struct List {
     /// Whether its packets come here with the VIPA as their destination.
     serves: bool,
     translated: BTreeSet<Translated>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownOwner {
+    router: NodeName,
+    /// Another router gave it a rank when it came to own the VIPA. It keeps it until another owns the VIPA: ranks change by reloads, one
+    /// router after the other.
+    had_rank: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +84,7 @@ impl Serving {
             epoch: Epoch::NONE,
             lists: BTreeMap::new(),
             ranked: BTreeMap::new(),
-            ranked_owner: None,
+            owner: None,
             routers: BTreeMap::new(),
             log: ConnectionLog::after(logged, kept_records),
             listening: BTreeSet::new(),
@@ -96,16 +104,40 @@ impl Serving {
     pub(super) fn may_be_owned_by(&self, router: &NodeName) -> bool {
         let others = self.ranked.iter().filter(|(name, _)| *name != router);
         let (with, without): (Vec<_>, Vec<_>) = others.partition(|(_, ranked)| ranked.contains(router));
-        with.len() + without.len() < 2 || with.len() >= without.len() || self.ranked_owner.as_ref() == Some(router)
+        with.len() + without.len() < 2
+            || with.len() >= without.len()
+            || self.owner.as_ref().is_some_and(|owner| owner.router == *router && owner.had_rank)
     }
 
     /// The router is the owner from now on.
     fn owned_by(&mut self, router: &NodeName, epoch: Epoch) {
         self.epoch = epoch;
         let is_ranked = self.ranked.iter().any(|(name, ranked)| name != router && ranked.contains(router));
-        if is_ranked || self.ranked_owner.as_ref() != Some(router) {
-            self.ranked_owner = is_ranked.then(|| router.clone());
+        let had_rank = is_ranked || self.owner.as_ref().is_some_and(|owner| owner.router == *router && owner.had_rank);
+        self.owner = Some(KnownOwner { router: router.clone(), had_rank });
+    }
+
+    /// Takes back what a router has said as the owner to which the others turn out to give no rank: it was believed before they were heard.
+    fn depose_unranked_owner(&mut self) {
+        let may_be = |owner: &&KnownOwner| self.may_be_owned_by(&owner.router);
+        if self.owner.as_ref().is_none_or(|owner| may_be(&owner)) {
+            return;
         }
+        let Some(KnownOwner { router, .. }) = self.owner.take() else { return };
+        if let Some(association) = self.routers.get_mut(&router) {
+            association.standing = Standing::Backup;
+        }
+        self.forget_list(&router);
+        let ranked = self.routers.iter().filter(|(name, _)| **name != router && self.may_be_owned_by(name));
+        self.epoch = ranked.map(|(_, association)| association.epoch).max().unwrap_or(Epoch::NONE);
+    }
+
+    /// True when there was one.
+    fn forget_list(&mut self, router: &NodeName) -> bool {
+        let Some(list) = self.lists.remove(router) else { return false };
+        // Its connections are here still.
+        self.outlived.extend(list.translated.into_iter().map(|translated| (translated, 0)));
+        true
     }
 
     pub(super) fn log(&self) -> &ConnectionLog {
@@ -167,6 +199,7 @@ impl Serving {
         let Distribution { vipa: _, epoch, sender, ranks, services, paths } = distribution;
         let ranked = ranks.into_iter().take(MAX_RANKS).map(|(router, _)| router).collect();
         self.ranked.insert(from.clone(), ranked);
+        self.depose_unranked_owner();
         if sender == Standing::Owner {
             if epoch < self.epoch {
                 return;
@@ -229,9 +262,7 @@ impl Serving {
     pub(super) fn released(&mut self, router: &NodeName, out: &mut Outbox) {
         self.routers.remove(router);
         self.ranked.remove(router);
-        if let Some(list) = self.lists.remove(router) {
-            // Its connections are here still.
-            self.outlived.extend(list.translated.into_iter().map(|translated| (translated, 0)));
+        if self.forget_list(router) {
             self.tell_listeners(out);
         }
     }

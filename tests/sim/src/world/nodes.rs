@@ -3,7 +3,9 @@
 use std::{net::IpAddr, rc::Rc};
 
 use vipa_cluster::{Event, Settings, Stored, StoredVote, Timing, VipaSettings, recording, target};
-use vipa_model::{Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Service, Sources, Voters};
+use vipa_model::{
+    Balance, Delivery, Incarnation, NodeName, Orphans, PortRange, Protocol, Rank, Service, Sources, Voters,
+};
 use vipa_protocol::{Decision, Hello, Message};
 
 use super::{MS, PORT, Storing, Time, What, World, lease, router_name, target_address};
@@ -69,7 +71,7 @@ impl World {
         };
         let vipa = |address: &IpAddr| VipaSettings {
             address: *address,
-            ranks: (0..self.scene.routers).map(|index| (router_name(index), self.scene.rank(index))).collect(),
+            ranks: self.ranks(),
             services: self.lists[router].as_ref().map(|list| vec![service(list)]),
             activate: true,
             takeback: self.scene.takeback,
@@ -85,6 +87,11 @@ impl World {
             timing: Timing { drift_percent: self.scene.drift_percent, ..Timing::of_lease(lease()) },
             vipas: self.scene.vipas().iter().map(vipa).collect(),
         }
+    }
+
+    fn ranks(&self) -> Vec<(NodeName, Rank)> {
+        let honest = (0..self.scene.routers).map(|index| (router_name(index), self.scene.rank(index)));
+        honest.chain(self.hostile_rank()).collect()
     }
 
     pub(super) fn kill(&mut self, node: NodeId) {
@@ -268,7 +275,9 @@ impl World {
     }
 
     pub(super) fn post(&mut self, from: NodeId, to: &NodeName, message: Message) {
-        let Some(to) = self.nodes.iter().position(|node| node.name == *to) else { return };
+        let Some(to) = self.nodes.iter().position(|node| node.name == *to) else {
+            return self.post_to_hostile(to, &message);
+        };
         for (at, letter) in self.network.send(self.now, from, to, message, &mut self.random) {
             self.plan(at, What::Letter(letter));
         }

@@ -95,3 +95,19 @@ fn a_rank_counts_as_soon_as_the_others_have_read_of_it_and_until_its_owner_is_an
     bench.rank("r1", Standing::Owner, 7, &["r1", "r2"]);
     assert_eq!(bench.beat("r3", &[VIPA], 8), acknowledged("r3", &[(VIPA, 8)]));
 }
+
+#[test]
+fn what_a_router_has_said_as_the_owner_is_taken_back_when_the_others_turn_out_to_give_it_no_rank() {
+    let mut bench = Bench::linked();
+    bench.link("r3");
+    bench.rank("r2", Standing::Backup, 2, &["r1", "r2"]);
+    bench.associate("r2", Standing::Backup, 2, None);
+    bench.associate("r3", Standing::Owner, 4, None);
+    assert_eq!(bench.epoch(), Epoch(4));
+    bench.rank("r1", Standing::Owner, 2, &["r1", "r2"]);
+    assert_eq!(bench.epoch(), Epoch(2));
+    bench.associate("r1", Standing::Owner, 2, None);
+    let (owner, backup) =
+        ((name("r1"), Standing::Owner, Epoch(2)), |router, epoch| (name(router), Standing::Backup, epoch));
+    assert_eq!(bench.0.associations()[&VIPA], [owner, backup("r2", Epoch(2)), backup("r3", Epoch(4))]);
+}

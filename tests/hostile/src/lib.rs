@@ -1,4 +1,7 @@
-//! Messages of every kind, with numbers and names that do harm where they are believed.
+//! Messages of every kind, with numbers and names that do harm where they are believed: what a hostile peer sends to simulated
+//! nodes (`sim`) and to real ones (`lab`).
+
+#![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -14,16 +17,16 @@ use vipa_protocol::{
     question::VipaSettings,
 };
 
-use crate::cluster::{SERVICE_PORT, VIPA};
-
 /// Entries of a list that may be longer than expected.
 const MANY: usize = 300;
 
-/// Numbers from a seed (splitmix64).
-pub(super) struct Random(u64);
+/// Numbers from a seed (SplitMix64).
+#[derive(Clone, Debug)]
+pub struct SplitMix64(u64);
 
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+impl SplitMix64 {
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -35,11 +38,13 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    /// Less than `limit`, which is not 0.
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit.max(1) as u64) as usize
     }
 
-    pub(super) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    /// One of the choices, of which there is at least one.
+    pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
@@ -58,8 +63,23 @@ impl Random {
     }
 }
 
-/// What the peer has learned: lies are worse near the truth.
-pub(super) struct Known {
+/// The names and addresses that messages are about.
+#[derive(Clone, Debug)]
+pub struct KnownCluster {
+    pub vipas: Vec<IpAddr>,
+    pub nodes: Vec<NodeName>,
+    /// Their addresses.
+    pub targets: Vec<IpAddr>,
+    pub client: Ipv4Addr,
+    pub port: u16,
+    /// Of lists of voters that the peer says it goes by.
+    pub voters_versions: Vec<u32>,
+}
+
+/// Makes the messages, from what the peer has learned: lies are worse near the truth.
+#[derive(Clone, Debug)]
+pub struct HostileMessages {
+    cluster: KnownCluster,
     hello: Hello,
     epoch: u64,
     sequence: u64,
@@ -68,12 +88,19 @@ pub(super) struct Known {
     services: Vec<Service>,
 }
 
-impl Known {
-    pub(super) fn new(hello: Hello) -> Self {
-        Self { hello, epoch: 1, sequence: 0, token: 0, stamp: 0, services: Vec::new() }
+impl HostileMessages {
+    #[must_use]
+    pub fn new(cluster: KnownCluster, hello: Hello) -> Self {
+        Self { cluster, hello, epoch: 1, sequence: 0, token: 0, stamp: 0, services: Vec::new() }
     }
 
-    pub(super) fn learn(&mut self, message: &Message) {
+    /// What the peer says of itself on the next link.
+    pub fn greet(&mut self, hello: Hello) {
+        self.hello = hello;
+    }
+
+    /// Takes in what an honest node has sent to the peer.
+    pub fn learn(&mut self, message: &Message) {
         match message {
             Message::Beat(Beat { sequence, owned }) => {
                 self.sequence = *sequence;
@@ -96,78 +123,80 @@ impl Known {
         self.hello.role == Role::Router
     }
 
-    fn vipa(random: &mut Random) -> IpAddr {
-        let other = Ipv4Addr::new(10, 77, 0, 101);
-        (*random.one_of(&[VIPA, VIPA, VIPA, VIPA, other, Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST])).into()
+    fn vipa(&self, random: &mut SplitMix64) -> IpAddr {
+        match random.below(7) {
+            0..=3 => *random.one_of(&self.cluster.vipas),
+            4 => Ipv4Addr::new(10, 77, 0, 101).into(),
+            5 => Ipv4Addr::UNSPECIFIED.into(),
+            _ => Ipv4Addr::BROADCAST.into(),
+        }
     }
 
-    fn node(&self, random: &mut Random) -> NodeName {
-        let me = self.hello.node.as_str();
-        let name = *random.one_of(&["r1", "r2", "r3", "t1", "t2", "t3", "nobody", me]);
-        name.parse().unwrap_or_else(|_| self.hello.node.clone())
+    fn node(&self, random: &mut SplitMix64) -> NodeName {
+        random.one_of(&self.cluster.nodes).clone()
     }
 
-    fn target(random: &mut Random) -> IpAddr {
-        Ipv4Addr::new(10, 77, 0, *random.one_of(&[31, 32, 33, 34, 35, 99])).into()
+    fn target(&self, random: &mut SplitMix64) -> IpAddr {
+        *random.one_of(&self.cluster.targets)
     }
 
-    fn epoch(&self, random: &mut Random) -> Epoch {
+    fn epoch(&self, random: &mut SplitMix64) -> Epoch {
         Epoch(random.number(self.epoch))
     }
 
-    /// Of the lab's client, which has connections at some of these ports; or of anybody.
-    fn connection(random: &mut Random) -> Connection {
-        let ip = *random.one_of(&[Ipv4Addr::new(10, 77, 0, 51), Ipv4Addr::new(203, 0, 113, 4), Ipv4Addr::UNSPECIFIED]);
+    /// Of the cluster's client, which has connections at some of these ports; or of anybody.
+    fn connection(&self, random: &mut SplitMix64) -> Connection {
+        let ip = *random.one_of(&[self.cluster.client, Ipv4Addr::new(203, 0, 113, 4), Ipv4Addr::UNSPECIFIED]);
         let client = (ip, random.next() as u16).into();
         let protocol = *random.one_of(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp]);
-        Connection { protocol, client, port: *random.one_of(&[SERVICE_PORT, SERVICE_PORT, 0, u16::MAX]) }
+        Connection { protocol, client, port: *random.one_of(&[self.cluster.port, self.cluster.port, 0, u16::MAX]) }
     }
 
-    fn state(random: &mut Random) -> ConnectionState {
+    fn state(random: &mut SplitMix64) -> ConnectionState {
         *random.one_of(&[ConnectionState::HalfOpen, ConnectionState::Established, ConnectionState::Closing])
     }
 
-    fn entry(random: &mut Random) -> Entry {
+    fn entry(&self, random: &mut SplitMix64) -> Entry {
         let states = [EntryState::HalfOpen, EntryState::Open, EntryState::Held, EntryState::Closing, EntryState::Udp];
-        Entry { connection: Self::connection(random), target: Self::target(random), state: *random.one_of(&states) }
+        Entry { connection: self.connection(random), target: self.target(random), state: *random.one_of(&states) }
     }
 
-    fn ballot(random: &mut Random) -> Ballot {
+    fn ballot(random: &mut SplitMix64) -> Ballot {
         *random.one_of(&[Ballot::Trial, Ballot::Real { round: 0 }, Ballot::Real { round: u8::MAX }])
     }
 
-    fn part(random: &mut Random) -> Part {
+    fn part(random: &mut SplitMix64) -> Part {
         *random.one_of(&[Part::Only, Part::First, Part::Middle, Part::Last])
     }
 
-    fn standing(random: &mut Random) -> Standing {
+    fn standing(random: &mut SplitMix64) -> Standing {
         *random.one_of(&[Standing::Owner, Standing::Backup])
     }
 
-    fn position(&self, random: &mut Random) -> Position {
+    fn position(&self, random: &mut SplitMix64) -> Position {
         let own = self.hello.incarnation;
         let incarnation = *random.one_of(&[own, own, Incarnation(0), Incarnation(u64::MAX)]);
         Position { incarnation, sequence: random.number(self.sequence) }
     }
 
-    fn path(random: &mut Random) -> ServicePath {
-        let ports = *random.one_of(&[PortRange { first: 0, last: u16::MAX }, PortRange::one(SERVICE_PORT)]);
-        let path = Delivery::default().path_to(Self::target(random));
+    fn path(&self, random: &mut SplitMix64) -> ServicePath {
+        let ports = *random.one_of(&[PortRange { first: 0, last: u16::MAX }, PortRange::one(self.cluster.port)]);
+        let path = Delivery::default().path_to(self.target(random));
         ServicePath { protocol: Protocol::Tcp, ports, path }
     }
 
-    fn matter(&self, random: &mut Random) -> Matter {
-        let (vipa, router, target) = (Self::vipa(random), self.node(random), Self::target(random));
+    fn matter(&self, random: &mut SplitMix64) -> Matter {
+        let (vipa, router, target) = (self.vipa(random), self.node(random), self.target(random));
         match random.below(5) {
             0 => Matter::Place { vipa },
             1 => Matter::Ownership { vipa, router },
             2 => Matter::Membership { node: router },
             3 => Matter::Target { target },
-            _ => Matter::Service { vipa, protocol: Protocol::Tcp, port: SERVICE_PORT, target: Some(target) },
+            _ => Matter::Service { vipa, protocol: Protocol::Tcp, port: self.cluster.port, target: Some(target) },
         }
     }
 
-    fn ruling(&self, random: &mut Random) -> Ruling {
+    fn ruling(&self, random: &mut SplitMix64) -> Ruling {
         match random.below(3) {
             0 => Ruling::AsConfigured,
             1 => Ruling::Withheld,
@@ -175,34 +204,34 @@ impl Known {
         }
     }
 
-    fn stamp(&self, random: &mut Random) -> Stamp {
+    fn stamp(&self, random: &mut SplitMix64) -> Stamp {
         // A router's decisions count, as those of the operators who ask it: only what cannot be is an attack.
         let count = if self.is_router() { u64::MAX - random.next() % 1000 } else { random.number(self.stamp) };
         Stamp { count, by: self.node(random) }
     }
 
     /// The owner's, with these candidates.
-    fn services(&self, random: &mut Random) -> Vec<Service> {
+    fn services(&self, random: &mut SplitMix64) -> Vec<Service> {
         let mut services = self.services.clone();
-        services.iter_mut().for_each(|service| service.candidates = random.list(Self::target));
+        services.iter_mut().for_each(|service| service.candidates = random.list(|random| self.target(random)));
         services
     }
 
-    fn run(random: &mut Random) -> Run {
+    fn run(&self, random: &mut SplitMix64) -> Run {
         if random.below(2) == 0 {
-            let change = |random: &mut Random| match random.below(3) {
+            let change = |random: &mut SplitMix64| match random.below(3) {
                 0 => Change::Closed,
                 _ => Change::Opened(Self::state(random)),
             };
-            let records = random.list(|random| Record { connection: Self::connection(random), change: change(random) });
+            let records = random.list(|random| Record { connection: self.connection(random), change: change(random) });
             return Run::Tail { after: random.number(0), records };
         }
-        let connections = random.list(|random| (Self::connection(random), Self::state(random)));
+        let connections = random.list(|random| (self.connection(random), Self::state(random)));
         Run::Snapshot { part: Self::part(random), connections }
     }
 
-    fn connections(&self, random: &mut Random) -> Connections {
-        let (run, mut upto) = (Self::run(random), self.position(random));
+    fn connections(&self, random: &mut SplitMix64) -> Connections {
+        let (run, mut upto) = (self.run(random), self.position(random));
         // One that follows from the run is believed.
         if let Run::Tail { after, records } = &run
             && random.below(2) == 0
@@ -210,14 +239,14 @@ impl Known {
             upto = Position { incarnation: self.hello.incarnation, sequence: after.wrapping_add(records.len() as u64) };
         }
         let answers = Some(self.epoch(random)).filter(|epoch| epoch.0 % 2 == 0);
-        Connections { vipa: Self::vipa(random), run, upto, answers }
+        Connections { vipa: self.vipa(random), run, upto, answers }
     }
 
-    fn reply(&self, random: &mut Random) -> Reply {
+    fn reply(&self, random: &mut SplitMix64) -> Reply {
         match random.below(3) {
             0 => Reply::Unknown,
             1 => {
-                let connections = random.list(Self::connection);
+                let connections = random.list(|random| self.connection(random));
                 Reply::Holds(Holds { upto: self.position(random), digests: Digests::default(), connections })
             }
             _ => {
@@ -228,8 +257,8 @@ impl Known {
         }
     }
 
-    fn load(random: &mut Random) -> Load {
-        let check = |random: &mut Random| CheckResult {
+    fn load(random: &mut SplitMix64) -> Load {
+        let check = |random: &mut SplitMix64| CheckResult {
             name: "\x1b]0;x\x07".into(),
             port: Some(random.next() as u16),
             passing: random.below(2) == 0,
@@ -243,8 +272,8 @@ impl Known {
         }
     }
 
-    fn vote(&self, random: &mut Random) -> Vote {
-        let (vipa, epoch, ballot) = (Self::vipa(random), self.epoch(random), Self::ballot(random));
+    fn vote(&self, random: &mut SplitMix64) -> Vote {
+        let (vipa, epoch, ballot) = (self.vipa(random), self.epoch(random), Self::ballot(random));
         if random.below(2) == 0 {
             return Vote::Grant(Grant { vipa, epoch, ballot });
         }
@@ -254,11 +283,11 @@ impl Known {
         Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest })
     }
 
-    fn copied(random: &mut Random) -> Copied {
+    fn copied(&self, random: &mut SplitMix64) -> Copied {
         match random.below(6) {
             0 | 1 => return Copied::Wanted,
-            2 => return Copied::Locate(random.list(Self::connection)),
-            3 => return Copied::Located(random.list(Self::entry)),
+            2 => return Copied::Locate(random.list(|random| self.connection(random))),
+            3 => return Copied::Located(random.list(|random| self.entry(random))),
             _ => {}
         }
         Copied::Round(Round {
@@ -266,13 +295,14 @@ impl Known {
             part: Self::part(random),
             whole: random.below(2) == 0,
             span_ms: *random.one_of(&[0, 100, u32::MAX]),
-            opened: random.list(Self::entry),
-            closed: random.list(Self::connection),
+            opened: random.list(|random| self.entry(random)),
+            closed: random.list(|random| self.connection(random)),
         })
     }
 
-    pub(super) fn message(&self, kind: MessageKind, random: &mut Random) -> Message {
-        let (vipa, epoch) = (Self::vipa(random), self.epoch(random));
+    /// A message of this kind.
+    pub fn message(&self, kind: MessageKind, random: &mut SplitMix64) -> Message {
+        let (vipa, epoch) = (self.vipa(random), self.epoch(random));
         match kind {
             MessageKind::Hello => Message::Hello(self.hello.clone()),
             MessageKind::Ask => {
@@ -295,8 +325,8 @@ impl Known {
                 Message::BeatAck(BeatAck { sequence: random.number(self.sequence), superseded })
             }
             MessageKind::Claims => {
-                let claim = |random: &mut Random| Claim {
-                    vipa: Self::vipa(random),
+                let claim = |random: &mut SplitMix64| Claim {
+                    vipa: self.vipa(random),
                     epoch: self.epoch(random),
                     ballot: Self::ballot(random),
                 };
@@ -309,7 +339,7 @@ impl Known {
                 sender: Self::standing(random),
                 ranks: random.list(|random| (self.node(random), Rank(u8::MAX))),
                 services: self.services(random),
-                paths: random.list(|random| TargetPath { target: Self::target(random), service: Self::path(random) }),
+                paths: random.list(|random| TargetPath { target: self.target(random), service: self.path(random) }),
             }),
             MessageKind::Associate => {
                 let seen = Some(self.position(random)).filter(|_| random.below(2) == 0);
@@ -318,8 +348,8 @@ impl Known {
             MessageKind::Release => Message::Release(Release { vipa, epoch }),
             MessageKind::Listeners => Message::Listeners(Listeners {
                 vipa,
-                listening: random.list(|random| (Protocol::Tcp, *random.one_of(&[0, SERVICE_PORT, u16::MAX]))),
-                paths: random.list(Self::path),
+                listening: random.list(|random| (Protocol::Tcp, *random.one_of(&[0, self.cluster.port, u16::MAX]))),
+                paths: random.list(|random| self.path(random)),
             }),
             MessageKind::Connections => Message::Connections(self.connections(random)),
             MessageKind::Yield => {
@@ -330,7 +360,7 @@ impl Known {
                 Message::NotYet(NotYet { vipa, epoch, missing: random.list(|random| self.node(random)) })
             }
             MessageKind::Table => {
-                let entries = random.list(Self::entry);
+                let entries = random.list(|random| self.entry(random));
                 Message::Table(Table { vipa, epoch, entries, part: Self::part(random) })
             }
             MessageKind::Load => Message::Load(Self::load(random)),
@@ -344,14 +374,14 @@ impl Known {
                 ]);
                 Message::LinkAddress(LinkAddress { mac })
             }
-            MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: Self::copied(random) }),
+            MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: self.copied(random) }),
             MessageKind::Retake => Message::Retake(Retake { vipa }),
             MessageKind::Condition => {
                 let unfit = Some("\x1b[31m it is not".repeat(random.below(50))).filter(|_| random.below(2) == 0);
                 Message::Condition(Condition { unfit })
             }
             MessageKind::Decisions => {
-                let decision = |random: &mut Random| Decision {
+                let decision = |random: &mut SplitMix64| Decision {
                     matter: self.matter(random),
                     ruling: self.ruling(random),
                     stamp: self.stamp(random),
@@ -364,8 +394,7 @@ impl Known {
             }
             MessageKind::Voters => {
                 let names = random.list(|random| self.node(random));
-                let versions = [0, 1, 2, 3, u32::MAX - 1, u32::MAX];
-                Message::Voters(Voters::new(*random.one_of(&versions), names))
+                Message::Voters(Voters::new(*random.one_of(&self.cluster.voters_versions), names))
             }
         }
     }
