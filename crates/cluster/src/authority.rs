@@ -240,10 +240,23 @@ pub(crate) fn split_beat(sender: &Sender<'_>, beat: &Beat, known: &dyn Knowledge
     (beat, barred.collect())
 }
 
-/// Whether the rest of a message that is denied for this is listened to: beats and claims are about many VIPAs, and what they may
-/// not say is left out of them.
-pub(crate) fn is_about_one_vipa(message: &Message, denial: &Denial) -> bool {
-    matches!((message, denial), (Message::Beat(_) | Message::Claims(_), Denial::NoRank { .. }))
+/// How much of a message is listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    Whole,
+    /// Beats and claims are about many VIPAs; what they may not say is left out of them.
+    Part,
+    Nothing,
+}
+
+impl Permission {
+    /// Of a message that is denied for this.
+    pub(crate) fn of_denied(message: &Message, denial: &Denial) -> Self {
+        match (message, denial) {
+            (Message::Beat(_) | Message::Claims(_), Denial::NoRank { .. }) => Self::Part,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// Epochs grow by one with each election, from where the version of the voters begins. What is below that is of the past.

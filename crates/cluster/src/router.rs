@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
     Beat, BeatAck, Claim, Claims, Condition, Decisions, Distribution, Grant, Hello, Kept, LinkAddress, Message, Retake,
-    Role, Table, Vote, Votes,
+    Role, Superseded, Table, Vote, Votes,
 };
 
 use self::{
@@ -40,7 +40,7 @@ pub use self::{
     vipa::State,
 };
 use crate::{
-    authority::Denied,
+    authority::{Denied, Permission},
     ballots::Ballots,
     electorate::{Electorate, Heard, Objection},
     hello::Mismatch,
@@ -455,7 +455,8 @@ impl Router {
     }
 
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
-        if !self.permits(now, from, &message, out) {
+        let permission = self.permits(now, from, &message, out);
+        if permission == Permission::Nothing {
             return;
         }
         match message {
@@ -466,7 +467,11 @@ impl Router {
             | Message::Told(_)
             | Message::Associate(_)
             | Message::Release(_) => {}
-            Message::Beat(beat) => self.hear(now, from, &beat, out),
+            Message::Beat(beat) if permission == Permission::Whole => self.hear(now, from, &beat, Vec::new(), out),
+            Message::Beat(beat) => {
+                let (beat, barred) = self.split_beat(from, &beat);
+                self.hear(now, from, &beat, barred, out);
+            }
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
             Message::Claims(Claims { claims }) => self.asked_for_votes(now, from, &claims, out),
             Message::Votes(Votes { votes }) => {
@@ -531,10 +536,10 @@ impl Router {
         }
     }
 
-    fn hear(&mut self, now: Moment, from: &NodeName, beat: &Beat, out: &mut Outbox) {
-        let (beat, barred) = self.split_beat(from, beat);
+    /// `barred`: what the beat named beside this, and may not.
+    fn hear(&mut self, now: Moment, from: &NodeName, beat: &Beat, barred: Vec<Superseded>, out: &mut Outbox) {
         if self.is_voter() && self.asks_with(from).is_some() {
-            let mut ack = self.voter.beat(now, from, &beat);
+            let mut ack = self.voter.beat(now, from, beat);
             ack.superseded.extend(barred);
             self.send(now, from, Message::BeatAck(ack), out);
         }

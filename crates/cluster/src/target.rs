@@ -23,7 +23,7 @@ use vipa_protocol::{
 
 use self::{serving::Serving, shell::Shell};
 use crate::{
-    authority::{Denial, Denied, owner, split_beat},
+    authority::{Denial, Denied, Permission, owner, split_beat},
     ballots::Ballots,
     electorate::Electorate,
     hello::Mismatch,
@@ -376,8 +376,9 @@ impl Target {
             Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
             Event::Voters { voters } => self.go_by(now, &voters, out),
             Event::Received { peer, message } => {
-                if self.permits(now, &peer, &message, out) {
-                    self.receive(now, &peer, message, out);
+                let permission = self.permits(now, &peer, &message, out);
+                if permission != Permission::Nothing {
+                    self.receive(now, &peer, message, permission, out);
                 }
             }
             Event::VotesStored { token } => {
@@ -491,12 +492,15 @@ impl Target {
         }
     }
 
-    fn receive(&mut self, now: Moment, from: &NodeName, message: Message, out: &mut Outbox) {
+    fn receive(&mut self, now: Moment, from: &NodeName, message: Message, permission: Permission, out: &mut Outbox) {
         match message {
             Message::Beat(beat) => {
                 let answers = self.is_voter() && self.electorate.answered(&self.settings.voters, from).is_some();
-                let of_owner = self.sender(from).filter(|_| answers).map(|sender| split_beat(&sender, &beat, self));
-                if let Some((beat, barred)) = of_owner {
+                if let Some(sender) = self.sender(from).filter(|_| answers) {
+                    let (beat, barred) = match permission {
+                        Permission::Whole => (beat, Vec::new()),
+                        _ => split_beat(&sender, &beat, self),
+                    };
                     let mut ack = self.voter.beat(now, from, &beat);
                     ack.superseded.extend(barred);
                     out.push(Output::Send { to: from.clone(), message: Message::BeatAck(ack) });

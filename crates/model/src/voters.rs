@@ -21,6 +21,9 @@ pub struct Voters {
 }
 
 impl Voters {
+    /// More make an election slower and nothing safer.
+    pub const MOST: usize = 7;
+
     #[must_use]
     pub fn new(version: u32, mut names: Vec<NodeName>) -> Self {
         names.sort();

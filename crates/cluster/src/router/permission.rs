@@ -6,7 +6,7 @@ use vipa_model::{Epoch, Moment, NodeName, Voters};
 use vipa_protocol::{Beat, Message, Role, Standing, Superseded};
 
 use super::{Note, Outbox, Output, Router};
-use crate::authority::{Denial, Knowledge, Sender, is_about_one_vipa, may_send, owner, split_beat};
+use crate::authority::{Denial, Knowledge, Permission, Sender, may_send, owner, split_beat};
 
 impl Knowledge for Router {
     fn voters(&self) -> &Voters {
@@ -44,14 +44,14 @@ impl Router {
         self.denied.of(node)
     }
 
-    /// Whether this message of a linked node is to be listened to. One that is not is counted, and noted now and then.
-    pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> bool {
-        let Err(denial) = self.may_send(from, message) else { return true };
+    /// How much of this message of a linked node is to be listened to. One that is denied is counted, and noted now and then.
+    pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> Permission {
+        let Err(denial) = self.may_send(from, message) else { return Permission::Whole };
         let kind = message.kind();
         if self.denied.count(now, from, kind) {
             out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial: denial.clone() }));
         }
-        is_about_one_vipa(message, &denial)
+        Permission::of_denied(message, &denial)
     }
 
     /// Whether this node may send this message.

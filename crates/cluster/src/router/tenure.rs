@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Moment, NodeName};
+use vipa_model::{Epoch, Moment, NodeName, Voters};
 use vipa_protocol::{TakeoverReport, Trigger};
 
 use super::{
@@ -90,10 +91,12 @@ impl Tenure {
     /// The lease reaches from the sending of the youngest beat that a majority has answered, shortened by the margin.
     fn renew(&mut self, settings: &Settings) -> bool {
         let electors = settings.electors();
-        let answers = || electors.iter().filter_map(|voter| self.acknowledged.get(voter).copied());
-        // Of as few as voters are, counting is dearer to set up than to do: this is once for each VIPA, beat and voter.
-        let has_majority = |sent: &Moment| answers().filter(|other| other >= sent).count() >= majority(electors.len());
-        let Some(answered) = answers().filter(has_majority).max() else { return false };
+        let counts = |(voter, sent): (&NodeName, &Moment)| electors.contains(voter).then_some(*sent);
+        // Once for each VIPA, beat and voter: as few as voters are, they need no place in memory of their own.
+        let mut sent: ArrayVec<Moment, { Voters::MOST }> =
+            self.acknowledged.iter().filter_map(counts).take(Voters::MOST).collect();
+        sent.sort_unstable_by(|one, other| other.cmp(one));
+        let Some(&answered) = sent.get(majority(electors.len()) - 1) else { return false };
         let lease = answered + (settings.timing.lease - settings.timing.margin());
         let longer = lease > self.lease;
         self.lease = self.lease.max(lease);

@@ -6,7 +6,7 @@ use vipa_model::{Epoch, Moment, NodeName, Voters};
 use vipa_protocol::{Message, Standing};
 
 use super::{Note, Outbox, Output, Peer, Serving, Target};
-use crate::authority::{Knowledge, Sender, is_about_one_vipa, may_send};
+use crate::authority::{Knowledge, Permission, Sender, may_send};
 
 impl Knowledge for Target {
     fn voters(&self) -> &Voters {
@@ -43,15 +43,15 @@ impl Target {
         self.denied.total()
     }
 
-    /// Whether this message of a linked node is to be listened to. One that is not is counted, and noted now and then.
-    pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> bool {
-        let Some(sender) = self.sender(from) else { return false };
-        let Err(denial) = may_send(&sender, message, self) else { return true };
+    /// How much of this message of a linked node is to be listened to. One that is denied is counted, and noted now and then.
+    pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> Permission {
+        let Some(sender) = self.sender(from) else { return Permission::Nothing };
+        let Err(denial) = may_send(&sender, message, self) else { return Permission::Whole };
         let kind = message.kind();
         if self.denied.count(now, from, kind) {
             out.push(Output::Note(Note::Denied { peer: from.clone(), kind, denial: denial.clone() }));
         }
-        is_about_one_vipa(message, &denial)
+        Permission::of_denied(message, &denial)
     }
 
     /// A linked node, as the author of messages.

@@ -296,7 +296,7 @@ fn voters(problems: &mut Problems, value: &Value<'_>) -> Option<Vec<NodeName>> {
     let mut distinct = voters.clone();
     distinct.sort();
     distinct.dedup();
-    if distinct.len() == voters.len() && (3..=7).contains(&voters.len()) {
+    if distinct.len() == voters.len() && (3..=Voters::MOST).contains(&voters.len()) {
         return Some(voters);
     }
     let message = format!(
