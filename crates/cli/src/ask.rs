@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use serde::Deserialize;
 use vipa_protocol::admin::{Answer, Request, Versioned};
+
+use crate::status::NoAnswer;
 
 /// Where routers put their sockets by default.
 const FOLDER: &str = "/run/vipa";
@@ -32,10 +35,10 @@ fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut sockets: Vec<_> = entries.filter(is_socket).map(|entry| entry.path()).collect();
     sockets.sort();
     match &sockets[..] {
-        [] => bail!(
+        [] => bail!(NoAnswer(format!(
             "no router runs on this machine: there is no socket in {}; start vipad, or say --socket PATH",
             folder.display()
-        ),
+        ))),
         [only] => Ok(only.clone()),
         several => {
             let names: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
@@ -47,7 +50,8 @@ fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
 /// Asks and waits for the answer; an answer that is an error is one. What is said before it goes to `progress`.
 pub(crate) fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(socket).with_context(|| {
-        format!("cannot reach a router at {}; does vipad run there, and may you use its socket?", socket.display())
+        let at = socket.display();
+        NoAnswer(format!("cannot reach a router at {at}; does vipad run there, and may you use its socket?"))
     })?;
     stream.set_read_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
     stream.set_write_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
@@ -57,20 +61,31 @@ pub(crate) fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&st
     let mut lines = BufReader::new(&stream).take(MAX_ANSWER);
     loop {
         let mut answer = String::new();
-        lines
-            .read_line(&mut answer)
-            .with_context(|| format!("the router did not answer within {} s; look at its log", PATIENCE.as_secs()))?;
+        lines.read_line(&mut answer).with_context(|| {
+            NoAnswer(format!("the router did not answer within {} s; look at its log", PATIENCE.as_secs()))
+        })?;
         if answer.is_empty() {
-            bail!("the router closed the connection without an answer; look at its log");
+            bail!(NoAnswer("the router closed the connection without an answer; look at its log".into()));
         }
-        let answer: Versioned<Answer> = serde_json::from_str(&answer)
-            .context("vipactl does not understand the router; install the same release")?;
-        match answer.current()? {
+        match read(&answer)? {
             Answer::Progress(said) => progress(&said.sentence),
             Answer::Error(sentence) => bail!("the router says: {sentence}"),
             answer => return Ok(answer),
         }
     }
+}
+
+/// Reads the version first, and then the rest as it stands: read together they would all be kept in between, which takes longer than
+/// all else with the status of a thousand VIPAs.
+fn read(line: &str) -> anyhow::Result<Answer> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u16,
+    }
+    const OTHER: &str = "vipactl does not understand the router; install the same release";
+    let Version { version } = serde_json::from_str(line).context(OTHER)?;
+    Versioned { version, body: () }.current()?;
+    serde_json::from_str(line).context(OTHER)
 }
 
 #[cfg(test)]

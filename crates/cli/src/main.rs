@@ -5,6 +5,7 @@
 mod ask;
 mod order;
 mod show;
+mod status;
 mod table;
 
 use std::{
@@ -44,6 +45,9 @@ Examples:
   vipactl target quiesce 10.0.0.31      no new connections to this target; those it has run out
   vipactl node leave                    this router gives up all it owns, say for maintenance; `join` ends that
   vipactl record start                  write down every event, to be replayed where there is time to look
+
+Exit status: 0 done, 1 refused, 2 wrong usage, 4 no answer, 5 an answer to look at: `diff` or `audit` differ, `drill` would lose
+something, `reload` changed nothing or left a part.
 
 A router's socket is /run/vipa/NAME.sock unless its configuration says otherwise (node.admin)."
 )]
@@ -167,42 +171,45 @@ enum Pki {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let told = tell(&arguments).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
+    let told = tell(&arguments).and_then(|(text, status)| match io::stdout().write_all(text.as_bytes()) {
         // Whoever read us has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write the answer"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(status),
+        written => written.context("cannot write the answer").map(|()| status),
     });
     match told {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("vipactl: {error:#}");
-            ExitCode::FAILURE
+            let is_unanswered = error.downcast_ref::<status::NoAnswer>().is_some();
+            if is_unanswered { ExitCode::from(status::NO_ANSWER) } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// What there is to print.
-fn tell(arguments: &Arguments) -> anyhow::Result<String> {
-    let order = |order, drain| order::carry_out(arguments.socket.as_deref(), arguments.json, order, drain);
+/// What there is to print, and the exit status.
+fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
+    let order = |order, drain| Ok((order::carry_out(arguments.socket.as_deref(), arguments.json, order, drain)?, 0));
     let request = match &arguments.command {
         Command::Pki(Pki::Init { dir }) => {
             let pki::Made { certificate, key } = pki::init(dir)?;
-            return Ok(format!(
+            let text = format!(
                 "{}: the cluster's authority; goes to every node\n{}: its key; signs certificates, goes to no node\n\
                  Next: vipactl pki issue NODE --router --dir {dir}, and for each target NODE --target ADDRESS --dir {dir}\n",
                 certificate.display(),
                 key.display(),
                 dir = dir.display()
-            ));
+            );
+            return Ok((text, 0));
         }
         Command::Pki(Pki::Issue { node, router, target, dir }) => {
             let roles = CertifiedRoles { router: *router, addresses: target.clone() };
             let pki::Made { certificate, key } = pki::issue(dir, node, &roles)?;
-            return Ok(format!(
+            let text = format!(
                 "{}: {node}'s certificate, as {roles}\n{}: its key; both go to {node}, with ca.pem\n",
                 certificate.display(),
                 key.display()
-            ));
+            );
+            return Ok((text, 0));
         }
         Command::Status => Request::Status,
         Command::Connections { limit, vipa } => Request::Connections { limit: *limit, vipa: *vipa },
@@ -234,5 +241,6 @@ fn tell(arguments: &Arguments) -> anyhow::Result<String> {
     };
     let socket = ask::find_socket(arguments.socket.as_deref())?;
     let answer = ask::ask(&socket, &request, &mut |_| {})?;
-    if arguments.json { show::json(&answer) } else { show::text(&answer) }
+    let text = if arguments.json { show::json(&answer)? } else { show::text(&answer)? };
+    Ok((text, status::of_answer(&answer)))
 }

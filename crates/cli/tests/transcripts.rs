@@ -44,12 +44,21 @@ fn vipactl(arguments: &[&str]) -> Output {
 }
 
 fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
+    said_with(output, 0)
+}
+
+/// What is said with this exit status.
+fn said_with(output: &Output, status: i32) -> String {
+    assert_eq!(output.status.code(), Some(status), "{output:?}");
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
 fn stderr(output: &Output) -> String {
-    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]), "{output:?}");
+    refused_with(output, 1)
+}
+
+fn refused_with(output: &Output, status: i32) -> String {
+    assert_eq!((output.status.code(), &*output.stdout), (Some(status), &b""[..]), "{output:?}");
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
@@ -459,13 +468,13 @@ nothing was changed; `vipactl reload` applies it
 
     let refused = answer(vec![table, candidates], ReloadOutcome::NeedsRestart);
     let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole }, &refused);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = said_with(&output, 5);
     assert!(text.contains("table.connections                    1000000    2000000     needs a restart\n"), "{text}");
     assert!(text.ends_with("`vipactl reload --live` applies the rest\n"), "{text}");
 
     let unchanged = answer(vec![], ReloadOutcome::Unchanged);
     let output = ask(&["reload", "--live"], &Request::Reload { mode: ReloadMode::Live }, &unchanged);
-    assert_eq!(stdout(&output), "/etc/vipa/r1.toml says what the router does already\n");
+    assert_eq!(said_with(&output, 5), "/etc/vipa/r1.toml says what the router does already\n");
 
     let mistake = Answer::Error("nothing was changed:\n/etc/vipa/r1.toml:27:11: unknown key `adress`".into());
     let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole }, &mistake);
@@ -506,11 +515,11 @@ vipa         target      node  the table
   t2: 10.77.0.50:40000 to tcp/80: the target holds it, the table does not know it
   t2: 10.77.0.50:40001 to tcp/80: the table has it, the target does not
 ";
-    assert_eq!(stdout(&output), expected);
+    assert_eq!(said_with(&output, 5), expected);
 
     let request = Request::Audit { vipa: Some(address("10.77.0.100")), mode: AuditMode::Repair };
     let output = ask(&["audit", "10.77.0.100", "--repair"], &request, &Answer::Audit(Audit { targets: targets(true) }));
-    assert!(stdout(&output).contains("12 missing, 1 stale of 1,500; repaired\n"), "{output:?}");
+    assert!(said_with(&output, 5).contains("12 missing, 1 stale of 1,500; repaired\n"), "{output:?}");
 }
 
 fn drill() -> Drill {
@@ -563,10 +572,10 @@ VIPA 10.77.0.100, owned by r1; were its owner to fail now:
   10.77.0.32  t2    down  reach it  -          1,000      -       0       -       -
   lost         an unknown number at 10.77.0.32: its agent is not linked: what it holds beyond the connections known here would be unknown
 ";
-    assert_eq!(stdout(&output), expected);
+    assert_eq!(said_with(&output, 5), expected);
 
     let well = Drill { losses: vec![], voters_linked: 1, before: vec![name("r3")], unserved: vec![web()], ..drill() };
-    let text = stdout(&ask(&["drill", "10.77.0.100"], &request, &Answer::Drill(well)));
+    let text = said_with(&ask(&["drill", "10.77.0.100"], &request, &Answer::Drill(well)), 5);
     for line in [
         "  order        after r3\n",
         "  voters       1 of 3 reachable, NO MAJORITY: it could not be granted\n",
@@ -575,6 +584,17 @@ VIPA 10.77.0.100, owned by r1; were its owner to fail now:
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
+
+    let owner = |before| Drill { owned_here: true, losses: vec![], before, ..drill() };
+    let alone = ask(&["drill", "10.77.0.100"], &request, &Answer::Drill(owner(vec![])));
+    let text = said_with(&alone, 5);
+    assert!(
+        text.contains("NO OTHER that may own it is linked") && text.ends_with("  lost         everything\n"),
+        "{text}"
+    );
+    let followed = ask(&["drill", "10.77.0.100"], &request, &Answer::Drill(owner(vec![name("r2")])));
+    let text = stdout(&followed);
+    assert!(text.contains("the owner; after it r2: ask there") && text.ends_with("  lost         nothing\n"), "{text}");
 }
 
 #[test]
@@ -601,7 +621,7 @@ VIPA 10.77.0.100: r3 is configured as this router is
 VIPA 10.77.0.100: r4 is not linked or does not answer
 VIPA 10.77.0.100: r5 has no [[vipa]] for it
 ";
-    assert_eq!(stdout(&output), expected);
+    assert_eq!(said_with(&output, 5), expected);
 }
 
 #[test]
@@ -611,7 +631,7 @@ fn what_goes_wrong_is_one_sentence_with_the_remedy() {
 
     let folder = tempfile::tempdir().unwrap();
     let nobody = folder.path().join("nobody.sock");
-    let text = stderr(&vipactl(&["--socket", nobody.to_str().unwrap(), "status"]));
+    let text = refused_with(&vipactl(&["--socket", nobody.to_str().unwrap(), "status"]), 4);
     assert!(text.starts_with("vipactl: cannot reach a router at ") && text.contains("does vipad run there"), "{text}");
 
     let (socket, router) = router(folder.path(), "{\"version\":3,\"answer\":\"error\",\"data\":\"new\"}\n".into());

@@ -187,8 +187,10 @@ impl Control {
         let peers = self.cluster.peers();
         let linked = |node: &NodeName| peers.iter().any(|peer| peer.node == *node);
         let ranks = self.ranks(address);
-        let above = ranks.iter().map(|(name, _)| name).take_while(|name| *name != me);
-        let before: Vec<_> = above.filter(|name| Some(*name) != vipa.owner.as_ref() && linked(name)).cloned().collect();
+        let owned_here = vipa.owner.as_ref() == Some(me);
+        let others = ranks.iter().map(|(name, _)| name).take_while(|name| owned_here || *name != me);
+        let before: Vec<_> =
+            others.filter(|name| Some(*name) != vipa.owner.as_ref() && linked(name)).cloned().collect();
         let timing = cluster_settings(&self.config, self.cluster.hello().incarnation).timing;
         let steps = u32::try_from(before.len()).unwrap_or(u32::MAX);
         let detect: Duration = timing.lease + timing.margin() + timing.claim_step * steps;
@@ -200,7 +202,7 @@ impl Control {
         let voters_linked = voters.iter().filter(|voter| *voter == me || linked(voter)).count();
         Some(Scene {
             vipa: address,
-            owned_here: vipa.owner.as_ref() == Some(me),
+            owned_here,
             owner: vipa.owner.clone(),
             before,
             voters: voters.len(),

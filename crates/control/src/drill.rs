@@ -19,7 +19,7 @@ pub(crate) struct Scene {
     pub(crate) vipa: IpAddr,
     pub(crate) owner: Option<NodeName>,
     pub(crate) owned_here: bool,
-    /// Live routers that would come first.
+    /// Live routers that would come first; at the owner, those that may come after it.
     pub(crate) before: Vec<NodeName>,
     pub(crate) voters: usize,
     /// Those of them that could grant: linked, or this router.

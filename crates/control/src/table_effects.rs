@@ -120,7 +120,7 @@ impl Control {
     /// the past.
     pub(crate) fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
         let Mirror { vipa, epoch, copied } = mirror;
-        let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.vipa(vipa)) else { return };
+        let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.brief(vipa)) else { return };
         if epoch != status.epoch {
             return;
         }

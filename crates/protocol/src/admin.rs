@@ -551,7 +551,7 @@ pub struct Drill {
     pub vipa: IpAddr,
     pub owner: Option<NodeName>,
     pub owned_here: bool,
-    /// Live routers that would come first.
+    /// Live routers that would come first; at the owner, those that may come after it.
     pub before: Vec<NodeName>,
     pub voters: u32,
     /// This router among them, if it is one.

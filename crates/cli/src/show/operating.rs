@@ -114,7 +114,17 @@ pub(super) fn drill(out: &mut String, drill: &Drill) -> anyhow::Result<()> {
     writeln!(out, "VIPA {vipa}, owned by {whose}; were its owner to fail now:")?;
     let before: Vec<_> = before.iter().map(ToString::to_string).collect();
     match (*owned_here, before.is_empty()) {
-        (true, _) => writeln!(out, "  order        this router is the owner; ask a backup for its own part")?,
+        (true, true) => writeln!(
+            out,
+            "  order        this router is the owner, and NO OTHER that may own it is linked: all would be lost"
+        )?,
+        (true, false) => {
+            let next = before.join(", ");
+            writeln!(
+                out,
+                "  order        this router is the owner; after it {next}: ask there for what would come of it"
+            )?;
+        }
         (false, true) => writeln!(out, "  order        this router would be the next owner")?,
         (false, false) => writeln!(out, "  order        after {}", before.join(", "))?,
     }
@@ -181,8 +191,10 @@ pub(super) fn drill(out: &mut String, drill: &Drill) -> anyhow::Result<()> {
         let count = connections.map_or_else(|| "an unknown number".into(), grouped);
         writeln!(out, "  lost         {count} at {target}: {why}")?;
     }
-    if losses.is_empty() {
-        out.push_str("  lost         nothing\n");
+    match (losses.is_empty(), *owned_here) {
+        (true, true) if before.is_empty() => out.push_str("  lost         everything\n"),
+        (true, _) => out.push_str("  lost         nothing\n"),
+        (false, _) => {}
     }
     Ok(())
 }
