@@ -24,6 +24,7 @@ mod status;
 mod voting;
 
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -185,6 +186,8 @@ fn log_to_stderr() -> anyhow::Result<()> {
     let levels = wanted.as_deref().unwrap_or("info").parse::<Targets>();
     let levels = levels.map_err(|error| anyhow::anyhow!("RUST_LOG is not a list of levels: {error}"))?;
     let to_stderr = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    // A file or a journal shows colours as what they are written with.
+    let to_stderr = to_stderr.with_ansi(std::io::stderr().is_terminal());
     to_stderr.finish().with(levels).init();
     Ok(())
 }

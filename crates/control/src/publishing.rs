@@ -39,6 +39,7 @@ impl Control {
             self.takeovers.announced(vipa, now);
         }
         self.seen = None;
+        self.view.take_listener_changes().iter().for_each(|change| tracing::info!("{change}"));
         let complete = if self.routes_stale { Vec::new() } else { std::mem::take(&mut self.complete) };
         for report in complete {
             self.vipa_questions.want_anew(report.vipa);

@@ -70,6 +70,28 @@ struct Revision {
 /// A service by its VIPA's place and its own in that VIPA's list.
 type ServicePlace = (usize, usize);
 
+/// Services for which the same has changed, by the target and what that is.
+type Alike = BTreeMap<(IpAddr, String), Vec<ServicePlace>>;
+
+/// Adds what is otherwise `after` than `before`: the same services in the same order.
+fn differences(
+    alike: &mut Alike,
+    target: IpAddr,
+    before: Vec<(ServicePlace, Fitness)>,
+    after: impl IntoIterator<Item = (ServicePlace, Fitness)>,
+) {
+    for ((place, before), (_, after)) in before.into_iter().zip(after) {
+        if before.code() == after.code() {
+            continue;
+        }
+        let what = match after {
+            Fitness::Fit => "gets new connections again".to_owned(),
+            other => format!("gets no new connections, because {other}"),
+        };
+        alike.entry((target, what)).or_default().push(place);
+    }
+}
+
 /// Whose turns come first, and how many the workers have taken since that was found out.
 #[derive(Debug, Default)]
 struct Turns {
@@ -103,6 +125,8 @@ pub(crate) struct View {
     /// Targets that have told how they fare since it was last compared with what was sent to them.
     told: BTreeSet<IpAddr>,
     pickers: Pickers,
+    /// What listeners have changed and is to be said yet.
+    listener_changes: Alike,
     /// Counts the changes of what candidates are judged by: how targets fare, what they answer, whether they are reached.
     judged: u64,
     generation: u64,
@@ -127,6 +151,7 @@ impl View {
             accounts: Accounts::default(),
             told: BTreeSet::new(),
             pickers: Pickers::default(),
+            listener_changes: Alike::new(),
             judged: 0,
             generation: 0,
         };
@@ -285,25 +310,30 @@ impl View {
 
     /// What has changed for new connections, a sentence each.
     fn changes(&self, target: IpAddr, before: Vec<(ServicePlace, Fitness)>) -> Vec<String> {
-        let after = self.standings(target);
-        let changed = before.into_iter().zip(after).filter(|((_, before), (_, after))| before.code() != after.code());
-        let mut alike: BTreeMap<String, Vec<ServicePlace>> = BTreeMap::new();
-        for (_, (place, fitness)) in changed {
-            let what = match fitness {
-                Fitness::Fit => "gets new connections again".to_owned(),
-                other => format!("gets no new connections, because {other}"),
-            };
-            alike.entry(what).or_default().push(place);
-        }
-        alike.into_iter().map(|(what, places)| format!("{}: {target} {what}", self.names(&places))).collect()
+        let mut alike = Alike::new();
+        differences(&mut alike, target, before, self.standings(target));
+        self.sentences(alike)
+    }
+
+    /// What the listeners that were told since this was last asked have changed for new connections, a sentence each.
+    pub(crate) fn take_listener_changes(&mut self) -> Vec<String> {
+        let alike = std::mem::take(&mut self.listener_changes);
+        self.sentences(alike)
+    }
+
+    fn sentences(&self, alike: Alike) -> Vec<String> {
+        let sentence =
+            |((target, what), places): (_, Vec<ServicePlace>)| format!("{}: {target} {what}", self.names(&places));
+        alike.into_iter().map(sentence).collect()
     }
 
     /// The services by name: the first few of many.
     fn names(&self, places: &[ServicePlace]) -> String {
         let name = |(vipa, place): &ServicePlace| {
             let VipaView { address, services, .. } = &self.vipas[*vipa];
-            let Service { protocol, ports, .. } = &services[*place];
-            format!("{address} {protocol:?}/{ports}").to_lowercase()
+            // The list may be another one already.
+            let service = services.get(*place).map(|Service { protocol, ports, .. }| format!(" {protocol:?}/{ports}"));
+            format!("{address}{}", service.unwrap_or_default()).to_lowercase()
         };
         let named: Vec<String> = places.iter().take(NAMED).map(name).collect();
         match places.len() - named.len() {
@@ -314,16 +344,14 @@ impl View {
 
     /// How a target stands with every service it is a candidate of.
     fn standings(&self, target: IpAddr) -> Vec<(ServicePlace, Fitness)> {
-        let mut standings = Vec::new();
-        for (index, vipa) in self.vipas.iter().enumerate() {
-            let judge = self.judge(index);
-            for (place, service) in vipa.services.iter().enumerate() {
-                if service.candidates.contains(&target) {
-                    standings.push(((index, place), judge.standing(service, target).fitness));
-                }
-            }
-        }
-        standings
+        (0..self.vipas.len()).flat_map(|vipa| self.standings_at(vipa, target)).collect()
+    }
+
+    fn standings_at(&self, vipa: usize, target: IpAddr) -> impl Iterator<Item = (ServicePlace, Fitness)> {
+        let judge = self.judge(vipa);
+        let services = self.vipas[vipa].services.iter().enumerate();
+        let of_target = services.filter(move |(_, service)| service.candidates.contains(&target));
+        of_target.map(move |(place, service)| ((vipa, place), judge.standing(service, target).fitness))
     }
 
     /// Every neighbour that packets to targets go by, and the gateways, with their ports.
@@ -379,8 +407,12 @@ impl View {
 
     /// What `target` listens on for a VIPA.
     pub(crate) fn listens(&mut self, vipa: usize, target: IpAddr, listening: BTreeSet<(Protocol, u16)>) {
+        let before: Vec<_> = self.standings_at(vipa, target).collect();
         self.vipas[vipa].listeners.insert(target, listening);
         self.vipas[vipa].made = None;
+        let mut alike = std::mem::take(&mut self.listener_changes);
+        differences(&mut alike, target, before, self.standings_at(vipa, target));
+        self.listener_changes = alike;
     }
 
     /// Which candidates of a VIPA new connections keep away from.

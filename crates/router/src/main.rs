@@ -5,7 +5,7 @@ mod ports;
 mod start;
 mod tun;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use tracing_subscriber::{
@@ -85,6 +85,8 @@ fn log_to_stderr() -> anyhow::Result<()> {
     let levels = wanted.as_deref().unwrap_or("info").parse::<Targets>();
     let levels = levels.map_err(|error| anyhow::anyhow!("RUST_LOG is not a list of levels: {error}"))?;
     let to_stderr = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    // A file or a journal shows colours as what they are written with.
+    let to_stderr = to_stderr.with_ansi(std::io::stderr().is_terminal());
     to_stderr.finish().with(levels).init();
     Ok(())
 }

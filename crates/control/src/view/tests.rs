@@ -262,3 +262,17 @@ fn what_changes_for_thousands_of_services_is_one_line() {
     let changes = view.fares(T1, Some(Load::unknown())).expect("it decides otherwise");
     assert!(changes[0].ends_with(" and 3992 more services: 198.51.100.21 gets new connections again"), "{changes:?}");
 }
+
+#[test]
+fn a_server_that_stops_and_one_that_starts_again_are_told() {
+    let mut view = view(2, 1, Balance::Maglev);
+    view.fares(T1, Some(Load::unknown()));
+    view.take_listener_changes();
+    view.listens(1, T1, BTreeSet::new());
+    let stopped = "192.0.2.2 tcp/1000: 198.51.100.21 gets no new connections, because nothing listens";
+    assert_eq!(view.take_listener_changes(), [stopped]);
+    assert!(view.take_listener_changes().is_empty());
+    view.listens(1, T1, BTreeSet::from([(Protocol::Tcp, 1_000)]));
+    view.listens(0, T1, BTreeSet::from([(Protocol::Tcp, 1_000), (Protocol::Tcp, 1_001)]));
+    assert_eq!(view.take_listener_changes(), ["192.0.2.2 tcp/1000: 198.51.100.21 gets new connections again"]);
+}
