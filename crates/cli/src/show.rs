@@ -7,7 +7,7 @@ use std::{fmt::Write, net::IpAddr};
 use anyhow::Context;
 use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, Weights};
 use vipa_protocol::{
-    Decision, Fitness, Intent, Load, Matter, Ruling, Trigger,
+    Fitness, Intent, Load, Trigger,
     admin::{
         AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
         Flapping, Link, MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage,
@@ -283,20 +283,8 @@ fn show_decisions(out: &mut String, decisions: &Decisions) -> anyhow::Result<()>
     if decisions.is_empty() {
         writeln!(out, "nothing is decided: all is as configured")?;
     }
-    for Decision { matter, ruling, stamp } in decisions {
-        let what = match (matter, ruling) {
-            (Matter::Place { vipa }, Ruling::At(router)) => format!("{vipa} is moved to {router}"),
-            (Matter::Ownership { vipa, router }, _) => format!("{vipa} is deactivated on {router}"),
-            (Matter::Membership { node }, _) => format!("{node} has left"),
-            (Matter::Target { target }, _) => format!("target {target} is quiesced"),
-            (Matter::Service { vipa, protocol, port, target }, _) => {
-                let at = target.map_or(String::new(), |target| format!(" at {target}"));
-                let place = std::net::SocketAddr::new(*vipa, *port);
-                format!("service {place}/{} is quiesced{at}", protocol_name(*protocol))
-            }
-            (Matter::Place { vipa }, Ruling::AsConfigured | Ruling::Withheld) => format!("{vipa} goes by rank"),
-        };
-        writeln!(out, "{what}; decided by way of {}", stamp.by)?;
+    for decision in decisions {
+        writeln!(out, "{decision}; decided by way of {}", decision.stamp.by)?;
     }
     Ok(())
 }

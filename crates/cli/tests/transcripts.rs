@@ -221,10 +221,10 @@ fn what_is_decided_is_a_line_each() {
     let shown = stdout(&ask(&["decisions"], &Request::Decisions, &Answer::Decisions(Decisions { decisions })));
     let expected = "\
 10.77.0.100 is moved to r2; decided by way of r1
-10.77.0.100 is deactivated on r1; decided by way of r1
+10.77.0.100 on r1 is deactivated; decided by way of r1
 t3 has left; decided by way of r1
 target 10.77.0.31 is quiesced; decided by way of r1
-service 10.77.0.100:80/tcp is quiesced at 10.77.0.31; decided by way of r1
+service 10.77.0.100:80/tcp at 10.77.0.31 is quiesced; decided by way of r1
 ";
     assert_eq!(shown, expected);
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Incarnation, NodeName, Voters, printable};
+use vipa_model::{Incarnation, NodeName, Voters, listed, printable};
 use vipa_protocol::{Hello, VERSION, text::MAX_NAME};
 
 /// Why a peer's messages are not listened to.
@@ -39,8 +39,11 @@ impl fmt::Display for Mismatch {
             Self::Cluster { theirs } => write!(f, "it belongs to cluster \"{theirs}\""),
             Self::Voters { mine, theirs } => write!(
                 f,
-                "its voters are {:?}, version {}, and this node's {:?}, version {}: one change apart at most they may be",
-                theirs.names, theirs.version, mine.names, mine.version
+                "its voters are {}, version {}, and this node's {}, version {}: one change apart at most they may be",
+                listed(&theirs.names),
+                theirs.version,
+                listed(&mine.names),
+                mine.version
             ),
             Self::Incarnation { theirs } => write!(f, "it cannot be in its life {}", theirs.0),
             Self::Target { by } => write!(f, "{by} is linked as the same target"),

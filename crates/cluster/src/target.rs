@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use vipa_model::{
     Connection, ConnectionState, Epoch, Forwarding, Incarnation, Mac, Moment, NodeName, PortRange, Protocol,
-    ServicePath, Voters,
+    ServicePath, Voters, listed,
 };
 use vipa_protocol::{
     Ask, Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, LinkAddress, Load, Message, MessageKind,
@@ -271,10 +271,10 @@ impl fmt::Display for Note {
                 write!(f, "{vipa}: {router} believes to own epoch {epoch}, but {highest} is owned already")
             }
             Self::Voters { voters: Voters { version, names } } => {
-                write!(f, "voters are {names:?} from now on, version {version}")
+                write!(f, "voters are {} from now on, version {version}", listed(names))
             }
             Self::OtherVoters { peer, voters: Voters { version, names } } => {
-                write!(f, "{peer}: its voters are {names:?}, version {version}, and not those of this node")
+                write!(f, "{peer}: its voters are {}, version {version}, and not those of this node", listed(names))
             }
             Self::Denied { peer, kind, denial } => {
                 write!(f, "{peer}: a message of the kind {kind} is not listened to, because {denial}")

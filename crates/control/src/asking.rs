@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use vipa_cluster::Event;
-use vipa_model::{Moment, NodeName, TargetId};
+use vipa_model::{Moment, NodeName, TargetId, listed};
 use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
 
 use crate::{
@@ -126,8 +126,10 @@ impl Control {
             counts.done += 1;
             counts.unanswered += u64::from(result.result == AuditResult::NoAnswer);
             counts.differences += differences;
-            if differences > 0 {
-                tracing::warn!(vipa = %result.vipa, target = %result.node, "the table differs: {:?}", result.result);
+            if let AuditResult::Differs { differences, connections, .. } = &result.result {
+                let counted = differences.iter().map(|(difference, count)| format!("{count} {}", difference.name()));
+                let counted = listed(counted);
+                tracing::warn!(vipa = %result.vipa, target = %result.node, "the table differs: {counted} of {connections}");
             }
             if let (AuditMode::Repair, AuditResult::Differs { repaired, .. }) = (mode, &mut result.result) {
                 *repaired = true;

@@ -71,18 +71,16 @@ fn services(here: &[Service], there: &[Service], row: &mut impl FnMut(&str, Stri
             row(&name, "served".into(), "not served".into());
             continue;
         };
-        let Service { protocol: _, ports: _, delivery, balance, choice, orphans, sources, candidates } = service;
         let list = |candidates: &[IpAddr]| {
             let mut sorted: Vec<_> = candidates.iter().map(ToString::to_string).collect();
             sorted.sort();
             sorted.join(" ")
         };
-        row(&format!("{name} candidates"), list(candidates), list(&other.candidates));
-        row(&format!("{name} delivery"), format!("{delivery:?}"), format!("{:?}", other.delivery));
-        row(&format!("{name} balance"), format!("{balance:?}"), format!("{:?}", other.balance));
-        row(&format!("{name} weights"), format!("{choice:?}"), format!("{:?}", other.choice));
-        row(&format!("{name} orphans"), format!("{orphans:?}"), format!("{:?}", other.orphans));
-        row(&format!("{name} sources"), format!("{sources:?}"), format!("{:?}", other.sources));
+        row(&format!("{name} candidates"), list(&service.candidates), list(&other.candidates));
+        for ((key, here), (_, there)) in service.settings().into_iter().zip(other.settings()) {
+            let shown = |text: String| if text.is_empty() { "not set".into() } else { text };
+            row(&format!("{name} {key}"), shown(here), shown(there));
+        }
     }
     for service in there.iter().filter(|service| !here.iter().any(|other| key(other) == key(service))) {
         row(&service_name(service), "not served".into(), "served".into());

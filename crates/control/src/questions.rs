@@ -106,7 +106,7 @@ pub(crate) fn settings(config: &config::Config, vipa: &config::Vipa) -> VipaSett
         services: services.clone(),
         others: vec![
             text("activate", activate.to_string()),
-            text("takeback", format!("{takeback:?}").to_lowercase()),
+            text("takeback", takeback.name().into()),
             text("takeback_delay_s", takeback_delay.as_secs().to_string()),
             text("group", group.clone().unwrap_or_else(|| "none".into())),
             text("new_per_second", limit),

@@ -8,7 +8,7 @@ use std::{
 
 use vipa_cluster::Wait;
 use vipa_flow::FlowState;
-use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId};
+use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId, listed};
 use vipa_protocol::{
     Decision, Fitness, ListenerLoad, Load, Matter, Role, Ruling, Served,
     admin::{
@@ -130,7 +130,7 @@ fn succession(control: &Control, vipa: &vipa_cluster::VipaStatus) -> Succession 
         Wait::Nothing => format!("{owner} is asked to yield"),
         Wait::Targets { unlinked, unread } if unread.is_empty() => format!("no link to {}", list(unlinked)),
         Wait::Targets { unlinked: _, unread } => format!("not everything is read from {}", list(unread)),
-        Wait::Unfollowed { targets } => format!("{targets:?} report to {owner} and not here"),
+        Wait::Unfollowed { targets } => format!("{} report to {owner} and not here", listed(targets)),
         Wait::Group => "others of its group are not ready".into(),
         Wait::Delay { until } => {
             takeback_in_ms = Some(ms(*until));

@@ -254,6 +254,20 @@ pub enum Takeback {
     Manual,
 }
 
+impl Takeback {
+    pub const ALL: [Self; 3] = [Self::Immediate, Self::WhenIdle, Self::Manual];
+
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Immediate => "immediate",
+            Self::WhenIdle => "when-idle",
+            Self::Manual => "manual",
+        }
+    }
+}
+
 /// `[agent]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {

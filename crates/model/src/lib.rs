@@ -8,6 +8,7 @@ pub mod config;
 mod nouns;
 mod path;
 mod printable;
+mod service_settings;
 mod throttle;
 mod time;
 mod voters;
@@ -21,6 +22,7 @@ pub use nouns::{
 };
 pub use path::{Path, PathLookup, ServicePath, TargetPath, find_path};
 pub use printable::printable;
+pub use service_settings::listed;
 pub use throttle::Throttle;
 pub use time::Moment;
 pub use voters::Voters;

@@ -267,6 +267,20 @@ pub enum Balance {
     WeightedActive,
 }
 
+impl Balance {
+    pub const ALL: [Self; 3] = [Self::Maglev, Self::RoundRobin, Self::WeightedActive];
+
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::WeightedActive => "weighted-active",
+        }
+    }
+}
+
 /// What happens to a TCP packet whose connection nobody knows, once rebuilding is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -277,6 +291,20 @@ pub enum Orphans {
     Drop,
     /// Sent to the target that `balance` names.
     Balance,
+}
+
+impl Orphans {
+    pub const ALL: [Self; 3] = [Self::Reset, Self::Drop, Self::Balance];
+
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Drop => "drop",
+            Self::Balance => "balance",
+        }
+    }
 }
 
 /// What becomes of a new connection that nobody serves: to a port without a service, or of a service without a listener.

@@ -545,6 +545,18 @@ pub enum Difference {
     Stale,
 }
 
+impl Difference {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Elsewhere => "elsewhere",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Stale => "stale",
+        }
+    }
+}
+
 /// A takeover rehearsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drill {

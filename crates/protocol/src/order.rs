@@ -4,7 +4,10 @@
 //! later one about the same matter replaces the earlier. It is no part of an ownership and has no epoch: a takeover
 //! changes nothing of it, and whoever owns a VIPA next finds it.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{NodeName, Protocol};
@@ -48,6 +51,39 @@ pub struct Decision {
     pub matter: Matter,
     pub ruling: Ruling,
     pub stamp: Stamp,
+}
+
+impl fmt::Display for Matter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Place { vipa } => write!(f, "{vipa}"),
+            Self::Ownership { vipa, router } => write!(f, "{vipa} on {router}"),
+            Self::Membership { node } => write!(f, "{node}"),
+            Self::Target { target } => write!(f, "target {target}"),
+            Self::Service { vipa, protocol, port, target } => {
+                let protocol = match protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                };
+                write!(f, "service {}/{protocol}", SocketAddr::new(*vipa, *port))?;
+                target.map_or(Ok(()), |target| write!(f, " at {target}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { matter, ruling, stamp: _ } = self;
+        match (matter, ruling) {
+            (_, Ruling::At(router)) => write!(f, "{matter} is moved to {router}"),
+            (Matter::Place { vipa }, Ruling::AsConfigured | Ruling::Withheld) => write!(f, "{vipa} goes by rank"),
+            (_, Ruling::AsConfigured) => write!(f, "{matter} is as configured again"),
+            (Matter::Ownership { .. }, Ruling::Withheld) => write!(f, "{matter} is deactivated"),
+            (Matter::Membership { .. }, Ruling::Withheld) => write!(f, "{matter} has left"),
+            (Matter::Target { .. } | Matter::Service { .. }, Ruling::Withheld) => write!(f, "{matter} is quiesced"),
+        }
+    }
 }
 
 /// What an operator wants done.

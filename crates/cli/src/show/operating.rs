@@ -66,21 +66,12 @@ fn verdict(result: &AuditResult) -> String {
         AuditResult::Differs { connections, differences, examples: _, parts_left, repaired } => {
             let counts: Vec<_> = differences
                 .iter()
-                .map(|(difference, count)| format!("{} {}", grouped(*count), word(*difference)))
+                .map(|(difference, count)| format!("{} {}", grouped(*count), difference.name()))
                 .collect();
             let more = if *parts_left > 0 { ", and more to be looked at" } else { "" };
             let repaired = if *repaired { "; repaired" } else { "; --repair puts it right" };
             format!("differs: {} of {}{more}{repaired}", counts.join(", "), grouped(*connections))
         }
-    }
-}
-
-fn word(difference: Difference) -> &'static str {
-    match difference {
-        Difference::Missing => "missing",
-        Difference::Elsewhere => "elsewhere",
-        Difference::Unconfirmed => "unconfirmed",
-        Difference::Stale => "stale",
     }
 }
 

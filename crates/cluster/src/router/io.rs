@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Epoch, Mac, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters};
+use vipa_model::{Epoch, Mac, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters, listed};
 use vipa_protocol::{Decision, Entry, Hello, Load, Message, MessageKind, Mirror, Order, Refusal, Run, TakeoverReport};
 
 use super::{settings::Settings, vipa::State};
@@ -307,7 +307,8 @@ impl fmt::Display for Note {
             }
             Self::Transition { vipa, epoch, from, to } => write!(f, "{vipa}: {from} → {to}, epoch {epoch}"),
             Self::BallotLost { vipa, epoch, refusals } => {
-                write!(f, "{vipa}: epoch {epoch} not granted; refusals: {refusals:?}")
+                let refusals = refusals.iter().map(|(voter, refusal)| format!("{voter} {refusal:?}"));
+                write!(f, "{vipa}: epoch {epoch} not granted; refused by: {}", listed(refusals))
             }
             Self::Fenced { vipa, epoch } => {
                 write!(
@@ -326,19 +327,17 @@ impl fmt::Display for Note {
             Self::TargetLate { vipa, epoch, target } => {
                 write!(f, "{vipa}: target {target} did not report in time for epoch {epoch}")
             }
-            Self::Decided { decision: Decision { matter, ruling, stamp } } => {
-                write!(f, "decided by way of {}: {matter:?} is {ruling:?}", stamp.by)
-            }
+            Self::Decided { decision } => write!(f, "decided by way of {}: {decision}", decision.stamp.by),
             Self::TakebackTooEarly { vipa, owner, missing } => {
-                write!(f, "{vipa}: not taken back yet, because {missing:?} report to {owner} and not here")
+                write!(f, "{vipa}: not taken back yet, because {} report to {owner} and not here", listed(missing))
             }
             Self::Fitness { router, unfit: Some(why) } => write!(f, "{router} is unfit to route: {why}"),
             Self::Fitness { router, unfit: None } => write!(f, "{router} is fit to route again"),
             Self::Voters { voters: Voters { version, names } } => {
-                write!(f, "voters are {names:?} from now on, version {version}")
+                write!(f, "voters are {} from now on, version {version}", listed(names))
             }
             Self::OtherVoters { peer, voters: Voters { version, names } } => {
-                write!(f, "{peer}: its voters are {names:?}, version {version}, and not those of this node")
+                write!(f, "{peer}: its voters are {}, version {version}, and not those of this node", listed(names))
             }
             Self::TwoOwners { vipa, epoch, one, other } => {
                 write!(f, "{vipa}: both {one} and {other} say they own epoch {epoch}")

@@ -15,7 +15,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use vipa_model::{Moment, NodeName, Protocol};
+use vipa_model::{Moment, NodeName, Protocol, listed};
 use vipa_protocol::{
     Decision, Decisions, Kept, Matter, Message, Order, Retake, Role, Ruling, Stamp, message::DECISIONS_PART,
 };
@@ -119,7 +119,8 @@ impl Router {
             Err(why) => return out.push(refuse(why)),
         };
         if let Some((matter, _)) = rulings.iter().find(|(matter, _)| !self.ledger.has_room(matter)) {
-            return out.push(refuse(format!("too much is decided already to decide {matter:?} too; resume something")));
+            return out
+                .push(refuse(format!("too much is decided already to decide about {matter} too; resume something")));
         }
         let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.ledger.ruling(matter))).collect();
         // An order that waits for the disk already comes before this one, also where both are about one matter.
@@ -529,9 +530,11 @@ impl Router {
             let owner = vipa.owner.as_ref().map_or("nobody", NodeName::as_str);
             let why = match vipa.takeback(now, &self.around()).filter(|_| here) {
                 Some(Wait::Targets { unlinked, unread }) => {
-                    format!("no link to {unlinked:?}, not everything read from {unread:?}")
+                    format!("no link to: {}; not everything is read from: {}", listed(unlinked), listed(unread))
                 }
-                Some(Wait::Unfollowed { targets }) => format!("{targets:?} report to {owner} and not to {router}"),
+                Some(Wait::Unfollowed { targets }) => {
+                    format!("{} report to {owner} and not to {router}", listed(targets))
+                }
                 Some(Wait::Group) => "others of its group are not ready".into(),
                 Some(Wait::Nothing | Wait::Delay { .. } | Wait::Idle { .. } | Wait::Order) | None => {
                     format!("{router} makes itself ready, or is being handed it")

@@ -235,7 +235,7 @@ impl List {
             self.say(&of("ranks"), ranks(old_ranks), ranks(&new.ranks), Effect::Live);
         }
         self.live(&of("activate"), activate, &new.activate);
-        self.live(&of("takeback"), takeback, &new.takeback);
+        self.live(&of("takeback"), takeback.name(), new.takeback.name());
         self.live(&of("takeback_delay_s"), takeback_delay, &new.takeback_delay);
         self.live(&of("group"), group, &new.group);
         self.live(&of("new_per_second"), new_per_second, &new.new_per_second);
@@ -263,7 +263,7 @@ impl List {
     }
 
     fn service(&mut self, what: &str, old: &Service, new: &Service) {
-        let Service { protocol: _, ports: _, delivery, balance, choice, orphans, sources, candidates } = old;
+        let candidates = &old.candidates;
         if *candidates != new.candidates {
             let gone: Vec<_> = candidates.iter().filter(|address| !new.candidates.contains(address)).copied().collect();
             let come: Vec<_> = new.candidates.iter().filter(|address| !candidates.contains(address)).copied().collect();
@@ -276,11 +276,12 @@ impl List {
             };
             self.say(&format!("{what} candidates"), from, to, Effect::Live);
         }
-        self.live(&format!("{what} delivery"), delivery, &new.delivery);
-        self.live(&format!("{what} balance"), balance, &new.balance);
-        self.live(&format!("{what} weights"), choice, &new.choice);
-        self.live(&format!("{what} orphans"), orphans, &new.orphans);
-        self.live(&format!("{what} sources"), sources, &new.sources);
+        for ((key, from), (_, to)) in old.settings().into_iter().zip(new.settings()) {
+            if from != to {
+                let shown = |text: String| if text.is_empty() { NONE.into() } else { text };
+                self.say(&format!("{what} {key}"), shown(from), shown(to), Effect::Live);
+            }
+        }
     }
 }
 

@@ -93,8 +93,7 @@ fn read(problems: &mut Problems, mut section: Section<'_>, around: &Surroundings
         ranks(problems, value, around)
     });
     let activate = section.or(problems, "activate", true, flag);
-    let takebacks =
-        [("immediate", Takeback::Immediate), ("when-idle", Takeback::WhenIdle), ("manual", Takeback::Manual)];
+    let takebacks = Takeback::ALL.map(|takeback| (takeback.name(), takeback));
     let takeback = section.or(problems, "takeback", Takeback::Immediate, choice(&takebacks));
     let delay = section.or(problems, "takeback_delay_s", 0_u32, number(0..=86_400, "a number of seconds"));
     let group = section.optional(problems, "group", text);
@@ -189,11 +188,7 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
         section.or(problems, "protocol", Protocol::Tcp, choice(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]));
     let ports = section.required(problems, "ports", "ports = 80", ports);
     let candidates = section.required(problems, "candidates", "candidates = [\"10.0.0.31\"]", candidates);
-    let balances = [
-        ("maglev", Balance::Maglev),
-        ("round-robin", Balance::RoundRobin),
-        ("weighted-active", Balance::WeightedActive),
-    ];
+    let balances = Balance::ALL.map(|balance| (balance.name(), balance));
     let balance = section.or(problems, "balance", Balance::Maglev, choice(&balances));
     let weights = section.or(
         problems,
@@ -201,7 +196,7 @@ fn read_service(problems: &mut Problems, mut section: Section<'_>) -> Option<Ser
         Weights::Static,
         choice(&Weights::ALL.map(|weights| (weights.name(), weights))),
     );
-    let orphan_words = [("reset", Orphans::Reset), ("drop", Orphans::Drop), ("balance", Orphans::Balance)];
+    let orphan_words = Orphans::ALL.map(|orphans| (orphans.name(), orphans));
     let orphans = section.or(problems, "orphans", Orphans::Reset, choice(&orphan_words));
     let forwarding = section.or(problems, "forwarding", Forwarding::Direct, forwarding);
     let target_port = section.optional(problems, "target_port", number(1..=u16::MAX, "a port"));

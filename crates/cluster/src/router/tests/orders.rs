@@ -108,7 +108,7 @@ fn a_router_that_lacks_a_target_of_the_owners_is_told_and_shown_what_is_missing(
     bench.run_ms(4000);
     bench.assert_owner("r2");
     assert_eq!(bench.status("r1").takeback, Some(Wait::Unfollowed { targets: vec![name("t3")] }));
-    assert!(bench.story().contains("not taken back yet, because [t3] report to r2 and not here"));
+    assert!(bench.story().contains("not taken back yet, because t3 report to r2 and not here"));
 }
 
 #[test]

@@ -300,7 +300,7 @@ fn a_node_of_other_voters_is_refused_by_name_and_not_listened_to() {
     let message = Message::Beat(Beat { sequence: 1, owned });
     bench.feed_router("r1", Event::Received { peer: name("r9"), message });
     bench.assert_owner("r1");
-    assert!(bench.story().contains("r1: r9: not listened to, because its voters are [r9]"));
+    assert!(bench.story().contains("r1: r9: not listened to, because its voters are r9"));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn a_voter_that_was_removed_votes_no_more_and_one_ahead_answers_no_laggard() {
     };
     assert!(!bench.wire.iter().any(voted));
     // Named, for the operator to see, and well as soon as the laggard has the list too.
-    assert!(bench.story().contains("r2: t2: its voters are [r1, r2, t2], version 3, and not those of this node"));
+    assert!(bench.story().contains("r2: t2: its voters are r1, r2, t2, version 3, and not those of this node"));
     bench.reload_voters("r2", &third).unwrap();
     bench.run_ms(2_000);
     bench.assert_owner("r2");
@@ -173,7 +173,7 @@ fn a_node_left_behind_is_refused_until_it_has_the_list_of_the_others() {
     }
     bench.start("t3");
     assert!(bench.story().contains(
-        "r1: t3: not listened to, because its voters are [r1, r2, t1], version 1, and this node's [r1, r2, t2], \
+        "r1: t3: not listened to, because its voters are r1, r2, t1, version 1, and this node's r1, r2, t2, \
          version 3: one change apart at most they may be"
     ));
     let listens =

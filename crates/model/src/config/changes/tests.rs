@@ -39,7 +39,7 @@ fn what_a_running_router_takes_up_is_told_from_what_needs_a_restart() {
             "vipa 10.77.0.100: ranks [r1 200, r2 100→r2 100, r1 50] live",
         ),
         ("8000-8099", "8000-8199", "vipa 10.77.0.100: tcp/8000-8099 [10.77.0.31→none] live"),
-        ("\"drop\"", "\"reset\"", "vipa 10.77.0.100: tcp/8000-8099 orphans [Drop→Reset] live"),
+        ("\"drop\"", "\"reset\"", "vipa 10.77.0.100: tcp/8000-8099 orphans [drop→reset] live"),
         ("[[port]]", "[hooks]\ntimeout_ms = 7\n[[port]]", ""),
         ("[[port]]", "[hooks]\ntimeout_ms = 70\n[[port]]", "hooks.timeout_ms [5s→70ms] live"),
         ("[[port]]", "[announce]\nrefresh_s = 0\n[[port]]", "announce.refresh_s [60s→none] live"),
