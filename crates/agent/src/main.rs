@@ -34,7 +34,10 @@ use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     prelude::*,
 };
-use vipa_model::config::{Agent, Config, Program};
+use vipa_model::{
+    config::{Agent, Config, Program},
+    with_causes,
+};
 
 use crate::{orders::Wish, privileges::Elsewhere, status::Form};
 
@@ -137,7 +140,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("vipa-agent: {error:#}");
+            eprintln!("vipa-agent: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 use vipa_cluster::target::Event;
-use vipa_model::{Voters, config::Config};
+use vipa_model::{Voters, config::Config, with_causes};
 use vipa_transport::{
     Admission,
     state::{GroupCommit, Kind, Outcome, StateFile},
@@ -58,7 +58,7 @@ impl Agent {
                     ),
                 }
             }
-            Err(error) => tracing::warn!("the configuration was not reloaded: {error:#}"),
+            Err(error) => tracing::warn!("the configuration was not reloaded: {}", with_causes(error.as_ref())),
         }
     }
 

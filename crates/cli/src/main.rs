@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use vipa_model::NodeName;
+use vipa_model::{NodeName, with_causes};
 use vipa_protocol::admin::{self, AuditMode, DEFAULT_LIMIT, DEFAULT_RECORDING_MB, ReloadMode, Request};
 use vipa_transport::{CertifiedRoles, pki};
 
@@ -179,7 +179,7 @@ fn main() -> ExitCode {
     match told {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("vipactl: {error:#}");
+            eprintln!("vipactl: {}", with_causes(error.as_ref()));
             let is_unanswered = error.downcast_ref::<status::NoAnswer>().is_some();
             if is_unanswered { ExitCode::from(status::NO_ANSWER) } else { ExitCode::FAILURE }
         }

@@ -5,6 +5,7 @@
 mod check;
 mod choice;
 pub mod config;
+mod failure;
 mod nouns;
 mod path;
 mod printable;
@@ -15,6 +16,7 @@ mod voters;
 
 pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Agentless, Choice, Question, Weights};
+pub use failure::with_causes;
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName,
     MAX_PATHS, MAX_VIPAS, Mac, NodeName, Orphans, PortId, PortRange, Protocol, Rank, Service, Sources, Stance,

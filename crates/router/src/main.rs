@@ -12,7 +12,10 @@ use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     prelude::*,
 };
-use vipa_model::config::{Config, Program};
+use vipa_model::{
+    config::{Config, Program},
+    with_causes,
+};
 
 /// Routes packets for virtual IP addresses (VIPAs) and takes them over without breaking a connection.
 #[derive(Debug, Parser)]
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vipad: {error:#}");
+            eprintln!("vipad: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -16,7 +16,10 @@ use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
 use vipa_handoff::{Flows, WorkerDoor};
-use vipa_model::config::{Config, Idle};
+use vipa_model::{
+    config::{Config, Idle},
+    with_causes,
+};
 
 use crate::{
     fit,
@@ -35,7 +38,7 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     let signals = Signals::listen()?;
     // What can be refused is refused before a port is touched.
     fit::check(&config)?;
-    let prepared = Prepared::new(&config, file, |next| fit::check(next).map_err(|error| format!("{error:#}")))?;
+    let prepared = Prepared::new(&config, file, |next| fit::check(next).map_err(|error| with_causes(error.as_ref())))?;
     let flows = Arc::new(tables(&config)?);
     // Kept until control has ended, and with it the last announcement.
     let tun = config.announce.interface.as_deref().map(Tun::open).transpose()?;
