@@ -127,6 +127,10 @@ impl Control {
     pub(crate) fn hear_claim(&mut self, claim: Claim, now: Moment) {
         let Claim { vipa, port, mac } = claim;
         let Some(index) = self.view.vipa_index(vipa).filter(|_| self.may_announce(vipa, now)) else { return };
+        // Whom this router consents to announces the VIPA before this router has heard that it owns it.
+        if self.cluster.brief(vipa).is_some_and(|brief| brief.yielding_to.is_some()) {
+            return;
+        }
         let is_settling = self.view.vipas[index].owned_since.is_some_and(|since| now.since(since) < SETTLING);
         self.counts.conflicts_heard += 1;
         if self.conflicts.hear(claim, is_settling, now) {
