@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::{Mac, Moment, PortId, Stance};
 
-use crate::control::Control;
+use crate::{control::Control, view::VipaView};
 
 /// Between two announcements of a VIPA against others. RFC 5227 names 10 s for stations that give way in the end. A VIPA's owner does
 /// not, and its clients are to find it again soon.
@@ -127,10 +127,6 @@ impl Control {
     pub(crate) fn hear_claim(&mut self, claim: Claim, now: Moment) {
         let Claim { vipa, port, mac } = claim;
         let Some(index) = self.view.vipa_index(vipa).filter(|_| self.may_announce(vipa, now)) else { return };
-        // Whom this router consents to announces the VIPA before this router has heard that it owns it.
-        if self.cluster.brief(vipa).is_some_and(|brief| brief.yielding_to.is_some()) {
-            return;
-        }
         let is_settling = self.view.vipas[index].owned_since.is_some_and(|since| now.since(since) < SETTLING);
         self.counts.conflicts_heard += 1;
         if self.conflicts.hear(claim, is_settling, now) {
@@ -160,12 +156,14 @@ impl Control {
         self.config.ports.get(usize::from(port.0)).map_or("?", |port| port.name.as_str())
     }
 
-    /// Whether it is this router's. Once the lease has passed another one may own it already; and what a worker has heard while this
-    /// router yields may be its successor.
+    /// Whether it is this router's. Once the lease has passed another one may own it already. So may whom it has consented to, which
+    /// announces it before this router hears that: an announcement after that one would bring packets back here whose connections have
+    /// begun there.
     pub(crate) fn may_announce(&self, vipa: IpAddr, now: Moment) -> bool {
         let Some(index) = self.view.vipa_index(vipa) else { return false };
-        let vipa = &self.view.vipas[index];
-        matches!(vipa.stance, Stance::Active | Stance::Rebuilding) && !vipa.lease.passed(now)
+        let VipaView { stance, lease, .. } = &self.view.vipas[index];
+        let consents = || self.cluster.brief(vipa).is_some_and(|brief| brief.yielding_to.is_some());
+        matches!(stance, Stance::Active | Stance::Rebuilding) && !lease.passed(now) && !consents()
     }
 }
 
