@@ -313,7 +313,7 @@ fn show_connections(out: &mut String, connections: &Connections) -> anyhow::Resu
         table.row([
             connection.client.to_string(),
             vipa.to_string(),
-            format!("{}/{}", protocol_name(connection.protocol), connection.port),
+            format!("{}/{}", connection.protocol.name(), connection.port),
             target.to_string(),
             node_name(node.as_ref()),
             stage.into(),
@@ -566,23 +566,13 @@ fn stance_word(stance: Stance) -> &'static str {
     }
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
 fn service_name(service: &Service) -> String {
-    format!("{}/{}", protocol_name(service.protocol), service.ports)
+    format!("{}/{}", service.protocol.name(), service.ports)
 }
 
 fn ports(listening: &[(Protocol, u16)]) -> String {
-    let named: Vec<_> = listening
-        .iter()
-        .take(PORTS_NAMED)
-        .map(|(protocol, port)| format!("{}/{port}", protocol_name(*protocol)))
-        .collect();
+    let named: Vec<_> =
+        listening.iter().take(PORTS_NAMED).map(|(protocol, port)| format!("{}/{port}", protocol.name())).collect();
     match listening.len() {
         0 => "-".into(),
         count if count > PORTS_NAMED => format!("{} and {} more", named.join(" "), count - PORTS_NAMED),

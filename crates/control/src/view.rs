@@ -332,8 +332,9 @@ impl View {
         let name = |(vipa, place): &ServicePlace| {
             let VipaView { address, services, .. } = &self.vipas[*vipa];
             // The list may be another one already.
-            let service = services.get(*place).map(|Service { protocol, ports, .. }| format!(" {protocol:?}/{ports}"));
-            format!("{address}{}", service.unwrap_or_default()).to_lowercase()
+            let service =
+                services.get(*place).map(|Service { protocol, ports, .. }| format!(" {}/{ports}", protocol.name()));
+            format!("{address}{}", service.unwrap_or_default())
         };
         let named: Vec<String> = places.iter().take(NAMED).map(name).collect();
         match places.len() - named.len() {

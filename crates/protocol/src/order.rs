@@ -61,11 +61,7 @@ impl fmt::Display for Matter {
             Self::Membership { node } => write!(f, "{node}"),
             Self::Target { target } => write!(f, "target {target}"),
             Self::Service { vipa, protocol, port, target } => {
-                let protocol = match protocol {
-                    Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
-                };
-                write!(f, "service {}/{protocol}", SocketAddr::new(*vipa, *port))?;
+                write!(f, "service {}/{}", SocketAddr::new(*vipa, *port), protocol.name())?;
                 target.map_or(Ok(()), |target| write!(f, " at {target}"))
             }
         }
@@ -139,18 +135,16 @@ pub enum Order {
 
 impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = |f: &mut fmt::Formatter<'_>, verb, (vipa, protocol, port, target): (_, _, _, &Option<IpAddr>)| {
-            let protocol = match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
+        let service =
+            |f: &mut fmt::Formatter<'_>, verb, (vipa, protocol, port, target): (_, Protocol, _, &Option<IpAddr>)| {
+                let protocol = protocol.name();
+                let vipa: &IpAddr = vipa;
+                match vipa {
+                    IpAddr::V4(vipa) => write!(f, "service {verb} {vipa}:{port}/{protocol}")?,
+                    IpAddr::V6(vipa) => write!(f, "service {verb} [{vipa}]:{port}/{protocol}")?,
+                }
+                target.map_or(Ok(()), |target| write!(f, " {target}"))
             };
-            let vipa: &IpAddr = vipa;
-            match vipa {
-                IpAddr::V4(vipa) => write!(f, "service {verb} {vipa}:{port}/{protocol}")?,
-                IpAddr::V6(vipa) => write!(f, "service {verb} [{vipa}]:{port}/{protocol}")?,
-            }
-            target.map_or(Ok(()), |target| write!(f, " {target}"))
-        };
         let node = |f: &mut fmt::Formatter<'_>, verb, node: &Option<NodeName>| match node {
             Some(node) => write!(f, "node {verb} {node}"),
             None => write!(f, "node {verb}"),

@@ -7,7 +7,7 @@ use vipa_protocol::admin::{
     ReloadChange, ReloadOutcome, TargetAudit,
 };
 
-use super::{milliseconds, node_name, ports, protocol_name, service_name, up_or_down};
+use super::{milliseconds, node_name, ports, service_name, up_or_down};
 use crate::table::{Side, Table, grouped};
 
 pub(super) fn reload(out: &mut String, reload: &Reload) -> anyhow::Result<()> {
@@ -52,7 +52,7 @@ pub(super) fn audit(out: &mut String, audit: &Audit) -> anyhow::Result<()> {
     for TargetAudit { vipa: _, target: _, node, result } in &audit.targets {
         let AuditResult::Differs { examples, .. } = result else { continue };
         for AuditExample { connection, difference } in examples {
-            let (protocol, port) = (protocol_name(connection.protocol), connection.port);
+            let (protocol, port) = (connection.protocol.name(), connection.port);
             writeln!(out, "  {node}: {} to {protocol}/{port}: {}", connection.client, explained(*difference))?;
         }
     }

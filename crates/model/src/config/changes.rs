@@ -310,11 +310,7 @@ fn addresses(addresses: &[IpAddr]) -> String {
 }
 
 fn service_name(protocol: Protocol, ports: PortRange) -> String {
-    let protocol = match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    format!("{protocol}/{ports}")
+    format!("{}/{ports}", protocol.name())
 }
 
 /// As its `Debug` says, without the wrapping of what may be missing.
