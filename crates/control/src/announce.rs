@@ -77,7 +77,7 @@ impl Control {
     /// Tells every port's network that `vipa` is here; those who ignore announcements are asked something next.
     pub(crate) fn announce(&mut self, vipa: IpAddr) {
         self.send_on_each_port(|port| announcement(port, vipa));
-        self.vipa_questions.want(vipa, &self.view.ports, self.clock.now());
+        self.neighbour_prompts.want(vipa, &self.routing.ports, self.clock.now());
     }
 
     /// Asks whether another station has `vipa`, too. Stations do not learn from the question where it is.
@@ -86,7 +86,7 @@ impl Control {
     }
 
     fn send_on_each_port(&self, frame: impl Fn(&PortRoute) -> Vec<u8>) {
-        for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.view.ports) {
+        for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.routing.ports) {
             send_frame(&self.door, &self.counts, (id, port), &frame(port));
         }
     }

@@ -26,7 +26,7 @@ use vipa_protocol::{
     question::{MOST_BUCKETS, bucket},
 };
 
-use crate::questions::Asker;
+use crate::queries::QuerySender;
 
 /// Between the two looks: longer than an agent takes to report.
 const SETTLE: Duration = Duration::from_millis(400);
@@ -61,7 +61,7 @@ pub(crate) struct Audited {
 }
 
 /// Compares the table with what one target holds.
-pub(crate) async fn audit(asker: &Asker, flows: &Arc<Flows>, subject: &Subject) -> Audited {
+pub(crate) async fn audit(asker: &QuerySender, flows: &Arc<Flows>, subject: &Subject) -> Audited {
     let began = Instant::now();
     let first = ask(asker, subject, Vec::new()).await;
     let answered_in = began.elapsed();
@@ -107,7 +107,7 @@ struct Found {
 }
 
 /// Looks at every part that differs, unless there are very many differences.
-async fn compare(asker: &Asker, flows: &Arc<Flows>, subject: &Subject, holds: &Holds) -> Option<Found> {
+async fn compare(asker: &QuerySender, flows: &Arc<Flows>, subject: &Subject, holds: &Holds) -> Option<Found> {
     let connections = holds.digests.count();
     let parts = holds.digests.differing(&digests(flows, subject).await?);
     let (mut differences, mut looked_at) = (BTreeMap::new(), 0);
@@ -130,7 +130,7 @@ async fn compare(asker: &Asker, flows: &Arc<Flows>, subject: &Subject, holds: &H
     Some(Found { connections, differences, parts_left: (parts.len() - looked_at) as u64 })
 }
 
-async fn ask(asker: &Asker, subject: &Subject, buckets: Vec<u16>) -> Option<Holds> {
+async fn ask(asker: &QuerySender, subject: &Subject, buckets: Vec<u16>) -> Option<Holds> {
     match asker.ask(&subject.node, Question::Holds { vipa: subject.vipa, buckets }).await? {
         Reply::Holds(holds) => Some(holds),
         // It has never heard of the VIPA: it holds nothing of it, and says so in time.
@@ -155,7 +155,7 @@ async fn digests(flows: &Arc<Flows>, subject: &Subject) -> Option<Digests> {
 
 /// Compares the connections of these parts one by one.
 async fn look(
-    asker: &Asker,
+    asker: &QuerySender,
     flows: &Arc<Flows>,
     subject: &Subject,
     parts: Vec<u16>,

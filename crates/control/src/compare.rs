@@ -10,10 +10,10 @@ use vipa_protocol::{
     text::MAX_SETTING,
 };
 
-use crate::questions::Asker;
+use crate::queries::QuerySender;
 
 /// Asks each of `others` for its settings and compares them with `mine`.
-pub(crate) async fn compare(asker: &Asker, vipa: IpAddr, mine: VipaSettings, others: Vec<NodeName>) -> Diff {
+pub(crate) async fn compare(asker: &QuerySender, vipa: IpAddr, mine: VipaSettings, others: Vec<NodeName>) -> Diff {
     let mut asked = Vec::new();
     for node in others {
         let asker = asker.clone();

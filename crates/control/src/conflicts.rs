@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::{Mac, Moment, PortId, Stance};
 
-use crate::{control::Control, view::VipaView};
+use crate::{control::Control, routing_state::VipaRouting};
 
 /// Between two announcements of a VIPA against others. RFC 5227 names 10 s for stations that give way in the end. A VIPA's owner does
 /// not, and its clients are to find it again soon.
@@ -126,12 +126,12 @@ impl Control {
     /// Another station says that it has a VIPA of this router.
     pub(crate) fn hear_claim(&mut self, claim: Claim, now: Moment) {
         let Claim { vipa, port, mac } = claim;
-        let Some(index) = self.view.vipa_index(vipa).filter(|_| self.may_announce(vipa, now)) else { return };
-        let is_settling = self.view.vipas[index].owned_since.is_some_and(|since| now.since(since) < SETTLING);
+        let Some(index) = self.routing.vipa_index(vipa).filter(|_| self.may_announce(vipa, now)) else { return };
+        let is_settling = self.routing.vipas[index].owned_since.is_some_and(|since| now.since(since) < SETTLING);
         self.counts.conflicts_heard += 1;
         if self.conflicts.hear(claim, is_settling, now) {
             let port = self.port_name(port);
-            let also = self.view.neighbours.address_of(mac).map(|address| format!(", which is {address} as well"));
+            let also = self.routing.neighbours.address_of(mac).map(|address| format!(", which is {address} as well"));
             tracing::warn!(
                 %vipa, %mac, port,
                 "another station says that it has a VIPA of this router{}: take the address away there; this router announces it again",
@@ -160,8 +160,8 @@ impl Control {
     /// announces it before this router hears that: an announcement after that one would bring packets back here whose connections have
     /// begun there.
     pub(crate) fn may_announce(&self, vipa: IpAddr, now: Moment) -> bool {
-        let Some(index) = self.view.vipa_index(vipa) else { return false };
-        let VipaView { stance, lease, .. } = &self.view.vipas[index];
+        let Some(index) = self.routing.vipa_index(vipa) else { return false };
+        let VipaRouting { stance, lease, .. } = &self.routing.vipas[index];
         let consents = || self.cluster.brief(vipa).is_some_and(|brief| brief.yielding_to.is_some());
         matches!(stance, Stance::Active | Stance::Rebuilding) && !lease.passed(now) && !consents()
     }

@@ -18,36 +18,36 @@ use vipa_transport::{
 use crate::{
     active::Recount,
     admin::{AdminSocket, Question, Reply},
+    advertiser::Advertiser,
+    agent_timeouts::AgentTimeouts,
     announce::Announcements,
-    asking::{Audits, Finished},
-    away::Absences,
-    bequest::Bequests,
-    census::{Census, CensusFailed, Censuses},
     clock::Clock,
     completeness::Completeness,
-    condition::{Condition, Probe},
     conflicts::{Claim, Conflicts},
+    connection_counts::{ConnectionCounters, ConnectionCounts, CountFailed},
     counts::Counts,
-    last_life::Arrived,
     lists::ListKeeper,
-    mirror::Mirrors,
+    neighbour_prompts::NeighbourPrompts,
     neighbours::Learned,
     orders::Orders,
-    outward::Outward,
     own_kernel::OwnKernel,
     port_liveness::{PortLiveness, ports_to_answer},
-    probes::{Finding, Probes},
-    questions::{self, Asking, Waiting},
+    probes::{ProbeResult, Probes},
+    queries::{self, Query, Waiting},
+    query_jobs::{Audits, Finished},
     reclaim::Reclaim,
     recorder::Recorder,
     refusals::Refusals,
     reload::{Fresh, Reader},
+    replica::TableReplicas,
+    restart_gap::Arrived,
+    routing_state::RoutingState,
+    self_check::{Condition, Probe},
     status,
     steadiness::Steadiness,
     table::Reports,
     takeovers::Takeovers,
-    view::View,
-    vipa_questions::VipaQuestions,
+    transfer::TableTransfers,
     voting::Voting,
 };
 
@@ -69,7 +69,7 @@ const NOTES_AT_ONCE: usize = 256;
 pub struct Control {
     pub(crate) config: Arc<Config>,
     pub(crate) cluster: Router,
-    pub(crate) view: View,
+    pub(crate) routing: RoutingState,
     pub(crate) flows: Arc<Flows>,
     pub(crate) door: ControlDoor,
     pub(crate) takeovers: Takeovers,
@@ -80,11 +80,11 @@ pub struct Control {
     pub(crate) reclaim: Reclaim,
     pub(crate) steadiness: Steadiness,
     pub(crate) completeness: Completeness,
-    absences: Absences,
+    agent_timeouts: AgentTimeouts,
     pub(crate) announcements: Announcements,
     pub(crate) conflicts: Conflicts,
-    pub(crate) vipa_questions: VipaQuestions,
-    pub(crate) outward: Outward,
+    pub(crate) neighbour_prompts: NeighbourPrompts,
+    pub(crate) advertiser: Advertiser,
     pub(crate) audits: Audits,
     pub(crate) condition: Condition,
     pub(crate) reader: Reader,
@@ -96,12 +96,12 @@ pub struct Control {
     pub(crate) own_kernel: OwnKernel,
     waiting: Waiting,
     recount: Recount,
-    pub(crate) censuses: Censuses,
-    pub(crate) bequests: Bequests,
+    pub(crate) connection_counters: ConnectionCounters,
+    pub(crate) transfers: TableTransfers,
     compare_next: Moment,
     pub(crate) probes: Probes,
-    findings: mpsc::Receiver<Finding>,
-    pub(crate) mirrors: Mirrors,
+    findings: mpsc::Receiver<ProbeResult>,
+    pub(crate) replicas: TableReplicas,
     pub(crate) links: Sender,
     pub(crate) votes: GroupCommit<StoredVote>,
     pub(crate) decisions: GroupCommit<Decision>,
@@ -140,9 +140,9 @@ pub struct Failure(String);
 pub struct Ends {
     pub(crate) events: Receiver,
     pub(crate) admin: AdminSocket,
-    pub(crate) asked: mpsc::Receiver<Asking>,
+    pub(crate) asked: mpsc::Receiver<Query>,
     pub(crate) finished: mpsc::Receiver<Finished>,
-    pub(crate) counted: mpsc::Receiver<Result<Census, CensusFailed>>,
+    pub(crate) counted: mpsc::Receiver<Result<ConnectionCounts, CountFailed>>,
     pub(crate) fresh: mpsc::Receiver<Fresh>,
 }
 
@@ -173,8 +173,8 @@ pub(crate) struct Outside {
     pub(crate) votes: GroupCommit<StoredVote>,
     pub(crate) takeovers: Takeovers,
     pub(crate) audits: Audits,
-    pub(crate) censuses: Censuses,
-    pub(crate) bequests: Bequests,
+    pub(crate) connection_counters: ConnectionCounters,
+    pub(crate) transfers: TableTransfers,
     pub(crate) reader: Reader,
     pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voters: Voting,
@@ -184,8 +184,19 @@ pub(crate) struct Outside {
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
         let Packets { ports, flows, door, clock, probe } = packets;
-        let Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters, lists } = outside;
-        let outward = Outward::start(config.node.name.clone(), &config.hooks, &config.announce);
+        let Outside {
+            links,
+            votes,
+            decisions,
+            takeovers,
+            audits,
+            connection_counters,
+            transfers,
+            reader,
+            voters,
+            lists,
+        } = outside;
+        let advertiser = Advertiser::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
         let condition = Condition::new(config.autonomics.clone());
@@ -193,11 +204,11 @@ impl Control {
         let port_liveness = PortLiveness::new(ports.len());
         let ports_to_answer = ports_to_answer(&config.vipas, &ports);
         let own_kernel = OwnKernel::start(&config.ports);
-        let view = View::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
+        let routing = RoutingState::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
             config,
             cluster,
-            view,
+            routing,
             door,
             takeovers,
             counts: Counts::default(),
@@ -208,11 +219,11 @@ impl Control {
             steadiness: Steadiness::new(clock.now()),
             flows,
             completeness: Completeness::default(),
-            absences: Absences::default(),
+            agent_timeouts: AgentTimeouts::default(),
             announcements,
             conflicts: Conflicts::default(),
-            vipa_questions: VipaQuestions::default(),
-            outward,
+            neighbour_prompts: NeighbourPrompts::default(),
+            advertiser,
             audits,
             condition,
             reader,
@@ -223,12 +234,12 @@ impl Control {
             own_kernel,
             waiting: Waiting::default(),
             recount: Recount::default(),
-            censuses,
-            bequests,
+            connection_counters,
+            transfers,
             compare_next: Moment::ZERO,
             probes,
             findings,
-            mirrors: Mirrors::default(),
+            replicas: TableReplicas::default(),
             links,
             votes,
             decisions,
@@ -266,7 +277,7 @@ impl Control {
                 biased;
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
                 // An operator is answered in the middle of a takeover too. What that costs is kept to a part of the time.
-                Some(census) = counted.recv() => self.answer(|control| control.counted(census.as_ref())),
+                Some(counts) = counted.recv() => self.answer(|control| control.counted(counts.as_ref())),
                 Some((request, reply)) = questions.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
                     self.answer(|control| control.asked(request, reply));
                 }
@@ -289,15 +300,15 @@ impl Control {
                 }
                 Some(finding) = self.findings.recv() => {
                     self.routes_stale = true;
-                    self.view.found(finding).iter().for_each(|change| tracing::info!("{change}"));
+                    self.routing.found(finding).iter().for_each(|change| tracing::info!("{change}"));
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
             }
             self.end_turn();
         }
-        let Self { outward, takeovers, lists, failure, .. } = self;
-        outward.finish().await;
+        let Self { advertiser, takeovers, lists, failure, .. } = self;
+        advertiser.finish().await;
         takeovers.close().await;
         lists.close().await;
         failure.map_or(Ok(()), Err)
@@ -373,9 +384,9 @@ impl Control {
             }
             Request::Diff { vipa } => self.diff(vipa, reply.last()),
             Request::Status => self
-                .count_and_answer(reply, |control, census| Answer::Status(Box::new(status::status(control, census)))),
+                .count_and_answer(reply, |control, counts| Answer::Status(Box::new(status::status(control, counts)))),
             Request::Distribution => self
-                .count_and_answer(reply, |control, census| Answer::Distribution(status::distribution(control, census))),
+                .count_and_answer(reply, |control, counts| Answer::Distribution(status::distribution(control, counts))),
             Request::Connections { limit, vipa } => status::list_connections(self, limit, vipa, reply),
             Request::Takeovers => reply.end(status::takeovers(self)),
             Request::Counters => reply.end(Answer::Counters(status::counters(self))),
@@ -410,7 +421,7 @@ impl Control {
         }
         match message {
             Message::Ask(Ask { token, question }) => {
-                let reply = questions::reply(&self.config, &question);
+                let reply = queries::reply(&self.config, &question);
                 self.links.send(peer, &Message::Told(Told { token, reply }));
             }
             Message::Told(told) => self.waiting.told(peer, told),
@@ -436,8 +447,8 @@ impl Control {
             Output::StoreDecisions { .. } => self.decisions.request(),
             Output::Order { token, stage } => self.orders.stage(token, stage),
             Output::Rest { vipa, resting } => {
-                if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.rest(index, resting);
+                if let Some(index) = self.routing.vipa_index(vipa) {
+                    self.routing.rest(index, resting);
                     self.routes_stale = true;
                 }
             }
@@ -448,16 +459,16 @@ impl Control {
             Output::StoreLists { vipa, lists } => self.lists.keep(vipa, lists),
             Output::Paths { vipa, paths } => {
                 self.counts.paths_forgotten = self.cluster.paths_forgotten();
-                if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.learn(index, paths);
+                if let Some(index) = self.routing.vipa_index(vipa) {
+                    self.routing.learn(index, paths);
                     self.reach_new();
                     self.reach_targets();
                 }
             }
             Output::Stance { vipa, epoch, stance, quiet_until } => self.take_stance(vipa, epoch, stance, quiet_until),
             Output::Lease { vipa, until } => {
-                if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.vipas[index].lease.set(until);
+                if let Some(index) = self.routing.vipa_index(vipa) {
+                    self.routing.vipas[index].lease.set(until);
                 }
             }
             Output::Announce { vipa } => {
@@ -468,34 +479,34 @@ impl Control {
                 self.to_announce.remove(&vipa);
                 self.announcements.end(vipa);
                 self.conflicts.end(vipa);
-                self.vipa_questions.end(vipa);
-                self.outward.release(vipa);
+                self.neighbour_prompts.end(vipa);
+                self.advertiser.release(vipa);
             }
             Output::Install { vipa, target, run } => self.install(vipa, target, &run),
             Output::Listeners { vipa, target, listening } => {
-                if let Some(index) = self.view.vipa_index(vipa) {
+                if let Some(index) = self.routing.vipa_index(vipa) {
                     if !listening.is_empty() {
-                        self.view.neighbours.hurry(target, self.clock.now());
+                        self.routing.neighbours.hurry(target, self.clock.now());
                     }
-                    self.view.listens(index, target, listening.into_iter().collect());
+                    self.routing.listens(index, target, listening.into_iter().collect());
                     self.reach_targets();
                 }
             }
             Output::Complete { vipa, target, complete } => self.completed(vipa, target, complete),
             Output::Load { target, load } => {
-                if let Some(changes) = self.view.fares(target, load) {
+                if let Some(changes) = self.routing.fares(target, load) {
                     self.routes_stale = true;
                     changes.iter().for_each(|change| tracing::info!("{change}"));
                 }
             }
             Output::LinkAddress { target, mac } => {
-                self.view.neighbours.tell(target, mac, self.clock.now());
+                self.routing.neighbours.tell(target, mac, self.clock.now());
                 self.ask_neighbours(self.clock.now());
             }
             Output::Mirror { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
-                if let Some(index) = self.view.vipa_index(vipa) {
-                    self.view.serve_with(index, services);
+                if let Some(index) = self.routing.vipa_index(vipa) {
+                    self.routing.serve_with(index, services);
                     self.reach_new();
                     self.reach_targets();
                 }
@@ -512,13 +523,13 @@ impl Control {
 /// What outputs do to the world.
 impl Control {
     fn take_stance(&mut self, vipa: IpAddr, epoch: Epoch, stance: Stance, quiet_until: Moment) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
-        let before = std::mem::replace(&mut self.view.vipas[index].stance, stance);
-        self.view.vipas[index].epoch = epoch;
-        self.view.vipas[index].quiet_until = quiet_until;
+        let Some(index) = self.routing.vipa_index(vipa) else { return };
+        let before = std::mem::replace(&mut self.routing.vipas[index].stance, stance);
+        self.routing.vipas[index].epoch = epoch;
+        self.routing.vipas[index].quiet_until = quiet_until;
         match stance {
-            Stance::Standby | Stance::Yielding => self.view.vipas[index].owned_since = None,
-            Stance::Rebuilding if before != stance => self.view.vipas[index].owned_since = Some(self.clock.now()),
+            Stance::Standby | Stance::Yielding => self.routing.vipas[index].owned_since = None,
+            Stance::Rebuilding if before != stance => self.routing.vipas[index].owned_since = Some(self.clock.now()),
             Stance::Rebuilding | Stance::Active => {}
         }
         if before != stance && stance == Stance::Rebuilding {
@@ -526,7 +537,7 @@ impl Control {
             let arrived = self.seen.get_or_insert_with(|| (self.probe.arrived)());
             self.takeovers.begin((vipa, id, epoch), self.door.vipa_totals(id), arrived, now);
             self.count_then(move |control, counting| {
-                let known = counting.map_or(0, |census| census.of(index).total);
+                let known = counting.map_or(0, |counts| counts.of(index).total);
                 control.takeovers.counted(vipa, epoch, known);
             });
         }
@@ -557,10 +568,10 @@ impl Control {
         }
         self.count_then(|control, counting| {
             // They are counted again before long.
-            let Ok(census) = counting else { return };
+            let Ok(counts) = counting else { return };
             for vipa in wanted {
-                let Some(index) = control.view.vipa_index(vipa) else { continue };
-                control.feed(Event::Counted { vipa, connections: census.of(index).total });
+                let Some(index) = control.routing.vipa_index(vipa) else { continue };
+                control.feed(Event::Counted { vipa, connections: counts.of(index).total });
             }
         });
     }
@@ -571,10 +582,10 @@ impl Control {
         for note in self.door.notes().take(NOTES_AT_ONCE) {
             match note {
                 Note::Neighbour { port, address, mac } => {
-                    if self.view.neighbours.is_at(port, address) {
+                    if self.routing.neighbours.is_at(port, address) {
                         self.port_liveness.hear(port, now);
                     }
-                    match self.view.neighbours.learn(port, address, mac, now) {
+                    match self.routing.neighbours.learn(port, address, mac, now) {
                         Learned::Nothing => continue,
                         Learned::Changed => tracing::debug!(%address, %mac, "a neighbour is known"),
                         Learned::Told => tracing::info!("told by its agent: {address} is at {mac}"),
@@ -582,7 +593,7 @@ impl Control {
                     self.routes_stale = true;
                 }
                 Note::Conflict { port, vipa, mac } => claims.push(Claim { vipa, port, mac }),
-                Note::Wanted { port, address } => self.view.neighbours.want_passer(address, port, now),
+                Note::Wanted { port, address } => self.routing.neighbours.want_passer(address, port, now),
                 Note::NarrowPath { target, mtu } => narrowed.push((target, mtu)),
             }
         }
@@ -594,15 +605,15 @@ impl Control {
         self.mirror();
         if now >= self.compare_next {
             self.compare_next = now + COMPARE;
-            let changes = self.view.compare(now, |way| self.door.admitted(way));
+            let changes = self.routing.compare(now, |way| self.door.admitted(way));
             self.routes_stale |= !changes.is_empty();
             changes.iter().for_each(|change| tracing::info!("{change}"));
         }
-        if self.view.balances_by_active()
+        if self.routing.balances_by_active()
             && let Some(came) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened))
         {
             self.count_then(move |control, counting| {
-                control.routes_stale |= counting.is_ok_and(|census| control.view.recount(census, came));
+                control.routes_stale |= counting.is_ok_and(|counts| control.routing.recount(counts, came));
                 control.recount.took(now, control.clock.now());
             });
         }
@@ -621,7 +632,7 @@ impl Control {
         for record in self.takeovers.completed(|vipa| self.door.vipa_totals(vipa), now) {
             tracing::info!(report = %serde_json::json!(record), "takeover complete");
         }
-        if self.absences.is_due(now) {
+        if self.agent_timeouts.is_due(now) {
             self.look_for_absent(now);
         }
         self.audit_by_turns(now);
@@ -635,10 +646,10 @@ impl Control {
     }
 
     fn look_for_absent(&mut self, now: Moment) {
-        let away = self.absences.look(self.cluster.target_links(), now);
-        if away != self.view.away {
+        let away = self.agent_timeouts.look(self.cluster.target_links(), now);
+        if away != self.routing.away {
             tracing::info!(?away, "targets whose agents have been away for long");
-            self.view.away = away;
+            self.routing.away = away;
             self.routes_stale = true;
         }
     }

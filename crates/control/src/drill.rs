@@ -11,7 +11,7 @@ use vipa_protocol::{
 
 use crate::{
     audit::{Audited, Subject, audit},
-    questions::Asker,
+    queries::QuerySender,
 };
 
 /// What control knows when the rehearsal begins.
@@ -51,7 +51,7 @@ pub(crate) struct Cast {
     pub(crate) subject: Option<Subject>,
 }
 
-pub(crate) async fn rehearse(asker: &Asker, flows: &Arc<Flows>, scene: Scene) -> Drill {
+pub(crate) async fn rehearse(asker: &QuerySender, flows: &Arc<Flows>, scene: Scene) -> Drill {
     let Scene { vipa, owner, owned_here, before, voters, voters_linked, detect, services, targets } = scene;
     let mut looks = Vec::new();
     for cast in &targets {

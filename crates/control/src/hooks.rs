@@ -21,7 +21,7 @@ use tokio::{
 };
 use vipa_model::{Epoch, NodeName, config};
 
-use crate::outward::Owned;
+use crate::advertiser::Owned;
 
 /// Hooks that run at one time.
 const AT_ONCE: usize = 8;

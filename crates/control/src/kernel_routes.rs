@@ -18,7 +18,7 @@ use rtnetlink::{
 use tokio::sync::watch;
 use vipa_model::Epoch;
 
-use crate::outward::Owned;
+use crate::advertiser::Owned;
 
 /// A change the kernel refused is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);

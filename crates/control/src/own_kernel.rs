@@ -206,7 +206,7 @@ async fn addresses(handle: &Handle) -> Result<BTreeMap<IpAddr, Interface>, Error
 impl Control {
     /// Takes in what the kernel does by now; the log tells of what is new.
     pub(crate) fn look_at_own_kernel(&mut self) {
-        let found = self.own_kernel.interferences(|address| self.view.places.contains_key(&address));
+        let found = self.own_kernel.interferences(|address| self.routing.places.contains_key(&address));
         for new in found.iter().filter(|new| !self.own_kernel.found.contains(new)) {
             self.counts.kernel_interferences += 1;
             tracing::error!("{new}");

@@ -66,13 +66,13 @@ impl Control {
     /// again whose lowered one has been kept for long enough.
     pub(crate) fn change_paths(&mut self, narrowed: &[(IpAddr, u16)], now: Moment) {
         for &(target, mtu) in narrowed {
-            if let Some(mtu) = self.view.narrow_path(target, mtu, now) {
+            if let Some(mtu) = self.routing.narrow_path(target, mtu, now) {
                 tracing::warn!(%target, mtu, "a router says that the path of this target's tunnel takes less than the port");
                 self.counts.paths_lowered += 1;
                 self.routes_stale = true;
             }
         }
-        for target in self.view.path_mtus.expire(now) {
+        for target in self.routing.path_mtus.expire(now) {
             tracing::info!(%target, "the path of this target's tunnel is tried with the port's MTU again");
             self.routes_stale = true;
         }

@@ -89,10 +89,10 @@ impl Control {
     /// Asks neighbours at ports that nothing has been heard of for a while.
     pub(crate) fn ask_at_quiet_ports(&mut self, now: Moment) {
         for (index, turn) in self.port_liveness.due(now) {
-            let Some((id, port)) = u16::try_from(index).ok().map(PortId).zip(self.view.ports.get(index)) else {
+            let Some((id, port)) = u16::try_from(index).ok().map(PortId).zip(self.routing.ports.get(index)) else {
                 continue;
             };
-            for address in self.view.neighbours.some_at(id, turn, ASKED) {
+            for address in self.routing.neighbours.some_at(id, turn, ASKED) {
                 send_frame(&self.door, &self.counts, (id, port), &announce::question(port, address));
             }
         }

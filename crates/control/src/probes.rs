@@ -12,7 +12,7 @@ use vipa_model::{Agentless, Question, Verdict};
 use vipa_transport::probe;
 
 /// What was found, when it has changed.
-pub(crate) type Finding = (Agentless, Found);
+pub(crate) type ProbeResult = (Agentless, Found);
 
 /// What is known of an agentless candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +26,11 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct Probes {
     running: HashMap<Agentless, AbortHandle>,
-    told: mpsc::Sender<Finding>,
+    told: mpsc::Sender<ProbeResult>,
 }
 
 impl Probes {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Finding>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<ProbeResult>) {
         let (told, findings) = mpsc::channel(64);
         (Self { running: HashMap::new(), told }, findings)
     }
@@ -59,7 +59,7 @@ impl Drop for Probes {
     }
 }
 
-async fn repeat(agentless: Agentless, told: mpsc::Sender<Finding>) {
+async fn repeat(agentless: Agentless, told: mpsc::Sender<ProbeResult>) {
     let mut verdict = Verdict::UNKNOWN;
     let mut next = time::interval(agentless.pace.interval);
     next.set_missed_tick_behavior(time::MissedTickBehavior::Delay);

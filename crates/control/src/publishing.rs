@@ -33,16 +33,16 @@ impl Control {
             let now = self.clock.now();
             self.announcements.begin(vipa, now);
             self.announce(vipa);
-            if let Some(index) = self.view.vipa_index(vipa) {
-                self.outward.own(vipa, self.view.vipas[index].epoch);
+            if let Some(index) = self.routing.vipa_index(vipa) {
+                self.advertiser.own(vipa, self.routing.vipas[index].epoch);
             }
             self.takeovers.announced(vipa, now);
         }
         self.seen = None;
-        self.view.take_listener_changes().iter().for_each(|change| tracing::info!("{change}"));
+        self.routing.take_listener_changes().iter().for_each(|change| tracing::info!("{change}"));
         let complete = if self.routes_stale { Vec::new() } else { std::mem::take(&mut self.complete) };
         for report in complete {
-            self.vipa_questions.want_anew(report.vipa);
+            self.neighbour_prompts.want_anew(report.vipa);
             self.takeovers.finish(report, |vipa| self.door.vipa_totals(vipa), self.clock.now());
         }
     }
@@ -62,7 +62,7 @@ impl Control {
             tracing::info!("the workers go on: new routes are published again");
         }
         self.routes_stale = false;
-        let routes = self.view.routes();
+        let routes = self.routing.routes();
         self.door.publish(Arc::new(routes));
     }
 
@@ -74,20 +74,20 @@ impl Control {
     /// Keeps every known target resolved, and probes those without an agent; new ones are asked for at once.
     pub(crate) fn seek_targets(&mut self) {
         let now = self.clock.now();
-        let agentless = self.view.agentless();
-        self.view.keep_answers_of(&agentless);
+        let agentless = self.routing.agentless();
+        self.routing.keep_answers_of(&agentless);
         self.probes.ask(&agentless);
-        self.view.neighbours.want(self.view.wanted_neighbours(), now);
+        self.routing.neighbours.want(self.routing.wanted_neighbours(), now);
         self.ask_neighbours(now);
     }
 
     pub(crate) fn ask_neighbours(&mut self, now: Moment) {
-        let (ports, door, counts) = (&self.view.ports, &self.door, &self.counts);
-        let fell_silent = self.view.neighbours.ask_due(now, |port, address| {
+        let (ports, door, counts) = (&self.routing.ports, &self.door, &self.counts);
+        let fell_silent = self.routing.neighbours.ask_due(now, |port, address| {
             let own = &ports[usize::from(port.0)];
             send_frame(door, counts, (port, own), &announce::question(own, address));
         });
-        let moved = self.view.neighbours.verify_due(now, |port, address, known| {
+        let moved = self.routing.neighbours.verify_due(now, |port, address, known| {
             let own = &ports[usize::from(port.0)];
             send_frame(door, counts, (port, own), &announce::question_to(own, address, known));
         });

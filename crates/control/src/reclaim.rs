@@ -19,9 +19,9 @@ use vipa_sync::{Deadline, Versions};
 use crate::{
     control::{Control, vipa_id},
     identifiers::{IdentifierCounts, Tasks},
+    paths::Way,
+    routing_state::{RoutingState, VipaRouting},
     table::Reports,
-    view::{View, VipaView},
-    ways::Way,
 };
 
 /// How often this is looked at.
@@ -48,7 +48,7 @@ pub(crate) struct Reclaim {
 
 /// What control knows and keeps, as far as identifiers are in it.
 pub(crate) struct Holders<'a> {
-    pub(crate) view: &'a mut View,
+    pub(crate) routing: &'a mut RoutingState,
     pub(crate) reports: &'a Reports,
     pub(crate) flows: &'a Flows,
     pub(crate) versions: Versions,
@@ -89,34 +89,34 @@ impl Reclaim {
     /// Goes on with all identifiers, as far as that is possible now. `admitted`: what the workers have counted for a path. True
     /// if another snapshot of the routes is to be published.
     pub(crate) fn advance(&mut self, now: Moment, holders: Holders<'_>, admitted: impl Fn(TargetId) -> u64) -> bool {
-        let Holders { view, reports, flows, versions } = holders;
-        let mut publish = view.retire_unnamed_paths(versions);
-        let vipas = view.vipa_identifiers.over(now);
+        let Holders { routing, reports, flows, versions } = holders;
+        let mut publish = routing.retire_unnamed_paths(versions);
+        let vipas = routing.vipa_identifiers.over(now);
         let (named, paths): (Vec<_>, Vec<_>) =
-            view.ways.identifiers.over(now).into_iter().partition(|id| reports.disputes_name(*id));
-        named.into_iter().for_each(|id| view.ways.identifiers.keep(id));
+            routing.ways.identifiers.over(now).into_iter().partition(|id| reports.disputes_name(*id));
+        named.into_iter().for_each(|id| routing.ways.identifiers.keep(id));
         if !vipas.is_empty() || !paths.is_empty() {
-            view.vacate_paths(&paths.iter().copied().collect(), &admitted);
+            routing.vacate_paths(&paths.iter().copied().collect(), &admitted);
             let task = self.tasks.renew();
-            vipas.into_iter().for_each(|id| view.vipa_identifiers.vacate(id, versions, task));
-            paths.into_iter().for_each(|id| view.ways.identifiers.vacate(id, versions, task));
+            vipas.into_iter().for_each(|id| routing.vipa_identifiers.vacate(id, versions, task));
+            paths.into_iter().for_each(|id| routing.ways.identifiers.vacate(id, versions, task));
         }
-        let wanted = view.vipa_identifiers.advance(versions).max(view.ways.identifiers.advance(versions));
+        let wanted = routing.vipa_identifiers.advance(versions).max(routing.ways.identifiers.advance(versions));
         publish |= wanted.is_some();
         let oldest = self.tasks.oldest();
-        view.vipa_identifiers.release(versions, oldest);
-        for id in view.ways.identifiers.release(versions, oldest) {
+        routing.vipa_identifiers.release(versions, oldest);
+        for id in routing.ways.identifiers.release(versions, oldest) {
             // Whatever way it stands for next finds nothing of the last one.
             flows.set_linked(id, false);
             flows.forget_diverged(id);
-            view.ways.begin_count(id, admitted(id));
+            routing.ways.begin_count(id, admitted(id));
         }
         publish
     }
 
     /// The VIPAs whose connections the walk that is to begin now takes out; `None`: no walk is to begin.
-    pub(crate) fn begin_walk(&mut self, view: &mut View, now: Moment) -> Option<BTreeSet<VipaId>> {
-        let View { vipa_identifiers, ways, .. } = view;
+    pub(crate) fn begin_walk(&mut self, routing: &mut RoutingState, now: Moment) -> Option<BTreeSet<VipaId>> {
+        let RoutingState { vipa_identifiers, ways, .. } = routing;
         let has_news = vipa_identifiers.has_news() || ways.identifiers.has_news();
         let is_wanted = vipa_identifiers.has_drained() || ways.identifiers.has_drained();
         let is_due = now >= self.walk_after && (has_news || now >= self.walk_again);
@@ -128,10 +128,10 @@ impl Reclaim {
         Some(vipa_identifiers.begin_walk())
     }
 
-    pub(crate) fn end_walk(&mut self, view: &mut View, walked: &Walked, now: Moment) {
+    pub(crate) fn end_walk(&mut self, routing: &mut RoutingState, walked: &Walked, now: Moment) {
         let Walked { vipas, targets, is_partial } = walked;
-        view.vipa_identifiers.end_walk(|id| vipas[usize::from(id.0)], now);
-        view.ways.identifiers.end_walk(|id| targets[usize::from(id.0)], now);
+        routing.vipa_identifiers.end_walk(|id| vipas[usize::from(id.0)], now);
+        routing.ways.identifiers.end_walk(|id| targets[usize::from(id.0)], now);
         self.walk_after = now + WALK_PAUSE.max(now.since(self.walk_began) * WALK_SHARE);
         self.walk_again = if *is_partial { self.walk_after } else { self.walk_after + WALK_AGAIN };
     }
@@ -147,20 +147,20 @@ impl Control {
             match walk.try_recv() {
                 Ok(walked) => {
                     self.reclaim.walk = None;
-                    self.reclaim.end_walk(&mut self.view, &walked, now);
+                    self.reclaim.end_walk(&mut self.routing, &walked, now);
                 }
                 Err(oneshot::error::TryRecvError::Empty) => {}
                 // The thread has panicked, which ends nothing: all that is known is that the entries are there still.
                 Err(oneshot::error::TryRecvError::Closed) => self.reclaim.walk = None,
             }
         }
-        let Self { reclaim, view, reports, flows, door, .. } = self;
-        let holders = Holders { view, reports, flows, versions: door.versions() };
+        let Self { reclaim, routing, reports, flows, door, .. } = self;
+        let holders = Holders { routing, reports, flows, versions: door.versions() };
         self.routes_stale |= reclaim.advance(now, holders, |id| door.admitted(id));
         if self.reclaim.walk.is_some() {
             return;
         }
-        let Some(gone) = self.reclaim.begin_walk(&mut self.view, now) else { return };
+        let Some(gone) = self.reclaim.begin_walk(&mut self.routing, now) else { return };
         let (flows, (tell, told)) = (Arc::clone(&self.flows), oneshot::channel());
         self.reclaim.walk = Some(told);
         tokio::task::spawn_blocking(move || {
@@ -170,7 +170,7 @@ impl Control {
     }
 }
 
-impl View {
+impl RoutingState {
     /// The VIPAs of a new configuration: those that have come and those that stay. Those that are gone stay until the
     /// cluster has done with them.
     pub(crate) fn configure(&mut self, vipas: &[config::Vipa]) {
@@ -185,9 +185,9 @@ impl View {
             let place = usize::from(id);
             self.places.insert(vipa.address, place);
             if place < self.vipas.len() {
-                self.vipas[place] = VipaView::new(vipa);
+                self.vipas[place] = VipaRouting::new(vipa);
             } else {
-                self.vipas.push(VipaView::new(vipa));
+                self.vipas.push(VipaRouting::new(vipa));
             }
         }
     }
@@ -238,7 +238,7 @@ impl View {
             return false;
         }
         let mut named = HashSet::new();
-        for VipaView { services, learned, .. } in &self.vipas {
+        for VipaRouting { services, learned, .. } in &self.vipas {
             for service in services {
                 named.extend(
                     service

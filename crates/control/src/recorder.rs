@@ -21,7 +21,7 @@ use vipa_cluster::{Event, Output, Router, recording};
 use vipa_model::Moment;
 use vipa_protocol::admin::{Answer, DEFAULT_RECORDING_MB, Record, Said};
 
-use crate::{admin::Reply, control::Control, last_life::unix_ms};
+use crate::{admin::Reply, control::Control, restart_gap::unix_ms};
 
 const FILE: &str = "events.rec";
 const FILE_BEFORE: &str = "events.rec.1";

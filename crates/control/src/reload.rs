@@ -82,7 +82,7 @@ impl Control {
     /// What was read has come: compares, and applies what there is to apply.
     pub(crate) fn reload(&mut self, fresh: Fresh) {
         let Fresh { config, mode, reply } = fresh;
-        let fits = |next: Config| self.view.has_room(&next.vipas).map(|()| next);
+        let fits = |next: Config| self.routing.has_room(&next.vipas).map(|()| next);
         let answer = match config.and_then(fits).and_then(|next| self.judge_voters(next)) {
             Ok(next) if self.stores_voters_first(&next, mode) => {
                 return self.store_voters(Fresh { config: Ok(next), mode, reply });
@@ -148,10 +148,10 @@ impl Control {
     fn configure(&mut self, next: Config) {
         let now = self.clock.now();
         let next = Arc::new(next);
-        self.outward.set_hooks(&next.hooks);
+        self.advertiser.set_hooks(&next.hooks);
         self.announcements.reschedule(&next.announce, now);
         self.condition.set(next.autonomics.clone());
-        self.view.configure(&next.vipas);
+        self.routing.configure(&next.vipas);
         self.config = next;
         let settings = Box::new(settings(&self.config, self.cluster.hello().incarnation));
         self.feed(Event::Configured { settings });
@@ -164,9 +164,9 @@ impl Control {
     /// that looks for its id takes them out of the table.
     pub(crate) fn retire(&mut self, vipa: IpAddr) {
         self.announcements.end(vipa);
-        self.outward.release(vipa);
-        self.mirrors.forget(vipa);
-        let Some(id) = self.view.retire(vipa, self.door.versions()) else { return };
+        self.advertiser.release(vipa);
+        self.replicas.forget(vipa);
+        let Some(id) = self.routing.retire(vipa, self.door.versions()) else { return };
         self.reports.forget(id);
         self.forget_completeness(id);
         self.reach_targets();

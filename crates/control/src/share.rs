@@ -18,7 +18,7 @@ use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::TargetId;
 
-use crate::ways::Ways;
+use crate::paths::Paths;
 
 /// A target whose reports were refused is named for so many ticks after the last of them: ten minutes.
 const NAMED_FOR: u32 = 2_400;
@@ -61,7 +61,7 @@ pub(crate) struct Room {
 
 impl TableShares {
     /// Measures the tables, once a tick at most. `reserve_percent`: the part of a table that is guaranteed.
-    pub(crate) fn measure(&mut self, flows: &Flows, ways: &Ways, reserve_percent: u8, now: Tick) {
+    pub(crate) fn measure(&mut self, flows: &Flows, ways: &Paths, reserve_percent: u8, now: Tick) {
         if self.measured == Some(now) {
             return;
         }

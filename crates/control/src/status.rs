@@ -20,11 +20,11 @@ use vipa_protocol::{
 
 use crate::{
     admin::Reply,
-    census::{Census, Counted},
     conflicts::Conflict,
+    connection_counts::{ConnectionCounts, Counted},
     control::{Control, vipa_id},
-    fitness::Standing,
-    mirror,
+    eligibility::Standing,
+    replica,
 };
 
 pub(crate) fn takeovers(control: &Control) -> Answer {
@@ -37,7 +37,7 @@ pub(crate) fn decisions(control: &Control) -> Answer {
     Answer::Decisions(Decisions { decisions })
 }
 
-pub(crate) fn status(control: &Control, census: &Census) -> Status {
+pub(crate) fn status(control: &Control, counts: &ConnectionCounts) -> Status {
     let config = &control.config;
     let mut links: BTreeMap<NodeName, Link> = BTreeMap::new();
     for (node, _) in config.cluster.routers.iter().filter(|(node, _)| *node != config.node.name) {
@@ -57,7 +57,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         };
         links.insert(peer.node.clone(), Link { node: peer.node, target, up: true });
     }
-    let loads = LoadsByVipa::of(&control.view.loads);
+    let loads = LoadsByVipa::of(&control.routing.loads);
     let ranks: Ranks = config.vipas.iter().map(|vipa| (vipa.address, &vipa.ranks)).collect();
     Status {
         node: config.node.name.clone(),
@@ -69,7 +69,7 @@ pub(crate) fn status(control: &Control, census: &Census) -> Status {
         other_voters: control.cluster.other_voters(),
         voters_wait: control.voters_wait().map(|objection| objection.to_string()),
         links: links.into_values().collect(),
-        vipas: vipas.into_iter().map(|vipa| vipa_status(control, vipa, (&ranks, &loads), census)).collect(),
+        vipas: vipas.into_iter().map(|vipa| vipa_status(control, vipa, (&ranks, &loads), counts)).collect(),
         connections: control.flows.count().live(),
         capacity: control.flows.capacity() as u64,
         unfit: control.cluster.unfit().map(str::to_owned),
@@ -96,7 +96,7 @@ fn conflicts(control: &Control) -> Vec<AddressConflict> {
         vipa,
         mac: conflict.mac.to_string(),
         port: control.port_name(conflict.port).to_owned(),
-        also: control.view.neighbours.address_of(conflict.mac),
+        also: control.routing.neighbours.address_of(conflict.mac),
         claims: conflict.claims,
         ago_s: now.since(conflict.last).as_secs(),
     };
@@ -104,7 +104,7 @@ fn conflicts(control: &Control) -> Vec<AddressConflict> {
 }
 
 fn narrow_paths(control: &Control) -> Vec<NarrowPath> {
-    let paths = control.view.path_mtus.all(control.clock.now());
+    let paths = control.routing.path_mtus.all(control.clock.now());
     paths.map(|(target, mtu, kept)| NarrowPath { target, mtu, kept_s: kept.as_secs() }).collect()
 }
 
@@ -193,11 +193,11 @@ fn vipa_status(
     control: &Control,
     vipa: vipa_cluster::VipaStatus,
     (ranks, loads): (&Ranks<'_>, &LoadsByVipa<'_>),
-    census: &Census,
+    counts: &ConnectionCounts,
 ) -> VipaStatus {
     let nothing = Counted::default();
-    let counted = control.view.vipa_index(vipa.vipa).map_or(&nothing, |index| census.of(index));
-    let held = counted.by_target(&control.view.ways);
+    let counted = control.routing.vipa_index(vipa.vipa).map_or(&nothing, |index| counts.of(index));
+    let held = counted.by_target(&control.routing.ways);
     let mut targets: BTreeMap<IpAddr, TargetStatus> = BTreeMap::new();
     let unknown = |address| TargetStatus {
         address,
@@ -209,7 +209,7 @@ fn vipa_status(
         load: loads.about(address, vipa.vipa),
         connections: 0,
         resting: Vec::new(),
-        responsiveness: control.view.accounts.of_vipa(address, vipa.vipa),
+        responsiveness: control.routing.accounts.of_vipa(address, vipa.vipa),
     };
     for address in vipa.services.iter().flat_map(|service| &service.candidates).chain(held.keys()) {
         targets.insert(*address, unknown(*address));
@@ -242,17 +242,17 @@ fn vipa_status(
         targets: targets.into_values().collect(),
         connections: counted.total,
         confirmed: counted.confirmed,
-        mirror: control.mirrors.state(vipa.vipa, control.clock.now()).map(mirror),
+        mirror: control.replicas.state(vipa.vipa, control.clock.now()).map(replica_status),
         succession,
     }
 }
 
-fn mirror(state: mirror::State) -> MirrorStatus {
+fn replica_status(state: replica::State) -> MirrorStatus {
     match state {
-        mirror::State::Telling { followers, connections, left_out } => {
+        replica::State::Telling { followers, connections, left_out } => {
             MirrorStatus::Telling { followers, connections: connections as u64, left_out }
         }
-        mirror::State::Following { from, connections, behind } => MirrorStatus::Following {
+        replica::State::Following { from, connections, behind } => MirrorStatus::Following {
             from,
             connections: connections as u64,
             behind_ms: behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
@@ -274,16 +274,16 @@ fn stance(state: vipa_cluster::State) -> Stance {
 
 /// Lists the first `limit` connections, found beside the loop.
 pub(crate) fn list_connections(control: &Control, limit: u32, vipa: Option<IpAddr>, reply: Reply) {
-    if let Some(vipa) = vipa.filter(|vipa| control.view.vipa_index(*vipa).is_none()) {
+    if let Some(vipa) = vipa.filter(|vipa| control.routing.vipa_index(*vipa).is_none()) {
         let unknown = format!("{vipa} is not a VIPA of this router; `vipactl status` lists them");
         return reply.end(Answer::Error(unknown));
     }
     let vipas: BTreeMap<VipaId, (IpAddr, BTreeMap<IpAddr, NodeName>)> = (0..)
-        .zip(&control.view.vipas)
-        .filter(|(_, view)| vipa.is_none_or(|vipa| vipa == view.address))
-        .map(|(index, view)| (vipa_id(index), (view.address, names(control, view.address))))
+        .zip(&control.routing.vipas)
+        .filter(|(_, routing)| vipa.is_none_or(|vipa| vipa == routing.address))
+        .map(|(index, routing)| (vipa_id(index), (routing.address, names(control, routing.address))))
         .collect();
-    let (flows, targets) = (Arc::clone(&control.flows), control.view.ways.addresses());
+    let (flows, targets) = (Arc::clone(&control.flows), control.routing.ways.addresses());
     let hold = control.reclaim.tasks.hold();
     tokio::task::spawn_blocking(move || {
         let _hold = hold;
@@ -320,12 +320,12 @@ fn names(control: &Control, vipa: IpAddr) -> BTreeMap<IpAddr, NodeName> {
     targets.into_iter().map(|target| (target.address, target.node)).collect()
 }
 
-pub(crate) fn distribution(control: &Control, census: &Census) -> Distribution {
+pub(crate) fn distribution(control: &Control, counts: &ConnectionCounts) -> Distribution {
     let mut vipas = Vec::new();
     for vipa in control.cluster.vipas() {
         let services = vipa.services.iter().map(|service| ServiceDistribution {
             service: service.clone(),
-            targets: distribution_rows(control, &vipa, service, census),
+            targets: distribution_rows(control, &vipa, service, counts),
         });
         vipas.push(VipaDistribution { vipa: vipa.vipa, epoch: vipa.epoch, services: services.collect() });
     }
@@ -336,12 +336,12 @@ fn distribution_rows(
     control: &Control,
     vipa: &vipa_cluster::VipaStatus,
     service: &vipa_model::Service,
-    census: &Census,
+    counts: &ConnectionCounts,
 ) -> Vec<DistributionRow> {
-    let index = control.view.vipa_index(vipa.vipa).unwrap_or_default();
-    let held = census.of(index).of_service(service, &control.view.ways);
+    let index = control.routing.vipa_index(vipa.vipa).unwrap_or_default();
+    let held = counts.of(index).of_service(service, &control.routing.ways);
     let others = held.keys().filter(|address| !service.candidates.contains(address));
-    let judge = control.view.judge(index);
+    let judge = control.routing.judge(index);
     let standing = |address: &IpAddr| judge.standing(service, *address);
     let nobody_is_fit = service.candidates.iter().all(|address| standing(address).fitness != Fitness::Fit);
     let row = |address: &IpAddr| {
@@ -361,7 +361,7 @@ fn distribution_rows(
             waiting,
             connections: held.get(address).copied().unwrap_or_default(),
             responsiveness: match service.protocol {
-                Protocol::Tcp => control.view.accounts.of_service(*address, (vipa.vipa, service.ports)),
+                Protocol::Tcp => control.routing.accounts.of_service(*address, (vipa.vipa, service.ports)),
                 Protocol::Udp => Responsiveness::default(),
             },
         }
@@ -373,14 +373,14 @@ pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
     let mut total: BTreeMap<String, u64> = named(&control.door.totals());
     total.insert("notes.refused".into(), control.door.notes_refused());
-    total.extend(control.view.neighbours.counts());
-    total.insert("neighbour.unasked".into(), control.vipa_questions.left_out());
+    total.extend(control.routing.neighbours.counts());
+    total.insert("neighbour.unasked".into(), control.neighbour_prompts.left_out());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
     total.insert("flow.evicted".into(), control.flows.evictions());
     let (denied, links) = (control.cluster.messages_denied(), control.links.statistics());
     total.extend(control.counts.named(writes, denied, links, control.refusals.total()));
-    total.extend(control.view.identifier_counts());
-    total.extend(control.outward.counts());
+    total.extend(control.routing.identifier_counts());
+    total.extend(control.advertiser.counts());
     total.extend(control.audits.named());
     total.extend(control.condition.counts());
     total.extend(control.recorder.counts());

@@ -210,7 +210,7 @@ impl Control {
             return;
         }
         let epoch = |vipa: &IpAddr| Some((*vipa, self.cluster.brief(*vipa)?.epoch));
-        let epochs = self.view.places.keys().filter_map(epoch).collect();
+        let epochs = self.routing.places.keys().filter_map(epoch).collect();
         if let Some(line) = self.steadiness.owners.look(&epochs, now) {
             tracing::warn!("{line}");
         }

@@ -17,11 +17,11 @@ use vipa_flow::{Cursor, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::VipaId;
 
-use crate::{table::Reporter, ways::Ways};
+use crate::{paths::Paths, table::Reporter};
 
 /// One snapshot's.
 #[derive(Debug, Default)]
-pub(crate) struct Sweep {
+pub(crate) struct StaleSweep {
     is_ipv6: bool,
     /// What the snapshot has named, and what its target has confirmed since.
     named: HashSet<AnyKey>,
@@ -31,9 +31,9 @@ pub(crate) struct Sweep {
 
 /// By VIPA and target; a snapshot that comes while another is under way or being swept takes its place.
 #[derive(Debug, Default)]
-pub(crate) struct Sweeps(BTreeMap<(VipaId, IpAddr), Sweep>);
+pub(crate) struct StaleSweeps(BTreeMap<(VipaId, IpAddr), StaleSweep>);
 
-impl Sweep {
+impl StaleSweep {
     pub(crate) fn name(&mut self, key: AnyKey) {
         self.named.insert(key);
     }
@@ -44,20 +44,20 @@ impl Sweep {
     }
 }
 
-impl Sweeps {
-    pub(crate) fn begin(&mut self, reporter: &Reporter<'_>) -> Option<&mut Sweep> {
-        let sweep = Sweep { is_ipv6: reporter.vipa_address.is_ipv6(), ..Sweep::default() };
+impl StaleSweeps {
+    pub(crate) fn begin(&mut self, reporter: &Reporter<'_>) -> Option<&mut StaleSweep> {
+        let sweep = StaleSweep { is_ipv6: reporter.vipa_address.is_ipv6(), ..StaleSweep::default() };
         let place = (reporter.vipa, reporter.target);
         self.0.insert(place, sweep);
         self.0.get_mut(&place)
     }
 
-    pub(crate) fn of(&mut self, vipa: VipaId, target: IpAddr) -> Option<&mut Sweep> {
+    pub(crate) fn of(&mut self, vipa: VipaId, target: IpAddr) -> Option<&mut StaleSweep> {
         self.0.get_mut(&(vipa, target))
     }
 
     /// Nothing is to be sought.
-    pub(crate) fn forget(&mut self, vipa: VipaId, target: IpAddr) -> Option<&mut Sweep> {
+    pub(crate) fn forget(&mut self, vipa: VipaId, target: IpAddr) -> Option<&mut StaleSweep> {
         self.0.remove(&(vipa, target));
         None
     }
@@ -69,9 +69,9 @@ impl Sweeps {
 
     /// Looks through the next `buckets` for one of them: whose VIPA it was, and how many connections have ended.
     /// `None`: there is nothing to do.
-    pub(crate) fn go_on(&mut self, flows: &Flows, ways: &Ways, buckets: usize, now: Tick) -> Option<(VipaId, u64)> {
+    pub(crate) fn go_on(&mut self, flows: &Flows, ways: &Paths, buckets: usize, now: Tick) -> Option<(VipaId, u64)> {
         let (&(vipa, target), sweep) = self.0.iter_mut().find(|(_, sweep)| sweep.is_complete)?;
-        let Sweep { is_ipv6, named, cursor, .. } = sweep;
+        let StaleSweep { is_ipv6, named, cursor, .. } = sweep;
         let holders = ways.to(target);
         let mut swept = 0;
         let finished = flows.walk(*is_ipv6, cursor, buckets, &mut |key, holder, state| {
@@ -95,22 +95,22 @@ mod tests {
 
     use super::*;
     use crate::{
+        paths::Lists,
         table::{Reports, Taken},
-        ways::Lists,
     };
 
     const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
     struct Bench {
         flows: Arc<Flows>,
-        ways: Ways,
+        ways: Paths,
         reports: Reports,
     }
 
     impl Bench {
         fn new() -> Self {
             let flows = Arc::new(Flows::new(200_000, 1, HashSeed::new([7; 4])).unwrap());
-            Self { reports: Reports::new(Arc::clone(&flows)), flows, ways: Ways::default() }
+            Self { reports: Reports::new(Arc::clone(&flows)), flows, ways: Paths::default() }
         }
 
         fn report(&mut self, target: u8, run: &Run) -> Taken {

@@ -14,9 +14,9 @@ use vipa_model::{Connection, ConnectionState, EntryState, Protocol, TargetId, Vi
 use vipa_protocol::{Change, Part, Run};
 
 use crate::{
+    paths::{Lists, Paths},
     share::{Room, TableShares},
-    sweep::Sweeps,
-    ways::{Lists, Ways},
+    sweep::StaleSweeps,
 };
 
 /// Connections of a snapshot ahead for which memory is asked: the table is larger than any cache.
@@ -59,7 +59,7 @@ impl Taken {
 #[derive(Debug)]
 pub struct Reports {
     flows: Arc<Flows>,
-    sweeps: Sweeps,
+    sweeps: StaleSweeps,
     /// Who has reported anything in this router's life: of others nothing can be gone.
     heard: HashSet<(VipaId, IpAddr)>,
     /// What targets report that others hold.
@@ -73,7 +73,7 @@ pub struct Reporter<'a> {
     pub vipa_address: IpAddr,
     pub lists: Lists<'a>,
     pub target: IpAddr,
-    pub ways: &'a mut Ways,
+    pub ways: &'a mut Paths,
     pub now: Tick,
     /// The part of the table that is guaranteed to all targets together.
     pub reserve_percent: u8,
@@ -97,7 +97,7 @@ impl Reports {
     pub fn new(flows: Arc<Flows>) -> Self {
         Self {
             flows,
-            sweeps: Sweeps::default(),
+            sweeps: StaleSweeps::default(),
             heard: HashSet::new(),
             disputes: Disputes::default(),
             shares: TableShares::default(),
@@ -174,7 +174,7 @@ impl Reports {
 
     /// Says whether this target's agent is linked and everything it holds is known. What an unlinked target claimed is
     /// forgotten, what others claimed of its connections is theirs.
-    pub(crate) fn set_linked(&mut self, target: IpAddr, ways: &Ways, linked: bool) {
+    pub(crate) fn set_linked(&mut self, target: IpAddr, ways: &Paths, linked: bool) {
         let its = ways.to(target);
         its.iter().for_each(|way| self.flows.set_linked(*way, linked));
         if !linked {
@@ -183,12 +183,12 @@ impl Reports {
     }
 
     /// Whether the table lacks something that this target has reported and, being back, does not repeat.
-    pub(crate) fn has_diverged(&self, target: IpAddr, ways: &Ways) -> bool {
+    pub(crate) fn has_diverged(&self, target: IpAddr, ways: &Paths) -> bool {
         ways.to(target).iter().any(|way| self.flows.has_diverged(*way))
     }
 
     /// The target's log is read anew.
-    pub(crate) fn forget_diverged(&self, target: IpAddr, ways: &Ways) {
+    pub(crate) fn forget_diverged(&self, target: IpAddr, ways: &Paths) {
         ways.to(target).iter().for_each(|way| self.flows.forget_diverged(*way));
     }
 
@@ -215,7 +215,7 @@ impl Reports {
     }
 
     /// Goes on ending what snapshots have not named, for as long as a turn of the loop may take; and of which VIPA it was.
-    pub(crate) fn sweep(&mut self, ways: &Ways, now: Tick) -> Option<(VipaId, Taken)> {
+    pub(crate) fn sweep(&mut self, ways: &Paths, now: Tick) -> Option<(VipaId, Taken)> {
         let (vipa, swept) = self.sweeps.go_on(&self.flows, ways, SWEPT_AT_ONCE, now)?;
         Some((vipa, Taken { swept, ..Taken::default() }))
     }

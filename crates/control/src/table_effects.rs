@@ -9,30 +9,30 @@ use vipa_model::{Connection, ConnectionState, Epoch, Moment, NodeName, Stance, V
 use vipa_protocol::{Change, Copied, Entry, MAX_LOCATED, Message, Mirror, Run};
 
 use crate::{
-    bequest::{Bequest, Changed},
     control::{Control, vipa_id},
-    mirror::{About, Subject, Walk},
+    replica::{About, Subject, Walk},
     table::Reporter,
+    transfer::{Changed, TableTransfer},
 };
 
 impl Control {
     pub(crate) fn install(&mut self, vipa: IpAddr, target: IpAddr, run: &Run) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let Some(index) = self.routing.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
         let cluster = &self.cluster;
         let is_listed = |target, service| cluster.is_listed(vipa, target, service);
         let reporter = Reporter {
             vipa: vipa_id(index),
             vipa_address: vipa,
-            lists: self.view.vipas[index].lists(),
+            lists: self.routing.vipas[index].lists(),
             target,
-            ways: &mut self.view.ways,
+            ways: &mut self.routing.ways,
             now,
             reserve_percent: self.config.table.reserve_percent,
             is_listed: &is_listed,
         };
         if has_opened(run) {
-            self.view.reach.reported(target);
+            self.routing.reach.reported(target);
         }
         let taken = self.reports.install(reporter, run);
         if let Some(target) = self.reports.shares.take_news() {
@@ -50,9 +50,9 @@ impl Control {
     pub(crate) fn sweep(&mut self) {
         let now = Tick::from(self.clock.now());
         self.reports.settle(now);
-        if let Some((vipa, taken)) = self.reports.sweep(&self.view.ways, now) {
-            if let Some(view) = self.view.vipas.get(usize::from(vipa.0)) {
-                self.takeovers.reported(view.address, taken);
+        if let Some((vipa, taken)) = self.reports.sweep(&self.routing.ways, now) {
+            if let Some(routing) = self.routing.vipas.get(usize::from(vipa.0)) {
+                self.takeovers.reported(routing.address, taken);
             }
             self.counts.reports.add(taken);
         }
@@ -60,12 +60,12 @@ impl Control {
 
     /// The target's reports on this VIPA are complete from now on, or no longer.
     pub(crate) fn completed(&mut self, vipa: IpAddr, target: IpAddr, complete: bool) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
-        let diverged = complete && self.reports.has_diverged(target, &self.view.ways);
+        let Some(index) = self.routing.vipa_index(vipa) else { return };
+        let diverged = complete && self.reports.has_diverged(target, &self.routing.ways);
         if let Some(linked) = self.completeness.set(vipa_id(index), target, complete) {
             self.set_linked(target, linked);
             if linked {
-                self.reports.forget_diverged(target, &self.view.ways);
+                self.reports.forget_diverged(target, &self.routing.ways);
             }
         }
         if diverged {
@@ -78,8 +78,8 @@ impl Control {
 
     /// Whether everything that this target holds is known.
     pub(crate) fn set_linked(&mut self, target: IpAddr, linked: bool) {
-        self.reports.set_linked(target, &self.view.ways, linked);
-        self.view.neighbours.doubt(target, !linked, self.clock.now());
+        self.reports.set_linked(target, &self.routing.ways, linked);
+        self.routing.neighbours.doubt(target, !linked, self.clock.now());
     }
 
     /// The VIPA is gone: nobody's reports on it are waited for.
@@ -90,23 +90,23 @@ impl Control {
     }
 
     pub(crate) fn send_table(&mut self, to: NodeName, vipa: IpAddr, epoch: Epoch, since: Option<Moment>) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
-        let targets = self.view.ways.addresses();
+        let Some(index) = self.routing.vipa_index(vipa) else { return };
+        let targets = self.routing.ways.addresses();
         let changed = since.map(|since| Changed { since: since.into(), now: self.clock.now().into() });
         let hold = self.reclaim.tasks.hold();
-        self.bequests.leave(Bequest { to, vipa, id: vipa_id(index), epoch, targets, changed, _hold: hold });
+        self.transfers.leave(TableTransfer { to, vipa, id: vipa_id(index), epoch, targets, changed, _hold: hold });
     }
 
     pub(crate) fn install_table(&mut self, vipa: IpAddr, entries: &[Entry]) {
-        let Some(index) = self.view.vipa_index(vipa) else { return };
+        let Some(index) = self.routing.vipa_index(vipa) else { return };
         let now = Tick::from(self.clock.now());
-        let since = self.view.vipas[index].owned_since.map(Tick::from);
-        let (id, lists) = (vipa_id(index), self.view.vipas[index].lists());
+        let since = self.routing.vipas[index].owned_since.map(Tick::from);
+        let (id, lists) = (vipa_id(index), self.routing.vipas[index].lists());
         let mut found = HashMap::new();
         for Entry { connection, target, state } in entries {
             let Some(key) = AnyKey::of(id, vipa, connection) else { continue };
             let way = found.entry((*target, key.service()));
-            let way = way.or_insert_with(|| self.view.ways.find(id, lists, *target, key.service()));
+            let way = way.or_insert_with(|| self.routing.ways.find(id, lists, *target, key.service()));
             if let Some(target) = *way {
                 // What a target reported stays: it is the truth, and this only the old owner's belief. Where the target's
                 // agent is linked, its report confirms the entry soon, or it goes.
@@ -120,17 +120,17 @@ impl Control {
     /// the past.
     pub(crate) fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
         let Mirror { vipa, epoch, copied } = mirror;
-        let (Some(index), Some(status)) = (self.view.vipa_index(vipa), self.cluster.brief(vipa)) else { return };
+        let (Some(index), Some(status)) = (self.routing.vipa_index(vipa), self.cluster.brief(vipa)) else { return };
         if epoch != status.epoch {
             return;
         }
         let owns = status.owner.as_ref() == Some(&self.config.node.name);
         match copied {
-            Copied::Wanted if owns => self.mirrors.wanted(vipa, epoch, from),
+            Copied::Wanted if owns => self.replicas.wanted(vipa, epoch, from),
             Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
                 let now = self.clock.now();
-                let about = About { vipa, id: vipa_id(index), epoch, lists: self.view.vipas[index].lists() };
-                self.mirrors.hear(&about, &from, round, (&*self.flows, &mut self.view.ways), now);
+                let about = About { vipa, id: vipa_id(index), epoch, lists: self.routing.vipas[index].lists() };
+                self.replicas.hear(&about, &from, round, (&*self.flows, &mut self.routing.ways), now);
                 self.reach_new();
             }
             Copied::Locate(connections) if owns => {
@@ -147,7 +147,7 @@ impl Control {
         let entry = |&connection: &Connection| {
             let hit = self.flows.lookup(&AnyKey::of(vipa_id(index), vipa, &connection)?)?;
             let state = hit.state.told();
-            let target = self.view.ways.address(hit.target).filter(|_| state.has_segments())?;
+            let target = self.routing.ways.address(hit.target).filter(|_| state.has_segments())?;
             Some(Entry { connection, target, state })
         };
         connections.iter().take(MAX_LOCATED).filter_map(entry).collect()
@@ -155,11 +155,11 @@ impl Control {
 
     /// Asks each VIPA's owner where it has the connections that two targets hold: it forwards their packets.
     fn ask_where_disputed_are(&mut self, now: Moment) {
-        if !self.mirrors.is_locate_due(now) {
+        if !self.replicas.is_locate_due(now) {
             return;
         }
         for (id, connections) in self.reports.disputed(MAX_LOCATED) {
-            let Some(vipa) = self.view.vipas.get(usize::from(id.0)).map(|view| view.address) else { continue };
+            let Some(vipa) = self.routing.vipas.get(usize::from(id.0)).map(|routing| routing.address) else { continue };
             let Some(brief) = self.cluster.brief(vipa) else { continue };
             let owner = brief.owner.filter(|owner| *owner != self.config.node.name && self.cluster.is_linked(owner));
             if let Some(owner) = owner {
@@ -172,46 +172,46 @@ impl Control {
     /// As owner tells, as backup asks, what nobody but the owner knows.
     pub(crate) fn mirror(&mut self) {
         let now = self.clock.now();
-        if !self.mirrors.is_due(now) {
+        if !self.replicas.is_due(now) {
             return;
         }
         self.ask_where_disputed_are(now);
-        let mut walk = self.mirrors.walked(now);
+        let mut walk = self.replicas.walked(now);
         let udp_lifetime = self.config.table.udp;
         let mut subjects = Vec::new();
-        for (index, view) in self.view.vipas.iter().enumerate() {
+        for (index, routing) in self.routing.vipas.iter().enumerate() {
             let id = vipa_id(index);
-            let mut about = About { vipa: view.address, id, epoch: view.epoch, lists: view.lists() };
+            let mut about = About { vipa: routing.address, id, epoch: routing.epoch, lists: routing.lists() };
             if !about.is_mirrored() {
                 continue;
             }
-            let Some(brief) = self.cluster.brief(view.address) else { continue };
+            let Some(brief) = self.cluster.brief(routing.address) else { continue };
             about.epoch = brief.epoch;
             let is_linked = |node: &NodeName| self.cluster.is_linked(node);
             match brief.owner {
                 Some(owner) if owner == self.config.node.name => {
-                    if !self.mirrors.is_followed(&about, is_linked) {
+                    if !self.replicas.is_followed(&about, is_linked) {
                         continue;
                     }
                     let found = walk.as_mut().and_then(|walk| Some((walk.entries.remove(&id)?, walk.began)));
-                    for (to, mirror) in found.map(|found| self.mirrors.tell(&about, found, now)).unwrap_or_default() {
+                    for (to, mirror) in found.map(|found| self.replicas.tell(&about, found, now)).unwrap_or_default() {
                         self.links.send(&to, &Message::Mirror(mirror));
                     }
-                    subjects.push(Subject::new(id, &view.services));
+                    subjects.push(Subject::new(id, &routing.services));
                 }
                 // What this router has admitted in its last moments the owner may not know yet; its whole would end it here too.
-                Some(_) if view.stance == Stance::Yielding => {}
+                Some(_) if routing.stance == Stance::Yielding => {}
                 Some(owner) if is_linked(&owner) => {
                     let table = (&*self.flows, udp_lifetime);
-                    if let Some(mirror) = self.mirrors.follow(&about, &owner, table, now) {
+                    if let Some(mirror) = self.replicas.follow(&about, &owner, table, now) {
                         self.links.send(&owner, &Message::Mirror(mirror));
                     }
                 }
                 Some(_) | None => {}
             }
         }
-        if let Some(found) = self.mirrors.begin_walk(&subjects, now) {
-            let (flows, routes, targets) = (Arc::clone(&self.flows), self.door.routes(), self.view.ways.addresses());
+        if let Some(found) = self.replicas.begin_walk(&subjects, now) {
+            let (flows, routes, targets) = (Arc::clone(&self.flows), self.door.routes(), self.routing.ways.addresses());
             let hold = self.reclaim.tasks.hold();
             tokio::task::spawn_blocking(move || {
                 let walk = Walk::run(subjects, (&flows, &routes, &targets), now);
@@ -224,11 +224,11 @@ impl Control {
     /// Reports come many times a second and nearly all name known targets; routes of thousands of services are not made
     /// anew for each.
     pub(crate) fn reach_new(&mut self) {
-        let new = self.view.ways.take_new();
+        let new = self.routing.ways.take_new();
         if new.is_empty() {
             return;
         }
-        self.view.lists_stale = true;
+        self.routing.lists_stale = true;
         for target in new {
             self.set_linked(target, self.completeness.is_linked(target));
         }

@@ -15,7 +15,7 @@ use vipa_protocol::{TakeoverReport, admin::TakeoverRecord};
 use vipa_transport::durable;
 
 use crate::{
-    last_life::{Arrived, Gap, LastLife, unix_ms},
+    restart_gap::{Arrived, Gap, RestartGap, unix_ms},
     table::Taken,
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Takeovers {
     /// Rebuilt, but not all of their figures are there.
     rebuilt: Vec<Rebuilt>,
     done: VecDeque<TakeoverRecord>,
-    last_life: LastLife,
+    restart_gap: RestartGap,
     /// To whoever writes the file; the newest word counts.
     file: watch::Sender<Vec<TakeoverRecord>>,
     writer: JoinHandle<()>,
@@ -70,7 +70,7 @@ impl Takeovers {
             under_way: HashMap::new(),
             rebuilt: Vec::new(),
             done: done.into(),
-            last_life: LastLife::open(folder),
+            restart_gap: RestartGap::open(folder),
             file,
             writer: tokio::spawn(write(path, changes)),
         }
@@ -83,8 +83,8 @@ impl Takeovers {
             self.keep(rebuilt, &now);
         }
         self.write();
-        let Self { file, writer, last_life, .. } = self;
-        last_life.end();
+        let Self { file, writer, restart_gap, .. } = self;
+        restart_gap.end();
         drop(file);
         if writer.await.is_err() {
             tracing::warn!("the last takeover reports may be lost");
@@ -109,7 +109,7 @@ impl Takeovers {
             announced: None,
             first_forward: None,
             reported: Taken::default(),
-            unowned: self.last_life.owned_again(vipa, arrived),
+            unowned: self.restart_gap.owned_again(vipa, arrived),
         };
         self.under_way.insert(vipa, progress);
     }
@@ -204,7 +204,7 @@ impl Takeovers {
 
     /// This router stops, and nobody takes the VIPA.
     pub(crate) fn leave(&mut self, vipa: IpAddr, arrived: Arrived) {
-        self.last_life.leave(vipa, arrived);
+        self.restart_gap.leave(vipa, arrived);
     }
 
     pub(crate) fn records(&self) -> Vec<TakeoverRecord> {

@@ -6,7 +6,7 @@ use vipa_protocol::{Message, Position};
 use vipa_sync::Flag;
 
 use super::*;
-use crate::questions::{Asking, Waiting};
+use crate::queries::{Query, Waiting};
 
 const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 const T1: TargetId = TargetId(1);
@@ -49,7 +49,7 @@ impl Bench {
 
     /// Audits, with a target that answers from what `held` says of the question\'s number.
     async fn audit(&self, held: impl Fn(usize) -> BTreeSet<Connection>) -> Audited {
-        let (asker, mut asked) = Asker::new();
+        let (asker, mut asked) = QuerySender::new();
         let mut waiting = Waiting::default();
         let mut count = 0;
         let audit = audit(&asker, &self.flows, &self.subject);
@@ -66,7 +66,7 @@ impl Bench {
     }
 }
 
-fn answer(waiting: &mut Waiting, asking: Asking, held: &BTreeSet<Connection>) {
+fn answer(waiting: &mut Waiting, asking: Query, held: &BTreeSet<Connection>) {
     let (_, message) = waiting.ask(asking).unwrap();
     let Message::Ask(vipa_protocol::Ask { token, question: Question::Holds { buckets, .. } }) = message else {
         panic!("{message:?}")
@@ -120,7 +120,7 @@ async fn what_was_on_its_way_is_no_difference() {
 #[tokio::test]
 async fn a_silent_target_is_said_to_be_one() {
     let bench = Bench::new();
-    let (asker, asked) = Asker::new();
+    let (asker, asked) = QuerySender::new();
     drop(asked);
     let audited = audit(&asker, &bench.flows, &bench.subject).await;
     assert_eq!(audited.result.result, AuditResult::NoAnswer);

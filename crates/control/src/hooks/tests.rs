@@ -9,7 +9,7 @@ use std::{
 use vipa_model::config::{Announce, Hooks};
 
 use super::*;
-use crate::outward::Outward;
+use crate::advertiser::Advertiser;
 
 const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
@@ -38,9 +38,9 @@ impl Bench {
         self.folder.join("log")
     }
 
-    fn start(&self, hooks: &Hooks) -> Outward {
+    fn start(&self, hooks: &Hooks) -> Advertiser {
         let announce = Announce { repeat: Vec::new(), refresh: None, interface: None, table: 7_400 };
-        Outward::start("r1".parse().unwrap(), hooks, &announce)
+        Advertiser::start("r1".parse().unwrap(), hooks, &announce)
     }
 }
 
@@ -62,23 +62,23 @@ async fn until(what: impl Fn() -> bool) {
     }
 }
 
-fn count(outward: &Outward, name: &str) -> u64 {
-    outward.counts().iter().find(|(known, _)| known == name).map(|(_, count)| *count).unwrap()
+fn count(advertiser: &Advertiser, name: &str) -> u64 {
+    advertiser.counts().iter().find(|(known, _)| known == name).map(|(_, count)| *count).unwrap()
 }
 
 #[tokio::test]
 async fn a_program_is_told_of_each_vipa_that_comes_and_goes_and_the_last_before_the_end() {
     let bench = Bench::new("told");
-    let outward = bench.start(&bench.hooks("echo \"$@ by $VIPA_NODE\" >> $log", Duration::from_secs(5)));
-    outward.own(VIPA, Epoch(4));
-    until(|| count(&outward, "hook.run") == 1).await;
-    outward.release(VIPA);
-    outward.release(VIPA);
-    until(|| count(&outward, "hook.run") == 2).await;
-    outward.own(VIPA, Epoch(6));
-    until(|| count(&outward, "hook.run") == 3).await;
-    assert_eq!(count(&outward, "hook.failed"), 0);
-    outward.finish().await;
+    let advertiser = bench.start(&bench.hooks("echo \"$@ by $VIPA_NODE\" >> $log", Duration::from_secs(5)));
+    advertiser.own(VIPA, Epoch(4));
+    until(|| count(&advertiser, "hook.run") == 1).await;
+    advertiser.release(VIPA);
+    advertiser.release(VIPA);
+    until(|| count(&advertiser, "hook.run") == 2).await;
+    advertiser.own(VIPA, Epoch(6));
+    until(|| count(&advertiser, "hook.run") == 3).await;
+    assert_eq!(count(&advertiser, "hook.failed"), 0);
+    advertiser.finish().await;
     let told = [
         "-q owned 192.0.2.10 4 by r1",
         "-q released 192.0.2.10 4 by r1",
@@ -93,17 +93,17 @@ async fn what_came_and_went_while_a_hook_ran_is_left_out_and_the_last_word_is_th
     let bench = Bench::new("coalesced");
     let script =
         "echo \"$2 $4\" >> $log; [ -e $log.go ] || { touch $log.on; while [ ! -e $log.go ]; do sleep 0.01; done; }";
-    let outward = bench.start(&bench.hooks(script, Duration::from_secs(20)));
-    outward.own(VIPA, Epoch(1));
+    let advertiser = bench.start(&bench.hooks(script, Duration::from_secs(20)));
+    advertiser.own(VIPA, Epoch(1));
     let on = bench.folder.join("log.on");
     until(|| on.exists()).await;
     for epoch in 2..50 {
-        outward.release(VIPA);
-        outward.own(VIPA, Epoch(epoch));
+        advertiser.release(VIPA);
+        advertiser.own(VIPA, Epoch(epoch));
     }
     fs::write(bench.folder.join("log.go"), "").unwrap();
-    until(|| count(&outward, "hook.run") == 2).await;
-    outward.finish().await;
+    until(|| count(&advertiser, "hook.run") == 2).await;
+    advertiser.finish().await;
     assert_eq!(lines(&bench.log()), ["owned 1", "owned 49", "released 49"]);
 }
 
@@ -116,10 +116,10 @@ async fn a_hook_that_fails_hangs_or_is_not_there_is_counted_and_holds_up_nothing
         (Hooks { owned: Some(vec!["/nowhere/hook".into()]), released: None, timeout: Duration::from_secs(5) }, 10),
     ] {
         let began = Instant::now();
-        let outward = bench.start(&hooks);
-        outward.own(VIPA, Epoch(1));
-        until(|| count(&outward, "hook.failed") == 1).await;
-        outward.finish().await;
+        let advertiser = bench.start(&hooks);
+        advertiser.own(VIPA, Epoch(1));
+        until(|| count(&advertiser, "hook.failed") == 1).await;
+        advertiser.finish().await;
         assert!(began.elapsed() < Duration::from_secs(limit), "{hooks:?}");
     }
 }
@@ -129,12 +129,12 @@ async fn a_hook_that_is_killed_takes_along_what_it_started_and_one_that_ends_doe
     let bench = Bench::new("group");
     // `owned` hangs beside a sleeper, `released` leaves one behind.
     let script = "sleep 61 & echo \"$2 $!\" >> $log; [ $2 = released ] || wait";
-    let outward = bench.start(&bench.hooks(script, Duration::from_millis(500)));
-    outward.own(VIPA, Epoch(1));
-    until(|| count(&outward, "hook.failed") == 1).await;
-    outward.release(VIPA);
-    until(|| count(&outward, "hook.run") == 2).await;
-    outward.finish().await;
+    let advertiser = bench.start(&bench.hooks(script, Duration::from_millis(500)));
+    advertiser.own(VIPA, Epoch(1));
+    until(|| count(&advertiser, "hook.failed") == 1).await;
+    advertiser.release(VIPA);
+    until(|| count(&advertiser, "hook.run") == 2).await;
+    advertiser.finish().await;
     let sleeper = |line: &String| line.split_once(' ').and_then(|(_, id)| id.parse().ok()).expect("a process");
     let sleepers: Vec<i32> = lines(&bench.log()).iter().map(sleeper).collect();
     // It may not have become a sleeper yet.
@@ -150,10 +150,10 @@ async fn a_hook_that_is_killed_takes_along_what_it_started_and_one_that_ends_doe
 #[tokio::test]
 async fn without_hooks_nothing_runs() {
     let bench = Bench::new("none");
-    let outward = bench.start(&Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
-    outward.own(VIPA, Epoch(1));
-    outward.release(VIPA);
-    outward.finish().await;
+    let advertiser = bench.start(&Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
+    advertiser.own(VIPA, Epoch(1));
+    advertiser.release(VIPA);
+    advertiser.finish().await;
     assert!(lines(&bench.log()).is_empty());
 }
 

@@ -56,7 +56,7 @@ struct Meaning {
 
 /// A router's control, its table, and a worker that lags behind.
 struct Bench {
-    view: View,
+    routing: RoutingState,
     reports: Reports,
     flows: Arc<Flows>,
     reclaim: Reclaim,
@@ -110,7 +110,7 @@ impl Bench {
         let flows = Arc::new(Flows::new(1_000, 1, HashSeed::new([7; 4])).unwrap());
         let port = PortRoute::new(Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(198, 51, 100, 254), 24);
         Self {
-            view: View::new(ClusterKey::new([7; 16]), vec![port], &[]),
+            routing: RoutingState::new(ClusterKey::new([7; 16]), vec![port], &[]),
             reports: Reports::new(Arc::clone(&flows)),
             flows,
             reclaim: Reclaim::default(),
@@ -130,14 +130,14 @@ impl Bench {
 
     fn meanings(&self) -> Vec<Meaning> {
         let meaning = |(&address, &place): (&IpAddr, &usize)| {
-            let services = &self.view.vipas[place].services;
+            let services = &self.routing.vipas[place].services;
             let named = services.iter().flat_map(|service| {
                 service.candidates.iter().map(|&address| Way { address, path: service.delivery.path_to(address) })
             });
-            let ids = named.filter_map(|way| Some((self.view.ways.id_of(&way)?, way)));
+            let ids = named.filter_map(|way| Some((self.routing.ways.id_of(&way)?, way)));
             Meaning { vipa: (vipa_id(place), address), ways: ids.collect() }
         };
-        let mut all: Vec<_> = self.view.places.iter().map(meaning).collect();
+        let mut all: Vec<_> = self.routing.places.iter().map(meaning).collect();
         all.sort_by_key(|meaning| meaning.vipa.0);
         all
     }
@@ -145,17 +145,17 @@ impl Bench {
     fn reload(&mut self, vipas: u8, targets: u8) {
         let targets: Vec<u8> = (0..8).filter(|number| targets & 1 << number != 0).collect();
         let next: Vec<_> = (0..8).filter(|number| vipas & 1 << number != 0).map(|n| configured(n, &targets)).collect();
-        assert_eq!(self.view.has_room(&next), Ok(()));
-        self.view.configure(&next);
+        assert_eq!(self.routing.has_room(&next), Ok(()));
+        self.routing.configure(&next);
         let gone = (0..8).filter(|number| vipas & 1 << number == 0).map(vipa);
         for address in gone {
-            if let Some(id) = self.view.retire(address, self.versions()) {
+            if let Some(id) = self.routing.retire(address, self.versions()) {
                 self.reports.forget(id);
             }
         }
         for vipa in next {
-            let place = self.view.vipa_index(vipa.address).unwrap();
-            self.view.serve_with(place, vipa.services.unwrap());
+            let place = self.routing.vipa_index(vipa.address).unwrap();
+            self.routing.serve_with(place, vipa.services.unwrap());
         }
     }
 
@@ -178,8 +178,8 @@ impl Bench {
         match *step {
             Step::Reload { vipas, targets } => self.reload(vipas, targets),
             Step::Publish => {
-                // As in the loop, the view makes the snapshot.
-                let _ = self.view.routes();
+                // As in the loop, the routing makes the snapshot.
+                let _ = self.routing.routes();
                 self.snapshots.push(self.meanings());
             }
             Step::MoveOn => self.seen = self.snapshots.len(),
@@ -202,24 +202,24 @@ impl Bench {
                 }
             }
             Step::Report { vipa: number, target: of, client } => {
-                let Some(place) = self.view.vipa_index(vipa(number)) else { return };
+                let Some(place) = self.routing.vipa_index(vipa(number)) else { return };
                 let (id, address) = (vipa_id(place), vipa(number));
                 let (key, connection) = Self::key(id, address, client);
                 let reporter = Reporter {
                     vipa: id,
                     vipa_address: address,
-                    lists: self.view.vipas[place].lists(),
+                    lists: self.routing.vipas[place].lists(),
                     target: target(of),
-                    ways: &mut self.view.ways,
+                    ways: &mut self.routing.ways,
                     now: Tick(0),
                     is_listed: &|_, _| true,
                     reserve_percent: 0,
                 };
                 let record = Record { connection, change: Change::Opened(ConnectionState::Established) };
                 self.reports.install(reporter, &Run::Tail { after: 0, records: vec![record] });
-                let places = self.view.ways.places().to_vec();
+                let places = self.routing.ways.places().to_vec();
                 self.note(key, address, |hit| places[usize::from(hit.0)]);
-                self.view.lists_stale |= !self.view.ways.take_new().is_empty();
+                self.routing.lists_stale |= !self.routing.ways.take_new().is_empty();
             }
             Step::End { client } => {
                 let ended: Vec<_> = self
@@ -241,27 +241,27 @@ impl Bench {
             Step::EndTask => drop(self.tasks.pop()),
             Step::BeginWalk => {
                 if self.walk.is_none() {
-                    self.walk = self.reclaim.begin_walk(&mut self.view, self.now);
+                    self.walk = self.reclaim.begin_walk(&mut self.routing, self.now);
                 }
             }
             Step::EndWalk => {
                 if let Some(gone) = self.walk.take() {
                     let walked = walk(&self.flows, &gone);
                     self.entries.retain(|key, _| self.flows.lookup(key).is_some());
-                    self.reclaim.end_walk(&mut self.view, &walked, self.now);
+                    self.reclaim.end_walk(&mut self.routing, &walked, self.now);
                 }
             }
             Step::Wait { seconds } => self.now = self.now + Duration::from_secs(seconds),
         }
         let versions = self.versions();
-        let holders = Holders { view: &mut self.view, reports: &self.reports, flows: &self.flows, versions };
+        let holders = Holders { routing: &mut self.routing, reports: &self.reports, flows: &self.flows, versions };
         let counted = self.counted;
         self.reclaim.advance(self.now, holders, |_| counted);
         self.check();
     }
 
     fn stands_for(&self, (id, address): (VipaId, IpAddr)) -> bool {
-        let now = self.view.vipas[usize::from(id.0)].address;
+        let now = self.routing.vipas[usize::from(id.0)].address;
         now == address || now.is_unspecified()
     }
 
@@ -270,7 +270,7 @@ impl Bench {
         for (key, (address, way)) in &self.entries {
             assert!(self.stands_for((key.vipa(), *address)), "{key:?} was of {address}");
             let Some(hit) = self.flows.lookup(key) else { continue };
-            let now = self.view.ways.places()[usize::from(hit.target.0)];
+            let now = self.routing.ways.places()[usize::from(hit.target.0)];
             assert_eq!(now.map(|now| now.address), Some(way.address), "{key:?} at {:?}", hit.target);
         }
         let snapshots = self.snapshots[self.seen - 1..].iter();
@@ -278,7 +278,7 @@ impl Bench {
         for Meaning { vipa, ways } in held.flatten() {
             assert!(self.stands_for(*vipa), "{vipa:?}");
             for (id, way) in ways {
-                let now = self.view.ways.places()[usize::from(id.0)];
+                let now = self.routing.ways.places()[usize::from(id.0)];
                 assert!(now.is_none_or(|now| now == *way), "{id:?} was {way:?} and is {now:?}");
             }
         }
@@ -340,9 +340,9 @@ fn vipas_and_paths_that_come_and_go_need_no_more_ids_than_there_are_at_a_time() 
         // The connections of a VIPA that is gone go with it.
         pass(&mut bench);
     }
-    assert!(bench.view.vipas.len() <= 3, "{} VIPAs", bench.view.vipas.len());
-    assert!(bench.view.ways.places().len() <= 9, "{} paths", bench.view.ways.places().len());
-    let counts = bench.view.vipa_identifiers.counts();
+    assert!(bench.routing.vipas.len() <= 3, "{} VIPAs", bench.routing.vipas.len());
+    assert!(bench.routing.ways.places().len() <= 9, "{} paths", bench.routing.ways.places().len());
+    let counts = bench.routing.vipa_identifiers.counts();
     assert!(counts.reused >= 36 && counts.exhausted == 0, "{counts:?}");
 }
 
@@ -353,21 +353,21 @@ fn a_path_keeps_its_id_as_long_as_a_connection_has_it_and_a_new_one_starts_clean
     bench.take(&Step::Publish);
     bench.take(&Step::MoveOn);
     bench.take(&Step::Admit { behind: 0, vipa: 0, way: 0, client: 1 });
-    let id = *bench.view.ways.to(target(0)).iter().next().unwrap();
+    let id = *bench.routing.ways.to(target(0)).iter().next().unwrap();
     bench.flows.set_linked(id, true);
     bench.flows.note_diverged(id);
     bench.take(&Step::Reload { vipas: 1, targets: 0 });
     pass(&mut bench);
     pass(&mut bench);
-    assert_eq!(bench.view.ways.address(id), Some(target(0)), "a connection goes on there");
+    assert_eq!(bench.routing.ways.address(id), Some(target(0)), "a connection goes on there");
     bench.take(&Step::End { client: bench.entries.keys().next().unwrap().connection().client.port() % CLIENTS });
     assert!(bench.entries.is_empty());
     pass(&mut bench);
-    assert_eq!(bench.view.ways.address(id), None);
+    assert_eq!(bench.routing.ways.address(id), None);
     assert!(!bench.flows.is_linked(id) && !bench.flows.has_diverged(id));
     bench.take(&Step::Reload { vipas: 1, targets: 2 });
-    assert_eq!(bench.view.ways.address(id), Some(target(1)), "the id is used again");
-    assert_eq!(bench.view.ways.sent(|_| bench.counted)[&target(1)], 0, "what was sent to another is not counted");
+    assert_eq!(bench.routing.ways.address(id), Some(target(1)), "the id is used again");
+    assert_eq!(bench.routing.ways.sent(|_| bench.counted)[&target(1)], 0, "what was sent to another is not counted");
 }
 
 #[test]
@@ -375,21 +375,21 @@ fn what_was_sent_to_a_target_is_not_forgotten_with_one_of_its_paths() {
     let mut bench = Bench::new();
     bench.take(&Step::Reload { vipas: 0b11, targets: 1 });
     bench.counted = 10;
-    assert_eq!(bench.view.ways.sent(|_| 10)[&target(0)], 20, "by two paths");
+    assert_eq!(bench.routing.ways.sent(|_| 10)[&target(0)], 20, "by two paths");
     bench.take(&Step::Reload { vipas: 0b01, targets: 1 });
     pass(&mut bench);
-    assert_eq!(bench.view.ways.to(target(0)).len(), 1);
-    assert_eq!(bench.view.ways.sent(|_| 10)[&target(0)], 20);
+    assert_eq!(bench.routing.ways.to(target(0)).len(), 1);
+    assert_eq!(bench.routing.ways.sent(|_| 10)[&target(0)], 20);
 }
 
 #[test]
 fn a_configuration_that_needs_more_ids_than_are_free_is_refused_with_the_reason() {
-    let view = View::new(ClusterKey::new([7; 16]), Vec::new(), &[]);
+    let routing = RoutingState::new(ClusterKey::new([7; 16]), Vec::new(), &[]);
     let many = |count: usize| -> Vec<_> {
         let address = |number: usize| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number as u32));
         (0..count).map(|number| config::Vipa { address: address(number), ..configured(0, &[1]) }).collect()
     };
-    assert_eq!(view.has_room(&many(MAX_VIPAS)), Ok(()));
-    let why = view.has_room(&many(MAX_VIPAS + 1)).unwrap_err();
+    assert_eq!(routing.has_room(&many(MAX_VIPAS)), Ok(()));
+    let why = routing.has_room(&many(MAX_VIPAS + 1)).unwrap_err();
     assert!(why.starts_with("4097 VIPAs are new, and only 4096 more can be told apart now"), "{why}");
 }

@@ -6,8 +6,8 @@ use vipa_protocol::{Change, Part, Record, Run};
 
 use super::*;
 use crate::{
+    paths::Lists,
     table::{Reporter, Reports, Taken},
-    ways::Lists,
 };
 
 const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -17,7 +17,7 @@ const GUARANTEE: u64 = 1_000;
 
 struct Bench {
     flows: Arc<Flows>,
-    ways: Ways,
+    ways: Paths,
     reports: Reports,
     now: Tick,
     percent: u8,
@@ -30,7 +30,7 @@ impl Bench {
     fn new() -> Self {
         let flows = Arc::new(Flows::new(CAPACITY as usize, 1, HashSeed::new([7; 4])).unwrap());
         let reports = Reports::new(Arc::clone(&flows));
-        let mut bench = Self { flows, ways: Ways::default(), reports, now: Tick(0), percent: 25, listed: vec![1, 2] };
+        let mut bench = Self { flows, ways: Paths::default(), reports, now: Tick(0), percent: 25, listed: vec![1, 2] };
         bench.snapshot(1, 0..1, ConnectionState::Established);
         bench.snapshot(2, 1..2, ConnectionState::Established);
         bench.now = Tick(1);
@@ -104,7 +104,7 @@ fn one_target_may_hold_nearly_everything_and_one_alone_all_of_it() {
     let most = (CAPACITY - GUARANTEE) as u32;
     assert_eq!(bench.snapshot(1, 10..9 + most, ConnectionState::Established).over_share, 0);
     let mut alone = Bench::new();
-    alone.ways = Ways::default();
+    alone.ways = Paths::default();
     assert_eq!(alone.snapshot(1, 10..CAPACITY as u32, ConnectionState::Established).over_share, 0);
     let mut boundless = Bench::new();
     boundless.percent = 0;

@@ -18,7 +18,7 @@ use vipa_protocol::admin::Answer;
 use crate::{
     admin::Reply,
     control::{Control, vipa_id},
-    ways::Ways,
+    paths::Paths,
 };
 
 /// The services of a VIPA, as far as they tell connections apart.
@@ -26,12 +26,12 @@ type Ports = Vec<(Protocol, PortRange)>;
 /// What is done with the numbers, or without them.
 type Then = Box<dyn FnOnce(&mut Control, Counting<'_>)>;
 /// What a walk has come to.
-pub(crate) type Counting<'a> = Result<&'a Census, &'a CensusFailed>;
+pub(crate) type Counting<'a> = Result<&'a ConnectionCounts, &'a CountFailed>;
 
 /// A walk of the table has panicked. The next one may do better.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connections of the table could not be counted; vipad's log says why")]
-pub(crate) struct CensusFailed;
+pub(crate) struct CountFailed;
 
 /// The connections of one VIPA.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,12 +47,12 @@ pub(crate) struct Counted {
 
 /// The table at one moment.
 #[derive(Debug, Default)]
-pub(crate) struct Census {
+pub(crate) struct ConnectionCounts {
     vipas: HashMap<VipaId, Counted>,
     nothing: Counted,
 }
 
-impl Census {
+impl ConnectionCounts {
     /// Walks the whole table once. `services` are those of each VIPA, by its id.
     pub(crate) fn take(flows: &Flows, services: &[Ports]) -> Self {
         let mut vipas: HashMap<VipaId, Counted> = HashMap::new();
@@ -81,12 +81,12 @@ impl Census {
 
 impl Counted {
     /// By the target's address.
-    pub(crate) fn by_target(&self, ways: &Ways) -> BTreeMap<IpAddr, u64> {
+    pub(crate) fn by_target(&self, ways: &Paths) -> BTreeMap<IpAddr, u64> {
         self.sum(ways, |_| true)
     }
 
     /// Those that the target has confirmed, by its address.
-    pub(crate) fn confirmed_by_target(&self, ways: &Ways) -> BTreeMap<IpAddr, u64> {
+    pub(crate) fn confirmed_by_target(&self, ways: &Paths) -> BTreeMap<IpAddr, u64> {
         let mut counts = BTreeMap::new();
         for (path, count) in &self.confirmed_by_path {
             if let Some(target) = ways.address(*path) {
@@ -97,22 +97,22 @@ impl Counted {
     }
 
     /// Those of one service, by the target's address.
-    pub(crate) fn of_service(&self, service: &Service, ways: &Ways) -> BTreeMap<IpAddr, u64> {
+    pub(crate) fn of_service(&self, service: &Service, ways: &Paths) -> BTreeMap<IpAddr, u64> {
         self.sum(ways, |of| of == Some((service.protocol, service.ports)))
     }
 
     /// Those that go one of these ways, by the target's address.
-    pub(crate) fn by_way(&self, ways: &Ways, wanted: impl Fn(TargetId) -> bool) -> BTreeMap<IpAddr, u64> {
+    pub(crate) fn by_way(&self, ways: &Paths, wanted: impl Fn(TargetId) -> bool) -> BTreeMap<IpAddr, u64> {
         self.sum_where(ways, |_, way| wanted(way))
     }
 
-    fn sum(&self, ways: &Ways, wanted: impl Fn(Option<(Protocol, PortRange)>) -> bool) -> BTreeMap<IpAddr, u64> {
+    fn sum(&self, ways: &Paths, wanted: impl Fn(Option<(Protocol, PortRange)>) -> bool) -> BTreeMap<IpAddr, u64> {
         self.sum_where(ways, |service, _| wanted(service))
     }
 
     fn sum_where(
         &self,
-        ways: &Ways,
+        ways: &Paths,
         wanted: impl Fn(Option<(Protocol, PortRange)>, TargetId) -> bool,
     ) -> BTreeMap<IpAddr, u64> {
         let mut counts = BTreeMap::new();
@@ -126,16 +126,16 @@ impl Counted {
 }
 
 /// Who waits for a count.
-pub(crate) struct Censuses {
-    counted: mpsc::Sender<Result<Census, CensusFailed>>,
+pub(crate) struct ConnectionCounters {
+    counted: mpsc::Sender<Result<ConnectionCounts, CountFailed>>,
     /// Whom the walk under way is for; none: there is none.
     served: Vec<Then>,
     /// Who came since it began. Clients of the admin socket and this router itself: bounded by both.
     waiting: Vec<Then>,
 }
 
-impl Censuses {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Result<Census, CensusFailed>>) {
+impl ConnectionCounters {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Result<ConnectionCounts, CountFailed>>) {
         let (counted, counts) = mpsc::channel(1);
         (Self { counted, served: Vec::new(), waiting: Vec::new() }, counts)
     }
@@ -144,54 +144,61 @@ impl Censuses {
 impl Control {
     /// Counts, and then does this.
     pub(crate) fn count_then(&mut self, then: impl FnOnce(&mut Self, Counting<'_>) + 'static) {
-        self.censuses.waiting.push(Box::new(then));
+        self.connection_counters.waiting.push(Box::new(then));
         self.count_for_those_who_wait();
     }
 
     /// Counts, and then answers a client.
-    pub(crate) fn count_and_answer(&mut self, reply: Reply, answer: impl FnOnce(&Self, &Census) -> Answer + 'static) {
-        self.count_then(move |control, counting| reply.end(answer_by(counting, |census| answer(control, census))));
+    pub(crate) fn count_and_answer(
+        &mut self,
+        reply: Reply,
+        answer: impl FnOnce(&Self, &ConnectionCounts) -> Answer + 'static,
+    ) {
+        self.count_then(move |control, counting| reply.end(answer_by(counting, |counts| answer(control, counts))));
     }
 
     pub(crate) fn counted(&mut self, counting: Counting<'_>) {
-        for then in std::mem::take(&mut self.censuses.served) {
+        for then in std::mem::take(&mut self.connection_counters.served) {
             then(self, counting);
         }
         self.count_for_those_who_wait();
     }
 
     fn count_for_those_who_wait(&mut self) {
-        if !self.censuses.served.is_empty() || self.censuses.waiting.is_empty() {
+        if !self.connection_counters.served.is_empty() || self.connection_counters.waiting.is_empty() {
             return;
         }
-        self.censuses.served = std::mem::take(&mut self.censuses.waiting);
+        self.connection_counters.served = std::mem::take(&mut self.connection_counters.waiting);
         let ports = |services: &[Service]| services.iter().map(|service| (service.protocol, service.ports)).collect();
-        let services: Vec<Ports> = self.view.vipas.iter().map(|vipa| ports(&vipa.services)).collect();
-        let (flows, counted) = (Arc::clone(&self.flows), self.censuses.counted.clone());
+        let services: Vec<Ports> = self.routing.vipas.iter().map(|vipa| ports(&vipa.services)).collect();
+        let (flows, counted) = (Arc::clone(&self.flows), self.connection_counters.counted.clone());
         let hold = self.reclaim.tasks.hold();
         walk_beside(counted, move || {
             let _hold = hold;
-            Census::take(&flows, &services)
+            ConnectionCounts::take(&flows, &services)
         });
     }
 }
 
 /// Walks beside the loop and tells it the end, a panic too.
-fn walk_beside(counted: mpsc::Sender<Result<Census, CensusFailed>>, walk: impl FnOnce() -> Census + Send + 'static) {
+fn walk_beside(
+    counted: mpsc::Sender<Result<ConnectionCounts, CountFailed>>,
+    walk: impl FnOnce() -> ConnectionCounts + Send + 'static,
+) {
     let walk = tokio::task::spawn_blocking(walk);
     tokio::spawn(async move {
-        let census = walk.await.map_err(|error| {
+        let counts = walk.await.map_err(|error| {
             tracing::error!(%error, "a walk of the connection table has failed");
-            CensusFailed
+            CountFailed
         });
         // The loop may have ended meanwhile.
-        let _ = counted.send(census).await;
+        let _ = counted.send(counts).await;
     });
 }
 
-fn answer_by(counting: Counting<'_>, answer: impl FnOnce(&Census) -> Answer) -> Answer {
+fn answer_by(counting: Counting<'_>, answer: impl FnOnce(&ConnectionCounts) -> Answer) -> Answer {
     match counting {
-        Ok(census) => answer(census),
+        Ok(counts) => answer(counts),
         Err(failed) => Answer::Error(failed.to_string()),
     }
 }
@@ -205,28 +212,28 @@ mod tests {
     use vipa_model::{Connection, Delivery};
 
     use super::*;
-    use crate::ways::Way;
+    use crate::paths::Way;
 
     #[tokio::test]
     async fn who_waits_for_a_walk_that_panics_is_told_and_the_next_walk_counts() {
-        let (censuses, mut counts) = Censuses::new();
-        walk_beside(censuses.counted.clone(), || panic!("a walk's, for this test"));
+        let (connection_counters, mut counts) = ConnectionCounters::new();
+        walk_beside(connection_counters.counted.clone(), || panic!("a walk's, for this test"));
         let failed = counts.recv().await.unwrap().unwrap_err();
-        let Answer::Error(sentence) = answer_by(Err(&failed), |_| panic!("there is no census")) else {
+        let Answer::Error(sentence) = answer_by(Err(&failed), |_| panic!("there is no counts")) else {
             panic!("no error");
         };
         assert_eq!(sentence, "the connections of the table could not be counted; vipad's log says why");
-        walk_beside(censuses.counted.clone(), Census::default);
-        let census = counts.recv().await.unwrap().unwrap();
+        walk_beside(connection_counters.counted.clone(), ConnectionCounts::default);
+        let counts = counts.recv().await.unwrap().unwrap();
         let progress = vipa_protocol::admin::Said { sentence: "counted".into() };
-        assert_eq!(answer_by(Ok(&census), |_| Answer::Done(progress.clone())), Answer::Done(progress));
+        assert_eq!(answer_by(Ok(&counts), |_| Answer::Done(progress.clone())), Answer::Done(progress));
     }
 
     #[test]
     fn connections_are_counted_by_vipa_service_and_target_in_one_walk() {
         let flows = Flows::new(100, 1, HashSeed::new([7; 4])).unwrap();
         let target = |last| IpAddr::V4(Ipv4Addr::new(198, 51, 100, last));
-        let mut ways = Ways::default();
+        let mut ways = Paths::default();
         let mut way = |last| {
             let address = target(last);
             ways.intern(Way { address, path: Delivery::default().path_to(address) }).unwrap()
@@ -249,13 +256,13 @@ mod tests {
             admit(vipa, port, way, state);
         }
         let web = |port| (Protocol::Tcp, PortRange::one(port));
-        let census = Census::take(&flows, &[vec![web(80), web(443)]]);
-        let counted = census.of(0);
+        let counts = ConnectionCounts::take(&flows, &[vec![web(80), web(443)]]);
+        let counted = counts.of(0);
         assert_eq!((counted.total, counted.confirmed), (4, 2));
         assert_eq!(counted.by_target(&ways), [(target(21), 1), (target(22), 3)].into());
         assert_eq!(counted.confirmed_by_target(&ways), [(target(21), 1), (target(22), 1)].into());
         assert_eq!(counted.sum(&ways, |service| service == Some(web(80))), [(target(21), 1), (target(22), 1)].into());
         assert_eq!(counted.sum(&ways, |service| service.is_none()), [(target(22), 1)].into());
-        assert_eq!((census.of(1).total, census.of(3).total), (0, 1));
+        assert_eq!((counts.of(1).total, counts.of(3).total), (0, 1));
     }
 }

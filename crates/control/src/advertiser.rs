@@ -22,7 +22,7 @@ pub(crate) type Owned = BTreeMap<IpAddr, Epoch>;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The writer's end, and the tasks at the others.
-pub(crate) struct Outward {
+pub(crate) struct Advertiser {
     owned: watch::Sender<Owned>,
     hooks: watch::Sender<config::Hooks>,
     hook_counts: watch::Receiver<hooks::Counts>,
@@ -30,7 +30,7 @@ pub(crate) struct Outward {
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Outward {
+impl Advertiser {
     /// Call it within a runtime.
     pub(crate) fn start(me: NodeName, hooks: &config::Hooks, announce: &config::Announce) -> Self {
         let (owned, changes) = watch::channel(Owned::new());

@@ -16,12 +16,12 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Since when each target that is not linked has not been.
 #[derive(Debug, Default)]
-pub(crate) struct Absences {
+pub(crate) struct AgentTimeouts {
     since: BTreeMap<IpAddr, Moment>,
     looked: Moment,
 }
 
-impl Absences {
+impl AgentTimeouts {
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         now.since(self.looked) >= LOOK
     }
@@ -54,19 +54,19 @@ mod tests {
 
     #[test]
     fn a_target_is_away_for_long_when_it_was_not_linked_all_that_time() {
-        let mut absences = Absences::default();
-        assert!(absences.is_due(at(10)) && absences.look([(T1, false), (T2, true)], at(10)).is_empty());
-        assert!(!absences.is_due(at(19)) && absences.is_due(at(20)));
-        assert!(absences.look([(T1, false), (T2, false)], at(609)).is_empty());
-        assert_eq!(absences.look([(T1, false), (T2, false)], at(610)), BTreeSet::from([T1]));
-        assert!(absences.look([(T1, true), (T2, true)], at(620)).is_empty());
-        assert!(absences.look([(T1, false), (T2, false)], at(1_200)).is_empty(), "it was back");
+        let mut agent_timeouts = AgentTimeouts::default();
+        assert!(agent_timeouts.is_due(at(10)) && agent_timeouts.look([(T1, false), (T2, true)], at(10)).is_empty());
+        assert!(!agent_timeouts.is_due(at(19)) && agent_timeouts.is_due(at(20)));
+        assert!(agent_timeouts.look([(T1, false), (T2, false)], at(609)).is_empty());
+        assert_eq!(agent_timeouts.look([(T1, false), (T2, false)], at(610)), BTreeSet::from([T1]));
+        assert!(agent_timeouts.look([(T1, true), (T2, true)], at(620)).is_empty());
+        assert!(agent_timeouts.look([(T1, false), (T2, false)], at(1_200)).is_empty(), "it was back");
     }
 
     #[test]
     fn a_target_of_several_vipas_is_there_when_one_of_them_has_it() {
-        let mut absences = Absences::default();
-        absences.look([(T1, false), (T1, true)], at(10));
-        assert!(absences.look([(T1, true), (T1, false)], at(1_000)).is_empty());
+        let mut agent_timeouts = AgentTimeouts::default();
+        agent_timeouts.look([(T1, false), (T1, true)], at(10));
+        assert!(agent_timeouts.look([(T1, true), (T1, false)], at(1_000)).is_empty());
     }
 }

@@ -9,11 +9,11 @@ use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
 
 use crate::{
     audit::{Audited, Subject, audit},
-    census::{Census, Counting},
     compare,
+    connection_counts::{ConnectionCounts, Counting},
     control::{Control, vipa_id},
     drill::{Cast, Scene, rehearse},
-    questions::{Asker, settings},
+    queries::{QuerySender, settings},
     settings::settings as cluster_settings,
 };
 
@@ -25,7 +25,7 @@ const FINISHED: usize = 16;
 
 /// The audits of this router.
 pub(crate) struct Audits {
-    pub(crate) asker: Asker,
+    pub(crate) asker: QuerySender,
     finished: mpsc::Sender<Finished>,
     /// When the next one begins by itself, and at which target.
     next: Moment,
@@ -54,7 +54,7 @@ pub(crate) struct Finished {
 }
 
 impl Audits {
-    pub(crate) fn new(asker: Asker) -> (Self, mpsc::Receiver<Finished>) {
+    pub(crate) fn new(asker: QuerySender) -> (Self, mpsc::Receiver<Finished>) {
         let (finished, ends) = mpsc::channel(FINISHED);
         let counts = Counts::default();
         (Self { asker, finished, next: Moment::ZERO, turn: 0, running: false, counts }, ends)
@@ -73,7 +73,7 @@ impl Audits {
 
 impl Control {
     pub(crate) fn audit(&self, vipa: Option<IpAddr>, mode: AuditMode, reply: Reply) {
-        if let Some(unknown) = vipa.filter(|vipa| self.view.vipa_index(*vipa).is_none()) {
+        if let Some(unknown) = vipa.filter(|vipa| self.routing.vipa_index(*vipa).is_none()) {
             let _ = reply.send(unknown_vipa(unknown));
             return;
         }
@@ -149,14 +149,14 @@ impl Control {
     fn subjects(&self, only: Option<IpAddr>) -> Vec<Subject> {
         let mut subjects = Vec::new();
         for vipa in self.cluster.vipas().into_iter().filter(|vipa| only.is_none_or(|only| only == vipa.vipa)) {
-            let Some(index) = self.view.vipa_index(vipa.vipa) else { continue };
+            let Some(index) = self.routing.vipa_index(vipa.vipa) else { continue };
             for target in vipa.targets.iter().filter(|target| target.linked && target.complete) {
                 subjects.push(Subject {
                     vipa: vipa.vipa,
                     id: vipa_id(index),
                     node: target.node.clone(),
                     target: target.address,
-                    ways: self.view.ways.to(target.address),
+                    ways: self.routing.ways.to(target.address),
                 });
             }
         }
@@ -164,14 +164,14 @@ impl Control {
     }
 
     pub(crate) fn drill(&self, vipa: IpAddr, counting: Counting<'_>, reply: Reply) {
-        let census = match counting {
-            Ok(census) => census,
+        let counts = match counting {
+            Ok(counts) => counts,
             Err(failed) => {
                 let _ = reply.send(Answer::Error(failed.to_string()));
                 return;
             }
         };
-        let Some(scene) = self.scene(vipa, census) else {
+        let Some(scene) = self.scene(vipa, counts) else {
             let _ = reply.send(unknown_vipa(vipa));
             return;
         };
@@ -183,7 +183,7 @@ impl Control {
         });
     }
 
-    fn scene(&self, address: IpAddr, census: &Census) -> Option<Scene> {
+    fn scene(&self, address: IpAddr, counts: &ConnectionCounts) -> Option<Scene> {
         let vipa = self.cluster.vipa(address)?;
         let me = &self.config.node.name;
         let peers = self.cluster.peers();
@@ -211,20 +211,20 @@ impl Control {
             voters_linked,
             detect,
             services: vipa.services.clone(),
-            targets: self.cast(address, &vipa, census),
+            targets: self.cast(address, &vipa, counts),
         })
     }
 
-    fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus, census: &Census) -> Vec<Cast> {
-        let index = self.view.vipa_index(address);
-        let held = index.map(|index| census.of(index).by_target(&self.view.ways)).unwrap_or_default();
-        let confirmed = index.map(|index| census.of(index).confirmed_by_target(&self.view.ways)).unwrap_or_default();
+    fn cast(&self, address: IpAddr, vipa: &vipa_cluster::VipaStatus, counts: &ConnectionCounts) -> Vec<Cast> {
+        let index = self.routing.vipa_index(address);
+        let held = index.map(|index| counts.of(index).by_target(&self.routing.ways)).unwrap_or_default();
+        let confirmed = index.map(|index| counts.of(index).confirmed_by_target(&self.routing.ways)).unwrap_or_default();
         let by_way = |ways: HashSet<TargetId>| {
-            let counted = index.map(|index| census.of(index).by_way(&self.view.ways, |way| ways.contains(&way)));
+            let counted = index.map(|index| counts.of(index).by_way(&self.routing.ways, |way| ways.contains(&way)));
             counted.unwrap_or_default()
         };
-        let unreached = by_way(self.view.unreached());
-        let guessed = index.map(|index| self.view.ways.guessed(vipa_id(index), self.view.vipas[index].lists()));
+        let unreached = by_way(self.routing.unreached());
+        let guessed = index.map(|index| self.routing.ways.guessed(vipa_id(index), self.routing.vipas[index].lists()));
         let guessed = by_way(guessed.unwrap_or_default());
         let subjects = self.subjects(Some(address));
         let mut addresses: Vec<IpAddr> =
@@ -241,7 +241,7 @@ impl Control {
                 linked: known.is_some_and(|known| known.linked),
                 position: known.and_then(|known| known.position),
                 listening: known.map(|known| known.listening.clone()).unwrap_or_default(),
-                reached: self.view.reaches(target),
+                reached: self.routing.reaches(target),
                 known: held.get(&target).copied().unwrap_or_default(),
                 confirmed: confirmed.get(&target).copied().unwrap_or_default(),
                 unreached: unreached.get(&target).copied().unwrap_or_default(),

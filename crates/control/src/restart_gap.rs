@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "last_life.json";
+const FILE: &str = "restart_gap.json";
 
 /// How each VIPA was left without an owner.
 pub(crate) type Left = BTreeMap<IpAddr, Leaving>;
@@ -33,13 +33,13 @@ pub(crate) struct Gap {
 }
 
 #[derive(Debug)]
-pub(crate) struct LastLife {
+pub(crate) struct RestartGap {
     path: PathBuf,
     before: Left,
     now: Left,
 }
 
-impl LastLife {
+impl RestartGap {
     /// Reads what the last life left in `folder`, and takes it away: it is told once.
     pub(crate) fn open(folder: &Path) -> Self {
         let path = folder.join(FILE);
@@ -101,16 +101,16 @@ mod tests {
     #[test]
     fn what_one_life_left_the_next_one_tells_once() {
         let folder = folder("once");
-        let mut first = LastLife::open(&folder);
+        let mut first = RestartGap::open(&folder);
         assert_eq!(first.owned_again(VIPA, &Arrived::new()), None);
         first.leave(VIPA, Arrived::new());
         first.leave(Ipv4Addr::new(192, 0, 2, 2).into(), Arrived::new());
         first.end();
-        let mut second = LastLife::open(&folder);
+        let mut second = RestartGap::open(&folder);
         assert!(second.owned_again(VIPA, &Arrived::new()).is_some_and(|gap| gap.ms < 60_000));
         assert_eq!(second.owned_again(VIPA, &Arrived::new()), None);
         second.end();
-        assert_eq!(LastLife::open(&folder).before, Left::new());
+        assert_eq!(RestartGap::open(&folder).before, Left::new());
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -124,10 +124,10 @@ mod tests {
             (&[("p0", 100)], &[("p0", 130), ("p1", 5)], None),
             (&[], &[], None),
         ] {
-            let mut first = LastLife::open(&folder);
+            let mut first = RestartGap::open(&folder);
             first.leave(VIPA, arrived(before));
             first.end();
-            let gap = LastLife::open(&folder).owned_again(VIPA, &arrived(after)).unwrap();
+            let gap = RestartGap::open(&folder).owned_again(VIPA, &arrived(after)).unwrap();
             assert_eq!(gap.frames, frames, "{before:?} {after:?}");
         }
         fs::remove_dir_all(folder).unwrap();

@@ -124,7 +124,7 @@ impl Lists<'_> {
 
 /// Gives each way its `TargetId`, for as long as a list or a connection names it.
 #[derive(Debug, Default)]
-pub struct Ways {
+pub struct Paths {
     /// By `TargetId`; `None`: it stands for nothing now.
     ways: Vec<Option<Way>>,
     ids: HashMap<Way, TargetId>,
@@ -141,7 +141,7 @@ pub struct Ways {
     revision: u64,
 }
 
-impl Ways {
+impl Paths {
     /// Another one once a way has come or gone.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
@@ -309,7 +309,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-    impl Ways {
+    impl Paths {
         /// The id by which the routes name it, if it has one; a guess of the same way has another.
         pub(crate) fn id_of(&self, way: &Way) -> Option<TargetId> {
             self.ids.get(way).copied()
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_target_has_one_id_for_each_way_to_it() {
-        let mut ways = Ways::default();
+        let mut ways = Paths::default();
         let direct = ways.intern(way("198.51.100.9", Forwarding::Direct));
         let tunnel = ways.intern(way("198.51.100.9", Forwarding::Gue));
         assert_ne!(direct, tunnel);
@@ -419,7 +419,7 @@ mod tests {
         for forwarding in Forwarding::ALL {
             let learned = ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path: path(forwarding) };
             let lists = Lists { services: &services, learned: &[TargetPath { target: other, service: learned }] };
-            let mut ways = Ways::default();
+            let mut ways = Paths::default();
             let id = ways.find(VIPA, lists, other, WEB).unwrap();
             assert_eq!(ways.places()[usize::from(id.0)].unwrap(), Way { address: other, path: path(forwarding) });
             assert_eq!(ways.find(VIPA, lists, listed, WEB), ways.intern(way("198.51.100.9", Forwarding::Direct)));
@@ -432,7 +432,7 @@ mod tests {
         let (listed, other) = ("198.51.100.9".parse().unwrap(), "198.51.100.10".parse().unwrap());
         let services = [service(&[listed])];
         let nothing = Lists { services: &services, learned: &[] };
-        let mut ways = Ways::default();
+        let mut ways = Paths::default();
         let id = ways.find(VIPA, nothing, other, WEB).unwrap();
         assert_eq!(ways.find(VIPA, nothing, other, WEB), Some(id), "one for all connections of the service");
         assert_eq!(ways.places()[usize::from(id.0)].unwrap().path, path(Forwarding::Direct));
@@ -451,7 +451,7 @@ mod tests {
         let target = "198.51.100.9".parse().unwrap();
         let services = [service(&[target])];
         let lists = Lists { services: &services, learned: &[] };
-        let mut ways = Ways::default();
+        let mut ways = Paths::default();
         let ids: HashSet<_> =
             (40_000..50_000).map(|port| ways.find(VIPA, lists, target, (Protocol::Tcp, port))).collect();
         assert_eq!(ids.len(), 1);

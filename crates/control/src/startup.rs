@@ -17,15 +17,15 @@ use vipa_transport::{
 
 use crate::{
     admin::AdminSocket,
-    asking::Audits,
-    bequest::Bequests,
-    census::Censuses,
+    connection_counts::ConnectionCounters,
     control::{Control, Ends, Outside, Packets},
     lists::ListKeeper,
-    questions::Asker,
+    queries::QuerySender,
+    query_jobs::Audits,
     reload::{Check, Reader},
     settings::settings,
     takeovers::Takeovers,
+    transfer::TableTransfers,
     voting::Voting,
 };
 
@@ -110,15 +110,26 @@ impl Prepared {
         let slow = config.cluster.lease / 2;
         let votes = GroupCommit::start(vote_file, slow);
         let takeovers = Takeovers::open(&config.node.state_dir);
-        let (asker, asked) = Asker::new();
+        let (asker, asked) = QuerySender::new();
         let (audits, finished) = Audits::new(asker);
-        let bequests = Bequests::start(Arc::clone(&packets.flows), links.clone());
-        let (censuses, counted) = Censuses::new();
+        let transfers = TableTransfers::start(Arc::clone(&packets.flows), links.clone());
+        let (connection_counters, counted) = ConnectionCounters::new();
         let decisions = GroupCommit::start(decision_file, slow);
         let (read, fresh) = tokio::sync::mpsc::channel(4);
         let reader = Reader { file, check, fresh: read };
         let voters = Voting::start(voters_file, slow, config.cluster.voters.clone(), wanted);
-        let outside = Outside { links, votes, decisions, takeovers, audits, censuses, bequests, reader, voters, lists };
+        let outside = Outside {
+            links,
+            votes,
+            decisions,
+            takeovers,
+            audits,
+            connection_counters,
+            transfers,
+            reader,
+            voters,
+            lists,
+        };
         let control = Control::new(config, cluster, packets, outside);
         Ok((control, Ends { events, admin, asked, finished, counted, fresh }))
     }

@@ -23,7 +23,7 @@ const MOST_DOUBLINGS: u32 = 4;
 
 /// What is known of each target.
 #[derive(Debug, Default)]
-pub(crate) struct Reach {
+pub(crate) struct Reachability {
     targets: BTreeMap<IpAddr, Record>,
 }
 
@@ -46,7 +46,7 @@ struct Record {
     in_vain: u64,
 }
 
-impl Reach {
+impl Reachability {
     /// A target's report has named opened connections.
     pub(crate) fn reported(&mut self, target: IpAddr) {
         self.targets.entry(target).or_default().has_reported = true;
@@ -116,7 +116,7 @@ mod tests {
     const T1: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
 
     #[derive(Default)]
-    struct Bench(Reach);
+    struct Bench(Reachability);
 
     impl Bench {
         fn at(&mut self, ms: u64, admitted: u64, opened: u64) -> (bool, Option<u64>) {

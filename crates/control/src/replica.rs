@@ -24,7 +24,7 @@ use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, EntryState, Epoch, Moment, NodeName, Protocol, Service, VipaId};
 use vipa_protocol::{Copied, Entry, Mirror, Part, Round};
 
-use crate::ways::{Lists, Ways};
+use crate::paths::{Lists, Paths};
 use walk::Entries;
 pub(crate) use walk::{Subject, Walk};
 
@@ -50,7 +50,7 @@ const REFRESH: Duration = Duration::from_secs(60);
 
 /// What one VIPA's owner tells, and its backups hear.
 #[derive(Debug, Default)]
-pub(crate) struct Mirrors {
+pub(crate) struct TableReplicas {
     sources: BTreeMap<IpAddr, Source>,
     copies: BTreeMap<IpAddr, Image>,
     next_look: Moment,
@@ -131,7 +131,7 @@ pub(crate) enum State {
     },
 }
 
-impl Mirrors {
+impl TableReplicas {
     /// A backup asks to be told. This router owns the VIPA in `epoch`.
     pub(crate) fn wanted(&mut self, vipa: IpAddr, epoch: Epoch, by: NodeName) {
         let source = self.sources.entry(vipa).or_default();
@@ -239,7 +239,7 @@ impl Mirrors {
         about: &About<'_>,
         from: &NodeName,
         round: Round,
-        (flows, ways): (&Flows, &mut Ways),
+        (flows, ways): (&Flows, &mut Paths),
         now: Moment,
     ) {
         if let Some(copy) = self.copies.get_mut(&about.vipa).filter(|copy| copy.from == *from) {
@@ -274,7 +274,7 @@ fn is_due(next: &mut Moment, pace: Duration, now: Moment) -> bool {
 }
 
 /// The connections of agentless targets in the table.
-fn held(about: &About<'_>, flows: &Flows, ways: &Ways) -> Entries {
+fn held(about: &About<'_>, flows: &Flows, ways: &Paths) -> Entries {
     let mut held = Entries::new();
     if !about.has_agentless() {
         return held;
@@ -345,7 +345,7 @@ impl Image {
         }
     }
 
-    fn take(&mut self, about: &About<'_>, round: Round, flows: &Flows, ways: &mut Ways, now: Moment) {
+    fn take(&mut self, about: &About<'_>, round: Round, flows: &Flows, ways: &mut Paths, now: Moment) {
         let Round { number, part, whole, span_ms, opened, closed } = round;
         let follows = self.round.is_some_and(|last| last.checked_add(1) == Some(number));
         if !whole && !follows {
@@ -394,7 +394,7 @@ impl Image {
 
     /// What the owner's whole does not name is over, whether we had it from an owner or from having been one. UDP flows from having
     /// been one age by themselves.
-    fn sweep(&mut self, about: &About<'_>, flows: &Flows, ways: &mut Ways) {
+    fn sweep(&mut self, about: &About<'_>, flows: &Flows, ways: &mut Paths) {
         let named = std::mem::take(&mut self.named);
         for (connection, (target, _)) in held(about, flows, ways) {
             let Some(key) = AnyKey::of(about.id, about.vipa, &connection).filter(|key| !named.contains(key)) else {
@@ -428,7 +428,7 @@ impl Image {
 }
 
 /// Takes a connection out that is at this target, whichever way leads there.
-fn forget(key: &AnyKey, target: IpAddr, flows: &Flows, ways: &Ways) {
+fn forget(key: &AnyKey, target: IpAddr, flows: &Flows, ways: &Paths) {
     if let Some(hit) = flows.lookup(key).filter(|hit| ways.address(hit.target) == Some(target)) {
         flows.remove(key, Some(hit.target));
     }

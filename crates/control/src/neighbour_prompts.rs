@@ -47,7 +47,7 @@ struct Walk {
 
 /// Whom to ask as which VIPA.
 #[derive(Debug, Default)]
-pub(crate) struct VipaQuestions {
+pub(crate) struct NeighbourPrompts {
     /// A VIPA and the neighbour to ask as it.
     waiting: BTreeSet<(IpAddr, IpAddr)>,
     /// VIPAs whose clients are to be looked for.
@@ -58,7 +58,7 @@ pub(crate) struct VipaQuestions {
     left_out: u64,
 }
 
-impl VipaQuestions {
+impl NeighbourPrompts {
     /// A VIPA has been announced, or its table is complete: its gateways and clients are to learn of it.
     pub(crate) fn want(&mut self, vipa: IpAddr, ports: &[PortRoute], now: Moment) {
         let gateways = ports.iter().filter_map(|port| match vipa {
@@ -166,11 +166,11 @@ fn walk(flows: &Flows, vipas: &BTreeMap<VipaId, IpAddr>, ports: &[PortRoute]) ->
 impl Control {
     /// Asks the next neighbours, and looks for more.
     pub(crate) fn ask_as_vipas(&mut self, now: Moment) {
-        self.vipa_questions.end_walk();
-        if let Some((vipas, tell)) = self.vipa_questions.begin_walk(now) {
-            let id = |vipa: IpAddr| Some((vipa_id(self.view.vipa_index(vipa)?), vipa));
+        self.neighbour_prompts.end_walk();
+        if let Some((vipas, tell)) = self.neighbour_prompts.begin_walk(now) {
+            let id = |vipa: IpAddr| Some((vipa_id(self.routing.vipa_index(vipa)?), vipa));
             let ids: BTreeMap<VipaId, IpAddr> = vipas.into_iter().filter_map(id).collect();
-            let (flows, ports) = (Arc::clone(&self.flows), self.view.ports.clone());
+            let (flows, ports) = (Arc::clone(&self.flows), self.routing.ports.clone());
             let hold = self.reclaim.tasks.hold();
             tokio::task::spawn_blocking(move || {
                 let _hold = hold;
@@ -178,9 +178,9 @@ impl Control {
                 let _ = tell.try_send(walk(&flows, &ids, &ports));
             });
         }
-        for (vipa, neighbour) in self.vipa_questions.next() {
-            let Some((id, neighbour)) = next_neighbour(&self.view.ports, neighbour) else { continue };
-            let Some(port) = self.view.ports.get(usize::from(id.0)) else { continue };
+        for (vipa, neighbour) in self.neighbour_prompts.next() {
+            let Some((id, neighbour)) = next_neighbour(&self.routing.ports, neighbour) else { continue };
+            let Some(port) = self.routing.ports.get(usize::from(id.0)) else { continue };
             if self.may_announce(vipa, now) && !self.is_own(id, neighbour) {
                 send_frame(&self.door, &self.counts, (id, port), &announce::question_as(port, vipa, neighbour));
             }
@@ -188,7 +188,7 @@ impl Control {
     }
 
     fn is_own(&self, port: PortId, address: IpAddr) -> bool {
-        self.view.ports.get(usize::from(port.0)).is_some_and(|port| port.has(address))
+        self.routing.ports.get(usize::from(port.0)).is_some_and(|port| port.has(address))
     }
 }
 
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn each_announcement_asks_the_gateway_at_once_and_the_clients_once_they_are_found() {
-        let mut questions = VipaQuestions::default();
+        let mut questions = NeighbourPrompts::default();
         questions.want(VIPA, &ports(), at(0));
         assert_eq!(questions.next(), [(VIPA, IpAddr::V4(GATEWAY))]);
         let (vipas, tell) = questions.begin_walk(at(0)).unwrap();
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_few_are_asked_in_a_turn_and_what_finds_no_place_is_counted() {
-        let mut questions = VipaQuestions::default();
+        let mut questions = NeighbourPrompts::default();
         for number in 0..10_000 {
             questions.wait(VIPA, IpAddr::V4(Ipv4Addr::from_bits(number)));
         }

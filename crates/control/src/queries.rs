@@ -1,7 +1,7 @@
 //! Questions to other nodes, and theirs to us (`vipa_protocol::question`).
 //!
 //! ```text
-//!   a task that audits ──Asking──► control ──Ask, with a token──► the other node
+//!   a task that audits ──Query──► control ──Ask, with a token──► the other node
 //!                      ◄──Reply─── control ◄──Told, with it──────
 //! ```
 //! The tasks wait; control only passes on. An answer that does not come is the task's to give up.
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A question on its way to control.
-pub(crate) struct Asking {
+pub(crate) struct Query {
     to: NodeName,
     question: Question,
     reply: oneshot::Sender<Reply>,
@@ -26,10 +26,10 @@ pub(crate) struct Asking {
 
 /// For tasks that ask; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Asker(mpsc::Sender<Asking>);
+pub(crate) struct QuerySender(mpsc::Sender<Query>);
 
-impl Asker {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Asking>) {
+impl QuerySender {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Query>) {
         let (asks, asked) = mpsc::channel(64);
         (Self(asks), asked)
     }
@@ -37,7 +37,7 @@ impl Asker {
     /// `None`: no answer in time, or no link.
     pub(crate) async fn ask(&self, to: &NodeName, question: Question) -> Option<Reply> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Asking { to: to.clone(), question, reply }).await.ok()?;
+        self.0.send(Query { to: to.clone(), question, reply }).await.ok()?;
         tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
     }
 }
@@ -51,8 +51,8 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// The message to send, and to whom; `None` when too many wait already.
-    pub(crate) fn ask(&mut self, asking: Asking) -> Option<(NodeName, Message)> {
-        let Asking { to, question, reply } = asking;
+    pub(crate) fn ask(&mut self, asking: Query) -> Option<(NodeName, Message)> {
+        let Query { to, question, reply } = asking;
         self.by_token.retain(|_, (_, reply)| !reply.is_closed());
         if self.by_token.len() >= AT_ONCE {
             return None;
@@ -134,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_reaches_who_asked_and_only_from_whom_was_asked() {
-        let (asker, mut asked) = Asker::new();
+        let (asker, mut asked) = QuerySender::new();
         let mut waiting = Waiting::default();
         let question = tokio::spawn(async move { asker.ask(&name("r2"), Question::Settings { vipa: VIPA }).await });
         let (to, message) = waiting.ask(asked.recv().await.unwrap()).unwrap();
@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_without_an_answer_is_given_up_and_forgotten() {
-        let (asker, mut asked) = Asker::new();
+        let (asker, mut asked) = QuerySender::new();
         let mut waiting = Waiting::default();
         let question = {
             let asker = asker.clone();
@@ -158,7 +158,7 @@ mod tests {
         waiting.ask(asked.recv().await.unwrap()).unwrap();
         assert_eq!(question.await.unwrap(), None);
         let (reply, _answer) = oneshot::channel();
-        waiting.ask(Asking { to: name("r3"), question: Question::Settings { vipa: VIPA }, reply }).unwrap();
+        waiting.ask(Query { to: name("r3"), question: Question::Settings { vipa: VIPA }, reply }).unwrap();
         assert_eq!(waiting.by_token.len(), 1);
     }
 }

@@ -22,8 +22,8 @@ fn connection(client: u16) -> Connection {
 /// One router: its table, its ways, its side of the mirror.
 struct Router {
     flows: Flows,
-    ways: Ways,
-    mirrors: Mirrors,
+    ways: Paths,
+    replicas: TableReplicas,
     services: Vec<Service>,
     routes: Routes,
     now: Moment,
@@ -51,8 +51,8 @@ impl Router {
         let now = Moment(1_000_000_000);
         Self {
             flows,
-            ways: Ways::default(),
-            mirrors: Mirrors::default(),
+            ways: Paths::default(),
+            replicas: TableReplicas::default(),
             services: vec![service],
             routes: Routes::empty(KEY),
             now,
@@ -84,19 +84,19 @@ impl Router {
     fn tell(&mut self) -> Vec<(NodeName, Mirror)> {
         self.now = self.now + Duration::from_millis(100);
         let about = Self::about(&self.services);
-        if !self.mirrors.is_followed(&about, |_| true) {
+        if !self.replicas.is_followed(&about, |_| true) {
             return Vec::new();
         }
         let subjects = vec![Subject::new(VipaId(0), &self.services)];
         let mut walk = Walk::run(subjects, (&self.flows, &self.routes, &self.ways.addresses()), self.now);
-        self.mirrors.left_out = walk.left_out;
+        self.replicas.left_out = walk.left_out;
         let entries = walk.entries.remove(&VipaId(0)).expect("the VIPA was asked for");
-        self.mirrors.tell(&about, (entries, self.now), self.now)
+        self.replicas.tell(&about, (entries, self.now), self.now)
     }
 
     fn follow(&mut self) -> bool {
         let about = Self::about(&self.services);
-        let asked = self.mirrors.follow(&about, &name("r1"), (&self.flows, UDP_LIFETIME), self.now);
+        let asked = self.replicas.follow(&about, &name("r1"), (&self.flows, UDP_LIFETIME), self.now);
         assert!(asked.as_ref().is_none_or(|mirror| mirror.copied == Copied::Wanted));
         asked.is_some()
     }
@@ -106,7 +106,7 @@ impl Router {
             assert_eq!((to, mirror.vipa, mirror.epoch), (name("r2"), VIPA, Epoch(1)));
             let Copied::Round(round) = mirror.copied else { panic!("{mirror:?}") };
             let about = Self::about(&self.services);
-            self.mirrors.hear(&about, &name("r1"), round, (&self.flows, &mut self.ways), self.now);
+            self.replicas.hear(&about, &name("r1"), round, (&self.flows, &mut self.ways), self.now);
         }
     }
 
@@ -125,7 +125,7 @@ fn pair(clients: std::ops::Range<u16>) -> (Router, Router) {
     let (mut owner, mut backup) = (Router::new(), Router::new());
     clients.for_each(|client| owner.admit(client, BARE, FlowState::Open));
     assert!(backup.follow());
-    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
     backup.hear(told);
     (owner, backup)
@@ -142,11 +142,11 @@ fn a_backup_learns_all_and_then_every_change_of_targets_that_do_not_speak() {
     let told = owner.tell();
     backup.hear(told);
     assert_eq!(backup.holds(), BTreeMap::from([(1, BARE), (3, BARE), (5, BARE)]));
-    let state = backup.mirrors.state(VIPA, backup.now + Duration::from_millis(30));
+    let state = backup.replicas.state(VIPA, backup.now + Duration::from_millis(30));
     let behind = Some(Duration::from_millis(130));
     assert_eq!(state, Some(State::Following { from: name("r1"), connections: 3, behind }));
     let followers = vec![name("r2")];
-    assert_eq!(owner.mirrors.state(VIPA, owner.now), Some(State::Telling { followers, connections: 3, left_out: 0 }));
+    assert_eq!(owner.replicas.state(VIPA, owner.now), Some(State::Telling { followers, connections: 3, left_out: 0 }));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn many_connections_come_in_parts_of_limited_size() {
     assert_eq!(backup.holds().len(), 3_000);
     let (mut again, _) = pair(0..0);
     (again.flows, again.ways) = (owner.flows, owner.ways);
-    again.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    again.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = again.tell();
     let parts: Vec<Part> = told
         .iter()
@@ -179,7 +179,7 @@ fn a_missing_round_is_noticed_and_the_whole_asked_for_and_what_it_lacks_is_over(
     assert_eq!(backup.holds().len(), 3, "a round after a missing one is not believed");
     backup.now = backup.now + Duration::from_secs(4);
     assert!(backup.follow());
-    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
     backup.hear(told);
     assert_eq!(backup.holds(), BTreeMap::from([(2, BARE), (3, BARE), (9, BARE)]));
@@ -204,7 +204,7 @@ fn a_former_owner_that_follows_forgets_what_its_successor_does_not_name() {
     backup.admit(2, SPEAKING, FlowState::Open);
     owner.admit(3, BARE, FlowState::Open);
     assert!(backup.follow());
-    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
     backup.hear(told);
     assert_eq!(backup.holds(), BTreeMap::from([(2, SPEAKING), (3, BARE)]));
@@ -277,7 +277,7 @@ fn a_backup_learns_the_udp_flows_that_hashing_does_not_find_and_no_others() {
     const THIRD: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 23));
     let (mut owner, mut backup) = (Router::udp(), Router::udp());
     assert!(backup.follow());
-    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let opened: BTreeMap<u16, IpAddr> = (1..=90).map(|client| (client, owner.open(client))).collect();
     let told = owner.tell();
     backup.hear(told);
@@ -315,7 +315,7 @@ fn a_backup_learns_the_udp_flows_that_hashing_does_not_find_and_no_others() {
 fn udp_flows_of_a_copy_do_not_age_while_their_packets_pass_elsewhere() {
     let (mut owner, mut backup) = (Router::udp(), Router::udp());
     assert!(backup.follow());
-    owner.mirrors.wanted(VIPA, Epoch(1), name("r2"));
+    owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let target = owner.open(1);
     owner.serve(&[if target == BARE { SPEAKING } else { BARE }]);
     let told = owner.tell();
@@ -339,10 +339,10 @@ fn numbers_that_an_owner_makes_up_are_bounded() {
         vec![(name("r2"), Mirror { vipa: VIPA, epoch: Epoch(1), copied: Copied::Round(round) })]
     };
     backup.hear(round((u64::MAX, true), u32::MAX, 0..60_000));
-    let known = backup.mirrors.copies[&VIPA].known.len();
+    let known = backup.replicas.copies[&VIPA].known.len();
     assert!(known <= backup.flows.capacity(), "{known}");
     backup.hear(round((0, false), 0, 0..1));
-    assert_eq!(backup.mirrors.copies[&VIPA].round, None, "no number follows the last one");
+    assert_eq!(backup.replicas.copies[&VIPA].round, None, "no number follows the last one");
     backup.hear(round((u64::MAX, true), u32::MAX, 0..1));
     assert!(!backup.follow(), "it was told a moment ago");
     backup.now = backup.now + Duration::from_secs(121);

@@ -41,7 +41,7 @@ const AGAIN: [Duration; 4] =
 
 /// A VIPA's table, and whom it goes to.
 #[derive(Debug)]
-pub(crate) struct Bequest {
+pub(crate) struct TableTransfer {
     pub(crate) to: NodeName,
     pub(crate) vipa: IpAddr,
     pub(crate) id: VipaId,
@@ -73,11 +73,11 @@ impl Changed {
 
 /// The thread that tells. It ends with this.
 #[derive(Debug)]
-pub(crate) struct Bequests(mpsc::Sender<Bequest>);
+pub(crate) struct TableTransfers(mpsc::Sender<TableTransfer>);
 
-impl Bequests {
+impl TableTransfers {
     pub(crate) fn start(flows: Arc<Flows>, links: Sender) -> Self {
-        let (bequests, left) = mpsc::channel::<Bequest>();
+        let (transfers, left) = mpsc::channel::<TableTransfer>();
         std::thread::spawn(move || {
             let mut send = |to: &NodeName, table| links.send_in_turn(to, &Message::Table(table), PATIENCE);
             let (mut again, mut pace) = (Again::default(), Pace::new());
@@ -92,7 +92,7 @@ impl Bequests {
                     Ok(first) => {
                         pace.wait();
                         let all = std::iter::once(first).chain(left.try_iter());
-                        let (changes, all): (Vec<_>, Vec<_>) = all.partition(|bequest| bequest.changed.is_some());
+                        let (changes, all): (Vec<_>, Vec<_>) = all.partition(|transfer| transfer.changed.is_some());
                         tell(&flows, &changes, Extent::Changed, &mut send);
                         tell(&flows, &all, Extent::Whole, &mut send);
                         again.add(all, Instant::now());
@@ -106,13 +106,13 @@ impl Bequests {
                 pace.walked();
             }
         });
-        Self(bequests)
+        Self(transfers)
     }
 
     /// At most two for each consent, and those are seconds apart.
-    pub(crate) fn leave(&self, bequest: Bequest) {
+    pub(crate) fn leave(&self, transfer: TableTransfer) {
         // The thread ends only with this sender.
-        let _ = self.0.send(bequest);
+        let _ = self.0.send(transfer);
     }
 }
 
@@ -160,7 +160,7 @@ struct Again(HashMap<VipaId, Repeats>);
 /// Since when, and how often it has been told again.
 #[derive(Debug)]
 struct Repeats {
-    bequest: Bequest,
+    transfer: TableTransfer,
     since: Instant,
     times: usize,
 }
@@ -172,15 +172,15 @@ impl Repeats {
     }
 
     /// Counts one more time.
-    fn tell(&mut self) -> &Bequest {
+    fn tell(&mut self) -> &TableTransfer {
         self.times += 1;
-        &self.bequest
+        &self.transfer
     }
 }
 
 impl Again {
-    fn add(&mut self, bequests: Vec<Bequest>, now: Instant) {
-        self.0.extend(bequests.into_iter().map(|bequest| (bequest.id, Repeats { bequest, since: now, times: 0 })));
+    fn add(&mut self, transfers: Vec<TableTransfer>, now: Instant) {
+        self.0.extend(transfers.into_iter().map(|transfer| (transfer.id, Repeats { transfer, since: now, times: 0 })));
     }
 
     /// When the next one is due; what is over is forgotten.
@@ -190,7 +190,7 @@ impl Again {
     }
 
     /// Those whose time has come.
-    fn due(&mut self, now: Instant) -> Vec<&Bequest> {
+    fn due(&mut self, now: Instant) -> Vec<&TableTransfer> {
         let due = self.0.values_mut().filter(|repeats| repeats.next().is_some_and(|due| due <= now));
         due.map(Repeats::tell).collect()
     }
@@ -199,13 +199,13 @@ impl Again {
 /// Tells of all of them, in a walk for what is unconfirmed and one for the rest. `send` says whether the message will go.
 fn tell<'a>(
     flows: &Flows,
-    bequests: impl IntoIterator<Item = &'a Bequest>,
+    transfers: impl IntoIterator<Item = &'a TableTransfer>,
     extent: Extent,
     send: &mut dyn FnMut(&NodeName, Table) -> bool,
 ) {
     // Of one VIPA the last consent counts.
     let mut series: HashMap<VipaId, Series> =
-        bequests.into_iter().map(|bequest| (bequest.id, Series::new(bequest))).collect();
+        transfers.into_iter().map(|transfer| (transfer.id, Series::new(transfer))).collect();
     if series.is_empty() {
         return;
     }
@@ -230,7 +230,7 @@ fn tell<'a>(
             if matches!(state, EntryState::Held | EntryState::Ended) != reported {
                 others = true;
             } else if let Some(series) = series.get_mut(&key.vipa()).filter(|_| !told.contains(&key)) {
-                if reported && series.bequest.changed.is_some_and(|changed| !changed.names(flows, &key)) {
+                if reported && series.transfer.changed.is_some_and(|changed| !changed.names(flows, &key)) {
                     return;
                 }
                 series.add(&key, way, state, &mut send);
@@ -248,18 +248,18 @@ fn tell<'a>(
 
 /// One VIPA's messages under way.
 struct Series<'a> {
-    bequest: &'a Bequest,
+    transfer: &'a TableTransfer,
     entries: Vec<Entry>,
     begun: bool,
 }
 
 impl<'a> Series<'a> {
-    fn new(bequest: &'a Bequest) -> Self {
-        Self { bequest, entries: Vec::new(), begun: false }
+    fn new(transfer: &'a TableTransfer) -> Self {
+        Self { transfer, entries: Vec::new(), begun: false }
     }
 
     fn add(&mut self, key: &AnyKey, way: TargetId, state: EntryState, send: &mut dyn FnMut(&NodeName, Table)) {
-        let Some(target) = self.bequest.targets.get(usize::from(way.0)).copied().flatten() else { return };
+        let Some(target) = self.transfer.targets.get(usize::from(way.0)).copied().flatten() else { return };
         if self.entries.len() == TABLE_PART {
             let part = if self.begun { Part::Middle } else { Part::First };
             self.begun = true;
@@ -276,7 +276,7 @@ impl<'a> Series<'a> {
 
     fn send(&mut self, part: Part, send: &mut dyn FnMut(&NodeName, Table)) {
         let entries = std::mem::take(&mut self.entries);
-        let Bequest { to, vipa, epoch, id: _, targets: _, changed: _, _hold: _ } = self.bequest;
+        let TableTransfer { to, vipa, epoch, id: _, targets: _, changed: _, _hold: _ } = self.transfer;
         send(to, Table { vipa: *vipa, epoch: *epoch, entries, part });
     }
 }
@@ -312,9 +312,9 @@ mod tests {
         flows
     }
 
-    fn bequest(number: u16, to: &str) -> Bequest {
+    fn transfer(number: u16, to: &str) -> TableTransfer {
         let to = to.parse().unwrap();
-        Bequest {
+        TableTransfer {
             to,
             vipa: vipa(number),
             id: VipaId(number),
@@ -326,9 +326,13 @@ mod tests {
     }
 
     /// What is told of each VIPA: to whom, how much, which part.
-    fn told(flows: &Flows, bequests: &[Bequest], takes: impl Fn(&str) -> bool) -> Vec<(IpAddr, String, usize, Part)> {
+    fn told(
+        flows: &Flows,
+        transfers: &[TableTransfer],
+        takes: impl Fn(&str) -> bool,
+    ) -> Vec<(IpAddr, String, usize, Part)> {
         let mut told = Vec::new();
-        tell(flows, bequests, Extent::Whole, &mut |to, table| {
+        tell(flows, transfers, Extent::Whole, &mut |to, table| {
             assert!(table.entries.iter().all(|entry| entry.target == TARGET));
             told.push((table.vipa, to.to_string(), table.entries.len(), table.part));
             takes(to.as_str())
@@ -340,7 +344,7 @@ mod tests {
     fn what_no_target_has_confirmed_goes_first_and_its_end_is_marked() {
         let flows = flows(&[(TABLE_PART as u32 + 1, 2 * TABLE_PART as u32 + 5)]);
         let sent: Vec<_> =
-            told(&flows, &[bequest(0, "r1")], |_| true).into_iter().map(|told| (told.2, told.3)).collect();
+            told(&flows, &[transfer(0, "r1")], |_| true).into_iter().map(|told| (told.2, told.3)).collect();
         let expected = [
             (TABLE_PART, Part::First),
             (1, Part::Last),
@@ -367,7 +371,7 @@ mod tests {
         }
         let changed = Some(Changed { since: Tick(99), now: Tick(103) });
         let mut named = Vec::new();
-        tell(&flows, &[Bequest { changed, ..bequest(0, "r1") }], Extent::Changed, &mut |_, table| {
+        tell(&flows, &[TableTransfer { changed, ..transfer(0, "r1") }], Extent::Changed, &mut |_, table| {
             named.extend(table.entries.iter().map(|entry| entry.connection.client.ip()));
             true
         });
@@ -379,7 +383,7 @@ mod tests {
     fn what_is_confirmed_between_the_walks_is_told_once() {
         let flows = flows(&[(3, 2)]);
         let mut named = Vec::new();
-        tell(&flows, &[bequest(0, "r1")], Extent::Whole, &mut |_, table| {
+        tell(&flows, &[transfer(0, "r1")], Extent::Whole, &mut |_, table| {
             for Entry { connection, .. } in &table.entries {
                 let key = AnyKey::of(VipaId(0), vipa(0), connection).unwrap();
                 let _ = flows.confirm(&key, TargetId(0), FlowState::Confirmed, Tick(0));
@@ -393,7 +397,7 @@ mod tests {
 
     #[test]
     fn of_an_empty_table_the_end_is_told() {
-        assert_eq!(told(&flows(&[]), &[bequest(0, "r1")], |_| true), [(vipa(0), "r1".into(), 0, Part::Only)]);
+        assert_eq!(told(&flows(&[]), &[transfer(0, "r1")], |_| true), [(vipa(0), "r1".into(), 0, Part::Only)]);
     }
 
     #[test]
@@ -405,7 +409,7 @@ mod tests {
             let _ = flows.admit(&AnyKey::of(VipaId(0), vipa(0), &connection).unwrap(), TargetId(0), state, Tick(0));
         }
         let mut states = Vec::new();
-        tell(&flows, &[bequest(0, "r1")], Extent::Whole, &mut |_, table| {
+        tell(&flows, &[transfer(0, "r1")], Extent::Whole, &mut |_, table| {
             states.extend(table.entries.iter().map(|entry| entry.state));
             true
         });
@@ -418,7 +422,7 @@ mod tests {
     fn what_is_unconfirmed_is_told_again_until_nothing_more_is_admitted() {
         let flows = flows(&[(3, 2), (0, 2)]);
         let (mut again, start) = (Again::default(), Instant::now());
-        again.add(vec![bequest(0, "r1"), bequest(1, "r1"), bequest(0, "r2")], start);
+        again.add(vec![transfer(0, "r1"), transfer(1, "r1"), transfer(0, "r2")], start);
         for after in AGAIN {
             assert_eq!(again.next(), Some(start + after));
             assert!(again.due(start + after - Duration::from_millis(1)).is_empty());
@@ -436,7 +440,7 @@ mod tests {
     #[test]
     fn several_are_told_in_one_walk_each_to_whom_it_is_left_last() {
         let flows = flows(&[(3, 0), (4, 0), (5, 0)]);
-        let mut sent = told(&flows, &[bequest(0, "r1"), bequest(1, "r1"), bequest(0, "r2")], |_| true);
+        let mut sent = told(&flows, &[transfer(0, "r1"), transfer(1, "r1"), transfer(0, "r2")], |_| true);
         sent.sort_by_key(|told| told.0);
         assert_eq!(sent, [(vipa(0), "r2".into(), 3, Part::Only), (vipa(1), "r1".into(), 4, Part::Only)]);
     }
@@ -444,7 +448,7 @@ mod tests {
     #[test]
     fn a_successor_that_takes_nothing_is_told_no_more() {
         let flows = flows(&[(3 * TABLE_PART as u32, 100), (2, 1)]);
-        let sent = told(&flows, &[bequest(0, "r1"), bequest(1, "r2")], |to| to == "r2");
+        let sent = told(&flows, &[transfer(0, "r1"), transfer(1, "r2")], |to| to == "r2");
         assert_eq!(sent.iter().filter(|told| told.1 == "r1").count(), 1);
         assert_eq!(sent.iter().filter(|told| told.1 == "r2").map(|told| told.2).collect::<Vec<_>>(), [2, 1]);
     }

@@ -13,14 +13,14 @@ use vipa_cluster::Resting;
 use vipa_model::{Agentless, Protocol, Service, Weights};
 use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
 
-use crate::{probes::Found, reach::Reach, responsiveness::Accounts};
+use crate::{probes::Found, reachability::Reachability, responsiveness::Accounts};
 
 /// A candidate, and how fit it is.
 pub(crate) type CandidateFitness = (IpAddr, Fitness);
 
 /// What one VIPA's candidates are judged by.
 #[derive(Clone, Copy)]
-pub(crate) struct Judge<'a> {
+pub(crate) struct EligibilityRules<'a> {
     pub(crate) vipa: IpAddr,
     /// What listens where, as the targets last said.
     pub(crate) listeners: &'a BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
@@ -30,7 +30,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) loads: &'a BTreeMap<IpAddr, Load>,
     /// What those without an agent have answered.
     pub(crate) found: &'a HashMap<Agentless, Found>,
-    pub(crate) reach: &'a Reach,
+    pub(crate) reach: &'a Reachability,
     /// How much of what is sent to them they serve.
     pub(crate) accounts: &'a Accounts,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Standing {
     pub(crate) waiting: u32,
 }
 
-impl Judge<'_> {
+impl EligibilityRules<'_> {
     /// Whether `target` gets new connections to one port.
     pub(crate) fn fitness(&self, service: &Service, target: IpAddr, port: u16) -> Fitness {
         if !service.candidates.contains(&target) {
@@ -205,7 +205,7 @@ mod tests {
         resting: Vec<Resting>,
         loads: BTreeMap<IpAddr, Load>,
         found: HashMap<Agentless, Found>,
-        reach: Reach,
+        reach: Reachability,
         accounts: Accounts,
     }
 
@@ -229,14 +229,14 @@ mod tests {
                 resting: Vec::new(),
                 loads: [T1, T2].map(|target| (target, Load::unknown())).into(),
                 found: HashMap::new(),
-                reach: Reach::default(),
+                reach: Reachability::default(),
                 accounts: Accounts::default(),
             }
         }
 
-        fn judge(&self) -> Judge<'_> {
+        fn judge(&self) -> EligibilityRules<'_> {
             let Self { listeners, resting, loads, found, reach, accounts, .. } = self;
-            Judge { vipa: VIPA, listeners, resting, loads, found, reach, accounts }
+            EligibilityRules { vipa: VIPA, listeners, resting, loads, found, reach, accounts }
         }
 
         fn load(&mut self, target: IpAddr) -> &mut Load {
@@ -251,7 +251,7 @@ mod tests {
         fn of_t1(&self) -> (Fitness, Vec<IpAddr>) {
             (
                 self.judge().standing(&self.service, T1).fitness,
-                Judge::choose(&self.judge().candidates_fitness(&self.service, 80)),
+                EligibilityRules::choose(&self.judge().candidates_fitness(&self.service, 80)),
             )
         }
     }

@@ -351,7 +351,7 @@ impl Control {
         let ports = (self.probe.conditions)();
         let mut unanswered = Vec::new();
         // Interfaces of the kernel come after the ports.
-        for (index, port) in ports.iter().enumerate().take(self.view.ports.len()) {
+        for (index, port) in ports.iter().enumerate().take(self.routing.ports.len()) {
             let has_link = port.device == PortDevice::Present && port.up != Some(false);
             if !has_link {
                 self.port_liveness.lose(index);
@@ -375,18 +375,18 @@ impl Control {
     fn has_somebody_to_ask(&self, port: usize) -> bool {
         let Some(id) = u16::try_from(port).ok().map(PortId) else { return false };
         let is_named = self.condition.is_starting() && self.ports_to_answer.contains(&id);
-        is_named || !self.view.neighbours.some_at(id, 0, 1).is_empty()
+        is_named || !self.routing.neighbours.some_at(id, 0, 1).is_empty()
     }
 
     /// Whether packets and reports pass between this router and any candidate; `None`: it has none.
     fn targets_reachable(&self) -> Option<bool> {
-        let vipas = &self.view.vipas;
+        let vipas = &self.routing.vipas;
         let listened = vipas.iter().flat_map(|vipa| &vipa.listeners).filter(|(_, ports)| !ports.is_empty());
         let heard: BTreeSet<IpAddr> = listened.map(|(target, _)| *target).collect();
         let services = vipas.iter().flat_map(|vipa| &vipa.services);
         // Each of them once: many VIPAs have the same.
         let candidates: BTreeSet<IpAddr> = services.flat_map(|service| service.candidates.iter().copied()).collect();
-        let reachable = |target: &IpAddr| self.view.reaches(*target) && !self.view.is_silent(*target);
+        let reachable = |target: &IpAddr| self.routing.reaches(*target) && !self.routing.is_silent(*target);
         (!candidates.is_empty()).then(|| candidates.intersection(&heard).any(reachable))
     }
 }

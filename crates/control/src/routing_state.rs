@@ -20,23 +20,23 @@ use vipa_sync::{Counter, Deadline};
 
 use crate::{
     active::{self, Weighed},
-    census::Census,
+    connection_counts::ConnectionCounts,
     control::vipa_id,
-    fitness::Judge,
+    eligibility::EligibilityRules,
     identifiers::Identifiers,
     neighbours::Neighbours,
     path_mtu::PathMtus,
-    probes::{Finding, Found},
-    reach::Reach,
+    paths::{Lists, Paths, Way},
+    probes::{Found, ProbeResult},
+    reachability::Reachability,
     responsiveness::{Accounts, Place},
-    ways::{Lists, Way, Ways},
 };
 
 /// Services that one line of the log names; of more it says how many.
 const NAMED: usize = 8;
 
-/// One VIPA as this router sees it; its place in `View::vipas` is its `VipaId`.
-pub(crate) struct VipaView {
+/// One VIPA as this router sees it; its place in `RoutingState::vipas` is its `VipaId`.
+pub(crate) struct VipaRouting {
     pub(crate) address: IpAddr,
     pub(crate) epoch: Epoch,
     pub(crate) stance: Stance,
@@ -100,16 +100,16 @@ struct Turns {
 }
 
 /// Everything `Routes` is made from.
-pub(crate) struct View {
+pub(crate) struct RoutingState {
     pub(crate) key: ClusterKey,
     pub(crate) ports: Vec<PortRoute>,
-    pub(crate) vipas: Vec<VipaView>,
+    pub(crate) vipas: Vec<VipaRouting>,
     /// The place of each VIPA that is not retired.
     pub(crate) places: HashMap<IpAddr, usize>,
     pub(crate) vipa_identifiers: Identifiers<VipaId>,
     /// A list has changed since the paths that no list names were last looked for.
     pub(crate) lists_stale: bool,
-    pub(crate) ways: Ways,
+    pub(crate) ways: Paths,
     pub(crate) neighbours: Neighbours,
     pub(crate) path_mtus: PathMtus,
     /// Targets whose agents have been away for long.
@@ -119,7 +119,7 @@ pub(crate) struct View {
     /// What the candidates without an agent have answered.
     pub(crate) found: HashMap<Agentless, Found>,
     /// Whether what is sent to targets arrives.
-    pub(crate) reach: Reach,
+    pub(crate) reach: Reachability,
     /// How much of it is served.
     pub(crate) accounts: Accounts,
     /// Targets that have told how they fare since it was last compared with what was sent to them.
@@ -132,22 +132,22 @@ pub(crate) struct View {
     generation: u64,
 }
 
-impl View {
+impl RoutingState {
     pub(crate) fn new(key: ClusterKey, ports: Vec<PortRoute>, vipas: &[config::Vipa]) -> Self {
-        let mut view = Self {
+        let mut routing = Self {
             key,
             ports,
             places: HashMap::new(),
             vipas: Vec::new(),
             vipa_identifiers: Identifiers::default(),
             lists_stale: false,
-            ways: Ways::default(),
+            ways: Paths::default(),
             neighbours: Neighbours::default(),
             path_mtus: PathMtus::default(),
             away: BTreeSet::new(),
             loads: BTreeMap::new(),
             found: HashMap::new(),
-            reach: Reach::default(),
+            reach: Reachability::default(),
             accounts: Accounts::default(),
             told: BTreeSet::new(),
             pickers: Pickers::default(),
@@ -155,8 +155,8 @@ impl View {
             judged: 0,
             generation: 0,
         };
-        view.configure(vipas);
-        view
+        routing.configure(vipas);
+        routing
     }
 
     pub(crate) fn vipa_index(&self, address: IpAddr) -> Option<usize> {
@@ -164,10 +164,10 @@ impl View {
     }
 
     /// What the candidates of a VIPA are judged by.
-    pub(crate) fn judge(&self, vipa: usize) -> Judge<'_> {
-        let VipaView { address, listeners, resting, .. } = &self.vipas[vipa];
+    pub(crate) fn judge(&self, vipa: usize) -> EligibilityRules<'_> {
+        let VipaRouting { address, listeners, resting, .. } = &self.vipas[vipa];
         let Self { loads, found, reach, accounts, .. } = self;
-        Judge { vipa: *address, listeners, resting, loads, found, reach, accounts }
+        EligibilityRules { vipa: *address, listeners, resting, loads, found, reach, accounts }
     }
 
     /// Takes in how a target fares, or that it is not linked any more. `None`: that decides nothing otherwise than
@@ -223,7 +223,7 @@ impl View {
         if self.told.is_empty() {
             return changes;
         }
-        let of_it = |vipa: &VipaView| -> Vec<Place> {
+        let of_it = |vipa: &VipaRouting| -> Vec<Place> {
             let tcp = vipa.services.iter().filter(|service| service.protocol == Protocol::Tcp);
             tcp.map(|service| (vipa.address, service.ports)).collect()
         };
@@ -245,7 +245,7 @@ impl View {
     }
 
     /// Takes in what an agentless candidate has answered. Says what that changes, a sentence each.
-    pub(crate) fn found(&mut self, (agentless, found): Finding) -> Vec<String> {
+    pub(crate) fn found(&mut self, (agentless, found): ProbeResult) -> Vec<String> {
         let target = agentless.address;
         let before = self.standings(target);
         self.found.insert(agentless, found);
@@ -261,7 +261,7 @@ impl View {
 
     /// Of services that are balanced by their live connections, now counted, deals the next turns out; `came`: connections since
     /// the last count. Says whether that changes anything.
-    pub(crate) fn recount(&mut self, census: &Census, came: u64) -> bool {
+    pub(crate) fn recount(&mut self, counts: &ConnectionCounts, came: u64) -> bool {
         let mut changed = false;
         for index in 0..self.vipas.len() {
             let vipa = &self.vipas[index];
@@ -269,7 +269,7 @@ impl View {
             if vipa.stance == Stance::Standby || !vipa.services.iter().any(by_active) {
                 continue;
             }
-            let counted = census.of(index);
+            let counted = counts.of(index);
             let mut dealt = BTreeMap::new();
             for (place, service) in vipa.services.iter().enumerate().filter(|(_, service)| by_active(service)) {
                 let active = counted.of_service(service, &self.ways);
@@ -330,7 +330,7 @@ impl View {
     /// The services by name: the first few of many.
     fn names(&self, places: &[ServicePlace]) -> String {
         let name = |(vipa, place): &ServicePlace| {
-            let VipaView { address, services, .. } = &self.vipas[*vipa];
+            let VipaRouting { address, services, .. } = &self.vipas[*vipa];
             // The list may be another one already.
             let service =
                 services.get(*place).map(|Service { protocol, ports, .. }| format!(" {}/{ports}", protocol.name()));
@@ -366,7 +366,7 @@ impl View {
 
     /// What is known of a VIPA's targets has changed: each gets its way, and guesses are put right.
     fn lists_changed(&mut self, vipa: usize) {
-        let VipaView { services, learned, .. } = &self.vipas[vipa];
+        let VipaRouting { services, learned, .. } = &self.vipas[vipa];
         for service in services {
             for &address in &service.candidates {
                 self.ways.intern(Way { address, path: service.delivery.path_to(address) });
@@ -457,8 +457,8 @@ impl View {
 
     fn make_services(&mut self, index: usize) -> Arc<[ServiceRoute]> {
         let Self { key, vipas, loads, found, reach, accounts, ways, pickers, .. } = self;
-        let VipaView { address, services, listeners, resting, turns, .. } = &mut vipas[index];
-        let judge = Judge { vipa: *address, listeners, resting, loads, found, reach, accounts };
+        let VipaRouting { address, services, listeners, resting, turns, .. } = &mut vipas[index];
+        let judge = EligibilityRules { vipa: *address, listeners, resting, loads, found, reach, accounts };
         let mut made = Vec::new();
         for (place, service) in services.iter().enumerate() {
             let turns = turns.entry(place).or_default();
@@ -529,7 +529,7 @@ fn returns(
     vipa: VipaId,
     address: IpAddr,
     ServicePath { protocol, ports, path }: ServicePath,
-    ways: &mut Ways,
+    ways: &mut Paths,
     returns: &mut BTreeMap<IpAddr, Vec<ReturnRoute>>,
 ) {
     if path.forwarding != Forwarding::Nat {
@@ -547,7 +547,7 @@ fn returns(
     }
 }
 
-impl VipaView {
+impl VipaRouting {
     /// What is known of how its targets are reached.
     pub(crate) fn lists(&self) -> Lists<'_> {
         Lists { services: &self.services, learned: &self.learned }
@@ -590,7 +590,7 @@ struct Segment {
 }
 
 /// Cuts a service's ports into runs on which the same candidates listen.
-fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: impl FnMut(Segment)) {
+fn segments(service: &Service, judge: &EligibilityRules<'_>, ways: &mut Paths, mut segment: impl FnMut(Segment)) {
     let range = service.ports;
     let removed = judge.removed(service);
     let listened = |address: &IpAddr| {
@@ -612,7 +612,7 @@ fn segments(service: &Service, judge: &Judge<'_>, ways: &mut Ways, mut segment: 
         let ports = PortRange { first: port(start), last: port(next - 1) };
         // No segment holds a port with a listener and another: what is true of its first is true of all.
         let candidates = judge.candidates_fitness(service, ports.first);
-        let eligible = Judge::choose(&candidates);
+        let eligible = EligibilityRules::choose(&candidates);
         let draining = judge.draining(service, ports.first, &candidates);
         let mut id = |address| ways.intern(Way { address, path: service.delivery.path_to(address) });
         let candidate =
