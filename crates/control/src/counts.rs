@@ -5,7 +5,7 @@ use std::cell::Cell;
 use tokio::sync::watch;
 use vipa_transport::{Statistics, state::Writes};
 
-use crate::{admin::ClientCounts, table::Taken};
+use crate::{admin::socket::ClientCounts, table::reports::Taken};
 
 /// By `named`'s names, which docs/counters.md explains.
 #[derive(Debug, Default)]

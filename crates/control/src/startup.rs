@@ -16,17 +16,16 @@ use vipa_transport::{
 };
 
 use crate::{
-    admin::AdminSocket,
-    connection_counts::ConnectionCounters,
+    admin::{
+        queries::QuerySender,
+        query_jobs::Audits,
+        reload::{Check, Reader},
+        socket::AdminSocket,
+    },
     control::{Control, Ends, Outside, Packets},
-    lists::ListKeeper,
-    queries::QuerySender,
-    query_jobs::Audits,
-    reload::{Check, Reader},
+    ownership::{peer_lists::ListKeeper, takeovers::Takeovers, voting::Voting},
     settings::settings,
-    takeovers::Takeovers,
-    transfer::TableTransfers,
-    voting::Voting,
+    table::{connection_counts::ConnectionCounters, transfer::TableTransfers},
 };
 
 /// Why control cannot start; each says what to do.

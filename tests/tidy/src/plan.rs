@@ -97,7 +97,7 @@ pub const MAY_BE_UNSAFE: &[(&str, &str)] = &[
 /// The only files that rename files, and why they may.
 pub const MAY_RENAME: &[(&str, &str)] = &[
     ("crates/transport/src/durable.rs", "it is what syncs"),
-    ("crates/control/src/recorder.rs", "a recording that is complete moves out of the way of the next"),
+    ("crates/control/src/admin/recorder.rs", "a recording that is complete moves out of the way of the next"),
 ];
 
 /// The only rooms that know memory orderings.
