@@ -14,7 +14,7 @@ use crate::figure::Figure;
 
 pub(crate) const ALL: [Figure; 12] = [
     Figure { id: "P1", what: "forwarding, direct return, by number of connections", measure: forwarding::flows },
-    Figure { id: "P2", what: "forwarding through tunnels and nat", measure: forwarding::ways },
+    Figure { id: "P2", what: "forwarding through tunnels and nat", measure: forwarding::paths },
     Figure { id: "P3", what: "forwarding of IPv6", measure: forwarding::ipv6 },
     Figure { id: "P4", what: "the connection table: lookups a second and core, bytes", measure: table::measure },
     Figure { id: "P5", what: "new connections a second and core", measure: admitting::measure },

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use core_affinity::CoreId;
 use serde::{Deserialize, Serialize};
-use vipa_dataplane::{Inlet, Limits, Worker};
+use vipa_dataplane::{Limits, RxPort, Worker};
 use vipa_dpdk::{Device, Eal, EalMemory, EalOptions, EthPort, Pool, PoolOptions, PortOptions, RegisteredThread};
-use vipa_handoff::{ControlDoor, Flows, WorkerDoor};
+use vipa_handoff::{ControlChannel, Flows, WorkerChannel};
 use vipa_model::PortId;
 
 use crate::{
@@ -88,7 +88,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<()> {
 struct Ports {
     eal: Eal,
     _ports: Vec<EthPort>,
-    workers: Vec<(Vec<Inlet<Receive>>, Vec<Transmit>)>,
+    workers: Vec<(Vec<RxPort<Receive>>, Vec<Transmit>)>,
 }
 
 impl Ports {
@@ -108,8 +108,8 @@ impl Ports {
             };
             let opened = EthPort::open(&options, &pool)?;
             ports.push(opened.port);
-            for ((inlets, outlets), (rx, tx)) in workers.iter_mut().zip(opened.rx.into_iter().zip(opened.tx)) {
-                inlets.push(Inlet { port: id, rx: Receive::new(rx, job.draw) });
+            for ((rx_ports, outlets), (rx, tx)) in workers.iter_mut().zip(opened.rx.into_iter().zip(opened.tx)) {
+                rx_ports.push(RxPort { port: id, rx: Receive::new(rx, job.draw) });
                 outlets.push(Transmit(tx));
             }
         }
@@ -120,7 +120,7 @@ impl Ports {
 /// One worker and all it stands on.
 struct Single {
     worker: Worker<Receive, Transmit>,
-    control: ControlDoor,
+    control: ControlChannel,
     flows: Arc<Flows>,
     _joined: RegisteredThread,
     _ports: Vec<EthPort>,
@@ -131,16 +131,16 @@ impl Single {
     fn prepare(job: &Job) -> anyhow::Result<Self> {
         let flows = job.world.flows(job.capacity, job.clients)?;
         let Ports { eal, _ports, mut workers } = Ports::open(job)?;
-        let (inlets, outlets) = workers.pop().context("a worker needs a core")?;
-        let (control, mut doors) = open_door(job, 1)?;
-        let door = doors.pop().context("a worker needs a door")?;
+        let (rx_ports, outlets) = workers.pop().context("a worker needs a core")?;
+        let (control, mut channels) = open_door(job, 1)?;
+        let channel = channels.pop().context("a worker needs a channel")?;
         let joined = join(&eal, job.cores[0])?;
-        let worker = Worker::new(door, Arc::clone(&flows), inlets, outlets, Limits::default());
+        let worker = Worker::new(channel, Arc::clone(&flows), rx_ports, outlets, Limits::default());
         Ok(Self { worker, control, flows, _joined: joined, _ports })
     }
 }
 
-fn open_door(job: &Job, workers: usize) -> anyhow::Result<(ControlDoor, Vec<WorkerDoor>)> {
+fn open_door(job: &Job, workers: usize) -> anyhow::Result<(ControlChannel, Vec<WorkerChannel>)> {
     let ports = u16::try_from(job.devices.len())?;
     Ok(vipa_handoff::open(Arc::new(job.world.routes(ports)), workers))
 }

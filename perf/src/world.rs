@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_flow::{Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Key6, Tick};
-use vipa_handoff::{Flows, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Via, VipaRoute};
+use vipa_handoff::{Flows, ForwardingAction, PortRoute, RouteLists, Routes, ServiceRoute, TargetRoute, VipaRoute};
 use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
     Encapsulation, HeapPacket, PacketBuf, TcpFlags, TunnelEndpoints,
@@ -36,7 +36,7 @@ pub(crate) const SOURCE_PORT: usize = 34;
 
 /// How packets get to targets.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) enum Way {
+pub(crate) enum ForwardingKind {
     Direct,
     Ipip,
     Gre,
@@ -54,7 +54,7 @@ pub(crate) enum Family {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct World {
     pub(crate) family: Family,
-    pub(crate) way: Way,
+    pub(crate) way: ForwardingKind,
 }
 
 /// The `n`-th IPv4 client's address and port; 268 million differ. What one half of the address gains the other loses, so
@@ -154,17 +154,17 @@ impl World {
         }
     }
 
-    fn via(self, n: u16) -> Via {
+    fn via(self, n: u16) -> ForwardingAction {
         let outer = match self.target(n) {
             IpAddr::V4(target) => TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: target.to_bits() },
             IpAddr::V6(target) => TunnelEndpoints::V6 { source: ROUTER6.to_bits(), destination: target.to_bits() },
         };
         match self.way {
-            Way::Direct => Via::Direct,
-            Way::Ipip => Via::Tunnel { outer, how: Encapsulation::Ipip },
-            Way::Gre => Via::Tunnel { outer, how: Encapsulation::Gre },
-            Way::Gue => Via::Tunnel { outer, how: Encapsulation::Gue { port: GUE_PORT } },
-            Way::Nat => Via::Nat { port: Some(8080) },
+            ForwardingKind::Direct => ForwardingAction::Direct,
+            ForwardingKind::Ipip => ForwardingAction::Tunnel { outer, how: Encapsulation::Ipip },
+            ForwardingKind::Gre => ForwardingAction::Tunnel { outer, how: Encapsulation::Gre },
+            ForwardingKind::Gue => ForwardingAction::Tunnel { outer, how: Encapsulation::Gue { port: GUE_PORT } },
+            ForwardingKind::Nat => ForwardingAction::Nat { port: Some(8080) },
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_client_has_the_same_header_checksum_and_an_address_that_may_be() {
-        let world = World { family: Family::Ipv4, way: Way::Direct };
+        let world = World { family: Family::Ipv4, way: ForwardingKind::Direct };
         let checksum = |n| world.frame(n, TcpFlags::ACK).bytes()[24..26].to_vec();
         for n in [1, 16_383, 16_384, 1 << 20, (1 << 28) - 1] {
             assert_eq!(checksum(n), checksum(0), "client {n}");
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn frames_are_as_short_as_may_be() {
-        let length = |family| World { family, way: Way::Direct }.frame(5, TcpFlags::ACK).bytes().len();
+        let length = |family| World { family, way: ForwardingKind::Direct }.frame(5, TcpFlags::ACK).bytes().len();
         assert_eq!((length(Family::Ipv4), length(Family::Ipv6)), (64, 74));
     }
 }

@@ -25,10 +25,10 @@ use vipa_model::config;
 
 use crate::{
     inheritance::Inherited,
-    kept::{Kept, KeptError},
     misplaced::{self, Misplaced, MisplacedList},
     netlink::{addresses_of, all_addresses, index_of, is},
     setup::Item,
+    state_file::{StateFile, StateFileError},
 };
 
 const FILE: &str = "host.json";
@@ -61,7 +61,7 @@ pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AddressError {
     #[error(transparent)]
-    Kept(#[from] KeptError),
+    StateFile(#[from] StateFileError),
     #[error("there is no interface {0:?} on this host; set agent.interface, usually \"lo\"")]
     NoInterface(String),
     #[error("cannot ask the kernel for interface {interface:?} and its addresses: {source}")]
@@ -102,7 +102,7 @@ pub(crate) struct AddressWork {
 pub(crate) struct Addresses {
     handle: Handle,
     index: u32,
-    kept: Kept<Changes>,
+    kept: StateFile<Changes>,
     wanted: BTreeSet<IpAddr>,
     /// What an earlier agent left and nobody has released.
     inherited: BTreeSet<IpAddr>,
@@ -115,7 +115,7 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Takes over what an earlier agent left.
     pub(crate) async fn open(interface: &str, state_dir: &Path, handle: Handle) -> Result<Self, AddressError> {
-        let mut kept: Kept<Changes> = Kept::open(state_dir, FILE)?;
+        let mut kept: StateFile<Changes> = StateFile::open(state_dir, FILE)?;
         let ask_failed = |source| netlink_error(interface, source);
         let index = index_of(&handle, interface).await.map_err(ask_failed)?;
         let index = index.ok_or_else(|| AddressError::NoInterface(interface.into()))?;
@@ -329,10 +329,10 @@ impl Addresses {
 
 /// Undoes what the agents of this state folder have left on this host; what was undone, a line each. None may be running.
 pub(crate) async fn clean_up(state_dir: &Path, handle: &Handle) -> Result<Vec<String>, AddressError> {
-    undo(Kept::open(state_dir, FILE)?, handle).await
+    undo(StateFile::open(state_dir, FILE)?, handle).await
 }
 
-async fn undo(mut kept: Kept<Changes>, handle: &Handle) -> Result<Vec<String>, AddressError> {
+async fn undo(mut kept: StateFile<Changes>, handle: &Handle) -> Result<Vec<String>, AddressError> {
     let Changes { interface, added, former, sysctls } = &mut kept.value;
     let mut undone = Vec::new();
     former.entry(interface.clone()).or_default().append(added);

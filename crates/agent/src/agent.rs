@@ -31,7 +31,7 @@ use crate::{
     host::{Departure, Host, HostStatus},
     inheritance::{Inheritance, Linked},
     kernel::{Kernel, Sight},
-    load::{Condition, LoadWatch},
+    load::{LoadReport, LoadWatch},
     orders::{OrderSocket, Wish, Word},
     status::Status,
     voting::Voting,
@@ -57,7 +57,7 @@ pub(crate) struct Agent {
     host: Host,
     inheritance: Inheritance,
     /// As the load's thread last said.
-    condition: Option<Condition>,
+    condition: Option<LoadReport>,
     checks: Vec<CheckResult>,
     drain: Option<Drain>,
     /// Who is told how it goes.
@@ -254,7 +254,7 @@ impl Agent {
     /// Tells the routers how this host fares.
     fn fare(&mut self) {
         // Before the first look at the host there is nothing to tell; it comes within a moment.
-        let Some(Condition { host, headroom, listeners, late }) = self.condition.clone() else { return };
+        let Some(LoadReport { host, headroom, listeners, late }) = self.condition.clone() else { return };
         let intent = if self.drain.is_some() { Intent::Drain } else { Intent::Serve };
         let host = HostLoad { connections: self.connections(), ..host };
         let served = self.kernel.facts().served(&listeners, &late);

@@ -33,8 +33,8 @@ use self::{
 };
 use crate::{
     inheritance::Inherited,
-    kept::{Kept, KeptError},
     setup::Item,
+    state_file::{StateFile, StateFileError},
 };
 
 const FILE: &str = "tunnels.json";
@@ -42,7 +42,7 @@ const FILE: &str = "tunnels.json";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecapError {
     #[error(transparent)]
-    Kept(#[from] KeptError),
+    StateFile(#[from] StateFileError),
     #[error(
         "no interface of this host has agent.address {0}; name those that tunnels arrive at in agent.decap_interfaces"
     )]
@@ -216,7 +216,7 @@ pub(crate) struct Decap {
     /// Where tunnels arrive, as configured.
     interfaces: Vec<String>,
     handle: Handle,
-    kept: Kept<Changes>,
+    kept: StateFile<Changes>,
     /// What an earlier agent unwrapped and nobody has released.
     inherited: Tunnels,
     program: Program,
@@ -230,7 +230,7 @@ pub(crate) struct Decap {
 impl Decap {
     /// Knows what an earlier agent left, and changes nothing yet.
     pub(crate) fn open(agent: &config::Agent, state_dir: &Path, handle: Handle) -> Result<Self, DecapError> {
-        let kept: Kept<Changes> = Kept::open(state_dir, FILE)?;
+        let kept: StateFile<Changes> = StateFile::open(state_dir, FILE)?;
         let inherited = kept.value.tunnels.clone();
         Ok(Self {
             mode: agent.decap,

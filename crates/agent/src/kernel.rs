@@ -336,7 +336,7 @@ impl Observer {
         // Only watched ones are listed.
         let all_listed = self.listed.len() == self.watched.len();
         if self.ring.is_some() && all_listed && (self.asked || now >= self.next_glance) {
-            self.glance()?;
+            self.look_briefly()?;
             let paces = if self.lingering.is_empty() { LISTENERS_SHARE } else { 1 };
             self.next_glance = Instant::now() + self.pace * paces;
         }
@@ -503,7 +503,7 @@ impl Observer {
     }
 
     /// With BPF: what the ring does not tell of and is cheap to ask for. Answers who asked for a look: the ring is the truth.
-    fn glance(&mut self) -> Result<(), Stop> {
+    fn look_briefly(&mut self) -> Result<(), Stop> {
         self.read_ends()?;
         let after = self.lingering.range((Bound::Excluded(self.lingered), Bound::Unbounded));
         let asked: Vec<_> =

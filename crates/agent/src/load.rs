@@ -47,7 +47,7 @@ const LIST_SHARE: u32 = 10;
 
 /// What the thread tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Condition {
+pub(crate) struct LoadReport {
     pub(crate) host: HostLoad,
     pub(crate) headroom: u8,
     pub(crate) listeners: Vec<ListenerLoad>,
@@ -62,7 +62,7 @@ pub(crate) struct LoadWatch {
 }
 
 impl LoadWatch {
-    pub(crate) fn start() -> io::Result<(Self, mpsc::Receiver<Condition>)> {
+    pub(crate) fn start() -> io::Result<(Self, mpsc::Receiver<LoadReport>)> {
         let (orders, watched) = commands::channel();
         // Of several conditions that were not read, the last is what counts; so few are kept.
         let (told, conditions) = mpsc::channel(8);
@@ -103,9 +103,9 @@ struct Observer {
 }
 
 impl Observer {
-    fn run(mut self, orders: &commands::Receiver<Vec<Watched>>, told: &mpsc::Sender<Condition>) {
+    fn run(mut self, orders: &commands::Receiver<Vec<Watched>>, told: &mpsc::Sender<LoadReport>) {
         let (host, headroom) = (HostLoad::default(), FULL_HEADROOM);
-        let mut last = Condition { host, headroom, listeners: Vec::new(), late: BTreeMap::new() };
+        let mut last = LoadReport { host, headroom, listeners: Vec::new(), late: BTreeMap::new() };
         let mut measured: Option<Instant> = None;
         loop {
             match orders.recv_timeout(LOOK) {

@@ -11,7 +11,6 @@ mod decap;
 mod drain;
 mod host;
 mod inheritance;
-mod kept;
 mod kernel;
 mod link_address;
 mod load;
@@ -20,6 +19,7 @@ mod netlink;
 mod orders;
 mod privileges;
 mod setup;
+mod state_file;
 mod status;
 mod voting;
 

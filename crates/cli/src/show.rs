@@ -7,7 +7,7 @@ use std::{fmt::Write, net::IpAddr};
 use anyhow::Context;
 use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, Weights};
 use vipa_protocol::{
-    Fitness, Intent, Load, Trigger,
+    Eligibility, Intent, Load, Trigger,
     admin::{
         AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
         Flapping, Link, MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage,
@@ -432,9 +432,9 @@ fn mirrored(mirror: &MirrorStatus) -> String {
 fn new_connections(row: &DistributionRow) -> String {
     let DistributionRow { fitness, fit, listening, chosen, .. } = row;
     match (fitness, chosen) {
-        (Fitness::Fit, _) if fit < listening => format!("yes, on {fit} of {listening} ports"),
-        (Fitness::Fit, _) if *fit > 1 => format!("yes, on {fit} ports"),
-        (Fitness::Fit, _) => "yes".into(),
+        (Eligibility::Fit, _) if fit < listening => format!("yes, on {fit} of {listening} ports"),
+        (Eligibility::Fit, _) if *fit > 1 => format!("yes, on {fit} ports"),
+        (Eligibility::Fit, _) => "yes".into(),
         (reason, true) => format!("yes, for want of a better: {reason}"),
         (reason, false) => format!("no, {reason}"),
     }

@@ -17,7 +17,7 @@ use vipa_model::{
     Sources,
 };
 use vipa_protocol::{
-    Decision, Fitness, Load, Matter, Order, Position, Ruling, Stamp, TakeoverReport, Trigger,
+    Decision, Eligibility, Load, Matter, Order, Position, Ruling, Stamp, TakeoverReport, Trigger,
     admin::{
         Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
         DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer,
@@ -331,29 +331,29 @@ client            vipa         service  target      node  state
 
 #[test]
 fn distribution_shows_who_gets_new_connections_and_why_not() {
-    let row = |last: u8, fitness: Fitness, chosen, connections| DistributionRow {
+    let row = |last: u8, fitness: Eligibility, chosen, connections| DistributionRow {
         target: address(&format!("10.77.0.{last}")),
         node: Some(name(&format!("t{}", last - 30))),
-        candidate: fitness != Fitness::NotCandidate,
+        candidate: fitness != Eligibility::NotCandidate,
         agent: last != 36,
         linked: last != 36,
-        listening: u32::from(fitness != Fitness::NotListening),
-        fit: u32::from(fitness == Fitness::Fit),
+        listening: u32::from(fitness != Eligibility::NotListening),
+        fit: u32::from(fitness == Eligibility::Fit),
         chosen,
         weight: 1,
-        waiting: if let Fitness::NotAccepting { waiting } = fitness { waiting } else { 0 },
+        waiting: if let Eligibility::NotAccepting { waiting } = fitness { waiting } else { 0 },
         fitness,
         connections,
         responsiveness: Responsiveness { established: (last == 31).then_some(98), ..Responsiveness::default() },
     };
-    let failing = Fitness::CheckFailing { check: "web".into(), detail: "status 500".into() };
+    let failing = Eligibility::CheckFailing { check: "web".into(), detail: "status 500".into() };
     let targets = vec![
-        row(31, Fitness::Fit, true, 1_500),
-        row(32, Fitness::NotListening, false, 0),
-        row(33, Fitness::NotCandidate, false, 500),
+        row(31, Eligibility::Fit, true, 1_500),
+        row(32, Eligibility::NotListening, false, 0),
+        row(33, Eligibility::NotCandidate, false, 500),
         row(34, failing, false, 0),
-        row(35, Fitness::NotAccepting { waiting: 12 }, false, 0),
-        row(36, Fitness::NotAccepting { waiting: 3 }, true, 0),
+        row(35, Eligibility::NotAccepting { waiting: 12 }, false, 0),
+        row(36, Eligibility::NotAccepting { waiting: 3 }, true, 0),
     ];
     let services = vec![ServiceDistribution { service: web(), targets }];
     let vipas = vec![VipaDistribution { vipa: address("10.77.0.100"), epoch: Epoch(4), services }];

@@ -2,12 +2,12 @@
 //!
 //! | message | from |
 //! |---|---|
-//! | `Beat`, `Claims`, `Distribution`, `Yield`, `Table`, `Mirror`, `NotYet`, `Retake`, `Associate`, `Release` | a router that may own the VIPA |
-//! | `Condition`, `Kept`, `Ask` | a router |
+//! | `Beat`, `Claims`, `Distribution`, `Yield`, `Table`, `TableReplica`, `YieldRefused`, `TakebackRequest`, `Associate`, `Release` | a router that may own the VIPA |
+//! | `SelfCheckReport`, `DecisionAck`, `QueryRequest` | a router |
 //! | `BeatAck`, `Votes` | a voter; without a quorum a target may say that an owner is of the past |
 //! | `Listeners`, `Connections`, `Load`, `LinkAddress` | a target, of its own address and its present life |
 //! | `Decisions` | a router; of a target it is hearsay (`router/orders.rs`) |
-//! | `Told` | whoever can know the answer: targets hold connections, routers have settings |
+//! | `QueryReply` | whoever can know the answer: targets hold connections, routers have settings |
 //! | `Voters` | any linked node |
 //! | `Hello` | nobody: it is the greeting, and a link has one |
 //!
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Incarnation, Mac, Moment, NodeName, Voters, is_host_address};
 use vipa_protocol::{
     Associate, Beat, BeatAck, Claims, Connections, Copied, Decision, Decisions, Distribution, Grant, LinkAddress,
-    Message, MessageKind, Mirror, NotYet, Owned, Refusal, Refuse, Release, Reply, Retake, Role, Run, Standing,
-    Superseded, Table, Told, Vote, Votes, Yield,
+    Message, MessageKind, Owned, QueryReply, Refusal, Refuse, Release, Reply, Role, Run, Standing, Superseded, Table,
+    TableReplica, TakebackRequest, Vote, Votes, Yield, YieldRefused,
 };
 
 use crate::voter::StoredVote;
@@ -114,8 +114,8 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
     match message {
         Message::Hello(_) => Err(Denial::OutOfPlace),
         Message::Voters(_) => Ok(()),
-        Message::Ask(_) | Message::Condition(_) | Message::Kept(_) => router(sender),
-        Message::Told(Told { token: _, reply }) => match reply {
+        Message::QueryRequest(_) | Message::SelfCheckReport(_) | Message::DecisionAck(_) => router(sender),
+        Message::QueryReply(QueryReply { token: _, reply }) => match reply {
             Reply::Holds(_) => target(sender),
             Reply::Settings(_) => router(sender),
             Reply::Unknown => Ok(()),
@@ -135,16 +135,16 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
         }
         Message::Release(Release { vipa, epoch }) => in_standing(Standing::Backup, sender, *vipa, *epoch, known),
         Message::Yield(Yield { vipa, epoch, follows: _ })
-        | Message::NotYet(NotYet { vipa, epoch, missing: _ })
+        | Message::YieldRefused(YieldRefused { vipa, epoch, missing: _ })
         | Message::Table(Table { vipa, epoch, .. }) => owner(sender, *vipa, *epoch, known),
-        Message::Mirror(Mirror { vipa, epoch, copied }) => {
+        Message::TableReplica(TableReplica { vipa, epoch, copied }) => {
             owner(sender, *vipa, *epoch, known)?;
             match copied {
                 Copied::Wanted | Copied::Locate(_) | Copied::Located(_) => Ok(()),
                 Copied::Round(round) => sequence_is_bounded(round.number),
             }
         }
-        Message::Retake(Retake { vipa }) => owner(sender, *vipa, Epoch::NONE, known),
+        Message::TakebackRequest(TakebackRequest { vipa }) => owner(sender, *vipa, Epoch::NONE, known),
         Message::BeatAck(BeatAck { sequence, superseded }) => {
             voter(sender, known)?;
             sequence_is_bounded(*sequence)?;

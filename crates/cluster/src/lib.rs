@@ -8,10 +8,10 @@
 
 mod authority;
 mod ballots;
-mod electorate;
+mod decision_log;
 mod hello;
-mod ledger;
 pub mod log;
+mod membership;
 mod paths;
 pub mod recording;
 mod router;
@@ -19,8 +19,8 @@ pub mod target;
 mod voter;
 
 pub use authority::{Denial, check_stored_decision, check_stored_vote};
-pub use electorate::{Objection, at_start};
 pub use hello::Mismatch;
+pub use membership::{Objection, at_start};
 pub use paths::StoredLists;
 pub use router::{
     Event, Note, Outbox, Output, PeerStatus, Resting, Router, Settings, Stage, State, Stored, Takeback, TargetStatus,

@@ -4,13 +4,13 @@ mod beats;
 mod election;
 mod io;
 mod orders;
+mod ownership;
 mod permission;
-mod precedence;
 mod reports;
 mod schedule;
 mod settings;
 mod status;
-mod tenure;
+mod succession;
 mod vipa;
 mod votes;
 
@@ -22,16 +22,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, Moment, NodeName, Voters};
 use vipa_protocol::{
-    Beat, BeatAck, Claim, Claims, Condition, Decisions, Distribution, Grant, Hello, Kept, LinkAddress, Message, Retake,
-    Role, Superseded, Table, Vote, Votes,
+    Beat, BeatAck, Claim, Claims, DecisionAck, Decisions, Distribution, Grant, Hello, LinkAddress, Message, Role,
+    SelfCheckReport, Superseded, Table, TakebackRequest, Vote, Votes,
 };
 
 use self::{
     beats::Beats,
     orders::Orders,
-    precedence::Precedence,
     schedule::Schedule,
-    vipa::{Cue, Vipa},
+    succession::Succession,
+    vipa::{Input, Vipa},
 };
 pub use self::{
     io::{Event, Note, Outbox, Output, Resting, Stage},
@@ -42,9 +42,9 @@ pub use self::{
 use crate::{
     authority::{Denied, Permission},
     ballots::Ballots,
-    electorate::{Electorate, Heard, Objection},
+    decision_log::DecisionLog,
     hello::Mismatch,
-    ledger::Ledger,
+    membership::{Heard, Membership, Objection},
     paths::StoredLists,
     voter::Voter,
 };
@@ -58,11 +58,11 @@ pub struct Router {
     peers: BTreeMap<NodeName, Peer>,
     /// Why this router cannot route, if it cannot.
     unfit: Option<String>,
-    ledger: Ledger,
+    decision_log: DecisionLog,
     orders: Orders,
     groups: Groups,
     grouped_at: Moment,
-    electorate: Electorate,
+    membership: Membership,
     /// This router's own vote. It counts when this router is one of the voters.
     voter: Voter,
     vipas: BTreeMap<IpAddr, Vipa>,
@@ -102,7 +102,7 @@ struct Around<'a> {
     now: Moment,
     settings: &'a Settings,
     peers: &'a BTreeMap<NodeName, Peer>,
-    ledger: &'a Ledger,
+    decision_log: &'a DecisionLog,
     groups: &'a Groups,
     unfit: bool,
     stopping: bool,
@@ -113,7 +113,7 @@ struct Context<'a> {
     now: Moment,
     settings: &'a Settings,
     peers: &'a BTreeMap<NodeName, Peer>,
-    ledger: &'a Ledger,
+    decision_log: &'a DecisionLog,
     groups: &'a Groups,
     unfit: bool,
     stopping: bool,
@@ -125,8 +125,8 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn around(&self) -> Around<'a> {
-        let Self { now, settings, peers, ledger, groups, unfit, stopping, .. } = *self;
-        Around { now, settings, peers, ledger, groups, unfit, stopping }
+        let Self { now, settings, peers, decision_log, groups, unfit, stopping, .. } = *self;
+        Around { now, settings, peers, decision_log, groups, unfit, stopping }
     }
 
     fn send(&mut self, to: &NodeName, message: Message) {
@@ -161,11 +161,11 @@ impl Router {
             now,
             peers: BTreeMap::new(),
             unfit: None,
-            ledger: Ledger::new(decisions),
+            decision_log: DecisionLog::new(decisions),
             orders: Orders::default(),
             groups: Groups::new(),
             grouped_at: Moment::ZERO,
-            electorate: Electorate::default(),
+            membership: Membership::default(),
             voter,
             vipas,
             schedule: Schedule::default(),
@@ -209,8 +209,8 @@ impl Router {
     }
 
     fn around(&self) -> Around<'_> {
-        let Self { now, settings, peers, ledger, groups, unfit, stopping, .. } = self;
-        Around { now: *now, settings, peers, ledger, groups, unfit: unfit.is_some(), stopping: *stopping }
+        let Self { now, settings, peers, decision_log, groups, unfit, stopping, .. } = self;
+        Around { now: *now, settings, peers, decision_log, groups, unfit: unfit.is_some(), stopping: *stopping }
     }
 
     /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
@@ -228,7 +228,7 @@ impl Router {
                 for vipa in self.schedule.due(now) {
                     self.with_vipa(now, vipa, out, |vipa, cx| {
                         if vipa.deadline(&cx.around()).is_some_and(|due| due <= now) {
-                            vipa.step(Cue::Due, cx);
+                            vipa.step(Input::Due, cx);
                         }
                     });
                 }
@@ -262,10 +262,10 @@ impl Router {
             }
             Event::Stop => {
                 self.stopping = true;
-                self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Stop, cx));
+                self.each_vipa(now, out, |vipa, cx| vipa.step(Input::Stop, cx));
             }
         }
-        self.settle(now, out);
+        self.finish_event(now, out);
         self.review_orders(now, out);
         self.drop_retired(now, out);
     }
@@ -276,11 +276,11 @@ impl Router {
             return;
         }
         for router in self.linked_routers() {
-            self.send(now, &router, Message::Condition(Condition { unfit: unfit.clone() }), out);
+            self.send(now, &router, Message::SelfCheckReport(SelfCheckReport { unfit: unfit.clone() }), out);
         }
         self.unfit.clone_from(&unfit);
-        out.push(Output::Note(Note::Fitness { router: self.settings.me.clone(), unfit }));
-        self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Reordered, cx));
+        out.push(Output::Note(Note::Eligibility { router: self.settings.me.clone(), unfit }));
+        self.each_vipa(now, out, |vipa, cx| vipa.step(Input::Reordered, cx));
     }
 
     /// The life a node is in: this router itself, or one that it is linked with.
@@ -345,16 +345,16 @@ impl Router {
         self.grouped_at = now;
         self.groups.clear();
         let mut groups = Groups::new();
-        let mut homes: BTreeMap<&str, (Option<Precedence>, &NodeName)> = BTreeMap::new();
+        let mut homes: BTreeMap<&str, (Option<Succession>, &NodeName)> = BTreeMap::new();
         let around = Around { now, ..self.around() };
         for vipa in self.vipas.values() {
             let Some(name) = &vipa.settings.group else { continue };
             let group = groups.entry(name.clone()).or_default();
-            if vipa.tenure().is_none() && !vipa.is_ready(now, &self.settings.timing) {
+            if vipa.ownership().is_none() && !vipa.is_ready(now, &self.settings.timing) {
                 group.unready.insert(vipa.settings.address);
             }
             if let Some(owner) = &vipa.owner {
-                let place = (vipa.precedence(owner, &around), owner);
+                let place = (vipa.succession(owner, &around), owner);
                 let first = homes.entry(name).or_insert(place);
                 *first = place.max(*first);
             }
@@ -368,7 +368,7 @@ impl Router {
     }
 
     /// Lets this router hear itself, and beats when a beat is due.
-    fn settle(&mut self, now: Moment, out: &mut Outbox) {
+    fn finish_event(&mut self, now: Moment, out: &mut Outbox) {
         loop {
             self.send_ballots(now, out);
             while let Some(message) = self.local.pop_front() {
@@ -381,7 +381,7 @@ impl Router {
             }
             if self.beats.is_regular(now, &self.settings.timing) {
                 // With every regular beat an owner looks at what has no deadline of its own.
-                self.each_owned(now, out, |vipa, cx| vipa.step(Cue::Due, cx));
+                self.each_owned(now, out, |vipa, cx| vipa.step(Input::Due, cx));
             }
             let vipas = self.beats.vipas(now, self.schedule.owned(), &self.settings.timing);
             self.beat(now, &vipas, out);
@@ -423,7 +423,7 @@ impl Router {
             return out.push(Output::Note(Note::Refused { peer, mismatch: Mismatch::Target { by } }));
         }
         let Settings { cluster, me, voters, .. } = &self.settings;
-        let others = match self.electorate.meet(now, (cluster, me, voters), &peer, hello) {
+        let others = match self.membership.meet(now, (cluster, me, voters), &peer, hello) {
             Ok(others) => others,
             Err(mismatch) => return out.push(Output::Note(Note::Refused { peer, mismatch })),
         };
@@ -435,13 +435,13 @@ impl Router {
         self.tell_decisions(now, &peer, out);
         if let (Role::Router, Some(_)) = (&role, &self.unfit) {
             let unfit = self.unfit.clone();
-            self.send(now, &peer, Message::Condition(Condition { unfit }), out);
+            self.send(now, &peer, Message::SelfCheckReport(SelfCheckReport { unfit }), out);
         }
         self.each_vipa(now, out, |vipa, cx| vipa.linked(&peer, &role, cx));
     }
 
     fn disconnected(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
-        self.electorate.part_from(peer);
+        self.membership.part_from(peer);
         if let Some(Peer { role, .. }) = self.peers.remove(peer) {
             if let Role::Target { address: target } = role {
                 out.push(Output::Load { target, load: None });
@@ -463,14 +463,14 @@ impl Router {
             // Questions are the shell's to answer: it has the configuration, and asks by itself.
             Message::Hello(_)
             | Message::Voters(_)
-            | Message::Ask(_)
-            | Message::Told(_)
+            | Message::QueryRequest(_)
+            | Message::QueryReply(_)
             | Message::Associate(_)
             | Message::Release(_) => {}
-            Message::Beat(beat) if permission == Permission::Whole => self.hear(now, from, &beat, Vec::new(), out),
+            Message::Beat(beat) if permission == Permission::Whole => self.take_beat(now, from, &beat, Vec::new(), out),
             Message::Beat(beat) => {
                 let (beat, barred) = self.split_beat(from, &beat);
-                self.hear(now, from, &beat, barred, out);
+                self.take_beat(now, from, &beat, barred, out);
             }
             Message::BeatAck(ack) => self.acknowledged(now, from, &ack, out),
             Message::Claims(Claims { claims }) => self.asked_for_votes(now, from, &claims, out),
@@ -478,8 +478,8 @@ impl Router {
                 for vote in votes {
                     let from = from.clone();
                     let (vipa, cue) = match vote {
-                        Vote::Grant(Grant { vipa, epoch, ballot }) => (vipa, Cue::Granted { from, epoch, ballot }),
-                        Vote::Refuse(refuse) => (refuse.vipa, Cue::Refused { from, refuse }),
+                        Vote::Grant(Grant { vipa, epoch, ballot }) => (vipa, Input::Granted { from, epoch, ballot }),
+                        Vote::Refuse(refuse) => (refuse.vipa, Input::Refused { from, refuse }),
                     };
                     self.cue(now, vipa, cue, out);
                 }
@@ -492,12 +492,12 @@ impl Router {
                 self.with_vipa(now, connections.vipa, out, |vipa, cx| vipa.reported(from, connections, cx));
             }
             Message::Yield(asked) => {
-                let cue = Cue::Asked { by: from.clone(), epoch: asked.epoch, follows: asked.follows };
+                let cue = Input::Asked { by: from.clone(), epoch: asked.epoch, follows: asked.follows };
                 self.cue(now, asked.vipa, cue, out);
             }
-            Message::Mirror(mirror) => {
+            Message::TableReplica(mirror) => {
                 if self.vipas.contains_key(&mirror.vipa) {
-                    out.push(Output::Mirror { from: from.clone(), mirror });
+                    out.push(Output::TableReplica { from: from.clone(), mirror });
                 }
             }
             Message::Load(load) => {
@@ -513,23 +513,23 @@ impl Router {
                     out.push(Output::LinkAddress { target, mac });
                 }
             }
-            Message::NotYet(refusal) => {
+            Message::YieldRefused(refusal) => {
                 self.with_vipa(now, refusal.vipa, out, |vipa, cx| vipa.refused_takeback(from, refusal, cx));
             }
-            Message::Retake(Retake { vipa }) => {
+            Message::TakebackRequest(TakebackRequest { vipa }) => {
                 for vipa in self.together_with(vipa) {
                     self.with_vipa(now, vipa, out, |vipa, cx| vipa.take_back_now(cx));
                 }
             }
-            Message::Condition(Condition { unfit }) => {
+            Message::SelfCheckReport(SelfCheckReport { unfit }) => {
                 if let Some(peer) = self.peers.get_mut(from) {
                     peer.unfit.clone_from(&unfit);
-                    out.push(Output::Note(Note::Fitness { router: from.clone(), unfit }));
-                    self.each_vipa(now, out, |vipa, cx| vipa.step(Cue::Reordered, cx));
+                    out.push(Output::Note(Note::Eligibility { router: from.clone(), unfit }));
+                    self.each_vipa(now, out, |vipa, cx| vipa.step(Input::Reordered, cx));
                 }
             }
             Message::Decisions(Decisions { decisions }) => self.heard_decisions(now, from, decisions, out),
-            Message::Kept(Kept { kept }) => self.orders.kept(from, &kept),
+            Message::DecisionAck(DecisionAck { kept }) => self.orders.kept(from, &kept),
             Message::Table(Table { vipa, epoch, entries, part }) => {
                 self.with_vipa(now, vipa, out, |vipa, cx| vipa.table(from, epoch, entries, part, cx));
             }
@@ -537,7 +537,7 @@ impl Router {
     }
 
     /// `barred`: what the beat named beside this, and may not.
-    fn hear(&mut self, now: Moment, from: &NodeName, beat: &Beat, barred: Vec<Superseded>, out: &mut Outbox) {
+    fn take_beat(&mut self, now: Moment, from: &NodeName, beat: &Beat, barred: Vec<Superseded>, out: &mut Outbox) {
         if self.is_voter() && self.asks_with(from).is_some() {
             let mut ack = self.voter.beat(now, from, beat);
             ack.superseded.extend(barred);
@@ -545,7 +545,7 @@ impl Router {
         }
         if *from != self.settings.me {
             for owned in &beat.owned {
-                let cue = Cue::Heard {
+                let cue = Input::Heard {
                     from: from.clone(),
                     epoch: owned.epoch,
                     yielding_to: owned.yielding_to.clone(),
@@ -565,13 +565,13 @@ impl Router {
     /// The linked nodes that go by other voters, and by which.
     #[must_use]
     pub fn other_voters(&self) -> Vec<(NodeName, Voters)> {
-        self.electorate.others(&self.settings.voters, self.peers.keys())
+        self.membership.others(&self.settings.voters, self.peers.keys())
     }
 
     /// Whether these voters may count here from now on.
     pub fn may_go_by(&self, now: Moment, next: &Voters) -> Result<(), Objection> {
         let Settings { me, voters, timing, .. } = &self.settings;
-        self.electorate.judge(now, timing.lease, (me, voters), next, self.peers.keys())
+        self.membership.judge(now, timing.lease, (me, voters), next, self.peers.keys())
     }
 
     fn go_by(&mut self, now: Moment, voters: &Voters, out: &mut Outbox) {
@@ -580,7 +580,7 @@ impl Router {
         }
         let was_voter = self.is_voter();
         self.settings.voters = voters.clone();
-        let strangers = self.electorate.take_up(now, (&self.settings.me, voters));
+        let strangers = self.membership.take_up(now, (&self.settings.me, voters));
         if self.is_voter() && !was_voter {
             self.voter.keep_silent(now);
         }
@@ -596,10 +596,10 @@ impl Router {
 
     /// A node goes by other voters from now on.
     fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
-        if !self.peers.contains_key(peer) && !self.electorate.has_stranger(peer) {
+        if !self.peers.contains_key(peer) && !self.membership.has_stranger(peer) {
             return;
         }
-        match self.electorate.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
+        match self.membership.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
             Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
             Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
             Heard::Nothing => {}
@@ -611,9 +611,9 @@ impl Router {
         for (vipa, epoch) in sent.owned {
             let cue = match ack.superseded.iter().find(|superseded| superseded.vipa == vipa) {
                 Some(by) => {
-                    Cue::Superseded { voter: from.clone(), mine: epoch, epoch: by.epoch, holder: by.holder.clone() }
+                    Input::Superseded { voter: from.clone(), mine: epoch, epoch: by.epoch, holder: by.holder.clone() }
                 }
-                None => Cue::Acknowledged { voter: from.clone(), epoch, sent: sent.at },
+                None => Input::Acknowledged { voter: from.clone(), epoch, sent: sent.at },
             };
             self.cue(now, vipa, cue, out);
         }
@@ -627,7 +627,7 @@ impl Router {
         self.context(now, out).2.send(to, message);
     }
 
-    fn cue(&mut self, now: Moment, vipa: IpAddr, cue: Cue, out: &mut Outbox) {
+    fn cue(&mut self, now: Moment, vipa: IpAddr, cue: Input, out: &mut Outbox) {
         self.with_vipa(now, vipa, out, |vipa, cx| vipa.step(cue, cx));
     }
 
@@ -648,7 +648,7 @@ impl Router {
 
     fn each_owned(&mut self, now: Moment, out: &mut Outbox, mut act: impl FnMut(&mut Vipa, &mut Context<'_>)) {
         let (vipas, schedule, mut cx) = self.context(now, out);
-        for vipa in vipas.values_mut().filter(|vipa| vipa.tenure().is_some()) {
+        for vipa in vipas.values_mut().filter(|vipa| vipa.ownership().is_some()) {
             act(vipa, &mut cx);
             schedule.update(vipa, &cx.around());
         }
@@ -668,10 +668,15 @@ impl Router {
         now: Moment,
         out: &'a mut Outbox,
     ) -> (&'a mut BTreeMap<IpAddr, Vipa>, &'a mut Schedule, Context<'a>) {
-        let Self { settings, peers, vipas, schedule, beats, local, ballots, stopping, ledger, groups, unfit, .. } =
-            self;
+        let Self {
+            settings, peers, vipas, schedule, beats, local, ballots, stopping, decision_log, groups, unfit, ..
+        } = self;
         let (unfit, stopping) = (unfit.is_some(), *stopping);
-        (vipas, schedule, Context { now, settings, peers, ledger, groups, unfit, stopping, out, local, ballots, beats })
+        (
+            vipas,
+            schedule,
+            Context { now, settings, peers, decision_log, groups, unfit, stopping, out, local, ballots, beats },
+        )
     }
 }
 

@@ -17,18 +17,19 @@ use vipa_model::{
     ServicePath, Voters, listed,
 };
 use vipa_protocol::{
-    Ask, Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, LinkAddress, Load, Message, MessageKind,
-    Position, Question, Record, Refusal, Refuse, Release, Reply, Role, Standing, Told, Vote, message::DECISIONS_PART,
+    Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, LinkAddress, Load, Message, MessageKind,
+    Position, QueryReply, QueryRequest, Question, Record, Refusal, Refuse, Release, Reply, Role, Standing, Vote,
+    message::DECISIONS_PART,
 };
 
 use self::{serving::Serving, shell::Shell};
 use crate::{
     authority::{Denial, Denied, Permission, owner, split_beat},
     ballots::Ballots,
-    electorate::Electorate,
+    decision_log::DecisionLog,
     hello::Mismatch,
-    ledger::Ledger,
     log::{KEPT_RECORDS, Live},
+    membership::Membership,
     voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
@@ -297,7 +298,7 @@ pub struct Target {
     settings: Settings,
     peers: BTreeMap<NodeName, Peer>,
     denied: Denied,
-    electorate: Electorate,
+    membership: Membership,
     /// It counts when this target is one of the voters.
     voter: Voter,
     ballots: Ballots,
@@ -305,7 +306,7 @@ pub struct Target {
     /// Where each router's tunnels come from. Outlives the link: what a cut-off router sends is still to be unwrapped.
     tunnels: BTreeMap<NodeName, Vec<IpAddr>>,
     /// What operators decided, kept for routers whose disks have lost it or that were away.
-    ledger: Ledger,
+    decision_log: DecisionLog,
     looks: u64,
     /// How far the logs of forgotten VIPAs have come.
     logged: u64,
@@ -325,12 +326,12 @@ impl Target {
             settings,
             peers: BTreeMap::new(),
             denied: Denied::default(),
-            electorate: Electorate::default(),
+            membership: Membership::default(),
             voter,
             ballots: Ballots::default(),
             vipas: BTreeMap::new(),
             tunnels: BTreeMap::new(),
-            ledger: Ledger::default(),
+            decision_log: DecisionLog::default(),
             looks: 0,
             logged: 0,
             shell: Shell::default(),
@@ -461,7 +462,7 @@ impl Target {
             self.disconnected(&peer, out);
         }
         let Settings { cluster, me, voters, .. } = &self.settings;
-        let others = match self.electorate.meet(now, (cluster, me, voters), &peer, hello) {
+        let others = match self.membership.meet(now, (cluster, me, voters), &peer, hello) {
             Ok(others) => others,
             Err(mismatch) => return out.push(Output::Note(Note::Refused { peer, mismatch })),
         };
@@ -477,7 +478,7 @@ impl Target {
             let addresses = hello.addresses.iter().copied().take(MAX_ADDRESSES).collect();
             self.tunnels.insert(peer.clone(), addresses);
         }
-        for decisions in self.ledger.all().chunks(DECISIONS_PART) {
+        for decisions in self.decision_log.all().chunks(DECISIONS_PART) {
             let message = Message::Decisions(Decisions { decisions: decisions.to_vec() });
             out.push(Output::Send { to: peer.clone(), message });
         }
@@ -485,7 +486,7 @@ impl Target {
     }
 
     fn disconnected(&mut self, peer: &NodeName, out: &mut Outbox) {
-        self.electorate.part_from(peer);
+        self.membership.part_from(peer);
         if self.peers.remove(peer).is_some() {
             out.push(Output::Note(Note::Unlinked { peer: peer.clone() }));
             self.vipas.values_mut().for_each(|serving| serving.part_from(peer));
@@ -495,7 +496,7 @@ impl Target {
     fn receive(&mut self, now: Moment, from: &NodeName, message: Message, permission: Permission, out: &mut Outbox) {
         match message {
             Message::Beat(beat) => {
-                let answers = self.is_voter() && self.electorate.answered(&self.settings.voters, from).is_some();
+                let answers = self.is_voter() && self.membership.answered(&self.settings.voters, from).is_some();
                 if let Some(sender) = self.sender(from).filter(|_| answers) {
                     let (beat, barred) = match permission {
                         Permission::Whole => (beat, Vec::new()),
@@ -510,22 +511,22 @@ impl Target {
             Message::Distribution(distribution) => self.distributed(from, distribution, out),
             Message::Associate(associate) => self.associate(from, &associate, out),
             Message::Release(Release { vipa, epoch: _ }) => self.at(vipa, |serving| serving.released(from, out)),
-            Message::Ask(Ask { token, question }) => {
+            Message::QueryRequest(QueryRequest { token, question }) => {
                 let reply = self.reply(question);
-                out.push(Output::Send { to: from.clone(), message: Message::Told(Told { token, reply }) });
+                out.push(Output::Send { to: from.clone(), message: Message::QueryReply(QueryReply { token, reply }) });
             }
             Message::Decisions(Decisions { decisions }) => {
                 for decision in decisions {
-                    self.ledger.merge(decision);
+                    self.decision_log.merge(decision);
                 }
             }
             Message::Hello(_)
             | Message::Voters(_)
-            | Message::Told(_)
-            | Message::NotYet(_)
-            | Message::Retake(_)
-            | Message::Condition(_)
-            | Message::Kept(_)
+            | Message::QueryReply(_)
+            | Message::YieldRefused(_)
+            | Message::TakebackRequest(_)
+            | Message::SelfCheckReport(_)
+            | Message::DecisionAck(_)
             | Message::BeatAck(_)
             | Message::Votes(_)
             | Message::Listeners(_)
@@ -534,7 +535,7 @@ impl Target {
             | Message::Table(_)
             | Message::Load(_)
             | Message::LinkAddress(_)
-            | Message::Mirror(_) => {}
+            | Message::TableReplica(_) => {}
         }
     }
 
@@ -544,7 +545,7 @@ impl Target {
 
     fn asked_for_votes(&mut self, now: Moment, from: &NodeName, claims: &[Claim], out: &mut Outbox) {
         let Some(peer) = self.peers.get(from).filter(|_| self.is_voter()) else { return };
-        let epochs = self.electorate.answered(&self.settings.voters, from).map(Voters::epochs);
+        let epochs = self.membership.answered(&self.settings.voters, from).map(Voters::epochs);
         let claimant = Claimant { router: from.clone(), incarnation: peer.incarnation };
         let may_claim = |claim: &&Claim| {
             self.sender(from).is_some_and(|sender| owner(&sender, claim.vipa, claim.epoch, self).is_ok())

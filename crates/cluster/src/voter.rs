@@ -61,7 +61,7 @@ pub enum Verdict {
 pub struct Voter {
     lease: Duration,
     silent_until: Moment,
-    ledgers: BTreeMap<IpAddr, Ledger>,
+    ledgers: BTreeMap<IpAddr, VipaVotes>,
     /// The highest vote that has been forgotten.
     #[serde(default)]
     floor: Option<StoredVote>,
@@ -72,7 +72,7 @@ pub struct Voter {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Ledger {
+struct VipaVotes {
     vote: Option<GivenVote>,
     promise: Option<Promise>,
 }
@@ -101,7 +101,7 @@ impl Voter {
     /// `votes` as the disk has them.
     #[must_use]
     pub fn new(lease: Duration, votes: Vec<StoredVote>, now: Moment) -> Self {
-        let mut ledgers = BTreeMap::<IpAddr, Ledger>::new();
+        let mut ledgers = BTreeMap::<IpAddr, VipaVotes>::new();
         let (floor, votes): (Vec<_>, Vec<_>) = votes.into_iter().partition(|vote| vote.vipa == FLOOR);
         for StoredVote { vipa, epoch, holder: router, incarnation } in votes {
             let holder = Claimant { router, incarnation };
@@ -119,7 +119,7 @@ impl Voter {
     /// The highest epoch granted or heard of.
     #[must_use]
     pub fn highest(&self, vipa: IpAddr) -> Epoch {
-        self.ledgers.get(&vipa).map_or(Epoch::NONE, Ledger::highest).max(self.lowest(vipa))
+        self.ledgers.get(&vipa).map_or(Epoch::NONE, VipaVotes::highest).max(self.lowest(vipa))
     }
 
     /// The epoch above which a VIPA is granted because of the votes that have been forgotten.
@@ -133,7 +133,7 @@ impl Voter {
     /// however many there are.
     #[must_use]
     pub fn to_store(&self) -> (u64, Vec<StoredVote>) {
-        let stored = |(vipa, ledger): (&IpAddr, &Ledger)| {
+        let stored = |(vipa, ledger): (&IpAddr, &VipaVotes)| {
             let GivenVote { epoch, holder: Claimant { router, incarnation }, .. } = ledger.vote.clone()?;
             Some(StoredVote { vipa: *vipa, epoch, holder: router, incarnation })
         };
@@ -162,7 +162,7 @@ impl Voter {
         let Owned { vipa, epoch, yielding_to } = owned;
         let until = now + self.lease;
         // The floor says nothing about this VIPA's owner: what it is forgotten for has been owned by nobody since.
-        let Some(ledger) = self.ledger(*vipa, now) else { return Err((*epoch, owner.clone())) };
+        let Some(ledger) = self.votes_of(*vipa, now) else { return Err((*epoch, owner.clone())) };
         if let Some(vote) = &ledger.vote
             && vote.epoch > *epoch
         {
@@ -220,7 +220,7 @@ impl Voter {
             return Err(Refusal::Recovering);
         }
         let lowest = self.lowest(vipa);
-        let ledger = self.ledger(vipa, now).ok_or(Refusal::Granted)?;
+        let ledger = self.votes_of(vipa, now).ok_or(Refusal::Granted)?;
         // An epoch is given once, and again only to the very claimant that has it: not to its next life either, which
         // would inherit a consent that was another's.
         let its_own = ledger.vote.as_ref().is_some_and(|vote| vote.epoch == epoch && vote.holder == *claimant);
@@ -279,7 +279,7 @@ impl Voter {
         grants
     }
 
-    fn ledger(&mut self, vipa: IpAddr, now: Moment) -> Option<&mut Ledger> {
+    fn votes_of(&mut self, vipa: IpAddr, now: Moment) -> Option<&mut VipaVotes> {
         if vipa == FLOOR {
             return None;
         }
@@ -298,7 +298,7 @@ impl Voter {
     fn forget(&mut self, now: Moment) {
         let Self { ledgers, floor, silent_until, left, .. } = self;
         ledgers.retain(|_, ledger| {
-            let Ledger { vote, promise } = &*ledger;
+            let VipaVotes { vote, promise } = &*ledger;
             let until = promise.as_ref().map_or(*silent_until, |promise| promise.until.max(*silent_until));
             let is_waiting = vote.as_ref().is_some_and(|vote| vote.waiting.is_some());
             let kept = is_waiting || now < until + KEPT;
@@ -319,7 +319,7 @@ impl Voter {
     }
 }
 
-impl Ledger {
+impl VipaVotes {
     fn highest(&self) -> Epoch {
         let voted = self.vote.as_ref().map_or(Epoch::NONE, |vote| vote.epoch);
         let heard = self.promise.as_ref().map_or(Epoch::NONE, |promise| promise.epoch);

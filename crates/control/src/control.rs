@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
-use vipa_handoff::{ControlDoor, Count, Flows, Frame, Note, PortRoute};
+use vipa_handoff::{ControlChannel, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, Throttle, VipaId, config::Config};
 use vipa_protocol::{
-    Ask, Decision, Message, TakeoverReport, Told,
+    Decision, Message, QueryReply, QueryRequest, TakeoverReport,
     admin::{Answer, ReloadMode, Request},
 };
 use vipa_transport::{
@@ -38,7 +38,7 @@ use crate::{
         port_liveness::{PortLiveness, ports_to_answer},
         probes::{ProbeResult, Probes},
         routing_state::RoutingState,
-        self_check::{Condition, Probe},
+        self_check::{Probe, SelfCheck},
         weighted_active::Recount,
     },
     ownership::{
@@ -75,7 +75,7 @@ pub struct Control {
     pub(crate) cluster: Router,
     pub(crate) routing: RoutingState,
     pub(crate) flows: Arc<Flows>,
-    pub(crate) door: ControlDoor,
+    pub(crate) channel: ControlChannel,
     pub(crate) takeovers: Takeovers,
     pub(crate) counts: Counts,
     pub(crate) refusals: Refusals,
@@ -90,7 +90,7 @@ pub struct Control {
     pub(crate) neighbour_prompts: NeighbourPrompts,
     pub(crate) advertiser: Advertiser,
     pub(crate) audits: Audits,
-    pub(crate) condition: Condition,
+    pub(crate) self_check: SelfCheck,
     pub(crate) reader: Reader,
     pub(crate) recorder: Recorder,
     pub(crate) probe: Probe,
@@ -155,7 +155,7 @@ pub struct Packets {
     /// By `PortId`.
     pub ports: Vec<PortRoute>,
     pub flows: Arc<Flows>,
-    pub door: ControlDoor,
+    pub channel: ControlChannel,
     /// The clock the workers look at leases with.
     pub clock: Clock,
     /// How the ports are.
@@ -187,7 +187,7 @@ pub(crate) struct Outside {
 
 impl Control {
     pub(crate) fn new(config: Arc<Config>, cluster: Router, packets: Packets, outside: Outside) -> Self {
-        let Packets { ports, flows, door, clock, probe } = packets;
+        let Packets { ports, flows, channel, clock, probe } = packets;
         let Outside {
             links,
             votes,
@@ -203,7 +203,7 @@ impl Control {
         let advertiser = Advertiser::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
         let (probes, findings) = Probes::new();
-        let condition = Condition::new(config.autonomics.clone());
+        let self_check = SelfCheck::new(config.autonomics.clone());
         let recorder = Recorder::new(config.node.state_dir.clone());
         let port_liveness = PortLiveness::new(ports.len());
         let ports_to_answer = ports_to_answer(&config.vipas, &ports);
@@ -213,7 +213,7 @@ impl Control {
             config,
             cluster,
             routing,
-            door,
+            channel,
             takeovers,
             counts: Counts::default(),
             refusals: Refusals::default(),
@@ -229,7 +229,7 @@ impl Control {
             neighbour_prompts: NeighbourPrompts::default(),
             advertiser,
             audits,
-            condition,
+            self_check,
             reader,
             recorder,
             probe,
@@ -402,7 +402,7 @@ impl Control {
         match event {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
             LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
-            LinkEvent::Message { peer, message: message @ (Message::Ask(_) | Message::Told(_)) } => {
+            LinkEvent::Message { peer, message: message @ (Message::QueryRequest(_) | Message::QueryReply(_)) } => {
                 self.questioned(&peer, message);
             }
             LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
@@ -424,11 +424,11 @@ impl Control {
             return;
         }
         match message {
-            Message::Ask(Ask { token, question }) => {
+            Message::QueryRequest(QueryRequest { token, question }) => {
                 let reply = queries::reply(&self.config, &question);
-                self.links.send(peer, &Message::Told(Told { token, reply }));
+                self.links.send(peer, &Message::QueryReply(QueryReply { token, reply }));
             }
-            Message::Told(told) => self.waiting.told(peer, told),
+            Message::QueryReply(told) => self.waiting.told(peer, told),
             _ => {}
         }
     }
@@ -507,7 +507,7 @@ impl Control {
                 self.routing.neighbours.tell(target, mac, self.clock.now());
                 self.ask_neighbours(self.clock.now());
             }
-            Output::Mirror { from, mirror } => self.mirrored(from, mirror),
+            Output::TableReplica { from, mirror } => self.mirrored(from, mirror),
             Output::ServeWith { vipa, services } => {
                 if let Some(index) = self.routing.vipa_index(vipa) {
                     self.routing.serve_with(index, services);
@@ -539,7 +539,7 @@ impl Control {
         if before != stance && stance == Stance::Rebuilding {
             let (id, now) = (vipa_id(index), self.clock.now());
             let arrived = self.seen.get_or_insert_with(|| (self.probe.arrived)());
-            self.takeovers.begin((vipa, id, epoch), self.door.vipa_totals(id), arrived, now);
+            self.takeovers.begin((vipa, id, epoch), self.channel.vipa_totals(id), arrived, now);
             self.count_then(move |control, counting| {
                 let known = counting.map_or(0, |counts| counts.of(index).total);
                 control.takeovers.counted(vipa, epoch, known);
@@ -583,11 +583,11 @@ impl Control {
     fn housekeep(&mut self) {
         let now = self.clock.now();
         let (mut narrowed, mut claims) = (Vec::new(), Vec::new());
-        for note in self.door.notes().take(NOTES_AT_ONCE) {
+        for note in self.channel.notes().take(NOTES_AT_ONCE) {
             match note {
                 Note::Neighbour { port, address, mac } => {
                     if self.routing.neighbours.is_at(port, address) {
-                        self.port_liveness.hear(port, now);
+                        self.port_liveness.observe(port, now);
                     }
                     match self.routing.neighbours.learn(port, address, mac, now) {
                         Learned::Nothing => continue,
@@ -606,15 +606,15 @@ impl Control {
         self.ask_neighbours(now);
         self.ask_at_quiet_ports(now);
         self.lists.tend(now);
-        self.mirror();
+        self.replicate();
         if now >= self.compare_next {
             self.compare_next = now + COMPARE;
-            let changes = self.routing.compare(now, |way| self.door.admitted(way));
+            let changes = self.routing.compare(now, |way| self.channel.admitted(way));
             self.routes_stale |= !changes.is_empty();
             changes.iter().for_each(|change| tracing::info!("{change}"));
         }
         if self.routing.balances_by_active()
-            && let Some(came) = self.recount.is_due(now, self.door.totals().count(Count::FlowOpened))
+            && let Some(came) = self.recount.is_due(now, self.channel.totals().count(Count::FlowOpened))
         {
             self.count_then(move |control, counting| {
                 control.routes_stale |= counting.is_ok_and(|counts| control.routing.recount(counts, came));
@@ -632,8 +632,8 @@ impl Control {
         }
         self.defend(now);
         self.ask_as_vipas(now);
-        self.takeovers.watch(|vipa| self.door.vipa_totals(vipa), now);
-        for record in self.takeovers.completed(|vipa| self.door.vipa_totals(vipa), now) {
+        self.takeovers.watch(|vipa| self.channel.vipa_totals(vipa), now);
+        for record in self.takeovers.completed(|vipa| self.channel.vipa_totals(vipa), now) {
             tracing::info!(report = %serde_json::json!(record), "takeover complete");
         }
         if self.agent_timeouts.is_due(now) {
@@ -643,7 +643,7 @@ impl Control {
         self.look_at_condition(now);
         self.count_connections(now);
         self.seek_voters(now);
-        self.door.reclaim();
+        self.channel.reclaim();
         self.give_back(now);
         self.look_at_owners(now);
         self.recorder.hand_over();
@@ -664,9 +664,9 @@ pub(crate) fn vipa_id(index: usize) -> VipaId {
 }
 
 /// A frame that finds the worker's mailbox full is not sent; ARP asks and announces again anyway.
-pub(crate) fn send_frame(door: &ControlDoor, counts: &Counts, (id, port): (PortId, &PortRoute), bytes: &[u8]) {
+pub(crate) fn send_frame(channel: &ControlChannel, counts: &Counts, (id, port): (PortId, &PortRoute), bytes: &[u8]) {
     let tagged = port.vlan.map(|vlan| vipa_packet::ethernet::tagged(bytes, vlan));
-    if !door.send(Frame::new(id, tagged.as_deref().unwrap_or(bytes))) {
+    if !channel.send(Frame::new(id, tagged.as_deref().unwrap_or(bytes))) {
         counts.frames_unsent.set(counts.frames_unsent.get() + 1);
     }
 }

@@ -90,7 +90,7 @@ impl Prepared {
         Routes::empty(ClusterKey::new(self.config.cluster.key))
     }
 
-    /// With ports open and workers at the other end of `door`: links up, ready to run.
+    /// With ports open and workers at the other end of `channel`: links up, ready to run.
     pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
         let Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored, lists } =
             self;

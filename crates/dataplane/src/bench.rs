@@ -24,7 +24,7 @@ use arrayvec::ArrayVec;
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Tick};
 use vipa_handoff::{
-    AnyKey, ControlDoor, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Totals,
+    AnyKey, ControlChannel, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Totals,
     VipaRoute, open,
 };
 use vipa_model::{
@@ -33,7 +33,7 @@ use vipa_model::{
 use vipa_packet::{HeaderSums, HeapPacket, build::Builder};
 use vipa_sync::Deadline;
 
-use crate::{BURST, Inlet, Limits, Rx, Tx, Worker};
+use crate::{BURST, Limits, Rx, RxPort, Tx, Worker};
 pub use fuzz::{fuzz, seeds};
 
 /// Of the bench's one port, which has the address [`ROUTER`].
@@ -112,7 +112,7 @@ impl Tx for HeapTx {
 /// One worker with one port, its control, and a clock that stands still until told.
 pub struct Bench {
     pub worker: Worker<HeapRx, HeapTx>,
-    pub control: ControlDoor,
+    pub control: ControlChannel,
     pub flows: Arc<Flows>,
     pub now: Moment,
     /// What `publish` makes the next routes from.
@@ -234,11 +234,12 @@ impl Bench {
             ipv6: FlowTable::new(capacity, seed).expect("a small table fits anywhere"),
         });
         limits.kernel_per_second = vec![None, Some(1000)];
-        let (control, mut doors) = open(Arc::new(world.routes()), 1);
-        let inlet = |port| Inlet { port, rx: HeapRx::default() };
-        let inlets = vec![inlet(PortId(0)), inlet(KERNEL)];
-        let door = doors.pop().expect("one worker has one door");
-        let worker = Worker::new(door, Arc::clone(&flows), inlets, vec![HeapTx::default(), HeapTx::default()], limits);
+        let (control, mut channels) = open(Arc::new(world.routes()), 1);
+        let rx_port = |port| RxPort { port, rx: HeapRx::default() };
+        let rx_ports = vec![rx_port(PortId(0)), rx_port(KERNEL)];
+        let channel = channels.pop().expect("one worker has one channel");
+        let worker =
+            Worker::new(channel, Arc::clone(&flows), rx_ports, vec![HeapTx::default(), HeapTx::default()], limits);
         // Not zero: the oldest moment is for what has never been.
         let now = Moment::ZERO + Duration::from_secs(1000);
         Self { worker, control, flows, now, world, counted: Totals::default() }
@@ -294,7 +295,7 @@ impl Bench {
     }
 
     pub fn rx(&mut self) -> &mut HeapRx {
-        self.worker.rx(0).expect("a bench has one inlet")
+        self.worker.rx(0).expect("a bench has one rx_port")
     }
 
     pub fn tx(&mut self) -> &mut HeapTx {
@@ -386,7 +387,7 @@ impl Bench {
     ///
     /// # Panics
     /// When the counters do not add up.
-    pub fn settle(&mut self) {
+    pub fn check_counters(&mut self) {
         self.counted = self.control.totals();
         assert!(self.counted.add_up(), "received is not the sum of all fates and what is held");
     }

@@ -12,11 +12,11 @@ use vipa_handoff::{PortRoute, Reason};
 use vipa_model::{PortId, Stance};
 use vipa_packet::{Body, HeaderColumns, HeaderSums, L2Destination, PacketBuf, Parsed, Station, ethernet};
 
-use crate::way::entropy;
 use crate::{
-    Scene,
+    TurnContext,
+    batch::{Batch, Verdict},
     fragments::{FirstPart, FragmentKey, Fragments, Span},
-    lanes::{Lanes, Verdict},
+    path::entropy,
 };
 use vipa::{VipaPacket, icmp4, icmp6, part};
 
@@ -37,38 +37,38 @@ pub(crate) struct Arrived<'a, B> {
 /// Gives each packet its verdict, or asks for its connection.
 #[inline(always)]
 pub(crate) fn classify<B: PacketBuf>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     burst: &Arrived<'_, B>,
     fragments: &mut Fragments<B, Verdict>,
-    (vectors, columns, lanes): (Vectors, &mut HeaderColumns, &mut Lanes),
+    (vectors, columns, batch): (Vectors, &mut HeaderColumns, &mut Batch),
 ) {
     let &Arrived { port, packets, .. } = burst;
     if packets.is_empty() {
         return;
     }
-    let Some(route) = scene.routes.port(port) else {
+    let Some(route) = context.routes.port(port) else {
         // A kernel interface, or a port that no snapshot names yet.
-        let verdict = scene.routes.port_of_kernel(port).map_or(Verdict::drop(Reason::NotForUs), Verdict::FromKernel);
-        lanes.verdicts.fill(verdict);
+        let verdict = context.routes.port_of_kernel(port).map_or(Verdict::drop(Reason::NotForUs), Verdict::FromKernel);
+        batch.verdicts.fill(verdict);
         return;
     };
     let at = At { port, route };
     // A port with a tag has no plain frames.
     let station = if route.vlan.is_none() { Station::new(&route.mac.0) } else { Station::NOBODY };
-    let others = plain::plain(scene, station, burst, vectors, (columns, lanes));
+    let others = plain::plain(context, station, burst, vectors, (columns, batch));
     for (place, packet) in others.map(|place| (place, &packets[place])) {
-        lanes.place = place as u8;
-        lanes.verdicts[place] = classify_any(scene, at, packet.bytes(), fragments, lanes);
+        batch.place = place as u8;
+        batch.verdicts[place] = classify_any(context, at, packet.bytes(), fragments, batch);
     }
 }
 
 #[inline(never)]
 fn classify_any<B: PacketBuf>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     at: At<'_>,
     frame: &[u8],
     fragments: &mut Fragments<B, Verdict>,
-    lanes: &mut Lanes,
+    batch: &mut Batch,
 ) -> Verdict {
     let l2_destination = ethernet::l2_destination(frame, &at.route.mac.0);
     if l2_destination == L2Destination::Foreign {
@@ -83,25 +83,27 @@ fn classify_any<B: PacketBuf>(
         return Verdict::drop(Reason::Vlan);
     }
     let ours = match parsed.body {
-        Body::Arp(message) => neighbour::arp(scene, at, l2_destination, &message),
-        Body::Ipv6Icmp(icmp) => match neighbour::discovery(scene, at, frame, &icmp) {
+        Body::Arp(message) => neighbour::arp(context, at, l2_destination, &message),
+        Body::Ipv6Icmp(icmp) => match neighbour::discovery(context, at, frame, &icmp) {
             Some(verdict) => Some(verdict),
             None if l2_destination == L2Destination::Group => None,
-            None => icmp6(scene, at, &icmp, lanes).or_else(|| path::narrow_path(scene, at, frame, &parsed)),
+            None => icmp6(context, at, &icmp, batch).or_else(|| path::narrow_path(context, at, frame, &parsed)),
         },
         _ if l2_destination == L2Destination::Group => None,
-        Body::Ipv4Tcp(segment) => segment.classify(scene, lanes),
-        Body::Ipv6Tcp(segment) => segment.classify(scene, lanes),
-        Body::Ipv4Udp(datagram) => datagram.classify(scene, lanes),
-        Body::Ipv6Udp(datagram) => datagram.classify(scene, lanes),
-        Body::Ipv4Icmp(icmp) => icmp4(scene, at, &icmp, lanes).or_else(|| path::narrow_path(scene, at, frame, &parsed)),
-        Body::Ipv4Fragment(fragment) => part(scene, at, &fragment, payload(&parsed), (fragments, lanes)),
-        Body::Ipv6Fragment(fragment) => part(scene, at, &fragment, payload(&parsed), (fragments, lanes)),
+        Body::Ipv4Tcp(segment) => segment.classify(context, batch),
+        Body::Ipv6Tcp(segment) => segment.classify(context, batch),
+        Body::Ipv4Udp(datagram) => datagram.classify(context, batch),
+        Body::Ipv6Udp(datagram) => datagram.classify(context, batch),
+        Body::Ipv4Icmp(icmp) => {
+            icmp4(context, at, &icmp, batch).or_else(|| path::narrow_path(context, at, frame, &parsed))
+        }
+        Body::Ipv4Fragment(fragment) => part(context, at, &fragment, payload(&parsed), (fragments, batch)),
+        Body::Ipv6Fragment(fragment) => part(context, at, &fragment, payload(&parsed), (fragments, batch)),
         Body::Ipv4Other { destination, .. } => {
-            scene.routes.find_vipa(destination).map(|_| Verdict::drop(Reason::IpProtocol))
+            context.routes.find_vipa(destination).map(|_| Verdict::drop(Reason::IpProtocol))
         }
         Body::Ipv6Other { destination, .. } => {
-            scene.routes.find_vipa6(destination).map(|_| Verdict::drop(Reason::IpProtocol))
+            context.routes.find_vipa6(destination).map(|_| Verdict::drop(Reason::IpProtocol))
         }
         Body::OtherEtherType(_) => None,
     };
@@ -148,13 +150,13 @@ fn not_ours(at: At<'_>, l2_destination: L2Destination, body: &Body) -> Verdict {
 }
 
 /// Whether `address` is a VIPA that this router says it has.
-fn answered_vipa(scene: &Scene<'_>, address: IpAddr) -> bool {
+fn answered_vipa(context: &TurnContext<'_>, address: IpAddr) -> bool {
     let id = match address {
-        IpAddr::V4(address) => scene.routes.find_vipa(address.to_bits()),
-        IpAddr::V6(address) => scene.routes.find_vipa6(address.to_bits()),
+        IpAddr::V4(address) => context.routes.find_vipa(address.to_bits()),
+        IpAddr::V6(address) => context.routes.find_vipa6(address.to_bits()),
     };
-    id.and_then(|id| scene.routes.vipa(id)).is_some_and(|vipa| match vipa.stance {
-        Stance::Active | Stance::Rebuilding => !vipa.lease.passed(scene.now),
+    id.and_then(|id| context.routes.vipa(id)).is_some_and(|vipa| match vipa.stance {
+        Stance::Active | Stance::Rebuilding => !vipa.lease.passed(context.now),
         Stance::Standby | Stance::Yielding => false,
     })
 }

@@ -50,15 +50,15 @@ pub(crate) struct FirstPart {
 
 /// Where the parts of a packet go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lesson<V> {
+pub(crate) struct FragmentMapping<V> {
     pub(crate) verdict: V,
     /// Bytes of payload in the first part; one that begins before its end would overwrite it (RFC 1858, RFC 5722).
     pub(crate) first_end: u16,
 }
 
-struct Learnt<V> {
+struct FragmentEntry<V> {
     key: FragmentKey,
-    lesson: Lesson<V>,
+    lesson: FragmentMapping<V>,
     at: Moment,
     /// The later parts; `None`: parts overlapped, and no more go on.
     seen: Option<Seen>,
@@ -85,7 +85,7 @@ pub(crate) struct Released<B, V> {
 }
 
 pub(crate) struct Fragments<B, V> {
-    table: Box<[[Option<Learnt<V>>; WAYS]]>,
+    table: Box<[[Option<FragmentEntry<V>>; WAYS]]>,
     waiting: VecDeque<Waiting<B>>,
 }
 
@@ -123,9 +123,9 @@ impl<B, V: Copy + PartialEq> Fragments<B, V> {
 
     /// A first part goes where `lesson` says. False: another first part of the packet went elsewhere, or held less, or parts
     /// overlapped.
-    pub(crate) fn learn(&mut self, key: FragmentKey, lesson: Lesson<V>, now: Moment) -> bool {
+    pub(crate) fn learn(&mut self, key: FragmentKey, lesson: FragmentMapping<V>, now: Moment) -> bool {
         let set = &mut self.table[set_of(&key)];
-        let new = Learnt { key, lesson, at: now, seen: Some(Seen::default()) };
+        let new = FragmentEntry { key, lesson, at: now, seen: Some(Seen::default()) };
         if let Some(known) = set.iter_mut().flatten().find(|learnt| learnt.key == key) {
             if now.since(known.at) <= LESSON {
                 known.seen = known.seen.take().filter(|_| known.lesson == lesson);
@@ -232,8 +232,8 @@ mod tests {
     const LAST: Span = Span { start: 1480, end: 1500 };
     const REFUSED: Option<Result<u8, Reason>> = Some(Err(Reason::FragmentBad));
 
-    fn lesson(verdict: u8) -> Lesson<u8> {
-        Lesson { verdict, first_end: 1480 }
+    fn lesson(verdict: u8) -> FragmentMapping<u8> {
+        FragmentMapping { verdict, first_end: 1480 }
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
         #[test]
         fn a_part_goes_on_when_it_is_all_new_or_all_known(parts in prop::collection::vec((0_u16..24, 0_u16..6), 0..=GAPS)) {
             let mut fragments = fragments();
-            fragments.learn(key(7), Lesson { verdict: 3, first_end: 16 }, NOW);
+            fragments.learn(key(7), FragmentMapping { verdict: 3, first_end: 16 }, NOW);
             let (mut known, mut overlapped) = ([false; 32], false);
             for (start, length) in parts {
                 let units = &mut known[usize::from(start)..usize::from(start + length)];
@@ -314,7 +314,7 @@ mod tests {
         #[test]
         fn parts_that_do_not_overlap_go_on_in_any_order(order in Just((2_u16..40).collect::<Vec<_>>()).prop_shuffle()) {
             let mut fragments = fragments();
-            fragments.learn(key(7), Lesson { verdict: 3, first_end: 16 }, NOW);
+            fragments.learn(key(7), FragmentMapping { verdict: 3, first_end: 16 }, NOW);
             for n in order {
                 prop_assert_eq!(fragments.find(&key(7), span(n * 8, n * 8 + 8), NOW), Some(Ok(3)));
             }

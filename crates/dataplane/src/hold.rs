@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use vipa_handoff::{AnyKey, Reason};
 use vipa_model::{Moment, PortId};
 
-use crate::lanes::Kind;
+use crate::batch::Kind;
 
 /// How long a SYN-ACK of an unknown connection waits for its target's report: longer than an agent takes to tell, and shorter than
 /// a server waits before it sends it again (1 s, RFC 6298 §2.1).
@@ -22,7 +22,7 @@ pub(crate) struct Held<B> {
 }
 
 /// In order of arrival. Takes its memory when made and never more.
-pub(crate) struct Hold<B> {
+pub(crate) struct HoldQueue<B> {
     packets: VecDeque<Held<B>>,
     limit: usize,
     longest: Duration,
@@ -37,7 +37,7 @@ pub(crate) enum Awaiting {
     SynAckReport,
 }
 
-impl<B> Hold<B> {
+impl<B> HoldQueue<B> {
     pub(crate) fn new(limit: usize, longest: Duration) -> Self {
         Self { packets: VecDeque::with_capacity(limit), limit, longest }
     }

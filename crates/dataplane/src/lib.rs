@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 pub mod bench;
 mod classify;
 mod decide;
@@ -22,33 +23,32 @@ mod fragments;
 mod hold;
 mod idle;
 mod io;
-mod lanes;
 mod limit;
-mod outlet;
-mod places;
-mod pressure;
-mod way;
+mod mask;
+mod overload;
+mod path;
+mod tx_ports;
 mod worker;
 
 pub use idle::{IdlePolicy, LONGEST_AS_OWNER};
 pub use io::{BURST, Rx, Tx};
-pub use worker::{Inlet, Limits, Worker};
+pub use worker::{Limits, RxPort, Worker};
 
 use vipa_flow::Tick;
-use vipa_handoff::{Desk, Flows, Routes};
+use vipa_handoff::{Flows, Routes, WorkerShared};
 use vipa_model::Moment;
 
 /// What a turn sees: taken once, the same for all its packets but for the time, which is a burst's.
 #[derive(Clone, Copy)]
-struct Scene<'a> {
+struct TurnContext<'a> {
     routes: &'a Routes,
     flows: &'a Flows,
-    desk: &'a Desk,
+    shared: &'a WorkerShared,
     now: Moment,
     tick: Tick,
 }
 
-impl Scene<'_> {
+impl TurnContext<'_> {
     /// The time is `now`.
     #[inline(always)]
     fn advance(&mut self, now: Moment) {

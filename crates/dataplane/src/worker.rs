@@ -7,23 +7,23 @@ use vipa_flow::{
     AgeLimits, Cursor, FlowTable, Key, Tick,
     vectors::{Vectors, Work},
 };
-use vipa_handoff::{Count, Desk, Fate, Flows, LocalReply, Reason, Routes, VipaCount, WorkerDoor};
+use vipa_handoff::{Count, Fate, Flows, LocalReply, Reason, Routes, VipaCount, WorkerChannel, WorkerShared};
 use vipa_model::{Moment, PortId, Stance};
 use vipa_packet::HeaderColumns;
 use vipa_sync::{Flag, Reader};
 
 use crate::{
-    BURST, IdlePolicy, Rx, Scene, Tx,
+    BURST, IdlePolicy, Rx, TurnContext, Tx,
+    batch::{Batch, Verdict},
     classify::{Arrived, classify, first_part},
     decide::{Admission, decide, decide_again},
-    fragments::{FirstPart, Fragments, Lesson, ROOM},
-    hold::{Awaiting, Held, Hold},
+    fragments::{FirstPart, FragmentMapping, Fragments, ROOM},
+    hold::{Awaiting, Held, HoldQueue},
     idle::{Duty, Idle, Rest},
-    lanes::{Lanes, Verdict},
-    outlet::Outlets,
-    places::Places,
-    pressure::Pressure,
-    way::{Ready, Stuck, forward, forward_part, give_back},
+    mask::BurstMask,
+    overload::Overload,
+    path::{NotForwarded, Prepared, forward, forward_part, give_back},
+    tx_ports::TxPorts,
 };
 
 /// Turns between two housekeepings under load; without load they come by [`HOUSEKEEP_TIME`].
@@ -80,27 +80,27 @@ impl Default for Limits {
 }
 
 /// A receive queue and the port it belongs to.
-pub struct Inlet<R> {
+pub struct RxPort<R> {
     pub port: PortId,
     pub rx: R,
 }
 
-/// One worker: the receive queues it polls, a transmit queue on every port, and its end of the door.
+/// One worker: the receive queues it polls, a transmit queue on every port, and its end of the channel.
 pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     index: usize,
     routes: Reader<Routes>,
-    desk: Arc<Desk>,
+    shared: Arc<WorkerShared>,
     stop: Arc<Flag>,
     flows: Arc<Flows>,
     limits: Limits,
-    inlets: Vec<Inlet<R>>,
-    /// Of each inlet.
-    pressures: Vec<Pressure>,
-    outlets: Outlets<T>,
+    rx_ports: Vec<RxPort<R>>,
+    /// Of each rx_port.
+    pressures: Vec<Overload>,
+    tx_ports: TxPorts<T>,
     columns: Box<HeaderColumns>,
     /// The one that is being classified, and the one before it, whose lookups have begun. Between turns there is nothing in them.
-    batches: [Batch<R::Buf>; 2],
-    hold: Hold<R::Buf>,
+    bursts: [ReceivedBurst<R::Buf>; 2],
+    hold: HoldQueue<R::Buf>,
     fragments: Fragments<R::Buf, Verdict>,
     admission: Admission,
     /// This worker's parts of the tables, for ageing.
@@ -117,21 +117,27 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
 }
 
 impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
-    /// `outlets` has one queue for each port of the routes, by `PortId`: a target may be reached through any.
+    /// `tx_ports` has one queue for each port of the routes, by `PortId`: a target may be reached through any.
     #[must_use]
-    pub fn new(door: WorkerDoor, flows: Arc<Flows>, inlets: Vec<Inlet<R>>, outlets: Vec<T>, limits: Limits) -> Self {
-        let WorkerDoor { index, workers, routes, desk, stop } = door;
+    pub fn new(
+        channel: WorkerChannel,
+        flows: Arc<Flows>,
+        rx_ports: Vec<RxPort<R>>,
+        tx_ports: Vec<T>,
+        limits: Limits,
+    ) -> Self {
+        let WorkerChannel { index, workers, routes, shared, stop } = channel;
         Self {
             index,
             routes,
-            desk,
+            shared,
             stop,
-            pressures: vec![Pressure::default(); inlets.len()],
-            inlets,
-            outlets: Outlets::new(outlets, &limits.kernel_per_second, limits.answers_per_second),
+            pressures: vec![Overload::default(); rx_ports.len()],
+            rx_ports,
+            tx_ports: TxPorts::new(tx_ports, &limits.kernel_per_second, limits.answers_per_second),
             columns: Box::default(),
-            batches: [Batch::new(), Batch::new()],
-            hold: Hold::new(limits.held_packets, limits.held_for),
+            bursts: [ReceivedBurst::new(), ReceivedBurst::new()],
+            hold: HoldQueue::new(limits.held_packets, limits.held_for),
             fragments: Fragments::new(),
             admission: Admission::new(workers),
             rounds: Rounds { ipv4: Cursor::new(index, workers), ipv6: Cursor::new(index, workers), workers },
@@ -173,51 +179,52 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     fn turn_wide(&mut self, clock: impl Fn() -> Moment) -> usize {
         let routes = self.routes.snapshot();
         let now = clock();
-        let mut scene = Scene { routes, flows: &self.flows, desk: &self.desk, now, tick: Tick::from(now) };
+        let mut context = TurnContext { routes, flows: &self.flows, shared: &self.shared, now, tick: Tick::from(now) };
         let mut received = 0;
         let columns = &mut *self.columns;
-        let mut settler = Settler { hold: &mut self.hold, fragments: &mut self.fragments, outlets: &mut self.outlets };
-        if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &scene) {
-            settler.retry(&mut scene, &mut self.admission, &clock);
+        let mut settler =
+            VerdictApplier { hold: &mut self.hold, fragments: &mut self.fragments, tx_ports: &mut self.tx_ports };
+        if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &context) {
+            settler.retry(&mut context, &mut self.admission, &clock);
         }
-        for (inlet, pressure) in self.inlets.iter_mut().zip(&mut self.pressures) {
+        for (rx_port, overload) in self.rx_ports.iter_mut().zip(&mut self.pressures) {
             // The lookups of one burst begin while the one before it is decided.
-            let [one, other] = &mut self.batches;
-            let (mut batch, mut before) = (one, other);
+            let [one, other] = &mut self.bursts;
+            let (mut current, mut before) = (one, other);
             let mut more = BURSTS_A_TURN;
             while more > 0 || !before.packets.is_empty() {
                 if more > 0 {
-                    inlet.rx.burst(&mut batch.packets);
-                    let arrived = batch.packets.len();
+                    rx_port.rx.burst(&mut current.packets);
+                    let arrived = current.packets.len();
                     received += arrived;
                     more = if arrived == BURST { more - 1 } else { 0 };
-                    batch.lanes.grant(pressure.openings(arrived, scene.now));
+                    current.batch.grant(overload.new_flow_budget(arrived, context.now));
                     let burst = Arrived {
-                        port: inlet.port,
-                        sums: inlet.rx.header_sums(&batch.packets),
-                        packets: &batch.packets,
+                        port: rx_port.port,
+                        sums: rx_port.rx.header_sums(&current.packets),
+                        packets: &current.packets,
                     };
-                    classify(&scene, &burst, settler.fragments, (self.vectors, &mut *columns, &mut batch.lanes));
+                    classify(&context, &burst, settler.fragments, (self.vectors, &mut *columns, &mut current.batch));
                 }
-                let Batch { packets, lanes } = &mut *before;
+                let ReceivedBurst { packets, batch } = &mut *before;
                 if !packets.is_empty() {
-                    scene.advance(clock());
+                    context.advance(clock());
                 }
-                decide(&scene, (packets, lanes), &mut batch.lanes, &mut self.admission);
-                if lanes.have_established() {
-                    pressure.saw_established(scene.now);
+                decide(&context, (packets, batch), &mut current.batch, &mut self.admission);
+                if batch.have_established() {
+                    overload.saw_established(context.now);
                 }
-                settler.settle(&scene, inlet.port, packets, lanes);
-                std::mem::swap(&mut batch, &mut before);
+                settler.apply(&context, rx_port.port, packets, batch);
+                std::mem::swap(&mut current, &mut before);
             }
         }
         if settler.fragments.waiting() > 0 {
-            settler.release_parts(&scene);
+            settler.release_parts(&context);
         }
-        let now = scene.now;
-        self.outlets.transmit(&self.desk.counters);
-        self.desk.counters.add(Count::Received, received as u64);
-        self.desk.counters.set(Count::Holding, (self.hold.len() + self.fragments.waiting()) as u64);
+        let now = context.now;
+        self.tx_ports.transmit(&self.shared.counters);
+        self.shared.counters.add(Count::Received, received as u64);
+        self.shared.counters.set(Count::Holding, (self.hold.len() + self.fragments.waiting()) as u64);
         self.send_frames();
         self.housekeep_sometimes(now);
         received
@@ -226,16 +233,16 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     /// Worker 0 sends what control wants sent: announcements, and questions for neighbours.
     #[inline]
     fn send_frames(&mut self) {
-        if self.index != 0 || self.desk.frames.is_empty() {
+        if self.index != 0 || self.shared.frames.is_empty() {
             return;
         }
         for _ in 0..FRAMES_A_TURN {
-            let Some(frame) = self.desk.frames.try_receive() else { break };
-            if self.outlets.compose(frame.port(), frame.bytes()) {
-                self.desk.counters.add(Count::FrameSent, 1);
-                self.desk.counters.add(Count::Sent, 1);
+            let Some(frame) = self.shared.frames.try_receive() else { break };
+            if self.tx_ports.compose(frame.port(), frame.bytes()) {
+                self.shared.counters.add(Count::FrameSent, 1);
+                self.shared.counters.add(Count::Sent, 1);
             } else {
-                self.desk.counters.add(Count::FrameRefused, 1);
+                self.shared.counters.add(Count::FrameRefused, 1);
             }
         }
     }
@@ -243,7 +250,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     #[inline]
     fn housekeep_sometimes(&mut self, now: Moment) {
         self.turns += 1;
-        self.desk.heartbeat.beat();
+        self.shared.heartbeat.beat();
         if self.turns >= HOUSEKEEP_TURNS || now.since(self.housekept) >= HOUSEKEEP_TIME {
             self.housekeep(now);
         }
@@ -271,38 +278,38 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         let round = Round { share, now: Tick::from(now), ages: &self.limits.ages, routes: self.routes.snapshot() };
         let aged =
             round.age(&self.flows.ipv4, &mut self.rounds.ipv4) + round.age(&self.flows.ipv6, &mut self.rounds.ipv6);
-        self.desk.counters.add(Count::FlowAged, aged);
+        self.shared.counters.add(Count::FlowAged, aged);
     }
 
     /// At the end no packet is left without a fate.
     fn give_up_held(&mut self) {
         while self.hold.pop().is_some() {
-            self.desk.counters.add(Fate::Drop(Reason::HoldExpired), 1);
+            self.shared.counters.add(Fate::Drop(Reason::HoldExpired), 1);
         }
-        self.desk.counters.add(Fate::Drop(Reason::Fragment), self.fragments.give_up() as u64);
-        self.desk.counters.set(Count::Holding, 0);
+        self.shared.counters.add(Fate::Drop(Reason::Fragment), self.fragments.give_up() as u64);
+        self.shared.counters.set(Count::Holding, 0);
     }
 
     /// A receive queue, for those who play the network.
-    pub fn rx(&mut self, inlet: usize) -> Option<&mut R> {
-        self.inlets.get_mut(inlet).map(|inlet| &mut inlet.rx)
+    pub fn rx(&mut self, rx_port: usize) -> Option<&mut R> {
+        self.rx_ports.get_mut(rx_port).map(|rx_port| &mut rx_port.rx)
     }
 
     /// A port's transmit queue, for those who play the network.
     pub fn tx(&mut self, port: PortId) -> Option<&mut T> {
-        self.outlets.queue(port)
+        self.tx_ports.queue(port)
     }
 }
 
 /// A burst, and what is known of each of its packets.
-struct Batch<B> {
+struct ReceivedBurst<B> {
     packets: ArrayVec<B, BURST>,
-    lanes: Lanes,
+    batch: Batch,
 }
 
-impl<B> Batch<B> {
+impl<B> ReceivedBurst<B> {
     fn new() -> Self {
-        Self { packets: ArrayVec::new(), lanes: Lanes::new() }
+        Self { packets: ArrayVec::new(), batch: Batch::new() }
     }
 }
 
@@ -347,124 +354,138 @@ impl Round<'_> {
     }
 }
 
-fn retry_is_due(retried: &mut (Moment, u64), scene: &Scene<'_>) -> bool {
-    let due = scene.now.since(retried.0) >= HOLD_RETRY || scene.routes.generation != retried.1;
+fn retry_is_due(retried: &mut (Moment, u64), context: &TurnContext<'_>) -> bool {
+    let due = context.now.since(retried.0) >= HOLD_RETRY || context.routes.generation != retried.1;
     if due {
-        *retried = (scene.now, scene.routes.generation);
+        *retried = (context.now, context.routes.generation);
     }
     due
 }
 
 /// Does with packets what was decided.
-struct Settler<'w, T: Tx> {
-    hold: &'w mut Hold<T::Buf>,
+struct VerdictApplier<'w, T: Tx> {
+    hold: &'w mut HoldQueue<T::Buf>,
     fragments: &'w mut Fragments<T::Buf, Verdict>,
-    outlets: &'w mut Outlets<T>,
+    tx_ports: &'w mut TxPorts<T>,
 }
 
-impl<T: Tx> Settler<'_, T> {
+impl<T: Tx> VerdictApplier<'_, T> {
     /// All packets of a burst, after which nothing is known of any.
     #[inline(always)]
-    fn settle(&mut self, scene: &Scene<'_>, from: PortId, burst: &mut ArrayVec<T::Buf, BURST>, lanes: &mut Lanes) {
-        if !lanes.firsts.is_empty() {
-            self.learn(scene, lanes);
+    fn apply(
+        &mut self,
+        context: &TurnContext<'_>,
+        from: PortId,
+        burst: &mut ArrayVec<T::Buf, BURST>,
+        batch: &mut Batch,
+    ) {
+        if !batch.firsts.is_empty() {
+            self.learn(context, batch);
         }
-        let Ready { places, port } = lanes.ready;
+        let Prepared { places, port } = batch.ready;
         let first = places.leading();
-        let mut not_sent = Places::NONE;
-        self.outlets.send_first(&scene.desk.counters, port, burst, first);
+        let mut not_sent = BurstMask::NONE;
+        self.tx_ports.send_first(&context.shared.counters, port, burst, first);
         for (place, packet) in (first..).zip(burst.drain(..)) {
             if places.has(place) {
-                if self.outlets.send(&scene.desk.counters, port, packet, Fate::Forward).is_err() {
-                    scene.desk.counters.add(Fate::Drop(Reason::NoRoute), 1);
+                if self.tx_ports.send(&context.shared.counters, port, packet, Fate::Forward).is_err() {
+                    context.shared.counters.add(Fate::Drop(Reason::NoRoute), 1);
                 }
                 continue;
             }
-            let verdict = lanes.verdicts[place];
+            let verdict = batch.verdicts[place];
             if let Verdict::Forward(target) = verdict {
-                match forward(scene, self.outlets, target, packet) {
+                match forward(context, self.tx_ports, target, packet) {
                     Ok(()) => {}
                     Err(stuck) => {
                         not_sent.add(place);
-                        self.stuck(scene, from, lanes, (place, stuck));
+                        self.stuck(context, from, batch, (place, stuck));
                     }
                 }
                 continue;
             }
-            self.settle_other(scene, from, lanes, (place, verdict), packet);
+            self.settle_other(context, from, batch, (place, verdict), packet);
         }
-        if scene.routes.is_rebuilding {
-            count_forwarded(scene, lanes, not_sent);
+        if context.routes.is_rebuilding {
+            count_forwarded(context, batch, not_sent);
         }
-        lanes.clear();
+        batch.clear();
     }
 
     #[inline(never)]
     fn settle_other(
         &mut self,
-        scene: &Scene<'_>,
+        context: &TurnContext<'_>,
         from: PortId,
-        lanes: &Lanes,
+        batch: &Batch,
         (place, verdict): (usize, Verdict),
         packet: T::Buf,
     ) {
         match verdict {
             Verdict::Return(vipa, port) => {
-                if let Err(stuck) = give_back(scene, self.outlets, (vipa, port), packet) {
-                    self.stuck(scene, from, lanes, (place, stuck));
+                if let Err(stuck) = give_back(context, self.tx_ports, (vipa, port), packet) {
+                    self.stuck(context, from, batch, (place, stuck));
                 }
             }
             Verdict::ForwardPart(target, entropy) => {
-                if let Err(stuck) = forward_part(scene, self.outlets, (target, entropy), packet) {
-                    self.stuck(scene, from, lanes, (place, stuck));
+                if let Err(stuck) = forward_part(context, self.tx_ports, (target, entropy), packet) {
+                    self.stuck(context, from, batch, (place, stuck));
                 }
             }
-            Verdict::Hold => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Connection),
-            Verdict::HoldSynAck => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::SynAckReport),
-            Verdict::HoldFragment => self.hold_part(scene, from, packet),
-            other => self.finish(scene, from, other, packet),
+            Verdict::HoldQueue => self.hold_or_drop(context, from, batch, place, packet, Awaiting::Connection),
+            Verdict::HoldSynAck => self.hold_or_drop(context, from, batch, place, packet, Awaiting::SynAckReport),
+            Verdict::HoldFragment => self.hold_part(context, from, packet),
+            other => self.finish(context, from, other, packet),
         }
     }
 
     /// Verdicts after which nothing more is asked.
-    fn finish(&mut self, scene: &Scene<'_>, from: PortId, verdict: Verdict, packet: T::Buf) {
+    fn finish(&mut self, context: &TurnContext<'_>, from: PortId, verdict: Verdict, packet: T::Buf) {
         match verdict {
-            Verdict::Answer(reply) => self.outlets.answer(scene, from, reply, packet),
-            Verdict::ToKernel(kernel) => self.outlets.pass_to_kernel(scene, kernel, packet),
-            Verdict::FromKernel(port) => self.outlets.pass_from_kernel(scene, port, packet),
-            Verdict::Done(fate) => scene.desk.counters.add(fate, 1),
+            Verdict::Answer(reply) => self.tx_ports.answer(context, from, reply, packet),
+            Verdict::ToKernel(kernel) => self.tx_ports.pass_to_kernel(context, kernel, packet),
+            Verdict::FromKernel(port) => self.tx_ports.pass_from_kernel(context, port, packet),
+            Verdict::Done(fate) => context.shared.counters.add(fate, 1),
             Verdict::Forward(_)
             | Verdict::ForwardPart(..)
             | Verdict::Return(..)
-            | Verdict::Hold
+            | Verdict::HoldQueue
             | Verdict::HoldSynAck
             | Verdict::HoldFragment => unreachable!("asked for by the caller"),
         }
     }
 
     #[inline(never)]
-    fn stuck(&mut self, scene: &Scene<'_>, from: PortId, lanes: &Lanes, (place, stuck): (usize, Stuck<T::Buf>)) {
+    fn stuck(
+        &mut self,
+        context: &TurnContext<'_>,
+        from: PortId,
+        batch: &Batch,
+        (place, stuck): (usize, NotForwarded<T::Buf>),
+    ) {
         match stuck {
-            Stuck::Neighbour(packet) => self.hold_or_drop(scene, from, lanes, place, packet, Awaiting::Neighbour),
-            Stuck::TooBig(packet, mtu) => self.outlets.answer_too_big(scene, from, packet, mtu),
-            Stuck::LastHop(packet) => self.outlets.answer(scene, from, LocalReply::TimeExceeded, packet),
-            Stuck::Drop(reason) => scene.desk.counters.add(Fate::Drop(reason), 1),
+            NotForwarded::Neighbour(packet) => {
+                self.hold_or_drop(context, from, batch, place, packet, Awaiting::Neighbour)
+            }
+            NotForwarded::TooBig(packet, mtu) => self.tx_ports.answer_too_big(context, from, packet, mtu),
+            NotForwarded::LastHop(packet) => self.tx_ports.answer(context, from, LocalReply::TimeExceeded, packet),
+            NotForwarded::Drop(reason) => context.shared.counters.add(Fate::Drop(reason), 1),
         }
     }
 
     fn hold_or_drop(
         &mut self,
-        scene: &Scene<'_>,
+        context: &TurnContext<'_>,
         port: PortId,
-        lanes: &Lanes,
+        batch: &Batch,
         place: usize,
         packet: T::Buf,
         awaiting: Awaiting,
     ) {
-        let held = match (lanes.connection_of(place), awaiting) {
+        let held = match (batch.connection_of(place), awaiting) {
             (Some((key, kind)), _) => {
-                let held = self.hold.push(Held { packet, key, kind, port, since: scene.now }, awaiting);
-                scene.desk.vipas.add(key.vipa(), VipaCount::Held, u64::from(held.is_ok()));
+                let held = self.hold.push(Held { packet, key, kind, port, since: context.now }, awaiting);
+                context.shared.vipas.add(key.vipa(), VipaCount::Held, u64::from(held.is_ok()));
                 held
             }
             // Only a connection's packets are held; a packet's later parts have none of their own.
@@ -472,60 +493,60 @@ impl<T: Tx> Settler<'_, T> {
             (None, Awaiting::Connection | Awaiting::SynAckReport) => Err(Reason::Orphan),
         };
         match held {
-            Ok(()) => scene.desk.counters.add(Count::Held, 1),
-            Err(reason) => scene.desk.counters.add(Fate::Drop(reason), 1),
+            Ok(()) => context.shared.counters.add(Count::Held, 1),
+            Err(reason) => context.shared.counters.add(Fate::Drop(reason), 1),
         }
     }
 
     /// Looks all held packets up again, in order of arrival; reads the clock as often as for packets that arrive.
     #[inline(never)]
-    fn retry(&mut self, scene: &mut Scene<'_>, admission: &mut Admission, clock: &impl Fn() -> Moment) {
+    fn retry(&mut self, context: &mut TurnContext<'_>, admission: &mut Admission, clock: &impl Fn() -> Moment) {
         for count in 0..self.hold.len() {
             let Some(held) = self.hold.pop() else { return };
             if count > 0 && count % BURST == 0 {
-                scene.advance(clock());
+                context.advance(clock());
             }
-            let verdict = decide_again(scene, &held, admission);
-            self.settle_held(scene, held, verdict);
+            let verdict = decide_again(context, &held, admission);
+            self.settle_held(context, held, verdict);
         }
     }
 
-    fn settle_held(&mut self, scene: &Scene<'_>, held: Held<T::Buf>, verdict: Verdict) {
-        let (counters, vipa) = (&scene.desk.counters, held.key.vipa());
-        let expired = self.hold.has_expired(&held, scene.now);
-        let syn_ack_expired = Hold::syn_ack_has_expired(&held, scene.now);
+    fn settle_held(&mut self, context: &TurnContext<'_>, held: Held<T::Buf>, verdict: Verdict) {
+        let (counters, vipa) = (&context.shared.counters, held.key.vipa());
+        let expired = self.hold.has_expired(&held, context.now);
+        let syn_ack_expired = HoldQueue::syn_ack_has_expired(&held, context.now);
         let Held { packet, key, kind, port, since } = held;
-        self.learn_held(scene, &packet, verdict);
+        self.learn_held(context, &packet, verdict);
         let left = match verdict {
-            Verdict::Forward(target) => forward(scene, self.outlets, target, packet),
-            Verdict::Return(vipa, vipa_port) => give_back(scene, self.outlets, (vipa, vipa_port), packet),
-            Verdict::Hold if expired => {
-                scene.desk.vipas.add(vipa, VipaCount::Expired, 1);
-                Err(Stuck::Drop(Reason::HoldExpired))
+            Verdict::Forward(target) => forward(context, self.tx_ports, target, packet),
+            Verdict::Return(vipa, vipa_port) => give_back(context, self.tx_ports, (vipa, vipa_port), packet),
+            Verdict::HoldQueue if expired => {
+                context.shared.vipas.add(vipa, VipaCount::Expired, 1);
+                Err(NotForwarded::Drop(Reason::HoldExpired))
             }
-            Verdict::HoldSynAck if syn_ack_expired => Err(Stuck::Drop(Reason::SynAck)),
-            Verdict::Hold | Verdict::HoldSynAck => {
+            Verdict::HoldSynAck if syn_ack_expired => Err(NotForwarded::Drop(Reason::SynAck)),
+            Verdict::HoldQueue | Verdict::HoldSynAck => {
                 return self.hold.put_back(Held { packet, key, kind, port, since });
             }
             other => {
-                scene.desk.vipas.add(vipa, VipaCount::Left, 1);
-                return self.finish(scene, port, other, packet);
+                context.shared.vipas.add(vipa, VipaCount::Left, 1);
+                return self.finish(context, port, other, packet);
             }
         };
         match left {
             Ok(()) => {
                 counters.add(Count::Released, 1);
-                scene.desk.vipas.add(vipa, VipaCount::Released, 1);
+                context.shared.vipas.add(vipa, VipaCount::Released, 1);
             }
-            Err(Stuck::Neighbour(_)) if expired => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
-            Err(Stuck::Neighbour(packet)) => {
+            Err(NotForwarded::Neighbour(_)) if expired => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
+            Err(NotForwarded::Neighbour(packet)) => {
                 return self.hold.put_back(Held { packet, key, kind, port, since });
             }
-            Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, port, packet, mtu),
-            Err(Stuck::LastHop(packet)) => self.outlets.answer(scene, port, LocalReply::TimeExceeded, packet),
-            Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
+            Err(NotForwarded::TooBig(packet, mtu)) => self.tx_ports.answer_too_big(context, port, packet, mtu),
+            Err(NotForwarded::LastHop(packet)) => self.tx_ports.answer(context, port, LocalReply::TimeExceeded, packet),
+            Err(NotForwarded::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
         }
-        scene.desk.vipas.add(vipa, VipaCount::Left, 1);
+        context.shared.vipas.add(vipa, VipaCount::Left, 1);
     }
 }
 
@@ -533,11 +554,11 @@ impl<T: Tx> Settler<'_, T> {
 /// being rebuilt.
 #[cold]
 #[inline(never)]
-fn count_forwarded(scene: &Scene<'_>, lanes: &Lanes, not_sent: Places) {
-    for (index, vipa) in lanes.vipas() {
-        let is_forwarded = lanes.ready.places.has(index) || matches!(lanes.verdicts[index], Verdict::Forward(_));
+fn count_forwarded(context: &TurnContext<'_>, batch: &Batch, not_sent: BurstMask) {
+    for (index, vipa) in batch.vipas() {
+        let is_forwarded = batch.ready.places.has(index) || matches!(batch.verdicts[index], Verdict::Forward(_));
         if is_forwarded && !not_sent.has(index) {
-            scene.desk.vipas.add(vipa, VipaCount::Forwarded, 1);
+            context.shared.vipas.add(vipa, VipaCount::Forwarded, 1);
         }
     }
 }
@@ -552,66 +573,68 @@ fn verdict_of_others(first: Verdict, part: &FirstPart) -> Option<Verdict> {
 }
 
 /// Parts of packets.
-impl<T: Tx> Settler<'_, T> {
+impl<T: Tx> VerdictApplier<'_, T> {
     /// First parts teach where the others go; one that contradicts what was learnt goes nowhere.
     #[inline(never)]
-    fn learn(&mut self, scene: &Scene<'_>, lanes: &mut Lanes) {
-        for first in &lanes.firsts {
-            let verdict = &mut lanes.verdicts[usize::from(first.packet)];
+    fn learn(&mut self, context: &TurnContext<'_>, batch: &mut Batch) {
+        for first in &batch.firsts {
+            let verdict = &mut batch.verdicts[usize::from(first.packet)];
             let Some(of_others) = verdict_of_others(*verdict, &first.part) else { continue };
-            let lesson = Lesson { verdict: of_others, first_end: first.part.end };
-            if !self.fragments.learn(first.part.key, lesson, scene.now) {
+            let lesson = FragmentMapping { verdict: of_others, first_end: first.part.end };
+            if !self.fragments.learn(first.part.key, lesson, context.now) {
                 *verdict = Verdict::drop(Reason::FragmentBad);
             }
         }
     }
 
     /// A first part that was held teaches when it goes on.
-    fn learn_held(&mut self, scene: &Scene<'_>, packet: &T::Buf, verdict: Verdict) {
+    fn learn_held(&mut self, context: &TurnContext<'_>, packet: &T::Buf, verdict: Verdict) {
         if matches!(verdict, Verdict::Forward(_) | Verdict::Return(..))
             && let Some(first) = first_part(packet)
             && let Some(verdict) = verdict_of_others(verdict, &first)
         {
-            self.fragments.learn(first.key, Lesson { verdict, first_end: first.end }, scene.now);
+            self.fragments.learn(first.key, FragmentMapping { verdict, first_end: first.end }, context.now);
         }
     }
 
-    fn hold_part(&mut self, scene: &Scene<'_>, port: PortId, packet: T::Buf) {
-        let counters = &scene.desk.counters;
+    fn hold_part(&mut self, context: &TurnContext<'_>, port: PortId, packet: T::Buf) {
+        let counters = &context.shared.counters;
         let Some((key, span)) = crate::classify::later_part(&packet) else {
             return counters.add(Fate::Drop(Reason::Fragment), 1);
         };
-        match self.fragments.wait(key, span, packet, port, scene.now) {
+        match self.fragments.wait(key, span, packet, port, context.now) {
             Ok(()) => counters.add(Count::Held, 1),
             Err(_) => counters.add(Fate::Drop(Reason::Fragment), 1),
         }
     }
 
     #[inline(never)]
-    fn release_parts(&mut self, scene: &Scene<'_>) {
-        let counters = &scene.desk.counters;
+    fn release_parts(&mut self, context: &TurnContext<'_>) {
+        let counters = &context.shared.counters;
         let mut looked = 0;
-        while let Some(released) = self.fragments.release(&mut looked, scene.now) {
+        while let Some(released) = self.fragments.release(&mut looked, context.now) {
             let left = match released.verdict {
                 Ok(Verdict::ForwardPart(target, entropy)) => {
-                    forward_part(scene, self.outlets, (target, entropy), released.packet)
+                    forward_part(context, self.tx_ports, (target, entropy), released.packet)
                 }
                 Ok(verdict @ Verdict::Answer(_)) => {
-                    self.finish(scene, released.port, verdict, released.packet);
+                    self.finish(context, released.port, verdict, released.packet);
                     continue;
                 }
-                Ok(Verdict::Return(vipa, port)) => give_back(scene, self.outlets, (vipa, port), released.packet),
-                Ok(_) => Err(Stuck::Drop(Reason::Fragment)),
-                Err(reason) => Err(Stuck::Drop(reason)),
+                Ok(Verdict::Return(vipa, port)) => give_back(context, self.tx_ports, (vipa, port), released.packet),
+                Ok(_) => Err(NotForwarded::Drop(Reason::Fragment)),
+                Err(reason) => Err(NotForwarded::Drop(reason)),
             };
             match left {
                 Ok(()) => counters.add(Count::Released, 1),
-                Err(Stuck::Neighbour(_)) => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
-                Err(Stuck::TooBig(packet, mtu)) => self.outlets.answer_too_big(scene, released.port, packet, mtu),
-                Err(Stuck::LastHop(packet)) => {
-                    self.outlets.answer(scene, released.port, LocalReply::TimeExceeded, packet);
+                Err(NotForwarded::Neighbour(_)) => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
+                Err(NotForwarded::TooBig(packet, mtu)) => {
+                    self.tx_ports.answer_too_big(context, released.port, packet, mtu)
                 }
-                Err(Stuck::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
+                Err(NotForwarded::LastHop(packet)) => {
+                    self.tx_ports.answer(context, released.port, LocalReply::TimeExceeded, packet);
+                }
+                Err(NotForwarded::Drop(reason)) => counters.add(Fate::Drop(reason), 1),
             }
         }
     }

@@ -10,7 +10,7 @@ use vipa_dataplane::{
     Limits,
     bench::{Bench, CLIENT_MAC, ROUTER, ROUTER_MAC, ROUTER6, target_mac},
 };
-use vipa_handoff::Via;
+use vipa_handoff::ForwardingAction;
 use vipa_model::{Balance, Stance};
 use vipa_packet::{
     Encapsulation, HeapPacket, PacketBuf, TunnelEndpoints,
@@ -87,12 +87,12 @@ fn a_connection_is_not_placed_anew_by_a_packet_that_does_not_get_there() {
             source: ROUTER.to_bits(),
             destination: T1.parse::<std::net::Ipv4Addr>().unwrap().to_bits(),
         };
-        world.targets[1].via = Via::Tunnel { outer, how: GUE };
+        world.targets[1].via = ForwardingAction::Tunnel { outer, how: GUE };
     });
     bench.confirm(CLIENT, 40_000, 80, 0);
     bench.end(CLIENT, 40_000, 80, 0);
     let before = bench.connection(CLIENT, 40_000, 80);
-    bench.settle();
+    bench.check_counters();
     let syn = segment(40_000).syn().ttl(1);
     assert_eq!(bench.turn([&syn]), [expired(&syn)]);
     bench.assert_changed(["received +1", "replied.time-exceeded +1", "sent +1"]);

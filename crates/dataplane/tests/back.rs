@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use support::*;
 use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
-use vipa_handoff::{ReturnRoute, Via};
+use vipa_handoff::{ForwardingAction, ReturnRoute};
 use vipa_model::{Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
     HeapPacket, TcpFlags,
@@ -48,7 +48,7 @@ fn nat(ends: &Ends) -> Bench {
     let mut bench = Bench::with_service(ends.service, ends.targets);
     bench.change(|world| {
         for (target, vipa_ports) in [(0, &[80][..]), (1, &[80, 81])] {
-            world.targets[target].via = Via::Nat { port: Some(8080) };
+            world.targets[target].via = ForwardingAction::Nat { port: Some(8080) };
             let (protocol, ports, target) = (Protocol::Tcp, PortRange::one(8080), TargetId(target as u16));
             let route = |port: &u16| ReturnRoute { protocol, ports, vipa: VipaId(0), vipa_port: Some(*port), target };
             let routes = vipa_ports.iter().map(route).collect();

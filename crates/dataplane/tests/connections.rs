@@ -435,7 +435,7 @@ fn what_a_target_reported_is_kept_while_it_is_there_and_ages_when_it_has_been_aw
     bench.confirm(CLIENT, 40_001, 80, 1);
     bench.change(|world| world.targets[1].away = true);
     bench.turn([]);
-    bench.settle();
+    bench.check_counters();
     bench.advance(Duration::from_secs(3_700));
     for _ in 0..20 {
         bench.advance(Duration::from_secs(1));
@@ -546,7 +546,7 @@ fn a_full_table_drops_new_connections_or_gives_up_half_open_ones() {
 fn what_was_silent_for_too_long_leaves_the_table() {
     let mut bench = bench();
     bench.turn([&segment(40_000).syn()]);
-    bench.settle();
+    bench.check_counters();
     for _ in 0..60 {
         bench.advance(Duration::from_secs(1));
         bench.turn([]);
@@ -601,7 +601,7 @@ fn udp_flows_of_a_draining_target_stay_there_and_new_ones_go_elsewhere() {
     bench.turn([&datagram(40_000)]);
     let (target, _) = bench.connection(CLIENT, 40_000, 53).unwrap();
     let other = 1 - target;
-    bench.settle();
+    bench.check_counters();
 
     bench.serve(Balance::Maglev, &[other]);
     bench.drain(&[target]);

@@ -10,7 +10,7 @@ use vipa_dataplane::{
     bench::{Bench, CLIENT_MAC, KERNEL, ROUTER, ROUTER_MAC, target_mac},
 };
 use vipa_flow::{FlowState, Tick};
-use vipa_handoff::{AnyKey, Fate, LocalReply, Reason, ReturnRoute, SourceRule, Via};
+use vipa_handoff::{AnyKey, Fate, ForwardingAction, LocalReply, Reason, ReturnRoute, SourceRule};
 use vipa_model::{Balance, Connection, PortRange, Protocol, Sources, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
     Encapsulation, HeapPacket, Malformed, PacketBuf, TcpFlags, TunnelEndpoints,
@@ -47,7 +47,7 @@ fn tunnelled(bench: &mut Bench) {
         };
         let outer = TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: to.to_bits() };
         for target in &mut world.targets {
-            target.via = Via::Tunnel { outer, how: Encapsulation::Ipip };
+            target.via = ForwardingAction::Tunnel { outer, how: Encapsulation::Ipip };
             target.mtu = 1480;
         }
     });
@@ -55,7 +55,7 @@ fn tunnelled(bench: &mut Bench) {
 
 fn behind_nat(bench: &mut Bench) {
     bench.change(|world| {
-        world.targets[0].via = Via::Nat { port: None };
+        world.targets[0].via = ForwardingAction::Nat { port: None };
         world.port.gateway = None;
         let (ports, target) = (PortRange::one(80), TargetId(0));
         let route = ReturnRoute { protocol: Protocol::Tcp, ports, vipa: VipaId(0), vipa_port: None, target };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::*;
 use vipa_dataplane::{Limits, bench::Bench};
-use vipa_handoff::{Count, Fate, LocalReply, Reason, Via};
+use vipa_handoff::{Count, Fate, ForwardingAction, LocalReply, Reason};
 use vipa_model::{Balance, Stance, TargetId};
 use vipa_packet::{
     TcpFlags,
@@ -22,7 +22,7 @@ fn full() -> Bench {
 fn full_of(service: &str, vipa_port: u16) -> Bench {
     let mut bench = Bench::with_limits(service, [T0, T1], 8, Limits::default());
     (1..200).for_each(|port| bench.confirm(CLIENT, port, vipa_port, 0));
-    bench.settle();
+    bench.check_counters();
     bench
 }
 
@@ -136,7 +136,7 @@ fn what_is_chosen_by_turns_or_translated_is_refused_where_there_is_no_place() {
     let translated: fn(&mut Bench) = |bench| {
         bench.change(|world| {
             for target in &mut world.targets {
-                target.via = Via::Nat { port: None };
+                target.via = ForwardingAction::Nat { port: None };
             }
         });
     };

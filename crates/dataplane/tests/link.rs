@@ -237,7 +237,7 @@ fn a_worker_moves_on_to_new_routes_and_lets_the_old_ones_go() {
     assert_eq!(bench.control.reclaim(), 1, "the worker may still look at the old ones");
     bench.turn([]);
     assert_eq!(bench.control.reclaim(), 0);
-    let before = bench.control.desks()[0].heartbeat.turns();
+    let before = bench.control.workers()[0].heartbeat.turns();
     bench.turn([]);
-    assert_eq!(bench.control.desks()[0].heartbeat.turns(), before + 1);
+    assert_eq!(bench.control.workers()[0].heartbeat.turns(), before + 1);
 }

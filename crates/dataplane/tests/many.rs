@@ -102,7 +102,7 @@ fn four_thousand_services_of_forty_vipas_take_their_own_connections_and_no_other
             taken += packets.len() as u64;
         }
     }
-    bench.settle();
+    bench.check_counters();
     assert_eq!(bench.flows.count().total(), taken);
     // Beside each service's ports, and in the other protocol's place, there is nothing.
     for service in 0..SERVICES {

@@ -17,13 +17,13 @@ use std::{
 use support::*;
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_dataplane::{
-    Inlet, Limits, Worker,
+    Limits, RxPort, Worker,
     bench::{CLIENT_MAC, HeapRx, HeapTx, ROUTER, ROUTER_MAC, target_mac},
 };
 use vipa_flow::{Capacity, FlowTable, HashSeed};
 use vipa_handoff::{
-    ControlDoor, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Via, VipaRoute,
-    open,
+    ControlChannel, Flows, ForwardingAction, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute,
+    TargetRoute, VipaRoute, open,
 };
 use vipa_model::{Balance, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId};
 use vipa_packet::{
@@ -41,24 +41,24 @@ const PORTS: [PortId; 2] = [PortId(0), PortId(1)];
 /// Workers with a queue on each of the two ports.
 struct Router {
     workers: Vec<Worker<HeapRx, HeapTx>>,
-    control: ControlDoor,
+    control: ControlChannel,
     flows: Arc<Flows>,
     now: Moment,
 }
 
 impl Router {
-    fn new(workers: usize, via: Via) -> Self {
+    fn new(workers: usize, via: ForwardingAction) -> Self {
         let seed = HashSeed::new([1, 2, 3, 4]);
         let table = || Capacity::connections(1_000);
         let flows = Arc::new(Flows {
             ipv4: FlowTable::new(table(), seed).unwrap(),
             ipv6: FlowTable::new(table(), seed).unwrap(),
         });
-        let (control, doors) = open(Arc::new(routes(via)), workers);
-        let inlets = || PORTS.map(|port| Inlet { port, rx: HeapRx::default() }).into();
-        let outlets = || vec![HeapTx::default(), HeapTx::default()];
-        let worker = |door| Worker::new(door, Arc::clone(&flows), inlets(), outlets(), Limits::default());
-        let workers = doors.into_iter().map(worker).collect();
+        let (control, channels) = open(Arc::new(routes(via)), workers);
+        let rx_ports = || PORTS.map(|port| RxPort { port, rx: HeapRx::default() }).into();
+        let tx_ports = || vec![HeapTx::default(), HeapTx::default()];
+        let worker = |channel| Worker::new(channel, Arc::clone(&flows), rx_ports(), tx_ports(), Limits::default());
+        let workers = channels.into_iter().map(worker).collect();
         Self { workers, control, flows, now: Moment::ZERO + Duration::from_secs(1_000) }
     }
 
@@ -76,7 +76,7 @@ impl Router {
     }
 }
 
-fn routes(via: Via) -> Routes {
+fn routes(via: ForwardingAction) -> Routes {
     let key = ClusterKey::new(*b"two ports' key..");
     let gateway = Some(GATEWAY.parse().unwrap());
     let outer = PortRoute { gateway, ..PortRoute::new(Mac(ROUTER_MAC), ROUTER, 24) };
@@ -111,7 +111,8 @@ fn routes(via: Via) -> Routes {
         let route = ReturnRoute { protocol: Protocol::Tcp, ports, vipa: VipaId(0), vipa_port: None, target };
         (address(n), vec![route])
     };
-    let returns = if matches!(via, Via::Nat { .. }) { BTreeMap::from([back(0), back(1)]) } else { BTreeMap::new() };
+    let returns =
+        if matches!(via, ForwardingAction::Nat { .. }) { BTreeMap::from([back(0), back(1)]) } else { BTreeMap::new() };
     let lists = RouteLists {
         ports: vec![outer, inner],
         vipas: vec![vipa],
@@ -139,7 +140,7 @@ fn target_at(router: &Router, port: u16) -> u16 {
 
 #[test]
 fn what_comes_by_one_port_leaves_by_the_targets_with_its_tag() {
-    let mut router = Router::new(1, Via::Direct);
+    let mut router = Router::new(1, ForwardingAction::Direct);
     let syn = segment(40_000).syn();
     let [out, inner] = router.turn(0, 0, [&syn]);
     assert_eq!(out, NOTHING);
@@ -148,7 +149,7 @@ fn what_comes_by_one_port_leaves_by_the_targets_with_its_tag() {
 
 #[test]
 fn each_port_has_its_own_address_and_answers_for_the_vipa_with_its_own_mac() {
-    let mut router = Router::new(1, Via::Direct);
+    let mut router = Router::new(1, ForwardingAction::Direct);
     let ask = |asked: Ipv4Addr, from: &str| packet().macs(CLIENT_MAC, [0xff; 6]).arp_request(from, asked);
     let vipa: Ipv4Addr = VIPA.parse().unwrap();
     for (port, mac, own, asker) in [(0, ROUTER_MAC, ROUTER, "198.51.100.9"), (1, INNER_MAC, INNER, "10.1.0.9")] {
@@ -174,7 +175,7 @@ fn each_port_has_its_own_address_and_answers_for_the_vipa_with_its_own_mac() {
 
 #[test]
 fn who_sends_more_than_the_targets_port_takes_is_told_by_the_port_he_came_by() {
-    let mut router = Router::new(1, Via::Direct);
+    let mut router = Router::new(1, ForwardingAction::Direct);
     router.turn(0, 0, [&segment(40_000).syn()]);
     let [out, inner] = router.turn(0, 0, [&segment(40_000).dont_fragment().payload([0; 1_400])]);
     assert_eq!(inner, NOTHING);
@@ -185,7 +186,7 @@ fn who_sends_more_than_the_targets_port_takes_is_told_by_the_port_he_came_by() {
 
 #[test]
 fn a_nat_targets_answer_leaves_by_the_clients_port_through_its_gateway_untagged() {
-    let mut router = Router::new(1, Via::Nat { port: None });
+    let mut router = Router::new(1, ForwardingAction::Nat { port: None });
     router.turn(0, 0, [&segment(40_000).syn()]);
     let target = TARGETS[usize::from(target_at(&router, 40_000))];
     let answer = packet().macs(target_mac(0), INNER_MAC).ipv4(target, CLIENT).tcp(80, 40_000).syn_ack();
@@ -196,7 +197,7 @@ fn a_nat_targets_answer_leaves_by_the_clients_port_through_its_gateway_untagged(
 
 #[test]
 fn workers_share_the_table_and_lose_nothing_whichever_a_packet_comes_to() {
-    let mut router = Router::new(2, Via::Direct);
+    let mut router = Router::new(2, ForwardingAction::Direct);
     for n in 0..200 {
         let port = 40_000 + n;
         let worker = usize::from(n % 2);
@@ -221,22 +222,22 @@ fn workers_share_the_table_and_lose_nothing_whichever_a_packet_comes_to() {
 
 #[test]
 fn other_workers_take_over_a_table_as_it_is_when_their_number_changes() {
-    let mut before = Router::new(2, Via::Direct);
+    let mut before = Router::new(2, ForwardingAction::Direct);
     let ports = 40_000..40_100_u16;
     for port in ports.clone() {
         before.turn(usize::from(port % 2), 0, [&segment(port).syn()]);
     }
-    let mut after = Router::new(3, Via::Direct);
+    let mut after = Router::new(3, ForwardingAction::Direct);
     // The tables outlive the workers.
-    let (control, doors) = open(Arc::new(routes(Via::Direct)), 3);
+    let (control, channels) = open(Arc::new(routes(ForwardingAction::Direct)), 3);
     after.control = control;
     after.flows = Arc::clone(&before.flows);
-    after.workers = doors
+    after.workers = channels
         .into_iter()
-        .map(|door| {
-            let inlets = PORTS.map(|port| Inlet { port, rx: HeapRx::default() }).into();
-            let outlets = vec![HeapTx::default(), HeapTx::default()];
-            Worker::new(door, Arc::clone(&before.flows), inlets, outlets, Limits::default())
+        .map(|channel| {
+            let rx_ports = PORTS.map(|port| RxPort { port, rx: HeapRx::default() }).into();
+            let tx_ports = vec![HeapTx::default(), HeapTx::default()];
+            Worker::new(channel, Arc::clone(&before.flows), rx_ports, tx_ports, Limits::default())
         })
         .collect();
     for port in ports {

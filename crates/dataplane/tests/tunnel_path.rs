@@ -20,7 +20,7 @@ const HOP6: &str = "2001:db8:9::fe";
 fn sent(bench: &mut Bench) -> HeapPacket {
     bench.confirm(CLIENT, 40_000, 80, 0);
     let sent = bench.turn([&segment(40_000).payload([7; 1_400])]).remove(0);
-    bench.settle();
+    bench.check_counters();
     sent
 }
 

@@ -78,7 +78,7 @@ fn a_udp_flow_whose_last_target_stops_serving_is_refused() {
     let datagram = from_client().ipv4(CLIENT, VIPA).udp(40_000, 53);
     bench.turn([&datagram]);
     bench.serve(Balance::Maglev, &[]);
-    bench.settle();
+    bench.check_counters();
     bench.turn([&datagram]);
     bench.assert_changed(["received +1", "replied.unreachable +1", "sent +1"]);
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use support::*;
 use vipa_dataplane::bench::{Bench, CLIENT_MAC, KERNEL, ROUTER, ROUTER_MAC, ROUTER6, target_mac};
-use vipa_handoff::{Note, ReturnRoute, Via};
+use vipa_handoff::{ForwardingAction, Note, ReturnRoute};
 use vipa_model::{Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
     Encapsulation, TcpFlags,
@@ -91,7 +91,7 @@ fn nat(service: &str, target: &str, port: Option<u16>) -> Bench {
     let mut bench = Bench::with_service(service, [target]);
     let client: IpAddr = if target.contains(':') { CLIENT6 } else { CLIENT }.parse().unwrap();
     bench.change(|world| {
-        world.targets[0].via = Via::Nat { port };
+        world.targets[0].via = ForwardingAction::Nat { port };
         let (ports, vipa_port) = match port {
             Some(port) => (PortRange::one(port), Some(80)),
             None => (PortRange::one(80), None),
@@ -147,7 +147,7 @@ fn what_a_target_says_on_no_connection_of_ours_is_not_given_the_vipas_name() {
 fn an_error_about_a_translated_packet_reaches_who_sent_it_in_either_direction() {
     let mut bench = nat(SERVICE, T0, Some(8080));
     bench.turn([&segment(40_000).syn()]);
-    bench.settle();
+    bench.check_counters();
     let seen = packet().ipv4(VIPA, CLIENT).tcp(80, 40_000).build();
     let sent = packet().ipv4(T0, CLIENT).tcp(8080, 40_000).build();
     let error = from_client().ipv4("203.0.113.254", VIPA).icmp_too_big(1400, &seen);
@@ -171,7 +171,7 @@ fn an_answer_waits_while_its_clients_neighbour_is_looked_for() {
         world.neighbours.remove(&gateway);
     });
     let _ = bench.notes();
-    bench.settle();
+    bench.check_counters();
     let answer = from_target().ipv4(T0, CLIENT).tcp(8080, 40_000).syn_ack();
     assert_eq!(bench.turn([&answer]), NOTHING);
     assert_eq!(bench.notes(), [Note::Wanted { port: PortId(0), address: gateway }]);
@@ -200,7 +200,7 @@ fn who_sends_more_than_fits_a_tunnel_is_told_how_much_does() {
     let told = to_client(packet().ipv6(VIPA6, CLIENT6).icmp6_error(PACKET_TOO_BIG, 0, 1460, &large.build()));
     assert_eq!(bench.turn([&large]), [told]);
     bench.change(|world| world.targets[0].tells_mtu = false);
-    bench.settle();
+    bench.check_counters();
     bench.turn([&large]);
     bench.assert_changed(["received +1", "dropped.too-big +1"]);
 }
@@ -242,7 +242,7 @@ fn a_nat_targets_packet_that_is_too_big_for_the_clients_port_is_told_to_the_targ
     let mut bench = nat(SERVICE, T0, Some(8080));
     bench.turn([&segment(40_000).syn()]);
     bench.change(|world| world.port.mtu = 1400);
-    bench.settle();
+    bench.check_counters();
     let large = from_target().ipv4(T0, CLIENT).tcp(8080, 40_000).dont_fragment().payload([7; 1400]);
     let told = bench.turn([&large]).remove(0);
     assert_eq!(told.as_ref()[..6], target_mac(0));
@@ -282,7 +282,7 @@ fn parts_of_a_packet_go_where_the_first_one_went_also_when_they_come_before_it()
     bench.assert_changed(["received +2", "held +1", "released +1", "flow.opened +1", "forwarded +2", "sent +2"]);
     assert_eq!(bench.turn([&last]), [to_target(target as u8, &last)]);
     let overlapping = part().protocol(17).payload([3; 9]).last_fragment(8);
-    bench.settle();
+    bench.check_counters();
     assert_eq!(bench.turn([&overlapping]), NOTHING);
     assert_eq!(bench.turn([&last, &first]), NOTHING, "from then on");
     bench.assert_changed(["received +3", "dropped.fragment-bad +3"]);
@@ -295,7 +295,7 @@ fn of_a_packet_whose_later_parts_overlap_nothing_more_goes_on() {
     let later = |at| part().protocol(17).payload([2; 16]).last_fragment(at);
     let first = part().udp(40_000, 53).payload([1; 24]).first_fragment();
     assert_eq!(bench.turn([&first, &later(48)]), [to_target(0, &first), to_target(0, &later(48))]);
-    bench.settle();
+    bench.check_counters();
     assert_eq!(bench.turn([&later(40), &later(32), &later(64)]), NOTHING);
     bench.assert_changed(["received +3", "dropped.fragment-bad +3"]);
 }
@@ -378,7 +378,7 @@ fn own_target(bench: &mut Bench) {
     bench.change(|world| {
         world.port.kernel = Some(KERNEL);
         let link = vipa_packet::EthernetHeader { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
-        world.targets[0].via = Via::Local;
+        world.targets[0].via = ForwardingAction::Local;
         world.targets[0].next_hop = Some(vipa_handoff::NextHop { port: KERNEL, link });
     });
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use support::*;
 use vipa_dataplane::{
-    Inlet, Limits, Worker,
+    Limits, RxPort, Worker,
     bench::{Bench, HeapRx, HeapTx},
 };
-use vipa_handoff::{ControlDoor, Count, Fate};
+use vipa_handoff::{ControlChannel, Count, Fate};
 use vipa_model::PortId;
 use vipa_packet::{HeapPacket, TcpFlags, build::Builder};
 
@@ -18,19 +18,19 @@ const CONNECTIONS: u16 = 500;
 type Workers = Vec<Worker<HeapRx, HeapTx>>;
 
 /// So many workers with the bench's routes and its connection table.
-fn workers(bench: &mut Bench, count: usize) -> (ControlDoor, Workers) {
-    let (control, doors) = vipa_handoff::open(Arc::new(bench.world.routes()), count);
-    let worker = |door| {
-        let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
-        Worker::new(door, Arc::clone(&bench.flows), inlets, vec![HeapTx::default()], Limits::default())
+fn workers(bench: &mut Bench, count: usize) -> (ControlChannel, Workers) {
+    let (control, channels) = vipa_handoff::open(Arc::new(bench.world.routes()), count);
+    let worker = |channel| {
+        let rx_ports = vec![RxPort { port: PortId(0), rx: HeapRx::default() }];
+        Worker::new(channel, Arc::clone(&bench.flows), rx_ports, vec![HeapTx::default()], Limits::default())
     };
-    let workers = doors.into_iter().map(worker).collect();
+    let workers = channels.into_iter().map(worker).collect();
     (control, workers)
 }
 
 /// A packet comes to that worker's queue.
 fn turn(bench: &Bench, worker: &mut Worker<HeapRx, HeapTx>, packet: &Builder) -> Vec<HeapPacket> {
-    worker.rx(0).expect("one inlet").arriving.push_back(packet.build());
+    worker.rx(0).expect("one rx_port").arriving.push_back(packet.build());
     worker.turn(|| bench.now);
     std::mem::take(&mut worker.tx(PortId(0)).expect("one port").sent)
 }

@@ -18,7 +18,7 @@ use crate::{
     atomics::{AtomicU64, Ordering},
     key::{
         Packed,
-        sealed::{Cell, Words},
+        sealed::{AtomicWords, Words},
     },
     word::Word,
 };
@@ -28,7 +28,7 @@ pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 4 };
 
 #[repr(align(64))]
 pub(crate) struct Bucket<W: Words> {
-    keys: [W::Cell; SLOTS],
+    keys: [W::AtomicWords; SLOTS],
     words: [AtomicU64; SLOTS],
 }
 
@@ -38,7 +38,10 @@ const _: () = assert!(size_of::<Bucket<u64>>() == 64 && size_of::<Bucket<[u64; 3
 impl<W: Words> Bucket<W> {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
-        Self { keys: std::array::from_fn(|_| W::Cell::zero()), words: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            keys: std::array::from_fn(|_| W::AtomicWords::zero()),
+            words: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     /// The live entry of `packed`, as of some moment during the call.
@@ -48,7 +51,7 @@ impl<W: Words> Bucket<W> {
         let mut equal = 0_u32;
         for slot in 0..SLOTS {
             // Acquire: pairs with the Release in announce(). Who sees the key of the connection that took a moved
-            // one's slot also sees, in the other bucket, the moved one.
+            // one's slot also sees, in the secondary bucket, the moved one.
             equal |= u32::from(self.keys[slot].load(Ordering::Acquire).same(packed.key)) << slot;
         }
         while equal != 0 {
@@ -64,7 +67,7 @@ impl<W: Words> Bucket<W> {
     /// [`find`](Self::find) in one look, for a connection that is under way. None: there is none, or it takes a second look: the
     /// slot is being written to, or another holds what is left of an earlier life of the same key, or one that resembles it.
     #[inline(always)]
-    pub(crate) fn glance(&self, packed: Packed<W>) -> Option<Word> {
+    pub(crate) fn probe(&self, packed: Packed<W>) -> Option<Word> {
         // Which slot has this key, no branch can guess.
         let mut slot = 0;
         for (other, key) in self.keys.iter().enumerate().skip(1) {
@@ -122,7 +125,7 @@ impl<W: Words> Bucket<W> {
             word.state()?;
             // Acquire: as in read().
             let key = self.keys[slot].load(Ordering::Acquire);
-            // Acquire: who sees that the entry has moved away also sees it in its other bucket.
+            // Acquire: who sees that the entry has moved away also sees it in its secondary bucket.
             let again = self.word(slot);
             if again.same_life(word) {
                 again.state()?;
@@ -167,7 +170,7 @@ impl<W: Words> Bucket<W> {
     }
 
     /// Takes the mark of moving from the life that `word` belongs to, if it goes on.
-    pub(crate) fn settle(&self, slot: usize, word: Word) {
+    pub(crate) fn end_move(&self, slot: usize, word: Word) {
         let mut now = self.word(slot);
         while now.same_life(word) && now.is_moving() {
             match self.swap(slot, now, now.settled()) {

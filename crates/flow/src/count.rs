@@ -61,7 +61,7 @@ const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// One count per state and shard of the table; a connection may come in one and go out of another, so only the sums
 /// mean something.
-pub(crate) struct Tally {
+pub(crate) struct TableCounters {
     shards: Box<[Shard]>,
     evicted: Box<[Evicted]>,
 }
@@ -107,7 +107,7 @@ impl HeldCounts {
 #[repr(align(128))]
 struct Shard([AtomicU64; FlowState::ALL.len()]);
 
-impl Tally {
+impl TableCounters {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),

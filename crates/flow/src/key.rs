@@ -82,7 +82,7 @@ pub(crate) mod sealed {
 
     /// What a slot's key is made of: one word of IPv4, three of IPv6.
     pub trait Words: Copy + Eq + Default + Send + Sync + 'static {
-        type Cell: Cell<Words = Self>;
+        type AtomicWords: AtomicWords<Words = Self>;
 
         fn hash(self, seed: &HashSeed, service: u64) -> u64;
 
@@ -92,7 +92,7 @@ pub(crate) mod sealed {
     }
 
     /// The same as several threads see it. All-zero bytes are one.
-    pub trait Cell: Send + Sync {
+    pub trait AtomicWords: Send + Sync {
         type Words;
 
         fn zero() -> Self;
@@ -102,7 +102,7 @@ pub(crate) mod sealed {
         fn store(&self, words: Self::Words, order: Ordering);
     }
 
-    impl Cell for AtomicU64 {
+    impl AtomicWords for AtomicU64 {
         type Words = u64;
 
         fn zero() -> Self {
@@ -123,7 +123,7 @@ pub(crate) mod sealed {
     }
 
     /// Each word by itself: who reads words of two lives sees by the slot's other word that it changed meanwhile.
-    impl Cell for [AtomicU64; 3] {
+    impl AtomicWords for [AtomicU64; 3] {
         type Words = [u64; 3];
 
         fn zero() -> Self {
@@ -267,7 +267,7 @@ impl Stored for Key6 {
 }
 
 impl Words for u64 {
-    type Cell = AtomicU64;
+    type AtomicWords = AtomicU64;
 
     /// Two rounds of folded 64 × 64 → 128-bit multiplication, each with secret operands.
     #[inline]
@@ -284,7 +284,7 @@ impl Words for u64 {
 }
 
 impl Words for [u64; 3] {
-    type Cell = [AtomicU64; 3];
+    type AtomicWords = [AtomicU64; 3];
 
     /// The same with a round more, for the address' other half.
     #[inline]

@@ -24,7 +24,7 @@ mod word;
 pub use count::Counts;
 pub use key::{HashSeed, Key, Key4, Key6, MAX_VIPAS, PackedKey};
 pub use memory::{Pages, TableError};
-pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, Glance, Hit, SlotRef, Sought};
+pub use table::{Admitted, BATCH, Capacity, Confirmed, FlowTable, HashedKey, Hit, ProbeHit, SlotRef};
 pub use tick::{AgeLimits, HEARD_EVERY, LONGEST_AGE, Tick};
 pub use walk::{Aged, Cursor};
 pub use word::{FlowState, MAX_TARGETS};

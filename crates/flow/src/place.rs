@@ -1,9 +1,9 @@
 //! How a connection gets a place, without a lock and without ever being in the table twice.
 //!
-//! 1. *Claim* a slot: an empty one at home, else an empty one in the other bucket, else a half-open one's where these
-//!    crowd, else one that is freed by moving an entry from its home to its own other bucket, where another moves on first if
+//! 1. *Claim* a slot: an empty one in its primary bucket, else an empty one in the secondary bucket, else a half-open one's where these
+//!    crowd, else one that is freed by moving an entry from its primary to its own secondary bucket, where another moves on first if
 //!    need be, else the least valuable one's, else one that is freed by moving an entry to the place of a less valuable one in
-//!    its other bucket, else one that is freed by three moves, one after another.
+//!    its secondary bucket, else one that is freed by three moves, one after another.
 //! 2. *Announce*: write the key, then say so. The entry is pending: lookups pass it over, other inserters see it.
 //! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
 //!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
@@ -19,7 +19,7 @@ use crate::{
     atomics::{Ordering, fence, spin_loop},
     bucket::SLOTS,
     key::Packed,
-    table::Spots,
+    table::BucketPair,
     tick::age,
     word::Word,
 };
@@ -34,7 +34,7 @@ pub(crate) enum Source {
 /// A connection on its way in.
 pub(crate) struct Newcomer<W> {
     pub(crate) packed: Packed<W>,
-    pub(crate) spots: Spots,
+    pub(crate) pair: BucketPair,
     pub(crate) target: TargetId,
     pub(crate) state: FlowState,
     pub(crate) source: Source,
@@ -100,7 +100,7 @@ impl<K: Key> FlowTable<K> {
         let mut patience = PATIENCE;
         // Entries before ours in this order come first.
         let mut ours_passed = false;
-        for bucket in newcomer.spots.both() {
+        for bucket in newcomer.pair.both() {
             for slot in 0..SLOTS {
                 if (bucket, slot) == (claim.bucket, claim.slot) {
                     ours_passed = true;
@@ -123,7 +123,7 @@ impl<K: Key> FlowTable<K> {
     }
 
     fn claim(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
-        let mut before = self.words_of(newcomer.spots);
+        let mut before = self.words_of(newcomer.pair);
         for _ in 0..ATTEMPTS {
             let claim = self
                 .claim_empty(newcomer, now)
@@ -137,7 +137,7 @@ impl<K: Key> FlowTable<K> {
                 return claim;
             }
             // Nobody has taken anything from us: the same search would end the same way.
-            let after = self.words_of(newcomer.spots);
+            let after = self.words_of(newcomer.pair);
             if std::mem::replace(&mut before, after) == after {
                 break;
             }
@@ -146,17 +146,17 @@ impl<K: Key> FlowTable<K> {
     }
 
     /// All words of both buckets.
-    fn words_of(&self, spots: Spots) -> [[Word; SLOTS]; 2] {
-        spots.both().map(|bucket| std::array::from_fn(|slot| self.buckets[bucket].word(slot)))
+    fn words_of(&self, pair: BucketPair) -> [[Word; SLOTS]; 2] {
+        pair.both().map(|bucket| std::array::from_fn(|slot| self.buckets[bucket].word(slot)))
     }
 
     fn claim_empty(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
-        let Spots { home, other } = newcomer.spots;
+        let BucketPair { primary, secondary } = newcomer.pair;
         (0..SLOTS)
-            .find_map(|slot| self.claim_if_empty(home, slot, newcomer, now))
-            // Strangers come from the other end: where the first slot alone is empty, there are hardly any but them.
-            .or_else(|| (1..SLOTS).rev().find_map(|slot| self.claim_if_empty(other, slot, newcomer, now)))
-            .or_else(|| if self.buckets[other].word(0).is_empty() { self.claim_first(newcomer, now) } else { None })
+            .find_map(|slot| self.claim_if_empty(primary, slot, newcomer, now))
+            // Displaced entries fill a bucket from its last slot, so a free first slot means that the bucket holds few of them.
+            .or_else(|| (1..SLOTS).rev().find_map(|slot| self.claim_if_empty(secondary, slot, newcomer, now)))
+            .or_else(|| if self.buckets[secondary].word(0).is_empty() { self.claim_first(newcomer, now) } else { None })
     }
 
     #[inline(always)]
@@ -170,35 +170,36 @@ impl<K: Key> FlowTable<K> {
         Some(Claim { bucket, slot, word, evicted: None })
     }
 
-    /// The first slot of the other bucket; or rather than a last resort, one that is freed by moving.
+    /// The first slot of the secondary bucket; or rather than a last resort, one that is freed by moving.
     #[cold]
     fn claim_first(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
-        let other = newcomer.spots.other;
-        let spared = self.is_last_resort(other, 0).then(|| self.claim_by_moving(newcomer, now, Room::Spare)).flatten();
-        spared.or_else(|| self.claim_if_empty(other, 0, newcomer, now))
+        let secondary = newcomer.pair.secondary;
+        let spared =
+            self.is_last_resort(secondary, 0).then(|| self.claim_by_moving(newcomer, now, Room::Spare)).flatten();
+        spared.or_else(|| self.claim_if_empty(secondary, 0, newcomer, now))
     }
 
-    /// Whether it is the first slot, and all others hold connections that are away from home. These cannot move, and of two
-    /// buckets full of them no newcomer gets a place, so it is for who is at home there.
+    /// Whether it is the first slot, and all others hold connections that are away from their primary bucket. These cannot move, and of two
+    /// buckets full of them no newcomer gets a place, so it is for who is in its primary bucket there.
     fn is_last_resort(&self, bucket: usize, slot: usize) -> bool {
-        let is_away = |(packed, _)| self.spots(packed).home != bucket;
+        let is_away = |(packed, _)| self.bucket_pair(packed).primary != bucket;
         slot == 0 && (1..SLOTS).all(|slot| self.buckets[bucket].read_any(slot).is_some_and(is_away))
     }
 
-    /// Moves one of the eight neighbours from its home to its other bucket and takes the slot it leaves.
+    /// Moves one of the eight neighbours from its primary to its secondary bucket and takes the slot it leaves.
     #[cold]
     fn claim_by_moving(&self, newcomer: &Newcomer<K::Words>, now: Tick, room: Room) -> Option<Claim> {
         let mut movable = [const { None }; 2 * SLOTS];
         let mut free = movable.iter_mut();
-        for bucket in newcomer.spots.both() {
+        for bucket in newcomer.pair.both() {
             for slot in 0..SLOTS {
                 let Some((packed, word)) = self.buckets[bucket].read_any(slot) else { continue };
-                let Spots { home, other } = self.spots(packed);
-                if home == bucket && !word.is_moving() {
+                let BucketPair { primary, secondary } = self.bucket_pair(packed);
+                if primary == bucket && !word.is_moving() {
                     // All of them first: the memory accesses overlap.
-                    self.buckets[other].prefetch();
+                    self.buckets[secondary].prefetch();
                     if let Some(free) = free.next() {
-                        *free = Some(Resident { bucket, slot, packed, word, other });
+                        *free = Some(Resident { bucket, slot, packed, word, secondary });
                     }
                 }
             }
@@ -211,14 +212,14 @@ impl<K: Key> FlowTable<K> {
         })
     }
 
-    /// A slot in a resident's other bucket, claimed for its copy.
+    /// A slot in a resident's secondary bucket, claimed for its copy.
     fn spot_for_copy(&self, resident: &Resident<K::Words>, source: Source, now: Tick, room: Room) -> Option<Spot> {
-        let there = &self.buckets[resident.other];
+        let there = &self.buckets[resident.secondary];
         let empty = || {
             (0..SLOTS).rev().find_map(|at| {
                 let before = there.word(at);
                 let copy = before.claimed_like(resident.word);
-                let wanted = before.is_empty() && !(room == Room::Spare && self.is_last_resort(resident.other, at));
+                let wanted = before.is_empty() && !(room == Room::Spare && self.is_last_resort(resident.secondary, at));
                 let taken = wanted && there.swap(at, before, copy).is_ok();
                 taken.then_some(Spot { at, copy, evicted: None })
             })
@@ -226,7 +227,7 @@ impl<K: Key> FlowTable<K> {
         match room {
             Room::Spare => empty(),
             Room::Freed { moves } => empty().or_else(|| {
-                self.move_on(resident.other, source, now, moves)?;
+                self.move_on(resident.secondary, source, now, moves)?;
                 empty()
             }),
             Room::Made => {
@@ -240,36 +241,36 @@ impl<K: Key> FlowTable<K> {
                     .min_by_key(|(worth, ..)| *worth)?;
                 let copy = before.claimed_like(resident.word);
                 there.swap(at, before, copy).ok()?;
-                self.gave_way(resident.other, before);
+                self.gave_way(resident.secondary, before);
                 Some(Spot { at, copy, evicted: Some(state) })
             }
         }
     }
 
-    /// Moves one entry of a full bucket from there, its home, to its own other bucket, in at most so many moves.
+    /// Moves one entry of a full bucket from there, its primary, to its own secondary bucket, in at most so many moves.
     fn move_on(&self, bucket: usize, source: Source, now: Tick, moves: usize) -> Option<()> {
         // Two moves are one move twice, and to the model checker a multiple of its work.
         let slots = if cfg!(loom) { 0 } else { SLOTS };
         let room = Room::Freed { moves: moves.checked_sub(1)? };
         (0..slots).find_map(|slot| {
             let (packed, word) = self.buckets[bucket].read_any(slot)?;
-            let Spots { home, other } = self.spots(packed);
-            if home != bucket || word.is_moving() {
+            let BucketPair { primary, secondary } = self.bucket_pair(packed);
+            if primary != bucket || word.is_moving() {
                 return None;
             }
-            let resident = Resident { bucket, slot, packed, word, other };
+            let resident = Resident { bucket, slot, packed, word, secondary };
             let spot = self.spot_for_copy(&resident, source, now, room)?;
             self.replace_by_moving(&resident, &spot, word.emptied())
         })
     }
 
-    /// Moves `resident` to that spot in its other bucket, live in both for a moment, and makes its slot hold `next`.
+    /// Moves `resident` to that spot in its secondary bucket, live in both for a moment, and makes its slot hold `next`.
     ///
     /// While the original is marked as moving, only remove(), confirm() and end() change it; then we take the copy back. Until
     /// we have, lookups find the original first, and nobody else can move it.
     fn replace_by_moving(&self, resident: &Resident<K::Words>, spot: &Spot, next: Word) -> Option<()> {
-        let Resident { bucket, slot, packed, word, other } = *resident;
-        let (here, there) = (&self.buckets[bucket], &self.buckets[other]);
+        let Resident { bucket, slot, packed, word, secondary } = *resident;
+        let (here, there) = (&self.buckets[bucket], &self.buckets[secondary]);
         let Spot { at, copy, .. } = *spot;
         if here.swap(slot, word, word.moving()).is_err() {
             there.end_life(at, copy);
@@ -282,22 +283,22 @@ impl<K: Key> FlowTable<K> {
         let state = word.state()?;
         let unchanged = here.word(slot) == word.moving();
         if unchanged && there.swap(at, copy, copy.with_state(state)).is_ok() {
-            self.came(other, word.target(), state);
+            self.came(secondary, word.target(), state);
             if here.swap(slot, word.moving(), next).is_ok() {
                 self.ended(bucket, word);
                 return Some(());
             }
         }
         if let Some(ended) = there.end_life(at, copy) {
-            self.ended(other, ended);
+            self.ended(secondary, ended);
         }
-        here.settle(slot, word);
+        here.end_move(slot, word);
         None
     }
 
     #[cold]
     fn claim_by_evicting(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
-        let slots = newcomer.spots.both().into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
+        let slots = newcomer.pair.both().into_iter().flat_map(|bucket| (0..SLOTS).map(move |slot| (bucket, slot)));
         let (_, bucket, slot, before, state) = slots
             .filter_map(|(bucket, slot)| {
                 let word = self.buckets[bucket].word(slot);
@@ -312,7 +313,7 @@ impl<K: Key> FlowTable<K> {
     /// The place of an entry whose connection has ended a while ago.
     #[cold]
     fn claim_ended(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
-        newcomer.spots.both().into_iter().find_map(|bucket| {
+        newcomer.pair.both().into_iter().find_map(|bucket| {
             (0..SLOTS).find_map(|slot| {
                 let word = self.buckets[bucket].word(slot);
                 let is_over = word.state() == Some(FlowState::Ended) && !word.is_moving();
@@ -328,7 +329,7 @@ impl<K: Key> FlowTable<K> {
     #[cold]
     fn claim_in_crowd(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         let (mut crowd, mut oldest) = (0, None::<(u16, usize, usize, Word)>);
-        for bucket in newcomer.spots.both() {
+        for bucket in newcomer.pair.both() {
             for slot in 0..SLOTS {
                 let word = self.buckets[bucket].word(slot);
                 if word.state() == Some(FlowState::HalfOpen) && !word.is_moving() {
@@ -360,18 +361,18 @@ impl<K: Key> FlowTable<K> {
     fn gave_way(&self, bucket: usize, word: Word) {
         self.ended(bucket, word);
         if word.state() != Some(FlowState::Ended) {
-            self.tally.evicted(bucket);
+            self.counters.evicted(bucket);
         }
     }
 }
 
-/// An entry in its home bucket that may be moved.
+/// An entry in its primary bucket that may be moved.
 struct Resident<W> {
     bucket: usize,
     slot: usize,
     packed: Packed<W>,
     word: Word,
-    other: usize,
+    secondary: usize,
 }
 
 /// Where a moved entry finds its new place.

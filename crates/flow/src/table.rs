@@ -1,6 +1,6 @@
 //! The table itself: find, admit, touch, confirm, remove.
 //!
-//! A connection may live in one of two buckets, its *home* or its *other*, both named by the keyed hash. It goes home
+//! A connection may live in one of two buckets, its *primary* or its *secondary* bucket, both named by the keyed hash. It goes to the primary one
 //! when there is room, so that nearly every packet of a known connection touches one cache line. Both are in one block
 //! (`blocks`), so that a walk can name each entry once while entries move.
 //!
@@ -16,13 +16,13 @@ use crate::{
     atomics::{Ordering, fence},
     blocks::Blocks,
     bucket::{Bucket, SLOTS},
-    count::{HeldCounts, Tally},
+    count::{HeldCounts, TableCounters},
     key::{Packed, PackedKey, sealed::Words},
     memory::Memory,
     place::{Newcomer, Placed, Source},
     rules::RECENT,
     target_set::TargetSet,
-    tick::{age, is_news},
+    tick::{age, is_stale},
     word::Word,
 };
 
@@ -45,7 +45,7 @@ impl Capacity {
 /// The connection table. See the [crate](crate)'s page.
 pub struct FlowTable<K: Key = Key4> {
     pub(crate) buckets: Memory<K::Words>,
-    pub(crate) tally: Tally,
+    pub(crate) counters: TableCounters,
     held: HeldCounts,
     pub(crate) blocks: Blocks,
     pub(crate) seed: HashSeed,
@@ -72,28 +72,28 @@ pub struct SlotRef {
 }
 
 /// Where a connection that is looked up may live; the first place was asked for. Look there with
-/// [`FlowTable::find_home`], and only then, if in vain, with [`FlowTable::find_other`].
+/// [`FlowTable::find_primary`], and only then, if in vain, with [`FlowTable::find_secondary`].
 #[derive(Clone, Copy, Default)]
-pub struct Sought {
+pub struct HashedKey {
     hash: u64,
 }
 
 /// What one look at a connection says.
 #[derive(Clone, Copy)]
-pub struct Glance(Word);
+pub struct ProbeHit(Word);
 
-impl Glance {
+impl ProbeHit {
     #[inline(always)]
     #[must_use]
     pub fn target(self) -> TargetId {
         self.0.target()
     }
 
-    /// As [`Hit::is_news`].
+    /// As [`Hit::is_stale`].
     #[inline(always)]
     #[must_use]
-    pub fn is_news(self, now: Tick) -> bool {
-        is_news(now, self.0.tick())
+    pub fn is_stale(self, now: Tick) -> bool {
+        is_stale(now, self.0.tick())
     }
 }
 
@@ -125,14 +125,14 @@ pub enum Confirmed {
 
 /// The two buckets a connection may live in; never the same one.
 #[derive(Clone, Copy)]
-pub(crate) struct Spots {
-    pub(crate) home: usize,
-    pub(crate) other: usize,
+pub(crate) struct BucketPair {
+    pub(crate) primary: usize,
+    pub(crate) secondary: usize,
 }
 
-impl Spots {
+impl BucketPair {
     pub(crate) fn both(self) -> [usize; 2] {
-        [self.home, self.other]
+        [self.primary, self.secondary]
     }
 }
 
@@ -141,8 +141,8 @@ impl Hit {
     /// the first of every sixteen ticks.
     #[inline(always)]
     #[must_use]
-    pub fn is_news(&self, now: Tick) -> bool {
-        is_news(now, self.slot.word.tick())
+    pub fn is_stale(&self, now: Tick) -> bool {
+        is_stale(now, self.slot.word.tick())
     }
 
     /// Ticks since the entry was last written.
@@ -175,7 +175,7 @@ impl<K: Key> FlowTable<K> {
         let blocks = Blocks::of(buckets.len());
         Ok(Self {
             buckets,
-            tally: Tally::new(),
+            counters: TableCounters::new(),
             held: HeldCounts::new(),
             blocks,
             seed,
@@ -190,7 +190,7 @@ impl<K: Key> FlowTable<K> {
     #[must_use]
     pub fn lookup(&self, key: &K) -> Option<Hit> {
         let packed = key.pack();
-        self.find(packed, self.spots(packed))
+        self.find(packed, self.bucket_pair(packed))
     }
 
     /// As [`lookup`](Self::lookup) for each of `keys`, with their memory accesses overlapped. `hits` must be as long
@@ -204,71 +204,71 @@ impl<K: Key> FlowTable<K> {
 
     fn lookup_chunk(&self, keys: &[K], hits: &mut [Option<Hit>]) {
         let mut packed = [Packed::default(); BATCH];
-        let mut spots = [Spots { home: 0, other: 0 }; BATCH];
+        let mut pair = [BucketPair { primary: 0, secondary: 0 }; BATCH];
         for (i, key) in keys.iter().enumerate() {
             packed[i] = key.pack();
-            spots[i] = self.spots(packed[i]);
-            self.buckets[spots[i].home].prefetch();
+            pair[i] = self.bucket_pair(packed[i]);
+            self.buckets[pair[i].primary].prefetch();
         }
         let mut missing = 0_u32;
         for (i, hit) in hits.iter_mut().enumerate() {
-            *hit = self.find_in(spots[i].home, packed[i]);
+            *hit = self.find_in(pair[i].primary, packed[i]);
             if hit.is_none() {
                 missing |= 1 << i;
-                self.buckets[spots[i].other].prefetch();
+                self.buckets[pair[i].secondary].prefetch();
             }
         }
-        // In this order for each key: a connection only ever moves from its home to its other bucket.
+        // In this order for each key: a connection only ever moves from its primary to its secondary bucket.
         while missing != 0 {
             let i = missing.trailing_zeros() as usize;
             missing &= missing - 1;
-            hits[i] = self.find_in(spots[i].other, packed[i]);
+            hits[i] = self.find_in(pair[i].secondary, packed[i]);
         }
     }
 
-    /// Begins a lookup, the first of three steps for callers with several under way; asks for the home bucket's memory.
+    /// Begins a lookup, the first of three steps for callers with several under way; asks for the primary bucket's memory.
     #[inline(always)]
     #[must_use]
-    pub fn seek(&self, key: &PackedKey<K>) -> Sought {
+    pub fn prefetch_primary(&self, key: &PackedKey<K>) -> HashedKey {
         let hash = self.seed.hash(key.0);
         self.buckets.at(hash as u32).1.prefetch();
-        Sought { hash }
+        HashedKey { hash }
     }
 
-    /// Looks in the home bucket, where nearly every connection is.
+    /// Looks in the primary bucket, where nearly every connection is.
     #[inline(always)]
     #[must_use]
-    pub fn find_home(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
-        let (number, bucket) = self.buckets.at(sought.hash as u32);
+    pub fn find_primary(&self, key: &PackedKey<K>, hashed: HashedKey) -> Option<Hit> {
+        let (number, bucket) = self.buckets.at(hashed.hash as u32);
         hit_in(bucket, number, key.0)
     }
 
-    /// [`find_home`](Self::find_home) in one look, of a connection that is more than half-open: nearly always enough. `None` is
+    /// [`find_primary`](Self::find_primary) in one look, of a connection that is more than half-open: nearly always enough. `None` is
     /// no answer; ask the others.
     #[inline(always)]
     #[must_use]
-    pub fn glance_home(&self, key: &PackedKey<K>, sought: Sought) -> Option<Glance> {
-        self.buckets.at(sought.hash as u32).1.glance(key.0).map(Glance)
+    pub fn probe_primary(&self, key: &PackedKey<K>, hashed: HashedKey) -> Option<ProbeHit> {
+        self.buckets.at(hashed.hash as u32).1.probe(key.0).map(ProbeHit)
     }
 
-    /// Asks for the memory of the other bucket.
+    /// Asks for the memory of the secondary bucket.
     #[inline]
-    pub fn approach_other(&self, sought: Sought) {
-        self.buckets[self.spots_of(sought.hash).other].prefetch();
+    pub fn prefetch_secondary(&self, hashed: HashedKey) {
+        self.buckets[self.bucket_pair_of(hashed.hash).secondary].prefetch();
     }
 
-    /// Looks in the other bucket. After [`find_home`](Self::find_home), since a connection only ever moves from its home to
-    /// its other bucket.
+    /// Looks in the secondary bucket. After [`find_primary`](Self::find_primary), since a connection only ever moves from its primary to
+    /// its secondary bucket.
     #[inline]
     #[must_use]
-    pub fn find_other(&self, key: &PackedKey<K>, sought: Sought) -> Option<Hit> {
-        self.find_in(self.spots_of(sought.hash).other, key.0)
+    pub fn find_secondary(&self, key: &PackedKey<K>, hashed: HashedKey) -> Option<Hit> {
+        self.find_in(self.bucket_pair_of(hashed.hash).secondary, key.0)
     }
 
     /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
     #[inline]
     pub fn prefetch(&self, key: &K) {
-        for bucket in self.spots(key.pack()).both() {
+        for bucket in self.bucket_pair(key.pack()).both() {
             self.buckets[bucket].prefetch();
         }
     }
@@ -281,9 +281,9 @@ impl<K: Key> FlowTable<K> {
             return Admitted::Full;
         }
         let newcomer =
-            Newcomer { packed, spots: self.spots_prefetched(packed), target, state, source: Source::Traffic };
+            Newcomer { packed, pair: self.bucket_pair_prefetched(packed), target, state, source: Source::Traffic };
         loop {
-            if let Some(hit) = self.find(packed, newcomer.spots) {
+            if let Some(hit) = self.find(packed, newcomer.pair) {
                 return Admitted::Existing(hit);
             }
             match self.place(&newcomer, now) {
@@ -345,9 +345,10 @@ impl<K: Key> FlowTable<K> {
         if !packed.fits() || target.0 >= MAX_TARGETS {
             return Confirmed::Full;
         }
-        let newcomer = Newcomer { packed, spots: self.spots_prefetched(packed), target, state, source: Source::Target };
+        let newcomer =
+            Newcomer { packed, pair: self.bucket_pair_prefetched(packed), target, state, source: Source::Target };
         loop {
-            if let Some(hit) = self.find(packed, newcomer.spots) {
+            if let Some(hit) = self.find(packed, newcomer.pair) {
                 if self.confirm_at(&hit, &newcomer, now) {
                     let known = hit.target == target;
                     return if known { Confirmed::Known } else { Confirmed::Replaced(hit.target) };
@@ -397,8 +398,8 @@ impl<K: Key> FlowTable<K> {
     /// ([`rules`](crate::FlowState)). True if there was one.
     pub fn end(&self, key: &K, target: TargetId, now: Tick) -> bool {
         let packed = key.pack();
-        let spots = self.spots(packed);
-        while let Some(hit) = self.find(packed, spots).filter(|hit| hit.target == target) {
+        let pair = self.bucket_pair(packed);
+        while let Some(hit) = self.find(packed, pair).filter(|hit| hit.target == target) {
             let SlotRef { bucket, slot, word } = hit.slot;
             let state = hit.state.after_end(age(now, word.tick()));
             if state == hit.state {
@@ -438,7 +439,7 @@ impl<K: Key> FlowTable<K> {
         let is_empty = |bucket: usize| (0..SLOTS).any(|slot| self.buckets[bucket].word(slot).is_empty());
         match self.lookup(key) {
             Some(hit) => Admitted::Existing(hit),
-            None if self.spots(key.pack()).both().into_iter().any(is_empty) => {
+            None if self.bucket_pair(key.pack()).both().into_iter().any(is_empty) => {
                 self.admit(key, target, FlowState::Ended, now)
             }
             None => Admitted::Full,
@@ -480,9 +481,9 @@ impl<K: Key> FlowTable<K> {
     /// Takes a connection out; with a target, only if it is that target's. True if it was there.
     pub fn remove(&self, key: &K, target: Option<TargetId>) -> bool {
         let packed = key.pack();
-        let spots = self.spots(packed);
+        let pair = self.bucket_pair(packed);
         let mut removed = false;
-        for bucket in spots.both() {
+        for bucket in pair.both() {
             for slot in 0..SLOTS {
                 while let Some(word) = self.buckets[bucket].read(slot, packed) {
                     if target.is_some_and(|target| target != word.target()) {
@@ -504,7 +505,7 @@ impl<K: Key> FlowTable<K> {
     /// Connections in the table, by state.
     #[must_use]
     pub fn count(&self) -> Counts {
-        self.tally.sum()
+        self.counters.sum()
     }
 
     /// Entries that this target's reports have confirmed and not ended.
@@ -517,7 +518,7 @@ impl<K: Key> FlowTable<K> {
     /// gave way to may be found elsewhere in the end.
     #[must_use]
     pub fn evictions(&self) -> u64 {
-        self.tally.evictions()
+        self.counters.evictions()
     }
 
     /// Connections it was made for.
@@ -544,36 +545,36 @@ impl<K: Key> FlowTable<K> {
         self.buckets.pages()
     }
 
-    /// The two buckets `key` may live in, home first: the model checker's tests arrange meetings with it.
+    /// The two buckets `key` may live in, primary first: the model checker's tests arrange meetings with it.
     #[cfg(loom)]
     #[must_use]
     pub fn buckets_of(&self, key: &K) -> [usize; 2] {
-        self.spots(key.pack()).both()
+        self.bucket_pair(key.pack()).both()
     }
 
     #[inline]
-    pub(crate) fn spots(&self, packed: Packed<K::Words>) -> Spots {
-        self.spots_of(self.seed.hash(packed))
+    pub(crate) fn bucket_pair(&self, packed: Packed<K::Words>) -> BucketPair {
+        self.bucket_pair_of(self.seed.hash(packed))
     }
 
-    /// Half of the hash names the home bucket, the other half the other bucket of the same block.
+    /// Half of the hash names the primary bucket, the other half the secondary bucket of the same block.
     #[inline]
-    fn spots_of(&self, hash: u64) -> Spots {
-        let home = self.buckets.at(hash as u32).0;
-        Spots { home, other: self.blocks.other(home, (hash >> 32) as u32) }
+    fn bucket_pair_of(&self, hash: u64) -> BucketPair {
+        let primary = self.buckets.at(hash as u32).0;
+        BucketPair { primary, secondary: self.blocks.other(primary, (hash >> 32) as u32) }
     }
 
     /// For calls that will look at both buckets.
-    fn spots_prefetched(&self, packed: Packed<K::Words>) -> Spots {
-        let spots = self.spots(packed);
-        self.buckets[spots.other].prefetch();
-        spots
+    fn bucket_pair_prefetched(&self, packed: Packed<K::Words>) -> BucketPair {
+        let pair = self.bucket_pair(packed);
+        self.buckets[pair.secondary].prefetch();
+        pair
     }
 
     #[inline]
-    fn find(&self, packed: Packed<K::Words>, spots: Spots) -> Option<Hit> {
-        // In this order: a connection only ever moves from its home to its other bucket, and is in both meanwhile.
-        self.find_in(spots.home, packed).or_else(|| self.find_in(spots.other, packed))
+    fn find(&self, packed: Packed<K::Words>, pair: BucketPair) -> Option<Hit> {
+        // In this order: a connection only ever moves from its primary to its secondary bucket, and is in both meanwhile.
+        self.find_in(pair.primary, packed).or_else(|| self.find_in(pair.secondary, packed))
     }
 
     #[inline(always)]
@@ -590,12 +591,12 @@ impl<K: Key> FlowTable<K> {
 
     /// Counts an entry that is live from now on.
     pub(crate) fn came(&self, bucket: usize, target: TargetId, state: FlowState) {
-        self.tally.came(bucket, state);
+        self.counters.came(bucket, state);
         self.held.came(target, state);
     }
 
     fn went(&self, bucket: usize, target: TargetId, state: FlowState) {
-        self.tally.went(bucket, state);
+        self.counters.went(bucket, state);
         self.held.went(target, state);
     }
 

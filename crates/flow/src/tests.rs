@@ -29,10 +29,10 @@ fn an_admitted_connection_is_found_with_its_target_and_counted() {
     assert_eq!(table.count(), Counts { half_open: 1, ..Counts::default() });
 }
 
-/// What one look at home says.
+/// What one look in its primary bucket says.
 fn glanced<K: Key>(table: &FlowTable<K>, key: &K) -> Option<TargetId> {
     let packed = PackedKey::new(key);
-    table.glance_home(&packed, table.seek(&packed)).map(Glance::target)
+    table.probe_primary(&packed, table.prefetch_primary(&packed)).map(ProbeHit::target)
 }
 
 #[test]
@@ -42,14 +42,15 @@ fn one_look_finds_what_is_under_way_at_home_and_nothing_else() {
         let state = FlowState::ALL[n as usize % FlowState::ALL.len()];
         table.admit(&key(n), TargetId(n as u16), state, NOW);
     }
-    let mut at_home = 0;
+    let mut in_primary = 0;
     for key in (0..4_000).map(key) {
         let packed = PackedKey::new(&key);
-        let home = table.find_home(&packed, table.seek(&packed)).filter(|hit| hit.state >= FlowState::Open);
-        assert_eq!(glanced(&table, &key), home.map(|hit| hit.target), "{key:?}");
-        at_home += usize::from(home.is_some());
+        let primary =
+            table.find_primary(&packed, table.prefetch_primary(&packed)).filter(|hit| hit.state >= FlowState::Open);
+        assert_eq!(glanced(&table, &key), primary.map(|hit| hit.target), "{key:?}");
+        in_primary += usize::from(primary.is_some());
     }
-    assert!(at_home > 1_500, "{at_home}");
+    assert!(in_primary > 1_500, "{in_primary}");
     table.remove(&key(1), None);
     assert_eq!(glanced(&table, &key(1)), None, "its key still stands there");
 }
@@ -70,10 +71,10 @@ fn one_look_takes_no_client_for_another_that_resembles_it() {
     }
     let mut seen = 0;
     for n in 0..4_000 {
-        let glance = glanced(&table, &key(n));
-        assert!(glance.is_none_or(|target| target == TargetId(n) && n < 3_000), "{n}: {glance:?}");
+        let probe = glanced(&table, &key(n));
+        assert!(probe.is_none_or(|target| target == TargetId(n) && n < 3_000), "{n}: {probe:?}");
         assert_eq!(table.lookup(&key(n)).map(|hit| hit.target), (n < 3_000).then_some(TargetId(n)));
-        seen += usize::from(glance.is_some());
+        seen += usize::from(probe.is_some());
     }
     // One in each bucket.
     assert!(seen > 500, "{seen}");
@@ -309,8 +310,8 @@ fn what_is_heard_is_written_down_once_in_four_seconds_and_no_connection_ends_ear
     let table = table(100);
     table.admit(&key(1), ONE, FlowState::Open, NOW);
     let limits = AgeLimits { open: Duration::from_secs(1), ..AgeLimits::default() };
-    let is_news = |ticks: u32| table.lookup(&key(1)).unwrap().is_news(Tick(NOW.0 + ticks));
-    assert!(!is_news(0) && !is_news(15) && is_news(16));
+    let is_stale = |ticks: u32| table.lookup(&key(1)).unwrap().is_stale(Tick(NOW.0 + ticks));
+    assert!(!is_stale(0) && !is_stale(15) && is_stale(16));
     let aged =
         |ticks: u32| table.age(&mut Cursor::default(), usize::MAX / 2, Tick(NOW.0 + ticks), &limits).removed.open;
     // Heard of at 15, silent for a second since.
@@ -371,7 +372,7 @@ fn a_walk_names_what_stays_once_although_much_moves_between_its_names() {
         let displaced = || {
             (0..CONNECTIONS).filter(|n| {
                 let packed = PackedKey::new(&client(*n));
-                table.find_home(&packed, table.seek(&packed)).is_none()
+                table.find_primary(&packed, table.prefetch_primary(&packed)).is_none()
             })
         };
         for n in 0..CONNECTIONS {

@@ -33,7 +33,7 @@ const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS + (HEARD_EVERY as
 
 /// Whether it is time to write down that something was heard at `now`, after `touched`.
 #[inline(always)]
-pub(crate) fn is_news(now: Tick, touched: u16) -> bool {
+pub(crate) fn is_stale(now: Tick, touched: u16) -> bool {
     (now.0 as u16).wrapping_sub(touched) >= HEARD_EVERY
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn limit_in_ticks(limit: Duration) -> Option<u16> {
     u16::try_from(limit.as_millis() as u64 / TICK_MS).ok()
 }
 
-/// The same in a state in which not all that is heard is written down ([`is_news`]).
+/// The same in a state in which not all that is heard is written down ([`is_stale`]).
 pub(crate) fn limit_where_news(limit: Duration) -> Option<u16> {
     limit_in_ticks(limit).map(|limit| limit + HEARD_EVERY)
 }

@@ -156,30 +156,30 @@ impl<K: Key> FlowTable<K> {
         (0..self.blocks.count()).for_each(|block| self.name_block(block, wanted, name));
     }
 
-    /// Names the connections of one block: first those in their home buckets, then those in their other buckets that the
+    /// Names the connections of one block: first those in their primary buckets, then those in their secondary buckets that the
     /// first pass has not named.
     ///
-    /// An entry moves at most once, from its home to its other bucket, and both are in this block. So an entry that stays is
-    /// either at home when the first pass looks there, which names it, or it has moved before, and the second pass finds it in
-    /// its other bucket. The names of the first pass tell the second one what it has moved in between.
+    /// An entry moves at most once, from its primary to its secondary bucket, and both are in this block. So an entry that stays is
+    /// either in its primary bucket when the first pass looks there, which names it, or it has moved before, and the second pass finds it in
+    /// its secondary bucket. The names of the first pass tell the second one what it has moved in between.
     fn name_block(&self, block: usize, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         let range = self.blocks.range(block);
         let start = range.start;
-        let mut named_at_home = Vec::with_capacity(range.len());
+        let mut named_in_primary = Vec::with_capacity(range.len());
         for bucket in range.clone() {
             let mut named = Named::default();
             for (packed, word, state) in self.live_in(bucket, wanted) {
-                if self.spots(packed).home == bucket && named.add(packed) {
+                if self.bucket_pair(packed).primary == bucket && named.add(packed) {
                     name(K::unpack(packed), word.target(), state);
                 }
             }
-            named_at_home.push(named);
+            named_in_primary.push(named);
         }
         for bucket in range {
             let mut named = Named::default();
             for (packed, word, state) in self.live_in(bucket, wanted) {
-                let home = self.spots(packed).home;
-                if home != bucket && !named_at_home[home - start].has(packed) && named.add(packed) {
+                let primary = self.bucket_pair(packed).primary;
+                if primary != bucket && !named_in_primary[primary - start].has(packed) && named.add(packed) {
                     name(K::unpack(packed), word.target(), state);
                 }
             }

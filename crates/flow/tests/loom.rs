@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loom::{sync::Arc, thread};
 use vipa_flow::{
-    Admitted, AgeLimits, Capacity, Confirmed, Cursor, FlowState, FlowTable, Glance, HashSeed, Key4, PackedKey, Tick,
+    Admitted, AgeLimits, Capacity, Confirmed, Cursor, FlowState, FlowTable, HashSeed, Key4, PackedKey, ProbeHit, Tick,
 };
 use vipa_model::{Protocol, TargetId, VipaId};
 
@@ -43,8 +43,8 @@ fn crowded() -> Arc<Crowded> {
 fn crowded_with(movable_state: FlowState) -> Arc<Crowded> {
     let table = FlowTable::new(Capacity::connections(4), HashSeed::new([1, 2, 3, 4])).unwrap();
     let mut clients = 0..;
-    let mut key_of = |home, other| {
-        clients.by_ref().map(key).find(|key| table.buckets_of(key) == [home, other]).expect("some key lives there")
+    let mut key_of = |primary, other| {
+        clients.by_ref().map(key).find(|key| table.buckets_of(key) == [primary, other]).expect("some key lives there")
     };
     let movable = key_of(0, 2);
     let fixed = [key_of(0, 1), key_of(1, 0), key_of(1, 0)];
@@ -67,7 +67,7 @@ fn target(table: &FlowTable, key: &Key4) -> Option<TargetId> {
 /// By one look, which may see nothing of what is there.
 fn glanced(table: &FlowTable, key: &Key4) -> Option<TargetId> {
     let packed = PackedKey::new(key);
-    table.glance_home(&packed, table.seek(&packed)).map(Glance::target)
+    table.probe_primary(&packed, table.prefetch_primary(&packed)).map(ProbeHit::target)
 }
 
 /// Another connection whose first bucket is that of connection 1.

@@ -78,12 +78,12 @@ const CELLS: usize = Count::ALL.len() + Fate::COUNT;
 
 /// Anything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cell {
+pub enum CounterId {
     Count(Count),
     Fate(Fate),
 }
 
-impl Cell {
+impl CounterId {
     pub const COUNT: usize = CELLS;
 
     #[inline]
@@ -107,13 +107,13 @@ impl Cell {
     }
 }
 
-impl From<Count> for Cell {
+impl From<Count> for CounterId {
     fn from(count: Count) -> Self {
         Self::Count(count)
     }
 }
 
-impl From<Fate> for Cell {
+impl From<Fate> for CounterId {
     fn from(fate: Fate) -> Self {
         Self::Fate(fate)
     }
@@ -128,18 +128,18 @@ pub struct Counters {
 impl Counters {
     /// The owning worker only.
     #[inline]
-    pub fn add(&self, cell: impl Into<Cell>, n: u64) {
+    pub fn add(&self, cell: impl Into<CounterId>, n: u64) {
         self.cells.add(cell.into().index(), n);
     }
 
     /// For what can fall. The owning worker only.
     #[inline]
-    pub fn set(&self, cell: impl Into<Cell>, n: u64) {
+    pub fn set(&self, cell: impl Into<CounterId>, n: u64) {
         self.cells.set(cell.into().index(), n);
     }
 
     #[must_use]
-    pub fn read(&self, cell: impl Into<Cell>) -> u64 {
+    pub fn read(&self, cell: impl Into<CounterId>) -> u64 {
         self.cells.read(cell.into().index())
     }
 
@@ -172,7 +172,7 @@ impl Totals {
     }
 
     #[must_use]
-    pub fn get(&self, cell: impl Into<Cell>) -> u64 {
+    pub fn get(&self, cell: impl Into<CounterId>) -> u64 {
         self.cells[cell.into().index()]
     }
 
@@ -188,7 +188,7 @@ impl Totals {
 
     /// Everything that was counted, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        Cell::all().map(|cell| (cell.name(), self.get(cell)))
+        CounterId::all().map(|cell| (cell.name(), self.get(cell)))
     }
 
     /// Whether every received packet has its one fate or is held. True of a worker between two turns; a moment caught

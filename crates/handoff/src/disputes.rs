@@ -215,7 +215,7 @@ impl Disputes {
     }
 
     /// Settles what can be settled; once a tick is enough.
-    pub fn settle(&mut self, flows: &Flows, now: Tick) {
+    pub fn resolve(&mut self, flows: &Flows, now: Tick) {
         if self.open.is_empty() && self.told.is_empty() || now == self.settled {
             return;
         }
@@ -303,7 +303,7 @@ mod tests {
         }
 
         fn after(&mut self, ticks: u32) -> Option<(TargetId, FlowState)> {
-            self.disputes.settle(&self.flows, Tick(NOW.0 + ticks));
+            self.disputes.resolve(&self.flows, Tick(NOW.0 + ticks));
             self.flows.lookup(&self.key).map(|hit| (hit.target, hit.state))
         }
     }

@@ -1,4 +1,4 @@
-//! The door: everything that crosses between control and the workers, and nothing else.
+//! The channel: everything that crosses between control and the workers, and nothing else.
 //!
 //! ```text
 //!            ┌── Routes (published whole) ───────────────────────►┐
@@ -8,23 +8,23 @@
 //!            │◄───────────────────────────── Counters, heartbeat ─┤
 //!            └── stop ───────────────────────────────────────────►┘
 //! ```
-//! The connection table is shared too, but speaks for itself (`vipa_flow`). Nobody waits at this door.
+//! The connection table is shared too, but speaks for itself (`vipa_flow`). Nobody waits at this channel.
 
 #![forbid(unsafe_code)]
 
+mod channel;
 mod counters;
 mod disputes;
-mod door;
 mod fate;
 mod flows;
 mod routes;
 
-pub use counters::{Cell, Count, Counters, Totals, VipaCount, VipaCounters, VipaTotals};
+pub use channel::{ControlChannel, FRAME_MAX, Frame, Note, WAYS, WorkerChannel, WorkerShared, open};
+pub use counters::{Count, CounterId, Counters, Totals, VipaCount, VipaCounters, VipaTotals};
 pub use disputes::{Disputes, Origin};
-pub use door::{ControlDoor, Desk, FRAME_MAX, Frame, Note, WAYS, WorkerDoor, open};
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Claim, Flows, Reported};
 pub use routes::{
-    Express, Hop, How, NextHop, PortRoute, ReturnRoute, Rewrite, RouteLists, Routes, ServiceRoute, SourceRule,
-    TargetRoute, Via, VipaRoute, next_neighbour,
+    ForwardingAction, Hop, L2Rewrite, NextHop, PortRoute, ReturnRoute, Rewrite, RewriteAction, RouteLists, Routes,
+    ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
 };

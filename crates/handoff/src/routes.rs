@@ -1,7 +1,7 @@
 //! The world as the workers see it: immutable, replaced whole.
 
-mod express;
 mod index;
+mod l2_rewrite;
 mod returns;
 mod sources;
 
@@ -18,8 +18,8 @@ use vipa_model::{Epoch, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stanc
 use vipa_packet::{Encapsulation, EthernetHeader, TunnelEndpoints};
 use vipa_sync::{Counter, Deadline};
 
-pub use express::{Express, How, Rewrite};
 use index::Index;
+pub use l2_rewrite::{L2Rewrite, Rewrite, RewriteAction};
 pub use returns::ReturnRoute;
 pub use sources::SourceRule;
 
@@ -47,13 +47,13 @@ pub struct Routes {
     /// The ways to this router's own kernel.
     own: Vec<TargetId>,
     /// By `TargetId`.
-    expresses: Vec<Express>,
+    l2_rewrites: Vec<L2Rewrite>,
     /// By `TargetId`.
     rewrites: Vec<Option<Box<Rewrite>>>,
     /// To the neighbours, and to what lies on no port's network.
-    near: HashMap<IpAddr, Express>,
-    beyond: Express,
-    beyond6: Express,
+    near: HashMap<IpAddr, L2Rewrite>,
+    beyond: L2Rewrite,
+    beyond6: L2Rewrite,
 }
 
 /// What [`Routes::build`] makes a snapshot from.
@@ -123,7 +123,7 @@ pub struct ServiceRoute {
 pub struct TargetRoute {
     /// The target's own.
     pub address: IpAddr,
-    pub via: Via,
+    pub via: ForwardingAction,
     /// `None` until the neighbour on the way has been found.
     pub next_hop: Option<NextHop>,
     /// Largest packet of a client that fits the way, bytes of IP.
@@ -143,7 +143,7 @@ pub struct TargetRoute {
 
 /// What is done to a packet on a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
+pub enum ForwardingAction {
     /// The destination MAC is all.
     Direct,
     Tunnel {
@@ -196,9 +196,13 @@ impl Routes {
         let (target_index, target_index6) = index(targets.iter().map(|target| target.address));
         let (return_index, return_index6) = index(returns.keys().copied());
         let returns = returns.into_values().collect();
-        let own = (0..=u16::MAX).map(TargetId).zip(&targets).filter(|(_, way)| way.via == Via::Local).map(|(id, _)| id);
+        let own = (0..=u16::MAX)
+            .map(TargetId)
+            .zip(&targets)
+            .filter(|(_, way)| way.via == ForwardingAction::Local)
+            .map(|(id, _)| id);
         let own = own.collect();
-        let expresses = targets.iter().map(TargetRoute::express).collect();
+        let l2_rewrites = targets.iter().map(TargetRoute::l2_rewrite).collect();
         let rewrites = targets.iter().map(|target| target.rewrite().map(Box::new)).collect();
         let mut routes = Self {
             generation,
@@ -216,15 +220,15 @@ impl Routes {
             return_index,
             return_index6,
             own,
-            expresses,
+            l2_rewrites,
             rewrites,
             near: HashMap::new(),
-            beyond: Express::NONE,
-            beyond6: Express::NONE,
+            beyond: L2Rewrite::NONE,
+            beyond6: L2Rewrite::NONE,
         };
         routes.near =
-            routes.neighbours.keys().map(|address| (*address, routes.express_by(routes.hop(*address)))).collect();
-        let beyond = |family| routes.express_by(routes.hop_by(gateway(&routes.ports, family)));
+            routes.neighbours.keys().map(|address| (*address, routes.l2_rewrite_by(routes.hop(*address)))).collect();
+        let beyond = |family| routes.l2_rewrite_by(routes.hop_by(gateway(&routes.ports, family)));
         (routes.beyond, routes.beyond6) = (beyond(Ipv4Addr::UNSPECIFIED.into()), beyond(Ipv6Addr::UNSPECIFIED.into()));
         routes
     }
@@ -294,8 +298,8 @@ impl Routes {
     /// How an untagged frame of `length` bytes gets to a target, if nothing but its addresses has to change.
     #[inline(always)]
     #[must_use]
-    pub fn express(&self, id: TargetId, length: usize) -> Option<&Express> {
-        self.expresses.get(usize::from(id.0)).filter(|express| express.takes(length))
+    pub fn l2_rewrite(&self, id: TargetId, length: usize) -> Option<&L2Rewrite> {
+        self.l2_rewrites.get(usize::from(id.0)).filter(|rewrite| rewrite.takes(length))
     }
 
     /// What becomes of packets to a target that is found, but not by other addresses of the frame alone.
@@ -373,19 +377,19 @@ impl Routes {
     /// How an untagged frame of `length` bytes gets to a host that is no target, if nothing but its addresses has to change.
     #[inline(always)]
     #[must_use]
-    pub fn express_to(&self, host: IpAddr, length: usize) -> Option<&Express> {
-        let express = match host {
+    pub fn l2_rewrite_to(&self, host: IpAddr, length: usize) -> Option<&L2Rewrite> {
+        let rewrite = match host {
             _ if on_link(&self.ports, host).is_some() => self.near.get(&host)?,
             IpAddr::V4(_) => &self.beyond,
             IpAddr::V6(_) => &self.beyond6,
         };
-        express.takes(length).then_some(express)
+        rewrite.takes(length).then_some(rewrite)
     }
 
-    fn express_by(&self, hop: Hop) -> Express {
+    fn l2_rewrite_by(&self, hop: Hop) -> L2Rewrite {
         match hop {
-            Hop::Known(hop) => Express::new(&hop, self.port(hop.port).map_or(u16::MAX, |port| port.mtu)),
-            Hop::Unknown(..) | Hop::None => Express::NONE,
+            Hop::Known(hop) => L2Rewrite::new(&hop, self.port(hop.port).map_or(u16::MAX, |port| port.mtu)),
+            Hop::Unknown(..) | Hop::None => L2Rewrite::NONE,
         }
     }
 }
@@ -425,8 +429,8 @@ impl TargetRoute {
     #[must_use]
     pub fn counts_hop(&self) -> bool {
         match self.via {
-            Via::Tunnel { .. } | Via::Nat { .. } => true,
-            Via::Direct | Via::Local => false,
+            ForwardingAction::Tunnel { .. } | ForwardingAction::Nat { .. } => true,
+            ForwardingAction::Direct | ForwardingAction::Local => false,
         }
     }
 
@@ -435,7 +439,7 @@ impl TargetRoute {
     pub fn nowhere() -> Self {
         Self {
             address: Ipv4Addr::UNSPECIFIED.into(),
-            via: Via::Direct,
+            via: ForwardingAction::Direct,
             next_hop: None,
             mtu: u16::MAX,
             path_mtu: u16::MAX,
@@ -452,7 +456,7 @@ impl TargetRoute {
     pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {
         Self {
             address: address.into(),
-            via: Via::Direct,
+            via: ForwardingAction::Direct,
             next_hop: Some(NextHop { port: id, link: port.link_to(mac) }),
             mtu: port.mtu,
             path_mtu: port.mtu,

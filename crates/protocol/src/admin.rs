@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters};
 
 use crate::{
-    fitness::Fitness,
+    eligibility::Eligibility,
     load::Load,
     message::Position,
     order::{Decision, Order},
@@ -428,7 +428,7 @@ pub struct DistributionRow {
     /// Ports of the service on which an application listens.
     pub listening: u32,
     /// Whether it is fit for new connections on any of them, and if not, the first reason.
-    pub fitness: Fitness,
+    pub fitness: Eligibility,
     /// Ports on which it is.
     pub fit: u32,
     /// Whether it gets new connections: it is fit, or nobody is and it is the last resort.

@@ -37,8 +37,8 @@ macro_rules! message_kinds {
 }
 
 message_kinds! {
-    Hello, Ask, Told, Beat, BeatAck, Claims, Votes, Distribution, Associate, Release, Listeners,
-    Connections, Yield, NotYet, Table, Load, Mirror, Retake, Condition, Decisions, Kept, LinkAddress, Voters,
+    Hello, QueryRequest, QueryReply, Beat, BeatAck, Claims, Votes, Distribution, Associate, Release, Listeners,
+    Connections, Yield, YieldRefused, Table, Load, TableReplica, TakebackRequest, SelfCheckReport, Decisions, DecisionAck, LinkAddress, Voters,
 }
 
 impl fmt::Display for MessageKind {

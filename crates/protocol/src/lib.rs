@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-pub mod fitness;
+pub mod eligibility;
 pub mod kind;
 pub mod load;
 pub mod message;
@@ -15,10 +15,10 @@ pub mod report;
 pub mod text;
 pub mod wire;
 
-pub use fitness::Fitness;
+pub use eligibility::Eligibility;
 pub use kind::MessageKind;
 pub use load::{Accepting, CheckResult, HostLoad, Intent, ListenerLoad, Load, Served};
 pub use message::*;
 pub use order::{Decision, Matter, Order, Ruling, Stamp};
-pub use question::{Ask, Digests, Holds, Question, Reply, Told};
+pub use question::{Digests, Holds, QueryReply, QueryRequest, Question, Reply};
 pub use report::{TakeoverReport, Trigger};

@@ -12,7 +12,7 @@ use vipa_model::{
 };
 
 use crate::{
-    Ask, Told,
+    QueryReply, QueryRequest,
     load::Load,
     order::{Decision, Matter, Stamp},
 };
@@ -23,8 +23,8 @@ pub const VERSION: u16 = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     Hello(Hello),
-    Ask(Ask),
-    Told(Told),
+    QueryRequest(QueryRequest),
+    QueryReply(QueryReply),
     Beat(Beat),
     BeatAck(BeatAck),
     Claims(Claims),
@@ -35,14 +35,14 @@ pub enum Message {
     Listeners(Listeners),
     Connections(Connections),
     Yield(Yield),
-    NotYet(NotYet),
+    YieldRefused(YieldRefused),
     Table(Table),
     Load(Load),
-    Mirror(Mirror),
-    Retake(Retake),
-    Condition(Condition),
+    TableReplica(TableReplica),
+    TakebackRequest(TakebackRequest),
+    SelfCheckReport(SelfCheckReport),
     Decisions(Decisions),
-    Kept(Kept),
+    DecisionAck(DecisionAck),
     LinkAddress(LinkAddress),
     /// On a link that is up: whose votes the sender counts from now on.
     Voters(Voters),
@@ -298,7 +298,7 @@ pub struct Yield {
 
 /// Owner → who asked it to yield: these targets report to me, and you do not follow their logs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotYet {
+pub struct YieldRefused {
     pub vipa: IpAddr,
     pub epoch: Epoch,
     pub missing: Vec<NodeName>,
@@ -325,7 +325,7 @@ pub struct Entry {
 
 /// Owner ↔ backup: connections of which only the owner can tell where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mirror {
+pub struct TableReplica {
     pub vipa: IpAddr,
     pub epoch: Epoch,
     pub copied: Copied,
@@ -364,13 +364,13 @@ pub struct Round {
 
 /// Router → the router that comes first: take the VIPA back, whatever your `takeback` says; an operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retake {
+pub struct TakebackRequest {
     pub vipa: IpAddr,
 }
 
 /// Router → routers: whether the sender can route at all. Who never said so is fit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Condition {
+pub struct SelfCheckReport {
     /// Why it cannot; a sentence.
     #[serde(deserialize_with = "crate::text::optional_reason")]
     pub unfit: Option<String>,
@@ -387,6 +387,6 @@ pub struct Decisions {
 
 /// Router → router: these decisions of yours, or later ones, are on my disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct DecisionAck {
     pub kept: Vec<(Matter, Stamp)>,
 }

@@ -31,7 +31,7 @@ pub enum Matter {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ruling {
-    /// As the configuration has it. Kept, so that it wins over an older ruling that comes late.
+    /// As the configuration has it. DecisionAck, so that it wins over an older ruling that comes late.
     AsConfigured,
     Withheld,
     /// Of `Matter::Place`: there.

@@ -19,7 +19,7 @@ pub const MOST_BUCKETS: usize = 4;
 pub const MOST_TOLD: usize = 65_536;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ask {
+pub struct QueryRequest {
     pub token: u64,
     pub question: Question,
 }
@@ -34,7 +34,7 @@ pub enum Question {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct QueryReply {
     pub token: u64,
     pub reply: Reply,
 }

@@ -25,8 +25,11 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     for vipa in &config.vipas {
         for service in vipa.services.iter().flatten() {
             for candidate in &service.candidates {
-                let way =
-                    Way { vipa: vipa.address, candidate: *candidate, how: service.delivery.forwarding_to(*candidate) };
+                let way = PathNeeds {
+                    vipa: vipa.address,
+                    candidate: *candidate,
+                    how: service.delivery.forwarding_to(*candidate),
+                };
                 check_way(&config.ports, &routes, way)?;
             }
         }
@@ -35,14 +38,14 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 #[derive(Clone, Copy)]
-struct Way {
+struct PathNeeds {
     vipa: IpAddr,
     candidate: IpAddr,
     how: Forwarding,
 }
 
-fn check_way(ports: &[Port], routes: &[PortRoute], way: Way) -> anyhow::Result<()> {
-    let Way { vipa, candidate, how } = way;
+fn check_way(ports: &[Port], routes: &[PortRoute], way: PathNeeds) -> anyhow::Result<()> {
+    let PathNeeds { vipa, candidate, how } = way;
     let own = ports.iter().zip(routes).find(|(_, route)| route.has(candidate));
     if let Some((Port { name, kernel_interface, .. }, _)) = own {
         if kernel_interface.is_none() {

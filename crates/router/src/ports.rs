@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use vipa_control::{PortCondition, PortDevice, Probe};
-use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx};
+use vipa_dataplane::{BURST, Limits, Rx, RxPort, Tx};
 use vipa_dpdk::{
     Device, DevicePresence, Eal, EalMemory, EalOptions, EthPort, Level, Mbuf, Pool, PoolOptions, PortOptions, RxQueue,
     TxQueue,
@@ -76,7 +76,7 @@ pub(crate) struct Named {
 /// One worker's queues.
 #[derive(Default)]
 pub(crate) struct Queues {
-    pub(crate) inlets: Vec<Inlet<Receive>>,
+    pub(crate) rx_ports: Vec<RxPort<Receive>>,
     /// By `PortId`.
     pub(crate) outlets: Vec<Transmit>,
 }
@@ -128,7 +128,7 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
         tracing::info!(port = %port.name, device = %port.device, %mac, address = %port.address, header_sums, "the port is open");
         opened.routes.push(route(port, mac));
         for (queue, rx) in rx.into_iter().enumerate() {
-            opened.queues[queue % workers].inlets.push(Inlet { port: id, rx: Receive(rx) });
+            opened.queues[queue % workers].rx_ports.push(RxPort { port: id, rx: Receive(rx) });
         }
         for (queues, tx) in opened.queues.iter_mut().zip(tx) {
             queues.outlets.push(Transmit(tx));
@@ -213,7 +213,7 @@ fn open_kernel_interface(
     let vipa_dpdk::OpenPort { port: handle, rx, tx } = EthPort::open(&options, &pool).with_context(what)?;
     tracing::info!(port = %port.name, %interface, "the kernel has an interface behind the port");
     for ((queues, rx), tx) in opened.queues.iter_mut().zip(rx).zip(tx) {
-        queues.inlets.push(Inlet { port: id, rx: Receive(rx) });
+        queues.rx_ports.push(RxPort { port: id, rx: Receive(rx) });
         queues.outlets.push(Transmit(tx));
     }
     opened.ports.push(Named { name: interface.to_owned(), port: handle, of_kernel: true });

@@ -15,7 +15,7 @@ use vipa_control::{Clock, Packets, Prepared, Signal};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
-use vipa_handoff::{Flows, WorkerDoor};
+use vipa_handoff::{Flows, WorkerChannel};
 use vipa_model::{
     config::{Config, Idle},
     with_causes,
@@ -49,10 +49,10 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     let stop_workers = StopWorkers(Arc::clone(&worker_doors[0].stop));
     let (alarm, alarmed) = mpsc::channel(1);
     let mut workers = Vec::new();
-    for ((door, queues), core) in worker_doors.into_iter().zip(opened.queues).zip(cores) {
+    for ((channel, queues), core) in worker_doors.into_iter().zip(opened.queues).zip(cores) {
         let flows = Arc::clone(&flows);
         workers.push(start_worker(
-            Job { door, queues, core, flows, eal: eal.clone(), alarm: Alarm(alarm.clone()) },
+            Job { channel, queues, core, flows, eal: eal.clone(), alarm: Alarm(alarm.clone()) },
             &config,
             limits.clone(),
             clock,
@@ -61,7 +61,7 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
 
     let probe = ports::probe(opened.ports);
     let (mut control, ends) =
-        prepared.start(Packets { ports: opened.routes, flows, door: control_door, clock, probe })?;
+        prepared.start(Packets { ports: opened.routes, flows, channel: control_door, clock, probe })?;
     if record {
         control.record_from_now_on();
     }
@@ -147,7 +147,7 @@ impl Signals {
 
 /// What a worker's thread takes with it.
 struct Job {
-    door: WorkerDoor,
+    channel: WorkerChannel,
     queues: Queues,
     core: core_affinity::CoreId,
     flows: Arc<Flows>,
@@ -156,13 +156,13 @@ struct Job {
 }
 
 fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyhow::Result<JoinHandle<()>> {
-    let Job { door, queues, core, flows, eal, alarm } = job;
+    let Job { channel, queues, core, flows, eal, alarm } = job;
     let policy = match config.workers.idle {
         Idle::Spin => IdlePolicy::Spin,
         Idle::Pause => IdlePolicy::Pause,
         Idle::Sleep => IdlePolicy::Sleep { max: config.workers.idle_max },
     };
-    let name = format!("worker-{}", door.index);
+    let name = format!("worker-{}", channel.index);
     let thread = Builder::new().name(name).spawn(move || {
         let _alarm = alarm;
         if !core_affinity::set_for_current(core) {
@@ -172,7 +172,7 @@ fn start_worker(job: Job, config: &Config, limits: Limits, clock: Clock) -> anyh
         if let Err(error) = &joined {
             tracing::warn!(%error, "the worker runs without caches of its own");
         }
-        Worker::new(door, flows, queues.inlets, queues.outlets, limits).run(policy, || clock.now());
+        Worker::new(channel, flows, queues.rx_ports, queues.outlets, limits).run(policy, || clock.now());
     })?;
     Ok(thread)
 }

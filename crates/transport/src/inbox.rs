@@ -73,13 +73,13 @@ enum Item {
 /// The end the links put things into.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
-    beats: Lane,
-    urgent: Lane,
-    bulk: Lane,
+    beats: PeerQueue,
+    urgent: PeerQueue,
+    bulk: PeerQueue,
 }
 
 #[derive(Clone, Debug)]
-struct Lane {
+struct PeerQueue {
     queue: mpsc::UnboundedSender<Item>,
     room: Arc<Semaphore>,
 }
@@ -105,7 +105,7 @@ pub(crate) fn inbox() -> (Inbox, Receiver) {
     let (beats_in, beats) = mpsc::unbounded_channel();
     let (urgent_in, urgent) = mpsc::unbounded_channel();
     let (bulk_in, bulk) = mpsc::unbounded_channel();
-    let lane = |queue, bytes| Lane { queue, room: Arc::new(Semaphore::new(bytes)) };
+    let lane = |queue, bytes| PeerQueue { queue, room: Arc::new(Semaphore::new(bytes)) };
     let beats_lane = lane(beats_in, BEAT_BYTES);
     let inbox = Inbox { beats: beats_lane, urgent: lane(urgent_in, URGENT_BYTES), bulk: lane(bulk_in, BULK_BYTES) };
     (inbox, Receiver { beats, urgent, bulk, waiting: None, live: HashMap::new() })
@@ -157,7 +157,7 @@ impl Inbox {
     }
 }
 
-impl Lane {
+impl PeerQueue {
     fn put(&self, item: Item) {
         // Without a receiver the daemon is ending, and nobody wants the item.
         let _ = self.queue.send(item);

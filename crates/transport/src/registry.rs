@@ -346,7 +346,7 @@ impl Registry {
             return self.count(|statistics| statistics.unsent += 1);
         }
         // Encoding a large report takes its time, so it is done without the lock.
-        let lane = Lane::of(message);
+        let lane = StreamClass::of(message);
         let framed = match wire::encode_framed(message) {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => return tracing::error!(peer = %to, %error, "a message cannot be sent"),
@@ -359,9 +359,11 @@ impl Registry {
         };
         let queue = match lane {
             // What QUIC refuses here (too large for the path) goes the sure way.
-            Lane::Datagram if link.connection.send_datagram(framed.slice(wire::LENGTH_BYTES..)).is_ok() => return,
-            Lane::Datagram | Lane::Orders => &link.orders,
-            Lane::Bulk => &link.bulk,
+            StreamClass::Datagram if link.connection.send_datagram(framed.slice(wire::LENGTH_BYTES..)).is_ok() => {
+                return;
+            }
+            StreamClass::Datagram | StreamClass::Orders => &link.orders,
+            StreamClass::Bulk => &link.bulk,
         };
         if !queue.put(framed) {
             statistics.too_slow += 1;
@@ -373,20 +375,22 @@ impl Registry {
 }
 
 /// The way a message takes.
-enum Lane {
+enum StreamClass {
     Datagram,
     Orders,
     Bulk,
 }
 
-impl Lane {
+impl StreamClass {
     fn of(message: &Message) -> Self {
         match message {
             Message::Beat(_) | Message::BeatAck(_) => Self::Datagram,
-            Message::Connections(_) | Message::Table(_) | Message::Told(_) | Message::Mirror(_) => Self::Bulk,
+            Message::Connections(_) | Message::Table(_) | Message::QueryReply(_) | Message::TableReplica(_) => {
+                Self::Bulk
+            }
             Message::Hello(_)
             | Message::Voters(_)
-            | Message::Ask(_)
+            | Message::QueryRequest(_)
             | Message::Claims(_)
             | Message::Votes(_)
             | Message::Distribution(_)
@@ -394,11 +398,11 @@ impl Lane {
             | Message::Release(_)
             | Message::Listeners(_)
             | Message::Yield(_)
-            | Message::NotYet(_)
-            | Message::Retake(_)
-            | Message::Condition(_)
+            | Message::YieldRefused(_)
+            | Message::TakebackRequest(_)
+            | Message::SelfCheckReport(_)
             | Message::Decisions(_)
-            | Message::Kept(_)
+            | Message::DecisionAck(_)
             | Message::Load(_)
             | Message::LinkAddress(_) => Self::Orders,
         }

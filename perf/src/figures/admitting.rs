@@ -9,10 +9,10 @@ use crate::{
     machine::Machine,
     ports::Draw,
     subject::{Job, Task},
-    world::{Family, Way, World},
+    world::{Family, ForwardingKind, World},
 };
 
-const WORLD: World = World { family: Family::Ipv4, way: Way::Direct };
+const WORLD: World = World { family: Family::Ipv4, way: ForwardingKind::Direct };
 const OWED_MILLIONS: f64 = 4.0;
 
 pub(crate) fn measure(machine: &Machine) -> anyhow::Result<Vec<Case>> {

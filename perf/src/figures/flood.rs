@@ -9,10 +9,10 @@ use crate::{
     figure::{Case, Owed},
     machine::Machine,
     subject::{Job, Task},
-    world::{Family, Way, World},
+    world::{Family, ForwardingKind, World},
 };
 
-const WORLD: World = World { family: Family::Ipv4, way: Way::Direct };
+const WORLD: World = World { family: Family::Ipv4, way: ForwardingKind::Direct };
 const ESTABLISHED: u64 = 100_000;
 const OWED_SHARE: f64 = 95.0;
 

@@ -11,7 +11,7 @@ use crate::{
     machine::Machine,
     ports::Draw,
     subject::{Job, Task},
-    world::{Family, Way, World},
+    world::{Family, ForwardingKind, World},
 };
 use vipa_packet::TcpFlags;
 
@@ -21,7 +21,7 @@ pub(super) const CAPTURED: u64 = 4096;
 /// `[table] connections` unless configured: a table does not shrink because few connections are in it.
 pub(super) const ORDINARY_TABLE: usize = 1_000_000;
 
-const IPV4_DIRECT: World = World { family: Family::Ipv4, way: Way::Direct };
+const IPV4_DIRECT: World = World { family: Family::Ipv4, way: ForwardingKind::Direct };
 
 pub(crate) fn flows(machine: &Machine) -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
@@ -48,15 +48,23 @@ pub(crate) fn flows(machine: &Machine) -> anyhow::Result<Vec<Case>> {
     Ok(cases)
 }
 
-pub(crate) fn ways(machine: &Machine) -> anyhow::Result<Vec<Case>> {
-    let ways = [(Way::Ipip, "ipip", 0.65), (Way::Gre, "gre", 0.60), (Way::Gue, "gue", 0.60), (Way::Nat, "nat", 0.50)];
+pub(crate) fn paths(machine: &Machine) -> anyhow::Result<Vec<Case>> {
+    let ways = [
+        (ForwardingKind::Ipip, "ipip", 0.65),
+        (ForwardingKind::Gre, "gre", 0.60),
+        (ForwardingKind::Gue, "gue", 0.60),
+        (ForwardingKind::Nat, "nat", 0.50),
+    ];
     let worlds = ways.map(|(way, name, owed)| (World { way, ..IPV4_DIRECT }, name, owed));
     side_by_side(machine, &worlds)
 }
 
 pub(crate) fn ipv6(machine: &Machine) -> anyhow::Result<Vec<Case>> {
     let world = |way| World { family: Family::Ipv6, way };
-    side_by_side(machine, &[(world(Way::Direct), "IPv6 direct", 0.60), (world(Way::Ipip), "IPv6 in IPv6", 0.60)])
+    side_by_side(
+        machine,
+        &[(world(ForwardingKind::Direct), "IPv6 direct", 0.60), (world(ForwardingKind::Ipip), "IPv6 in IPv6", 0.60)],
+    )
 }
 
 /// Several worlds of one family, at 4,096 connections, against one reference.

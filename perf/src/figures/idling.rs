@@ -6,13 +6,13 @@ use crate::{
     figure::{Case, Owed},
     machine::Machine,
     subject::{Job, Task},
-    world::{Family, Way, World},
+    world::{Family, ForwardingKind, World},
 };
 
 const OWED_PERCENT: f64 = 3.0;
 
 pub(crate) fn measure(machine: &Machine) -> anyhow::Result<Vec<Case>> {
-    let world = World { family: Family::Ipv4, way: Way::Direct };
+    let world = World { family: Family::Ipv4, way: ForwardingKind::Direct };
     let job = Job { task: Task::Idle, ..job(machine, world, &["net_ring0".to_owned()]) };
     let share = Contender::report(machine, &job)?;
     anyhow::ensure!(share.len() == 1, "one number expected: {share:?}");

@@ -12,7 +12,7 @@ use crate::{
     figure::{Case, Owed, median},
     machine::Machine,
     subject::{Job, Task},
-    world::{Family, Way, World},
+    world::{Family, ForwardingKind, World},
 };
 
 const ROUNDS: usize = 9;
@@ -23,7 +23,7 @@ const CONNECTING: Duration = Duration::from_secs(10);
 
 pub(crate) fn measure(machine: &Machine) -> anyhow::Result<Vec<Case>> {
     anyhow::ensure!(machine.measured != machine.other, "this machine has one core, and a prober needs another");
-    let world = World { family: Family::Ipv4, way: Way::Direct };
+    let world = World { family: Family::Ipv4, way: ForwardingKind::Direct };
     let memif = |number: usize, peer: usize, role: &str| {
         let socket = machine.scratch.join(format!("memif{peer}.sock"));
         format!("net_memif{number},role={role},id=0,socket-abstract=no,socket={}", socket.display())

@@ -8,10 +8,10 @@ use crate::{
     figure::{Case, Owed, median},
     machine::Machine,
     subject::{Job, Task},
-    world::{Family, Way, World},
+    world::{Family, ForwardingKind, World},
 };
 
-const WORLD: World = World { family: Family::Ipv4, way: Way::Direct };
+const WORLD: World = World { family: Family::Ipv4, way: ForwardingKind::Direct };
 const CAPACITY: usize = 8_000_000;
 const OWED_MPS: f64 = 5.0;
 const OWED_LOSS: f64 = 10.0;

@@ -21,7 +21,7 @@ pub(super) fn measure(job: &Job) -> anyhow::Result<()> {
     let start = Instant::now();
     let now = || Moment(1_000_000_000 + start.elapsed().as_nanos() as u64);
     for _ in 0..ROUNDS {
-        worker.rx(0).context("a worker has an inlet")?.draw(Draw::New { from: job.clients });
+        worker.rx(0).context("a worker has an rx_port")?.draw(Draw::New { from: job.clients });
         let before = control.totals().count(Count::FlowOpened);
         let begun = Instant::now();
         let opened = loop {

@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc, time::Instant};
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
-use vipa_dataplane::{BURST, Inlet, Limits, Rx, Tx, Worker};
+use vipa_dataplane::{BURST, Limits, Rx, RxPort, Tx, Worker};
 use vipa_dpdk::Mbuf;
 use vipa_flow::FlowState;
 use vipa_handoff::{Count, Fate, Reason};
@@ -94,25 +94,25 @@ impl Tx for Counting {
 pub(super) fn measure(job: &Job) -> anyhow::Result<()> {
     let flows = job.world.flows(job.capacity, job.clients)?;
     let Ports { eal, _ports, mut workers } = Ports::open(job)?;
-    let (inlets, outlets) = workers.pop().context("a worker needs a core")?;
-    let (control, mut doors) = open_door(job, 1)?;
+    let (rx_ports, outlets) = workers.pop().context("a worker needs a core")?;
+    let (control, mut channels) = open_door(job, 1)?;
     let _joined = join(&eal, job.cores[0])?;
     let seen = Seen::default();
     let (start, established) = (Instant::now(), job.clients);
-    let nic = |inlet: Inlet<Receive>| {
-        let Inlet { port, rx: packets } = inlet;
+    let nic = |rx_port: RxPort<Receive>| {
+        let RxPort { port, rx: packets } = rx_port;
         let seen = seen.clone();
-        Inlet { port, rx: Nic { packets, start, arrived: 0, lost: 0, established, random: 1, seen } }
+        RxPort { port, rx: Nic { packets, start, arrived: 0, lost: 0, established, random: 1, seen } }
     };
     // The other port is the way out, and nothing comes in there.
-    let inlets: Vec<_> = inlets.into_iter().take(1).map(nic).collect();
+    let rx_ports: Vec<_> = rx_ports.into_iter().take(1).map(nic).collect();
     let outlets = outlets.into_iter().map(|queue| Counting { queue, seen: seen.clone() }).collect();
-    let door = doors.pop().context("a worker needs a door")?;
-    let mut worker = Worker::new(door, flows.clone(), inlets, outlets, Limits::default());
+    let channel = channels.pop().context("a worker needs a channel")?;
+    let mut worker = Worker::new(channel, flows.clone(), rx_ports, outlets, Limits::default());
     while start.elapsed().as_secs() < SECONDS {
         worker.turn(|| Moment(1_000_000_000 + start.elapsed().as_nanos() as u64));
     }
-    let nic = worker.rx(0).context("a worker has an inlet")?;
+    let nic = worker.rx(0).context("a worker has an rx_port")?;
     let offered = nic.arrived / (SYNS_FOR_EACH + 1);
     let (fetched, forwarded) = (seen.0.0.get(), seen.0.1.get());
     let confirmed = |n: &u64| flows.ipv4.lookup(&world::key(*n)).is_some_and(|hit| hit.state == FlowState::Confirmed);

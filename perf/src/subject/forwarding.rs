@@ -31,14 +31,14 @@ fn answer(sent: impl Fn() -> u64) -> anyhow::Result<()> {
 pub(super) fn forward(job: &Job) -> anyhow::Result<()> {
     let flows = job.world.flows(job.capacity, job.clients)?;
     let Ports { eal, _ports, workers } = Ports::open(job)?;
-    let (control, doors) = open_door(job, workers.len())?;
+    let (control, channels) = open_door(job, workers.len())?;
     let start = Instant::now();
     thread::scope(|scope| {
-        for ((door, (inlets, outlets)), core) in doors.into_iter().zip(workers).zip(job.cores.iter().copied()) {
+        for ((channel, (rx_ports, outlets)), core) in channels.into_iter().zip(workers).zip(job.cores.iter().copied()) {
             let (eal, flows) = (&eal, Arc::clone(&flows));
             scope.spawn(move || {
                 let _joined = join(eal, core).expect("a worker's thread becomes one of DPDK's");
-                Worker::new(door, flows, inlets, outlets, Limits::default())
+                Worker::new(channel, flows, rx_ports, outlets, Limits::default())
                     .run(IdlePolicy::Spin, || Moment(start.elapsed().as_nanos() as u64));
             });
         }
@@ -55,15 +55,15 @@ pub(super) fn bare(job: &Job) -> anyhow::Result<()> {
     let Ports { eal, _ports, workers } = Ports::open(job)?;
     let (stop, counters) = (Flag::default(), Counters::default());
     thread::scope(|scope| {
-        for ((mut inlets, mut outlets), core) in workers.into_iter().zip(job.cores.iter().copied()) {
+        for ((mut rx_ports, mut outlets), core) in workers.into_iter().zip(job.cores.iter().copied()) {
             let (eal, stop, counters) = (&eal, &stop, &counters);
             scope.spawn(move || {
                 let _joined = join(eal, core).expect("a worker's thread becomes one of DPDK's");
                 let mut burst = ArrayVec::<_, BURST>::new();
                 let Some(outlet) = outlets.last_mut() else { return };
                 while !stop.is_raised() {
-                    for inlet in &mut inlets {
-                        inlet.rx.burst(&mut burst);
+                    for rx_port in &mut rx_ports {
+                        rx_port.rx.burst(&mut burst);
                         if !burst.is_empty() {
                             counters.add(Count::Sent, burst.len() as u64);
                             outlet.burst(&mut burst);

@@ -16,10 +16,10 @@ use std::{
 use anyhow::{Context, ensure};
 use core_affinity::CoreId;
 use vipa_cluster::{Event, Outbox, Output, Router, Settings, State, Stored, Takeback, Timing, VipaSettings, target};
-use vipa_control::{Lists, Reporter, Reports, Ways};
+use vipa_control::{Lists, Paths, Reporter, Reports};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_flow::Tick;
-use vipa_handoff::{ControlDoor, Count, Flows};
+use vipa_handoff::{ControlChannel, Count, Flows};
 use vipa_model::{
     Balance, Choice, Connection, ConnectionState, Delivery, Incarnation, Moment, NodeName, Orphans, PortRange,
     Protocol, Rank, Service, Sources, VipaId, Voters,
@@ -40,16 +40,16 @@ const BEGIN: Moment = Moment(1_000_000_000);
 pub(super) fn measure(job: &Job, control_core: usize) -> anyhow::Result<()> {
     let flows = job.world.flows(job.capacity, job.clients)?;
     let Ports { eal, _ports, mut workers } = Ports::open(job)?;
-    let (inlets, outlets) = workers.pop().context("a worker needs a core")?;
-    let (control, mut doors) = open_door(job, 1)?;
-    let door = doors.pop().context("a worker needs a door")?;
+    let (rx_ports, outlets) = workers.pop().context("a worker needs a core")?;
+    let (control, mut channels) = open_door(job, 1)?;
+    let channel = channels.pop().context("a worker needs a channel")?;
     let reports = reports(job.world)?;
     let start = Instant::now();
     thread::scope(|scope| {
         let (eal, theirs, core) = (&eal, Arc::clone(&flows), job.cores[0]);
         scope.spawn(move || {
             let _joined = join(eal, core).expect("a worker's thread becomes one of DPDK's");
-            Worker::new(door, theirs, inlets, outlets, Limits::default())
+            Worker::new(channel, theirs, rx_ports, outlets, Limits::default())
                 .run(IdlePolicy::Spin, || Moment(start.elapsed().as_nanos() as u64));
         });
         ensure!(core_affinity::set_for_current(CoreId { id: control_core }), "core {control_core} cannot be kept");
@@ -59,7 +59,12 @@ pub(super) fn measure(job: &Job, control_core: usize) -> anyhow::Result<()> {
     })
 }
 
-fn round(job: &Job, control: &ControlDoor, flows: &Arc<Flows>, messages: &[(NodeName, Vec<u8>)]) -> anyhow::Result<()> {
+fn round(
+    job: &Job,
+    control: &ControlChannel,
+    flows: &Arc<Flows>,
+    messages: &[(NodeName, Vec<u8>)],
+) -> anyhow::Result<()> {
     let before = rate(control, || thread::sleep(MOMENT));
     let (mut rebuilt, mut seconds) = (Ok(()), 0.0);
     let meanwhile = rate(control, || {
@@ -77,7 +82,7 @@ fn round(job: &Job, control: &ControlDoor, flows: &Arc<Flows>, messages: &[(Node
 }
 
 /// Packets a second that the worker sends while something else is done.
-fn rate(control: &ControlDoor, meanwhile: impl FnOnce()) -> f64 {
+fn rate(control: &ControlChannel, meanwhile: impl FnOnce()) -> f64 {
     let sent = || control.totals().count(Count::Sent);
     let (before, begun) = (sent(), Instant::now());
     meanwhile();
@@ -88,7 +93,7 @@ fn rate(control: &ControlDoor, meanwhile: impl FnOnce()) -> f64 {
 fn rebuild(world: World, flows: &Arc<Flows>, messages: &[(NodeName, Vec<u8>)]) -> anyhow::Result<()> {
     let services = vec![service(world)];
     let (mut router, _) = rebuilding_router(world, &targets(world))?;
-    let (mut reports, mut ways, mut out) = (Reports::new(Arc::clone(flows)), Ways::default(), Outbox::new());
+    let (mut reports, mut ways, mut out) = (Reports::new(Arc::clone(flows)), Paths::default(), Outbox::new());
     for (peer, bytes) in messages {
         let message = wire::decode(bytes)?;
         router.handle(BEGIN, Event::Received { peer: peer.clone(), message }, &mut out);

@@ -10,11 +10,11 @@ use vipa_model::{
     Service, ServicePath, TargetPath, Voters,
 };
 use vipa_protocol::{
-    Ask, Associate, Ballot, Beat, BeatAck, Change, CheckResult, Claim, Claims, Condition, Connections, Copied,
-    Decision, Decisions, Digests, Distribution, Entry, Grant, Hello, Holds, Intent, Kept, LinkAddress, Listeners, Load,
-    Matter, Message, MessageKind, Mirror, NotYet, Owned, Part, Position, Question, Record, Refusal, Refuse, Release,
-    Reply, Retake, Role, Round, Ruling, Run, Stamp, Standing, Superseded, Table, Told, Vote, Votes, Yield,
-    question::VipaSettings,
+    Associate, Ballot, Beat, BeatAck, Change, CheckResult, Claim, Claims, Connections, Copied, Decision, DecisionAck,
+    Decisions, Digests, Distribution, Entry, Grant, Hello, Holds, Intent, LinkAddress, Listeners, Load, Matter,
+    Message, MessageKind, Owned, Part, Position, QueryReply, QueryRequest, Question, Record, Refusal, Refuse, Release,
+    Reply, Role, Round, Ruling, Run, SelfCheckReport, Stamp, Standing, Superseded, Table, TableReplica,
+    TakebackRequest, Vote, Votes, Yield, YieldRefused, question::VipaSettings,
 };
 
 /// Entries of a list that may be longer than expected.
@@ -111,7 +111,7 @@ impl HostileMessages {
                 self.epoch = self.epoch.max(epoch.0);
                 self.services.clone_from(services);
             }
-            Message::Ask(Ask { token, .. }) => self.token = *token,
+            Message::QueryRequest(QueryRequest { token, .. }) => self.token = *token,
             Message::Decisions(Decisions { decisions }) => {
                 decisions.iter().for_each(|decision| self.stamp = self.stamp.max(decision.stamp.count));
             }
@@ -305,13 +305,15 @@ impl HostileMessages {
         let (vipa, epoch) = (self.vipa(random), self.epoch(random));
         match kind {
             MessageKind::Hello => Message::Hello(self.hello.clone()),
-            MessageKind::Ask => {
+            MessageKind::QueryRequest => {
                 let buckets = random.list(|random| random.next() as u16);
                 let question =
                     if random.below(2) == 0 { Question::Holds { vipa, buckets } } else { Question::Settings { vipa } };
-                Message::Ask(Ask { token: random.number(self.token), question })
+                Message::QueryRequest(QueryRequest { token: random.number(self.token), question })
             }
-            MessageKind::Told => Message::Told(Told { token: random.number(self.token), reply: self.reply(random) }),
+            MessageKind::QueryReply => {
+                Message::QueryReply(QueryReply { token: random.number(self.token), reply: self.reply(random) })
+            }
             MessageKind::Beat => {
                 let yielding_to = Some(self.node(random)).filter(|_| random.below(2) == 0);
                 Message::Beat(Beat {
@@ -356,8 +358,8 @@ impl HostileMessages {
                 let follows = random.list(|random| (self.node(random), Incarnation(random.number(0))));
                 Message::Yield(Yield { vipa, epoch, follows })
             }
-            MessageKind::NotYet => {
-                Message::NotYet(NotYet { vipa, epoch, missing: random.list(|random| self.node(random)) })
+            MessageKind::YieldRefused => {
+                Message::YieldRefused(YieldRefused { vipa, epoch, missing: random.list(|random| self.node(random)) })
             }
             MessageKind::Table => {
                 let entries = random.list(|random| self.entry(random));
@@ -374,11 +376,13 @@ impl HostileMessages {
                 ]);
                 Message::LinkAddress(LinkAddress { mac })
             }
-            MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: self.copied(random) }),
-            MessageKind::Retake => Message::Retake(Retake { vipa }),
-            MessageKind::Condition => {
+            MessageKind::TableReplica => {
+                Message::TableReplica(TableReplica { vipa, epoch, copied: self.copied(random) })
+            }
+            MessageKind::TakebackRequest => Message::TakebackRequest(TakebackRequest { vipa }),
+            MessageKind::SelfCheckReport => {
                 let unfit = Some("\x1b[31m it is not".repeat(random.below(50))).filter(|_| random.below(2) == 0);
-                Message::Condition(Condition { unfit })
+                Message::SelfCheckReport(SelfCheckReport { unfit })
             }
             MessageKind::Decisions => {
                 let decision = |random: &mut SplitMix64| Decision {
@@ -389,9 +393,9 @@ impl HostileMessages {
                 // An empty list is no attack either.
                 Message::Decisions(Decisions { decisions: random.list(decision) })
             }
-            MessageKind::Kept => {
-                Message::Kept(Kept { kept: random.list(|random| (self.matter(random), self.stamp(random))) })
-            }
+            MessageKind::DecisionAck => Message::DecisionAck(DecisionAck {
+                kept: random.list(|random| (self.matter(random), self.stamp(random))),
+            }),
             MessageKind::Voters => {
                 let names = random.list(|random| self.node(random));
                 Message::Voters(Voters::new(*random.one_of(&self.cluster.voters_versions), names))

@@ -12,7 +12,7 @@ use vipa_flow::{
     Admitted, Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Key6, PackedKey, Tick,
     vectors::{Vectors, Work},
 };
-use vipa_handoff::{ReturnRoute, Via};
+use vipa_handoff::{ForwardingAction, ReturnRoute};
 use vipa_model::{Balance, Mac, PortId, PortRange, Protocol, TargetId, VipaId};
 use vipa_packet::{
     Encapsulation, Endpoint, EthernetHeader, HEADER_ROWS, HeaderColumns, HeaderSums, HeapPacket, InnerPacket,
@@ -176,9 +176,9 @@ fn seek_and_find() -> Prepared {
     let table = full(key);
     Prepared::new(move |n| {
         let key = PackedKey::new(&key(n));
-        let sought = table.seek(&key);
-        if let Some(hit) = table.find_home(&key, sought).or_else(|| table.find_other(&key, sought)) {
-            assert!(!black_box(hit.is_news(Tick(7))));
+        let hashed = table.prefetch_primary(&key);
+        if let Some(hit) = table.find_primary(&key, hashed).or_else(|| table.find_secondary(&key, hashed)) {
+            assert!(!black_box(hit.is_stale(Tick(7))));
         }
     })
 }
@@ -187,9 +187,9 @@ fn seek_and_find6() -> Prepared {
     let table = full(key6);
     Prepared::new(move |n| {
         let key = PackedKey::new(&key6(n));
-        let sought = table.seek(&key);
-        if let Some(hit) = table.find_home(&key, sought).or_else(|| table.find_other(&key, sought)) {
-            assert!(!black_box(hit.is_news(Tick(7))));
+        let hashed = table.prefetch_primary(&key);
+        if let Some(hit) = table.find_primary(&key, hashed).or_else(|| table.find_secondary(&key, hashed)) {
+            assert!(!black_box(hit.is_stale(Tick(7))));
         }
     })
 }
@@ -308,7 +308,7 @@ fn direct6() -> Prepared {
 }
 
 /// With one target, to which packets go that way.
-fn by_way(via: Via) -> Bench {
+fn by_way(via: ForwardingAction) -> Bench {
     let mut bench = Bench::with_service("192.0.2.10:80/tcp", [TARGET]);
     bench.change(|world| world.targets[0].via = via);
     bench
@@ -316,11 +316,11 @@ fn by_way(via: Via) -> Bench {
 
 fn tunnelled(how: Encapsulation) -> Prepared {
     let outer = TunnelEndpoints::V4 { source: 0xc633_6401, destination: 0xc633_6415 };
-    burst(by_way(Via::Tunnel { outer, how }), from_client, restore_all)
+    burst(by_way(ForwardingAction::Tunnel { outer, how }), from_client, restore_all)
 }
 
 fn translating() -> Bench {
-    let mut bench = by_way(Via::Nat { port: Some(8080) });
+    let mut bench = by_way(ForwardingAction::Nat { port: Some(8080) });
     bench.change(|world| {
         let (protocol, ports, vipa_port) = (Protocol::Tcp, PortRange::one(8080), Some(80));
         let route = ReturnRoute { protocol, ports, vipa: VipaId(0), vipa_port, target: TargetId(0) };

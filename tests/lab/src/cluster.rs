@@ -100,7 +100,7 @@ pub struct Plan {
     /// Connections each server shall be able to hold.
     pub connections: usize,
     /// How the VIPAs' packets get to the targets.
-    pub way: Way,
+    pub way: TargetPlan,
     /// Routers whose own lists have another forwarding than `way` says, by router.
     pub forwarding_of: BTreeMap<String, &'static str>,
     /// Further lines of every router's `[[port]]`, and of every service.
@@ -125,7 +125,7 @@ pub struct Plan {
 
 /// How packets get to the targets, and in which families.
 #[derive(Clone, Copy, Debug)]
-pub struct Way {
+pub struct TargetPlan {
     /// The configuration's word.
     pub forwarding: &'static str,
     /// Services on all ports, TCP and UDP, instead of the one on port 80.
@@ -138,13 +138,13 @@ pub struct Way {
     pub targets6: bool,
 }
 
-impl Default for Way {
+impl Default for TargetPlan {
     fn default() -> Self {
         Self { forwarding: "direct", all_ports: false, vipa6: false, vipa4: true, targets6: false }
     }
 }
 
-impl Way {
+impl TargetPlan {
     fn has_ipv6(&self) -> bool {
         self.vipa6 || self.targets6
     }
@@ -169,7 +169,7 @@ impl Plan {
             absent: Vec::new(),
             rankless: Vec::new(),
             connections: 2_000,
-            way: Way::default(),
+            way: TargetPlan::default(),
             forwarding_of: BTreeMap::new(),
             port_lines: String::new(),
             service_lines: String::new(),
@@ -296,7 +296,7 @@ impl Cluster {
     }
 
     #[must_use]
-    pub fn way(&self) -> &Way {
+    pub fn delivery(&self) -> &TargetPlan {
         &self.plan.way
     }
 
@@ -318,7 +318,7 @@ impl Cluster {
     }
 
     fn vipas(&self) -> impl Iterator<Item = (bool, IpAddr)> + use<> {
-        let Way { vipa4, vipa6, .. } = self.plan.way;
+        let TargetPlan { vipa4, vipa6, .. } = self.plan.way;
         [(vipa4, IpAddr::from(VIPA)), (vipa6, IpAddr::from(VIPA6))].into_iter().filter(|(there, _)| *there)
     }
 

@@ -323,7 +323,7 @@ pub struct Counter {
 
 impl Counter {
     pub fn packets(&self) -> Result<u64> {
-        crate::ledger::packets(&self.host, "ip", &self.table)
+        crate::packet_ledger::packets(&self.host, "ip", &self.table)
     }
 }
 

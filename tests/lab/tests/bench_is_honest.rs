@@ -4,9 +4,9 @@ use std::{net::SocketAddr, process::Command, thread::sleep, time::Duration};
 
 use anyhow::Result;
 use vipa_lab::{
-    ledger::Ledger,
     load::{Client, ClientPlan, Server},
     netns::{Host, Lab, Plug},
+    packet_ledger::PacketLedger,
     process::wait,
 };
 
@@ -85,7 +85,7 @@ fn a_pulled_plug_is_a_stall_and_not_a_loss_and_the_first_answer_after_it_is_time
 fn the_ledger_balances_when_nothing_is_lost_and_shows_what_is() -> Result<()> {
     let lab = Lab::new("bench_ledger")?;
     let (host, t1, _server) = client_and_server(&lab)?;
-    let ledger = Ledger::open(&lab, &host, [t1.clone()], "10.77.0.31:80".parse()?)?;
+    let ledger = PacketLedger::open(&lab, &host, [t1.clone()], "10.77.0.31:80".parse()?)?;
     let mut client = Client::start(&host, "client", &plan(100)?)?;
     client.wait_open(PATIENCE)?;
     client.mark()?;

@@ -52,7 +52,7 @@ enum Ending {
 
 /// How long a dialog may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tenure {
+pub(crate) enum DialogLimit {
     Any,
     /// It ends before the run does, unless something prevents it.
     Short,
@@ -99,11 +99,11 @@ pub(crate) struct Heard {
 }
 
 impl Dialog {
-    pub(crate) fn new(port: u16, generation: Generation, now: Time, tenure: Tenure, random: &mut Random) -> Self {
+    pub(crate) fn new(port: u16, generation: Generation, now: Time, tenure: DialogLimit, random: &mut Random) -> Self {
         let endless = (u64::MAX, Ending::ClientFirst);
         let first = match tenure {
-            Tenure::Any => 0,
-            Tenure::Short => 50,
+            DialogLimit::Any => 0,
+            DialogLimit::Short => 50,
         };
         let (pace, (length, ending)) = match random.within(first..100) {
             0..40 => (random.within(20 * MS..200 * MS), endless),
@@ -187,30 +187,30 @@ impl Dialog {
     }
 
     /// An answer of this connection has come.
-    pub(crate) fn hear(&mut self, now: Time, answer: Answer, from: Option<usize>) -> Heard {
+    pub(crate) fn receive(&mut self, now: Time, answer: Answer, from: Option<usize>) -> Heard {
         match (self.stage, answer) {
             (Stage::Opening, Answer::SynAck) => {
                 self.stage = Stage::Open;
                 self.holder = from;
-                self.settle(now);
+                self.mark_progress(now);
                 Heard { again: Some(0), ..Heard::default() }
             }
             (Stage::Opening, Answer::Reset) => self.end(Stage::Refused),
             (Stage::Open, Answer::Ack(number)) if number == self.number => {
                 self.number += 1;
-                self.settle(now);
+                self.mark_progress(now);
                 self.silent_until = now + self.pace;
                 Heard { again: Some(self.pace), ..Heard::default() }
             }
             (Stage::Open, Answer::AckFin(number)) if number == self.number => {
                 self.number += 1;
                 self.stage = Stage::Closing;
-                self.settle(now);
+                self.mark_progress(now);
                 Heard { again: Some(0), ..Heard::default() }
             }
             (Stage::HalfClosed, Answer::HalfCloseAck) if !self.half_close_acked => {
                 self.half_close_acked = true;
-                self.settle(now);
+                self.mark_progress(now);
                 if let Ending::HalfClose { silence } = self.ending {
                     self.silent_until = now + silence;
                 }
@@ -219,7 +219,7 @@ impl Dialog {
             (Stage::HalfClosed, Answer::Late(piece)) if piece <= self.late => {
                 self.late = self.late.max(piece + 1);
                 self.half_close_acked = true;
-                self.settle(now);
+                self.mark_progress(now);
                 Heard { reply: Some(Segment::AckLate(piece)), ..Heard::default() }
             }
             (Stage::HalfClosed, Answer::Fin) => {
@@ -244,7 +244,7 @@ impl Dialog {
         Heard::default()
     }
 
-    fn settle(&mut self, now: Time) {
+    fn mark_progress(&mut self, now: Time) {
         self.progress = now;
         self.waiting = false;
         self.retry = FIRST_RETRY;

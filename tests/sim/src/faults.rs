@@ -3,7 +3,7 @@
 use crate::{
     network::NodeId,
     random::Random,
-    world::{CALM, Scene, Time},
+    world::{CALM, Scenario, Time},
 };
 
 const MS: Time = 1_000_000;
@@ -75,7 +75,7 @@ pub(crate) enum Wish {
 }
 
 /// The seed's faults, in order of time.
-pub(crate) fn plan(scene: &Scene, random: &mut Random) -> Vec<(Time, Fault)> {
+pub(crate) fn plan(scene: &Scenario, random: &mut Random) -> Vec<(Time, Fault)> {
     let count = random.within(1..9);
     let mut faults: Vec<(Time, Fault)> = (0..count)
         .map(|_| {
@@ -87,7 +87,7 @@ pub(crate) fn plan(scene: &Scene, random: &mut Random) -> Vec<(Time, Fault)> {
     faults
 }
 
-fn fault(scene: &Scene, random: &mut Random) -> Fault {
+fn fault(scene: &Scenario, random: &mut Random) -> Fault {
     let router = random.index(scene.routers);
     let target = random.index(scene.targets);
     let node = random.index(scene.routers + scene.targets);
@@ -142,7 +142,7 @@ fn fault(scene: &Scene, random: &mut Random) -> Fault {
     }
 }
 
-fn wish(scene: &Scene, random: &mut Random) -> Wish {
+fn wish(scene: &Scenario, random: &mut Random) -> Wish {
     let (target, node) = (random.index(scene.targets), random.index(scene.routers + scene.targets));
     let of_service = random.chance(700).then_some(target);
     match random.within(0..16) {

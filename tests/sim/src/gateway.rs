@@ -13,12 +13,12 @@ use std::{
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_cluster::{Event, Outbox, Output, Resting, Router, Settings, Stage, Stored, StoredLists, recording};
 use vipa_dataplane::{
-    Inlet, Limits, Worker,
+    Limits, RxPort, Worker,
     bench::{HeapRx, HeapTx},
 };
 use vipa_flow::{AgeLimits, FlowState, HashSeed, Tick};
 use vipa_handoff::{
-    AnyKey, Claim, ControlDoor, Disputes, Flows, Frame, Origin, PortRoute, RouteLists, Routes, ServiceRoute,
+    AnyKey, Claim, ControlChannel, Disputes, Flows, Frame, Origin, PortRoute, RouteLists, Routes, ServiceRoute,
     TargetRoute, VipaRoute, open,
 };
 use vipa_model::{
@@ -59,7 +59,7 @@ pub(crate) struct Gateway {
     pub(crate) flows: Arc<Flows>,
     pub(crate) lease: Moment,
     worker: Worker<HeapRx, HeapTx>,
-    door: ControlDoor,
+    channel: ControlChannel,
     targets: usize,
     stance: Stance,
     /// Since when this router owns the VIPA.
@@ -124,19 +124,19 @@ impl Gateway {
     ) -> Self {
         let seed = HashSeed::new([1, 2, 3, 4 + index as u64]);
         let flows = Arc::new(Flows::new(MOST_ENTRIES, 16, seed).expect("a small table fits anywhere"));
-        let (door, mut doors) = open(Arc::new(Routes::empty(KEY)), 1);
-        let inlets = vec![Inlet { port: PortId(0), rx: HeapRx::default() }];
-        let worker_door = doors.pop().expect("one worker has one door");
+        let (channel, mut channels) = open(Arc::new(Routes::empty(KEY)), 1);
+        let rx_ports = vec![RxPort { port: PortId(0), rx: HeapRx::default() }];
+        let worker_door = channels.pop().expect("one worker has one channel");
         let unreported = if relapse == Some(Relapse::EndsComeBack) { Duration::MAX } else { AGES.unreported };
         let limits = Limits { ages: AgeLimits { unreported, ..AGES }, ..Limits::default() };
-        let worker = Worker::new(worker_door, Arc::clone(&flows), inlets, vec![HeapTx::default()], limits);
+        let worker = Worker::new(worker_door, Arc::clone(&flows), rx_ports, vec![HeapTx::default()], limits);
         Self {
             index,
             brain: Router::new(settings, stored, now),
             flows,
             lease: Moment::ZERO,
             worker,
-            door,
+            channel,
             targets,
             stance: Stance::Standby,
             owned_since: None,
@@ -201,7 +201,7 @@ impl Gateway {
             Output::Announce { .. } => {
                 self.publish();
                 let frame = arp::gratuitous(&router_mac(self.index), VIPA_V4);
-                assert!(self.door.send(Frame::new(PortId(0), &frame)), "the mailbox is not read");
+                assert!(self.channel.send(Frame::new(PortId(0), &frame)), "the mailbox is not read");
             }
             Output::Install { target, run, .. } => self.install(now, target, run),
             Output::Listeners { target, listening, .. } => {
@@ -254,7 +254,7 @@ impl Gateway {
             Output::Withdraw { .. }
             | Output::Load { .. }
             | Output::LinkAddress { .. }
-            | Output::Mirror { .. }
+            | Output::TableReplica { .. }
             | Output::Dropped { .. } => {}
         }
         Vec::new()
@@ -441,7 +441,7 @@ impl Gateway {
             ..RouteLists::default()
         };
         drop(pickers);
-        self.door.publish(Arc::new(Routes::build(self.generation, KEY, lists)));
+        self.channel.publish(Arc::new(Routes::build(self.generation, KEY, lists)));
     }
 
     /// A packet of this connection may arrive, and the worker turns once; says what leaves.
@@ -471,7 +471,7 @@ impl Gateway {
         }
         self.settled = now;
         let before = self.known();
-        self.disputes.settle(&self.flows, now);
+        self.disputes.resolve(&self.flows, now);
         for (connection, holder, _) in before.into_iter().filter(|(.., state)| state.is_held()) {
             if self.knows(&connection).is_some_and(|(other, _)| other != holder) {
                 self.overruled.insert((holder, connection));
@@ -485,14 +485,14 @@ impl Gateway {
         }
         self.settle_disputes(Tick::from(now));
         self.worker.turn(|| now);
-        let _ = self.door.notes().count();
-        self.door.reclaim();
+        let _ = self.channel.notes().count();
+        self.channel.reclaim();
         self.worker.tx(PortId(0)).map(|tx| std::mem::take(&mut tx.sent)).unwrap_or_default()
     }
 
     /// Every packet has one fate.
     pub(crate) fn adds_up(&self) -> bool {
-        self.door.totals().add_up()
+        self.channel.totals().add_up()
     }
 }
 
@@ -517,7 +517,7 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
         | Output::StoreLists { .. }
         | Output::StoreDecisions { .. }
         | Output::Order { .. }
-        | Output::Mirror { .. }
+        | Output::TableReplica { .. }
         | Output::Load { .. }
         | Output::LinkAddress { .. }
         | Output::Report(_)

@@ -8,7 +8,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use vipa_sim::{
     Attacks, HostileRole, Summary,
-    replay::{Replayed, Told, replay},
+    replay::{Detail, Replayed, replay},
     scale::{self, Bill, Size},
 };
 
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         return grow(Size { routers, targets, vipas }, seed.unwrap_or(from));
     }
     if let Some(file) = replay {
-        return go_through(&file, if story { Told::Whole } else { Told::InShort });
+        return go_through(&file, if story { Detail::Whole } else { Detail::InShort });
     }
     let range = seed.map_or(from..from + seeds, |seed| seed..seed + 1);
     let attacks = |seed: u64| match hostile {
@@ -120,7 +120,7 @@ fn grow(size: Size, seed: u64) -> ExitCode {
 }
 
 /// Replays a recording, and tells its story up to the first fault.
-fn go_through(file: &Path, told: Told) -> ExitCode {
+fn go_through(file: &Path, told: Detail) -> ExitCode {
     let shown = file.display();
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,

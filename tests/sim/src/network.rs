@@ -23,7 +23,7 @@ enum Class {
 fn class(message: &Message) -> Class {
     match message {
         Message::Beat(_) | Message::BeatAck(_) => Class::Datagram,
-        Message::Connections(_) | Message::Table(_) | Message::Told(_) => Class::Bulk,
+        Message::Connections(_) | Message::Table(_) | Message::QueryReply(_) => Class::Bulk,
         _ => Class::Orders,
     }
 }

@@ -19,7 +19,7 @@ use self::{story::Clock, witness::Witness};
 
 /// How much of it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Detail {
     /// What an operator would want to know.
     InShort,
     /// Every event and all that came of it.
@@ -78,7 +78,7 @@ pub enum Fault {
 ///
 /// # Errors
 /// The first thing that is not as it must be.
-pub fn replay(bytes: &[u8], told: Told, tell: &mut dyn FnMut(&str)) -> Result<Replayed, ReplayError> {
+pub fn replay(bytes: &[u8], told: Detail, tell: &mut dyn FnMut(&str)) -> Result<Replayed, ReplayError> {
     let at_first = |fault| ReplayError { at: Place::Beginning, fault };
     let mut recording = Recording::read(bytes).map_err(|error| at_first(error.into()))?;
     let clock = Clock::of(&recording.title);

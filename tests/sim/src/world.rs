@@ -25,7 +25,7 @@ use vipa_protocol::Decision;
 use self::{follow::Followed, hostile::Hostile};
 use crate::{
     checks::Checks,
-    client::{Dialog, Tenure},
+    client::{Dialog, DialogLimit},
     faults::{Fault, Weather, Wish, plan, some_targets},
     gateway::{Gateway, Pickers, Relapse},
     host::Host,
@@ -89,7 +89,7 @@ pub(crate) fn target_mac(index: usize) -> [u8; 6] {
 
 /// The cast.
 #[derive(Clone, Debug)]
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     pub(crate) weather: Weather,
     pub(crate) routers: usize,
     pub(crate) targets: usize,
@@ -205,7 +205,7 @@ enum What {
     Kill(NodeId),
     Heal(Vec<(NodeId, NodeId)>),
     Listen { target: usize },
-    Condition { router: usize, unfit: Option<&'static str> },
+    SelfCheckReport { router: usize, unfit: Option<&'static str> },
     GoBy { node: NodeId },
     ChangeVoters { node: NodeId },
     VotersWritten { node: NodeId, life: u64, voters: Voters },
@@ -214,7 +214,7 @@ enum What {
 
 pub(crate) struct World {
     pub(crate) now: Time,
-    pub(crate) scene: Scene,
+    pub(crate) scene: Scenario,
     queue: BTreeMap<(Time, u64), What>,
     counter: u64,
     random: Random,
@@ -343,7 +343,7 @@ impl World {
     }
 }
 
-impl Scene {
+impl Scenario {
     fn new(random: &mut Random, attacks: Attacks) -> Self {
         let weather = if random.chance(500) { Weather::Rough } else { Weather::Storm };
         let routers = 2 + random.index(3);
@@ -406,7 +406,7 @@ impl Scene {
 impl World {
     fn new(seed: u64, told: bool, attacks: Attacks) -> Self {
         let mut random = Random::new(seed);
-        let scene = Scene::new(&mut random, attacks);
+        let scene = Scenario::new(&mut random, attacks);
         let count = scene.routers + scene.targets;
         let routers = scene.routers;
         let pairs = (0..routers).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
@@ -459,7 +459,7 @@ impl World {
         }
         for _ in 0..DIALOGS {
             let at = self.random.within(400 * MS..3000 * MS);
-            self.open_dialog(at, None, Tenure::Any);
+            self.open_dialog(at, None, DialogLimit::Any);
         }
         if scene.attacked {
             self.plan(1000 * MS, What::Attack);
@@ -509,7 +509,7 @@ impl World {
             | What::Count { node, .. }
             | What::GoBy { node }
             | What::Turn { node, .. } => Some(*node),
-            What::Condition { router, .. } => Some(*router),
+            What::SelfCheckReport { router, .. } => Some(*router),
             What::Letter(letter) => Some(letter.to),
             What::ToRouter { router, .. } => Some(*router),
             _ => None,
@@ -574,7 +574,7 @@ impl World {
             What::Kill(node) => self.kill(node),
             What::Heal(links) => self.heal(&links),
             What::Listen { target } => self.hosts[target].listens = true,
-            What::Condition { router, unfit } => {
+            What::SelfCheckReport { router, unfit } => {
                 let event = unfit.map_or(Event::Fit, |why| Event::Unfit { why: why.into() });
                 self.feed(router, event, target::Event::Looked { token: 0 });
             }
@@ -595,7 +595,7 @@ impl World {
 }
 
 impl Node {
-    fn new(id: NodeId, scene: &Scene, random: &mut Random) -> Self {
+    fn new(id: NodeId, scene: &Scenario, random: &mut Random) -> Self {
         let name = if id < scene.routers { router_name(id) } else { target_name(id - scene.routers) };
         Self {
             name,

@@ -6,7 +6,7 @@ use vipa_cluster::{Event, Router, Settings, Stored, Timing, recording};
 use vipa_model::{Incarnation, Moment};
 use vipa_sim::{
     recordings,
-    replay::{Fault, Replayed, Told, replay},
+    replay::{Detail, Fault, Replayed, replay},
 };
 
 #[test]
@@ -14,7 +14,7 @@ fn whatever_a_router_goes_through_another_goes_through_again() {
     let (mut files, mut events) = (0, 0);
     for seed in 0..8 {
         for (index, bytes) in recordings(seed).iter().enumerate() {
-            match replay(bytes, Told::InShort, &mut |_| ()) {
+            match replay(bytes, Detail::InShort, &mut |_| ()) {
                 Ok(Replayed { events: these, broken_off: false, .. }) => events += these,
                 other => panic!("seed {seed}, recording {index}: {other:?}"),
             }
@@ -31,10 +31,10 @@ fn the_first_output_that_differs_is_named_with_both() {
     recording::append_event(&mut bytes, Moment(5_000_000), &event);
     recording::append_outputs(&mut bytes, &[vipa_cluster::Output::Stopped]);
     let mut lines = Vec::new();
-    let error = replay(&bytes, Told::InShort, &mut |line| lines.push(line.to_owned())).unwrap_err();
+    let error = replay(&bytes, Detail::InShort, &mut |line| lines.push(line.to_owned())).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("event 2, 00:00:00.004 (+0.004 s): Unfit { why: \"no reason\" }\nled to"), "{text}");
-    assert!(text.contains("output 1 was, as recorded,\n  Stopped\nand is, as replayed,\n  Note(Fitness"), "{text}");
+    assert!(text.contains("output 1 was, as recorded,\n  Stopped\nand is, as replayed,\n  Note(Eligibility"), "{text}");
     assert_eq!(lines[0].split(';').next(), Some("router r1 of cluster replayed, release 0.1.0, incarnation 1"));
     assert!(lines.last().is_some_and(|line| line.ends_with("r1 is unfit to route: no reason")), "{lines:?}");
 }
@@ -44,7 +44,7 @@ fn what_is_cut_off_or_damaged_is_an_error_and_no_panic() {
     let whole = recordings(3).into_iter().max_by_key(Vec::len).expect("routers of seed 3");
     let mut ends = [0, 0];
     for length in (0..whole.len()).step_by(whole.len() / 50) {
-        match replay(&whole[..length], Told::InShort, &mut |_| ()) {
+        match replay(&whole[..length], Detail::InShort, &mut |_| ()) {
             Ok(_) => ends[0] += 1,
             Err(error) => {
                 assert!(matches!(error.fault, Fault::Unreadable(_)), "{error}");
@@ -57,7 +57,7 @@ fn what_is_cut_off_or_damaged_is_an_error_and_no_panic() {
         let mut damaged = whole.clone();
         damaged[place] ^= 0x55;
         // It may still be a recording, of something else.
-        let _ = replay(&damaged, Told::InShort, &mut |_| ());
+        let _ = replay(&damaged, Detail::InShort, &mut |_| ());
     }
 }
 

@@ -261,32 +261,19 @@ pub const REPLACED_NAMES: &[(&str, &str)] = &[
     ("asking", "query"),
     ("Finding", "ProbeResult"),
     ("Found", "ProbeResult"),
-    ("Told", "Reply, of what"),
+    ("Ask", "QueryRequest"),
+    ("Told", "QueryReply"),
     ("Kept", "DecisionAck"),
     ("Retake", "TakebackRequest"),
     ("NotYet", "YieldRefused"),
 ];
 
 /// Rooms that still have replaced names. The list only gets shorter.
-pub const NOT_RENAMED_YET: &[&str] = &[
-    "agent",
-    "cluster",
-    "control",
-    "dataplane",
-    "flow",
-    "handoff",
-    "lab",
-    "perf",
-    "protocol",
-    "router",
-    "sim",
-    "transport",
-];
+pub const NOT_RENAMED_YET: &[&str] = &[];
 
 /// Names that several public types still have, and how many. The list only gets shorter.
 #[rustfmt::skip]
 pub const DOUBLED_TYPES: &[(&str, usize)] = &[
-    ("Cell", 2),
     ("Change", 2),
     ("Check", 2),
     ("Claim", 2),
@@ -320,7 +307,6 @@ pub const DOUBLED_TYPES: &[(&str, usize)] = &[
     ("Target", 2),
     ("TargetStatus", 2),
     ("Timing", 2),
-    ("Told", 2),
     ("Verdict", 2),
     ("VipaSettings", 2),
     ("VipaStatus", 2),

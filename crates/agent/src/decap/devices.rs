@@ -35,8 +35,8 @@ use super::{
     interfaces::{Side, filters, has_clsact},
 };
 use crate::{
-    kept::Kept,
     netlink::{index_of, is, link_by_name},
+    state_file::StateFile,
 };
 
 /// The priorities of a device's filters. VIPAs are passed by one of two pairs, IPv4 and IPv6, so that a new list is
@@ -177,7 +177,7 @@ impl Devices {
     }
 
     /// Makes it so that exactly what these routers wrap for these VIPAs is unwrapped.
-    pub(super) async fn unwrap(&mut self, tunnels: &Tunnels, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    pub(super) async fn unwrap(&mut self, tunnels: &Tunnels, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         let routers = tunnels.routers.iter().filter(|router| router.is_ipv4() == self.own.is_ipv4());
         let kinds = Kind::of(self.own);
         let wanted: Vec<Device> =
@@ -210,7 +210,7 @@ impl Devices {
     }
 
     /// Removes every device that is ours.
-    pub(super) async fn clear(&mut self, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    pub(super) async fn clear(&mut self, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         for name in kept.value.devices.iter().cloned().collect::<Vec<_>>() {
             self.remove(&name, kept).await?;
         }
@@ -261,7 +261,7 @@ impl Devices {
         counts.into_iter().collect()
     }
 
-    async fn make(&mut self, device: &Device, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    async fn make(&mut self, device: &Device, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         let Device { kind, name, .. } = device;
         if self.up.contains_key(name) {
             return Ok(());
@@ -285,7 +285,7 @@ impl Devices {
         }
         let index = index_of(&self.handle, name).await.map_err(Box::new)?;
         let index = index.ok_or_else(|| DecapError::NotThere(name.clone()))?;
-        settle(name).map_err(|error| self.failed(name, error.into()))?;
+        apply_sysctls(name).map_err(|error| self.failed(name, error.into()))?;
         if !has_clsact(&self.handle, index).await.map_err(Box::new)? {
             qdisc_add_clsact(name).map_err(|error| self.failed(name, error.into()))?;
         }
@@ -370,7 +370,7 @@ impl Devices {
         Ok(())
     }
 
-    async fn remove(&mut self, name: &str, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    async fn remove(&mut self, name: &str, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         // With a device everything on it is gone.
         if let Some(index) = index_of(&self.handle, name).await.map_err(Box::new)? {
             self.handle.link().del(index).execute().await.map_err(Box::new)?;
@@ -381,7 +381,7 @@ impl Devices {
         Ok(kept.save()?)
     }
 
-    async fn open_gue(&mut self, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    async fn open_gue(&mut self, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         if self.has_fou || self.lacking.contains("fou") {
             return Ok(());
         }
@@ -411,7 +411,7 @@ impl Devices {
 }
 
 /// Clients are reached by another way than they come, nothing is forwarded, and nobody on this device has a say.
-fn settle(name: &str) -> io::Result<()> {
+fn apply_sysctls(name: &str) -> io::Result<()> {
     let set = |file: &str, value: &str| fs::write(format!("/proc/sys/net/{file}"), value);
     let of_all = fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter")?;
     // The larger of both counts (ip-sysctl of the kernel's documentation), and 2 hears what has any way back.

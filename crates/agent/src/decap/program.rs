@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     bpf::{Address, address_of},
-    kept::Kept,
     netlink::index_of,
+    state_file::StateFile,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/decap.o"));
@@ -97,7 +97,7 @@ impl Program {
     }
 
     /// Makes it so that exactly what these routers wrap for these VIPAs is unwrapped.
-    pub(super) async fn unwrap(&mut self, tunnels: &Tunnels, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    pub(super) async fn unwrap(&mut self, tunnels: &Tunnels, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         let interfaces = interfaces(&self.interfaces, self.own, &self.handle).await?;
         // First the maps, so that a program never hangs there that knows too little.
         let loaded = match &mut self.loaded {
@@ -125,7 +125,7 @@ impl Program {
     }
 
     /// Takes it away everywhere.
-    pub(super) async fn clear(&mut self, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    pub(super) async fn clear(&mut self, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         for interface in kept.value.filters.keys().cloned().collect::<Vec<_>>() {
             self.detach(&interface, kept).await?;
         }
@@ -133,7 +133,7 @@ impl Program {
         Ok(())
     }
 
-    async fn attach(&mut self, interface: &str, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    async fn attach(&mut self, interface: &str, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         let Some(loaded) = self.loaded.as_mut().filter(|loaded| !loaded.attached.contains(interface)) else {
             return Ok(());
         };
@@ -161,7 +161,7 @@ impl Program {
         Ok(())
     }
 
-    async fn detach(&mut self, interface: &str, kept: &mut Kept<Changes>) -> Result<(), DecapError> {
+    async fn detach(&mut self, interface: &str, kept: &mut StateFile<Changes>) -> Result<(), DecapError> {
         let Some(filter) = kept.value.filters.get(interface).copied() else { return Ok(()) };
         // With the interface everything on it is gone.
         if let Some(index) = index_of(&self.handle, interface).await.map_err(Box::new)? {

@@ -2,8 +2,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use vipa_model::{Connection, ConnectionState, Mac, Protocol, Rank};
 use vipa_protocol::{
-    Ask, Ballot, Change, Claim, Condition, Copied, Decision, Digests, Hello, HostLoad, Intent, Kept, LinkAddress,
-    Listeners, Load, Matter, Owned, Part, Position, Question, Record, Ruling, Stamp, Standing, Superseded,
+    Ballot, Change, Claim, Copied, Decision, DecisionAck, Digests, Hello, HostLoad, Intent, LinkAddress, Listeners,
+    Load, Matter, Owned, Part, Position, QueryRequest, Question, Record, Ruling, SelfCheckReport, Stamp, Standing,
+    Superseded,
 };
 
 use super::*;
@@ -67,10 +68,12 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
             incarnation: LIFE,
             voters: Voters::default(),
         }),
-        MessageKind::Ask => Message::Ask(Ask { token: 1, question: Question::Settings { vipa } }),
-        MessageKind::Told => {
+        MessageKind::QueryRequest => {
+            Message::QueryRequest(QueryRequest { token: 1, question: Question::Settings { vipa } })
+        }
+        MessageKind::QueryReply => {
             let holds = vipa_protocol::Holds { upto, digests: Digests::default(), connections: vec![] };
-            Message::Told(Told { token: 1, reply: Reply::Holds(holds) })
+            Message::QueryReply(QueryReply { token: 1, reply: Reply::Holds(holds) })
         }
         MessageKind::Beat => Message::Beat(beat(epoch, 1)),
         MessageKind::BeatAck => {
@@ -95,7 +98,7 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
         MessageKind::Listeners => Message::Listeners(Listeners { vipa, listening: vec![], paths: vec![] }),
         MessageKind::Connections => tail(LIFE, 2, 3),
         MessageKind::Yield => Message::Yield(Yield { vipa, epoch, follows: vec![] }),
-        MessageKind::NotYet => Message::NotYet(NotYet { vipa, epoch, missing: vec![] }),
+        MessageKind::YieldRefused => Message::YieldRefused(YieldRefused { vipa, epoch, missing: vec![] }),
         MessageKind::Table => Message::Table(Table { vipa, epoch, entries: vec![], part: Part::Only }),
         MessageKind::Load => Message::Load(Load {
             intent: Intent::Serve,
@@ -105,14 +108,16 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
             checks: vec![],
             served: vec![],
         }),
-        MessageKind::Mirror => Message::Mirror(Mirror { vipa, epoch, copied: Copied::Wanted }),
-        MessageKind::Retake => Message::Retake(Retake { vipa }),
-        MessageKind::Condition => Message::Condition(Condition { unfit: None }),
+        MessageKind::TableReplica => Message::TableReplica(TableReplica { vipa, epoch, copied: Copied::Wanted }),
+        MessageKind::TakebackRequest => Message::TakebackRequest(TakebackRequest { vipa }),
+        MessageKind::SelfCheckReport => Message::SelfCheckReport(SelfCheckReport { unfit: None }),
         MessageKind::Decisions => {
             let matter = Matter::Target { target: TARGET };
             Message::Decisions(Decisions { decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp }] })
         }
-        MessageKind::Kept => Message::Kept(Kept { kept: vec![(Matter::Target { target: TARGET }, stamp)] }),
+        MessageKind::DecisionAck => {
+            Message::DecisionAck(DecisionAck { kept: vec![(Matter::Target { target: TARGET }, stamp)] })
+        }
         MessageKind::LinkAddress => Message::LinkAddress(LinkAddress { mac: Some(Mac([2, 0, 0, 0, 0, 1])) }),
         MessageKind::Voters => Message::Voters(Voters::default()),
     }
@@ -180,19 +185,19 @@ fn every_message_is_taken_from_those_who_may_send_it_and_from_nobody_else() {
         let allowed: &[Teller] = match kind {
             K::Hello => &[],
             K::Voters | K::Decisions => &Teller::ALL,
-            K::Ask | K::Condition | K::Kept => &[Ranked, Unranked, VoterOnly],
+            K::QueryRequest | K::SelfCheckReport | K::DecisionAck => &[Ranked, Unranked, VoterOnly],
             K::Beat
             | K::Claims
             | K::Distribution
             | K::Associate
             | K::Release
             | K::Yield
-            | K::NotYet
+            | K::YieldRefused
             | K::Table
-            | K::Mirror
-            | K::Retake => &[Ranked],
+            | K::TableReplica
+            | K::TakebackRequest => &[Ranked],
             K::BeatAck | K::Votes => &[Ranked, VoterOnly, VotingTarget],
-            K::Told | K::Listeners | K::Connections | K::Load | K::LinkAddress => &[VotingTarget, Target],
+            K::QueryReply | K::Listeners | K::Connections | K::Load | K::LinkAddress => &[VotingTarget, Target],
         };
         for from in Teller::ALL {
             let said = from.says(&sample(*kind, &from.node()), &Receiver::default());
@@ -313,7 +318,7 @@ fn a_mirrors_round_and_what_the_disk_says_are_bounded() {
     let round = |number| {
         let round =
             vipa_protocol::Round { number, part: Part::Only, whole: true, span_ms: 0, opened: vec![], closed: vec![] };
-        Message::Mirror(Mirror { vipa: VIPA, epoch: Epoch(6), copied: Copied::Round(round) })
+        Message::TableReplica(TableReplica { vipa: VIPA, epoch: Epoch(6), copied: Copied::Round(round) })
     };
     let sender = Sender { node: &name("r1"), role: &Role::Router, incarnation: LIFE };
     assert_eq!(may_send(&sender, &round(LAST_SEQUENCE), &receiver), Ok(()));

@@ -4,7 +4,9 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Mac, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters, listed};
-use vipa_protocol::{Decision, Entry, Hello, Load, Message, MessageKind, Mirror, Order, Refusal, Run, TakeoverReport};
+use vipa_protocol::{
+    Decision, Entry, Hello, Load, Message, MessageKind, Order, Refusal, Run, TableReplica, TakeoverReport,
+};
 
 use super::{settings::Settings, vipa::State};
 use crate::{authority::Denial, hello::Mismatch, paths::StoredLists, voter::StoredVote};
@@ -146,9 +148,9 @@ pub enum Output {
         complete: bool,
     },
     /// What another router of this VIPA says of agentless targets' connections, or asks about them.
-    Mirror {
+    TableReplica {
         from: NodeName,
-        mirror: Mirror,
+        mirror: TableReplica,
     },
     /// How this target fares; `None` when it is not linked any more.
     Load {
@@ -281,7 +283,7 @@ pub enum Note {
         owner: NodeName,
         missing: Vec<NodeName>,
     },
-    Fitness {
+    Eligibility {
         router: NodeName,
         unfit: Option<String>,
     },
@@ -331,8 +333,8 @@ impl fmt::Display for Note {
             Self::TakebackTooEarly { vipa, owner, missing } => {
                 write!(f, "{vipa}: not taken back yet, because {} report to {owner} and not here", listed(missing))
             }
-            Self::Fitness { router, unfit: Some(why) } => write!(f, "{router} is unfit to route: {why}"),
-            Self::Fitness { router, unfit: None } => write!(f, "{router} is fit to route again"),
+            Self::Eligibility { router, unfit: Some(why) } => write!(f, "{router} is unfit to route: {why}"),
+            Self::Eligibility { router, unfit: None } => write!(f, "{router} is fit to route again"),
             Self::Voters { voters: Voters { version, names } } => {
                 write!(f, "voters are {} from now on, version {version}", listed(names))
             }

@@ -17,12 +17,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName, Protocol, listed};
 use vipa_protocol::{
-    Decision, Decisions, Kept, Matter, Message, Order, Retake, Role, Ruling, Stamp, message::DECISIONS_PART,
+    Decision, DecisionAck, Decisions, Matter, Message, Order, Role, Ruling, Stamp, TakebackRequest,
+    message::DECISIONS_PART,
 };
 
-use crate::ledger::MOST_MATTERS;
+use crate::decision_log::MOST_MATTERS;
 
-use super::{Ledger, Outbox, Output, Router, Stage, State, status::Wait, vipa::Cue, vipa::Vipa};
+use super::{DecisionLog, Outbox, Output, Router, Stage, State, status::Wait, vipa::Input, vipa::Vipa};
 use crate::router::Note;
 
 /// An order that is not carried out by then is given up.
@@ -66,7 +67,7 @@ enum Progress {
 /// How far an order is.
 enum Reached {
     Done(String),
-    NotYet(String),
+    YieldRefused(String),
 }
 
 impl Orders {
@@ -118,14 +119,14 @@ impl Router {
             Ok(rulings) => rulings,
             Err(why) => return out.push(refuse(why)),
         };
-        if let Some((matter, _)) = rulings.iter().find(|(matter, _)| !self.ledger.has_room(matter)) {
+        if let Some((matter, _)) = rulings.iter().find(|(matter, _)| !self.decision_log.has_room(matter)) {
             return out
                 .push(refuse(format!("too much is decided already to decide about {matter} too; resume something")));
         }
-        let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.ledger.ruling(matter))).collect();
+        let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.decision_log.ruling(matter))).collect();
         // An order that waits for the disk already comes before this one, also where both are about one matter.
-        let ledger = self.ledger_to_store();
-        let propose = |(matter, ruling)| ledger.propose(matter, ruling, &self.settings.me);
+        let decision_log = self.ledger_to_store();
+        let propose = |(matter, ruling)| decision_log.propose(matter, ruling, &self.settings.me);
         let decisions: Vec<Decision> = rulings.into_iter().map(propose).collect();
         let store = self.orders.store();
         let progress = Progress::Deciding { store, decisions };
@@ -134,16 +135,16 @@ impl Router {
     }
 
     /// The decisions in force, and those of every order that waits for the disk.
-    fn ledger_to_store(&self) -> Ledger {
-        let mut ledger = self.ledger.clone();
+    fn ledger_to_store(&self) -> DecisionLog {
+        let mut decision_log = self.decision_log.clone();
         for order in &self.orders.pending {
             if let Progress::Deciding { decisions, .. } = &order.progress {
                 for decision in decisions {
-                    ledger.merge(decision.clone());
+                    decision_log.merge(decision.clone());
                 }
             }
         }
-        ledger
+        decision_log
     }
 
     /// What the file of decisions is to hold, and the token to confirm it with.
@@ -233,10 +234,10 @@ impl Router {
             ));
         }
         for vipa in self.together_with(vipa) {
-            if self.ledger.has_left(to) {
+            if self.decision_log.has_left(to) {
                 return Err(format!("{to} has left the cluster; `vipactl node join {to}` comes first"));
             }
-            if !self.ledger.may_own(vipa, to) {
+            if !self.decision_log.may_own(vipa, to) {
                 return Err(format!(
                     "{vipa} is deactivated on {to}; there, `vipactl vipa reactivate {vipa}` comes first"
                 ));
@@ -250,7 +251,9 @@ impl Router {
     fn may_give_up(&self, vipas: &[IpAddr], force: bool) -> Result<(), String> {
         let around = self.around();
         let stuck = |vipa: &&IpAddr| {
-            self.vipas.get(vipa).is_some_and(|vipa| vipa.tenure().is_some() && vipa.best_successor(&around).is_none())
+            self.vipas
+                .get(vipa)
+                .is_some_and(|vipa| vipa.ownership().is_some() && vipa.best_successor(&around).is_none())
         };
         match vipas.iter().find(stuck).filter(|_| !force) {
             Some(vipa) => Err(format!(
@@ -274,7 +277,7 @@ impl Router {
     fn is_node(&self, node: &NodeName) -> Result<(), String> {
         let ranked = |vipa: &Vipa| vipa.settings.rank(node).is_some() || vipa.targets.contains_key(node);
         let known = *node == self.settings.me || self.peers.contains_key(node) || self.vipas.values().any(ranked);
-        if known || self.ledger.has_left(node) {
+        if known || self.decision_log.has_left(node) {
             Ok(())
         } else {
             Err(format!("no node {node} is known here; `vipactl status` lists those that are"))
@@ -310,7 +313,7 @@ impl Router {
         }
         let later = self.orders.owed.split_off(&(token + 1));
         for (_, (peer, kept)) in std::mem::replace(&mut self.orders.owed, later) {
-            self.send(now, &peer, Message::Kept(Kept { kept }), out);
+            self.send(now, &peer, Message::DecisionAck(DecisionAck { kept }), out);
         }
         if made.is_empty() {
             return;
@@ -336,7 +339,7 @@ impl Router {
                 if first.as_ref() == Some(&self.settings.me) {
                     self.with_vipa(now, *vipa, out, |vipa, cx| vipa.take_back_now(cx));
                 } else if let Some(first) = first {
-                    self.send(now, &first, Message::Retake(Retake { vipa: *vipa }), out);
+                    self.send(now, &first, Message::TakebackRequest(TakebackRequest { vipa: *vipa }), out);
                 }
             }
             (Order::Deactivate { force: true, .. }, _) | (Order::Leave { force: true, .. }, _) => {
@@ -357,7 +360,7 @@ impl Router {
         let is_router = self.peers.get(from).is_some_and(|peer| peer.role == Role::Router);
         if news.is_empty() {
             if is_router {
-                self.send(now, from, Message::Kept(Kept { kept }), out);
+                self.send(now, from, Message::DecisionAck(DecisionAck { kept }), out);
             }
             return;
         }
@@ -380,10 +383,10 @@ impl Router {
             return decisions;
         }
         let linked = self.peers.values().filter(|peer| is_target(peer)).count();
-        let Self { orders, ledger, .. } = self;
-        orders.hearsay.retain(|decision, _| ledger.is_news(decision));
+        let Self { orders, decision_log, .. } = self;
+        orders.hearsay.retain(|decision, _| decision_log.is_new(decision));
         let mut believed = Vec::new();
-        for decision in decisions.into_iter().filter(|decision| ledger.is_news(decision)) {
+        for decision in decisions.into_iter().filter(|decision| decision_log.is_new(decision)) {
             if orders.hearsay.len() >= MOST_MATTERS && !orders.hearsay.contains_key(&decision) {
                 continue;
             }
@@ -399,18 +402,18 @@ impl Router {
     /// Puts decisions in force; gives those that are news.
     fn decide(&mut self, now: Moment, decisions: Vec<Decision>, out: &mut Outbox) -> Vec<Decision> {
         let news: Vec<Decision> =
-            decisions.into_iter().filter(|decision| self.ledger.merge(decision.clone())).collect();
+            decisions.into_iter().filter(|decision| self.decision_log.merge(decision.clone())).collect();
         if !news.is_empty() {
             self.each_vipa(now, out, |vipa, cx| {
                 vipa.rest(cx);
-                vipa.step(Cue::Reordered, cx);
+                vipa.step(Input::Reordered, cx);
             });
         }
         news
     }
 
     pub(super) fn tell_decisions(&mut self, now: Moment, peer: &NodeName, out: &mut Outbox) {
-        for decisions in self.ledger.all().chunks(DECISIONS_PART) {
+        for decisions in self.decision_log.all().chunks(DECISIONS_PART) {
             self.send(now, peer, Message::Decisions(Decisions { decisions: decisions.to_vec() }), out);
         }
     }
@@ -425,12 +428,12 @@ impl Router {
         pending.retain_mut(|order| {
             let stage = match self.reached(now, order) {
                 Reached::Done(sentence) => Some(Stage::Done(sentence)),
-                Reached::NotYet(sentence) if now.since(order.given) >= ORDER_LIMIT => {
+                Reached::YieldRefused(sentence) if now.since(order.given) >= ORDER_LIMIT => {
                     given_up.extend(order.before.clone());
                     let limit = ORDER_LIMIT.as_secs();
                     Some(Stage::Refused(format!("given up after {limit} s, and taken back: {sentence}")))
                 }
-                Reached::NotYet(sentence) => {
+                Reached::YieldRefused(sentence) => {
                     if now.since(order.told) >= NEWS {
                         order.told = now;
                         out.push(Output::Order { token: order.token, stage: Stage::Progress(sentence) });
@@ -450,7 +453,7 @@ impl Router {
 
     /// What was in force before is in force again.
     fn undo(&mut self, now: Moment, before: Vec<(Matter, Ruling)>, out: &mut Outbox) {
-        let propose = |(matter, ruling)| self.ledger.propose(matter, ruling, &self.settings.me);
+        let propose = |(matter, ruling)| self.decision_log.propose(matter, ruling, &self.settings.me);
         let decisions: Vec<Decision> = before.into_iter().map(propose).collect();
         for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
             self.send(now, &peer, Message::Decisions(Decisions { decisions: decisions.clone() }), out);
@@ -462,12 +465,15 @@ impl Router {
 
     fn reached(&self, now: Moment, order: &Pending) -> Reached {
         let Progress::Decided { unkept, .. } = &order.progress else {
-            return Reached::NotYet("it is being written to this router's disk".into());
+            return Reached::YieldRefused("it is being written to this router's disk".into());
         };
         let unkept: Vec<&str> = unkept.iter().map(NodeName::as_str).collect();
         let patient = now.since(order.given) < KEEP_LIMIT;
         if !unkept.is_empty() && patient {
-            return Reached::NotYet(format!("{} has not confirmed yet that it keeps this decision", unkept.join(", ")));
+            return Reached::YieldRefused(format!(
+                "{} has not confirmed yet that it keeps this decision",
+                unkept.join(", ")
+            ));
         }
         let unsure = if unkept.is_empty() {
             String::new()
@@ -476,7 +482,7 @@ impl Router {
         };
         match self.carried_out(now, &order.order) {
             Reached::Done(sentence) => Reached::Done(sentence + &unsure),
-            waiting @ Reached::NotYet(_) => waiting,
+            waiting @ Reached::YieldRefused(_) => waiting,
         }
     }
 
@@ -488,7 +494,7 @@ impl Router {
                 let around = self.around();
                 match self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&around)) {
                     Some(first) => self.all_owned_by(now, *vipa, first, "is back at"),
-                    None => Reached::NotYet(format!("no router is there that may own {vipa}")),
+                    None => Reached::YieldRefused(format!("no router is there that may own {vipa}")),
                 }
             }
             Order::Deactivate { vipa, .. } => {
@@ -512,7 +518,7 @@ impl Router {
                     return self.all_let_go(&all, &format!("{me} has left"));
                 }
                 match self.vipas.values().find(|vipa| vipa.owner.as_ref() == Some(node)) {
-                    Some(vipa) => Reached::NotYet(format!("{node} owns {} still", vipa.settings.address)),
+                    Some(vipa) => Reached::YieldRefused(format!("{node} owns {} still", vipa.settings.address)),
                     None => Reached::Done(format!("{node} has left")),
                 }
             }
@@ -540,15 +546,15 @@ impl Router {
                     format!("{router} makes itself ready, or is being handed it")
                 }
             };
-            return Reached::NotYet(format!("{address} belongs to {owner} still; {why}"));
+            return Reached::YieldRefused(format!("{address} belongs to {owner} still; {why}"));
         }
         Reached::Done(format!("{vipa} {what} {router}"))
     }
 
     fn all_let_go(&self, vipas: &[IpAddr], done: &str) -> Reached {
-        let owned = |vipa: &&IpAddr| self.vipas.get(vipa).is_some_and(|vipa| vipa.tenure().is_some());
+        let owned = |vipa: &&IpAddr| self.vipas.get(vipa).is_some_and(|vipa| vipa.ownership().is_some());
         match vipas.iter().find(owned) {
-            Some(vipa) => Reached::NotYet(format!("{vipa} waits for the next router in line to be ready")),
+            Some(vipa) => Reached::YieldRefused(format!("{vipa} waits for the next router in line to be ready")),
             None => Reached::Done(done.into()),
         }
     }

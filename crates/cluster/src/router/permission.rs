@@ -27,7 +27,7 @@ impl Knowledge for Router {
     }
 
     fn highest_stamp(&self) -> u64 {
-        self.ledger.highest_stamp()
+        self.decision_log.highest_stamp()
     }
 }
 

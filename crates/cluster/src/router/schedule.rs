@@ -44,7 +44,7 @@ impl Schedule {
         let stands = before.timer.filter(|at| *at > around.now && due.is_some_and(|due| *at <= due));
         let after = Marks {
             timer: stands.or(due),
-            owned: vipa.tenure().is_some(),
+            owned: vipa.ownership().is_some(),
             restless: !vipa.is_at_rest(),
             retired: vipa.retired,
         };

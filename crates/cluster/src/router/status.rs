@@ -171,19 +171,19 @@ impl Router {
     /// What operators have decided, as this router knows it.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {
-        self.ledger.all()
+        self.decision_log.all()
     }
 
     #[must_use]
     pub fn brief(&self, address: IpAddr) -> Option<VipaBrief> {
         let vipa = self.vipas.get(&address)?;
-        let tenure = vipa.tenure();
-        let consent = tenure.and_then(|tenure| tenure.consent.as_ref());
+        let ownership = vipa.ownership();
+        let consent = ownership.and_then(|ownership| ownership.consent.as_ref());
         Some(VipaBrief {
             state: vipa.state(),
             epoch: vipa.epoch,
             owner: vipa.owner.clone(),
-            lease: tenure.map(|tenure| tenure.lease),
+            lease: ownership.map(|ownership| ownership.lease),
             yielding_to: consent.map(|consent| consent.to.clone()),
         })
     }
@@ -203,8 +203,9 @@ impl Router {
 impl Vipa {
     fn status(&self, around: &Around<'_>) -> VipaStatus {
         let (vipa, me) = (self.settings.address, &around.settings.me);
-        let barred = self.settings.ranks.iter().map(|(name, _)| name).filter(|name| !around.ledger.may_own(vipa, name));
-        let tenure = self.tenure();
+        let barred =
+            self.settings.ranks.iter().map(|(name, _)| name).filter(|name| !around.decision_log.may_own(vipa, name));
+        let ownership = self.ownership();
         let target = |(node, view): (&NodeName, &super::reports::TargetView)| TargetStatus {
             node: node.clone(),
             address: view.address,
@@ -220,9 +221,9 @@ impl Vipa {
             epoch: self.epoch,
             owner: self.owner.clone(),
             rank: self.settings.rank(me),
-            lease: tenure.map(|tenure| tenure.lease),
-            fenced: tenure.is_some_and(|tenure| tenure.fenced.is_some()),
-            yielding_to: tenure.and_then(|tenure| tenure.consent.as_ref()).map(|consent| consent.to.clone()),
+            lease: ownership.map(|ownership| ownership.lease),
+            fenced: ownership.is_some_and(|ownership| ownership.fenced.is_some()),
+            yielding_to: ownership.and_then(|ownership| ownership.consent.as_ref()).map(|consent| consent.to.clone()),
             lingers_until: match self.phase {
                 Phase::Yielding { until, .. } => Some(until),
                 Phase::Standby
@@ -231,7 +232,7 @@ impl Vipa {
                 | Phase::Rebuilding(_)
                 | Phase::Active(_) => None,
             },
-            placed: around.ledger.place(vipa).cloned(),
+            placed: around.decision_log.place(vipa).cloned(),
             barred: barred.cloned().collect(),
             takeback: self.takeback(around.now, around),
             group: self.settings.group.clone(),

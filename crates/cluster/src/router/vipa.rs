@@ -22,8 +22,8 @@ use vipa_model::{Epoch, Incarnation, Moment, NodeName, Service, Stance};
 use vipa_protocol::{Ballot, Owned, Refusal, Refuse, TakeoverReport};
 
 use super::{
-    Context, Note, Output, election::Candidacy, io::Resting, reports::TargetView, settings::VipaSettings,
-    tenure::Tenure,
+    Context, Note, Output, election::Candidacy, io::Resting, ownership::Ownership, reports::TargetView,
+    settings::VipaSettings,
 };
 use crate::paths::{LearnedPaths, StoredLists};
 
@@ -80,8 +80,8 @@ pub(super) enum Phase {
     Standby,
     Suspecting(Candidacy),
     Claiming(Candidacy),
-    Rebuilding(Tenure),
-    Active(Tenure),
+    Rebuilding(Ownership),
+    Active(Ownership),
     Yielding { until: Moment, to: NodeName },
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for State {
 
 /// What can move the machine.
 #[derive(Clone, Debug)]
-pub(super) enum Cue {
+pub(super) enum Input {
     /// Time has passed.
     Due,
     Heard {
@@ -191,8 +191,8 @@ impl Vipa {
     }
 
     /// The machine. Every phase answers every cue.
-    pub(super) fn step(&mut self, cue: Cue, cx: &mut Context<'_>) {
-        use {Cue as C, Phase as P};
+    pub(super) fn step(&mut self, cue: Input, cx: &mut Context<'_>) {
+        use {Input as C, Phase as P};
         // Of later voters' epochs, one voter's word would keep this router from ever claiming one of its own.
         let epochs = cx.settings.voters.epochs();
         let told = |epoch: Epoch| if epoch < epochs.end { epoch } else { Epoch::NONE };
@@ -210,30 +210,30 @@ impl Vipa {
             (P::Yielding { .. }, C::Due) => self.end_lingering(cx),
 
             (P::Standby, C::Heard { from, epoch, yielding_to, sequence }) => {
-                self.hear(from, epoch, yielding_to.as_ref(), sequence, cx);
+                self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx);
                 self.watch(cx);
             }
             (P::Suspecting(_), C::Heard { from, epoch, yielding_to, sequence }) => {
-                if self.hear(from, epoch, yielding_to.as_ref(), sequence, cx) && self.offered.is_none() {
+                if self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx) && self.offered.is_none() {
                     self.stand_by(cx);
                 }
             }
             (P::Claiming(candidacy), C::Heard { from, epoch, yielding_to, sequence }) => {
                 let lost = epoch >= candidacy.epoch;
-                if self.hear(from, epoch, yielding_to.as_ref(), sequence, cx) && lost {
+                if self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx) && lost {
                     self.stand_by(cx);
                 }
             }
-            (P::Rebuilding(tenure) | P::Active(tenure), C::Heard { from, epoch, yielding_to, sequence }) => {
-                if epoch > tenure.epoch {
+            (P::Rebuilding(ownership) | P::Active(ownership), C::Heard { from, epoch, yielding_to, sequence }) => {
+                if epoch > ownership.epoch {
                     self.step_down(epoch, &from, cx);
-                    self.hear(from, epoch, yielding_to.as_ref(), sequence, cx);
-                } else if epoch == tenure.epoch {
+                    self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx);
+                } else if epoch == ownership.epoch {
                     self.meet_another_owner(epoch, &from, cx);
                 }
             }
             (P::Yielding { .. }, C::Heard { from, epoch, yielding_to, sequence }) => {
-                self.hear(from, epoch, yielding_to.as_ref(), sequence, cx);
+                self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx);
             }
 
             (P::Suspecting(candidacy), C::Granted { from, epoch, ballot: Ballot::Trial }) => {
@@ -248,10 +248,13 @@ impl Vipa {
                     self.count(cx);
                 }
             }
-            (P::Rebuilding(tenure) | P::Active(tenure), C::Granted { from, epoch, ballot: Ballot::Real { round } }) => {
+            (
+                P::Rebuilding(ownership) | P::Active(ownership),
+                C::Granted { from, epoch, ballot: Ballot::Real { round } },
+            ) => {
                 // One voter more than the majority needed.
-                let (asked, sent) = tenure.claimed;
-                if (tenure.epoch, asked) == (epoch, round) {
+                let (asked, sent) = ownership.claimed;
+                if (ownership.epoch, asked) == (epoch, round) {
                     self.acknowledged(from, sent, cx);
                 }
             }
@@ -266,13 +269,13 @@ impl Vipa {
                     self.count(cx);
                 }
             }
-            (P::Rebuilding(tenure) | P::Active(tenure), C::Refused { from, refuse }) => {
+            (P::Rebuilding(ownership) | P::Active(ownership), C::Refused { from, refuse }) => {
                 self.highest = self.highest.max(told(refuse.highest));
-                if refuse.reason == Refusal::Superseded && refuse.highest > tenure.epoch {
+                if refuse.reason == Refusal::Superseded && refuse.highest > ownership.epoch {
                     // One voter's word decides nothing; where nobody votes, a target's is all there is.
-                    tenure.superseded.insert(from.clone());
+                    ownership.superseded.insert(from.clone());
                     let electors = cx.settings.electors();
-                    if cx.settings.voters.names.is_empty() || tenure.is_lost(cx.now, electors.len()) {
+                    if cx.settings.voters.names.is_empty() || ownership.is_lost(cx.now, electors.len()) {
                         self.step_down(refuse.highest, &from, cx);
                     }
                 }
@@ -281,16 +284,16 @@ impl Vipa {
                 self.highest = self.highest.max(told(refuse.highest));
             }
 
-            (P::Rebuilding(tenure) | P::Active(tenure), C::Acknowledged { voter, epoch, sent }) => {
-                if tenure.epoch == epoch {
+            (P::Rebuilding(ownership) | P::Active(ownership), C::Acknowledged { voter, epoch, sent }) => {
+                if ownership.epoch == epoch {
                     self.acknowledged(voter, sent, cx);
                 }
             }
-            (P::Rebuilding(tenure) | P::Active(tenure), C::Superseded { voter, mine, epoch, holder }) => {
+            (P::Rebuilding(ownership) | P::Active(ownership), C::Superseded { voter, mine, epoch, holder }) => {
                 self.highest = self.highest.max(told(epoch));
-                if tenure.epoch == mine {
-                    tenure.superseded.insert(voter);
-                    if tenure.is_lost(cx.now, cx.settings.electors().len()) {
+                if ownership.epoch == mine {
+                    ownership.superseded.insert(voter);
+                    if ownership.is_lost(cx.now, cx.settings.electors().len()) {
                         self.step_down(epoch, &holder, cx);
                     }
                 }
@@ -303,8 +306,8 @@ impl Vipa {
             (P::Rebuilding(_), C::Reported) => self.rebuilt(cx),
             (P::Suspecting(_) | P::Claiming(_) | P::Active(_) | P::Yielding { .. }, C::Reported) => {}
 
-            (P::Active(tenure), C::Asked { by, epoch, follows }) => {
-                if tenure.epoch == epoch && self.may_succeed(&by, cx) {
+            (P::Active(ownership), C::Asked { by, epoch, follows }) => {
+                if ownership.epoch == epoch && self.may_succeed(&by, cx) {
                     self.answer_asker(by, &follows, cx);
                 }
             }
@@ -357,10 +360,10 @@ impl Vipa {
         let grace = cx.settings.timing.grace;
         let (stance, quiet_until) = match &self.phase {
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) => (Stance::Standby, cx.now),
-            Phase::Rebuilding(tenure) => (Stance::Rebuilding, tenure.rebuild_until + grace),
-            Phase::Active(tenure) => {
-                let quiet = cx.now + grace + tenure.overlap(&cx.settings.timing);
-                let consent = tenure.consent.as_ref().map_or(quiet, |consent| consent.until + grace);
+            Phase::Rebuilding(ownership) => (Stance::Rebuilding, ownership.rebuild_until + grace),
+            Phase::Active(ownership) => {
+                let quiet = cx.now + grace + ownership.overlap(&cx.settings.timing);
+                let consent = ownership.consent.as_ref().map_or(quiet, |consent| consent.until + grace);
                 (Stance::Active, quiet.max(consent))
             }
             Phase::Yielding { until, .. } => (Stance::Yielding, *until),
@@ -368,31 +371,31 @@ impl Vipa {
         cx.out.push(Output::Stance { vipa: self.settings.address, epoch: self.epoch, stance, quiet_until });
     }
 
-    pub(super) fn tenure(&self) -> Option<&Tenure> {
+    pub(super) fn ownership(&self) -> Option<&Ownership> {
         match &self.phase {
-            Phase::Rebuilding(tenure) | Phase::Active(tenure) => Some(tenure),
+            Phase::Rebuilding(ownership) | Phase::Active(ownership) => Some(ownership),
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) | Phase::Yielding { .. } => None,
         }
     }
 
-    fn tenure_mut(&mut self) -> Option<&mut Tenure> {
+    fn tenure_mut(&mut self) -> Option<&mut Ownership> {
         match &mut self.phase {
-            Phase::Rebuilding(tenure) | Phase::Active(tenure) => Some(tenure),
+            Phase::Rebuilding(ownership) | Phase::Active(ownership) => Some(ownership),
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) | Phase::Yielding { .. } => None,
         }
     }
 
     /// What this router's beats say of the VIPA.
     pub(super) fn owned(&self) -> Option<Owned> {
-        let tenure = self.tenure()?;
-        let yielding_to = tenure.consent.as_ref().map(|consent| consent.to.clone());
-        Some(Owned { vipa: self.settings.address, epoch: tenure.epoch, yielding_to })
+        let ownership = self.ownership()?;
+        let yielding_to = ownership.consent.as_ref().map(|consent| consent.to.clone());
+        Some(Owned { vipa: self.settings.address, epoch: ownership.epoch, yielding_to })
     }
 
     /// Whether a router may say that it owns the VIPA: it has a rank, or owns it or has handed it over here, although the
     /// configuration has taken its rank since.
     pub(super) fn may_be_owned_by(&self, router: &NodeName) -> bool {
-        let predecessor = self.tenure().and_then(|tenure| tenure.report.predecessor.as_ref());
+        let predecessor = self.ownership().and_then(|ownership| ownership.report.predecessor.as_ref());
         self.settings.rank(router).is_some() || self.owner.as_ref() == Some(router) || predecessor == Some(router)
     }
 

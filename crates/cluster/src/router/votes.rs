@@ -14,7 +14,7 @@ impl Router {
     /// The voters by which a router that asks for this one's vote goes; `None`: they do not count here.
     pub(super) fn asks_with(&self, from: &NodeName) -> Option<&Voters> {
         let mine = &self.settings.voters;
-        if *from == self.settings.me { Some(mine) } else { self.electorate.answered(mine, from) }
+        if *from == self.settings.me { Some(mine) } else { self.membership.answered(mine, from) }
     }
 
     pub(super) fn asked_for_votes(&mut self, now: Moment, from: &NodeName, claims: &[Claim], out: &mut Outbox) {

@@ -32,7 +32,7 @@ impl Knowledge for Target {
     }
 
     fn highest_stamp(&self) -> u64 {
-        self.ledger.highest_stamp()
+        self.decision_log.highest_stamp()
     }
 }
 

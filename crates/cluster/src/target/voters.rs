@@ -4,7 +4,7 @@ use vipa_model::{Moment, NodeName, Voters};
 use vipa_protocol::Message;
 
 use super::{Note, Outbox, Output, Settings, Target};
-use crate::electorate::{Heard, Objection};
+use crate::membership::{Heard, Objection};
 
 impl Target {
     /// Whose votes count here.
@@ -16,7 +16,7 @@ impl Target {
     /// Whether these voters may count here from now on.
     pub fn may_go_by(&self, now: Moment, next: &Voters) -> Result<(), Objection> {
         let Settings { me, voters, lease, .. } = &self.settings;
-        self.electorate.judge(now, *lease, (me, voters), next, self.peers.keys())
+        self.membership.judge(now, *lease, (me, voters), next, self.peers.keys())
     }
 
     pub(super) fn go_by(&mut self, now: Moment, voters: &Voters, out: &mut Outbox) {
@@ -25,7 +25,7 @@ impl Target {
         }
         let was_voter = self.is_voter();
         self.settings.voters = voters.clone();
-        let strangers = self.electorate.take_up(now, (&self.settings.me, voters));
+        let strangers = self.membership.take_up(now, (&self.settings.me, voters));
         if self.is_voter() && !was_voter {
             self.voter.keep_silent(now);
         }
@@ -40,10 +40,10 @@ impl Target {
 
     /// A node goes by other voters from now on.
     pub(super) fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
-        if !self.peers.contains_key(peer) && !self.electorate.has_stranger(peer) {
+        if !self.peers.contains_key(peer) && !self.membership.has_stranger(peer) {
             return;
         }
-        match self.electorate.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
+        match self.membership.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
             Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
             Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
             Heard::Nothing => {}

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What control knows when the rehearsal begins.
-pub(crate) struct Scene {
+pub(crate) struct DrillContext {
     pub(crate) vipa: IpAddr,
     pub(crate) owner: Option<NodeName>,
     pub(crate) owned_here: bool,
@@ -51,8 +51,8 @@ pub(crate) struct Cast {
     pub(crate) subject: Option<Subject>,
 }
 
-pub(crate) async fn rehearse(asker: &QuerySender, flows: &Arc<Flows>, scene: Scene) -> Drill {
-    let Scene { vipa, owner, owned_here, before, voters, voters_linked, detect, services, targets } = scene;
+pub(crate) async fn rehearse(asker: &QuerySender, flows: &Arc<Flows>, scene: DrillContext) -> Drill {
+    let DrillContext { vipa, owner, owned_here, before, voters, voters_linked, detect, services, targets } = scene;
     let mut looks = Vec::new();
     for cast in &targets {
         let (asker, flows) = (asker.clone(), Arc::clone(flows));

@@ -1,8 +1,8 @@
 //! Questions to other nodes, and theirs to us (`vipa_protocol::question`).
 //!
 //! ```text
-//!   a task that audits ──Query──► control ──Ask, with a token──► the other node
-//!                      ◄──Reply─── control ◄──Told, with it──────
+//!   a task that audits ──Query──► control ──QueryRequest, with a token──► the other node
+//!                      ◄──Reply─── control ◄──QueryReply, with it──────
 //! ```
 //! The tasks wait; control only passes on. An answer that does not come is the task's to give up.
 
@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use vipa_model::{NodeName, config};
-use vipa_protocol::{Ask, Message, Question, Reply, Told, question::VipaSettings};
+use vipa_protocol::{Message, QueryReply, QueryRequest, Question, Reply, question::VipaSettings};
 
 /// Questions under way at one time; one more is not asked.
 const AT_ONCE: usize = 1024;
@@ -59,11 +59,11 @@ impl Waiting {
         }
         self.last += 1;
         self.by_token.insert(self.last, (to.clone(), reply));
-        Some((to, Message::Ask(Ask { token: self.last, question })))
+        Some((to, Message::QueryRequest(QueryRequest { token: self.last, question })))
     }
 
     /// An answer came. One that nobody waits for is let be, and one from somebody else.
-    pub(crate) fn told(&mut self, from: &NodeName, told: Told) {
+    pub(crate) fn told(&mut self, from: &NodeName, told: QueryReply) {
         if self.by_token.get(&told.token).is_some_and(|(asked, _)| asked == from)
             && let Some((_, reply)) = self.by_token.remove(&told.token)
         {
@@ -138,12 +138,12 @@ mod tests {
         let mut waiting = Waiting::default();
         let question = tokio::spawn(async move { asker.ask(&name("r2"), Question::Settings { vipa: VIPA }).await });
         let (to, message) = waiting.ask(asked.recv().await.unwrap()).unwrap();
-        let Message::Ask(Ask { token, .. }) = message else { panic!("{message:?}") };
+        let Message::QueryRequest(QueryRequest { token, .. }) = message else { panic!("{message:?}") };
         assert_eq!(to, name("r2"));
-        waiting.told(&name("r3"), Told { token, reply: Reply::Unknown });
+        waiting.told(&name("r3"), QueryReply { token, reply: Reply::Unknown });
         assert_eq!(waiting.by_token.len(), 1, "r3 was not asked");
-        waiting.told(&name("r2"), Told { token: token + 1, reply: Reply::Unknown });
-        waiting.told(&name("r2"), Told { token, reply: Reply::Unknown });
+        waiting.told(&name("r2"), QueryReply { token: token + 1, reply: Reply::Unknown });
+        waiting.told(&name("r2"), QueryReply { token, reply: Reply::Unknown });
         assert_eq!(question.await.unwrap(), Some(Reply::Unknown));
     }
 

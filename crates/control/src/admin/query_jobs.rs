@@ -10,7 +10,7 @@ use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
 use crate::{
     admin::{
         compare,
-        drill::{Cast, Scene, rehearse},
+        drill::{Cast, DrillContext, rehearse},
         queries::{QuerySender, settings},
     },
     control::{Control, vipa_id},
@@ -187,7 +187,7 @@ impl Control {
         });
     }
 
-    fn scene(&self, address: IpAddr, counts: &ConnectionCounts) -> Option<Scene> {
+    fn scene(&self, address: IpAddr, counts: &ConnectionCounts) -> Option<DrillContext> {
         let vipa = self.cluster.vipa(address)?;
         let me = &self.config.node.name;
         let peers = self.cluster.peers();
@@ -206,7 +206,7 @@ impl Control {
             voters => voters,
         };
         let voters_linked = voters.iter().filter(|voter| *voter == me || linked(voter)).count();
-        Some(Scene {
+        Some(DrillContext {
             vipa: address,
             owned_here,
             owner: vipa.owner.clone(),

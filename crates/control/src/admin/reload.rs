@@ -150,7 +150,7 @@ impl Control {
         let next = Arc::new(next);
         self.advertiser.set_hooks(&next.hooks);
         self.announcements.reschedule(&next.announce, now);
-        self.condition.set(next.autonomics.clone());
+        self.self_check.set(next.autonomics.clone());
         self.routing.configure(&next.vipas);
         self.config = next;
         let settings = Box::new(settings(&self.config, self.cluster.hello().incarnation));
@@ -166,7 +166,7 @@ impl Control {
         self.announcements.end(vipa);
         self.advertiser.release(vipa);
         self.replicas.forget(vipa);
-        let Some(id) = self.routing.retire(vipa, self.door.versions()) else { return };
+        let Some(id) = self.routing.retire(vipa, self.channel.versions()) else { return };
         self.reports.forget(id);
         self.forget_completeness(id);
         self.reach_targets();

@@ -10,7 +10,7 @@ use vipa_cluster::Wait;
 use vipa_flow::FlowState;
 use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId, listed};
 use vipa_protocol::{
-    Decision, Fitness, ListenerLoad, Load, Matter, Role, Ruling, Served,
+    Decision, Eligibility, ListenerLoad, Load, Matter, Role, Ruling, Served,
     admin::{
         AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
         Flapping, Link, MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance,
@@ -344,7 +344,7 @@ fn distribution_rows(
     let others = held.keys().filter(|address| !service.candidates.contains(address));
     let judge = control.routing.judge(index);
     let standing = |address: &IpAddr| judge.standing(service, *address);
-    let nobody_is_fit = service.candidates.iter().all(|address| standing(address).fitness != Fitness::Fit);
+    let nobody_is_fit = service.candidates.iter().all(|address| standing(address).fitness != Eligibility::Fit);
     let row = |address: &IpAddr| {
         let known = vipa.targets.iter().find(|target| target.address == *address);
         let Standing { fitness, listening, fit, waiting } = standing(address);
@@ -355,7 +355,7 @@ fn distribution_rows(
             agent: service.choice.agentless(*address).is_none(),
             linked: known.is_some_and(|target| target.linked),
             listening,
-            chosen: fitness == Fitness::Fit || nobody_is_fit && fitness.is_last_resort(),
+            chosen: fitness == Eligibility::Fit || nobody_is_fit && fitness.is_last_resort(),
             fitness,
             fit,
             weight: judge.weight(service, *address),
@@ -372,8 +372,8 @@ fn distribution_rows(
 
 pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
-    let mut total: BTreeMap<String, u64> = named(&control.door.totals());
-    total.insert("notes.refused".into(), control.door.notes_refused());
+    let mut total: BTreeMap<String, u64> = named(&control.channel.totals());
+    total.insert("notes.refused".into(), control.channel.notes_refused());
     total.extend(control.routing.neighbours.counts());
     total.insert("neighbour.unasked".into(), control.neighbour_prompts.left_out());
     let writes = control.votes.writes() + control.decisions.writes() + control.voting.writes();
@@ -383,9 +383,9 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.extend(control.routing.identifier_counts());
     total.extend(control.advertiser.counts());
     total.extend(control.audits.named());
-    total.extend(control.condition.counts());
+    total.extend(control.self_check.counts());
     total.extend(control.recorder.counts());
-    let workers = control.door.desks().iter().map(|desk| named(&desk.counters.totals())).collect();
+    let workers = control.channel.workers().iter().map(|shared| named(&shared.counters.totals())).collect();
     Counters { total, workers }
 }
 

@@ -87,7 +87,7 @@ impl Control {
 
     fn send_on_each_port(&self, frame: impl Fn(&PortRoute) -> Vec<u8>) {
         for (id, port) in (0..=u16::MAX).map(PortId).zip(&self.routing.ports) {
-            send_frame(&self.door, &self.counts, (id, port), &frame(port));
+            send_frame(&self.channel, &self.counts, (id, port), &frame(port));
         }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) struct Conflicts {
 
 impl Conflicts {
     /// Takes in what a station says; true if the log is to tell of it.
-    pub(crate) fn hear(&mut self, claim: Claim, is_settling: bool, now: Moment) -> bool {
+    pub(crate) fn observe(&mut self, claim: Claim, is_settling: bool, now: Moment) -> bool {
         let Claim { vipa, port, mac } = claim;
         let new = Conflict {
             port,
@@ -73,7 +73,7 @@ impl Conflicts {
             is_certain: false,
         };
         let conflict = self.by_vipa.entry(vipa).or_insert(new);
-        let is_news = conflict.mac != mac || conflict.told.is_none_or(|told| now.since(told) >= LINE);
+        let is_stale = conflict.mac != mac || conflict.told.is_none_or(|told| now.since(told) >= LINE);
         let earliest = conflict.defended.map_or(now, |defended| now.max(defended + DEFEND_INTERVAL));
         (conflict.port, conflict.mac, conflict.last) = (port, mac, now);
         conflict.defend_at.get_or_insert(earliest);
@@ -85,7 +85,7 @@ impl Conflicts {
         if now.since(self.lines.1) >= LINE {
             self.lines = (0, now);
         }
-        let is_told = is_news && self.lines.0 < LINES;
+        let is_told = is_stale && self.lines.0 < LINES;
         if is_told {
             self.lines.0 += 1;
             conflict.told = Some(now);
@@ -129,7 +129,7 @@ impl Control {
         let Some(index) = self.routing.vipa_index(vipa).filter(|_| self.may_announce(vipa, now)) else { return };
         let is_settling = self.routing.vipas[index].owned_since.is_some_and(|since| now.since(since) < SETTLING);
         self.counts.conflicts_heard += 1;
-        if self.conflicts.hear(claim, is_settling, now) {
+        if self.conflicts.observe(claim, is_settling, now) {
             let port = self.port_name(port);
             let also = self.routing.neighbours.address_of(mac).map(|address| format!(", which is {address} as well"));
             tracing::warn!(
@@ -186,7 +186,7 @@ mod tests {
         let mut answers = Vec::new();
         for ms in 0..until {
             if claims.contains(&ms) {
-                conflicts.hear(CLAIM, false, at(ms));
+                conflicts.observe(CLAIM, false, at(ms));
             }
             answers.extend(conflicts.due(at(ms)).iter().map(|_| ms));
         }
@@ -212,16 +212,16 @@ mod tests {
     #[test]
     fn two_owners_that_hear_each_other_do_not_storm() {
         let (mut one, mut other) = (Conflicts::default(), Conflicts::default());
-        one.hear(CLAIM, false, at(0));
+        one.observe(CLAIM, false, at(0));
         let mut announced = 0;
         for ms in 0..60_000 {
             if !one.due(at(ms)).is_empty() {
                 announced += 1;
-                other.hear(CLAIM, false, at(ms + 1));
+                other.observe(CLAIM, false, at(ms + 1));
             }
             if !other.due(at(ms)).is_empty() {
                 announced += 1;
-                one.hear(CLAIM, false, at(ms + 1));
+                one.observe(CLAIM, false, at(ms + 1));
             }
         }
         assert!((100..=122).contains(&announced), "{announced}");
@@ -232,7 +232,7 @@ mod tests {
         let mut conflicts = Conflicts::default();
         for number in 0..1_000 {
             let vipa = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
-            conflicts.hear(Claim { vipa, ..CLAIM }, false, at(0));
+            conflicts.observe(Claim { vipa, ..CLAIM }, false, at(0));
         }
         let turns: Vec<usize> = std::iter::repeat_with(|| conflicts.due(at(1)).len()).take_while(|n| *n > 0).collect();
         assert_eq!((turns.len(), turns.iter().max()), (1_000 / DEFENDED_AT_ONCE, Some(&DEFENDED_AT_ONCE)));
@@ -243,12 +243,12 @@ mod tests {
         let mut conflicts = Conflicts::default();
         let other = Claim { mac: Mac([2, 0, 0, 0, 0, 8]), ..CLAIM };
         let lines: Vec<bool> = [(CLAIM, 0), (CLAIM, 10), (other, 20), (other, 30), (other, 60_020)]
-            .map(|(claim, ms)| conflicts.hear(claim, false, at(ms)))
+            .map(|(claim, ms)| conflicts.observe(claim, false, at(ms)))
             .into();
         assert_eq!(lines, [true, false, true, false, true]);
         let many = (0..1_000).filter(|number| {
             let vipa = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
-            conflicts.hear(Claim { vipa, ..CLAIM }, false, at(60_030))
+            conflicts.observe(Claim { vipa, ..CLAIM }, false, at(60_030))
         });
         assert_eq!(many.count(), LINES as usize - 1);
     }
@@ -256,16 +256,16 @@ mod tests {
     #[test]
     fn what_the_owner_before_had_on_its_way_is_answered_and_not_told_of() {
         let mut conflicts = Conflicts::default();
-        assert!(!conflicts.hear(CLAIM, true, at(0)));
+        assert!(!conflicts.observe(CLAIM, true, at(0)));
         assert_eq!((conflicts.due(at(0)), conflicts.all().count()), (vec![VIPA], 0));
-        assert!(conflicts.hear(CLAIM, false, at(3_000)), "it goes on");
+        assert!(conflicts.observe(CLAIM, false, at(3_000)), "it goes on");
         assert_eq!(conflicts.all().map(|(vipa, conflict)| (vipa, conflict.claims)).collect::<Vec<_>>(), [(VIPA, 1)]);
     }
 
     #[test]
     fn what_is_another_routers_is_not_defended_and_what_is_long_ago_is_not_shown() {
         let mut conflicts = Conflicts::default();
-        conflicts.hear(CLAIM, false, at(0));
+        conflicts.observe(CLAIM, false, at(0));
         conflicts.end(VIPA);
         assert!(conflicts.due(at(0)).is_empty());
         conflicts.forget_old(at(599_000));

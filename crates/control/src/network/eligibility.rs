@@ -11,12 +11,12 @@ use std::{
 
 use vipa_cluster::Resting;
 use vipa_model::{Agentless, Protocol, Service, Weights};
-use vipa_protocol::{Accepting, Fitness, Intent, Load, load::FULL_HEADROOM};
+use vipa_protocol::{Accepting, Eligibility, Intent, Load, load::FULL_HEADROOM};
 
-use crate::network::{probes::Found, reachability::Reachability, responsiveness::Accounts};
+use crate::network::{probes::ProbeVerdict, reachability::Reachability, responsiveness::Accounts};
 
 /// A candidate, and how fit it is.
-pub(crate) type CandidateFitness = (IpAddr, Fitness);
+pub(crate) type CandidateEligibility = (IpAddr, Eligibility);
 
 /// What one VIPA's candidates are judged by.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ pub(crate) struct EligibilityRules<'a> {
     /// How the linked targets fare.
     pub(crate) loads: &'a BTreeMap<IpAddr, Load>,
     /// What those without an agent have answered.
-    pub(crate) found: &'a HashMap<Agentless, Found>,
+    pub(crate) found: &'a HashMap<Agentless, ProbeVerdict>,
     pub(crate) reach: &'a Reachability,
     /// How much of what is sent to them they serve.
     pub(crate) accounts: &'a Accounts,
@@ -39,7 +39,7 @@ pub(crate) struct EligibilityRules<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// `Fit` if it is on any port; else the first objection.
-    pub(crate) fitness: Fitness,
+    pub(crate) fitness: Eligibility,
     pub(crate) listening: u32,
     pub(crate) fit: u32,
     /// Connections that wait to be accepted.
@@ -48,9 +48,9 @@ pub(crate) struct Standing {
 
 impl EligibilityRules<'_> {
     /// Whether `target` gets new connections to one port.
-    pub(crate) fn fitness(&self, service: &Service, target: IpAddr, port: u16) -> Fitness {
+    pub(crate) fn eligibility(&self, service: &Service, target: IpAddr, port: u16) -> Eligibility {
         if !service.candidates.contains(&target) {
-            return Fitness::NotCandidate;
+            return Eligibility::NotCandidate;
         }
         if let Some(agentless) = service.choice.agentless(target) {
             return self.answered(agentless);
@@ -58,47 +58,49 @@ impl EligibilityRules<'_> {
         let load = self.loads.get(&target);
         let listens = self.listeners.get(&target).is_some_and(|open| open.contains(&(service.protocol, port)));
         if !listens {
-            return if load.is_some() { Fitness::NotListening } else { Fitness::NotLinked };
+            return if load.is_some() { Eligibility::NotListening } else { Eligibility::NotLinked };
         }
         let (protocol, ports) = (service.protocol, service.ports);
         if self.resting.contains(&Resting { protocol, ports, target }) {
-            return Fitness::Quiesced;
+            return Eligibility::Quiesced;
         }
         match load.map(|load| load.intent) {
             None | Some(Intent::Serve) => self.health(service, target, port),
-            Some(Intent::Drain) => Fitness::Draining,
+            Some(Intent::Drain) => Eligibility::Draining,
         }
     }
 
     /// Whether a linked target that listens can serve one port, whatever operators and its own agent want of it.
-    fn health(&self, service: &Service, target: IpAddr, port: u16) -> Fitness {
+    fn health(&self, service: &Service, target: IpAddr, port: u16) -> Eligibility {
         // Its first word of itself is still on the way.
-        let Some(load) = self.loads.get(&target) else { return Fitness::Fit };
+        let Some(load) = self.loads.get(&target) else { return Eligibility::Fit };
         let concerns = |check: &&vipa_protocol::CheckResult| check.port.is_none_or(|of| of == port);
         if let Some(check) = load.checks.iter().filter(concerns).find(|check| !check.passing) {
-            return Fitness::CheckFailing { check: check.name.clone(), detail: check.detail.clone() };
+            return Eligibility::CheckFailing { check: check.name.clone(), detail: check.detail.clone() };
         }
         if let Some(in_vain) = self.reach.in_vain(target).filter(|_| service.protocol == Protocol::Tcp) {
-            return Fitness::Unreachable { in_vain };
+            return Eligibility::Unreachable { in_vain };
         }
         match load.listener(self.vipa, service.protocol, port) {
-            None => Fitness::Fit,
+            None => Eligibility::Fit,
             Some(queue) => match queue.accepting {
-                Accepting::Yes => Fitness::Fit,
-                Accepting::Full => Fitness::QueueFull { waiting: queue.waiting },
-                Accepting::Stalled => Fitness::NotAccepting { waiting: queue.waiting },
+                Accepting::Yes => Eligibility::Fit,
+                Accepting::Full => Eligibility::QueueFull { waiting: queue.waiting },
+                Accepting::Stalled => Eligibility::NotAccepting { waiting: queue.waiting },
             },
         }
     }
 
     /// Of a candidate without an agent all that is known is what it answers.
-    fn answered(&self, agentless: &Agentless) -> Fitness {
-        let failing =
-            |detail: &str| Fitness::CheckFailing { check: agentless.question.to_string(), detail: detail.to_owned() };
+    fn answered(&self, agentless: &Agentless) -> Eligibility {
+        let failing = |detail: &str| Eligibility::CheckFailing {
+            check: agentless.question.to_string(),
+            detail: detail.to_owned(),
+        };
         match self.found.get(agentless) {
             None => failing("not asked yet"),
-            Some(Found { passes: true, .. }) => Fitness::Fit,
-            Some(Found { detail, .. }) => failing(detail),
+            Some(ProbeVerdict { passes: true, .. }) => Eligibility::Fit,
+            Some(ProbeVerdict { detail, .. }) => failing(detail),
         }
     }
 
@@ -120,25 +122,25 @@ impl EligibilityRules<'_> {
     }
 
     /// Who gets new connections to one port. When nobody is fit, those whose only fault is their slowness.
-    pub(crate) fn choose(candidates: &[CandidateFitness]) -> Vec<IpAddr> {
-        let chosen = |wanted: fn(&Fitness) -> bool| -> Vec<IpAddr> {
+    pub(crate) fn choose(candidates: &[CandidateEligibility]) -> Vec<IpAddr> {
+        let chosen = |wanted: fn(&Eligibility) -> bool| -> Vec<IpAddr> {
             candidates.iter().filter(|(_, fitness)| wanted(fitness)).map(|(target, _)| *target).collect()
         };
-        match chosen(|fitness| *fitness == Fitness::Fit) {
-            nobody if nobody.is_empty() => chosen(Fitness::is_last_resort),
+        match chosen(|fitness| *fitness == Eligibility::Fit) {
+            nobody if nobody.is_empty() => chosen(Eligibility::is_last_resort),
             fit => fit,
         }
     }
 
     /// Targets that can serve one port and get no new connections, because they are quiesced, drain, or have a share of zero.
     /// The UDP flows that they have stay there.
-    pub(crate) fn draining(&self, service: &Service, port: u16, candidates: &[CandidateFitness]) -> Vec<IpAddr> {
-        let is_draining = |(target, fitness): &&CandidateFitness| match fitness {
-            Fitness::Quiesced | Fitness::Draining => {
+    pub(crate) fn draining(&self, service: &Service, port: u16, candidates: &[CandidateEligibility]) -> Vec<IpAddr> {
+        let is_draining = |(target, fitness): &&CandidateEligibility| match fitness {
+            Eligibility::Quiesced | Eligibility::Draining => {
                 let health = self.health(service, *target, port);
-                health == Fitness::Fit || health.is_last_resort()
+                health == Eligibility::Fit || health.is_last_resort()
             }
-            Fitness::Fit => self.weight(service, *target) == 0,
+            Eligibility::Fit => self.weight(service, *target) == 0,
             _ => false,
         };
         candidates.iter().filter(is_draining).map(|(target, _)| *target).collect()
@@ -155,23 +157,23 @@ impl EligibilityRules<'_> {
     }
 
     /// How fit each candidate of the service is for one port.
-    pub(crate) fn candidates_fitness(&self, service: &Service, port: u16) -> Vec<CandidateFitness> {
-        service.candidates.iter().map(|target| (*target, self.fitness(service, *target, port))).collect()
+    pub(crate) fn candidates_fitness(&self, service: &Service, port: u16) -> Vec<CandidateEligibility> {
+        service.candidates.iter().map(|target| (*target, self.eligibility(service, *target, port))).collect()
     }
 
     /// How a target stands with a service as a whole.
     pub(crate) fn standing(&self, service: &Service, target: IpAddr) -> Standing {
         if let Some(agentless) = service.choice.agentless(target) {
             let fitness = self.answered(agentless);
-            let fit = u32::from(fitness == Fitness::Fit);
+            let fit = u32::from(fitness == Eligibility::Fit);
             return Standing { fitness, listening: 1, fit, waiting: 0 };
         }
         let (from, to) = ((service.protocol, service.ports.first), (service.protocol, service.ports.last));
         let open = self.listeners.get(&target).into_iter().flat_map(|ports| ports.range(from..=to));
-        let judged: Vec<Fitness> = open.map(|(_, port)| self.fitness(service, target, *port)).collect();
-        let fit = judged.iter().filter(|fitness| **fitness == Fitness::Fit).count();
-        let unheard = || self.fitness(service, target, service.ports.first);
-        let fitness = if fit > 0 { Fitness::Fit } else { judged.first().cloned().unwrap_or_else(unheard) };
+        let judged: Vec<Eligibility> = open.map(|(_, port)| self.eligibility(service, target, *port)).collect();
+        let fit = judged.iter().filter(|fitness| **fitness == Eligibility::Fit).count();
+        let unheard = || self.eligibility(service, target, service.ports.first);
+        let fitness = if fit > 0 { Eligibility::Fit } else { judged.first().cloned().unwrap_or_else(unheard) };
         let queues = self.loads.get(&target).map_or(&[][..], |load| &load.listeners);
         let ours = queues.iter().filter(|queue| {
             (queue.vipa, queue.protocol) == (self.vipa, service.protocol) && service.ports.contains(queue.port)
@@ -204,7 +206,7 @@ mod tests {
         listeners: BTreeMap<IpAddr, BTreeSet<(Protocol, u16)>>,
         resting: Vec<Resting>,
         loads: BTreeMap<IpAddr, Load>,
-        found: HashMap<Agentless, Found>,
+        found: HashMap<Agentless, ProbeVerdict>,
         reach: Reachability,
         accounts: Accounts,
     }
@@ -248,7 +250,7 @@ mod tests {
             self.load(target).listeners = vec![queue];
         }
 
-        fn of_t1(&self) -> (Fitness, Vec<IpAddr>) {
+        fn of_t1(&self) -> (Eligibility, Vec<IpAddr>) {
             (
                 self.judge().standing(&self.service, T1).fitness,
                 EligibilityRules::choose(&self.judge().candidates_fitness(&self.service, 80)),
@@ -259,25 +261,25 @@ mod tests {
     #[test]
     fn the_first_objection_is_told_and_keeps_new_connections_away() {
         let mut bench = Bench::new();
-        assert_eq!(bench.of_t1(), (Fitness::Fit, vec![T1, T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::Fit, vec![T1, T2]));
         bench.accepts(T1, Accepting::Yes);
-        assert_eq!(bench.of_t1(), (Fitness::Fit, vec![T1, T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::Fit, vec![T1, T2]));
         bench.accepts(T1, Accepting::Full);
-        assert_eq!(bench.of_t1(), (Fitness::QueueFull { waiting: 3 }, vec![T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::QueueFull { waiting: 3 }, vec![T2]));
         bench.accepts(T1, Accepting::Stalled);
-        assert_eq!(bench.of_t1(), (Fitness::NotAccepting { waiting: 3 }, vec![T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::NotAccepting { waiting: 3 }, vec![T2]));
         let check = CheckResult { name: "web".into(), port: Some(80), passing: false, detail: "status 500".into() };
         bench.load(T1).checks = vec![check.clone()];
-        let failing = Fitness::CheckFailing { check: "web".into(), detail: "status 500".into() };
+        let failing = Eligibility::CheckFailing { check: "web".into(), detail: "status 500".into() };
         assert_eq!(bench.of_t1(), (failing, vec![T2]));
         bench.load(T1).intent = Intent::Drain;
-        assert_eq!(bench.of_t1(), (Fitness::Draining, vec![T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::Draining, vec![T2]));
         bench.resting = vec![Resting { protocol: Protocol::Tcp, ports: PortRange::one(80), target: T1 }];
-        assert_eq!(bench.of_t1(), (Fitness::Quiesced, vec![T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::Quiesced, vec![T2]));
         bench.listeners.remove(&T1);
-        assert_eq!(bench.of_t1(), (Fitness::NotListening, vec![T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::NotListening, vec![T2]));
         bench.loads.remove(&T1);
-        assert_eq!(bench.of_t1(), (Fitness::NotLinked, vec![T2]));
+        assert_eq!(bench.of_t1(), (Eligibility::NotLinked, vec![T2]));
     }
 
     #[test]
@@ -305,7 +307,7 @@ mod tests {
         let mut bench = Bench::new();
         let check = |port| CheckResult { name: "x".into(), port, passing: false, detail: String::new() };
         bench.load(T1).checks = vec![check(Some(81))];
-        assert_eq!(bench.of_t1().0, Fitness::Fit);
+        assert_eq!(bench.of_t1().0, Eligibility::Fit);
         bench.load(T1).checks = vec![check(None)];
         assert_eq!(bench.of_t1().1, [T2]);
     }
@@ -318,11 +320,11 @@ mod tests {
         let agentless = Agentless { address: T1, question: vipa_model::Question::Tcp(80), pace };
         bench.service.choice.agentless = vec![agentless.clone()];
         (bench.listeners, bench.loads) = (BTreeMap::new(), BTreeMap::new());
-        let failing = |detail: &str| Fitness::CheckFailing { check: "tcp 80".into(), detail: detail.into() };
+        let failing = |detail: &str| Eligibility::CheckFailing { check: "tcp 80".into(), detail: detail.into() };
         assert_eq!(bench.of_t1(), (failing("not asked yet"), vec![]));
-        bench.found.insert(agentless.clone(), Found { passes: true, detail: String::new() });
-        assert_eq!(bench.of_t1(), (Fitness::Fit, vec![T1]));
-        bench.found.insert(agentless, Found { passes: false, detail: "refused".into() });
+        bench.found.insert(agentless.clone(), ProbeVerdict { passes: true, detail: String::new() });
+        assert_eq!(bench.of_t1(), (Eligibility::Fit, vec![T1]));
+        bench.found.insert(agentless, ProbeVerdict { passes: false, detail: "refused".into() });
         assert_eq!(bench.of_t1(), (failing("refused"), vec![]));
     }
 

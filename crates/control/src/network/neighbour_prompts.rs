@@ -35,12 +35,12 @@ const NEIGHBOURS: usize = 4_096;
 const WALK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The neighbours of each VIPA by which its clients reach it.
-type Found = BTreeMap<IpAddr, BTreeSet<IpAddr>>;
+type ClientNeighbours = BTreeMap<IpAddr, BTreeSet<IpAddr>>;
 
 /// What a walk has found.
 #[derive(Debug)]
 struct Walk {
-    found: Found,
+    found: ClientNeighbours,
     /// Connections whose neighbour found no place.
     left_out: u64,
 }
@@ -52,7 +52,7 @@ pub(crate) struct NeighbourPrompts {
     waiting: BTreeSet<(IpAddr, IpAddr)>,
     /// VIPAs whose clients are to be looked for.
     unknown: BTreeSet<IpAddr>,
-    found: Found,
+    found: ClientNeighbours,
     walked: BTreeMap<IpAddr, Moment>,
     walk: Option<mpsc::Receiver<Walk>>,
     left_out: u64,
@@ -140,7 +140,7 @@ impl NeighbourPrompts {
 
 /// Walks the whole table once.
 fn walk(flows: &Flows, vipas: &BTreeMap<VipaId, IpAddr>, ports: &[PortRoute]) -> Walk {
-    let (mut found, mut all, mut left_out) = (Found::new(), 0, 0);
+    let (mut found, mut all, mut left_out) = (ClientNeighbours::new(), 0, 0);
     flows.export_where(&|id| vipas.contains_key(&id), &mut |key, _, state| {
         let client = key.connection().client.ip();
         let (Some(vipa), Some((_, neighbour))) = (vipas.get(&key.vipa()), next_neighbour(ports, client)) else {
@@ -182,7 +182,7 @@ impl Control {
             let Some((id, neighbour)) = next_neighbour(&self.routing.ports, neighbour) else { continue };
             let Some(port) = self.routing.ports.get(usize::from(id.0)) else { continue };
             if self.may_announce(vipa, now) && !self.is_own(id, neighbour) {
-                send_frame(&self.door, &self.counts, (id, port), &announcements::question_as(port, vipa, neighbour));
+                send_frame(&self.channel, &self.counts, (id, port), &announcements::question_as(port, vipa, neighbour));
             }
         }
     }

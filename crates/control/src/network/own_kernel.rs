@@ -153,11 +153,11 @@ async fn watch_kernel(shared: Vec<String>, tell: watch::Sender<KernelState>) {
             Ok(addresses) => {
                 let state = KernelState { addresses, forwarding };
                 tell.send_if_modified(|told| {
-                    let is_news = *told != state;
-                    if is_news {
+                    let is_stale = *told != state;
+                    if is_stale {
                         *told = state;
                     }
-                    is_news
+                    is_stale
                 });
                 has_failed = false;
             }

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use vipa_handoff::{NextHop, PortRoute, TargetRoute, Via, WAYS, next_neighbour};
+use vipa_handoff::{ForwardingAction, NextHop, PortRoute, TargetRoute, WAYS, next_neighbour};
 use vipa_model::{
     Forwarding, Mac, Path, PathLookup, PortId, PortRange, Protocol, Service, TargetId, TargetPath, VipaId, find_path,
 };
@@ -20,7 +20,7 @@ const GUE_PORT: u16 = 6080;
 
 /// A target and how packets get there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Way {
+pub(crate) struct TargetAndPath {
     pub(crate) address: IpAddr,
     pub(crate) path: Path,
 }
@@ -43,7 +43,7 @@ struct Guess {
     service: Option<(Protocol, PortRange)>,
 }
 
-impl Way {
+impl TargetAndPath {
     /// The port it leads out of, and the neighbour there whose MAC must be known.
     pub(crate) fn neighbour(&self, ports: &[PortRoute]) -> Option<(PortId, IpAddr)> {
         let (port, neighbour) = next_neighbour(ports, self.address)?;
@@ -73,16 +73,16 @@ impl Way {
         };
         if let Some(port) = ports.iter().find(|port| port.has(self.address)) {
             let hop = port.kernel.map(|kernel| NextHop { port: kernel, link: own_link(port) });
-            return route(Via::Local, hop, port.mtu, port.mtu);
+            return route(ForwardingAction::Local, hop, port.mtu, port.mtu);
         }
-        let unreachable = || route(Via::Direct, None, u16::MAX, u16::MAX);
+        let unreachable = || route(ForwardingAction::Direct, None, u16::MAX, u16::MAX);
         let Some((id, neighbour)) = self.neighbour(ports) else { return unreachable() };
         let Some(port) = ports.get(usize::from(id.0)) else { return unreachable() };
         let next_hop = mac(neighbour).map(|mac| NextHop { port: id, link: port.link_to(mac) });
         let Some(how) = encapsulation(self.path.forwarding) else {
             let via = match self.path.forwarding {
-                Forwarding::Nat => Via::Nat { port: self.path.target_port },
-                _ => Via::Direct,
+                Forwarding::Nat => ForwardingAction::Nat { port: self.path.target_port },
+                _ => ForwardingAction::Direct,
             };
             return route(via, next_hop, port.mtu, least(port.mtu));
         };
@@ -90,7 +90,7 @@ impl Way {
         let overhead = how.overhead(self.address.is_ipv6());
         let path_mtu = least(port.mtu);
         let mtu = path_mtu.saturating_sub(u16::try_from(overhead).unwrap_or(u16::MAX));
-        route(Via::Tunnel { outer, how }, next_hop, mtu, path_mtu)
+        route(ForwardingAction::Tunnel { outer, how }, next_hop, mtu, path_mtu)
     }
 }
 
@@ -126,8 +126,8 @@ impl Lists<'_> {
 #[derive(Debug, Default)]
 pub struct Paths {
     /// By `TargetId`; `None`: it stands for nothing now.
-    ways: Vec<Option<Way>>,
-    ids: HashMap<Way, TargetId>,
+    ways: Vec<Option<TargetAndPath>>,
+    ids: HashMap<TargetAndPath, TargetId>,
     /// With a port for each, by which it is looked up again.
     guesses: HashMap<Guess, (TargetId, u16)>,
     pub(crate) identifiers: Identifiers<TargetId>,
@@ -148,7 +148,7 @@ impl Paths {
     }
 
     /// The id of `way`, a new one if need be; `None` when all are given away.
-    pub(crate) fn intern(&mut self, way: Way) -> Option<TargetId> {
+    pub(crate) fn intern(&mut self, way: TargetAndPath) -> Option<TargetId> {
         if let Some(&id) = self.ids.get(&way) {
             self.identifiers.revive(id);
             return Some(id);
@@ -158,7 +158,7 @@ impl Paths {
         Some(id)
     }
 
-    fn push(&mut self, way: Way) -> Option<TargetId> {
+    fn push(&mut self, way: TargetAndPath) -> Option<TargetId> {
         let id = self.identifiers.take()?;
         let place = usize::from(id.0);
         if self.ways.len() <= place {
@@ -177,7 +177,7 @@ impl Paths {
 
     /// Retires the ids that no list names, those of guesses among them: who reports such a connection names it again. True if
     /// there are any that were not retired before.
-    pub(crate) fn retire_all_but(&mut self, named: &HashSet<Way>, snapshots: Versions) -> bool {
+    pub(crate) fn retire_all_but(&mut self, named: &HashSet<TargetAndPath>, snapshots: Versions) -> bool {
         let Self { ids, guesses, identifiers, .. } = self;
         let unnamed = ids.iter().filter(|(way, _)| !named.contains(way)).map(|(_, id)| *id);
         let unnamed = unnamed.chain(guesses.values().map(|(id, _)| *id));
@@ -221,7 +221,7 @@ impl Paths {
     }
 
     /// How many of these ways have no id yet.
-    pub(crate) fn missing(&self, ways: &HashSet<Way>) -> usize {
+    pub(crate) fn missing(&self, ways: &HashSet<TargetAndPath>) -> usize {
         ways.iter().filter(|way| !self.ids.contains_key(way)).count()
     }
 
@@ -235,7 +235,7 @@ impl Paths {
         (protocol, port): (Protocol, u16),
     ) -> Option<TargetId> {
         let path = match lists.find(address, (protocol, port)) {
-            PathLookup::Known(path) => return self.intern(Way { address, path }),
+            PathLookup::Known(path) => return self.intern(TargetAndPath { address, path }),
             PathLookup::Guessed(path) => path,
         };
         let has_port = |service: &&Service| service.protocol == protocol && service.ports.contains(port);
@@ -245,7 +245,7 @@ impl Paths {
             self.identifiers.revive(id);
             return Some(id);
         }
-        let id = self.push(Way { address, path })?;
+        let id = self.push(TargetAndPath { address, path })?;
         self.guesses.insert(guess, (id, port));
         Some(id)
     }
@@ -288,13 +288,13 @@ impl Paths {
         self.all().filter(|(_, way)| way.address == address).map(|(id, _)| id).collect()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = (TargetId, &Way)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (TargetId, &TargetAndPath)> {
         let places = (0..=u16::MAX).map(TargetId).zip(&self.ways);
         places.filter_map(|(id, way)| Some((id, way.as_ref()?)))
     }
 
     /// By `TargetId`; `None`: it stands for nothing now.
-    pub(crate) fn places(&self) -> &[Option<Way>] {
+    pub(crate) fn by_id(&self) -> &[Option<TargetAndPath>] {
         &self.ways
     }
 }
@@ -311,7 +311,7 @@ mod tests {
 
     impl Paths {
         /// The id by which the routes name it, if it has one; a guess of the same way has another.
-        pub(crate) fn id_of(&self, way: &Way) -> Option<TargetId> {
+        pub(crate) fn id_of(&self, way: &TargetAndPath) -> Option<TargetId> {
             self.ids.get(way).copied()
         }
     }
@@ -326,9 +326,9 @@ mod tests {
         }
     }
 
-    fn way(address: &str, forwarding: Forwarding) -> Way {
+    fn way(address: &str, forwarding: Forwarding) -> TargetAndPath {
         let address = address.parse().unwrap();
-        Way { address, path: path(forwarding) }
+        TargetAndPath { address, path: path(forwarding) }
     }
 
     fn path(forwarding: Forwarding) -> Path {
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn the_routers_own_address_leads_to_its_kernel_whatever_is_configured() {
         let route = way("198.51.100.1", Forwarding::Gre).route(&[port()], |_| None, None);
-        assert_eq!((route.via, route.next_hop.unwrap().port), (Via::Local, PortId(1)));
+        assert_eq!((route.via, route.next_hop.unwrap().port), (ForwardingAction::Local, PortId(1)));
     }
 
     #[test]
@@ -421,7 +421,10 @@ mod tests {
             let lists = Lists { services: &services, learned: &[TargetPath { target: other, service: learned }] };
             let mut ways = Paths::default();
             let id = ways.find(VIPA, lists, other, WEB).unwrap();
-            assert_eq!(ways.places()[usize::from(id.0)].unwrap(), Way { address: other, path: path(forwarding) });
+            assert_eq!(
+                ways.by_id()[usize::from(id.0)].unwrap(),
+                TargetAndPath { address: other, path: path(forwarding) }
+            );
             assert_eq!(ways.find(VIPA, lists, listed, WEB), ways.intern(way("198.51.100.9", Forwarding::Direct)));
             assert!(ways.guessed(VIPA, lists).is_empty());
         }
@@ -435,14 +438,14 @@ mod tests {
         let mut ways = Paths::default();
         let id = ways.find(VIPA, nothing, other, WEB).unwrap();
         assert_eq!(ways.find(VIPA, nothing, other, WEB), Some(id), "one for all connections of the service");
-        assert_eq!(ways.places()[usize::from(id.0)].unwrap().path, path(Forwarding::Direct));
+        assert_eq!(ways.by_id()[usize::from(id.0)].unwrap().path, path(Forwarding::Direct));
         assert_eq!(ways.guessed(VIPA, nothing), [id].into());
         let service = ServicePath { protocol: Protocol::Tcp, ports: PortRange::one(80), path: path(Forwarding::Gre) };
         let told = Lists { learned: &[TargetPath { target: other, service }], ..nothing };
         assert!(!ways.revise(VipaId(4), told), "another VIPA's");
         assert!(ways.revise(VIPA, told));
         assert!(!ways.revise(VIPA, told));
-        assert_eq!(ways.places()[usize::from(id.0)].unwrap().path, path(Forwarding::Gre));
+        assert_eq!(ways.by_id()[usize::from(id.0)].unwrap().path, path(Forwarding::Gre));
         assert_eq!((ways.address(id), ways.guessed(VIPA, told).len()), (Some(other), 0));
     }
 

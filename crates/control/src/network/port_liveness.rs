@@ -44,7 +44,7 @@ impl PortLiveness {
         Self(vec![Liveness::default(); ports])
     }
 
-    pub(crate) fn hear(&mut self, port: PortId, now: Moment) {
+    pub(crate) fn observe(&mut self, port: PortId, now: Moment) {
         if let Some(port) = self.0.get_mut(usize::from(port.0)) {
             port.heard = Some(now);
         }
@@ -93,7 +93,7 @@ impl Control {
                 continue;
             };
             for address in self.routing.neighbours.some_at(id, turn, ASKED) {
-                send_frame(&self.door, &self.counts, (id, port), &announcements::question(port, address));
+                send_frame(&self.channel, &self.counts, (id, port), &announcements::question(port, address));
             }
         }
     }
@@ -111,7 +111,7 @@ mod tests {
     fn a_port_is_answered_while_somebody_speaks_there_and_asked_when_nobody_does() {
         let mut ports = PortLiveness::new(2);
         assert!(!ports.is_answered(0, at(0)));
-        ports.hear(PortId(0), at(0));
+        ports.observe(PortId(0), at(0));
         assert!(ports.is_answered(0, at(2_400)) && !ports.is_answered(1, at(0)));
         assert!(!ports.is_answered(0, at(2_500)));
         let due: Vec<_> = (0..1_500).step_by(5).flat_map(|ms| ports.due(at(ms))).collect();
@@ -121,10 +121,10 @@ mod tests {
     #[test]
     fn what_was_heard_before_a_fault_says_nothing_of_later() {
         let mut ports = PortLiveness::new(1);
-        ports.hear(PortId(0), at(0));
+        ports.observe(PortId(0), at(0));
         ports.lose(0);
         assert!(!ports.is_answered(0, at(1)));
-        ports.hear(PortId(0), at(2));
+        ports.observe(PortId(0), at(2));
         assert!(ports.is_answered(0, at(3)));
     }
 }

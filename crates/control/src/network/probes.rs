@@ -12,11 +12,11 @@ use vipa_model::{Agentless, Question, Verdict};
 use vipa_transport::probe;
 
 /// What was found, when it has changed.
-pub(crate) type ProbeResult = (Agentless, Found);
+pub(crate) type ProbeResult = (Agentless, ProbeVerdict);
 
 /// What is known of an agentless candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct ProbeVerdict {
     pub(crate) passes: bool,
     /// Why not.
     pub(crate) detail: String,
@@ -69,7 +69,7 @@ async fn repeat(agentless: Agentless, told: mpsc::Sender<ProbeResult>) {
         let answer = time::timeout(limit, ask(&agentless)).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())));
         if verdict.take(answer.is_ok(), &agentless.pace) {
-            let found = Found { passes: verdict.passes(), detail: answer.err().unwrap_or_default() };
+            let found = ProbeVerdict { passes: verdict.passes(), detail: answer.err().unwrap_or_default() };
             if told.send((agentless.clone(), found)).await.is_err() {
                 return;
             }

@@ -43,14 +43,14 @@ impl Control {
         let complete = if self.routes_stale { Vec::new() } else { std::mem::take(&mut self.complete) };
         for report in complete {
             self.neighbour_prompts.want_anew(report.vipa);
-            self.takeovers.finish(report, |vipa| self.door.vipa_totals(vipa), self.clock.now());
+            self.takeovers.finish(report, |vipa| self.channel.vipa_totals(vipa), self.clock.now());
         }
     }
 
     /// What cannot be published now is published with all that changes meanwhile, once the worker has gone on: housekeeping
     /// tries again. A worker that stands still for longer makes this router unfit, which hands its VIPAs over.
     pub(crate) fn publish(&mut self) {
-        if !self.door.takes_routes() {
+        if !self.channel.takes_routes() {
             if !self.routes_wait {
                 tracing::warn!("a worker stands still: no new routes are published before it goes on");
             }
@@ -63,7 +63,7 @@ impl Control {
         }
         self.routes_stale = false;
         let routes = self.routing.routes();
-        self.door.publish(Arc::new(routes));
+        self.channel.publish(Arc::new(routes));
     }
 
     /// Targets or candidates may be others: at the end of the turn that is looked at once for all.
@@ -82,14 +82,14 @@ impl Control {
     }
 
     pub(crate) fn ask_neighbours(&mut self, now: Moment) {
-        let (ports, door, counts) = (&self.routing.ports, &self.door, &self.counts);
+        let (ports, channel, counts) = (&self.routing.ports, &self.channel, &self.counts);
         let fell_silent = self.routing.neighbours.ask_due(now, |port, address| {
             let own = &ports[usize::from(port.0)];
-            send_frame(door, counts, (port, own), &announcements::question(own, address));
+            send_frame(channel, counts, (port, own), &announcements::question(own, address));
         });
         let moved = self.routing.neighbours.verify_due(now, |port, address, known| {
             let own = &ports[usize::from(port.0)];
-            send_frame(door, counts, (port, own), &announcements::question_to(own, address, known));
+            send_frame(channel, counts, (port, own), &announcements::question_to(own, address, known));
         });
         self.routes_stale |= fell_silent | moved;
     }

@@ -15,7 +15,7 @@ use vipa_model::{
     Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, ServicePath, Stance, TargetId,
     TargetPath, Unserved, VipaId, config,
 };
-use vipa_protocol::{Fitness, Load};
+use vipa_protocol::{Eligibility, Load};
 use vipa_sync::{Counter, Deadline};
 
 use crate::{
@@ -24,8 +24,8 @@ use crate::{
         eligibility::EligibilityRules,
         neighbours::Neighbours,
         path_mtu::PathMtus,
-        paths::{Lists, Paths, Way},
-        probes::{Found, ProbeResult},
+        paths::{Lists, Paths, TargetAndPath},
+        probes::{ProbeResult, ProbeVerdict},
         reachability::Reachability,
         responsiveness::{Accounts, Place},
         weighted_active::{self, Weighed},
@@ -78,15 +78,15 @@ type Alike = BTreeMap<(IpAddr, String), Vec<ServicePlace>>;
 fn differences(
     alike: &mut Alike,
     target: IpAddr,
-    before: Vec<(ServicePlace, Fitness)>,
-    after: impl IntoIterator<Item = (ServicePlace, Fitness)>,
+    before: Vec<(ServicePlace, Eligibility)>,
+    after: impl IntoIterator<Item = (ServicePlace, Eligibility)>,
 ) {
     for ((place, before), (_, after)) in before.into_iter().zip(after) {
         if before.code() == after.code() {
             continue;
         }
         let what = match after {
-            Fitness::Fit => "gets new connections again".to_owned(),
+            Eligibility::Fit => "gets new connections again".to_owned(),
             other => format!("gets no new connections, because {other}"),
         };
         alike.entry((target, what)).or_default().push(place);
@@ -118,7 +118,7 @@ pub(crate) struct RoutingState {
     /// How the linked targets fare, in their own words.
     pub(crate) loads: BTreeMap<IpAddr, Load>,
     /// What the candidates without an agent have answered.
-    pub(crate) found: HashMap<Agentless, Found>,
+    pub(crate) found: HashMap<Agentless, ProbeVerdict>,
     /// Whether what is sent to targets arrives.
     pub(crate) reach: Reachability,
     /// How much of it is served.
@@ -280,7 +280,7 @@ impl RoutingState {
                     weight: judge.weight(service, *target),
                     active: active.get(target).copied().unwrap_or_default(),
                 };
-                let fit = |target: &&IpAddr| judge.standing(service, **target).fitness == Fitness::Fit;
+                let fit = |target: &&IpAddr| judge.standing(service, **target).fitness == Eligibility::Fit;
                 let weighed: Vec<Weighed> = service.candidates.iter().filter(fit).map(weigh).collect();
                 let first = weighted_active::deal(&weighed, came);
                 // Turns that were taken are not for whoever has them next.
@@ -310,7 +310,7 @@ impl RoutingState {
     }
 
     /// What has changed for new connections, a sentence each.
-    fn changes(&self, target: IpAddr, before: Vec<(ServicePlace, Fitness)>) -> Vec<String> {
+    fn changes(&self, target: IpAddr, before: Vec<(ServicePlace, Eligibility)>) -> Vec<String> {
         let mut alike = Alike::new();
         differences(&mut alike, target, before, self.standings(target));
         self.sentences(alike)
@@ -345,11 +345,11 @@ impl RoutingState {
     }
 
     /// How a target stands with every service it is a candidate of.
-    fn standings(&self, target: IpAddr) -> Vec<(ServicePlace, Fitness)> {
+    fn standings(&self, target: IpAddr) -> Vec<(ServicePlace, Eligibility)> {
         (0..self.vipas.len()).flat_map(|vipa| self.standings_at(vipa, target)).collect()
     }
 
-    fn standings_at(&self, vipa: usize, target: IpAddr) -> impl Iterator<Item = (ServicePlace, Fitness)> {
+    fn standings_at(&self, vipa: usize, target: IpAddr) -> impl Iterator<Item = (ServicePlace, Eligibility)> {
         let judge = self.judge(vipa);
         let services = self.vipas[vipa].services.iter().enumerate();
         let of_target = services.filter(move |(_, service)| service.candidates.contains(&target));
@@ -370,11 +370,11 @@ impl RoutingState {
         let VipaRouting { services, learned, .. } = &self.vipas[vipa];
         for service in services {
             for &address in &service.candidates {
-                self.ways.intern(Way { address, path: service.delivery.path_to(address) });
+                self.ways.intern(TargetAndPath { address, path: service.delivery.path_to(address) });
             }
         }
         for path in learned {
-            self.ways.intern(Way { address: path.target, path: path.service.path });
+            self.ways.intern(TargetAndPath { address: path.target, path: path.service.path });
         }
         self.ways.revise(vipa_id(vipa), Lists { services, learned });
         self.vipas[vipa].made = None;
@@ -395,7 +395,7 @@ impl RoutingState {
 
     /// The ways by which packets find no way out.
     pub(crate) fn unreached(&self) -> HashSet<TargetId> {
-        let hop = |way: &Way| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop;
+        let hop = |way: &TargetAndPath| way.route(&self.ports, |address| self.neighbours.mac(address), None).next_hop;
         self.ways.all().filter(|(_, way)| hop(way).is_none()).map(|(id, _)| id).collect()
     }
 
@@ -508,9 +508,9 @@ impl RoutingState {
         }
         self.pickers.drop_unused();
         let mac = |address| self.neighbours.mac(address);
-        let neighbour = |way: &Way| way.neighbour(&self.ports).map(|(_, neighbour)| neighbour);
+        let neighbour = |way: &TargetAndPath| way.neighbour(&self.ports).map(|(_, neighbour)| neighbour);
         // Places in the list are `TargetId`s; nothing is sent by one that stands for nothing.
-        let route = |way: &Option<Way>| match way {
+        let route = |way: &Option<TargetAndPath>| match way {
             None => TargetRoute::nowhere(),
             Some(way) => TargetRoute {
                 away: self.away.contains(&way.address),
@@ -519,7 +519,7 @@ impl RoutingState {
                 ..way.route(&self.ports, mac, self.path_mtus.of(way.address))
             },
         };
-        lists.targets = self.ways.places().iter().map(route).collect();
+        lists.targets = self.ways.by_id().iter().map(route).collect();
         lists.neighbours = self.neighbours.found().collect();
         Routes::build(self.generation, self.key, lists)
     }
@@ -536,7 +536,7 @@ fn returns(
     if path.forwarding != Forwarding::Nat {
         return;
     }
-    let Some(target) = ways.intern(Way { address, path }) else { return };
+    let Some(target) = ways.intern(TargetAndPath { address, path }) else { return };
     let (ports, vipa_port) = match path.target_port {
         Some(port) => (PortRange::one(port), Some(ports.first)),
         None => (ports, None),
@@ -615,7 +615,7 @@ fn segments(service: &Service, judge: &EligibilityRules<'_>, ways: &mut Paths, m
         let candidates = judge.candidates_fitness(service, ports.first);
         let eligible = EligibilityRules::choose(&candidates);
         let draining = judge.draining(service, ports.first, &candidates);
-        let mut id = |address| ways.intern(Way { address, path: service.delivery.path_to(address) });
+        let mut id = |address| ways.intern(TargetAndPath { address, path: service.delivery.path_to(address) });
         let candidate =
             |address| Some(Candidate { address, weight: judge.weight(service, address), target: id(address)? });
         let eligible = eligible.into_iter().filter_map(candidate).collect();

@@ -145,7 +145,7 @@ pub(crate) enum Turn {
 }
 
 #[derive(Debug)]
-pub(crate) struct Condition {
+pub(crate) struct SelfCheck {
     settings: Autonomics,
     looked: Option<Moment>,
     /// Turns of each worker, and since when it has had that many.
@@ -166,7 +166,7 @@ pub(crate) struct Condition {
     counts: [u64; COUNTERS.len()],
 }
 
-impl Condition {
+impl SelfCheck {
     pub(crate) fn new(settings: Autonomics) -> Self {
         Self {
             settings,
@@ -321,12 +321,12 @@ impl Condition {
 impl Control {
     /// Notices whether this router can route, and tells the cluster when that has changed.
     pub(crate) fn look_at_condition(&mut self, now: Moment) {
-        if !self.condition.is_due(now) {
+        if !self.self_check.is_due(now) {
             return;
         }
         self.look_at_own_kernel();
         let sight = self.sight(now);
-        match self.condition.look(sight, now) {
+        match self.self_check.look(sight, now) {
             Some(Turn::Unfit(why)) => {
                 tracing::error!("this router is unfit to route: {why}");
                 self.feed(Event::Unfit { why });
@@ -356,7 +356,7 @@ impl Control {
             if !has_link {
                 self.port_liveness.lose(index);
             }
-            let says_enough = !has_link && !self.condition.is_starting();
+            let says_enough = !has_link && !self.self_check.is_starting();
             if !says_enough && self.has_somebody_to_ask(index) && !self.port_liveness.is_answered(index, now) {
                 unanswered.push(port.name.clone());
             }
@@ -366,7 +366,7 @@ impl Control {
             ports,
             unanswered,
             kernel: breaking.map(ToString::to_string).collect(),
-            turns: self.door.desks().iter().map(|desk| desk.heartbeat.turns()).collect(),
+            turns: self.channel.workers().iter().map(|shared| shared.heartbeat.turns()).collect(),
             targets: self.targets_reachable(),
             keeps_losing_leases: self.steadiness.leases.is_unsteady(now),
         }
@@ -374,7 +374,7 @@ impl Control {
 
     fn has_somebody_to_ask(&self, port: usize) -> bool {
         let Some(id) = u16::try_from(port).ok().map(PortId) else { return false };
-        let is_named = self.condition.is_starting() && self.ports_to_answer.contains(&id);
+        let is_named = self.self_check.is_starting() && self.ports_to_answer.contains(&id);
         is_named || !self.routing.neighbours.some_at(id, 0, 1).is_empty()
     }
 
@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     struct Bench {
-        condition: Condition,
+        self_check: SelfCheck,
         now: Moment,
         turns: u64,
         sight: Sight,
@@ -421,7 +421,7 @@ mod tests {
                 targets: Some(true),
                 keeps_losing_leases: false,
             };
-            Self { condition: Condition::new(settings), now: Moment(1), turns: 0, sight }
+            Self { self_check: SelfCheck::new(settings), now: Moment(1), turns: 0, sight }
         }
 
         /// Looks at what `see` makes of a healthy router, for so long; when something came of it, and what.
@@ -433,7 +433,7 @@ mod tests {
                 let mut sight = self.sight.clone();
                 sight.turns.fill(self.turns);
                 see(&mut sight);
-                came.extend(self.condition.look(sight, self.now).map(|turn| (step * 50, turn)));
+                came.extend(self.self_check.look(sight, self.now).map(|turn| (step * 50, turn)));
             }
             came
         }
@@ -486,7 +486,7 @@ mod tests {
             bench.look(1_000, |_| {});
             let turns: Vec<_> = bench.look(2_000, see).into_iter().map(|(_, turn)| turn).collect();
             assert_eq!(turns, [unfit(why)]);
-            let counts: Vec<_> = bench.condition.counts().filter(|(_, count)| *count > 0).collect();
+            let counts: Vec<_> = bench.self_check.counts().filter(|(_, count)| *count > 0).collect();
             assert_eq!(counts, [(name.to_owned(), 1)]);
         }
     }

@@ -241,13 +241,13 @@ fn gravity(note: &Note) -> Gravity {
         | Note::ConsentWithdrawn { .. }
         | Note::Decided { .. }
         | Note::TakebackTooEarly { .. }
-        | Note::Fitness { unfit: None, .. }
+        | Note::Eligibility { unfit: None, .. }
         | Note::Voters { .. } => Gravity::News,
         Note::Refused { .. }
         | Note::Denied { .. }
         | Note::Fenced { .. }
         | Note::TargetLate { .. }
-        | Note::Fitness { unfit: Some(_), .. }
+        | Note::Eligibility { unfit: Some(_), .. }
         | Note::OtherVoters { .. } => Gravity::Warning,
         Note::TwoOwners { .. } => Gravity::Fault,
     }

@@ -79,10 +79,10 @@ pub(crate) async fn audit(asker: &QuerySender, flows: &Arc<Flows>, subject: &Sub
     };
     match found {
         None => done(AuditResult::NoAnswer, 0),
-        Some(Found { connections, differences, .. }) if differences.is_empty() => {
+        Some(Comparison { connections, differences, .. }) if differences.is_empty() => {
             done(AuditResult::Agrees { connections }, 0)
         }
-        Some(Found { connections, differences, parts_left }) => {
+        Some(Comparison { connections, differences, parts_left }) => {
             let mut counts: BTreeMap<Difference, u64> = BTreeMap::new();
             differences.values().for_each(|difference| *counts.entry(*difference).or_default() += 1);
             let examples = differences.iter().take(EXAMPLES);
@@ -100,14 +100,14 @@ pub(crate) async fn audit(asker: &QuerySender, flows: &Arc<Flows>, subject: &Sub
     }
 }
 
-struct Found {
+struct Comparison {
     connections: u64,
     differences: BTreeMap<Connection, Difference>,
     parts_left: u64,
 }
 
 /// Looks at every part that differs, unless there are very many differences.
-async fn compare(asker: &QuerySender, flows: &Arc<Flows>, subject: &Subject, holds: &Holds) -> Option<Found> {
+async fn compare(asker: &QuerySender, flows: &Arc<Flows>, subject: &Subject, holds: &Holds) -> Option<Comparison> {
     let connections = holds.digests.count();
     let parts = holds.digests.differing(&digests(flows, subject).await?);
     let (mut differences, mut looked_at) = (BTreeMap::new(), 0);
@@ -127,7 +127,7 @@ async fn compare(asker: &QuerySender, flows: &Arc<Flows>, subject: &Subject, hol
         }
         differences.retain(|connection, difference| again.get(connection) == Some(difference));
     }
-    Some(Found { connections, differences, parts_left: (parts.len() - looked_at) as u64 })
+    Some(Comparison { connections, differences, parts_left: (parts.len() - looked_at) as u64 })
 }
 
 async fn ask(asker: &QuerySender, subject: &Subject, buckets: Vec<u16>) -> Option<Holds> {

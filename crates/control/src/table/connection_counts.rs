@@ -212,7 +212,7 @@ mod tests {
     use vipa_model::{Connection, Delivery};
 
     use super::*;
-    use crate::network::paths::Way;
+    use crate::network::paths::TargetAndPath;
 
     #[tokio::test]
     async fn who_waits_for_a_walk_that_panics_is_told_and_the_next_walk_counts() {
@@ -236,7 +236,7 @@ mod tests {
         let mut ways = Paths::default();
         let mut way = |last| {
             let address = target(last);
-            ways.intern(Way { address, path: Delivery::default().path_to(address) }).unwrap()
+            ways.intern(TargetAndPath { address, path: Delivery::default().path_to(address) }).unwrap()
         };
         let (one, two) = (way(21), way(22));
         let mut client = 4000;

@@ -6,7 +6,7 @@ use vipa_cluster::Event;
 use vipa_flow::Tick;
 use vipa_handoff::AnyKey;
 use vipa_model::{Connection, ConnectionState, Epoch, Moment, NodeName, Stance, VipaId};
-use vipa_protocol::{Change, Copied, Entry, MAX_LOCATED, Message, Mirror, Run};
+use vipa_protocol::{Change, Copied, Entry, MAX_LOCATED, Message, Run, TableReplica};
 
 use crate::{
     control::{Control, vipa_id},
@@ -51,7 +51,7 @@ impl Control {
 
     pub(crate) fn sweep(&mut self) {
         let now = Tick::from(self.clock.now());
-        self.reports.settle(now);
+        self.reports.resolve(now);
         if let Some((vipa, taken)) = self.reports.sweep(&self.routing.ways, now) {
             if let Some(routing) = self.routing.vipas.get(usize::from(vipa.0)) {
                 self.takeovers.reported(routing.address, taken);
@@ -120,8 +120,8 @@ impl Control {
 
     /// What another router says or asks about connections of which only the owner can tell. What is not of this ownership is of
     /// the past.
-    pub(crate) fn mirrored(&mut self, from: NodeName, mirror: Mirror) {
-        let Mirror { vipa, epoch, copied } = mirror;
+    pub(crate) fn mirrored(&mut self, from: NodeName, mirror: TableReplica) {
+        let TableReplica { vipa, epoch, copied } = mirror;
         let (Some(index), Some(status)) = (self.routing.vipa_index(vipa), self.cluster.brief(vipa)) else { return };
         if epoch != status.epoch {
             return;
@@ -132,12 +132,12 @@ impl Control {
             Copied::Round(round) if status.owner.as_ref() == Some(&from) => {
                 let now = self.clock.now();
                 let about = About { vipa, id: vipa_id(index), epoch, lists: self.routing.vipas[index].lists() };
-                self.replicas.hear(&about, &from, round, (&*self.flows, &mut self.routing.ways), now);
+                self.replicas.receive(&about, &from, round, (&*self.flows, &mut self.routing.ways), now);
                 self.reach_new();
             }
             Copied::Locate(connections) if owns => {
                 let copied = Copied::Located(self.locate(index, vipa, &connections));
-                self.links.send(&from, &Message::Mirror(Mirror { vipa, epoch, copied }));
+                self.links.send(&from, &Message::TableReplica(TableReplica { vipa, epoch, copied }));
             }
             Copied::Located(entries) if status.owner.as_ref() == Some(&from) => self.install_table(vipa, &entries),
             Copied::Wanted | Copied::Round(_) | Copied::Locate(_) | Copied::Located(_) => {}
@@ -166,13 +166,13 @@ impl Control {
             let owner = brief.owner.filter(|owner| *owner != self.config.node.name && self.cluster.is_linked(owner));
             if let Some(owner) = owner {
                 let copied = Copied::Locate(connections);
-                self.links.send(&owner, &Message::Mirror(Mirror { vipa, epoch: brief.epoch, copied }));
+                self.links.send(&owner, &Message::TableReplica(TableReplica { vipa, epoch: brief.epoch, copied }));
             }
         }
     }
 
     /// As owner tells, as backup asks, what nobody but the owner knows.
-    pub(crate) fn mirror(&mut self) {
+    pub(crate) fn replicate(&mut self) {
         let now = self.clock.now();
         if !self.replicas.is_due(now) {
             return;
@@ -197,7 +197,7 @@ impl Control {
                     }
                     let found = walk.as_mut().and_then(|walk| Some((walk.entries.remove(&id)?, walk.began)));
                     for (to, mirror) in found.map(|found| self.replicas.tell(&about, found, now)).unwrap_or_default() {
-                        self.links.send(&to, &Message::Mirror(mirror));
+                        self.links.send(&to, &Message::TableReplica(mirror));
                     }
                     subjects.push(Subject::new(id, &routing.services));
                 }
@@ -206,14 +206,15 @@ impl Control {
                 Some(owner) if is_linked(&owner) => {
                     let table = (&*self.flows, udp_lifetime);
                     if let Some(mirror) = self.replicas.follow(&about, &owner, table, now) {
-                        self.links.send(&owner, &Message::Mirror(mirror));
+                        self.links.send(&owner, &Message::TableReplica(mirror));
                     }
                 }
                 Some(_) | None => {}
             }
         }
         if let Some(found) = self.replicas.begin_walk(&subjects, now) {
-            let (flows, routes, targets) = (Arc::clone(&self.flows), self.door.routes(), self.routing.ways.addresses());
+            let (flows, routes, targets) =
+                (Arc::clone(&self.flows), self.channel.routes(), self.routing.ways.addresses());
             let hold = self.reclaim.tasks.hold();
             tokio::task::spawn_blocking(move || {
                 let walk = Walk::run(subjects, (&flows, &routes, &targets), now);

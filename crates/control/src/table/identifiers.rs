@@ -77,7 +77,7 @@ enum Stage {
     },
     Drained,
     /// The walk that is under way began after all workers had moved on.
-    Sought,
+    HashedKey,
     Quarantined {
         until: Moment,
     },
@@ -152,7 +152,7 @@ impl<I: Identifier> Identifiers<I> {
                     self.has_news = true;
                 }
                 Stage::Retired { until } | Stage::Vacated { until, .. } => wanted = wanted.max(Some(until)),
-                Stage::Drained | Stage::Sought | Stage::Quarantined { .. } => {}
+                Stage::Drained | Stage::HashedKey | Stage::Quarantined { .. } => {}
             }
         }
         wanted.filter(|wanted| *wanted > snapshots.newest)
@@ -172,12 +172,12 @@ impl<I: Identifier> Identifiers<I> {
     pub(crate) fn begin_walk(&mut self) -> BTreeSet<I> {
         self.has_news = false;
         let drained = self.retired.iter_mut().filter(|(_, stage)| **stage == Stage::Drained);
-        drained.map(|(id, stage)| (*id, *stage = Stage::Sought).0).collect()
+        drained.map(|(id, stage)| (*id, *stage = Stage::HashedKey).0).collect()
     }
 
     /// The walk is over; `met` says which identifiers an entry had.
     pub(crate) fn end_walk(&mut self, met: impl Fn(I) -> bool, now: Moment) {
-        for (id, stage) in self.retired.iter_mut().filter(|(_, stage)| **stage == Stage::Sought) {
+        for (id, stage) in self.retired.iter_mut().filter(|(_, stage)| **stage == Stage::HashedKey) {
             *stage = if met(*id) { Stage::Drained } else { Stage::Quarantined { until: now + QUARANTINE } };
         }
     }

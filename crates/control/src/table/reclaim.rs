@@ -19,7 +19,7 @@ use vipa_sync::{Deadline, Versions};
 use crate::{
     control::{Control, vipa_id},
     network::{
-        paths::Way,
+        paths::TargetAndPath,
         routing_state::{RoutingState, VipaRouting},
     },
     table::{
@@ -158,9 +158,9 @@ impl Control {
                 Err(oneshot::error::TryRecvError::Closed) => self.reclaim.walk = None,
             }
         }
-        let Self { reclaim, routing, reports, flows, door, .. } = self;
-        let holders = Holders { routing, reports, flows, versions: door.versions() };
-        self.routes_stale |= reclaim.advance(now, holders, |id| door.admitted(id));
+        let Self { reclaim, routing, reports, flows, channel, .. } = self;
+        let holders = Holders { routing, reports, flows, versions: channel.versions() };
+        self.routes_stale |= reclaim.advance(now, holders, |id| channel.admitted(id));
         if self.reclaim.walk.is_some() {
             return;
         }
@@ -210,7 +210,10 @@ impl RoutingState {
         }
         let services = vipas.iter().flat_map(|vipa| vipa.services.iter().flatten());
         let ways = services.flat_map(|service| {
-            service.candidates.iter().map(|address| Way { address: *address, path: service.delivery.path_to(*address) })
+            service
+                .candidates
+                .iter()
+                .map(|address| TargetAndPath { address: *address, path: service.delivery.path_to(*address) })
         });
         let new = self.ways.missing(&ways.collect());
         if new > self.ways.identifiers.available() {
@@ -248,10 +251,10 @@ impl RoutingState {
                     service
                         .candidates
                         .iter()
-                        .map(|address| Way { address: *address, path: service.delivery.path_to(*address) }),
+                        .map(|address| TargetAndPath { address: *address, path: service.delivery.path_to(*address) }),
                 );
             }
-            named.extend(learned.iter().map(|path| Way { address: path.target, path: path.service.path }));
+            named.extend(learned.iter().map(|path| TargetAndPath { address: path.target, path: path.service.path }));
         }
         self.ways.retire_all_but(&named, versions)
     }

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Flows};
 use vipa_model::{Connection, EntryState, Epoch, Moment, NodeName, Protocol, Service, VipaId};
-use vipa_protocol::{Copied, Entry, Mirror, Part, Round};
+use vipa_protocol::{Copied, Entry, Part, Round, TableReplica};
 
 use crate::network::paths::{Lists, Paths};
 use walk::Entries;
@@ -197,7 +197,7 @@ impl TableReplicas {
         about: &About<'_>,
         (entries, began): (Entries, Moment),
         now: Moment,
-    ) -> Vec<(NodeName, Mirror)> {
+    ) -> Vec<(NodeName, TableReplica)> {
         match self.sources.get_mut(&about.vipa) {
             Some(source) => source.round(about.vipa, (entries, began), now),
             None => Vec::new(),
@@ -212,7 +212,7 @@ impl TableReplicas {
         owner: &NodeName,
         (flows, udp_lifetime): (&Flows, Duration),
         now: Moment,
-    ) -> Option<Mirror> {
+    ) -> Option<TableReplica> {
         self.sources.remove(&about.vipa);
         if !about.is_mirrored() {
             self.copies.remove(&about.vipa);
@@ -230,11 +230,11 @@ impl TableReplicas {
         }
         copy.asked = now;
         copy.round = None;
-        Some(Mirror { vipa: about.vipa, epoch: about.epoch, copied: Copied::Wanted })
+        Some(TableReplica { vipa: about.vipa, epoch: about.epoch, copied: Copied::Wanted })
     }
 
     /// Takes in what the owner tells.
-    pub(crate) fn hear(
+    pub(crate) fn receive(
         &mut self,
         about: &About<'_>,
         from: &NodeName,
@@ -292,7 +292,7 @@ fn held(about: &About<'_>, flows: &Flows, ways: &Paths) -> Entries {
 }
 
 impl Source {
-    fn round(&mut self, vipa: IpAddr, (held, began): (Entries, Moment), now: Moment) -> Vec<(NodeName, Mirror)> {
+    fn round(&mut self, vipa: IpAddr, (held, began): (Entries, Moment), now: Moment) -> Vec<(NodeName, TableReplica)> {
         // Before its first look there was none to lag behind.
         let span = now.since(if self.round == 0 { began } else { self.looked });
         let span_ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
@@ -300,11 +300,12 @@ impl Source {
         self.round += 1;
         let entry =
             |(&connection, &(target, state)): (&Connection, &(IpAddr, EntryState))| Entry { connection, target, state };
-        let is_news = |(connection, at): &(&Connection, &(IpAddr, EntryState))| self.told.get(*connection) != Some(*at);
-        let opened: Vec<_> = held.iter().filter(is_news).map(entry).collect();
+        let is_stale =
+            |(connection, at): &(&Connection, &(IpAddr, EntryState))| self.told.get(*connection) != Some(*at);
+        let opened: Vec<_> = held.iter().filter(is_stale).map(entry).collect();
         let closed: Vec<_> = self.told.keys().filter(|connection| !held.contains_key(*connection)).copied().collect();
         let (number, epoch) = (self.round, self.epoch);
-        let message = |round| Mirror { vipa, epoch, copied: Copied::Round(round) };
+        let message = |round| TableReplica { vipa, epoch, copied: Copied::Round(round) };
         let mut out = Vec::new();
         for (follower, knows) in &mut self.followers {
             let (whole, opened, closed): (_, Vec<_>, &[Connection]) = match std::mem::replace(knows, true) {

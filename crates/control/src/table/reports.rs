@@ -159,7 +159,7 @@ impl Reports {
             }
         }
         let Intake { taken, room, .. } = intake;
-        self.shares.settle(&self.flows, target, &room, taken.over_share, now);
+        self.shares.account(&self.flows, target, &room, taken.over_share, now);
         taken
     }
 
@@ -212,8 +212,8 @@ impl Reports {
     }
 
     /// Settles what targets report that others have.
-    pub(crate) fn settle(&mut self, now: Tick) {
-        self.disputes.settle(&self.flows, now);
+    pub(crate) fn resolve(&mut self, now: Tick) {
+        self.disputes.resolve(&self.flows, now);
     }
 
     /// Goes on ending what snapshots have not named, for as long as a turn of the loop may take; and of which VIPA it was.
@@ -231,7 +231,7 @@ fn confirm(
     intake: &mut Intake,
 ) {
     let Intake { taken, last, room } = intake;
-    let Some(way) = reporter.way(key.service(), last) else {
+    let Some(way) = reporter.path_of(key.service(), last) else {
         taken.refused += 1;
         return;
     };
@@ -261,7 +261,7 @@ impl Reporter<'_> {
         AnyKey::of(self.vipa, self.vipa_address, connection)
     }
 
-    fn way(&mut self, service: (Protocol, u16), last: &mut Last) -> Option<TargetId> {
+    fn path_of(&mut self, service: (Protocol, u16), last: &mut Last) -> Option<TargetId> {
         match last {
             Some((known, target)) if *known == service => Some(*target),
             _ => {

@@ -104,7 +104,7 @@ impl TableShares {
     }
 
     /// The run has been taken in: what it used of the pool is used, and so many of its reports were refused.
-    pub(crate) fn settle(&mut self, flows: &Flows, target: IpAddr, room: &Room, refused: u64, now: Tick) {
+    pub(crate) fn account(&mut self, flows: &Flows, target: IpAddr, room: &Room, refused: u64, now: Tick) {
         let family = &mut self.families[usize::from(room.is_ipv6)];
         if let Some((before, _)) = room.bounds {
             let after = held(flows, room.is_ipv6, &room.numbers);

@@ -19,7 +19,8 @@ use std::{
 use vipa_balance::{Candidate, Picker};
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{
-    AnyKey, NextHop, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, Via, VipaRoute,
+    AnyKey, ForwardingAction, NextHop, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule,
+    TargetRoute, VipaRoute,
 };
 use vipa_model::{
     Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Sources, Stance, TargetId, Unserved, VipaId,
@@ -43,21 +44,21 @@ const TARGET6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0x51, 0, 0, 0, 0x21);
 const GATEWAY4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 
 /// A service of each of these begins at port 80, in TCP and UDP alike.
-const WAYS: [Way; 9] = [
-    Way::Direct,
-    Way::Tunnel(Encapsulation::Ipip, Family::V4),
-    Way::Tunnel(Encapsulation::Ipip, Family::V6),
-    Way::Tunnel(Encapsulation::Gre, Family::V6),
-    Way::Tunnel(Encapsulation::Gue { port: 6080 }, Family::V4),
-    Way::Nat(Some(8080)),
-    Way::Nat(None),
-    Way::Local,
-    Way::Unresolved,
+const WAYS: [FuzzedPath; 9] = [
+    FuzzedPath::Direct,
+    FuzzedPath::Tunnel(Encapsulation::Ipip, Family::V4),
+    FuzzedPath::Tunnel(Encapsulation::Ipip, Family::V6),
+    FuzzedPath::Tunnel(Encapsulation::Gre, Family::V6),
+    FuzzedPath::Tunnel(Encapsulation::Gue { port: 6080 }, Family::V4),
+    FuzzedPath::Nat(Some(8080)),
+    FuzzedPath::Nat(None),
+    FuzzedPath::Local,
+    FuzzedPath::Unresolved,
 ];
 const FIRST_PORT: u16 = 80;
 
 #[derive(Clone, Copy)]
-enum Way {
+enum FuzzedPath {
     Direct,
     Tunnel(Encapsulation, Family),
     Nat(Option<u16>),
@@ -325,26 +326,26 @@ impl World {
         if self.balance == Balance::Maglev { maglev.clone() } else { in_turn.clone() }
     }
 
-    fn target(&self, way: Way, family: Family) -> TargetRoute {
+    fn target(&self, way: FuzzedPath, family: Family) -> TargetRoute {
         let address = address_of(way, family);
         let mut target = TargetRoute::direct(address, (PortId(0), &self.port), Mac(target_mac(0)));
         match way {
-            Way::Direct => {}
-            Way::Tunnel(how, _) => {
+            FuzzedPath::Direct => {}
+            FuzzedPath::Tunnel(how, _) => {
                 let outer = match address {
                     IpAddr::V4(to) => TunnelEndpoints::V4 { source: ROUTER.to_bits(), destination: to.to_bits() },
                     IpAddr::V6(to) => TunnelEndpoints::V6 { source: ROUTER6.to_bits(), destination: to.to_bits() },
                 };
-                target.via = Via::Tunnel { outer, how };
+                target.via = ForwardingAction::Tunnel { outer, how };
                 target.mtu = self.port.mtu - how.overhead(address.is_ipv6()) as u16;
             }
-            Way::Nat(port) => target.via = Via::Nat { port },
-            Way::Local => {
-                target.via = Via::Local;
+            FuzzedPath::Nat(port) => target.via = ForwardingAction::Nat { port },
+            FuzzedPath::Local => {
+                target.via = ForwardingAction::Local;
                 let link = vipa_packet::EthernetHeader { source: ROUTER_MAC, destination: ROUTER_MAC, vlan: None };
                 target.next_hop = Some(NextHop { port: KERNEL, link });
             }
-            Way::Unresolved => target.next_hop = None,
+            FuzzedPath::Unresolved => target.next_hop = None,
         }
         target
     }
@@ -365,7 +366,7 @@ impl World {
     /// Every packet has one fate or is held, and tables keep to their bounds.
     fn check(&mut self) {
         self.bench.kernel();
-        self.bench.settle();
+        self.bench.check_counters();
         let flows = &self.bench.flows;
         for (count, slots) in [(flows.ipv4.count(), flows.ipv4.slots()), (flows.ipv6.count(), flows.ipv6.slots())] {
             assert!(count.total() <= slots as u64, "{count:?} in {slots}");
@@ -377,12 +378,12 @@ fn target_of(family: Family, way: u16) -> u16 {
     family as u16 * WAYS.len() as u16 + way
 }
 
-fn address_of(way: Way, family: Family) -> IpAddr {
+fn address_of(way: FuzzedPath, family: Family) -> IpAddr {
     match (way, family) {
-        (Way::Tunnel(_, Family::V4), _) => TARGET4.into(),
-        (Way::Tunnel(_, Family::V6), _) => TARGET6.into(),
-        (Way::Local, Family::V4) => ROUTER.into(),
-        (Way::Local, Family::V6) => ROUTER6.into(),
+        (FuzzedPath::Tunnel(_, Family::V4), _) => TARGET4.into(),
+        (FuzzedPath::Tunnel(_, Family::V6), _) => TARGET6.into(),
+        (FuzzedPath::Local, Family::V4) => ROUTER.into(),
+        (FuzzedPath::Local, Family::V6) => ROUTER6.into(),
         (_, Family::V4) => TARGET4.into(),
         (_, Family::V6) => TARGET6.into(),
     }
@@ -392,7 +393,7 @@ fn returns() -> BTreeMap<IpAddr, Vec<ReturnRoute>> {
     let of = |family| {
         let mut routes = Vec::new();
         for (number, way) in (0..).zip(WAYS) {
-            let Way::Nat(port) = way else { continue };
+            let FuzzedPath::Nat(port) = way else { continue };
             let service = FIRST_PORT + number;
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 routes.push(ReturnRoute {
@@ -447,7 +448,7 @@ fn chosen(data: &mut Choices<'_>) -> HeapPacket {
         .ttl(ttl)
     };
     let target_port = match WAYS[usize::from(way)] {
-        Way::Nat(Some(port)) => port,
+        FuzzedPath::Nat(Some(port)) => port,
         _ => service,
     };
     let mss = [2, 4, flags.0, offset];

@@ -13,57 +13,61 @@ use super::{
     vipa::{Addressed, VipaPacket},
 };
 use crate::{
-    BURST, Scene,
+    BURST, TurnContext,
+    batch::{Batch, FamilyBatch, Laned},
     family::Family,
-    lanes::{Lane, Laned, Lanes},
-    places::Places,
+    mask::BurstMask,
 };
 
 /// Asks for the connections of segments to a VIPA, and of those that come back from a target. Says who is left; to these nothing was
 /// done.
 #[inline(always)]
 pub(super) fn plain<B: PacketBuf>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     station: Station,
     burst: &Arrived<'_, B>,
     vectors: Vectors,
-    (columns, lanes): (&mut HeaderColumns, &mut Lanes),
-) -> Places {
+    (columns, batch): (&mut HeaderColumns, &mut Batch),
+) -> BurstMask {
     let &Arrived { sums, packets: burst, .. } = burst;
     for (place, packet) in (0..BURST).zip(burst) {
         columns.load(place, packet.bytes());
     }
-    let mut left = Places::first(burst.len());
+    let mut left = BurstMask::first(burst.len());
     // The first frame's family before the other, of which mostly nothing is there.
     let ipv6_first = columns.is_ipv6(0);
     if ipv6_first {
-        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, columns, lanes });
+        left = left & !ipv6(vectors, Ipv6 { context, station, burst, left, columns, batch });
     }
     if !left.is_empty() {
-        left = left & !ipv4(scene, vectors, (station, sums), left, (columns, lanes));
+        left = left & !ipv4(context, vectors, (station, sums), left, (columns, batch));
     }
     if !left.is_empty() && !ipv6_first {
-        left = left & !ipv6(vectors, Ipv6 { scene, station, burst, left, columns, lanes });
+        left = left & !ipv6(vectors, Ipv6 { context, station, burst, left, columns, batch });
     }
     left
 }
 
 #[inline(always)]
 fn ipv4(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     vectors: Vectors,
     (station, sums): (Station, HeaderSums),
-    left: Places,
-    (columns, lanes): (&mut HeaderColumns, &mut Lanes),
-) -> Places {
+    left: BurstMask,
+    (columns, batch): (&mut HeaderColumns, &mut Batch),
+) -> BurstMask {
     match sums {
         HeaderSums::Unverified => _ = columns.segments(station, sums),
         HeaderSums::Verified => find_verified(vectors, Verified { station, columns }),
     }
     let segments = columns.last_segments();
-    let plain = left & Places(segments.plain);
-    let known = ask_all(scene, segments, plain & Places(segments.mid_stream), &mut lanes.ipv4);
-    if plain == known { known } else { known | ask_each(scene, plain & !known, lanes, |place| columns.segment(place)) }
+    let plain = left & BurstMask(segments.plain);
+    let known = ask_all(context, segments, plain & BurstMask(segments.mid_stream), &mut batch.ipv4);
+    if plain == known {
+        known
+    } else {
+        known | ask_each(context, plain & !known, batch, |place| columns.segment(place))
+    }
 }
 
 /// In a function of its own: what some ports spare costs the others nothing.
@@ -90,51 +94,56 @@ impl Work for Verified<'_> {
 
 /// In a function of its own, so that either family has the registers for itself.
 #[inline(never)]
-fn ipv6<B: PacketBuf>(vectors: Vectors, burst: Ipv6<'_, B>) -> Places {
+fn ipv6<B: PacketBuf>(vectors: Vectors, burst: Ipv6<'_, B>) -> BurstMask {
     vectors.run(burst)
 }
 
 /// What [`ipv4`] does, in a burst with further words to note.
 struct Ipv6<'a, B> {
-    scene: &'a Scene<'a>,
+    context: &'a TurnContext<'a>,
     station: Station,
     burst: &'a [B],
-    left: Places,
+    left: BurstMask,
     columns: &'a mut HeaderColumns,
-    lanes: &'a mut Lanes,
+    batch: &'a mut Batch,
 }
 
 impl<B: PacketBuf> Work for Ipv6<'_, B> {
-    type Output = Places;
+    type Output = BurstMask;
 
     #[inline(always)]
-    fn run(self) -> Places {
-        let Self { scene, station, burst, left, columns, lanes } = self;
-        let left = left & Places(columns.ipv6());
+    fn run(self) -> BurstMask {
+        let Self { context, station, burst, left, columns, batch } = self;
+        let left = left & BurstMask(columns.ipv6());
         if left.is_empty() {
-            return Places::NONE;
+            return BurstMask::NONE;
         }
         for (place, packet) in left.filter_map(|place| Some((place, burst.get(place)?))) {
             columns.load_ipv6(place, packet.bytes());
         }
         let segments = columns.segments6(station);
-        let plain = left & Places(segments.plain);
-        let known = ask_all(scene, segments, plain & Places(segments.mid_stream), &mut lanes.ipv6);
+        let plain = left & BurstMask(segments.plain);
+        let known = ask_all(context, segments, plain & BurstMask(segments.mid_stream), &mut batch.ipv6);
         if plain == known {
             return known;
         }
-        known | ask_each(scene, plain & !known, lanes, |place| columns.segment6(place))
+        known | ask_each(context, plain & !known, batch, |place| columns.segment6(place))
     }
 }
 
 /// Asks for the connections of segments that go on: one VIPA after another, of which a burst has few. Says whose there is one.
 #[inline(always)]
-fn ask_all<S: SideBySide>(scene: &Scene<'_>, segments: &S, mid_stream: Places, lane: &mut Lane<S::Key>) -> Places {
-    let (mut left, mut known) = (mid_stream, Places::NONE);
+fn ask_all<S: SideBySide>(
+    context: &TurnContext<'_>,
+    segments: &S,
+    mid_stream: BurstMask,
+    lane: &mut FamilyBatch<S::Key>,
+) -> BurstMask {
+    let (mut left, mut known) = (mid_stream, BurstMask::NONE);
     while let Some(first) = { left }.next() {
         let alike = left & segments.to_the_same(first);
         left = left & !alike;
-        if let Some(vipa) = segments.find_vipa(scene.routes, first) {
+        if let Some(vipa) = segments.find_vipa(context.routes, first) {
             lane.ask_all(alike, |place| segments.key(place, vipa));
             known |= alike;
         }
@@ -145,28 +154,28 @@ fn ask_all<S: SideBySide>(scene: &Scene<'_>, segments: &S, mid_stream: Places, l
 /// The same for segments that open or close, or come back from a target, one by one.
 #[inline(never)]
 fn ask_each<A: Addressed>(
-    scene: &Scene<'_>,
-    segments: Places,
-    lanes: &mut Lanes,
+    context: &TurnContext<'_>,
+    segments: BurstMask,
+    batch: &mut Batch,
     segment: impl Fn(usize) -> Tcp<A>,
-) -> Places {
-    let mut known = Places::NONE;
+) -> BurstMask {
+    let mut known = BurstMask::NONE;
     for place in segments {
-        lanes.place = place as u8;
-        known.add_if(place, ask_one(scene, &segment(place), lanes));
+        batch.place = place as u8;
+        known.add_if(place, ask_one(context, &segment(place), batch));
     }
     known
 }
 
 /// What goes on has been found to be for no VIPA.
 #[inline(always)]
-fn ask_one<A: Addressed>(scene: &Scene<'_>, segment: &Tcp<A>, lanes: &mut Lanes) -> bool {
-    let (is_mid_stream, place) = (segment.flags.is_mid_stream(), usize::from(lanes.place));
-    let asked = if is_mid_stream { segment.coming_back(scene, lanes) } else { segment.to_vipa(scene, lanes) };
+fn ask_one<A: Addressed>(context: &TurnContext<'_>, segment: &Tcp<A>, batch: &mut Batch) -> bool {
+    let (is_mid_stream, place) = (segment.flags.is_mid_stream(), usize::from(batch.place));
+    let asked = if is_mid_stream { segment.coming_back(context, batch) } else { segment.to_vipa(context, batch) };
     let Some(verdict) = asked else { return false };
-    lanes.verdicts[place] = verdict;
+    batch.verdicts[place] = verdict;
     if is_mid_stream {
-        let lane = A::Key::lane(lanes);
+        let lane = A::Key::lane(batch);
         lane.coming_back.add_if(place, lane.asked.has(place));
     }
     true
@@ -177,7 +186,7 @@ trait SideBySide {
     type Key: Family + Laned;
 
     /// Which of the burst have the destination that this one has.
-    fn to_the_same(&self, place: usize) -> Places;
+    fn to_the_same(&self, place: usize) -> BurstMask;
     fn find_vipa(&self, routes: &Routes, place: usize) -> Option<VipaId>;
     fn key(&self, place: usize, vipa: VipaId) -> PackedKey<Self::Key>;
 }
@@ -186,9 +195,9 @@ impl SideBySide for Ipv4Segments {
     type Key = Key4;
 
     #[inline(always)]
-    fn to_the_same(&self, place: usize) -> Places {
+    fn to_the_same(&self, place: usize) -> BurstMask {
         let destination = self.destinations[place];
-        Places::those(|other| self.destinations[other] == destination)
+        BurstMask::those(|other| self.destinations[other] == destination)
     }
 
     #[inline(always)]
@@ -206,10 +215,10 @@ impl SideBySide for Ipv6Segments {
     type Key = Key6;
 
     #[inline(always)]
-    fn to_the_same(&self, place: usize) -> Places {
+    fn to_the_same(&self, place: usize) -> BurstMask {
         let [high, low] = &self.destinations;
         let destination = [high[place], low[place]];
-        Places::those(|other| (high[other] ^ destination[0]) | (low[other] ^ destination[1]) == 0)
+        BurstMask::those(|other| (high[other] ^ destination[0]) | (low[other] ^ destination[1]) == 0)
     }
 
     #[inline(always)]

@@ -12,11 +12,11 @@ use vipa_packet::{
 
 use super::At;
 use crate::{
-    Scene,
+    TurnContext,
+    batch::{Batch, Kind, Laned, Verdict},
     family::{Family, Parts},
     fragments::{FirstPart, FragmentKey, Fragments, Span},
-    lanes::{Kind, Laned, Lanes, Verdict},
-    way::entropy_of,
+    path::entropy_of,
 };
 
 /// An address of either family, as packets carry it.
@@ -25,7 +25,7 @@ pub(super) trait Addressed: Copy {
     fn find_vipa(routes: &Routes, address: Self) -> Option<VipaId>;
     fn returns(routes: &Routes, address: Self) -> &[ReturnRoute];
     /// Whether it is this router's own address, whose pings are answered here and not by the kernel.
-    fn is_pinged_at(self, scene: &Scene<'_>, at: At<'_>) -> bool;
+    fn is_pinged_at(self, context: &TurnContext<'_>, at: At<'_>) -> bool;
     fn wide(self) -> u128;
 }
 
@@ -42,7 +42,7 @@ impl Addressed for u32 {
         routes.returns(address)
     }
 
-    fn is_pinged_at(self, _scene: &Scene<'_>, at: At<'_>) -> bool {
+    fn is_pinged_at(self, _scene: &TurnContext<'_>, at: At<'_>) -> bool {
         self == at.route.address.to_bits() && at.route.kernel.is_none()
     }
 
@@ -64,8 +64,8 @@ impl Addressed for u128 {
         routes.returns6(address)
     }
 
-    fn is_pinged_at(self, scene: &Scene<'_>, at: At<'_>) -> bool {
-        at.route.kernel.is_none() && scene.routes.is_own(IpAddr::V6(self.into()))
+    fn is_pinged_at(self, context: &TurnContext<'_>, at: At<'_>) -> bool {
+        at.route.kernel.is_none() && context.routes.is_own(IpAddr::V6(self.into()))
     }
 
     fn wide(self) -> u128 {
@@ -76,125 +76,125 @@ impl Addressed for u128 {
 /// A packet with ports.
 pub(super) trait VipaPacket: Sized {
     /// Asks for the connection if this is to a VIPA.
-    fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict>;
+    fn to_vipa(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict>;
 
     /// The same if it is from a target of `nat`, with its own address.
-    fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict>;
+    fn coming_back(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict>;
 
     #[inline]
-    fn classify(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
-        self.to_vipa(scene, lanes).or_else(|| self.coming_back(scene, lanes))
+    fn classify(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
+        self.to_vipa(context, batch).or_else(|| self.coming_back(context, batch))
     }
 }
 
 impl<A: Addressed> VipaPacket for Tcp<A> {
     #[inline(always)]
-    fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
-        let vipa = A::find_vipa(scene.routes, self.destination)?;
-        if self.flags.opens() && !lanes.may_open() {
+    fn to_vipa(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
+        let vipa = A::find_vipa(context.routes, self.destination)?;
+        if self.flags.opens() && !batch.may_open() {
             return Some(Verdict::drop(Reason::Overload));
         }
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Tcp);
-        Some(lanes.ask(scene.flows, key, Kind::Segment(self.flags)))
+        Some(batch.ask(context.flows, key, Kind::Segment(self.flags)))
     }
 
     #[inline(always)]
-    fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+    fn coming_back(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
         let ends = (self.source, self.source_port, self.destination, self.destination_port);
-        returned(scene, lanes, Protocol::Tcp, ends, Some(self.flags))
+        returned(context, batch, Protocol::Tcp, ends, Some(self.flags))
     }
 }
 
 impl<A: Addressed> VipaPacket for Udp<A> {
     #[inline]
-    fn to_vipa(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
-        let vipa = A::find_vipa(scene.routes, self.destination)?;
+    fn to_vipa(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
+        let vipa = A::find_vipa(context.routes, self.destination)?;
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Udp);
-        Some(lanes.ask(scene.flows, key, Kind::Datagram))
+        Some(batch.ask(context.flows, key, Kind::Datagram))
     }
 
     #[inline]
-    fn coming_back(&self, scene: &Scene<'_>, lanes: &mut Lanes) -> Option<Verdict> {
+    fn coming_back(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
         let ends = (self.source, self.source_port, self.destination, self.destination_port);
-        returned(scene, lanes, Protocol::Udp, ends, None)
+        returned(context, batch, Protocol::Udp, ends, None)
     }
 }
 
 /// Asks for the connection that a packet from (source, port) to (client, port) is the answer of.
 #[inline(always)]
 fn returned<A: Addressed>(
-    scene: &Scene<'_>,
-    lanes: &mut Lanes,
+    context: &TurnContext<'_>,
+    batch: &mut Batch,
     protocol: Protocol,
     (source, source_port, client, client_port): (A, u16, A, u16),
     flags: Option<TcpFlags>,
 ) -> Option<Verdict> {
-    let mut routes = A::returns(scene.routes, source)
+    let mut routes = A::returns(context.routes, source)
         .iter()
         .filter_map(move |route| Some((route, route.port_on_vipa(protocol, source_port)?)));
     let key = move |(route, port): (&ReturnRoute, u16)| A::Key::of(client, client_port, route.vipa, port, protocol);
     let first = routes.next()?;
     let chosen = match routes.next() {
         None => first,
-        Some(second) => the_one_held(scene, [first, second].into_iter().chain(routes), key).unwrap_or(first),
+        Some(second) => the_one_held(context, [first, second].into_iter().chain(routes), key).unwrap_or(first),
     };
-    Some(lanes.ask(scene.flows, key(chosen), Kind::Return(chosen.0.target, flags)))
+    Some(batch.ask(context.flows, key(chosen), Kind::Return(chosen.0.target, flags)))
 }
 
 /// With several VIPAs on one port of a target, the table says which it is: the target itself could not tell two apart.
 #[inline(never)]
 fn the_one_held<'r, K: Family>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     mut routes: impl Iterator<Item = (&'r ReturnRoute, u16)>,
     key: impl Fn((&'r ReturnRoute, u16)) -> K,
 ) -> Option<(&'r ReturnRoute, u16)> {
-    let table = K::table(scene.flows);
+    let table = K::table(context.flows);
     routes.find(|one| table.lookup(&key(*one)).is_some_and(|hit| hit.target == one.0.target))
 }
 
 /// ICMP to a VIPA, to us, or about a packet that a `nat` target was sent.
-pub(super) fn icmp4(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv4Icmp, lanes: &mut Lanes) -> Option<Verdict> {
-    let vipa = scene.routes.find_vipa(icmp.destination);
+pub(super) fn icmp4(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv4Icmp, batch: &mut Batch) -> Option<Verdict> {
+    let vipa = context.routes.find_vipa(icmp.destination);
     match (vipa, icmp.message) {
-        (Some(vipa), Icmp::EchoRequest) => Some(ping(scene, vipa)),
-        (None, Icmp::EchoRequest) if icmp.destination.is_pinged_at(scene, at) => {
+        (Some(vipa), Icmp::EchoRequest) => Some(ping(context, vipa)),
+        (None, Icmp::EchoRequest) if icmp.destination.is_pinged_at(context, at) => {
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            Some(lanes.ask(scene.flows, quoted_by_client(vipa, &quoted), Kind::Error))
+            Some(batch.ask(context.flows, quoted_by_client(vipa, &quoted), Kind::Error))
         }
         (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
         (None, Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            quoted_by_target(scene, &quoted, lanes)
+            quoted_by_target(context, &quoted, batch)
         }
         (None, _) => None,
     }
 }
 
 /// The same for IPv6.
-pub(super) fn icmp6(scene: &Scene<'_>, at: At<'_>, icmp: &Ipv6Icmp, lanes: &mut Lanes) -> Option<Verdict> {
-    let vipa = scene.routes.find_vipa6(icmp.destination);
+pub(super) fn icmp6(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv6Icmp, batch: &mut Batch) -> Option<Verdict> {
+    let vipa = context.routes.find_vipa6(icmp.destination);
     match (vipa, icmp.message) {
-        (Some(vipa), Icmp6::EchoRequest) => Some(ping(scene, vipa)),
-        (None, Icmp6::EchoRequest) if icmp.destination.is_pinged_at(scene, at) => {
+        (Some(vipa), Icmp6::EchoRequest) => Some(ping(context, vipa)),
+        (None, Icmp6::EchoRequest) if icmp.destination.is_pinged_at(context, at) => {
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            Some(lanes.ask(scene.flows, quoted_by_client(vipa, &quoted), Kind::Error))
+            Some(batch.ask(context.flows, quoted_by_client(vipa, &quoted), Kind::Error))
         }
         (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
         (None, Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            quoted_by_target(scene, &quoted, lanes)
+            quoted_by_target(context, &quoted, batch)
         }
         (None, _) => None,
     }
 }
 
-fn ping(scene: &Scene<'_>, vipa: VipaId) -> Verdict {
-    match scene.routes.vipa(vipa) {
+fn ping(context: &TurnContext<'_>, vipa: VipaId) -> Verdict {
+    match context.routes.vipa(vipa) {
         None => Verdict::drop(Reason::NoVipa),
         Some(vipa) if vipa.stance == Stance::Standby => Verdict::drop(Reason::Standby),
-        Some(vipa) if vipa.lease.passed(scene.now) => Verdict::drop(Reason::Fenced),
+        Some(vipa) if vipa.lease.passed(context.now) => Verdict::drop(Reason::Fenced),
         Some(_) => Verdict::Answer(LocalReply::IcmpEcho),
     }
 }
@@ -210,28 +210,28 @@ fn quoted_by_client<A: Addressed>(vipa: VipaId, quoted: &Quoted<A>) -> A::Key {
 }
 
 /// An ICMP error to a client about a packet that we sent on to a target of `nat`.
-fn quoted_by_target<A: Addressed>(scene: &Scene<'_>, quoted: &Quoted<A>, lanes: &mut Lanes) -> Option<Verdict> {
+fn quoted_by_target<A: Addressed>(context: &TurnContext<'_>, quoted: &Quoted<A>, batch: &mut Batch) -> Option<Verdict> {
     let ends = (quoted.destination, quoted.destination_port, quoted.source, quoted.source_port);
-    returned(scene, lanes, protocol_of(quoted.protocol), ends, None)
+    returned(context, batch, protocol_of(quoted.protocol), ends, None)
 }
 
 /// A part of a packet. The first one names the connection, or begins a ping; the others go where it went.
 pub(super) fn part<A: Addressed, B: PacketBuf>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     at: At<'_>,
     fragment: &Fragment<A>,
     payload: usize,
-    (fragments, lanes): (&mut Fragments<B, Verdict>, &mut Lanes),
+    (fragments, batch): (&mut Fragments<B, Verdict>, &mut Batch),
 ) -> Option<Verdict> {
-    let vipa = A::find_vipa(scene.routes, fragment.destination);
+    let vipa = A::find_vipa(context.routes, fragment.destination);
     let is_icmp = matches!(fragment.protocol, ICMP | ICMP6);
-    let to_us = vipa.is_none() && is_icmp && fragment.destination.is_pinged_at(scene, at);
-    if vipa.is_none() && !to_us && (is_icmp || A::returns(scene.routes, fragment.source).is_empty()) {
+    let to_us = vipa.is_none() && is_icmp && fragment.destination.is_pinged_at(context, at);
+    if vipa.is_none() && !to_us && (is_icmp || A::returns(context.routes, fragment.source).is_empty()) {
         return None;
     }
     let (key, span) = (fragment_key(fragment), Span::of(fragment.offset, payload));
     if span.start > 0 {
-        return Some(match fragments.find(&key, span, scene.now) {
+        return Some(match fragments.find(&key, span, context.now) {
             Some(Ok(verdict)) => verdict,
             Some(Err(reason)) => Verdict::drop(reason),
             None => Verdict::HoldFragment,
@@ -240,8 +240,8 @@ pub(super) fn part<A: Addressed, B: PacketBuf>(
     let Some(FragmentHead { source_port, destination_port, flags }) = fragment.head else {
         return match (vipa, fragment.protocol) {
             _ if fragment.is_echo_request => {
-                lanes.note_first(FirstPart { key, end: span.end, entropy: 0 });
-                Some(vipa.map_or(Verdict::Answer(LocalReply::IcmpEcho), |vipa| ping(scene, vipa)))
+                batch.note_first(FirstPart { key, end: span.end, entropy: 0 });
+                Some(vipa.map_or(Verdict::Answer(LocalReply::IcmpEcho), |vipa| ping(context, vipa)))
             }
             (_, TCP | UDP) => Some(Verdict::drop(Reason::FragmentBad)),
             (Some(_), ICMP | ICMP6) => Some(Verdict::drop(Reason::Icmp)),
@@ -251,10 +251,10 @@ pub(super) fn part<A: Addressed, B: PacketBuf>(
     };
     let Fragment { source, destination, .. } = *fragment;
     let entropy = entropy_of(source.wide(), source_port, destination_port);
-    lanes.note_first(FirstPart { key, end: span.end, entropy });
+    batch.note_first(FirstPart { key, end: span.end, entropy });
     match flags {
-        Some(flags) => Tcp { source, destination, source_port, destination_port, flags }.classify(scene, lanes),
-        None => Udp { source, destination, source_port, destination_port }.classify(scene, lanes),
+        Some(flags) => Tcp { source, destination, source_port, destination_port, flags }.classify(context, batch),
+        None => Udp { source, destination, source_port, destination_port }.classify(context, batch),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use vipa_flow::FlowState;
-use vipa_handoff::{Count, Reason, Via, VipaRoute};
+use vipa_handoff::{Count, ForwardingAction, Reason, VipaRoute};
 use vipa_model::{Moment, Stance, TargetId};
 
-use super::{Admission, EXPIRED, Scene, count_admitted, open};
-use crate::{family::Family, lanes::Verdict};
+use super::{Admission, EXPIRED, TurnContext, count_admitted, open};
+use crate::{batch::Verdict, family::Family};
 
 /// How long after the table has had no place unknown segments may be of a connection without an entry. Its target's report
 /// makes one as soon as there is a place.
@@ -64,19 +64,19 @@ fn split(hash: u64) -> (usize, u32) {
 #[cold]
 #[inline(never)]
 pub(super) fn unrecorded<K: Family>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     vipa: &VipaRoute,
     key: &K,
     state: FlowState,
     admission: &mut Admission,
 ) -> Verdict {
-    let Some(verdict) = without_entry(scene, vipa, key, admission) else { return Verdict::drop(Reason::TableFull) };
-    admission.unrecorded.begin(scene.now);
+    let Some(verdict) = without_entry(context, vipa, key, admission) else { return Verdict::drop(Reason::TableFull) };
+    admission.unrecorded.begin(context.now);
     if state == FlowState::Udp {
-        admission.unrecorded.add(key.balance_hash(&scene.routes.key, vipa.address));
+        admission.unrecorded.add(key.balance_hash(&context.routes.key, vipa.address));
     }
     if let Verdict::Forward(target) = verdict {
-        count_admitted(scene, target, state);
+        count_admitted(context, target, state);
     }
     verdict
 }
@@ -85,30 +85,31 @@ pub(super) fn unrecorded<K: Family>(
 /// entry if there is a place now.
 #[inline(always)]
 pub(super) fn go_on_unrecorded<K: Family>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     vipa: &VipaRoute,
     key: &K,
     admission: &Admission,
 ) -> Option<Verdict> {
-    if !admission.unrecorded.may_be(scene.now) {
+    if !admission.unrecorded.may_be(context.now) {
         return None;
     }
-    go_on(scene, vipa, key, admission)
+    go_on(context, vipa, key, admission)
 }
 
 #[cold]
 #[inline(never)]
-fn go_on<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, admission: &Admission) -> Option<Verdict> {
-    let hash = key.balance_hash(&scene.routes.key, vipa.address);
-    if vipa.stance == Stance::Standby || vipa.lease.passed(scene.now) || !admission.unrecorded.has(hash, scene.now) {
+fn go_on<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, admission: &Admission) -> Option<Verdict> {
+    let hash = key.balance_hash(&context.routes.key, vipa.address);
+    if vipa.stance == Stance::Standby || vipa.lease.passed(context.now) || !admission.unrecorded.has(hash, context.now)
+    {
         return None;
     }
-    let target = hashed(scene, vipa, key)?;
-    if admission.expires(scene, target) {
+    let target = hashed(context, vipa, key)?;
+    if admission.expires(context, target) {
         return Some(EXPIRED);
     }
-    let recorded = open(scene, key, target, FlowState::Udp);
-    recorded.or_else(|| without_entry(scene, vipa, key, admission))
+    let recorded = open(context, key, target, FlowState::Udp);
+    recorded.or_else(|| without_entry(context, vipa, key, admission))
 }
 
 /// An ICMP error about a connection that may be going on without an entry: its target is the one that hashing names. Any other host
@@ -116,37 +117,42 @@ fn go_on<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K, admission: &Ad
 #[cold]
 #[inline(never)]
 pub(super) fn about_unrecorded<K: Family>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     vipa: &VipaRoute,
     key: &K,
     admission: &Admission,
 ) -> Option<Verdict> {
-    let is_owner = vipa.stance == Stance::Active && !vipa.lease.passed(scene.now);
-    if is_owner && admission.unrecorded.may_be(scene.now) { without_entry(scene, vipa, key, admission) } else { None }
+    let is_owner = vipa.stance == Stance::Active && !vipa.lease.passed(context.now);
+    if is_owner && admission.unrecorded.may_be(context.now) {
+        without_entry(context, vipa, key, admission)
+    } else {
+        None
+    }
 }
 
 /// Where a connection's packets go without an entry.
 #[cold]
 #[inline(never)]
 pub(super) fn without_entry<K: Family>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     vipa: &VipaRoute,
     key: &K,
     admission: &Admission,
 ) -> Option<Verdict> {
-    let target = hashed(scene, vipa, key)?;
-    if admission.expires(scene, target) {
+    let target = hashed(context, vipa, key)?;
+    if admission.expires(context, target) {
         return Some(EXPIRED);
     }
-    scene.desk.counters.add(Count::FlowUnrecorded, 1);
+    context.shared.counters.add(Count::FlowUnrecorded, 1);
     Some(Verdict::Forward(target))
 }
 
 /// The target that consistent hashing names for each packet of a connection; what is translated needs an entry on its way back.
-fn hashed<K: Family>(scene: &Scene<'_>, vipa: &VipaRoute, key: &K) -> Option<TargetId> {
+fn hashed<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K) -> Option<TargetId> {
     let service = vipa.find_service(key.protocol(), key.vipa_port())?;
-    let target = service.picker.pick_without_memory(key.balance_hash(&scene.routes.key, vipa.address))?;
-    let is_translated = scene.routes.target(target).is_none_or(|target| matches!(target.via, Via::Nat { .. }));
+    let target = service.picker.pick_without_memory(key.balance_hash(&context.routes.key, vipa.address))?;
+    let is_translated =
+        context.routes.target(target).is_none_or(|target| matches!(target.via, ForwardingAction::Nat { .. }));
     (!is_translated).then_some(target)
 }
 

@@ -7,7 +7,7 @@ use vipa_dataplane::{
     Limits,
     bench::{Bench, CLIENT_MAC, ROUTER, ROUTER_MAC, ROUTER6, target_mac},
 };
-use vipa_handoff::Via;
+use vipa_handoff::ForwardingAction;
 use vipa_packet::{
     Encapsulation, HeapPacket, TunnelEndpoints,
     build::{Builder, packet},
@@ -69,7 +69,7 @@ pub fn tunnelled(service: &str, target: &str, how: Encapsulation) -> Bench {
 pub fn tunnelled_within(service: &str, target: &str, how: Encapsulation, limits: Limits) -> Bench {
     let mut bench = Bench::with_limits(service, [target], 10_000, limits);
     bench.change(|world| {
-        world.targets[0].via = Via::Tunnel { outer: outer(target), how };
+        world.targets[0].via = ForwardingAction::Tunnel { outer: outer(target), how };
         world.targets[0].mtu = 1500 - how.overhead(target.contains(':')) as u16;
     });
     bench

@@ -5,9 +5,9 @@ use crate::{LocalReply, Reason};
 
 #[test]
 fn every_cell_has_a_place_and_a_name_of_its_own() {
-    let places: Vec<_> = Cell::all().map(Cell::index).collect();
-    assert_eq!(places, (0..Cell::COUNT).collect::<Vec<_>>());
-    assert_eq!(Cell::all().map(Cell::name).collect::<HashSet<_>>().len(), Cell::COUNT);
+    let places: Vec<_> = CounterId::all().map(CounterId::index).collect();
+    assert_eq!(places, (0..CounterId::COUNT).collect::<Vec<_>>());
+    assert_eq!(CounterId::all().map(CounterId::name).collect::<HashSet<_>>().len(), CounterId::COUNT);
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn every_counter_is_documented_and_nothing_else_is() {
     let (of_packets, _) = page.split_once("\n## Control\n").expect("control's counters come last");
     let documented: Vec<&str> =
         of_packets.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
-    let counted: HashSet<&str> = Cell::all().map(Cell::name).collect();
-    let missing: Vec<_> = Cell::all().map(Cell::name).filter(|name| !documented.contains(name)).collect();
+    let counted: HashSet<&str> = CounterId::all().map(CounterId::name).collect();
+    let missing: Vec<_> = CounterId::all().map(CounterId::name).filter(|name| !documented.contains(name)).collect();
     assert!(missing.is_empty(), "docs/counters.md does not say what these are: {missing:?}");
     let unknown: Vec<_> = documented.iter().filter(|name| !counted.contains(**name)).collect();
     assert!(unknown.is_empty(), "docs/counters.md has what nobody counts: {unknown:?}");

@@ -32,21 +32,21 @@ fn routes(vipas: Vec<VipaRoute>) -> Routes {
 }
 
 #[test]
-fn the_express_way_is_direct_untagged_found_and_for_what_fits() {
+fn the_l2_rewrite_is_direct_untagged_found_and_for_what_fits() {
     let port = PortRoute::new(Mac([2; 6]), Ipv4Addr::new(198, 51, 100, 1), 24);
     let direct = TargetRoute::direct(Ipv4Addr::new(198, 51, 100, 21), (PortId(3), &port), Mac([4; 6]));
     let tagged = PortRoute { vlan: Some(5), ..port };
     let targets = vec![
         direct,
         TargetRoute { next_hop: None, ..direct },
-        TargetRoute { via: Via::Nat { port: None }, ..direct },
+        TargetRoute { via: ForwardingAction::Nat { port: None }, ..direct },
         TargetRoute::direct(direct.address, (PortId(3), &tagged), Mac([4; 6])),
     ];
     let routes = Routes::build(1, ClusterKey::new([0; 16]), RouteLists { targets, ..RouteLists::default() });
-    let express = routes.express(TargetId(0), 1514).expect("a frame of 1,500 bytes of IP fits");
-    assert_eq!((express.macs, express.port), ([4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], PortId(3)));
+    let rewrite = routes.l2_rewrite(TargetId(0), 1514).expect("a frame of 1,500 bytes of IP fits");
+    assert_eq!((rewrite.macs, rewrite.port), ([4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], PortId(3)));
     for (target, length) in [(0, 1515), (1, 64), (2, 64), (3, 64), (4, 64)] {
-        assert_eq!(routes.express(TargetId(target), length), None, "target {target}, {length} bytes");
+        assert_eq!(routes.l2_rewrite(TargetId(target), length), None, "target {target}, {length} bytes");
     }
 }
 
@@ -119,7 +119,7 @@ fn a_host_is_known_by_the_port_it_was_found_on() {
 }
 
 #[test]
-fn the_express_way_to_a_host_is_the_hop_to_it_where_that_is_known_and_has_no_tag() {
+fn the_l2_rewrite_to_a_host_is_the_hop_to_it_where_that_is_known_and_has_no_tag() {
     let tagged = PortRoute { vlan: Some(5), ..port("10.1.0.1", 16, None) };
     let ports = vec![PortRoute { mtu: 1400, ..port("10.0.0.1", 24, Some("10.0.0.254")) }, tagged];
     let found = [("10.0.0.254", 0), ("10.0.0.9", 0), ("10.0.0.7", 1), ("10.1.0.9", 1), ("2001:db8::9", 0)];
@@ -128,13 +128,13 @@ fn the_express_way_to_a_host_is_the_hop_to_it_where_that_is_known_and_has_no_tag
         found.iter().enumerate().map(|(n, (host, port))| (host.parse().unwrap(), (PortId(*port), mac(n)))).collect();
     let lists = RouteLists { ports, neighbours, ..RouteLists::default() };
     let routes = Routes::build(1, ClusterKey::new([0; 16]), lists);
-    let macs = |host: &str, length| routes.express_to(host.parse().unwrap(), length).map(|express| express.macs[5]);
+    let macs = |host: &str, length| routes.l2_rewrite_to(host.parse().unwrap(), length).map(|rewrite| rewrite.macs[5]);
     for (host, by) in [("203.0.113.1", 0), ("10.0.0.9", 1), ("2001:db8::9", 4)] {
         assert_eq!((macs(host, 1414), macs(host, 1415)), (Some(by), None), "{host}");
         let Hop::Known(hop) = routes.hop(host.parse().unwrap()) else { panic!("{host} is known") };
-        let express = routes.express_to(host.parse().unwrap(), 60).unwrap();
-        assert_eq!((&express.macs[..6], &express.macs[6..]), (&hop.link.destination[..], &hop.link.source[..]));
-        assert_eq!(express.port, hop.port);
+        let rewrite = routes.l2_rewrite_to(host.parse().unwrap(), 60).unwrap();
+        assert_eq!((&rewrite.macs[..6], &rewrite.macs[6..]), (&hop.link.destination[..], &hop.link.source[..]));
+        assert_eq!(rewrite.port, hop.port);
     }
     // Not found, found on another port, behind a tag, without a gateway.
     for host in ["10.0.0.8", "10.0.0.7", "10.1.0.9", "2001:db9::9"] {

@@ -159,8 +159,8 @@ fn questions() -> impl Strategy<Value = Message> {
         .prop_map(|(ranks, services, others)| Reply::Settings(question::VipaSettings { ranks, services, others }));
     let reply = prop_oneof![held, settings, Just(Reply::Unknown)];
     prop_oneof![
-        (any::<u64>(), question).prop_map(|(token, question)| Message::Ask(Ask { token, question })),
-        (any::<u64>(), reply).prop_map(|(token, reply)| Message::Told(Told { token, reply })),
+        (any::<u64>(), question).prop_map(|(token, question)| Message::QueryRequest(QueryRequest { token, question })),
+        (any::<u64>(), reply).prop_map(|(token, reply)| Message::QueryReply(QueryReply { token, reply })),
     ]
 }
 
@@ -186,7 +186,7 @@ fn distribution() -> impl Strategy<Value = Message> {
         |(vipa, epoch, standing, ranks, services, seen, kind)| match kind {
             0 => Message::Associate(Associate { vipa, epoch, standing, seen }),
             1 => Message::Release(Release { vipa, epoch }),
-            2 => Message::Retake(Retake { vipa }),
+            2 => Message::TakebackRequest(TakebackRequest { vipa }),
             _ => {
                 let of = |service: &Service| {
                     service
@@ -238,7 +238,7 @@ fn mirror() -> impl Strategy<Value = Message> {
     let locate = vec(connection(), 0..9).prop_map(Copied::Locate);
     let located = vec(entry(), 0..9).prop_map(Copied::Located);
     (any::<IpAddr>(), epoch(), prop_oneof![Just(Copied::Wanted), round, locate, located])
-        .prop_map(|(vipa, epoch, copied)| Message::Mirror(Mirror { vipa, epoch, copied }))
+        .prop_map(|(vipa, epoch, copied)| Message::TableReplica(TableReplica { vipa, epoch, copied }))
 }
 
 fn load() -> impl Strategy<Value = Message> {
@@ -303,18 +303,15 @@ fn decided() -> impl Strategy<Value = Message> {
     let follows = vec((name(), any::<u64>().prop_map(Incarnation)), 0..5);
     prop_oneof![
         vec(decision(), 0..9).prop_map(|decisions| Message::Decisions(Decisions { decisions })),
-        vec(decision(), 0..9).prop_map(move |decisions| Message::Kept(Kept { kept: kept(decisions) })),
-        option::of(text()).prop_map(|unfit| Message::Condition(Condition { unfit })),
+        vec(decision(), 0..9).prop_map(move |decisions| Message::DecisionAck(DecisionAck { kept: kept(decisions) })),
+        option::of(text()).prop_map(|unfit| Message::SelfCheckReport(SelfCheckReport { unfit })),
         (any::<IpAddr>(), epoch(), follows).prop_map(|(vipa, epoch, follows)| Message::Yield(Yield {
             vipa,
             epoch,
             follows
         })),
-        (any::<IpAddr>(), epoch(), vec(name(), 0..5)).prop_map(|(vipa, epoch, missing)| Message::NotYet(NotYet {
-            vipa,
-            epoch,
-            missing
-        })),
+        (any::<IpAddr>(), epoch(), vec(name(), 0..5))
+            .prop_map(|(vipa, epoch, missing)| Message::YieldRefused(YieldRefused { vipa, epoch, missing })),
     ]
 }
 
@@ -390,15 +387,15 @@ fn free_text_of_a_peer_is_printable_and_short_once_it_is_read() {
     let others = vec![(evil.clone(), evil.clone()); 2 * text::MAX_SETTINGS];
     let settings = question::VipaSettings { ranks: vec![], services: None, others };
     let messages = [
-        Message::Condition(Condition { unfit: Some(evil.clone()) }),
+        Message::SelfCheckReport(SelfCheckReport { unfit: Some(evil.clone()) }),
         Message::Load(Load { checks: vec![check], ..Load::unknown() }),
-        Message::Told(Told { token: 1, reply: Reply::Settings(settings) }),
+        Message::QueryReply(QueryReply { token: 1, reply: Reply::Settings(settings) }),
     ];
     let read = messages.map(|message| decode(&encode(&message).expect("a message")).expect("the same message"));
     let [
-        Message::Condition(Condition { unfit: Some(unfit) }),
+        Message::SelfCheckReport(SelfCheckReport { unfit: Some(unfit) }),
         Message::Load(load),
-        Message::Told(Told { reply: Reply::Settings(settings), .. }),
+        Message::QueryReply(QueryReply { reply: Reply::Settings(settings), .. }),
     ] = read
     else {
         panic!("other messages");

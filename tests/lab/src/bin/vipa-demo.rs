@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, PATIENCE, Plan, Ports, VIPA},
-    ledger::{Account, Ledger},
     load::{Client, ClientPlan, Report},
+    packet_ledger::{Account, PacketLedger},
 };
 use vipa_protocol::{Trigger, admin::TakeoverRecord};
 
@@ -156,7 +156,7 @@ impl Demo {
     /// Starts the old owner again, which takes the VIPA back; packets sent and arrived meanwhile.
     fn takeback(&mut self, client: &mut Client) -> Result<Account> {
         let targets = self.cluster.target_hosts();
-        let ledger = Ledger::open(self.cluster.lab(), self.cluster.client_host(), targets, Cluster::service())?;
+        let ledger = PacketLedger::open(self.cluster.lab(), self.cluster.client_host(), targets, Cluster::service())?;
         client.pause()?;
         sleep(QUIET);
         let opened = ledger.read()?;

@@ -179,7 +179,7 @@ impl Runner {
         }
         self.watch(&mut clients, self.settings.time)?;
         self.say("everything is mended; all must find their places again");
-        self.settle()?;
+        self.repeat_orders()?;
         self.cluster.wait_ready()?;
         self.look();
         clients.talking.mark()?;
@@ -242,7 +242,7 @@ impl Runner {
                 bail!("nobody asked it to: {end}");
             }
             self.look();
-            self.hear();
+            self.collect_answers();
             let reports = clients.report();
             for told in self.evidence.look(&mut self.cluster, &reports.requests.late) {
                 self.say(&format!("    {told}"));
@@ -394,7 +394,7 @@ impl Runner {
     }
 
     /// Tells what orders came to.
-    fn hear(&mut self) {
+    fn collect_answers(&mut self) {
         let mut open = Vec::new();
         for (words, answer) in std::mem::take(&mut self.orders) {
             if !answer.is_finished() {
@@ -425,7 +425,7 @@ impl Runner {
     }
 
     /// Orders and reloads that the misfortunes prevented are given again, until they are carried out.
-    fn settle(&mut self) -> Result<()> {
+    fn repeat_orders(&mut self) -> Result<()> {
         let mut orders: Vec<(String, Vec<String>)> = Vec::new();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         for number in 1..=ROUTERS {
@@ -449,7 +449,7 @@ impl Runner {
                 answer
             })?;
         }
-        self.hear();
+        self.collect_answers();
         Ok(())
     }
 

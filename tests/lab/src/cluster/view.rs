@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use vipa_model::Protocol;
 use vipa_protocol::{
-    Fitness, Trigger,
+    Eligibility, Trigger,
     admin::{
         Counters, Distribution, DistributionRow, MirrorStatus, Stance, Status, TakeoverRecord, Takeovers, TargetStatus,
     },
@@ -86,7 +86,7 @@ impl Router {
     }
 
     /// How it knows the connections of targets without an agent.
-    pub fn mirror(&self) -> Result<Option<MirrorStatus>> {
+    pub fn table_replica_of(&self) -> Result<Option<MirrorStatus>> {
         let status: Status = self.ask(&["status"])?;
         Ok(status.vipas.into_iter().find(|vipa| vipa.address == VIPA).and_then(|vipa| vipa.mirror))
     }
@@ -186,7 +186,7 @@ impl Cluster {
         router: &str,
         target: &str,
         what: &str,
-        met: impl Fn(&Fitness) -> bool,
+        met: impl Fn(&Eligibility) -> bool,
     ) -> Result<DistributionRow> {
         let mut last = None;
         let found = wait(&format!("{router}: {target} {what}"), PATIENCE, || {

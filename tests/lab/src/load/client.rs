@@ -79,7 +79,7 @@ pub fn run(settings: ClientSettings) -> Result<()> {
 /// What all tasks of the process share.
 struct Shared {
     settings: ClientSettings,
-    tally: RefCell<Tally>,
+    tally: RefCell<ClientReport>,
     pace: watch::Sender<Pace>,
     /// Makes connection numbers unlike those of any other process.
     salt: u64,
@@ -93,17 +93,17 @@ enum Pace {
 }
 
 #[derive(Default)]
-struct Tally {
+struct ClientReport {
     report: Report,
     mark: u64,
     longest_ns: u64,
     fresh_busy: u64,
-    lanes: Vec<Lane>,
+    lanes: Vec<LongConnection>,
 }
 
 /// What the reports need to know about one long-lived connection.
 #[derive(Clone, Default)]
-struct Lane {
+struct LongConnection {
     /// When the message was sent whose answer is awaited; 0: none is.
     waiting_since: u64,
     last_answer: u64,
@@ -113,11 +113,11 @@ struct Lane {
 
 async fn run_on(settings: ClientSettings) -> Result<()> {
     let shared = Rc::new(Shared {
-        tally: RefCell::new(Tally {
+        tally: RefCell::new(ClientReport {
             report: Report { asked: settings.connections as u64, ..Report::default() },
             mark: clock(),
-            lanes: vec![Lane::default(); settings.connections],
-            ..Tally::default()
+            lanes: vec![LongConnection::default(); settings.connections],
+            ..ClientReport::default()
         }),
         pace: watch::channel(Pace::Talking).0,
         salt: scramble(clock() ^ u64::from(std::process::id())),
@@ -213,7 +213,7 @@ async fn long_lived(shared: Rc<Shared>, opening: Rc<Semaphore>, number: usize) {
     let end = keep_talking(&shared, &mut talk, number).await;
     let mut tally = shared.tally.borrow_mut();
     tally.report.open -= 1;
-    tally.lanes[number] = Lane::default();
+    tally.lanes[number] = LongConnection::default();
     match end {
         Ok(()) => tally.report.kept += 1,
         Err(trouble) => tally.broken(&format!("connection {number} from {}", talk.local), talk.server, &trouble),
@@ -402,7 +402,7 @@ impl From<Trouble> for Loss {
     }
 }
 
-impl Tally {
+impl ClientReport {
     fn set_mark(&mut self, moment: u64) {
         self.mark = moment;
         self.longest_ns = 0;
@@ -411,7 +411,7 @@ impl Tally {
 
     fn answered(&mut self, number: usize, sent: u64, server: [u8; 16]) {
         let now = clock();
-        self.lanes[number] = Lane { waiting_since: 0, last_answer: now, server: Some(server) };
+        self.lanes[number] = LongConnection { waiting_since: 0, last_answer: now, server: Some(server) };
         self.report.messages += 1;
         let took = now - sent;
         self.longest_ns = self.longest_ns.max(took);

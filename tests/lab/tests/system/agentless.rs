@@ -9,7 +9,7 @@ use vipa_lab::{
     load::ClientPlan,
     process::wait,
 };
-use vipa_protocol::{Fitness, Trigger, admin::MirrorStatus};
+use vipa_protocol::{Eligibility, Trigger, admin::MirrorStatus};
 
 use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
 
@@ -22,14 +22,14 @@ fn a_target_without_an_agent_keeps_its_connections_through_a_takeover_and_a_take
     let plan = Plan { agentless: vec![3], voters, ..Plan::new("agentless") };
     plan.run(|cluster| {
         for router in ["r1", "r2"] {
-            cluster.wait_fitness(router, T3, "to answer", |fitness| *fitness == Fitness::Fit)?;
+            cluster.wait_fitness(router, T3, "to answer", |fitness| *fitness == Eligibility::Fit)?;
         }
         let plan = ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), CONNECTIONS) };
         let mut client = cluster.client_with(&plan)?;
         let of_t3 = client.report().servers.get("t3").copied().context("t3 serves some")?;
         assert!(of_t3 > 50, "{of_t3}");
 
-        let behind = wait("r2 to have been told", PATIENCE, || match cluster.router("r2").mirror() {
+        let behind = wait("r2 to have been told", PATIENCE, || match cluster.router("r2").table_replica_of() {
             Ok(Some(MirrorStatus::Following { connections, behind_ms: Some(behind), .. })) if connections == of_t3 => {
                 Some(behind)
             }
@@ -55,7 +55,7 @@ fn a_target_without_an_agent_keeps_its_connections_through_a_takeover_and_a_take
             "r1",
             T3,
             "not to answer",
-            |fitness| matches!(fitness, Fitness::CheckFailing { check, .. } if check == "tcp 80"),
+            |fitness| matches!(fitness, Eligibility::CheckFailing { check, .. } if check == "tcp 80"),
         )?;
         Ok(())
     });
@@ -67,7 +67,7 @@ fn what_is_opened_to_a_target_without_an_agent_while_the_vipa_changes_hands_goes
     let plan = Plan { agentless: vec![3], voters, ..Plan::new("agentless_change") };
     plan.run(|cluster| {
         for router in ["r1", "r2"] {
-            cluster.wait_fitness(router, T3, "to answer", |fitness| *fitness == Fitness::Fit)?;
+            cluster.wait_fitness(router, T3, "to answer", |fitness| *fitness == Eligibility::Fit)?;
         }
         let plan = ClientPlan { fresh_per_second: 300, ..ClientPlan::new(Cluster::service(), 30) };
         let mut client = cluster.client_with(&plan)?;
@@ -76,7 +76,7 @@ fn what_is_opened_to_a_target_without_an_agent_while_the_vipa_changes_hands_goes
         client.mark()?;
         everyone_answered(&mut client)?;
         cluster.router("r1").start()?;
-        cluster.wait_fitness("r1", T3, "to answer", |fitness| *fitness == Fitness::Fit)?;
+        cluster.wait_fitness("r1", T3, "to answer", |fitness| *fitness == Eligibility::Fit)?;
         cluster.wait_takeover("r1", Trigger::Takeback)?;
         client.mark()?;
         everyone_answered(&mut client)?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE, Plan, VIPA, VIPA6, Way},
+    cluster::{Cluster, PATIENCE, Plan, TargetPlan, VIPA, VIPA6},
     load::Client,
     netns::Host,
     process::wait,
@@ -67,7 +67,7 @@ fn named(cluster: &mut Cluster, mac: &str, vipa: &str) -> Result<()> {
 
 #[test]
 fn a_station_that_announces_the_vipa_is_answered_and_named_and_the_clients_go_on() {
-    let way = Way { vipa6: true, ..Way::default() };
+    let way = TargetPlan { vipa6: true, ..TargetPlan::default() };
     Plan { way, ..Plan::new("conflicts_announced") }.run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
         soon_pinged(cluster)?;

@@ -8,7 +8,7 @@ use vipa_lab::{
     load::{ClientPlan, Fresh, Report},
     process::wait,
 };
-use vipa_protocol::Fitness;
+use vipa_protocol::Eligibility;
 
 use crate::{CONNECTIONS, everyone_answered, kill_the_owner};
 
@@ -36,7 +36,7 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
                 router,
                 "t1",
                 "not to accept",
-                |fitness| matches!(fitness, Fitness::NotAccepting { waiting } if *waiting > 0),
+                |fitness| matches!(fitness, Eligibility::NotAccepting { waiting } if *waiting > 0),
             )?;
         }
         let took = began.elapsed();
@@ -63,7 +63,7 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
         client.wait_for("the others to serve all", PATIENCE, |report| report.fresh_ok >= before.fresh_ok + 30)?;
 
         cluster.target("t1").thaw_servers()?;
-        cluster.wait_fitness("r1", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
+        cluster.wait_fitness("r1", "t1", "to be fit again", |fitness| *fitness == Eligibility::Fit)?;
         old.mark()?;
         everyone_answered(&mut old)?;
         let end = old.finish(PATIENCE)?;
@@ -74,7 +74,7 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
 
         cluster.target("t1").freeze_servers()?;
         client.fresh(30)?;
-        cluster.wait_fitness("r1", "t1", "not to accept", |fitness| *fitness != Fitness::Fit)?;
+        cluster.wait_fitness("r1", "t1", "not to accept", |fitness| *fitness != Eligibility::Fit)?;
         kill_the_owner(cluster, &mut client)?;
         let before = client.report();
         client.fresh(60)?;
@@ -82,7 +82,7 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
             report.fresh_ok >= before.fresh_ok + 60
         })?;
         cluster.target("t1").thaw_servers()?;
-        cluster.wait_fitness("r2", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
+        cluster.wait_fitness("r2", "t1", "to be fit again", |fitness| *fitness == Eligibility::Fit)?;
         client.wait_for("the stopped ones", Duration::from_secs(20), |report| {
             report.fresh_ok + report.fresh_failed >= 180
         })?;
@@ -158,12 +158,12 @@ fn a_target_that_no_packet_reaches_is_found_out_by_what_was_sent_in_vain() {
             "r1",
             "t1",
             "to be unreachable",
-            |fitness| matches!(fitness, Fitness::Unreachable { in_vain } if *in_vain >= 8),
+            |fitness| matches!(fitness, Eligibility::Unreachable { in_vain } if *in_vain >= 8),
         )?;
         let fresh = client.fresh_and_wait(60)?;
         assert!(fresh.failed == 0 && !fresh.servers.contains_key("t1"), "{fresh:?}");
         cluster.target("t1").host().nft("delete table ip deaf\n")?;
-        cluster.wait_fitness("r1", "t1", "to be tried again", |fitness| *fitness == Fitness::Fit)?;
+        cluster.wait_fitness("r1", "t1", "to be tried again", |fitness| *fitness == Eligibility::Fit)?;
         let fresh = client.fresh_and_wait(60)?;
         assert!(fresh.failed == 0 && fresh.servers.contains_key("t1"), "{fresh:?}");
         Ok(())

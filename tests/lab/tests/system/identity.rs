@@ -5,7 +5,7 @@ use std::{thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE, Plan, Unreported, Way},
+    cluster::{Cluster, PATIENCE, Plan, TargetPlan, Unreported},
     load::{Ending, RequestSettings, Requests},
 };
 use vipa_protocol::Trigger;
@@ -69,14 +69,14 @@ fn ports_are_used_again_at_once_and_nothing_breaks_where_agents_observe_by_sock_
 
 #[test]
 fn ports_are_used_again_at_once_and_nothing_breaks_where_addresses_are_translated() {
-    let way = Way { forwarding: "nat", ..Way::default() };
+    let way = TargetPlan { forwarding: "nat", ..TargetPlan::default() };
     Plan { way, ..Plan::new("identity_nat") }.run(kept_through);
 }
 
 #[test]
 fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_restarts() {
     const RESTARTS: usize = 10;
-    let way = Way { forwarding: "nat", ..Way::default() };
+    let way = TargetPlan { forwarding: "nat", ..TargetPlan::default() };
     Plan { way, targets: 1, ..Plan::new("identity_nat_agent") }.run(|cluster| {
         let resets = cluster.client_host().count("input", "ip saddr 10.77.0.100 tcp flags & rst == rst")?;
         // A target that sends its last ACK and its FIN at once may have them overtake each other on their way through other

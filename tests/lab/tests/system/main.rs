@@ -49,8 +49,8 @@ use std::{thread::sleep, time::Duration};
 use anyhow::{Result, ensure};
 use vipa_lab::{
     cluster::{Cluster, PATIENCE, Unreported},
-    ledger::Ledger,
     load::{Client, Report, RequestReport, Requests},
+    packet_ledger::PacketLedger,
 };
 use vipa_protocol::{Trigger, admin::TakeoverRecord};
 
@@ -108,7 +108,7 @@ fn nothing_lost(
     change: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<()> {
     let targets = cluster.target_hosts();
-    let ledger = Ledger::open(cluster.lab(), cluster.client_host(), targets, Cluster::service())?;
+    let ledger = PacketLedger::open(cluster.lab(), cluster.client_host(), targets, Cluster::service())?;
     client.pause()?;
     sleep(QUIET);
     let before = ledger.read()?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, Plan, VIPA, Way},
+    cluster::{Cluster, Plan, TargetPlan, VIPA},
     load::{ClientPlan, Server},
 };
 
@@ -15,7 +15,7 @@ const FAR_PORT: u16 = 9_000;
 const FAR: [u8; 4] = [10, 77, 0, 51];
 
 /// A target opens fifty connections and more, through a takeover and after it; none waits for a SYN-ACK that is sent again.
-fn targets_open_connections(name: &str, way: Way) {
+fn targets_open_connections(name: &str, way: TargetPlan) {
     let plan = Plan { way, ..Plan::new(name) };
     plan.run(|cluster| {
         cluster.wait_addresses()?;
@@ -46,15 +46,15 @@ fn nobody_was_reset(cluster: &mut Cluster) -> Result<()> {
 
 #[test]
 fn connections_that_a_target_opens_from_the_vipa_work_and_live_through_a_takeover() {
-    targets_open_connections("opened", Way::default());
+    targets_open_connections("opened", TargetPlan::default());
 }
 
 #[test]
 fn connections_that_a_target_opens_from_a_port_of_a_service_work_too() {
-    targets_open_connections("opened_all", Way { all_ports: true, ..Way::default() });
+    targets_open_connections("opened_all", TargetPlan { all_ports: true, ..TargetPlan::default() });
 }
 
 #[test]
 fn connections_that_a_tunnelled_target_opens_get_their_answers_through_the_tunnel() {
-    targets_open_connections("opened_gue", Way { forwarding: "gue", ..Way::default() });
+    targets_open_connections("opened_gue", TargetPlan { forwarding: "gue", ..TargetPlan::default() });
 }

@@ -8,7 +8,7 @@ use vipa_lab::{
     load::ClientPlan,
     process::wait,
 };
-use vipa_protocol::{Fitness, Trigger, admin::ReloadOutcome};
+use vipa_protocol::{Eligibility, Trigger, admin::ReloadOutcome};
 
 use crate::{
     CONNECTIONS, all_kept,
@@ -88,9 +88,9 @@ fn a_node_leaves_and_joins_and_no_packet_is_lost() {
             order(cluster, "r1", &["node", "leave"])?;
             ensure!(owns(cluster, "r2")?, "the router that leaves gives up what it owns");
             order(cluster, "r2", &["node", "leave", "t1"])?;
-            cluster.wait_fitness("r2", "t1", "to have left", |fitness| *fitness == Fitness::Quiesced)?;
+            cluster.wait_fitness("r2", "t1", "to have left", |fitness| *fitness == Eligibility::Quiesced)?;
             order(cluster, "r2", &["node", "join", "t1"])?;
-            cluster.wait_fitness("r2", "t1", "to have joined", |fitness| *fitness == Fitness::Fit)?;
+            cluster.wait_fitness("r2", "t1", "to have joined", |fitness| *fitness == Eligibility::Fit)?;
             order(cluster, "r1", &["node", "join"])?;
             cluster.wait_takeover("r1", Trigger::Takeback).map(drop)
         })?;
@@ -113,7 +113,7 @@ fn a_quiesced_target_keeps_what_it_has_and_gets_nothing_new_over_a_takeover_too(
         nothing_lost(cluster, &mut client, |cluster| {
             order(cluster, "r1", &["target", "quiesce", &t1])?;
             for router in ["r1", "r2"] {
-                cluster.wait_fitness(router, "t1", "to be quiesced", |fitness| *fitness == Fitness::Quiesced)?;
+                cluster.wait_fitness(router, "t1", "to be quiesced", |fitness| *fitness == Eligibility::Quiesced)?;
             }
             Ok(())
         })?;

@@ -8,7 +8,7 @@ use vipa_lab::{
     load::ClientPlan,
     process::wait,
 };
-use vipa_protocol::{Fitness, Trigger};
+use vipa_protocol::{Eligibility, Trigger};
 
 use crate::{CONNECTIONS, all_kept};
 
@@ -83,12 +83,12 @@ fn a_vipa_on_a_targets_outward_interface_is_named_and_the_target_gets_nothing_ne
         host.ip(&["address", "add", &format!("{VIPA}/32"), "dev", "eth0"])?;
         let sentence = format!("{VIPA} is on eth0, where this host answers for it");
         cluster.wait_fitness("r1", "t1", "not to be fit", |fitness| {
-            matches!(fitness, Fitness::CheckFailing { check, detail } if check == "vipa-address" && detail.contains(&sentence))
+            matches!(fitness, Eligibility::CheckFailing { check, detail } if check == "vipa-address" && detail.contains(&sentence))
         })?;
         let fresh = client.fresh_and_wait(60)?;
         ensure!(fresh.failed == 0 && !fresh.servers.contains_key("t1"), "{fresh:?}");
         host.ip(&["address", "del", &format!("{VIPA}/32"), "dev", "eth0"])?;
-        cluster.wait_fitness("r1", "t1", "to be fit again", |fitness| *fitness == Fitness::Fit)?;
+        cluster.wait_fitness("r1", "t1", "to be fit again", |fitness| *fitness == Eligibility::Fit)?;
         let fresh = client.fresh_and_wait(60)?;
         ensure!(fresh.failed == 0 && fresh.servers.contains_key("t1"), "{fresh:?}");
         all_kept(cluster, client).map(drop)

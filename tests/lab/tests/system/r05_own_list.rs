@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use vipa_lab::{
-    cluster::{Cluster, Plan, Way},
+    cluster::{Cluster, Plan, TargetPlan},
     load::ClientPlan,
 };
 use vipa_protocol::Trigger;
@@ -52,7 +52,7 @@ fn r05_a_backups_list_may_have_nobody_of_the_owners_and_each_keeps_what_the_othe
 
 /// The owner's targets are reached by `way`, the backup's own list has another target alone, which it reaches directly: every
 /// connection of the owner's targets lives on through the takeover, and the rehearsal said so.
-fn connections_are_reached_that_the_own_list_leaves_out(name: &str, way: Way) {
+fn connections_are_reached_that_the_own_list_leaves_out(name: &str, way: TargetPlan) {
     let own = if way.forwarding == "nat" { "nat" } else { "direct" };
     let plan = Plan {
         candidates: [("r1".into(), vec![2, 3]), ("r2".into(), vec![1])].into(),
@@ -78,44 +78,56 @@ const PER_TARGET: usize = 25;
 
 #[test]
 fn r05_direct_targets_off_the_backups_list_keep_their_connections() {
-    connections_are_reached_that_the_own_list_leaves_out("r05_direct", Way::default());
+    connections_are_reached_that_the_own_list_leaves_out("r05_direct", TargetPlan::default());
 }
 
 #[test]
 fn r05_ipip_targets_off_the_backups_list_keep_their_connections() {
-    connections_are_reached_that_the_own_list_leaves_out("r05_ipip", Way { forwarding: "ipip", ..Way::default() });
+    connections_are_reached_that_the_own_list_leaves_out(
+        "r05_ipip",
+        TargetPlan { forwarding: "ipip", ..TargetPlan::default() },
+    );
 }
 
 #[test]
 fn r05_gre_targets_off_the_backups_list_keep_their_connections() {
-    connections_are_reached_that_the_own_list_leaves_out("r05_gre", Way { forwarding: "gre", ..Way::default() });
+    connections_are_reached_that_the_own_list_leaves_out(
+        "r05_gre",
+        TargetPlan { forwarding: "gre", ..TargetPlan::default() },
+    );
 }
 
 #[test]
 fn r05_gue_targets_off_the_backups_list_keep_their_connections() {
-    connections_are_reached_that_the_own_list_leaves_out("r05_gue", Way { forwarding: "gue", ..Way::default() });
+    connections_are_reached_that_the_own_list_leaves_out(
+        "r05_gue",
+        TargetPlan { forwarding: "gue", ..TargetPlan::default() },
+    );
 }
 
 #[test]
 fn r05_nat_targets_off_the_backups_list_keep_their_connections() {
-    connections_are_reached_that_the_own_list_leaves_out("r05_nat", Way { forwarding: "nat", ..Way::default() });
+    connections_are_reached_that_the_own_list_leaves_out(
+        "r05_nat",
+        TargetPlan { forwarding: "nat", ..TargetPlan::default() },
+    );
 }
 
 #[test]
 fn r05_ipip_over_ipv6_targets_off_the_backups_list_keep_their_connections() {
-    let way = Way { forwarding: "ipip", targets6: true, vipa6: true, ..Way::default() };
+    let way = TargetPlan { forwarding: "ipip", targets6: true, vipa6: true, ..TargetPlan::default() };
     connections_are_reached_that_the_own_list_leaves_out("r05_ipip6", way);
 }
 
 #[test]
 fn r05_gre_over_ipv6_targets_off_the_backups_list_keep_their_connections() {
-    let way = Way { forwarding: "gre", targets6: true, vipa6: true, ..Way::default() };
+    let way = TargetPlan { forwarding: "gre", targets6: true, vipa6: true, ..TargetPlan::default() };
     connections_are_reached_that_the_own_list_leaves_out("r05_gre6", way);
 }
 
 #[test]
 fn r05_gue_over_ipv6_targets_off_the_backups_list_keep_their_connections() {
-    let way = Way { forwarding: "gue", targets6: true, vipa6: true, ..Way::default() };
+    let way = TargetPlan { forwarding: "gue", targets6: true, vipa6: true, ..TargetPlan::default() };
     connections_are_reached_that_the_own_list_leaves_out("r05_gue6", way);
 }
 
@@ -124,7 +136,7 @@ fn r05_a_backup_that_restarts_after_the_owners_death_reaches_them_too() {
     let plan = Plan {
         candidates: [("r1".into(), vec![2, 3]), ("r2".into(), vec![1])].into(),
         forwarding_of: [("r2".into(), "direct")].into(),
-        way: Way { forwarding: "gue", ..Way::default() },
+        way: TargetPlan { forwarding: "gue", ..TargetPlan::default() },
         ..Plan::new("r05_restart")
     };
     plan.run(|cluster| {

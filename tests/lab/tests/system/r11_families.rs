@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, Plan, Ports, VIPA, VIPA6, Way},
+    cluster::{Cluster, Plan, Ports, TargetPlan, VIPA, VIPA6},
     netns::Host,
     process::{Process, wait},
     programs,
@@ -50,7 +50,7 @@ pub(crate) fn start_servers(cluster: &Cluster) -> Result<Vec<Process>> {
 
 /// A datagram's answer comes from the address its socket is bound to: the VIPA, or this host's own where `nat` names it.
 fn udp_addresses(cluster: &Cluster, host: &Host) -> Vec<IpAddr> {
-    let way = cluster.way();
+    let way = cluster.delivery();
     if way.forwarding == "nat" {
         return vec![cluster.own_address(host.name())];
     }
@@ -59,14 +59,14 @@ fn udp_addresses(cluster: &Cluster, host: &Host) -> Vec<IpAddr> {
 }
 
 /// Everything a client does, to each VIPA there is.
-fn everything_passes(way: Way, name: &str) {
-    let plan = Plan { way: Way { all_ports: true, ..way }, ports: Ports::Tap, targets: 2, ..Plan::new(name) };
+fn everything_passes(way: TargetPlan, name: &str) {
+    let plan = Plan { way: TargetPlan { all_ports: true, ..way }, ports: Ports::Tap, targets: 2, ..Plan::new(name) };
     plan.run(|cluster| {
-        if cluster.way().forwarding != "nat" {
+        if cluster.delivery().forwarding != "nat" {
             cluster.wait_addresses()?;
         }
         let _servers = start_servers(cluster)?;
-        let way = *cluster.way();
+        let way = *cluster.delivery();
         for (there, vipa) in [(way.vipa4, IpAddr::from(VIPA)), (way.vipa6, IpAddr::from(VIPA6))] {
             if !there {
                 continue;
@@ -120,8 +120,8 @@ fn use_service(cluster: &mut Cluster, vipa: IpAddr) -> Result<()> {
     Ok(())
 }
 
-fn both() -> Way {
-    Way { vipa6: true, ..Way::default() }
+fn both() -> TargetPlan {
+    TargetPlan { vipa6: true, ..TargetPlan::default() }
 }
 
 #[test]
@@ -131,46 +131,46 @@ fn r11_direct_return_serves_both_families() {
 
 #[test]
 fn r11_direct_return_finds_targets_by_their_ipv6_addresses_too() {
-    everything_passes(Way { targets6: true, ..both() }, "r11_direct6");
+    everything_passes(TargetPlan { targets6: true, ..both() }, "r11_direct6");
 }
 
 #[test]
 fn r11_ip_in_ip_carries_both_families_to_ipv4_targets() {
-    everything_passes(Way { forwarding: "ipip", ..both() }, "r11_ipip");
+    everything_passes(TargetPlan { forwarding: "ipip", ..both() }, "r11_ipip");
 }
 
 #[test]
 fn r11_ip_in_ip_carries_both_families_to_ipv6_targets() {
-    everything_passes(Way { forwarding: "ipip", targets6: true, ..both() }, "r11_ipip6");
+    everything_passes(TargetPlan { forwarding: "ipip", targets6: true, ..both() }, "r11_ipip6");
 }
 
 #[test]
 fn r11_gre_carries_both_families_to_ipv4_targets() {
-    everything_passes(Way { forwarding: "gre", ..both() }, "r11_gre");
+    everything_passes(TargetPlan { forwarding: "gre", ..both() }, "r11_gre");
 }
 
 #[test]
 fn r11_gre_carries_both_families_to_ipv6_targets() {
-    everything_passes(Way { forwarding: "gre", targets6: true, ..both() }, "r11_gre6");
+    everything_passes(TargetPlan { forwarding: "gre", targets6: true, ..both() }, "r11_gre6");
 }
 
 #[test]
 fn r11_gue_carries_both_families_to_ipv4_targets() {
-    everything_passes(Way { forwarding: "gue", ..both() }, "r11_gue");
+    everything_passes(TargetPlan { forwarding: "gue", ..both() }, "r11_gue");
 }
 
 #[test]
 fn r11_gue_carries_both_families_to_ipv6_targets() {
-    everything_passes(Way { forwarding: "gue", targets6: true, ..both() }, "r11_gue6");
+    everything_passes(TargetPlan { forwarding: "gue", targets6: true, ..both() }, "r11_gue6");
 }
 
 #[test]
 fn r11_nat_serves_ipv4() {
-    everything_passes(Way { forwarding: "nat", ..Way::default() }, "r11_nat");
+    everything_passes(TargetPlan { forwarding: "nat", ..TargetPlan::default() }, "r11_nat");
 }
 
 #[test]
 fn r11_nat_serves_ipv6() {
-    let way = Way { forwarding: "nat", targets6: true, vipa4: false, vipa6: true, ..Way::default() };
+    let way = TargetPlan { forwarding: "nat", targets6: true, vipa4: false, vipa6: true, ..TargetPlan::default() };
     everything_passes(way, "r11_nat6");
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use vipa_lab::{
-    cluster::{Plan, Ports, VIPA, VIPA6, Way},
+    cluster::{Plan, Ports, TargetPlan, VIPA, VIPA6},
     netns::Host,
     programs,
 };
@@ -19,13 +19,13 @@ const FAR: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 2);
 const NARROW: &str = "1300";
 const PAGE: usize = 3_000_000;
 
-fn plan(name: &str, way: Way) -> Plan {
-    Plan { way: Way { all_ports: true, ..way }, ports: Ports::Tap, targets: 2, ..Plan::new(name) }
+fn plan(name: &str, way: TargetPlan) -> Plan {
+    Plan { way: TargetPlan { all_ports: true, ..way }, ports: Ports::Tap, targets: 2, ..Plan::new(name) }
 }
 
 #[test]
 fn r11_a_client_learns_a_tunnels_mtu_from_the_router_where_segments_are_not_clamped() {
-    let way = Way { forwarding: "ipip", vipa6: true, ..Way::default() };
+    let way = TargetPlan { forwarding: "ipip", vipa6: true, ..TargetPlan::default() };
     let plan = Plan { service_lines: "clamp_mss = false".into(), ..plan("r11_mtu_learnt", way) };
     plan.run(|cluster| {
         cluster.wait_addresses()?;
@@ -52,7 +52,7 @@ fn r11_a_client_learns_a_tunnels_mtu_from_the_router_where_segments_are_not_clam
 
 /// A client behind a hop that takes small packets only, and says so to the VIPA, whose name the large ones carry.
 fn a_narrow_path_is_told_to_the_target(name: &str, forwarding: &'static str) {
-    let way = Way { forwarding, ..Way::default() };
+    let way = TargetPlan { forwarding, ..TargetPlan::default() };
     let plan = Plan { port_lines: format!("gateway = \"{HOP}\"\n"), ..plan(name, way) };
     plan.run(|cluster| {
         if forwarding != "nat" {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use vipa_lab::{
-    cluster::{Cluster, PATIENCE, Plan, VIPA, VIPA6, Way},
+    cluster::{Cluster, PATIENCE, Plan, TargetPlan, VIPA, VIPA6},
     netns::Host,
     process::{Process, wait},
     programs,
@@ -85,7 +85,7 @@ fn use_servers(cluster: &Cluster, vipa: IpAddr) -> Result<()> {
 
 #[test]
 fn r11_packaged_servers_of_both_families_serve_on_through_a_takeover() {
-    let way = Way { vipa6: true, all_ports: true, ..Way::default() };
+    let way = TargetPlan { vipa6: true, all_ports: true, ..TargetPlan::default() };
     Plan { way, targets: 2, ..Plan::new("r11_servers") }.run(|cluster| {
         cluster.wait_addresses()?;
         let mut servers = Vec::new();

@@ -83,7 +83,7 @@ fn udp_flows_of_a_quiesced_target_stay_there_until_they_run_out_and_new_ones_go_
 
 /// Pinned flows that the owner tells, or that the backup has been told.
 fn replicated(cluster: &mut Cluster, router: &str) -> Option<u64> {
-    match cluster.router(router).mirror().ok()?? {
+    match cluster.router(router).table_replica_of().ok()?? {
         MirrorStatus::Telling { connections, left_out: 0, .. } => Some(connections),
         MirrorStatus::Following { connections, behind_ms: Some(_), .. } => Some(connections),
         MirrorStatus::Telling { .. } | MirrorStatus::Following { .. } => None,

@@ -9,7 +9,7 @@ use vipa_lab::{
     netns::Plug,
     process::wait,
 };
-use vipa_protocol::Fitness;
+use vipa_protocol::Eligibility;
 
 use crate::requests_kept;
 
@@ -43,7 +43,7 @@ fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_first_syn
         )?;
         drop(client);
         cluster.target(&holder).host().plug(Plug::Out)?;
-        cluster.wait_fitness("r1", &holder, "to have vanished", |fitness| *fitness != Fitness::Fit)?;
+        cluster.wait_fitness("r1", &holder, "to have vanished", |fitness| *fitness != Eligibility::Fit)?;
         // The router asks it by ARP from then on, and half a second without an answer is enough.
         sleep(Duration::from_secs(1));
         cluster.client_host().run("ss", ["-K", "dport", "=", ":80"])?;

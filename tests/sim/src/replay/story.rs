@@ -9,7 +9,7 @@ use vipa_cluster::{
 use vipa_model::Moment;
 use vipa_protocol::Message;
 
-use super::Told;
+use super::Detail;
 
 /// Characters of an event or output that are shown.
 const MOST_SHOWN: usize = 1000;
@@ -55,30 +55,30 @@ pub(super) fn opening(recording: &Recording<'_>) -> Vec<String> {
     lines
 }
 
-pub(super) fn before(clock: &Clock, at: Moment, event: &Event, told: Told) -> Vec<String> {
-    let is_news = match event {
+pub(super) fn before(clock: &Clock, at: Moment, event: &Event, told: Detail) -> Vec<String> {
+    let is_new = match event {
         Event::Order { .. }
         | Event::Unfit { .. }
         | Event::Fit
         | Event::Configured { .. }
         | Event::ReadAnew { .. }
         | Event::Stop => true,
-        Event::Received { message, .. } => is_news(message),
+        Event::Received { message, .. } => is_new(message),
         // Of these the router itself makes a note.
         Event::Connected { .. } | Event::Disconnected { .. } => false,
         Event::Timeout | Event::VotesStored { .. } | Event::DecisionsStored { .. } | Event::Counted { .. } => false,
     };
-    if is_news || told == Told::Whole {
+    if is_new || told == Detail::Whole {
         vec![format!("{}  ← {}", clock.time(at), shortened(event))]
     } else {
         Vec::new()
     }
 }
 
-pub(super) fn after(clock: &Clock, at: Moment, outputs: &[Output], told: Told) -> Vec<String> {
+pub(super) fn after(clock: &Clock, at: Moment, outputs: &[Output], told: Detail) -> Vec<String> {
     let line = |output: &Output| match output {
         Output::Note(note) => Some(format!("{}    {note}", clock.time(at))),
-        _ if told == Told::Whole || is_deed(output) => Some(format!("{}  → {}", clock.time(at), shortened(output))),
+        _ if told == Detail::Whole || is_deed(output) => Some(format!("{}  → {}", clock.time(at), shortened(output))),
         _ => None,
     };
     outputs.iter().filter_map(line).collect()
@@ -86,7 +86,7 @@ pub(super) fn after(clock: &Clock, at: Moment, outputs: &[Output], told: Told) -
 
 fn is_deed(output: &Output) -> bool {
     match output {
-        Output::Send { message, .. } => is_news(message),
+        Output::Send { message, .. } => is_new(message),
         Output::StoreVote { .. }
         | Output::StoreDecisions { .. }
         | Output::Order { .. }
@@ -105,7 +105,7 @@ fn is_deed(output: &Output) -> bool {
         | Output::Complete { .. }
         | Output::Paths { .. }
         | Output::StoreLists { .. }
-        | Output::Mirror { .. }
+        | Output::TableReplica { .. }
         | Output::Load { .. }
         | Output::LinkAddress { .. }
         | Output::ServeWith { .. }
@@ -113,14 +113,14 @@ fn is_deed(output: &Output) -> bool {
     }
 }
 
-fn is_news(message: &Message) -> bool {
+fn is_new(message: &Message) -> bool {
     match message {
         Message::Claims(_)
         | Message::Votes(_)
         | Message::Yield(_)
-        | Message::NotYet(_)
-        | Message::Retake(_)
-        | Message::Condition(_)
+        | Message::YieldRefused(_)
+        | Message::TakebackRequest(_)
+        | Message::SelfCheckReport(_)
         | Message::Voters(_)
         | Message::Decisions(_)
         | Message::Associate(_)
@@ -133,10 +133,10 @@ fn is_news(message: &Message) -> bool {
         | Message::Connections(_)
         | Message::Load(_)
         | Message::LinkAddress(_)
-        | Message::Mirror(_)
-        | Message::Kept(_)
-        | Message::Ask(_)
-        | Message::Told(_)
+        | Message::TableReplica(_)
+        | Message::DecisionAck(_)
+        | Message::QueryRequest(_)
+        | Message::QueryReply(_)
         | Message::Table(_) => false,
     }
 }

@@ -8,7 +8,7 @@ use vipa_hostile::{HostileMessages, KnownCluster, SplitMix64};
 use vipa_model::{Incarnation, NodeName, Rank, Voters};
 use vipa_protocol::{Hello, Message, MessageKind, Role, VERSION};
 
-use super::{CALM, HostileRole, MS, PORT, Scene, Time, What, World, router_name, target_address, target_name};
+use super::{CALM, HostileRole, MS, PORT, Scenario, Time, What, World, router_name, target_address, target_name};
 use crate::{client::CLIENT, network::NodeId};
 
 /// Its links begin when the cluster stands: until two routers have distributed a VIPA, targets believe every router (docs/security.md).
@@ -38,7 +38,7 @@ pub(super) struct Hostile {
 }
 
 impl Hostile {
-    pub(super) fn new(role: HostileRole, scene: &Scene, seed: u64) -> Self {
+    pub(super) fn new(role: HostileRole, scene: &Scenario, seed: u64) -> Self {
         let routers = (0..scene.routers).map(router_name);
         let nobody = "nobody".parse().ok();
         let targets = (0..scene.targets).map(target_name);

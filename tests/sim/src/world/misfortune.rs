@@ -51,8 +51,8 @@ impl World {
             Fault::OneWay { from, to, span } => self.mute(from, to, span),
             Fault::Mute { target, span } => self.hosts[target].mute_until = self.now + span,
             Fault::Unfit { router, span } => {
-                self.plan(self.now, What::Condition { router, unfit: Some("a port has no link") });
-                self.plan(self.now + span, What::Condition { router, unfit: None });
+                self.plan(self.now, What::SelfCheckReport { router, unfit: Some("a port has no link") });
+                self.plan(self.now + span, What::SelfCheckReport { router, unfit: None });
             }
             Fault::Voters { ref nodes, pace } => {
                 for (at, node) in (self.now..).step_by(pace as usize).zip(nodes) {
@@ -82,7 +82,7 @@ impl World {
             node.disk_speed = 2 * MS;
         }
         for router in 0..self.scene.routers {
-            self.plan(self.now, What::Condition { router, unfit: None });
+            self.plan(self.now, What::SelfCheckReport { router, unfit: None });
         }
         self.undo_orders();
     }

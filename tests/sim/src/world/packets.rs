@@ -4,7 +4,7 @@ use vipa_packet::{Body, HeapPacket, PacketBuf, TcpFlags};
 
 use super::{HOP, MS, SILENCE, Time, What, World, router_mac};
 use crate::{
-    client::{Dialog, Heard, Stage, Tenure, connection, question},
+    client::{Dialog, DialogLimit, Heard, Stage, connection, question},
     host::Reaction,
     segment::{Answer, Generation, Received, Segment, reset_connection},
 };
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// A client connects; from this port, or from one that was not used before.
-    pub(super) fn open_dialog(&mut self, at: Time, port: Option<u16>, tenure: Tenure) {
+    pub(super) fn open_dialog(&mut self, at: Time, port: Option<u16>, tenure: DialogLimit) {
         let port = port.unwrap_or_else(|| {
             self.next_port += 1;
             self.next_port
@@ -173,7 +173,7 @@ impl World {
         let Some((dialog, at)) = self.dialogs.get_mut(&port) else { return };
         let before = dialog.stage;
         let reply = if generation == dialog.generation {
-            let Heard { reply, again } = dialog.hear(now, answer, from);
+            let Heard { reply, again } = dialog.receive(now, answer, from);
             if let Some(soon) = again {
                 *at = now + soon;
                 let due = *at;
@@ -208,7 +208,7 @@ impl World {
             let reused = self.random.chance(600).then_some(port);
             let soon = if reused.is_some() { 0..20 * MS } else { 10 * MS..300 * MS };
             let at = now + self.random.within(soon);
-            self.open_dialog(at, reused, Tenure::Short);
+            self.open_dialog(at, reused, DialogLimit::Short);
         }
     }
 

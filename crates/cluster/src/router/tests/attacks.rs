@@ -2,8 +2,8 @@
 
 use vipa_model::{Epoch, Incarnation, Protocol, Rank, Voters};
 use vipa_protocol::{
-    Ballot, Beat, Claim, Claims, Condition, Connections, Decision, Decisions, Distribution, Entry, Listeners, Matter,
-    Message, Owned, Part, Position, Refusal, Refuse, Ruling, Run, Stamp, Standing, Table, Vote, Votes,
+    Ballot, Beat, Claim, Claims, Connections, Decision, Decisions, Distribution, Entry, Listeners, Matter, Message,
+    Owned, Part, Position, Refusal, Refuse, Ruling, Run, SelfCheckReport, Stamp, Standing, Table, Vote, Votes,
 };
 
 use super::{
@@ -56,7 +56,7 @@ fn attacks() -> Vec<Message> {
         refuse(next),
         refuse(epoch),
         Message::Table(Table { vipa, epoch: next, entries, part: Part::Only }),
-        Message::Condition(Condition { unfit: Some("it is not".into()) }),
+        Message::SelfCheckReport(SelfCheckReport { unfit: Some("it is not".into()) }),
         Message::Connections(Connections { vipa, run, upto, answers: None }),
         decision(Matter::Ownership { vipa, router: name("r1") }, Ruling::Withheld, 1),
         decision(Matter::Ownership { vipa, router: name("r1") }, Ruling::Withheld, u64::MAX),
@@ -99,7 +99,7 @@ fn all_attacks_at_once_are_counted_and_each_kind_is_noted_once() {
         node.as_str() == "r1" && matches!(output, Output::Note(Note::Denied { peer, .. }) if peer.as_str() == THIEF)
     };
     let kinds = bench.outputs.iter().filter(noted).count();
-    // Distribution, Beat, Claim, Refuse, Table, Condition, Connections, Decisions.
+    // Distribution, Beat, Claim, Refuse, Table, SelfCheckReport, Connections, Decisions.
     assert_eq!(kinds, 8);
     bench.run_ms(1_000);
     bench.assert_owner("r1");

@@ -1,7 +1,7 @@
 //! Ownership of one VIPA, explored to the end of a bound: every order of claims, grants, beats and acknowledgements, each of
 //! them lost, late or doubled, with voters and candidates that crash and clocks that run fast.
 //!
-//! What moves is the real thing: `Voter` judges, `Candidacy` counts, `Tenure` measures the lease. The model is freer than a router:
+//! What moves is the real thing: `Voter` judges, `Candidacy` counts, `Ownership` measures the lease. The model is freer than a router:
 //! a candidate claims when it likes and an owner consents to whom it likes, so ranks and patience prove nothing here.
 //!
 //! ```text
@@ -26,7 +26,7 @@ use super::{
     super::{
         Settings, Timing,
         election::{Candidacy, Standings},
-        tenure::{Consent, Tenure},
+        ownership::{Consent, Ownership},
     },
     bench::{VIPA, name, report},
 };
@@ -54,7 +54,7 @@ static NAMES: LazyLock<[NodeName; VOTERS]> = LazyLock::new(|| [name("v1"), name(
 static ROUTERS: LazyLock<[NodeName; 3]> = LazyLock::new(|| [name("r1"), name("r2"), name("r3")]);
 
 /// What is explored, and which rule is broken on purpose.
-struct Ownership {
+struct OwnershipModel {
     candidates: usize,
     epochs: u64,
     /// Ballots of one life of a candidate, and beats of one ownership that can be succeeded.
@@ -123,7 +123,7 @@ enum Part {
     Idle,
     Claiming(Candidacy),
     /// With the moments its beats were sent at.
-    Owning(Tenure, Vec<Moment>),
+    Owning(Ownership, Vec<Moment>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +146,7 @@ enum Step {
     CandidateCrashes { candidate: usize },
 }
 
-impl Model for Ownership {
+impl Model for OwnershipModel {
     type State = World;
     type Action = Step;
 
@@ -184,7 +184,7 @@ impl Model for Ownership {
             steps.extend(epochs.map(|epoch| Step::Claim { by, epoch: Epoch(epoch) }));
             match &runner.part {
                 Part::Claiming(candidacy) if candidacy.round < self.rounds => steps.push(Step::ClaimAgain { by }),
-                Part::Owning(tenure, beats) if beats.len() < self.beats && tenure.epoch.0 < self.epochs => {
+                Part::Owning(ownership, beats) if beats.len() < self.beats && ownership.epoch.0 < self.epochs => {
                     let others = (0..self.candidates).filter(|other| *other != by).map(Some);
                     steps.extend(others.chain([None]).map(|consent| Step::Beat { by, consent }));
                 }
@@ -262,7 +262,7 @@ impl Model for Ownership {
     }
 }
 
-impl Ownership {
+impl OwnershipModel {
     /// The bound that every check explores.
     fn narrow(flaw: Flaw) -> Self {
         let timing = Timing { drift_percent: MARGIN_PERCENT, ..Timing::of_lease(LEASE) };
@@ -280,10 +280,10 @@ impl Ownership {
 
     fn beat(&self, world: &mut World, by: usize, consent: Option<usize>) {
         let now = world.now;
-        let Part::Owning(tenure, beats) = &mut world.runners[by].part else { return };
+        let Part::Owning(ownership, beats) = &mut world.runners[by].part else { return };
         beats.push(now);
-        let epoch = tenure.epoch;
-        tenure.consent =
+        let epoch = ownership.epoch;
+        ownership.consent =
             consent.map(|to| Consent { to: ROUTERS[to].clone(), since: Moment::ZERO, until: Moment::NEVER });
         world.consents.extend(consent.map(|to| (epoch, to)));
         let sequence = beats.len() as u64;
@@ -309,16 +309,16 @@ impl Ownership {
                         self.take_over(world, to);
                     }
                 }
-                Part::Owning(tenure, _) if tenure.claimed.0 == round => {
-                    let sent = if self.flaw == Flaw::LeaseFromAnswer { now } else { tenure.claimed.1 };
-                    tenure.acknowledge(NAMES[voter].clone(), sent, &self.settings);
+                Part::Owning(ownership, _) if ownership.claimed.0 == round => {
+                    let sent = if self.flaw == Flaw::LeaseFromAnswer { now } else { ownership.claimed.1 };
+                    ownership.acknowledge(NAMES[voter].clone(), sent, &self.settings);
                 }
                 Part::Idle | Part::Claiming(_) | Part::Owning(..) => {}
             },
             Letter::Ack { voter, to, sequence, .. } => {
-                if let Part::Owning(tenure, beats) = &mut world.runners[to].part {
+                if let Part::Owning(ownership, beats) = &mut world.runners[to].part {
                     let sent = if self.flaw == Flaw::LeaseFromAnswer { now } else { beats[sequence as usize - 1] };
-                    world.renewed |= tenure.acknowledge(NAMES[voter].clone(), sent, &self.settings);
+                    world.renewed |= ownership.acknowledge(NAMES[voter].clone(), sent, &self.settings);
                 }
             }
         }
@@ -330,13 +330,13 @@ impl Ownership {
         let Part::Claiming(candidacy) = part else { return };
         let (epoch, granted) = (candidacy.epoch, candidacy.granted.clone());
         let claimed = (candidacy.round, if self.flaw == Flaw::LeaseFromAnswer { now } else { candidacy.sent });
-        let tenure = Tenure::new(granted, claimed, now, &self.settings, report(epoch));
+        let ownership = Ownership::new(granted, claimed, now, &self.settings, report(epoch));
         // As `Vipa::take_over`: grants that took longer than a lease are worth nothing.
-        if tenure.lease <= now {
+        if ownership.lease <= now {
             *part = Part::Idle;
             return;
         }
-        *part = Part::Owning(tenure, Vec::new());
+        *part = Part::Owning(ownership, Vec::new());
         world.owners.entry(epoch).or_default().insert((by, *life));
     }
 }
@@ -378,11 +378,11 @@ impl World {
             Letter::Claim { .. } | Letter::Beat { .. } => true,
             Letter::Grant { to, epoch, round, .. } => match &runners[to].part {
                 Part::Claiming(candidacy) => (candidacy.epoch, candidacy.round) == (epoch, round),
-                Part::Owning(tenure, _) => (tenure.epoch, tenure.claimed.0) == (epoch, round),
+                Part::Owning(ownership, _) => (ownership.epoch, ownership.claimed.0) == (epoch, round),
                 Part::Idle => false,
             },
             Letter::Ack { to, epoch, .. } => {
-                matches!(&runners[to].part, Part::Owning(tenure, _) if tenure.epoch == epoch)
+                matches!(&runners[to].part, Part::Owning(ownership, _) if ownership.epoch == epoch)
             }
         });
     }
@@ -390,7 +390,7 @@ impl World {
     /// Who may admit connections now, and in which epoch.
     fn admitting(&self) -> impl Iterator<Item = (usize, Epoch)> {
         self.runners.iter().enumerate().filter_map(|(index, runner)| match &runner.part {
-            Part::Owning(tenure, _) if self.now < tenure.lease => Some((index, tenure.epoch)),
+            Part::Owning(ownership, _) if self.now < ownership.lease => Some((index, ownership.epoch)),
             Part::Owning(..) | Part::Claiming(_) | Part::Idle => None,
         })
     }
@@ -421,7 +421,7 @@ impl World {
             match &runner.part {
                 Part::Idle => {}
                 Part::Claiming(candidacy) => candidacy.granted.contains(&NAMES[voter]).hash(&mut look),
-                Part::Owning(tenure, _) => tenure.acknowledged.get(&NAMES[voter]).hash(&mut look),
+                Part::Owning(ownership, _) => ownership.acknowledged.get(&NAMES[voter]).hash(&mut look),
             }
         }
         look.finish()
@@ -443,11 +443,11 @@ impl World {
                     let sent = sent(candidacy.sent);
                     (candidacy.sent, candidacy.since, candidacy.asked_first) = (sent, sent, sent);
                 }
-                Part::Owning(tenure, beats) => {
-                    tenure.acknowledged.values_mut().for_each(|at| *at = sent(*at));
-                    tenure.claimed.1 = sent(tenure.claimed.1);
-                    tenure.lease = PRESENT + tenure.lease.since(self.now);
-                    (tenure.granted_at, tenure.rebuild_until) = (PRESENT, PRESENT);
+                Part::Owning(ownership, beats) => {
+                    ownership.acknowledged.values_mut().for_each(|at| *at = sent(*at));
+                    ownership.claimed.1 = sent(ownership.claimed.1);
+                    ownership.lease = PRESENT + ownership.lease.since(self.now);
+                    (ownership.granted_at, ownership.rebuild_until) = (PRESENT, PRESENT);
                     beats.iter_mut().for_each(|at| *at = sent(*at));
                 }
             }
@@ -468,9 +468,9 @@ impl World {
             match &mut runner.part {
                 Part::Idle => {}
                 Part::Claiming(candidacy) => candidacy.granted = candidacy.granted.iter().map(renamed).collect(),
-                Part::Owning(tenure, _) => {
-                    let old = std::mem::take(&mut tenure.acknowledged);
-                    tenure.acknowledged = old.iter().map(|(voter, sent)| (renamed(voter), *sent)).collect();
+                Part::Owning(ownership, _) => {
+                    let old = std::mem::take(&mut ownership.acknowledged);
+                    ownership.acknowledged = old.iter().map(|(voter, sent)| (renamed(voter), *sent)).collect();
                 }
             }
         }
@@ -514,14 +514,14 @@ impl Letter {
 }
 
 /// Explores everything within the bound: nothing that must not be is found, and everything that must be possible is.
-fn prove(bound: Ownership) {
+fn prove(bound: OwnershipModel) {
     let checker = bound.checker().threads(2).symmetry().spawn_dfs().join();
     println!("{} states, {} of them different", checker.state_count(), checker.unique_state_count());
     checker.assert_properties();
 }
 
 /// A model that cannot fail proves nothing: with this rule broken, one of these must be found violated.
-fn refute(flawed: Ownership, violated: &[&'static str]) {
+fn refute(flawed: OwnershipModel, violated: &[&'static str]) {
     let flaw = flawed.flaw;
     let checker = flawed.checker().finish_when(HasDiscoveries::AnyFailures).symmetry().spawn_dfs().join();
     let found: Vec<_> = violated.iter().filter(|property| checker.discovery(property).is_some()).collect();
@@ -530,56 +530,56 @@ fn refute(flawed: Ownership, violated: &[&'static str]) {
 
 #[test]
 fn two_candidates_never_own_together() {
-    prove(Ownership::narrow(Flaw::None));
+    prove(OwnershipModel::narrow(Flaw::None));
 }
 
 #[test]
 #[ignore = "minutes: make model"]
 fn nor_do_three() {
-    prove(Ownership { candidates: 3, ..Ownership::narrow(Flaw::None) });
+    prove(OwnershipModel { candidates: 3, ..OwnershipModel::narrow(Flaw::None) });
 }
 
 #[test]
 #[ignore = "minutes: make model"]
 fn nor_when_they_claim_again() {
-    prove(Ownership { claims: 2, ..Ownership::narrow(Flaw::None) });
+    prove(OwnershipModel { claims: 2, ..OwnershipModel::narrow(Flaw::None) });
 }
 
 #[test]
 #[ignore = "minutes: make model"]
 fn nor_when_they_ask_again() {
-    prove(Ownership { rounds: 1, ..Ownership::narrow(Flaw::None) });
+    prove(OwnershipModel { rounds: 1, ..OwnershipModel::narrow(Flaw::None) });
 }
 
 #[test]
 #[ignore = "minutes: make model"]
 fn nor_when_an_owner_beats_and_consents() {
-    prove(Ownership { beats: 1, ..Ownership::narrow(Flaw::None) });
+    prove(OwnershipModel { beats: 1, ..OwnershipModel::narrow(Flaw::None) });
 }
 
 #[test]
 #[ignore = "minutes: make model"]
 fn nor_when_anyone_crashes() {
-    prove(Ownership { crashes: 1, ..Ownership::narrow(Flaw::None) });
+    prove(OwnershipModel { crashes: 1, ..OwnershipModel::narrow(Flaw::None) });
 }
 
 #[test]
 #[ignore = "minutes: make model"]
 fn nor_when_clocks_drift() {
-    prove(Ownership { drift: true, ..Ownership::narrow(Flaw::None) });
+    prove(OwnershipModel { drift: true, ..OwnershipModel::narrow(Flaw::None) });
 }
 
 #[test]
 fn a_forgotten_grant_would_be_noticed() {
-    refute(Ownership { crashes: 1, ..Ownership::narrow(Flaw::GrantNotKept) }, &[I1, I2, I3]);
+    refute(OwnershipModel { crashes: 1, ..OwnershipModel::narrow(Flaw::GrantNotKept) }, &[I1, I2, I3]);
 }
 
 #[test]
 fn a_voter_that_speaks_too_early_would_be_noticed() {
-    refute(Ownership { crashes: 1, ..Ownership::narrow(Flaw::NoSilence) }, &[SINGLE]);
+    refute(OwnershipModel { crashes: 1, ..OwnershipModel::narrow(Flaw::NoSilence) }, &[SINGLE]);
 }
 
 #[test]
 fn a_lease_counted_from_the_answer_would_be_noticed() {
-    refute(Ownership::narrow(Flaw::LeaseFromAnswer), &[SINGLE]);
+    refute(OwnershipModel::narrow(Flaw::LeaseFromAnswer), &[SINGLE]);
 }

@@ -13,20 +13,20 @@ use super::{
         Around, Context, Groups, Peer, Settings, Takeback, Timing, VipaSettings,
         beats::Beats,
         election::Candidacy,
-        tenure::{Consent, Tenure},
+        ownership::{Consent, Ownership},
         vipa::{
-            Cue, Phase,
+            Input, Phase,
             State::{self, Active, Claiming, Rebuilding, Standby, Suspecting, Yielding},
             Vipa,
         },
     },
     bench::{LEASE, VIPA, name, report},
 };
-use crate::{Output, StoredLists, ballots::Ballots, ledger::Ledger};
+use crate::{Output, StoredLists, ballots::Ballots, decision_log::DecisionLog};
 
 const NOW: Moment = Moment(10_000_000_000);
 
-/// What the router stands in: r2 of three, epoch 4 known to be r3's, epoch 5 its own claim or tenure.
+/// What the router stands in: r2 of three, epoch 4 known to be r3's, epoch 5 its own claim or ownership.
 fn machine(state: State) -> (Vipa, Settings) {
     let settings = VipaSettings {
         address: VIPA,
@@ -52,13 +52,13 @@ fn machine(state: State) -> (Vipa, Settings) {
     let mut candidacy = Candidacy::new(Epoch(5), NOW, Trigger::Failure, NOW);
     candidacy.grant(name("r2"));
     let granted = [name("r1"), name("r2")].into();
-    let tenure = Tenure::new(granted, (0, NOW), NOW, &all, report(Epoch(5)));
+    let ownership = Ownership::new(granted, (0, NOW), NOW, &all, report(Epoch(5)));
     vipa.phase = match state {
         Standby => Phase::Standby,
         Suspecting => Phase::Suspecting(candidacy),
         Claiming => Phase::Claiming(candidacy),
-        Rebuilding => Phase::Rebuilding(tenure),
-        Active => Phase::Active(tenure),
+        Rebuilding => Phase::Rebuilding(ownership),
+        Active => Phase::Active(ownership),
         Yielding => Phase::Yielding { until: NOW + LEASE, to: name("r1") },
     };
     if matches!(state, Rebuilding | Active) {
@@ -68,27 +68,27 @@ fn machine(state: State) -> (Vipa, Settings) {
     (vipa, all)
 }
 
-fn after(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> State {
+fn after(state: State, cue: Input, prepare: impl FnOnce(&mut Vipa)) -> State {
     outcome(state, cue, prepare).0
 }
 
-fn outcome(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> (State, Vec<Output>) {
+fn outcome(state: State, cue: Input, prepare: impl FnOnce(&mut Vipa)) -> (State, Vec<Output>) {
     let (mut vipa, settings) = machine(state);
     prepare(&mut vipa);
     let peers = ["r1", "r3"]
         .map(|router| (name(router), Peer { role: Role::Router, incarnation: Incarnation(1), unfit: None }))
         .into();
-    let (ledger, groups) = (Ledger::default(), Groups::new());
+    let (decision_log, groups) = (DecisionLog::default(), Groups::new());
     let (mut out, mut local, mut beats) = (Vec::new(), VecDeque::new(), Beats::default());
     let mut ballots = Ballots::default();
     let cx = &mut Context {
         now: NOW,
         settings: &settings,
         peers: &peers,
-        ledger: &ledger,
+        decision_log: &decision_log,
         groups: &groups,
         unfit: false,
-        stopping: matches!(cue, Cue::Stop),
+        stopping: matches!(cue, Input::Stop),
         out: &mut out,
         local: &mut local,
         ballots: &mut ballots,
@@ -100,35 +100,35 @@ fn outcome(state: State, cue: Cue, prepare: impl FnOnce(&mut Vipa)) -> (State, V
     (vipa.state(), out)
 }
 
-fn heard(from: &str, epoch: u64, yielding_to: Option<&str>) -> Cue {
-    Cue::Heard { from: name(from), epoch: Epoch(epoch), yielding_to: yielding_to.map(name), sequence: 9 }
+fn heard(from: &str, epoch: u64, yielding_to: Option<&str>) -> Input {
+    Input::Heard { from: name(from), epoch: Epoch(epoch), yielding_to: yielding_to.map(name), sequence: 9 }
 }
 
 const REAL: Ballot = Ballot::Real { round: 0 };
 
-fn granted(ballot: Ballot) -> Cue {
-    Cue::Granted { from: name("r1"), epoch: Epoch(5), ballot }
+fn granted(ballot: Ballot) -> Input {
+    Input::Granted { from: name("r1"), epoch: Epoch(5), ballot }
 }
 
-fn refused(reason: Refusal, highest: u64) -> Cue {
+fn refused(reason: Refusal, highest: u64) -> Input {
     let (epoch, ballot, highest) = (Epoch(5), REAL, Epoch(highest));
-    Cue::Refused { from: name("r1"), refuse: Refuse { vipa: VIPA, epoch, ballot, reason, highest } }
+    Input::Refused { from: name("r1"), refuse: Refuse { vipa: VIPA, epoch, ballot, reason, highest } }
 }
 
-fn superseded(voter: &str) -> Cue {
-    Cue::Superseded { voter: name(voter), mine: Epoch(5), epoch: Epoch(6), holder: name("r1") }
+fn superseded(voter: &str) -> Input {
+    Input::Superseded { voter: name(voter), mine: Epoch(5), epoch: Epoch(6), holder: name("r1") }
 }
 
 #[test]
 fn every_phase_answers_every_cue_as_the_table_says() {
-    let acknowledged = Cue::Acknowledged { voter: name("r1"), epoch: Epoch(5), sent: NOW };
-    let asked = Cue::Asked { by: name("r1"), epoch: Epoch(5), follows: Vec::new() };
+    let acknowledged = Input::Acknowledged { voter: name("r1"), epoch: Epoch(5), sent: NOW };
+    let asked = Input::Asked { by: name("r1"), epoch: Epoch(5), follows: Vec::new() };
     let all = [Standby, Suspecting, Claiming, Rebuilding, Active, Yielding];
     // No target is expected here, so that whatever completes a report ends the rebuilding.
     #[rustfmt::skip]
-    let table: [(&str, Cue, [State; 6]); 16] = [
+    let table: [(&str, Input, [State; 6]); 16] = [
         // in:                                      Standby     Suspecting  Claiming    Rebuilding  Active   Yielding
-        ("time passes",     Cue::Due,              [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
+        ("time passes",     Input::Due,              [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
         ("known owner",     heard("r3", 4, None),  [Standby,    Standby,    Claiming,   Rebuilding, Active,  Yielding]),
         ("old owner",       heard("r1", 3, None),  [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("rival of 5",      heard("r1", 5, None),  [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
@@ -143,10 +143,10 @@ fn every_phase_answers_every_cue_as_the_table_says() {
                                                    [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("acknowledged",    acknowledged,          [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("superseded",      superseded("r1"),      [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
-        ("reported",        Cue::Reported,         [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
+        ("reported",        Input::Reported,         [Standby,    Suspecting, Claiming,   Active,     Active,  Yielding]),
         ("asked",           asked,                 [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
-        ("reordered",       Cue::Reordered,        [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
-        ("stop",            Cue::Stop,             [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
+        ("reordered",       Input::Reordered,        [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
+        ("stop",            Input::Stop,             [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
     ];
     for (what, cue, expected) in table {
         for (state, expected) in all.into_iter().zip(expected) {
@@ -169,8 +169,8 @@ fn a_majority_that_refuses_ends_a_ballot() {
 #[test]
 fn an_owner_with_a_majority_outlives_one_voter_that_knows_better_but_not_two() {
     let two = |vipa: &mut Vipa| {
-        let (Phase::Rebuilding(tenure) | Phase::Active(tenure)) = &mut vipa.phase else { return };
-        tenure.superseded.insert(name("r3"));
+        let (Phase::Rebuilding(ownership) | Phase::Active(ownership)) = &mut vipa.phase else { return };
+        ownership.superseded.insert(name("r3"));
     };
     assert_eq!(after(Active, superseded("r1"), two), Standby);
     assert_eq!(after(Active, refused(Refusal::Superseded, 6), two), Standby);
@@ -181,8 +181,8 @@ fn an_owner_with_a_majority_outlives_one_voter_that_knows_better_but_not_two() {
 fn an_owner_that_consented_yields_to_the_higher_epoch() {
     let consent = |to: &'static str| {
         move |vipa: &mut Vipa| {
-            let (Phase::Rebuilding(tenure) | Phase::Active(tenure)) = &mut vipa.phase else { return };
-            tenure.consent = Some(Consent { to: name(to), since: NOW, until: NOW + LEASE });
+            let (Phase::Rebuilding(ownership) | Phase::Active(ownership)) = &mut vipa.phase else { return };
+            ownership.consent = Some(Consent { to: name(to), since: NOW, until: NOW + LEASE });
         }
     };
     assert_eq!(after(Active, heard("r1", 6, None), consent("r1")), Yielding);
@@ -194,9 +194,9 @@ fn an_owner_that_yields_sends_what_has_changed_since_its_consent_and_all_to_anot
     let consented = Moment(NOW.0 - 1_000_000);
     for (to, sent) in [("r1", Some(consented)), ("r3", None)] {
         let consent = |vipa: &mut Vipa| {
-            let Phase::Active(tenure) = &mut vipa.phase else { return };
-            tenure.consent = Some(Consent { to: name(to), since: consented, until: NOW + LEASE });
-            tenure.lease = NOW + LEASE;
+            let Phase::Active(ownership) = &mut vipa.phase else { return };
+            ownership.consent = Some(Consent { to: name(to), since: consented, until: NOW + LEASE });
+            ownership.lease = NOW + LEASE;
         };
         let (_, outputs) = outcome(Active, heard("r1", 6, None), consent);
         let table = |output: Output| match output {
@@ -213,12 +213,12 @@ fn an_owner_that_yields_sends_what_has_changed_since_its_consent_and_all_to_anot
 #[test]
 fn ranked_names_are_what_the_table_assumes() {
     let (vipa, settings) = machine(Standby);
-    let (peers, ledger, groups) = (BTreeMap::new(), Ledger::default(), Groups::new());
+    let (peers, decision_log, groups) = (BTreeMap::new(), DecisionLog::default(), Groups::new());
     let around = Around {
         now: NOW,
         settings: &settings,
         peers: &peers,
-        ledger: &ledger,
+        decision_log: &decision_log,
         groups: &groups,
         unfit: false,
         stopping: false,

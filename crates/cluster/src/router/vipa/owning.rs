@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use vipa_model::{Epoch, Incarnation, Moment, NodeName};
-use vipa_protocol::{Message, NotYet};
+use vipa_protocol::{Message, YieldRefused};
 
 use super::{Phase, Vipa};
-use crate::router::{Around, Context, Note, Output, precedence::Class, tenure::Consent};
+use crate::router::{Around, Context, Note, Output, ownership::Consent, succession::Class};
 
 impl Vipa {
     pub(super) fn acknowledged(&mut self, voter: NodeName, sent: Moment, cx: &mut Context<'_>) {
         let vipa = self.settings.address;
-        let Some(tenure) = self.tenure_mut() else { return };
-        tenure.superseded.remove(&voter);
-        if tenure.acknowledge(voter, sent, cx.settings) {
-            cx.out.push(Output::Lease { vipa, until: tenure.lease });
-            if cx.now < tenure.lease && tenure.fenced.take().is_some() {
-                let epoch = tenure.epoch;
+        let Some(ownership) = self.tenure_mut() else { return };
+        ownership.superseded.remove(&voter);
+        if ownership.acknowledge(voter, sent, cx.settings) {
+            cx.out.push(Output::Lease { vipa, until: ownership.lease });
+            if cx.now < ownership.lease && ownership.fenced.take().is_some() {
+                let epoch = ownership.epoch;
                 cx.note(Note::Unfenced { vipa, epoch });
             }
         }
@@ -28,9 +28,9 @@ impl Vipa {
         match &mut self.phase {
             Phase::Standby | Phase::Yielding { .. } => {}
             Phase::Suspecting(_) | Phase::Claiming(_) => self.stand_by(cx),
-            Phase::Rebuilding(tenure) | Phase::Active(tenure) => {
-                if tenure.count_anew(cx.settings) {
-                    cx.out.push(Output::Lease { vipa, until: tenure.lease });
+            Phase::Rebuilding(ownership) | Phase::Active(ownership) => {
+                if ownership.count_anew(cx.settings) {
+                    cx.out.push(Output::Lease { vipa, until: ownership.lease });
                 }
             }
         }
@@ -39,19 +39,19 @@ impl Vipa {
     /// What an owner does as time passes: it notices the end of its lease and the end of its consent.
     pub(super) fn tend(&mut self, cx: &mut Context<'_>) {
         let vipa = self.settings.address;
-        let Some(tenure) = self.tenure_mut() else { return };
-        let epoch = tenure.epoch;
-        if tenure.fenced.is_none() && cx.now >= tenure.lease {
-            tenure.fenced = Some(cx.now);
+        let Some(ownership) = self.tenure_mut() else { return };
+        let epoch = ownership.epoch;
+        if ownership.fenced.is_none() && cx.now >= ownership.lease {
+            ownership.fenced = Some(cx.now);
             cx.note(Note::Fenced { vipa, epoch });
         }
-        if tenure.fenced.is_some() && tenure.is_lost(cx.now, cx.settings.electors().len()) {
+        if ownership.fenced.is_some() && ownership.is_lost(cx.now, cx.settings.electors().len()) {
             let (by, holder) = (self.highest, cx.settings.me.clone());
             self.step_down(by, &holder, cx);
             return;
         }
-        if tenure.consent.as_ref().is_some_and(|consent| cx.now >= consent.until) {
-            let from = tenure.consent.take().expect("just seen").to;
+        if ownership.consent.as_ref().is_some_and(|consent| cx.now >= consent.until) {
+            let from = ownership.consent.take().expect("just seen").to;
             self.snubbed = Some(from.clone());
             cx.note(Note::ConsentWithdrawn { vipa, epoch, from });
             cx.beats.hurry(self.settings.address);
@@ -61,10 +61,10 @@ impl Vipa {
             }
         }
         // Without a majority for a whole lease: whoever has one shall not wait for our beats to end.
-        let tenure = self.tenure().expect("still owned");
-        let cut_off = tenure.fenced.is_some_and(|since| cx.now.since(since) >= cx.settings.timing.lease);
+        let ownership = self.ownership().expect("still owned");
+        let cut_off = ownership.fenced.is_some_and(|since| cx.now.since(since) >= cx.settings.timing.lease);
         if cut_off
-            && tenure.consent.is_none()
+            && ownership.consent.is_none()
             && let Some(best) = self.best_successor(&cx.around())
         {
             self.consent(best, cx);
@@ -86,13 +86,13 @@ impl Vipa {
             }
         };
         let since = *self.leaving_since.get_or_insert(cx.now);
-        let consents = self.tenure().is_none_or(|tenure| tenure.consent.is_some());
+        let consents = self.ownership().is_none_or(|ownership| ownership.consent.is_some());
         if consents || cx.now.since(since) < patience {
             return;
         }
         let around = cx.around();
         if let Some(best) = self.best_successor(&around)
-            && self.precedence(&best, &around) > self.own_precedence(&around)
+            && self.succession(&best, &around) > self.own_precedence(&around)
         {
             self.consent(best, cx);
         } else {
@@ -102,9 +102,9 @@ impl Vipa {
 
     pub(super) fn may_succeed(&self, router: &NodeName, cx: &Context<'_>) -> bool {
         let around = cx.around();
-        let rank = self.precedence(router, &around);
-        let better = |than: &NodeName| rank > self.precedence(than, &around);
-        let consent = self.tenure().and_then(|tenure| tenure.consent.as_ref());
+        let rank = self.succession(router, &around);
+        let better = |than: &NodeName| rank > self.succession(than, &around);
+        let consent = self.ownership().and_then(|ownership| ownership.consent.as_ref());
         better(&cx.settings.me) && consent.is_none_or(|consent| consent.to == *router || better(&consent.to))
     }
 
@@ -121,7 +121,7 @@ impl Vipa {
             .collect();
         if stays && !missing.is_empty() {
             let vipa = self.settings.address;
-            return cx.send(&by, Message::NotYet(NotYet { vipa, epoch: self.epoch, missing }));
+            return cx.send(&by, Message::YieldRefused(YieldRefused { vipa, epoch: self.epoch, missing }));
         }
         self.consent(by, cx);
     }
@@ -131,7 +131,7 @@ impl Vipa {
         let others = self.settings.ranks.iter().map(|(name, _)| name);
         let linked = others.filter(|name| **name != around.settings.me && around.peers.contains_key(*name));
         let able =
-            linked.filter_map(|name| Some((self.snubbed.as_ref() != Some(name), self.precedence(name, around)?, name)));
+            linked.filter_map(|name| Some((self.snubbed.as_ref() != Some(name), self.succession(name, around)?, name)));
         able.max_by_key(|(willing, precedence, _)| (*willing, *precedence)).map(|(_, _, name)| name.clone())
     }
 
@@ -139,9 +139,9 @@ impl Vipa {
         let vipa = self.settings.address;
         let now = cx.now;
         let until = now + cx.settings.timing.consent();
-        let Some(tenure) = self.tenure_mut() else { return };
-        let epoch = tenure.epoch;
-        tenure.consent = Some(Consent { to: to.clone(), since: now, until });
+        let Some(ownership) = self.tenure_mut() else { return };
+        let epoch = ownership.epoch;
+        ownership.consent = Some(Consent { to: to.clone(), since: now, until });
         self.leaving_since = None;
         // Before this router hears of it, the successor may own the VIPA and have admitted what is an orphan here.
         self.say_stance(cx);
@@ -161,7 +161,10 @@ impl Vipa {
     /// By force: whoever may own it no more lets go even if nobody is there to take it.
     pub(in super::super) fn resign_if_barred(&mut self, cx: &mut Context<'_>) {
         let around = cx.around();
-        if self.tenure().is_some() && self.own_precedence(&around).is_none() && self.best_successor(&around).is_none() {
+        if self.ownership().is_some()
+            && self.own_precedence(&around).is_none()
+            && self.best_successor(&around).is_none()
+        {
             self.resign(cx);
         }
     }
@@ -180,19 +183,19 @@ impl Vipa {
         let (vipa, one) = (self.settings.address, cx.settings.me.clone());
         cx.note(Note::TwoOwners { vipa, epoch, one, other: other.clone() });
         let around = cx.around();
-        if cx.settings.voters.names.is_empty() && self.precedence(other, &around) > self.own_precedence(&around) {
+        if cx.settings.voters.names.is_empty() && self.succession(other, &around) > self.own_precedence(&around) {
             self.step_down(epoch, other, cx);
         }
     }
 
     /// Somebody holds a higher epoch.
     pub(super) fn step_down(&mut self, by: Epoch, holder: &NodeName, cx: &mut Context<'_>) {
-        let Some(tenure) = self.tenure() else { return };
+        let Some(ownership) = self.ownership() else { return };
         let vipa = self.settings.address;
-        let epoch = tenure.epoch;
+        let epoch = ownership.epoch;
         // While the lease holds, nobody but the router consented to can have been granted anything.
-        let consent = tenure.consent.as_ref();
-        let consented = consent.is_some_and(|consent| consent.to == *holder || cx.now < tenure.lease);
+        let consent = ownership.consent.as_ref();
+        let consented = consent.is_some_and(|consent| consent.to == *holder || cx.now < ownership.lease);
         let told = consent.map(|consent| (consent.to == *holder).then_some(consent.since));
         cx.note(Note::Superseded { vipa, epoch, by, holder: holder.clone() });
         self.highest = self.highest.max(by);

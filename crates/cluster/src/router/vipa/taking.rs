@@ -9,8 +9,8 @@ use super::{Phase, Vipa};
 use crate::router::{
     Around, Context, Note, Output,
     election::{Candidacy, Standings},
+    ownership::Ownership,
     reports::TargetView,
-    tenure::Tenure,
 };
 
 impl Vipa {
@@ -127,8 +127,8 @@ impl Vipa {
                 .unwrap_or(u32::MAX),
             connections_reported: 0,
         };
-        let tenure = Tenure::new(candidacy.granted.clone(), claimed, cx.now, cx.settings, report);
-        let until = tenure.lease;
+        let ownership = Ownership::new(candidacy.granted.clone(), claimed, cx.now, cx.settings, report);
+        let until = ownership.lease;
         if until <= cx.now {
             // The grants took so long that others may have been granted the next epoch already.
             self.ask_again(cx);
@@ -140,7 +140,7 @@ impl Vipa {
         (self.heard, self.heard_since, self.offered, self.asked) = (None, None, None, None);
         (self.ballots_lost, self.ordered_back, self.ready_since) = (0, None, None);
         self.serve(cx);
-        self.enter(Phase::Rebuilding(tenure), cx);
+        self.enter(Phase::Rebuilding(ownership), cx);
         cx.out.push(Output::Lease { vipa, until });
         cx.out.push(Output::Announce { vipa });
         cx.beats.hurry(self.settings.address);
@@ -150,33 +150,33 @@ impl Vipa {
 
     /// Ends the rebuilding when everybody has answered, or the time for it is over.
     pub(super) fn rebuilt(&mut self, cx: &mut Context<'_>) {
-        let Phase::Rebuilding(tenure) = &self.phase else { return };
+        let Phase::Rebuilding(ownership) = &self.phase else { return };
         // A report of many: whoever has not answered yet is soon found, and the census not worth it.
-        let unanswered = |view: &TargetView| view.linked && !view.has_answered(tenure.epoch);
-        if cx.now < tenure.rebuild_until && self.targets.values().any(unanswered) {
+        let unanswered = |view: &TargetView| view.linked && !view.has_answered(ownership.epoch);
+        if cx.now < ownership.rebuild_until && self.targets.values().any(unanswered) {
             return;
         }
-        let (expected, missing) = self.census(tenure.epoch);
-        if !missing.is_empty() && cx.now < tenure.rebuild_until {
+        let (expected, missing) = self.expected_answers(ownership.epoch);
+        if !missing.is_empty() && cx.now < ownership.rebuild_until {
             return;
         }
-        let mut tenure = tenure.clone();
+        let mut ownership = ownership.clone();
         for &target in &missing {
-            cx.note(Note::TargetLate { vipa: self.settings.address, epoch: tenure.epoch, target });
+            cx.note(Note::TargetLate { vipa: self.settings.address, epoch: ownership.epoch, target });
         }
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        tenure.report.targets_expected = count(expected);
-        tenure.report.targets_answered = count(expected - missing.len());
-        tenure.report.rebuild_us = u64::try_from(cx.now.since(tenure.granted_at).as_micros()).unwrap_or(u64::MAX);
-        let report = tenure.report.clone();
+        ownership.report.targets_expected = count(expected);
+        ownership.report.targets_answered = count(expected - missing.len());
+        ownership.report.rebuild_us = u64::try_from(cx.now.since(ownership.granted_at).as_micros()).unwrap_or(u64::MAX);
+        let report = ownership.report.clone();
         self.last_report = Some(report.clone());
-        self.enter(Phase::Active(tenure), cx);
+        self.enter(Phase::Active(ownership), cx);
         cx.out.push(Output::Report(report));
     }
 
     /// How many targets are expected to answer for `epoch`, and those that have not: the linked ones and every
     /// candidate, whether of this router's list or of the owner's before.
-    pub(super) fn census(&self, epoch: Epoch) -> (usize, Vec<IpAddr>) {
+    pub(super) fn expected_answers(&self, epoch: Epoch) -> (usize, Vec<IpAddr>) {
         let mut expected = self.reporters();
         expected.extend(self.targets.values().filter(|view| view.linked).map(|view| view.address));
         expected.sort_unstable();

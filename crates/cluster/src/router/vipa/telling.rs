@@ -7,7 +7,7 @@ use vipa_protocol::{
     Associate, Ballot, Claim, Connections, Distribution, Entry, Listeners, Message, Part, Release, Role, Standing,
 };
 
-use super::{Cue, Phase, Vipa};
+use super::{Input, Phase, Vipa};
 use crate::paths::{MAX_LEARNED_PATHS, MAX_REPORTED_PATHS, StoredLists};
 use crate::router::{
     Context, Output, VipaSettings,
@@ -74,7 +74,7 @@ impl Vipa {
         let mut resting = Vec::new();
         for service in self.services() {
             let candidates = service.candidates.iter().copied();
-            let rests = candidates.filter(|target| cx.ledger.rests(vipa, service, *target, named(target)));
+            let rests = candidates.filter(|target| cx.decision_log.rests(vipa, service, *target, named(target)));
             let (protocol, ports) = (service.protocol, service.ports);
             resting.extend(rests.map(|target| Resting { protocol, ports, target }));
         }
@@ -101,22 +101,22 @@ impl Vipa {
             // The targets that this list has lost may hold connections still.
             self.learn(paths_of(&before), cx);
         }
-        if self.tenure().is_some() {
+        if self.ownership().is_some() {
             self.tell_all(cx);
         } else {
             self.tell_targets(cx);
         }
-        self.step(Cue::Reordered, cx);
+        self.step(Input::Reordered, cx);
     }
 
     /// The configuration has lost it: an owner hands it over first.
     pub(in super::super) fn retire(&mut self, cx: &mut Context<'_>) {
-        let owns = self.tenure().is_some();
+        let owns = self.ownership().is_some();
         if !std::mem::replace(&mut self.retired, true) {
             if owns {
                 self.hand_over(cx);
             } else {
-                self.step(Cue::Reordered, cx);
+                self.step(Input::Reordered, cx);
             }
         }
     }
@@ -135,12 +135,12 @@ impl Vipa {
     }
 
     pub(in super::super) fn linked(&mut self, peer: &NodeName, role: &Role, cx: &mut Context<'_>) {
-        if self.tenure().is_some() {
+        if self.ownership().is_some() {
             cx.beats.hurry(self.settings.address);
         }
         match *role {
             Role::Router => {
-                if self.tenure().is_some() {
+                if self.ownership().is_some() {
                     self.distribute(peer, cx);
                 }
             }
@@ -173,7 +173,7 @@ impl Vipa {
             cx.out.push(Output::Listeners { vipa, target, listening: Vec::new() });
         }
         self.tell_completeness(peer, cx);
-        self.step(Cue::Reported, cx);
+        self.step(Input::Reported, cx);
     }
 
     /// Says whether a target's reports are complete, when that has changed.
@@ -237,7 +237,7 @@ impl Vipa {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        if self.tenure().is_some() { Standing::Owner } else { Standing::Backup }
+        if self.ownership().is_some() { Standing::Owner } else { Standing::Backup }
     }
 
     pub(super) fn distribute(&self, to: &NodeName, cx: &mut Context<'_>) {
@@ -262,11 +262,11 @@ impl Vipa {
     /// The owner's list comes: it is kept for the day this router takes over, and used if there is no own one.
     pub(in super::super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, cx: &mut Context<'_>) {
         let Distribution { vipa: _, epoch, sender, ranks: _, services, paths } = distribution;
-        let is_news = sender == Standing::Owner && epoch >= self.epoch && *from != cx.settings.me;
-        if is_news && self.tenure().is_some_and(|tenure| tenure.epoch < epoch) {
+        let is_new = sender == Standing::Owner && epoch >= self.epoch && *from != cx.settings.me;
+        if is_new && self.ownership().is_some_and(|ownership| ownership.epoch < epoch) {
             self.step_down(epoch, from, cx);
         }
-        if !is_news || self.tenure().is_some() {
+        if !is_new || self.ownership().is_some() {
             return;
         }
         let hearsay = paths.into_iter().take(MAX_LEARNED_PATHS);
@@ -348,7 +348,7 @@ impl Vipa {
         }
         cx.out.push(Output::Listeners { vipa, target, listening });
         self.tell_completeness(from, cx);
-        self.step(Cue::Reported, cx);
+        self.step(Input::Reported, cx);
     }
 
     pub(in super::super) fn reported(&mut self, from: &NodeName, connections: Connections, cx: &mut Context<'_>) {
@@ -358,15 +358,15 @@ impl Vipa {
         match view.take(connections, cx.now) {
             Taken::Run(run, count) => {
                 cx.out.push(Output::Install { vipa, target, run });
-                if let Phase::Rebuilding(tenure) = &mut self.phase {
-                    tenure.report.connections_reported += count;
+                if let Phase::Rebuilding(ownership) = &mut self.phase {
+                    ownership.report.connections_reported += count;
                 }
             }
             Taken::Nothing => {}
             Taken::Gap => self.tell_target(from, cx),
         }
         self.tell_completeness(from, cx);
-        self.step(Cue::Reported, cx);
+        self.step(Input::Reported, cx);
     }
 
     pub(in super::super) fn table(
@@ -379,7 +379,7 @@ impl Vipa {
     ) {
         let current = epoch == self.epoch && self.owner.as_ref() == Some(from);
         // The last parts of a long table may come after we no longer waited for them.
-        let predecessor = self.tenure().is_some_and(|tenure| tenure.report.predecessor.as_ref() == Some(from));
+        let predecessor = self.ownership().is_some_and(|ownership| ownership.report.predecessor.as_ref() == Some(from));
         if !current && !predecessor {
             return;
         }
@@ -388,7 +388,7 @@ impl Vipa {
         }
         if matches!(part, Part::Only | Part::Last) {
             self.table = Some(epoch);
-            self.step(Cue::Reported, cx);
+            self.step(Input::Reported, cx);
         }
     }
 }

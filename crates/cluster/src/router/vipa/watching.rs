@@ -3,16 +3,16 @@
 use std::{net::IpAddr, time::Duration};
 
 use vipa_model::{Epoch, Moment, NodeName};
-use vipa_protocol::{Message, NotYet, Trigger, Yield};
+use vipa_protocol::{Message, Trigger, Yield, YieldRefused};
 
-use super::{Cue, Phase, Vipa};
+use super::{Input, Phase, Vipa};
 use crate::router::{
     Around, Context, Note, Settings,
     orders::ORDER_LIMIT,
-    precedence::Class,
     reports::TargetView,
     settings::{Takeback, Timing},
     status::Wait,
+    succession::Class,
 };
 
 /// A count of connections says something for so long.
@@ -27,10 +27,10 @@ impl Vipa {
             Phase::Standby => self.suspicion(around),
             Phase::Suspecting(candidacy) => Some(candidacy.sent + settings.timing.lease / 2),
             Phase::Claiming(candidacy) => Some(candidacy.sent + settings.timing.lease - settings.timing.margin()),
-            Phase::Rebuilding(tenure) => {
-                tenure.deadline().into_iter().chain(self.leaving(settings)).chain([tenure.rebuild_until]).min()
+            Phase::Rebuilding(ownership) => {
+                ownership.deadline().into_iter().chain(self.leaving(settings)).chain([ownership.rebuild_until]).min()
             }
-            Phase::Active(tenure) => tenure.deadline().into_iter().chain(self.leaving(settings)).min(),
+            Phase::Active(ownership) => ownership.deadline().into_iter().chain(self.leaving(settings)).min(),
             Phase::Yielding { until, .. } if stopping => Some(*until),
             // A linked successor that was not heard yet may be waiting for slow voters; meanwhile this router serves.
             Phase::Yielding { until, to } if self.owner.is_none() && around.peers.contains_key(to) => Some(*until),
@@ -40,7 +40,7 @@ impl Vipa {
 
     /// When an owner that is to own it no more stops waiting to be asked.
     fn leaving(&self, settings: &Settings) -> Option<Moment> {
-        let waits = self.tenure().is_some_and(|tenure| tenure.consent.is_none());
+        let waits = self.ownership().is_some_and(|ownership| ownership.consent.is_none());
         self.leaving_since.filter(|_| waits).map(|since| since + settings.timing.consent())
     }
 
@@ -95,7 +95,7 @@ impl Vipa {
     }
 
     /// Takes a beat of the owner in. False: it is of the past.
-    pub(super) fn hear(
+    pub(super) fn take_beat(
         &mut self,
         from: NodeName,
         epoch: Epoch,
@@ -153,7 +153,7 @@ impl Vipa {
         if !heard || !around.peers.contains_key(owner) || !matches!(self.phase, Phase::Standby) {
             return None;
         }
-        let (mine, theirs) = (self.own_precedence(around)?, self.precedence(owner, around));
+        let (mine, theirs) = (self.own_precedence(around)?, self.succession(owner, around));
         let unfit = theirs.is_some_and(|theirs| theirs.class == Class::Unfit);
         let outranked = || self.before_me(around).any(|name| name != owner && around.peers.contains_key(name));
         // An unfit owner consents unasked, and one that is to own it no more must be asked by the first in line.
@@ -217,8 +217,8 @@ impl Vipa {
         self.heard_since.is_some_and(|since| now.since(since) >= patience) || self.reporters().iter().all(is_linked)
     }
 
-    pub(in super::super) fn refused_takeback(&mut self, from: &NodeName, refusal: NotYet, cx: &mut Context<'_>) {
-        let NotYet { vipa, epoch, missing } = refusal;
+    pub(in super::super) fn refused_takeback(&mut self, from: &NodeName, refusal: YieldRefused, cx: &mut Context<'_>) {
+        let YieldRefused { vipa, epoch, missing } = refusal;
         if epoch == self.epoch && self.owner.as_ref() == Some(from) {
             self.unfollowed.clone_from(&missing);
             cx.note(Note::TakebackTooEarly { vipa, owner: from.clone(), missing });
@@ -227,11 +227,11 @@ impl Vipa {
 
     pub(in super::super) fn take_back_now(&mut self, cx: &mut Context<'_>) {
         self.ordered_back = Some(cx.now);
-        self.step(Cue::Due, cx);
+        self.step(Input::Due, cx);
     }
 
     pub(in super::super) fn counted(&mut self, connections: u64, cx: &mut Context<'_>) {
         self.counted = Some((cx.now, connections));
-        self.step(Cue::Due, cx);
+        self.step(Input::Due, cx);
     }
 }

@@ -229,7 +229,9 @@ fn services_are_made_anew_when_something_they_come_of_has_changed_and_only_then(
         ("a list comes", Box::new(|routing| routing.serve_with(1, vec![asking.clone()]))),
         (
             "an answer comes",
-            Box::new(|routing| drop(routing.found((agentless.clone(), Found { passes: true, detail: String::new() })))),
+            Box::new(|routing| {
+                drop(routing.found((agentless.clone(), ProbeVerdict { passes: true, detail: String::new() })))
+            }),
         ),
         ("it counts no more", Box::new(|routing| routing.keep_answers_of(&[]))),
         (

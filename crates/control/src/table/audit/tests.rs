@@ -68,14 +68,17 @@ impl Bench {
 
 fn answer(waiting: &mut Waiting, asking: Query, held: &BTreeSet<Connection>) {
     let (_, message) = waiting.ask(asking).unwrap();
-    let Message::Ask(vipa_protocol::Ask { token, question: Question::Holds { buckets, .. } }) = message else {
+    let Message::QueryRequest(vipa_protocol::QueryRequest { token, question: Question::Holds { buckets, .. } }) =
+        message
+    else {
         panic!("{message:?}")
     };
     let mut digests = Digests::default();
     held.iter().for_each(|connection| digests.add(connection));
     let connections = held.iter().filter(|connection| buckets.contains(&bucket(connection))).copied().collect();
     let upto = Position { incarnation: Incarnation(1), sequence: 7 };
-    waiting.told(&name(), vipa_protocol::Told { token, reply: Reply::Holds(Holds { upto, digests, connections }) });
+    waiting
+        .told(&name(), vipa_protocol::QueryReply { token, reply: Reply::Holds(Holds { upto, digests, connections }) });
 }
 
 #[tokio::test]

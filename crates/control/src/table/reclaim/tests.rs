@@ -51,7 +51,7 @@ fn configured(number: u8, targets: &[u8]) -> config::Vipa {
 #[derive(Clone, Debug)]
 struct Meaning {
     vipa: (VipaId, IpAddr),
-    ways: Vec<(TargetId, Way)>,
+    ways: Vec<(TargetId, TargetAndPath)>,
 }
 
 /// A router's control, its table, and a worker that lags behind.
@@ -67,7 +67,7 @@ struct Bench {
     walk: Option<BTreeSet<VipaId>>,
     tasks: Vec<(TaskHold, Vec<Meaning>)>,
     /// What each entry stood for when it was made.
-    entries: HashMap<AnyKey, (IpAddr, Way)>,
+    entries: HashMap<AnyKey, (IpAddr, TargetAndPath)>,
     counted: u64,
 }
 
@@ -132,7 +132,10 @@ impl Bench {
         let meaning = |(&address, &place): (&IpAddr, &usize)| {
             let services = &self.routing.vipas[place].services;
             let named = services.iter().flat_map(|service| {
-                service.candidates.iter().map(|&address| Way { address, path: service.delivery.path_to(address) })
+                service
+                    .candidates
+                    .iter()
+                    .map(|&address| TargetAndPath { address, path: service.delivery.path_to(address) })
             });
             let ids = named.filter_map(|way| Some((self.routing.ways.id_of(&way)?, way)));
             Meaning { vipa: (vipa_id(place), address), ways: ids.collect() }
@@ -160,7 +163,7 @@ impl Bench {
     }
 
     /// The table is the judge of where an entry went; what it stands for is what it stood for to whoever made it.
-    fn note(&mut self, key: AnyKey, address: IpAddr, way: impl Fn(TargetId) -> Option<Way>) {
+    fn note(&mut self, key: AnyKey, address: IpAddr, way: impl Fn(TargetId) -> Option<TargetAndPath>) {
         if let Some(hit) = self.flows.lookup(&key)
             && let Some(way) = way(hit.target)
         {
@@ -217,7 +220,7 @@ impl Bench {
                 };
                 let record = Record { connection, change: Change::Opened(ConnectionState::Established) };
                 self.reports.install(reporter, &Run::Tail { after: 0, records: vec![record] });
-                let places = self.routing.ways.places().to_vec();
+                let places = self.routing.ways.by_id().to_vec();
                 self.note(key, address, |hit| places[usize::from(hit.0)]);
                 self.routing.lists_stale |= !self.routing.ways.take_new().is_empty();
             }
@@ -270,7 +273,7 @@ impl Bench {
         for (key, (address, way)) in &self.entries {
             assert!(self.stands_for((key.vipa(), *address)), "{key:?} was of {address}");
             let Some(hit) = self.flows.lookup(key) else { continue };
-            let now = self.routing.ways.places()[usize::from(hit.target.0)];
+            let now = self.routing.ways.by_id()[usize::from(hit.target.0)];
             assert_eq!(now.map(|now| now.address), Some(way.address), "{key:?} at {:?}", hit.target);
         }
         let snapshots = self.snapshots[self.seen - 1..].iter();
@@ -278,7 +281,7 @@ impl Bench {
         for Meaning { vipa, ways } in held.flatten() {
             assert!(self.stands_for(*vipa), "{vipa:?}");
             for (id, way) in ways {
-                let now = self.routing.ways.places()[usize::from(id.0)];
+                let now = self.routing.ways.by_id()[usize::from(id.0)];
                 assert!(now.is_none_or(|now| now == *way), "{id:?} was {way:?} and is {now:?}");
             }
         }
@@ -341,7 +344,7 @@ fn vipas_and_paths_that_come_and_go_need_no_more_ids_than_there_are_at_a_time() 
         pass(&mut bench);
     }
     assert!(bench.routing.vipas.len() <= 3, "{} VIPAs", bench.routing.vipas.len());
-    assert!(bench.routing.ways.places().len() <= 9, "{} paths", bench.routing.ways.places().len());
+    assert!(bench.routing.ways.by_id().len() <= 9, "{} paths", bench.routing.ways.by_id().len());
     let counts = bench.routing.vipa_identifiers.counts();
     assert!(counts.reused >= 36 && counts.exhausted == 0, "{counts:?}");
 }

@@ -81,7 +81,7 @@ impl Router {
         About { vipa: VIPA, id: VipaId(0), epoch: Epoch(1), lists: Lists { services, learned: &[] } }
     }
 
-    fn tell(&mut self) -> Vec<(NodeName, Mirror)> {
+    fn tell(&mut self) -> Vec<(NodeName, TableReplica)> {
         self.now = self.now + Duration::from_millis(100);
         let about = Self::about(&self.services);
         if !self.replicas.is_followed(&about, |_| true) {
@@ -101,12 +101,12 @@ impl Router {
         asked.is_some()
     }
 
-    fn hear(&mut self, told: Vec<(NodeName, Mirror)>) {
+    fn receive(&mut self, told: Vec<(NodeName, TableReplica)>) {
         for (to, mirror) in told {
             assert_eq!((to, mirror.vipa, mirror.epoch), (name("r2"), VIPA, Epoch(1)));
             let Copied::Round(round) = mirror.copied else { panic!("{mirror:?}") };
             let about = Self::about(&self.services);
-            self.replicas.hear(&about, &name("r1"), round, (&self.flows, &mut self.ways), self.now);
+            self.replicas.receive(&about, &name("r1"), round, (&self.flows, &mut self.ways), self.now);
         }
     }
 
@@ -127,7 +127,7 @@ fn pair(clients: std::ops::Range<u16>) -> (Router, Router) {
     assert!(backup.follow());
     owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     (owner, backup)
 }
 
@@ -140,7 +140,7 @@ fn a_backup_learns_all_and_then_every_change_of_targets_that_do_not_speak() {
     owner.admit(6, SPEAKING, FlowState::Open);
     owner.admit(7, BARE, FlowState::HalfOpen);
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds(), BTreeMap::from([(1, BARE), (3, BARE), (5, BARE)]));
     let state = backup.replicas.state(VIPA, backup.now + Duration::from_millis(30));
     let behind = Some(Duration::from_millis(130));
@@ -175,13 +175,13 @@ fn a_missing_round_is_noticed_and_the_whole_asked_for_and_what_it_lacks_is_over(
     assert_eq!(lost.len(), 1);
     owner.admit(9, BARE, FlowState::Open);
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds().len(), 3, "a round after a missing one is not believed");
     backup.now = backup.now + Duration::from_secs(4);
     assert!(backup.follow());
     owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds(), BTreeMap::from([(2, BARE), (3, BARE), (9, BARE)]));
     assert!(!backup.follow());
 }
@@ -206,7 +206,7 @@ fn a_former_owner_that_follows_forgets_what_its_successor_does_not_name() {
     assert!(backup.follow());
     owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds(), BTreeMap::from([(2, SPEAKING), (3, BARE)]));
 }
 
@@ -280,7 +280,7 @@ fn a_backup_learns_the_udp_flows_that_hashing_does_not_find_and_no_others() {
     owner.replicas.wanted(VIPA, Epoch(1), name("r2"));
     let opened: BTreeMap<u16, IpAddr> = (1..=90).map(|client| (client, owner.open(client))).collect();
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds(), BTreeMap::new(), "hashing finds them all");
 
     // A candidate more: a third of the flows are elsewhere than hashing says now.
@@ -297,17 +297,17 @@ fn a_backup_learns_the_udp_flows_that_hashing_does_not_find_and_no_others() {
     let stale = backup.ways.find(VipaId(0), lists, elsewhere, (Protocol::Udp, Router::PORT)).unwrap();
     backup.flows.admit(&Router::flow(first), stale, FlowState::Udp, Tick::from(backup.now));
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds(), pinned);
 
     // They end, or hashing finds them again.
     assert!(owner.flows.remove(&Router::flow(first), None));
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds().len(), pinned.len() - 1);
     owner.serve(&[BARE, SPEAKING]);
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     assert_eq!(backup.holds(), BTreeMap::new());
 }
 
@@ -319,7 +319,7 @@ fn udp_flows_of_a_copy_do_not_age_while_their_packets_pass_elsewhere() {
     let target = owner.open(1);
     owner.serve(&[if target == BARE { SPEAKING } else { BARE }]);
     let told = owner.tell();
-    backup.hear(told);
+    backup.receive(told);
     for _ in 0..10 {
         let before = backup.now;
         backup.now = backup.now + UDP_LIFETIME / 3;
@@ -336,14 +336,14 @@ fn numbers_that_an_owner_makes_up_are_bounded() {
         let entry = |client| Entry { connection: connection(client), target: BARE, state: EntryState::Open };
         let (opened, closed) = (clients.map(entry).collect(), Vec::new());
         let round = Round { number, part: Part::Only, whole, span_ms, opened, closed };
-        vec![(name("r2"), Mirror { vipa: VIPA, epoch: Epoch(1), copied: Copied::Round(round) })]
+        vec![(name("r2"), TableReplica { vipa: VIPA, epoch: Epoch(1), copied: Copied::Round(round) })]
     };
-    backup.hear(round((u64::MAX, true), u32::MAX, 0..60_000));
+    backup.receive(round((u64::MAX, true), u32::MAX, 0..60_000));
     let known = backup.replicas.copies[&VIPA].known.len();
     assert!(known <= backup.flows.capacity(), "{known}");
-    backup.hear(round((0, false), 0, 0..1));
+    backup.receive(round((0, false), 0, 0..1));
     assert_eq!(backup.replicas.copies[&VIPA].round, None, "no number follows the last one");
-    backup.hear(round((u64::MAX, true), u32::MAX, 0..1));
+    backup.receive(round((u64::MAX, true), u32::MAX, 0..1));
     assert!(!backup.follow(), "it was told a moment ago");
     backup.now = backup.now + Duration::from_secs(121);
     assert!(backup.follow(), "it asks again, whatever span it was told");

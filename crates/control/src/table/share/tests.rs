@@ -154,10 +154,10 @@ fn a_target_over_its_share_is_named_once_and_for_ten_minutes() {
     let mut bench = Bench::new();
     let connections = |from: u32| (from..from + 9_000).map(|client| (connection(client), ConnectionState::Established));
     let run = |from| Run::Snapshot { part: Part::Middle, connections: connections(from).collect() };
-    let (first, is_news) = bench.report(1, &run(100_000));
-    assert!(is_news);
-    let (second, is_news) = bench.report(1, &run(200_000));
-    assert!(!is_news);
+    let (first, is_stale) = bench.report(1, &run(100_000));
+    assert!(is_stale);
+    let (second, is_stale) = bench.report(1, &run(200_000));
+    assert!(!is_stale);
     let over: Vec<_> = bench.reports.shares.over(bench.now).map(|(target, over)| (target, over.refused)).collect();
     assert_eq!(over, [(target(1), first.over_share + second.over_share)]);
     assert_eq!(bench.reports.shares.over(Tick(bench.now.0 + NAMED_FOR)).count(), 0);

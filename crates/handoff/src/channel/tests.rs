@@ -3,7 +3,7 @@ use vipa_balance::ClusterKey;
 use super::*;
 use crate::{Count, RouteLists};
 
-fn door(workers: usize) -> (ControlDoor, Vec<WorkerDoor>) {
+fn channel(workers: usize) -> (ControlChannel, Vec<WorkerChannel>) {
     open(Arc::new(Routes::empty(ClusterKey::new([0; 16]))), workers)
 }
 
@@ -13,7 +13,7 @@ fn generation(n: u64) -> Arc<Routes> {
 
 #[test]
 fn every_worker_sees_what_was_published_last_and_old_routes_go_when_all_have_moved_on() {
-    let (control, mut workers) = door(2);
+    let (control, mut workers) = channel(2);
     control.publish(generation(1));
     control.publish(generation(2));
     assert!(workers.iter_mut().all(|worker| worker.routes.snapshot().generation == 2));
@@ -26,7 +26,7 @@ fn every_worker_sees_what_was_published_last_and_old_routes_go_when_all_have_mov
 
 #[test]
 fn no_more_routes_are_taken_than_are_kept_for_a_worker_that_stands_still() {
-    let (control, mut workers) = door(2);
+    let (control, mut workers) = channel(2);
     let mut published = 0;
     while control.takes_routes() {
         published += 1;
@@ -41,32 +41,32 @@ fn no_more_routes_are_taken_than_are_kept_for_a_worker_that_stands_still() {
 
 #[test]
 fn control_reads_every_workers_notes_and_full_boxes_count_what_they_refuse() {
-    let (control, workers) = door(2);
+    let (control, workers) = channel(2);
     let note = |n: u8| Note::Neighbour { port: PortId(0), address: [10, 0, 0, n].into(), mac: Mac([n; 6]) };
-    workers[1].desk.notes.try_send(note(1)).unwrap();
-    workers[0].desk.notes.try_send(note(2)).unwrap();
+    workers[1].shared.notes.try_send(note(1)).unwrap();
+    workers[0].shared.notes.try_send(note(2)).unwrap();
     assert_eq!(control.notes().collect::<Vec<_>>(), [note(2), note(1)]);
     assert_eq!(control.notes().next(), None);
-    let refused = (0..NOTES + 3).filter(|_| workers[0].desk.notes.try_send(note(3)).is_err()).count();
+    let refused = (0..NOTES + 3).filter(|_| workers[0].shared.notes.try_send(note(3)).is_err()).count();
     assert_eq!((refused, control.notes_refused()), (3, 3));
 }
 
 #[test]
 fn the_first_worker_gets_controls_frames_until_its_box_is_full() {
-    let (control, workers) = door(2);
+    let (control, workers) = channel(2);
     let frame = Frame::new(PortId(1), b"hello");
     assert!(control.send(frame));
-    assert_eq!(workers[0].desk.frames.try_receive(), Some(frame));
+    assert_eq!(workers[0].shared.frames.try_receive(), Some(frame));
     assert_eq!((frame.port(), frame.bytes()), (PortId(1), &b"hello"[..]));
     assert!((0..FRAMES).all(|_| control.send(frame)));
     assert!(!control.send(frame));
-    assert!(workers[1].desk.frames.is_empty());
+    assert!(workers[1].shared.frames.is_empty());
 }
 
 #[test]
 fn totals_sum_over_the_workers_and_stop_reaches_all() {
-    let (control, workers) = door(3);
-    workers.iter().for_each(|worker| worker.desk.counters.add(Count::Sent, 2));
+    let (control, workers) = channel(3);
+    workers.iter().for_each(|worker| worker.shared.counters.add(Count::Sent, 2));
     assert_eq!(control.totals().count(Count::Sent), 6);
     control.stop();
     assert!(workers.iter().all(|worker| worker.stop.is_raised()));

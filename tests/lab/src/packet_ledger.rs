@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::netns::{Host, Lab};
 
 /// The counters, and where they are read.
-pub struct Ledger {
+pub struct PacketLedger {
     switch: Host,
     targets: Vec<Host>,
 }
@@ -22,7 +22,7 @@ pub struct Account {
     pub arrived: u64,
 }
 
-impl Ledger {
+impl PacketLedger {
     /// Counts TCP packets from `client` to `service` from now on.
     pub fn open(
         lab: &Lab,

@@ -1,12 +1,12 @@
 //! A burst's packets side by side: what is known of each so far.
 
 use arrayvec::ArrayVec;
-use vipa_flow::{FlowTable, Key4, Key6, PackedKey, Sought};
+use vipa_flow::{FlowTable, HashedKey, Key4, Key6, PackedKey};
 use vipa_handoff::{AnyKey, Fate, Flows, LocalReply, Reason};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::TcpFlags;
 
-use crate::{BURST, family::Family, fragments::FirstPart, places::Places, way::Ready};
+use crate::{BURST, family::Family, fragments::FirstPart, mask::BurstMask, path::Prepared};
 
 /// What is to be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
     /// From the kernel, out of this port.
     FromKernel(PortId),
     /// Wait with it: its connection may become known.
-    Hold,
+    HoldQueue,
     /// Wait with it for a moment: the target that opened the connection may tell of it.
     HoldSynAck,
     /// Wait with it: the packet's first part may come.
@@ -49,19 +49,19 @@ pub(crate) enum Kind {
 }
 
 /// The packets of one family that have a connection, by their place in the burst.
-pub(crate) struct Lane<K: Family> {
+pub(crate) struct FamilyBatch<K: Family> {
     pub(crate) keys: [PackedKey<K>; BURST],
-    pub(crate) sought: [Sought; BURST],
+    pub(crate) hashed: [HashedKey; BURST],
     kinds: [Kind; BURST],
     /// Which they are, one bit for each.
-    pub(crate) asked: Places,
+    pub(crate) asked: BurstMask,
     /// Those among them that are segments which neither open nor close, without options or tags before them: their kind is not
     /// written down.
-    pub(crate) going_on: Places,
+    pub(crate) going_on: BurstMask,
     /// The same of those on their way back from a target; their kind says from which.
-    pub(crate) coming_back: Places,
+    pub(crate) coming_back: BurstMask,
     /// Those among them whose lookup has not begun.
-    pub(crate) unsought: Places,
+    pub(crate) unsought: BurstMask,
 }
 
 /// A first part of a packet, which will teach where the others go.
@@ -71,15 +71,15 @@ pub(crate) struct First {
     pub(crate) part: FirstPart,
 }
 
-pub(crate) struct Lanes {
+pub(crate) struct Batch {
     /// By place in the burst.
     pub(crate) verdicts: [Verdict; BURST],
     /// Those among them that are forwarded and ready to leave.
-    pub(crate) ready: Ready,
+    pub(crate) ready: Prepared,
     /// Of the packet that is looked at.
     pub(crate) place: u8,
-    pub(crate) ipv4: Lane<Key4>,
-    pub(crate) ipv6: Lane<Key6>,
+    pub(crate) ipv4: FamilyBatch<Key4>,
+    pub(crate) ipv6: FamilyBatch<Key6>,
     pub(crate) firsts: ArrayVec<First, BURST>,
     /// How many of this burst's packets may open a connection, and how many may still.
     granted: u32,
@@ -89,23 +89,23 @@ pub(crate) struct Lanes {
 /// What neither opens nor closes is all alike.
 const GOING_ON: Kind = Kind::Segment(TcpFlags::ACK);
 
-impl<K: Family> Lane<K> {
+impl<K: Family> FamilyBatch<K> {
     fn new() -> Self {
         Self {
             keys: [PackedKey::default(); BURST],
-            sought: [Sought::default(); BURST],
+            hashed: [HashedKey::default(); BURST],
             kinds: [GOING_ON; BURST],
-            asked: Places::NONE,
-            going_on: Places::NONE,
-            coming_back: Places::NONE,
-            unsought: Places::NONE,
+            asked: BurstMask::NONE,
+            going_on: BurstMask::NONE,
+            coming_back: BurstMask::NONE,
+            unsought: BurstMask::NONE,
         }
     }
 
     #[inline]
     fn clear(&mut self) {
-        (self.asked, self.unsought) = (Places::NONE, Places::NONE);
-        (self.going_on, self.coming_back) = (Places::NONE, Places::NONE);
+        (self.asked, self.unsought) = (BurstMask::NONE, BurstMask::NONE);
+        (self.going_on, self.coming_back) = (BurstMask::NONE, BurstMask::NONE);
     }
 
     pub(crate) fn kind(&self, place: usize) -> Kind {
@@ -118,7 +118,7 @@ impl<K: Family> Lane<K> {
 
     /// The connections of plain segments that go on. Their lookup begins when [`seek`](Self::seek) is called.
     #[inline(always)]
-    pub(crate) fn ask_all(&mut self, places: Places, key: impl Fn(usize) -> PackedKey<K>) {
+    pub(crate) fn ask_all(&mut self, places: BurstMask, key: impl Fn(usize) -> PackedKey<K>) {
         for place in places {
             self.keys[place] = key(place);
         }
@@ -129,19 +129,19 @@ impl<K: Family> Lane<K> {
 
     /// Begins a lookup: asks for memory that takes long to come.
     #[inline(always)]
-    pub(crate) fn seek(&mut self, table: &FlowTable<K>, place: usize) {
-        self.sought[place] = table.seek(&self.keys[place]);
+    pub(crate) fn prefetch(&mut self, table: &FlowTable<K>, place: usize) {
+        self.hashed[place] = table.prefetch_primary(&self.keys[place]);
     }
 }
 
-impl Lanes {
+impl Batch {
     pub(crate) fn new() -> Self {
         Self {
             verdicts: [Verdict::drop(Reason::Orphan); BURST],
-            ready: Ready::NONE,
+            ready: Prepared::NONE,
             place: 0,
-            ipv4: Lane::new(),
-            ipv6: Lane::new(),
+            ipv4: FamilyBatch::new(),
+            ipv6: FamilyBatch::new(),
             firsts: ArrayVec::new(),
             granted: 0,
             openings: 0,
@@ -157,7 +157,7 @@ impl Lanes {
     /// Nothing is known of any packet.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.ready = Ready::NONE;
+        self.ready = Prepared::NONE;
         self.ipv4.clear();
         self.ipv6.clear();
         self.firsts.clear();
@@ -194,7 +194,7 @@ impl Lanes {
     pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
         let (key, place) = (PackedKey::new(&key), usize::from(self.place));
         let lane = K::lane(self);
-        (lane.keys[place], lane.sought[place], lane.kinds[place]) = (key, K::table(flows).seek(&key), kind);
+        (lane.keys[place], lane.hashed[place], lane.kinds[place]) = (key, K::table(flows).prefetch_primary(&key), kind);
         lane.asked.add(place);
         Verdict::drop(Reason::Orphan)
     }
@@ -207,19 +207,19 @@ impl Lanes {
 
 /// A key that has a lane of its own.
 pub(crate) trait Laned: Family {
-    fn lane(lanes: &mut Lanes) -> &mut Lane<Self>;
+    fn lane(batch: &mut Batch) -> &mut FamilyBatch<Self>;
 }
 
 impl Laned for Key4 {
     #[inline(always)]
-    fn lane(lanes: &mut Lanes) -> &mut Lane<Self> {
-        &mut lanes.ipv4
+    fn lane(batch: &mut Batch) -> &mut FamilyBatch<Self> {
+        &mut batch.ipv4
     }
 }
 
 impl Laned for Key6 {
     #[inline(always)]
-    fn lane(lanes: &mut Lanes) -> &mut Lane<Self> {
-        &mut lanes.ipv6
+    fn lane(batch: &mut Batch) -> &mut FamilyBatch<Self> {
+        &mut batch.ipv6
     }
 }

@@ -1,4 +1,4 @@
-//! The two ends of the door.
+//! The two ends of the channel.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -20,25 +20,25 @@ pub const WAYS: usize = vipa_model::MAX_PATHS;
 /// Bytes of the longest frame control can send; ARP needs 60.
 pub const FRAME_MAX: usize = 128;
 
-/// Opens a door between one control thread and `workers` workers, with `routes` as their first snapshot.
+/// Opens a channel between one control thread and `workers` workers, with `routes` as their first snapshot.
 ///
 /// # Panics
 /// Without a worker.
 #[must_use]
-pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlDoor, Vec<WorkerDoor>) {
+pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlChannel, Vec<WorkerChannel>) {
     assert!(workers > 0, "a router without workers forwards nothing");
     let (publish, readers) = Publish::new(routes, workers);
-    let desks: Vec<_> = (0..workers).map(|_| Arc::new(Desk::new())).collect();
+    let shared: Vec<_> = (0..workers).map(|_| Arc::new(WorkerShared::new())).collect();
     let stop = Arc::new(Flag::default());
-    let worker = |(index, routes)| WorkerDoor {
+    let worker = |(index, routes)| WorkerChannel {
         index,
         workers,
         routes,
-        desk: Arc::clone(&desks[index]),
+        shared: Arc::clone(&shared[index]),
         stop: Arc::clone(&stop),
     };
-    let doors = readers.into_iter().enumerate().map(worker).collect();
-    (ControlDoor { routes: publish, desks, stop }, doors)
+    let channels = readers.into_iter().enumerate().map(worker).collect();
+    (ControlChannel { routes: publish, workers: shared, stop }, channels)
 }
 
 /// What a worker tells control.
@@ -92,7 +92,7 @@ impl fmt::Debug for Frame {
 }
 
 /// What one worker and control share.
-pub struct Desk {
+pub struct WorkerShared {
     pub counters: Counters,
     /// New connections given to each way, by `TargetId`.
     pub admitted: WorkerCounterList,
@@ -103,7 +103,7 @@ pub struct Desk {
     pub heartbeat: Heartbeat,
 }
 
-impl Desk {
+impl WorkerShared {
     fn new() -> Self {
         Self {
             counters: Counters::default(),
@@ -117,24 +117,24 @@ impl Desk {
 }
 
 /// A worker's end; it moves to the worker's thread.
-pub struct WorkerDoor {
+pub struct WorkerChannel {
     /// 0 is the worker that sends control's frames.
     pub index: usize,
     /// How many workers there are.
     pub workers: usize,
     pub routes: Reader<Routes>,
-    pub desk: Arc<Desk>,
+    pub shared: Arc<WorkerShared>,
     pub stop: Arc<Flag>,
 }
 
 /// Control's end.
-pub struct ControlDoor {
+pub struct ControlChannel {
     routes: Publish<Routes>,
-    desks: Vec<Arc<Desk>>,
+    workers: Vec<Arc<WorkerShared>>,
     stop: Arc<Flag>,
 }
 
-impl ControlDoor {
+impl ControlChannel {
     /// From each worker's next burst on, this is the world. For control after it has asked [`takes_routes`](Self::takes_routes).
     pub fn publish(&self, routes: Arc<Routes>) {
         self.routes.store(routes);
@@ -166,26 +166,26 @@ impl ControlDoor {
 
     /// What the workers have told since it was last read; ends when there is nothing more.
     pub fn notes(&self) -> impl Iterator<Item = Note> + '_ {
-        self.desks.iter().flat_map(|desk| std::iter::from_fn(|| desk.notes.try_receive()))
+        self.workers.iter().flat_map(|shared| std::iter::from_fn(|| shared.notes.try_receive()))
     }
 
     /// Notes that found their box full, and were not told.
     #[must_use]
     pub fn notes_refused(&self) -> u64 {
-        self.desks.iter().map(|desk| desk.notes.refused()).sum()
+        self.workers.iter().map(|shared| shared.notes.refused()).sum()
     }
 
     /// Has worker 0 send a frame; false when too many are waiting already.
     #[must_use]
     pub fn send(&self, frame: Frame) -> bool {
-        self.desks.first().is_some_and(|desk| desk.frames.try_send(frame).is_ok())
+        self.workers.first().is_some_and(|shared| shared.frames.try_send(frame).is_ok())
     }
 
     /// All workers' counters, summed.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        self.desks.iter().for_each(|desk| totals.add(&desk.counters));
+        self.workers.iter().for_each(|shared| totals.add(&shared.counters));
         totals
     }
 
@@ -193,20 +193,20 @@ impl ControlDoor {
     #[must_use]
     pub fn vipa_totals(&self, vipa: VipaId) -> VipaTotals {
         let mut totals = VipaTotals::default();
-        self.desks.iter().for_each(|desk| totals.add(vipa, &desk.vipas));
+        self.workers.iter().for_each(|shared| totals.add(vipa, &shared.vipas));
         totals
     }
 
     /// New connections that all workers have given to a way.
     #[must_use]
     pub fn admitted(&self, way: TargetId) -> u64 {
-        self.desks.iter().map(|desk| desk.admitted.read(usize::from(way.0))).sum()
+        self.workers.iter().map(|shared| shared.admitted.read(usize::from(way.0))).sum()
     }
 
-    /// Each worker's side of the door, for what counts or watches each alone.
+    /// Each worker's side of the channel, for what counts or watches each alone.
     #[must_use]
-    pub fn desks(&self) -> &[Arc<Desk>] {
-        &self.desks
+    pub fn workers(&self) -> &[Arc<WorkerShared>] {
+        &self.workers
     }
 
     /// Tells all workers to end.
@@ -215,15 +215,15 @@ impl ControlDoor {
     }
 }
 
-impl fmt::Debug for ControlDoor {
+impl fmt::Debug for ControlChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlDoor").field("workers", &self.desks.len()).finish_non_exhaustive()
+        f.debug_struct("ControlChannel").field("workers", &self.workers.len()).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for WorkerDoor {
+impl fmt::Debug for WorkerChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerDoor").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("WorkerChannel").field("index", &self.index).finish_non_exhaustive()
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Tenure {
+pub(super) struct Ownership {
     pub(super) epoch: Epoch,
     /// The claim that a majority granted: its round, and when it was sent.
     pub(super) claimed: (u8, Moment),
@@ -41,7 +41,7 @@ pub(super) struct Consent {
     pub(super) until: Moment,
 }
 
-impl Tenure {
+impl Ownership {
     pub(super) fn new(
         granted: BTreeSet<NodeName>,
         claimed: (u8, Moment),
@@ -50,7 +50,7 @@ impl Tenure {
         report: TakeoverReport,
     ) -> Self {
         let acknowledged = granted.into_iter().map(|voter| (voter, claimed.1)).collect();
-        let mut tenure = Self {
+        let mut ownership = Self {
             epoch: report.epoch,
             claimed,
             acknowledged,
@@ -62,8 +62,8 @@ impl Tenure {
             rebuild_until: now + settings.timing.rebuild_deadline,
             report,
         };
-        tenure.renew(settings);
-        tenure
+        ownership.renew(settings);
+        ownership
     }
 
     /// The next thing that time alone brings about; what is looked at with every beat is not among them.

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use vipa_transport::{durable, state};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeptError {
+pub(crate) enum StateFileError {
     #[error("cannot use {path} to remember what is changed on this host: {source}; check state_dir")]
     File { path: PathBuf, source: io::Error },
     #[error(
@@ -21,25 +21,25 @@ pub(crate) enum KeptError {
 
 /// A value and the file that has it.
 #[derive(Debug)]
-pub(crate) struct Kept<T> {
+pub(crate) struct StateFile<T> {
     file: PathBuf,
     pub(crate) value: T,
     written: u64,
 }
 
-impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
+impl<T: Default + Serialize + DeserializeOwned> StateFile<T> {
     /// What a predecessor left in this file of the state folder, or nothing.
-    pub(crate) fn open(state_dir: &Path, name: &str) -> Result<Self, KeptError> {
-        fs::create_dir_all(state_dir).map_err(|source| KeptError::File { path: state_dir.into(), source })?;
+    pub(crate) fn open(state_dir: &Path, name: &str) -> Result<Self, StateFileError> {
+        fs::create_dir_all(state_dir).map_err(|source| StateFileError::File { path: state_dir.into(), source })?;
         let file = state_dir.join(name);
         let text = match fs::read(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self { file, value: T::default(), written: 0 });
             }
-            Err(source) => return Err(KeptError::File { path: file, source }),
+            Err(source) => return Err(StateFileError::File { path: file, source }),
         };
-        let value = decode(&text).map_err(|what| KeptError::Damaged { path: file.clone(), what })?;
+        let value = decode(&text).map_err(|what| StateFileError::Damaged { path: file.clone(), what })?;
         let mut kept = Self { file, value, written: 0 };
         if is_bare(&text) {
             kept.save()?;
@@ -49,7 +49,7 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
     }
 
     /// Writes it down, whole or not at all, whatever becomes of the host's power. Blocks on the disk.
-    pub(crate) fn save(&mut self) -> Result<(), KeptError> {
+    pub(crate) fn save(&mut self) -> Result<(), StateFileError> {
         let text = state::encode_value(&self.value).map_err(|source| self.error(source))?;
         self.written += 1;
         durable::replace(&self.file, &text).map_err(|source| self.error(source))
@@ -61,15 +61,15 @@ impl<T: Default + Serialize + DeserializeOwned> Kept<T> {
     }
 
     /// All is undone.
-    pub(crate) fn remove(self) -> Result<(), KeptError> {
+    pub(crate) fn remove(self) -> Result<(), StateFileError> {
         match fs::remove_file(&self.file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error(error)),
             _ => Ok(()),
         }
     }
 
-    fn error(&self, source: io::Error) -> KeptError {
-        KeptError::File { path: self.file.clone(), source }
+    fn error(&self, source: io::Error) -> StateFileError {
+        StateFileError::File { path: self.file.clone(), source }
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_again_and_a_damaged_file_is_refused_with_what_to_do() {
         let folder = std::env::temp_dir().join(format!("vipa-kept-{}", std::process::id()));
-        let open = || Kept::<Vec<String>>::open(&folder, "changes.json");
+        let open = || StateFile::<Vec<String>>::open(&folder, "changes.json");
         let mut kept = open().unwrap();
         kept.value = vec!["10.77.0.100".into()];
         kept.save().unwrap();

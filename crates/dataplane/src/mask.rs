@@ -6,11 +6,11 @@ use crate::BURST;
 
 /// One bit for each place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Places(pub(crate) u32);
+pub(crate) struct BurstMask(pub(crate) u32);
 
 const _: () = assert!(BURST == u32::BITS as usize);
 
-impl Places {
+impl BurstMask {
     pub(crate) const NONE: Self = Self(0);
 
     /// The first so many.
@@ -62,7 +62,7 @@ impl Places {
 }
 
 /// From the first place on.
-impl Iterator for Places {
+impl Iterator for BurstMask {
     type Item = usize;
 
     #[inline(always)]
@@ -76,7 +76,7 @@ impl Iterator for Places {
     }
 }
 
-impl BitAnd for Places {
+impl BitAnd for BurstMask {
     type Output = Self;
     #[inline(always)]
     fn bitand(self, other: Self) -> Self {
@@ -84,7 +84,7 @@ impl BitAnd for Places {
     }
 }
 
-impl BitOr for Places {
+impl BitOr for BurstMask {
     type Output = Self;
     #[inline(always)]
     fn bitor(self, other: Self) -> Self {
@@ -92,14 +92,14 @@ impl BitOr for Places {
     }
 }
 
-impl BitOrAssign for Places {
+impl BitOrAssign for BurstMask {
     #[inline(always)]
     fn bitor_assign(&mut self, other: Self) {
         self.0 |= other.0;
     }
 }
 
-impl Not for Places {
+impl Not for BurstMask {
     type Output = Self;
     #[inline(always)]
     fn not(self) -> Self {

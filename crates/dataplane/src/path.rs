@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use vipa_handoff::{Count, Fate, Hop, How, NextHop, Note, Reason, Rewrite, TargetRoute, Via};
+use vipa_handoff::{Count, Fate, ForwardingAction, Hop, NextHop, Note, Reason, Rewrite, RewriteAction, TargetRoute};
 use vipa_model::{PortId, TargetId, VipaId};
 use vipa_packet::{
     Body, Endpoint, FragmentHead, Fragmenter, Icmp, Icmp6, InnerPacket, Ipv4Icmp, Ipv6Icmp, PacketBuf, Parsed,
     TcpFlags, encapsulate, ethernet, has_last_hop, icmp, nat, parse_plain, tcp,
 };
 
-use crate::{Scene, Tx, family::Family, outlet::Outlets, places::Places};
+use crate::{TurnContext, Tx, family::Family, mask::BurstMask, tx_ports::TxPorts};
 
 /// Why a packet has not left.
-pub(crate) enum Stuck<B> {
+pub(crate) enum NotForwarded<B> {
     /// The next neighbour's MAC is not known yet.
     Neighbour(B),
     /// Its sender is to be told that no more than this fits.
@@ -24,36 +24,36 @@ pub(crate) enum Stuck<B> {
 
 /// Packets of a burst that are ready to leave, all by one port: [`NOWHERE`] while there are none.
 #[derive(Clone, Copy)]
-pub(crate) struct Ready {
-    pub(crate) places: Places,
+pub(crate) struct Prepared {
+    pub(crate) places: BurstMask,
     pub(crate) port: PortId,
 }
 
 /// No port's.
 const NOWHERE: PortId = PortId(u16::MAX);
 
-impl Ready {
-    pub(crate) const NONE: Self = Self { places: Places::NONE, port: NOWHERE };
+impl Prepared {
+    pub(crate) const NONE: Self = Self { places: BurstMask::NONE, port: NOWHERE };
 }
 
 /// Makes a plain segment ready for this target, to leave by `port`. False, and nothing done, where that takes more, or it leaves by
 /// another.
 #[inline(always)]
-pub(crate) fn make_ready<K: Family>(
-    scene: &Scene<'_>,
+pub(crate) fn prepare<K: Family>(
+    context: &TurnContext<'_>,
     packet: &mut impl PacketBuf,
     target: TargetId,
     port: &mut PortId,
 ) -> bool {
     let frame = packet.bytes_mut();
-    if let Some(express) = scene.routes.express(target, frame.len()) {
-        let leaves = express.port == *port || first_leaves(port, express.port);
+    if let Some(rewrite) = context.routes.l2_rewrite(target, frame.len()) {
+        let leaves = rewrite.port == *port || first_leaves(port, rewrite.port);
         if leaves {
-            ethernet::rewrite_macs(frame, &express.macs);
+            ethernet::rewrite_macs(frame, &rewrite.macs);
         }
         return leaves;
     }
-    let Some(leaves) = rewrite_ready::<K>(scene, packet, target, port_taken(*port)) else { return false };
+    let Some(leaves) = rewrite_prepared::<K>(context, packet, target, port_taken(*port)) else { return false };
     *port = leaves;
     true
 }
@@ -61,16 +61,16 @@ pub(crate) fn make_ready<K: Family>(
 /// The same for a plain segment of a `nat` target, to the client.
 #[inline(always)]
 pub(crate) fn make_ready_back<K: Family>(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     packet: &mut impl PacketBuf,
     key: &K,
     port: &mut PortId,
 ) -> bool {
     let (frame, from) = (packet.bytes_mut(), (key.vipa(), key.vipa_port()));
     let turned =
-        K::inner(frame).and_then(|inner| turn_plain(scene, from, (frame, &inner, key.client()), port_taken(*port)));
+        K::inner(frame).and_then(|inner| turn_plain(context, from, (frame, &inner, key.client()), port_taken(*port)));
     let Some(leaves) = turned else { return false };
-    scene.desk.counters.add(Count::Returned, 1);
+    context.shared.counters.add(Count::Returned, 1);
     *port = leaves;
     true
 }
@@ -95,13 +95,13 @@ fn port_taken(port: PortId) -> Option<PortId> {
 /// caller's registers are for the packets that need less.
 #[cold]
 #[inline(never)]
-fn rewrite_ready<K: Family>(
-    scene: &Scene<'_>,
+fn rewrite_prepared<K: Family>(
+    context: &TurnContext<'_>,
     packet: &mut impl PacketBuf,
     target: TargetId,
     port: Option<PortId>,
 ) -> Option<PortId> {
-    let way = scene.routes.rewrite(target).filter(|way| port.is_none_or(|port| port == way.port))?;
+    let way = context.routes.rewrite(target).filter(|way| port.is_none_or(|port| port == way.port))?;
     let inner = K::inner(packet.bytes())?;
     rewrite_plain(way, packet, &inner).then_some(way.port)
 }
@@ -109,69 +109,69 @@ fn rewrite_ready<K: Family>(
 /// Sends a packet to a target.
 #[inline]
 pub(crate) fn forward<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     target: TargetId,
     mut packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
+) -> Result<(), NotForwarded<T::Buf>> {
     let frame = packet.bytes_mut();
-    if let Some(express) = scene.routes.express(target, frame.len())
+    if let Some(rewrite) = context.routes.l2_rewrite(target, frame.len())
         && ethernet::is_untagged(frame)
     {
-        ethernet::rewrite_macs(frame, &express.macs);
-        return outlets
-            .send(&scene.desk.counters, express.port, packet, Fate::Forward)
-            .map_err(|_| Stuck::Drop(Reason::NoRoute));
+        ethernet::rewrite_macs(frame, &rewrite.macs);
+        return tx_ports
+            .send(&context.shared.counters, rewrite.port, packet, Fate::Forward)
+            .map_err(|_| NotForwarded::Drop(Reason::NoRoute));
     }
-    forward_changed(scene, outlets, (target, None), packet)
+    forward_changed(context, tx_ports, (target, None), packet)
 }
 
 /// The same for a later part of a packet, with its connection's number for outer headers.
 #[inline(never)]
 pub(crate) fn forward_part<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     (target, entropy): (TargetId, u32),
     packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
-    if scene.routes.counts_hop(target) {
-        return forward_changed(scene, outlets, (target, Some(entropy)), packet);
+) -> Result<(), NotForwarded<T::Buf>> {
+    if context.routes.counts_hop(target) {
+        return forward_changed(context, tx_ports, (target, Some(entropy)), packet);
     }
-    forward(scene, outlets, target, packet)
+    forward(context, tx_ports, target, packet)
 }
 
 /// The same where more than the addresses has to change, or something is missing.
 #[inline(never)]
 fn forward_changed<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     (target, entropy): (TargetId, Option<u32>),
     mut packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
-    let Some(route) = scene.routes.target(target) else { return Err(Stuck::Neighbour(packet)) };
+) -> Result<(), NotForwarded<T::Buf>> {
+    let Some(route) = context.routes.target(target) else { return Err(NotForwarded::Neighbour(packet)) };
     let Some(hop) = &route.next_hop else {
-        ask_for_neighbour(scene, route);
-        return Err(Stuck::Neighbour(packet));
+        ask_for_neighbour(context, route);
+        return Err(NotForwarded::Neighbour(packet));
     };
-    if let Some(way) = scene.routes.rewrite(target)
+    if let Some(way) = context.routes.rewrite(target)
         && let Some(inner) = InnerPacket::read(packet.bytes())
         && rewrite_plain(way, &mut packet, &inner)
     {
-        return outlets
-            .send(&scene.desk.counters, hop.port, packet, Fate::Forward)
-            .map_err(|_| Stuck::Drop(Reason::NoRoute));
+        return tx_ports
+            .send(&context.shared.counters, hop.port, packet, Fate::Forward)
+            .map_err(|_| NotForwarded::Drop(Reason::NoRoute));
     }
-    forward_rewritten(scene, outlets, (route, hop), entropy, packet)
+    forward_rewritten(context, tx_ports, (route, hop), entropy, packet)
 }
 
 /// A packet waits for a neighbour that has not answered for long and is asked seldom: control is to ask again.
 #[cold]
-fn ask_for_neighbour(scene: &Scene<'_>, route: &TargetRoute) {
-    if route.via != Via::Local
-        && let Hop::Unknown(port, address) = scene.routes.hop(route.address)
+fn ask_for_neighbour(context: &TurnContext<'_>, route: &TargetRoute) {
+    if route.via != ForwardingAction::Local
+        && let Hop::Unknown(port, address) = context.routes.hop(route.address)
     {
         // A full box counts what it refuses; the packet will be tried again.
-        let _ = scene.desk.notes.try_send(Note::Wanted { port, address });
+        let _ = context.shared.notes.try_send(Note::Wanted { port, address });
     }
 }
 
@@ -182,8 +182,8 @@ fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &InnerPacket
         return false;
     }
     match &way.how {
-        How::Wrap(wrappers) => wrappers.wrap(packet, inner, mix(inner.source, inner.ports)),
-        How::Translate { address, port, macs } => {
+        RewriteAction::Wrap(wrappers) => wrappers.wrap(packet, inner, mix(inner.source, inner.ports)),
+        RewriteAction::Translate { address, port, macs } => {
             let frame = packet.bytes_mut();
             let translated = nat::plain_to_target(frame, inner, endpoint(*address, port.unwrap_or(inner.ports as u16)));
             if translated {
@@ -196,55 +196,61 @@ fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &InnerPacket
 
 #[inline(never)]
 fn forward_rewritten<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     (route, hop): (&TargetRoute, &NextHop),
     number: Option<u32>,
     mut packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
+) -> Result<(), NotForwarded<T::Buf>> {
     let frame = packet.bytes();
-    let parsed = look(frame).map_err(Stuck::Drop)?;
+    let parsed = look(frame).map_err(NotForwarded::Drop)?;
     if route.counts_hop() && has_last_hop(frame) {
-        return Err(Stuck::LastHop(packet));
+        return Err(NotForwarded::LastHop(packet));
     }
     let number = number.unwrap_or_else(|| entropy(&parsed));
     let size = parsed.end as usize - usize::from(parsed.l3);
     if size > usize::from(route.mtu) {
         return match Fragmenter::new(frame, &parsed, route.mtu) {
-            Some(cut) => forward_in_parts(scene, outlets, (route, hop), (&cut, number), packet),
-            None if route.tells_mtu && icmp::must_not_be_cut(frame, &parsed) => Err(Stuck::TooBig(packet, route.mtu)),
-            None => Err(Stuck::Drop(Reason::TooBig)),
+            Some(cut) => forward_in_parts(context, tx_ports, (route, hop), (&cut, number), packet),
+            None if route.tells_mtu && icmp::must_not_be_cut(frame, &parsed) => {
+                Err(NotForwarded::TooBig(packet, route.mtu))
+            }
+            None => Err(NotForwarded::Drop(Reason::TooBig)),
         };
     }
-    rewrite(scene, (route, hop), number, &mut packet, &parsed).map_err(Stuck::Drop)?;
-    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+    rewrite(context, (route, hop), number, &mut packet, &parsed).map_err(NotForwarded::Drop)?;
+    tx_ports
+        .send(&context.shared.counters, hop.port, packet, Fate::Forward)
+        .map_err(|_| NotForwarded::Drop(Reason::NoRoute))
 }
 
 /// As IPv4 wants it of routers: what may be cut is cut, so that a sender who does not look for the path's MTU is served. The
 /// packet becomes its own first part, whose fate is the packet's.
 #[cold]
 fn forward_in_parts<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     (route, hop): (&TargetRoute, &NextHop),
     (cut, number): (&Fragmenter, u32),
     mut packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
+) -> Result<(), NotForwarded<T::Buf>> {
     let mut place = [0; LONGEST_PART];
     for n in 1.. {
         let Some(length) = cut.write(packet.bytes(), n, &mut place) else { break };
-        let part = outlets.make(hop.port, &place[..length]);
-        let mut part = part.ok_or(Stuck::Drop(Reason::TxRefused))?;
-        let parsed = look(part.bytes()).map_err(Stuck::Drop)?;
-        rewrite(scene, (route, hop), number, &mut part, &parsed).map_err(Stuck::Drop)?;
-        outlets.send_part(&scene.desk.counters, hop.port, part);
+        let part = tx_ports.make(hop.port, &place[..length]);
+        let mut part = part.ok_or(NotForwarded::Drop(Reason::TxRefused))?;
+        let parsed = look(part.bytes()).map_err(NotForwarded::Drop)?;
+        rewrite(context, (route, hop), number, &mut part, &parsed).map_err(NotForwarded::Drop)?;
+        tx_ports.send_part(&context.shared.counters, hop.port, part);
     }
     if !cut.keep_first(&mut packet) {
-        return Err(Stuck::Drop(Reason::TooBig));
+        return Err(NotForwarded::Drop(Reason::TooBig));
     }
-    let parsed = look(packet.bytes()).map_err(Stuck::Drop)?;
-    rewrite(scene, (route, hop), number, &mut packet, &parsed).map_err(Stuck::Drop)?;
-    outlets.send(&scene.desk.counters, hop.port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+    let parsed = look(packet.bytes()).map_err(NotForwarded::Drop)?;
+    rewrite(context, (route, hop), number, &mut packet, &parsed).map_err(NotForwarded::Drop)?;
+    tx_ports
+        .send(&context.shared.counters, hop.port, packet, Fate::Forward)
+        .map_err(|_| NotForwarded::Drop(Reason::NoRoute))
 }
 
 /// The longest frame of a part: the configuration's largest MTU, an Ethernet header and a tag.
@@ -259,18 +265,18 @@ fn look(frame: &[u8]) -> Result<Parsed, Reason> {
 
 /// What the way wants of a packet that fits it, link and all.
 fn rewrite(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     (route, hop): (&TargetRoute, &NextHop),
     entropy: u32,
     packet: &mut impl PacketBuf,
     parsed: &Parsed,
 ) -> Result<(), Reason> {
     match route.via {
-        Via::Direct | Via::Local => replace_ethernet_header(packet, parsed, hop),
-        Via::Tunnel { outer, how } => {
+        ForwardingAction::Direct | ForwardingAction::Local => replace_ethernet_header(packet, parsed, hop),
+        ForwardingAction::Tunnel { outer, how } => {
             let frame = packet.bytes_mut();
             if route.clamps_mss && opens(parsed) {
-                clamp(scene, frame, parsed, route.mtu);
+                clamp(context, frame, parsed, route.mtu);
             }
             if !vipa_packet::decrement_ttl(frame, parsed) {
                 return Err(Reason::TimeToLive);
@@ -278,7 +284,7 @@ fn rewrite(
             let wrapped = encapsulate(packet, parsed, &outer, how, entropy, &hop.link);
             if wrapped { Ok(()) } else { Err(Reason::TooBig) }
         }
-        Via::Nat { port } => {
+        ForwardingAction::Nat { port } => {
             let frame = packet.bytes_mut();
             if !vipa_packet::decrement_ttl(frame, parsed) {
                 return Err(Reason::TimeToLive);
@@ -324,19 +330,19 @@ fn translate(frame: &mut [u8], parsed: &Parsed, target: IpAddr, port: Option<u16
 /// Sends a packet of a `nat` target to the client, as from the VIPA.
 #[inline(never)]
 pub(crate) fn give_back<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     (vipa, vipa_port): (VipaId, u16),
     mut packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
+) -> Result<(), NotForwarded<T::Buf>> {
     let frame = packet.bytes_mut();
     let turned = InnerPacket::read(frame).and_then(|inner| {
         let client = address(inner.destination(frame)?);
-        turn_plain(scene, (vipa, vipa_port), (frame, &inner, client), None)
+        turn_plain(context, (vipa, vipa_port), (frame, &inner, client), None)
     });
     match turned {
-        Some(port) => send_back(scene, outlets, port, packet),
-        None => give_back_any(scene, outlets, (vipa, vipa_port), packet),
+        Some(port) => send_back(context, tx_ports, port, packet),
+        None => give_back_any(context, tx_ports, (vipa, vipa_port), packet),
     }
 }
 
@@ -344,64 +350,66 @@ pub(crate) fn give_back<T: Tx>(
 /// which it does. `None`, and nothing changed, when that takes more.
 #[inline(always)]
 fn turn_plain(
-    scene: &Scene<'_>,
+    context: &TurnContext<'_>,
     (vipa, vipa_port): (VipaId, u16),
     (frame, inner, client): (&mut [u8], &InnerPacket, IpAddr),
     port: Option<PortId>,
 ) -> Option<PortId> {
-    let express = scene.routes.express_to(client, frame.len())?;
-    if port.is_some_and(|port| port != express.port) {
+    let rewrite = context.routes.l2_rewrite_to(client, frame.len())?;
+    if port.is_some_and(|port| port != rewrite.port) {
         return None;
     }
-    let vipa = scene.routes.vipa(vipa)?;
+    let vipa = context.routes.vipa(vipa)?;
     if !nat::plain_from_target(frame, inner, endpoint(vipa.address, vipa_port)) {
         return None;
     }
-    ethernet::rewrite_macs(frame, &express.macs);
-    Some(express.port)
+    ethernet::rewrite_macs(frame, &rewrite.macs);
+    Some(rewrite.port)
 }
 
 #[inline(always)]
 fn send_back<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     port: PortId,
     packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
-    scene.desk.counters.add(Count::Returned, 1);
-    outlets.send(&scene.desk.counters, port, packet, Fate::Forward).map_err(|_| Stuck::Drop(Reason::NoRoute))
+) -> Result<(), NotForwarded<T::Buf>> {
+    context.shared.counters.add(Count::Returned, 1);
+    tx_ports
+        .send(&context.shared.counters, port, packet, Fate::Forward)
+        .map_err(|_| NotForwarded::Drop(Reason::NoRoute))
 }
 
 #[inline(never)]
 fn give_back_any<T: Tx>(
-    scene: &Scene<'_>,
-    outlets: &mut Outlets<T>,
+    context: &TurnContext<'_>,
+    tx_ports: &mut TxPorts<T>,
     (vipa, vipa_port): (VipaId, u16),
     mut packet: T::Buf,
-) -> Result<(), Stuck<T::Buf>> {
+) -> Result<(), NotForwarded<T::Buf>> {
     let frame = packet.bytes_mut();
-    let parsed = look(frame).map_err(Stuck::Drop)?;
+    let parsed = look(frame).map_err(NotForwarded::Drop)?;
     if has_last_hop(frame) {
-        return Err(Stuck::LastHop(packet));
+        return Err(NotForwarded::LastHop(packet));
     }
-    let Some(vipa) = scene.routes.vipa(vipa) else { return Err(Stuck::Drop(Reason::NoVipa)) };
-    let Some(client) = destination(&parsed.body) else { return Err(Stuck::Drop(Reason::IpProtocol)) };
-    let hop = match scene.routes.hop(client) {
+    let Some(vipa) = context.routes.vipa(vipa) else { return Err(NotForwarded::Drop(Reason::NoVipa)) };
+    let Some(client) = destination(&parsed.body) else { return Err(NotForwarded::Drop(Reason::IpProtocol)) };
+    let hop = match context.routes.hop(client) {
         Hop::Known(hop) => hop,
         Hop::Unknown(port, address) => {
             // A full box counts what it refuses; the packet will be tried again.
-            let _ = scene.desk.notes.try_send(Note::Wanted { port, address });
-            return Err(Stuck::Neighbour(packet));
+            let _ = context.shared.notes.try_send(Note::Wanted { port, address });
+            return Err(NotForwarded::Neighbour(packet));
         }
-        Hop::None => return Err(Stuck::Drop(Reason::NoRoute)),
+        Hop::None => return Err(NotForwarded::Drop(Reason::NoRoute)),
     };
-    let mtu = scene.routes.port(hop.port).map_or(u16::MAX, |port| port.mtu);
+    let mtu = context.routes.port(hop.port).map_or(u16::MAX, |port| port.mtu);
     if parsed.end as usize - usize::from(parsed.l3) > usize::from(mtu) {
         let told = icmp::must_not_be_cut(frame, &parsed);
-        return Err(if told { Stuck::TooBig(packet, mtu) } else { Stuck::Drop(Reason::TooBig) });
+        return Err(if told { NotForwarded::TooBig(packet, mtu) } else { NotForwarded::Drop(Reason::TooBig) });
     }
     if !vipa_packet::decrement_ttl(frame, &parsed) {
-        return Err(Stuck::Drop(Reason::TimeToLive));
+        return Err(NotForwarded::Drop(Reason::TimeToLive));
     }
     let source = endpoint(vipa.address, vipa_port);
     let rewritten = match parsed.body {
@@ -409,10 +417,10 @@ fn give_back_any<T: Tx>(
         _ => nat::from_target(frame, &parsed, source),
     };
     if !rewritten {
-        return Err(Stuck::Drop(Reason::IpProtocol));
+        return Err(NotForwarded::Drop(Reason::IpProtocol));
     }
-    replace_ethernet_header(&mut packet, &parsed, &hop).map_err(Stuck::Drop)?;
-    send_back(scene, outlets, hop.port, packet)
+    replace_ethernet_header(&mut packet, &parsed, &hop).map_err(NotForwarded::Drop)?;
+    send_back(context, tx_ports, hop.port, packet)
 }
 
 fn replace_ethernet_header(packet: &mut impl PacketBuf, parsed: &Parsed, hop: &NextHop) -> Result<(), Reason> {
@@ -463,10 +471,10 @@ fn opens(parsed: &Parsed) -> bool {
 }
 
 /// A segment of this size, with headers without options, fills the way's MTU (RFC 6691 §2).
-fn clamp(scene: &Scene<'_>, frame: &mut [u8], parsed: &Parsed, mtu: u16) {
+fn clamp(context: &TurnContext<'_>, frame: &mut [u8], parsed: &Parsed, mtu: u16) {
     let headers = if matches!(parsed.body, Body::Ipv6Tcp(_)) { 60 } else { 40 };
     if tcp::clamp_mss(frame, parsed, mtu.saturating_sub(headers)) {
-        scene.desk.counters.add(Count::MssClamped, 1);
+        context.shared.counters.add(Count::MssClamped, 1);
     }
 }
 

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use vipa_model::PortId;
 use vipa_packet::{EthernetHeader, TunnelHeaders, ethernet};
 
-use super::{NextHop, TargetRoute, Via};
+use super::{ForwardingAction, NextHop, TargetRoute};
 
 /// A way by which frames go as they are, but for their addresses: the neighbour is known, and the port's frames have no tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Express {
+pub struct L2Rewrite {
     /// Destination and source, as a frame begins.
     pub macs: [u8; 12],
     /// Bytes of the longest frame; none is as short as 0, where the way is another.
@@ -23,11 +23,11 @@ pub struct Rewrite {
     pub port: PortId,
     /// Largest packet that fits, bytes of IP.
     pub mtu: u16,
-    pub how: How,
+    pub how: RewriteAction,
 }
 
 #[derive(Debug)]
-pub enum How {
+pub enum RewriteAction {
     Wrap(TunnelHeaders),
     Translate {
         address: IpAddr,
@@ -38,7 +38,7 @@ pub enum How {
     },
 }
 
-impl Express {
+impl L2Rewrite {
     /// No frame goes that way.
     pub(super) const NONE: Self = Self { macs: [0; 12], longest: 0, port: PortId(0) };
 
@@ -57,21 +57,21 @@ impl Express {
 }
 
 impl TargetRoute {
-    pub(super) fn express(&self) -> Express {
+    pub(super) fn l2_rewrite(&self) -> L2Rewrite {
         match &self.next_hop {
-            Some(hop) if self.via == Via::Direct => Express::new(hop, self.mtu),
-            _ => Express::NONE,
+            Some(hop) if self.via == ForwardingAction::Direct => L2Rewrite::new(hop, self.mtu),
+            _ => L2Rewrite::NONE,
         }
     }
 
     pub(super) fn rewrite(&self) -> Option<Rewrite> {
         let NextHop { port, link } = self.next_hop.as_ref()?;
         let how = match &self.via {
-            Via::Tunnel { outer, how } => How::Wrap(TunnelHeaders::new(outer, *how, link)),
-            Via::Nat { port } if link.vlan.is_none() => {
-                How::Translate { address: self.address, port: *port, macs: macs(link) }
+            ForwardingAction::Tunnel { outer, how } => RewriteAction::Wrap(TunnelHeaders::new(outer, *how, link)),
+            ForwardingAction::Nat { port } if link.vlan.is_none() => {
+                RewriteAction::Translate { address: self.address, port: *port, macs: macs(link) }
             }
-            Via::Nat { .. } | Via::Direct | Via::Local => return None,
+            ForwardingAction::Nat { .. } | ForwardingAction::Direct | ForwardingAction::Local => return None,
         };
         Some(Rewrite { port: *port, mtu: self.mtu, how })
     }

@@ -1,46 +1,46 @@
 //! Where packets leave: one queue for each port, filled during a turn and given to the port at its end.
 
 use arrayvec::ArrayVec;
-use vipa_handoff::{Cell, Count, Counters, Fate, LocalReply, PortRoute, Reason};
+use vipa_handoff::{Count, CounterId, Counters, Fate, LocalReply, PortRoute, Reason};
 use vipa_model::PortId;
 use vipa_packet::{EthernetHeader, PacketBuf, arp, ethernet, icmp, icmp6, nd, tcp};
 
-use crate::{BURST, Scene, Tx, limit::TokenBucket};
+use crate::{BURST, TurnContext, Tx, limit::TokenBucket};
 
 /// A port's transmit queue and what is on its way there.
-struct Outlet<T: Tx> {
+struct TxPort<T: Tx> {
     tx: T,
     waiting: ArrayVec<T::Buf, BURST>,
     /// What a waiting packet counts as if the port takes it, where that is not "forwarded": another fate, or a further part of a
     /// packet that has its own. With its place.
-    others: ArrayVec<(u8, Cell), BURST>,
+    others: ArrayVec<(u8, CounterId), BURST>,
     /// How much a kernel interface gets.
     share: Option<TokenBucket>,
 }
 
 /// One for each port, by `PortId`, those of kernel interfaces after the others.
-pub(crate) struct Outlets<T: Tx> {
-    outlets: Vec<Outlet<T>>,
+pub(crate) struct TxPorts<T: Tx> {
+    tx_ports: Vec<TxPort<T>>,
     /// Answers that anybody can ask for: pings, resets, ICMP errors.
     answers: TokenBucket,
 }
 
-impl<T: Tx> Outlets<T> {
+impl<T: Tx> TxPorts<T> {
     /// `shares` has this worker's packets a second to each kernel interface, `None` for the other ports.
     pub(crate) fn new(queues: Vec<T>, shares: &[Option<u32>], answers_per_second: u32) -> Self {
         let share = |index: usize| shares.get(index).copied().flatten().map(TokenBucket::new);
-        let outlet =
-            |(index, tx)| Outlet { tx, waiting: ArrayVec::new(), others: ArrayVec::new(), share: share(index) };
-        let outlets = queues.into_iter().enumerate().map(outlet).collect();
-        Self { outlets, answers: TokenBucket::new(answers_per_second) }
+        let tx_port =
+            |(index, tx)| TxPort { tx, waiting: ArrayVec::new(), others: ArrayVec::new(), share: share(index) };
+        let tx_ports = queues.into_iter().enumerate().map(tx_port).collect();
+        Self { tx_ports, answers: TokenBucket::new(answers_per_second) }
     }
 
     /// Gives a packet to a port; back when there is no such port.
     #[inline(always)]
     pub(crate) fn send(&mut self, counters: &Counters, port: PortId, packet: T::Buf, fate: Fate) -> Result<(), T::Buf> {
-        match self.outlets.get_mut(usize::from(port.0)) {
-            Some(outlet) => {
-                outlet.push(counters, packet, Cell::Fate(fate));
+        match self.tx_ports.get_mut(usize::from(port.0)) {
+            Some(tx_port) => {
+                tx_port.push(counters, packet, CounterId::Fate(fate));
                 Ok(())
             }
             None => Err(packet),
@@ -56,14 +56,14 @@ impl<T: Tx> Outlets<T> {
         burst: &mut ArrayVec<T::Buf, BURST>,
         ready: usize,
     ) {
-        match self.outlets.get_mut(usize::from(port.0)) {
-            Some(outlet) if ready == BURST && outlet.waiting.is_empty() => {
-                outlet.tx.burst(burst);
-                outlet.forwarded(counters, burst);
+        match self.tx_ports.get_mut(usize::from(port.0)) {
+            Some(tx_port) if ready == BURST && tx_port.waiting.is_empty() => {
+                tx_port.tx.burst(burst);
+                tx_port.forwarded(counters, burst);
             }
-            Some(outlet) => {
+            Some(tx_port) => {
                 for packet in burst.drain(..ready) {
-                    outlet.push(counters, packet, Cell::Fate(Fate::Forward));
+                    tx_port.push(counters, packet, CounterId::Fate(Fate::Forward));
                 }
             }
             None => {
@@ -75,42 +75,42 @@ impl<T: Tx> Outlets<T> {
 
     /// A new packet for a port, with these bytes.
     pub(crate) fn make(&mut self, port: PortId, frame: &[u8]) -> Option<T::Buf> {
-        self.outlets.get_mut(usize::from(port.0))?.tx.make(frame)
+        self.tx_ports.get_mut(usize::from(port.0))?.tx.make(frame)
     }
 
     /// Gives a further part of a packet to a port.
     pub(crate) fn send_part(&mut self, counters: &Counters, port: PortId, part: T::Buf) {
-        if let Some(outlet) = self.outlets.get_mut(usize::from(port.0)) {
-            outlet.push(counters, part, Cell::Count(Count::PartSent));
+        if let Some(tx_port) = self.tx_ports.get_mut(usize::from(port.0)) {
+            tx_port.push(counters, part, CounterId::Count(Count::PartSent));
         }
     }
 
     /// Turns a packet into its answer and sends it back where it came from.
     #[inline(never)]
-    pub(crate) fn answer(&mut self, scene: &Scene<'_>, from: PortId, reply: LocalReply, packet: T::Buf) {
-        self.answer_with(scene, from, reply, packet, |port, packet| write_answer(port, reply, packet));
+    pub(crate) fn answer(&mut self, context: &TurnContext<'_>, from: PortId, reply: LocalReply, packet: T::Buf) {
+        self.answer_with(context, from, reply, packet, |port, packet| write_answer(port, reply, packet));
     }
 
     /// Tells a packet's sender that nothing larger than `mtu` passes.
     #[inline(never)]
-    pub(crate) fn answer_too_big(&mut self, scene: &Scene<'_>, from: PortId, packet: T::Buf, mtu: u16) {
-        self.answer_with(scene, from, LocalReply::TooBig, packet, |port, packet| write_too_big(port, mtu, packet));
+    pub(crate) fn answer_too_big(&mut self, context: &TurnContext<'_>, from: PortId, packet: T::Buf, mtu: u16) {
+        self.answer_with(context, from, LocalReply::TooBig, packet, |port, packet| write_too_big(port, mtu, packet));
     }
 
     fn answer_with(
         &mut self,
-        scene: &Scene<'_>,
+        context: &TurnContext<'_>,
         from: PortId,
         reply: LocalReply,
         mut packet: T::Buf,
         write: impl FnOnce(&PortRoute, &mut T::Buf) -> bool,
     ) {
-        let counters = &scene.desk.counters;
+        let counters = &context.shared.counters;
         let asked_by_neighbours = matches!(reply, LocalReply::Arp | LocalReply::Neighbour);
-        if !asked_by_neighbours && !self.answers.take(scene.now) {
+        if !asked_by_neighbours && !self.answers.take(context.now) {
             return counters.add(Fate::Drop(Reason::AnswerLimit), 1);
         }
-        let written = scene.routes.port(from).is_some_and(|port| write(port, &mut packet));
+        let written = context.routes.port(from).is_some_and(|port| write(port, &mut packet));
         // An answer that cannot be written: an error about an error, say.
         if !written || self.send(counters, from, packet, Fate::Local(reply)).is_err() {
             counters.add(Fate::Drop(unanswered(reply)), 1);
@@ -119,10 +119,10 @@ impl<T: Tx> Outlets<T> {
 
     /// Gives a packet to a kernel interface, as the kernel would have got it from the NIC.
     #[inline(never)]
-    pub(crate) fn pass_to_kernel(&mut self, scene: &Scene<'_>, kernel: PortId, mut packet: T::Buf) {
-        let counters = &scene.desk.counters;
-        let share = self.outlets.get_mut(usize::from(kernel.0)).and_then(|outlet| outlet.share.as_mut());
-        if !share.is_some_and(|share| share.take(scene.now)) {
+    pub(crate) fn pass_to_kernel(&mut self, context: &TurnContext<'_>, kernel: PortId, mut packet: T::Buf) {
+        let counters = &context.shared.counters;
+        let share = self.tx_ports.get_mut(usize::from(kernel.0)).and_then(|tx_port| tx_port.share.as_mut());
+        if !share.is_some_and(|share| share.take(context.now)) {
             return counters.add(Fate::Drop(Reason::KernelLimit), 1);
         }
         retag(&mut packet, None);
@@ -133,9 +133,9 @@ impl<T: Tx> Outlets<T> {
 
     /// Sends a packet of the kernel's out of its port.
     #[inline(never)]
-    pub(crate) fn pass_from_kernel(&mut self, scene: &Scene<'_>, port: PortId, mut packet: T::Buf) {
-        let counters = &scene.desk.counters;
-        retag(&mut packet, scene.routes.port(port).and_then(|port| port.vlan));
+    pub(crate) fn pass_from_kernel(&mut self, context: &TurnContext<'_>, port: PortId, mut packet: T::Buf) {
+        let counters = &context.shared.counters;
+        retag(&mut packet, context.routes.port(port).and_then(|port| port.vlan));
         if self.send(counters, port, packet, Fate::FromKernel).is_err() {
             counters.add(Fate::Drop(Reason::NoRoute), 1);
         }
@@ -143,31 +143,31 @@ impl<T: Tx> Outlets<T> {
 
     /// Sends a frame of control's at once.
     pub(crate) fn compose(&mut self, port: PortId, frame: &[u8]) -> bool {
-        self.outlets.get_mut(usize::from(port.0)).is_some_and(|outlet| outlet.tx.compose(frame))
+        self.tx_ports.get_mut(usize::from(port.0)).is_some_and(|tx_port| tx_port.tx.compose(frame))
     }
 
     /// Gives the ports everything that waits.
     #[inline]
     pub(crate) fn transmit(&mut self, counters: &Counters) {
-        for outlet in &mut self.outlets {
-            if !outlet.waiting.is_empty() {
-                outlet.transmit(counters);
+        for tx_port in &mut self.tx_ports {
+            if !tx_port.waiting.is_empty() {
+                tx_port.transmit(counters);
             }
         }
     }
 
     pub(crate) fn queue(&mut self, port: PortId) -> Option<&mut T> {
-        self.outlets.get_mut(usize::from(port.0)).map(|outlet| &mut outlet.tx)
+        self.tx_ports.get_mut(usize::from(port.0)).map(|tx_port| &mut tx_port.tx)
     }
 }
 
-impl<T: Tx> Outlet<T> {
+impl<T: Tx> TxPort<T> {
     #[inline(always)]
-    fn push(&mut self, counters: &Counters, packet: T::Buf, taken: Cell) {
+    fn push(&mut self, counters: &Counters, packet: T::Buf, taken: CounterId) {
         if self.waiting.is_full() {
             self.transmit(counters);
         }
-        if taken != Cell::Fate(Fate::Forward) {
+        if taken != CounterId::Fate(Fate::Forward) {
             self.others.push((self.waiting.len() as u8, taken));
         }
         self.waiting.push(packet);
@@ -206,7 +206,8 @@ impl<T: Tx> Outlet<T> {
 
     #[cold]
     fn refuse(&mut self, counters: &Counters, sent: usize) {
-        let is_part = |(place, cell): &&(u8, Cell)| usize::from(*place) >= sent && !matches!(cell, Cell::Fate(_));
+        let is_part =
+            |(place, cell): &&(u8, CounterId)| usize::from(*place) >= sent && !matches!(cell, CounterId::Fate(_));
         let packets = self.waiting.len() - self.others.iter().filter(is_part).count();
         counters.add(Fate::Drop(Reason::TxRefused), packets as u64);
         self.waiting.clear();

@@ -42,7 +42,7 @@ const MAX_NAMES: usize = 4096;
 
 /// What nodes have said of whose votes they count.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Electorate {
+pub(crate) struct Membership {
     /// Routers and voters, whose word decides whether this node may go by other voters. It outlives their links.
     said: BTreeMap<NodeName, Voters>,
     /// The other linked nodes.
@@ -167,7 +167,7 @@ fn listed(nodes: &[NodeName]) -> String {
     nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-impl Electorate {
+impl Membership {
     /// A peer introduces itself: why it is not listened to, or else what it goes by, if that is not what this node does.
     pub(crate) fn meet(
         &mut self,
@@ -182,7 +182,7 @@ impl Electorate {
             if hello.role == Role::Router {
                 self.said.entry(peer.clone()).or_default();
             }
-            self.hear(now, (me, mine), peer, &hello.voters);
+            self.learn(now, (me, mine), peer, &hello.voters);
         }
         if let Err(Mismatch::Voters { .. }) = &met {
             self.strangers.insert(peer.clone(), hello.clone());
@@ -208,7 +208,7 @@ impl Electorate {
         if let Some(hello) = self.strangers.remove(peer) {
             return Heard::Introduced(Hello { voters, ..hello });
         }
-        self.hear(now, (me, mine), peer, &voters);
+        self.learn(now, (me, mine), peer, &voters);
         if voters == *mine { Heard::Nothing } else { Heard::Others(voters) }
     }
 
@@ -225,7 +225,7 @@ impl Electorate {
         std::mem::take(&mut self.strangers)
     }
 
-    fn hear(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
+    fn learn(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
         if said.version > LAST_VERSION || said.names.len() > MAX_NAMES {
             return;
         }

@@ -13,18 +13,18 @@ use vipa_protocol::{Decision, Matter, Ruling, Stamp};
 pub(crate) const MOST_MATTERS: usize = 4096;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Ledger {
+pub(crate) struct DecisionLog {
     decisions: BTreeMap<Matter, (Ruling, Stamp)>,
 }
 
-impl Ledger {
+impl DecisionLog {
     /// Of stamps that no honest node can have made, a file of an earlier release may be full: they are left out.
     pub(crate) fn new(stored: Vec<Decision>) -> Self {
-        let mut ledger = Self::default();
+        let mut decision_log = Self::default();
         for decision in stored.into_iter().filter(|decision| decision.stamp.count < u64::MAX / 2) {
-            ledger.merge(decision);
+            decision_log.merge(decision);
         }
-        ledger
+        decision_log
     }
 
     /// The decision that `by` would make now; it is in force once it is merged.
@@ -36,7 +36,7 @@ impl Ledger {
         self.decisions.values().map(|(_, stamp)| stamp.count).max().unwrap_or_default()
     }
 
-    pub(crate) fn is_news(&self, decision: &Decision) -> bool {
+    pub(crate) fn is_new(&self, decision: &Decision) -> bool {
         self.decisions.get(&decision.matter).is_none_or(|(_, known)| *known < decision.stamp)
     }
 

@@ -15,25 +15,25 @@ fn decision(matter: u8, withheld: bool, count: u64, by: u8) -> Decision {
 #[test]
 fn the_later_decision_counts_whichever_comes_first() {
     let (quiesce, resume) = (decision(1, true, 1, 1), decision(1, false, 2, 2));
-    let mut ledger = Ledger::new(vec![resume.clone()]);
-    assert!(!ledger.merge(quiesce.clone()));
-    assert_eq!(ledger.ruling(&quiesce.matter), Ruling::AsConfigured);
-    let mut ledger = Ledger::new(vec![quiesce.clone()]);
-    assert!(ledger.merge(resume));
-    assert_eq!(ledger.ruling(&quiesce.matter), Ruling::AsConfigured);
+    let mut decision_log = DecisionLog::new(vec![resume.clone()]);
+    assert!(!decision_log.merge(quiesce.clone()));
+    assert_eq!(decision_log.ruling(&quiesce.matter), Ruling::AsConfigured);
+    let mut decision_log = DecisionLog::new(vec![quiesce.clone()]);
+    assert!(decision_log.merge(resume));
+    assert_eq!(decision_log.ruling(&quiesce.matter), Ruling::AsConfigured);
 }
 
 #[test]
 fn a_full_ledger_forgets_what_is_as_configured_and_nothing_else() {
     let matter = |n: usize| Matter::Membership { node: name(&format!("n{n}")) };
     let rule = |n: usize, ruling| Decision { matter: matter(n), ruling, stamp: Stamp { count: 1, by: name("r1") } };
-    let mut ledger = Ledger::new((0..MOST_MATTERS).map(|n| rule(n, Ruling::Withheld)).collect());
-    assert!(!ledger.has_room(&matter(MOST_MATTERS)) && ledger.has_room(&matter(1)));
-    assert!(!ledger.merge(rule(MOST_MATTERS, Ruling::Withheld)));
-    let resumed = ledger.propose(matter(1), Ruling::AsConfigured, &name("r1"));
-    assert!(ledger.merge(resumed) && ledger.has_room(&matter(MOST_MATTERS)));
-    assert!(ledger.merge(rule(MOST_MATTERS, Ruling::Withheld)));
-    assert_eq!(ledger.all().len(), MOST_MATTERS);
+    let mut decision_log = DecisionLog::new((0..MOST_MATTERS).map(|n| rule(n, Ruling::Withheld)).collect());
+    assert!(!decision_log.has_room(&matter(MOST_MATTERS)) && decision_log.has_room(&matter(1)));
+    assert!(!decision_log.merge(rule(MOST_MATTERS, Ruling::Withheld)));
+    let resumed = decision_log.propose(matter(1), Ruling::AsConfigured, &name("r1"));
+    assert!(decision_log.merge(resumed) && decision_log.has_room(&matter(MOST_MATTERS)));
+    assert!(decision_log.merge(rule(MOST_MATTERS, Ruling::Withheld)));
+    assert_eq!(decision_log.all().len(), MOST_MATTERS);
 }
 
 proptest! {
@@ -50,10 +50,10 @@ proptest! {
                 decisions.push(decision);
             }
         }
-        let one = Ledger::new(decisions.clone());
+        let one = DecisionLog::new(decisions.clone());
         let mut shuffled = decisions.clone();
         shuffled.sort_by_key(|decision| (decision.stamp.count.wrapping_mul(seed | 1), decision.matter.clone()));
         shuffled.extend(decisions);
-        prop_assert_eq!(one.all(), Ledger::new(shuffled).all());
+        prop_assert_eq!(one.all(), DecisionLog::new(shuffled).all());
     }
 }

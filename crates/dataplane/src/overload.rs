@@ -9,7 +9,7 @@
 //!             ▲              ▲                   │
 //!             └──── kept up ─┴──── one more ─────┘
 //! ```
-//! How many places are right depends on the machine and on the packets, so they are sought: halved while the queue is behind, one
+//! How many places are right depends on the machine and on the packets, so they are hashed: halved while the queue is behind, one
 //! more now and then while it is not. Where a queue brings new connections alone there is nobody to protect, and all are taken.
 //!
 //! What counts is the time that the worker spends on full bursts, not the time that passes. A worker whose core the machine gives
@@ -41,7 +41,7 @@ const ALL: u32 = BURST as u32;
 
 /// Of one receive queue.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pressure {
+pub(crate) struct Overload {
     /// Whether the last burst was full.
     is_full: bool,
     /// Nanoseconds of work since the first of the full bursts, or since places were last halved.
@@ -55,7 +55,7 @@ pub(crate) struct Pressure {
     changed: Moment,
 }
 
-impl Default for Pressure {
+impl Default for Overload {
     fn default() -> Self {
         Self {
             is_full: false,
@@ -68,10 +68,10 @@ impl Default for Pressure {
     }
 }
 
-impl Pressure {
+impl Overload {
     /// After a burst of `received` packets: how many of them may open a connection.
     #[inline]
-    pub(crate) fn openings(&mut self, received: usize, now: Moment) -> u32 {
+    pub(crate) fn new_flow_budget(&mut self, received: usize, now: Moment) -> u32 {
         let is_behind = self.is_behind(received, now);
         let protects = self.established_at.is_some_and(|at| now.since(at) < FORGOTTEN);
         if is_behind && protects {
@@ -111,55 +111,55 @@ mod tests {
     }
 
     /// A queue that has brought a full burst, beside established connections.
-    fn full() -> Pressure {
-        let mut pressure = Pressure::default();
-        pressure.saw_established(START);
-        assert_eq!(pressure.openings(BURST, START), ALL);
-        pressure
+    fn full() -> Overload {
+        let mut overload = Overload::default();
+        overload.saw_established(START);
+        assert_eq!(overload.new_flow_budget(BURST, START), ALL);
+        overload
     }
 
     /// Full bursts, one each half a millisecond; the places of the last one.
-    fn flood(pressure: &mut Pressure, milliseconds: std::ops::RangeInclusive<u64>) -> u32 {
+    fn flood(overload: &mut Overload, milliseconds: std::ops::RangeInclusive<u64>) -> u32 {
         let mut places = 0;
         for at in milliseconds {
-            places = pressure.openings(BURST, after(at));
-            pressure.openings(BURST, after(at) + Duration::from_micros(500));
-            pressure.saw_established(after(at));
+            places = overload.new_flow_budget(BURST, after(at));
+            overload.new_flow_budget(BURST, after(at) + Duration::from_micros(500));
+            overload.saw_established(after(at));
         }
         places
     }
 
     #[test]
     fn while_a_queue_is_behind_its_places_are_halved_down_to_one() {
-        let mut pressure = full();
+        let mut overload = full();
         let mut from = 1;
         for (at, places) in [(49, 32), (50, 16), (99, 16), (100, 8), (150, 4), (200, 2), (250, 1), (300, 1)] {
-            assert_eq!(flood(&mut pressure, from..=at), places, "after {at} ms");
+            assert_eq!(flood(&mut overload, from..=at), places, "after {at} ms");
             from = at + 1;
         }
     }
 
     #[test]
     fn a_queue_that_keeps_up_gets_them_back_one_by_one() {
-        let mut pressure = full();
-        assert_eq!(flood(&mut pressure, 1..=50), 16);
+        let mut overload = full();
+        assert_eq!(flood(&mut overload, 1..=50), 16);
         for (at, places) in [(51, 16), (149, 16), (150, 17), (249, 17), (250, 18)] {
-            pressure.saw_established(after(at));
-            assert_eq!(pressure.openings(BURST - 1, after(at)), places, "after {at} ms");
+            overload.saw_established(after(at));
+            assert_eq!(overload.new_flow_budget(BURST - 1, after(at)), places, "after {at} ms");
         }
     }
 
     #[test]
     fn where_nothing_but_new_connections_comes_all_are_taken() {
-        let mut pressure = Pressure::default();
+        let mut overload = Overload::default();
         for at in 0..200 {
-            assert_eq!(pressure.openings(BURST, after(at)), ALL, "after {at} ms");
+            assert_eq!(overload.new_flow_budget(BURST, after(at)), ALL, "after {at} ms");
         }
-        let mut pressure = full();
-        assert_eq!(flood(&mut pressure, 1..=50), 16);
-        assert!(pressure.openings(BURST, after(1_049)) < ALL);
+        let mut overload = full();
+        assert_eq!(flood(&mut overload, 1..=50), 16);
+        assert!(overload.new_flow_budget(BURST, after(1_049)) < ALL);
         assert_eq!(
-            pressure.openings(BURST, after(1_050)),
+            overload.new_flow_budget(BURST, after(1_050)),
             ALL,
             "the last established connection's packet came a second ago"
         );
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn a_worker_that_the_machine_stops_again_and_again_is_not_behind() {
-        let mut pressure = full();
+        let mut overload = full();
         // A second's arrivals of a thousand packets, found in full bursts whenever the worker has its core for a moment.
         for at in (60..1_060).step_by(60) {
-            pressure.saw_established(after(at));
-            assert_eq!(pressure.openings(BURST, after(at)), ALL, "after {at} ms");
-            assert_eq!(pressure.openings(BURST, after(at) + Duration::from_micros(20)), ALL, "after {at} ms");
+            overload.saw_established(after(at));
+            assert_eq!(overload.new_flow_budget(BURST, after(at)), ALL, "after {at} ms");
+            assert_eq!(overload.new_flow_budget(BURST, after(at) + Duration::from_micros(20)), ALL, "after {at} ms");
         }
     }
 }

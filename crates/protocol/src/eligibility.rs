@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The first reason that applies, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case")]
-pub enum Fitness {
+pub enum Eligibility {
     Fit,
     /// It still holds connections, but this router's list does not name it.
     NotCandidate,
@@ -34,7 +34,7 @@ pub enum Fitness {
     },
 }
 
-impl Fitness {
+impl Eligibility {
     /// As in JSON, and in logs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -60,7 +60,7 @@ impl Fitness {
 }
 
 /// A sentence without its end, to stand after "no, ".
-impl fmt::Display for Fitness {
+impl fmt::Display for Eligibility {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fit => f.write_str("it gets new connections"),
