@@ -99,6 +99,18 @@ pub struct VipaBrief {
     pub yielding_to: Option<NodeName>,
 }
 
+impl VipaBrief {
+    /// Whether this router may announce the VIPA to the network at `now`. Once the lease has passed, another router may own it already.
+    /// So may the router that this one has consented to, which announces the VIPA before this router learns of it: an announcement
+    /// after that one would bring packets back here whose connections have begun there.
+    #[must_use]
+    pub fn may_announce(&self, now: Moment) -> bool {
+        matches!(self.state.stance(), Stance::Active | Stance::Rebuilding)
+            && self.lease.is_some_and(|lease| now < lease)
+            && self.yielding_to.is_none()
+    }
+}
+
 impl State {
     /// What the workers are told of it.
     #[must_use]

@@ -9,9 +9,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use vipa_model::{Mac, Moment, PortId, Stance};
+use vipa_model::{Mac, Moment, PortId};
 
-use crate::{control::Control, network::routing_state::VipaRouting};
+use crate::control::Control;
 
 /// Between two announcements of a VIPA against others. RFC 5227 names 10 s for stations that give way in the end. A VIPA's owner does
 /// not, and its clients are to find it again soon.
@@ -156,14 +156,9 @@ impl Control {
         self.config.ports.get(usize::from(port.0)).map_or("?", |port| port.name.as_str())
     }
 
-    /// Whether it is this router's. Once the lease has passed another one may own it already. So may whom it has consented to, which
-    /// announces it before this router hears that: an announcement after that one would bring packets back here whose connections have
-    /// begun there.
+    /// Whether this router may announce the VIPA: it owns it, its lease holds, and it has consented to no successor.
     pub(crate) fn may_announce(&self, vipa: IpAddr, now: Moment) -> bool {
-        let Some(index) = self.routing.vipa_index(vipa) else { return false };
-        let VipaRouting { stance, lease, .. } = &self.routing.vipas[index];
-        let consents = || self.cluster.brief(vipa).is_some_and(|brief| brief.yielding_to.is_some());
-        matches!(stance, Stance::Active | Stance::Rebuilding) && !lease.passed(now) && !consents()
+        self.cluster.brief(vipa).is_some_and(|brief| brief.may_announce(now))
     }
 }
 

@@ -12,7 +12,9 @@ use vipa_model::{
 };
 use vipa_protocol::{Decision, Hello, Message, Order, Part, Table, TakeoverReport, Trigger};
 
-use super::super::{Event, Output, Router, Settings, Stage, State, Stored, Takeback, Timing, VipaSettings, VipaStatus};
+use super::super::{
+    Event, Output, Router, Settings, Stage, State, Stored, Takeback, Timing, VipaBrief, VipaSettings, VipaStatus,
+};
 use crate::{StoredLists, StoredVote, target};
 
 pub(super) const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
@@ -499,6 +501,13 @@ impl Bench {
             self.feed(Queue::from([(node, (Event::Timeout, nothing()))]));
         }
         panic!("a router's deadline does not move on");
+    }
+
+    pub(super) fn brief(&self, router: &str) -> VipaBrief {
+        match &self.nodes[&name(router)] {
+            Node::Router(router) => router.brief(VIPA).unwrap(),
+            Node::Target(_) => panic!("{router} is a target"),
+        }
     }
 
     pub(super) fn status(&self, router: &str) -> VipaStatus {

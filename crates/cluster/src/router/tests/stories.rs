@@ -379,3 +379,30 @@ fn an_owner_that_consents_answers_no_orphan_until_the_consent_is_over() {
     let quiet_until = bench.outputs.iter().filter_map(quiet).next_back().unwrap();
     assert!(quiet_until > bench.now + Duration::from_secs(1), "{}", bench.story());
 }
+
+/// Seed 408 of `make chaos`: the owner took its successor's announcement for a conflict and announced the VIPA once more.
+#[test]
+fn an_owner_announces_until_it_consents_or_its_lease_passes() {
+    let mut bench = Bench::settled();
+    bench.kill("r1");
+    bench.run_ms(3000);
+    let brief = bench.brief("r2");
+    let lease = brief.lease.unwrap();
+    assert!(brief.may_announce(bench.now));
+    assert!(!brief.may_announce(lease), "another router may own it from then on");
+    bench.disks_take = Duration::from_millis(20);
+    bench.start("r1");
+    let mut consented_under_lease = 0;
+    for _ in 0..3000 {
+        bench.run_ms(1);
+        let (successor, yielding) = (bench.brief("r1"), bench.brief("r2"));
+        let both = successor.may_announce(bench.now) && yielding.may_announce(bench.now);
+        assert!(!both, "{}", bench.story());
+        if yielding.yielding_to.is_some() {
+            assert!(!yielding.may_announce(bench.now), "its successor may have announced the VIPA already");
+            consented_under_lease += u32::from(yielding.lease.is_some_and(|lease| bench.now < lease));
+        }
+    }
+    assert!(consented_under_lease > 0, "its lease alone would have let it announce");
+    assert!(bench.brief("r1").may_announce(bench.now), "{}", bench.story());
+}
