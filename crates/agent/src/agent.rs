@@ -22,7 +22,8 @@ use vipa_model::{
 use vipa_protocol::{CheckResult, HostLoad, Intent, Load, load::MAX_CHECKS};
 use vipa_transport::{
     Admission, Identity, LinkEvent, Sender, Timing, TransportSettings,
-    state::{GroupCommit, Kind, Outcome, StateFile},
+    service_manager::ServiceManager,
+    state::{GroupCommit, Kind, Outcome, StateFile, check_former_state},
 };
 
 use crate::{
@@ -76,6 +77,7 @@ pub(crate) struct Agent {
 pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig) -> anyhow::Result<()> {
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
+    check_former_state(&config.node.state_dir)?;
     let (vote_file, stored) = StateFile::open_checked(&config.node.state_dir, Kind::Votes, check_stored_vote)?;
     // A vote that takes longer holds a takeover up.
     let slow = config.cluster.lease / 2;
@@ -128,6 +130,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let mut drain_tick = tokio::time::interval(drain::LOOK);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut service_manager = ServiceManager::from_environment();
     let mut slice = Instant::now();
     let departure = loop {
         if slice.elapsed() >= SLICE {
@@ -150,7 +153,11 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
                 agent.begin_to_drain(Some(config_drain));
             }
             _ = interrupt.recv() => break Departure::Leave,
-            _ = hangup.recv() => agent.reload(file),
+            _ = hangup.recv() => {
+                service_manager.reloading();
+                agent.reload(file);
+                service_manager.reloaded();
+            }
             outcome = agent.voting.file.done() => agent.voters_stored(&outcome),
             outcome = agent.votes.done() => agent.votes_stored(&outcome),
             Some(event) = events.recv() => {
@@ -172,6 +179,8 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
                 Some(condition) => {
                     agent.condition = Some(condition);
                     agent.fare();
+                    // The kernel is followed, the host set up and looked at: all that routers may ask for is there.
+                    service_manager.ready();
                 }
                 None => bail!("the thread that watches this host's load has ended, see above; start me again"),
             },
@@ -194,6 +203,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
             _ = tick.tick() => {
                 agent.release_inherited();
                 agent.seek_voters();
+                service_manager.tend(Instant::now(), || agent.service_status());
             }
             // What has changed waits no longer than that for its turn.
             () = tokio::time::sleep_until(changes_due.into()), if agent.target.has_changes() => {}
@@ -202,6 +212,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
             }
         }
     };
+    service_manager.stopping();
     tracing::info!(
         "stopping: {}",
         match departure {
@@ -292,6 +303,17 @@ impl Agent {
                 self.waiting.clear();
             }
         }
+    }
+
+    /// The line of `systemctl status`.
+    fn service_status(&self) -> String {
+        let linked = self.routers.iter().filter(|router| self.target.is_linked(router)).count();
+        let doing = if self.drain.is_some() { "draining" } else { "serving" };
+        let (routers, connections) = (self.routers.len(), self.connections());
+        format!(
+            "{doing}; {linked} of {routers} routers linked; {} VIPAs, {connections} connections",
+            self.target.held().len()
+        )
     }
 
     /// Answers when the host's part is known, beside the loop.

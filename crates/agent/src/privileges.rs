@@ -63,7 +63,7 @@ pub(crate) fn drop_the_rest(elsewhere: Elsewhere) -> anyhow::Result<()> {
     missing.sort();
     if !missing.is_empty() {
         tracing::warn!(
-            "{} missing: what needs it will fail; run the agent as root, or give it {} (see dist/vipa-agent.service)",
+            "{} missing: what needs it will fail; run the agent as root, or give it {} (see the unit vipa-agent.service)",
             missing.join(" and "),
             if missing.len() == 1 { "that capability" } else { "those capabilities" }
         );
@@ -75,7 +75,7 @@ pub(crate) fn drop_the_rest(elsewhere: Elsewhere) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    const UNIT: &str = include_str!("../../../dist/vipa-agent.service");
+    const UNIT: &str = include_str!("../../../dist/systemd/vipa-agent.service");
 
     /// The words after `key=` in the unit.
     fn unit(key: &str) -> Vec<&'static str> {

@@ -10,12 +10,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use vipa_model::config::{ADMIN_SOCKET, Program};
 use vipa_protocol::admin::{Answer, Request, Versioned};
 
 use crate::status::NoAnswer;
 
-/// Where routers put their sockets by default.
-const FOLDER: &str = "/run/vipa";
 /// A router that has not answered by then is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer, bytes; a million connections have about 200 MB.
@@ -25,18 +24,24 @@ const MAX_ANSWER: u64 = 1 << 30;
 pub(crate) fn find_socket(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
     match asked {
         Some(path) => Ok(path.to_owned()),
-        None => only_socket(Path::new(FOLDER)),
+        None => only_socket(Path::new(Program::Router.runtime_root())),
     }
 }
 
-fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
+/// The admin sockets below `folder`: each router on this machine has one in a folder of its own.
+pub(crate) fn sockets_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_socket = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_socket());
-    let mut sockets: Vec<_> = entries.filter(is_socket).map(|entry| entry.path()).collect();
+    let is_socket = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let mut sockets: Vec<_> = entries.map(|entry| entry.path().join(ADMIN_SOCKET)).filter(is_socket).collect();
     sockets.sort();
-    match &sockets[..] {
+    sockets
+}
+
+fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
+    match &sockets_below(folder)[..] {
         [] => bail!(NoAnswer(format!(
-            "no router runs on this machine: there is no socket in {}; start vipad, or say --socket PATH",
+            "no router runs on this machine, or you may not use its socket: there is no {}/NAME/{ADMIN_SOCKET} to be seen; \
+             start vipad, use sudo, or say --socket PATH",
             folder.display()
         ))),
         [only] => Ok(only.clone()),
@@ -49,12 +54,22 @@ fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// Asks and waits for the answer; an answer that is an error is one. What is said before it goes to `progress`.
 pub(crate) fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Answer> {
+    ask_within(PATIENCE, socket, request, progress)
+}
+
+/// As [`ask`], but each step may take no longer than `patience`.
+pub(crate) fn ask_within(
+    patience: Duration,
+    socket: &Path,
+    request: &Request,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(socket).with_context(|| {
         let at = socket.display();
         NoAnswer(format!("cannot reach a router at {at}; does vipad run there, and may you use its socket?"))
     })?;
-    stream.set_read_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
-    stream.set_write_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
+    stream.set_read_timeout(Some(patience)).context("cannot set a time limit")?;
+    stream.set_write_timeout(Some(patience)).context("cannot set a time limit")?;
     let mut line = serde_json::to_string(&Versioned::new(request)).context("cannot write the question")?;
     line.push('\n');
     (&stream).write_all(line.as_bytes()).context("the router does not take the question")?;
@@ -62,7 +77,7 @@ pub(crate) fn ask(socket: &Path, request: &Request, progress: &mut dyn FnMut(&st
     loop {
         let mut answer = String::new();
         lines.read_line(&mut answer).with_context(|| {
-            NoAnswer(format!("the router did not answer within {} s; look at its log", PATIENCE.as_secs()))
+            NoAnswer(format!("the router did not answer within {} s; look at its log", patience.as_secs()))
         })?;
         if answer.is_empty() {
             bail!(NoAnswer("the router closed the connection without an answer; look at its log".into()));
@@ -100,13 +115,17 @@ mod tests {
         let none = only_socket(folder.path()).unwrap_err().to_string();
         assert!(none.starts_with("no router runs on this machine"), "{none}");
 
-        let r1 = folder.path().join("r1.sock");
+        let of = |router: &str| {
+            fs::create_dir(folder.path().join(router)).unwrap();
+            folder.path().join(router).join("admin.sock")
+        };
+        let r1 = of("r1");
         let _first = UnixListener::bind(&r1).unwrap();
-        fs::write(folder.path().join("r1.pid"), "7").unwrap();
+        fs::write(of("r3"), "no socket").unwrap();
         assert_eq!(only_socket(folder.path()).unwrap(), r1);
 
-        let _second = UnixListener::bind(folder.path().join("r2.sock")).unwrap();
+        let _second = UnixListener::bind(of("r2")).unwrap();
         let several = only_socket(folder.path()).unwrap_err().to_string();
-        assert!(several.contains("--socket") && several.contains("r2.sock"), "{several}");
+        assert!(several.contains("--socket") && several.contains("r2/admin.sock"), "{several}");
     }
 }

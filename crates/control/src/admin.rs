@@ -8,5 +8,6 @@ pub(crate) mod query_jobs;
 pub(crate) mod recorder;
 pub(crate) mod refusals;
 pub(crate) mod reload;
+pub(crate) mod service_status;
 pub(crate) mod socket;
 pub(crate) mod status;

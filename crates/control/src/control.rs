@@ -12,6 +12,7 @@ use vipa_protocol::{
 };
 use vipa_transport::{
     LinkEvent, Receiver, Refusal, Sender,
+    service_manager::ServiceManager,
     state::{GroupCommit, Outcome},
 };
 
@@ -126,6 +127,7 @@ pub struct Control {
     pub(crate) complete: Vec<TakeoverReport>,
     /// What has arrived at the ports, as seen in this turn of the loop.
     pub(crate) seen: Option<Arrived>,
+    pub(crate) service_manager: ServiceManager,
     /// When a stop that was begun ends at the latest.
     stop_by: Option<Moment>,
     /// Why it stops, if nobody has told it to.
@@ -259,6 +261,7 @@ impl Control {
             to_announce: BTreeSet::new(),
             complete: Vec::new(),
             seen: None,
+            service_manager: ServiceManager::from_environment(),
             stop_by: None,
             failure: None,
             stopping: false,
@@ -294,7 +297,10 @@ impl Control {
                 outcome = self.voting.done() => self.voters_stored(outcome),
                 Some(signal) = signals.recv() => match signal {
                     Signal::Stop => self.stop(),
-                    Signal::Reload => self.reader.start(ReloadMode::Whole, None),
+                    Signal::Reload => {
+                        self.service_manager.reloading();
+                        self.reader.start(ReloadMode::Whole, None);
+                    }
                 },
                 _ = housekeeping.tick() => self.housekeep(),
                 Some(asking) = asked.recv() => {
@@ -323,9 +329,14 @@ impl Control {
         if self.stop_by.is_none() {
             tracing::info!("stopping: handing over what this router owns");
             self.stopping = true;
+            self.service_manager.stopping();
             self.stop_by = Some(self.clock.now() + STOP_LIMIT);
             self.feed(Event::Stop);
         }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// As [`Self::stop`], without being told to.
@@ -647,6 +658,7 @@ impl Control {
         self.give_back(now);
         self.look_at_owners(now);
         self.recorder.hand_over();
+        self.tend_service_manager();
     }
 
     fn look_for_absent(&mut self, now: Moment) {

@@ -12,7 +12,7 @@ use vipa_model::{
 use vipa_protocol::Decision;
 use vipa_transport::{
     Admission, Identity, IdentityError, StartError, Timing, TransportSettings,
-    state::{GroupCommit, Kind, StateFile, StateFileError},
+    state::{GroupCommit, Kind, StateFile, StateFileError, check_former_state},
 };
 
 use crate::{
@@ -64,6 +64,7 @@ impl Prepared {
     pub fn new(config: &Config, file: PathBuf, check: Check) -> Result<Self, ControlError> {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
+        check_former_state(&config.node.state_dir)?;
         let (vote_file, votes) = StateFile::open_checked(&config.node.state_dir, Kind::Votes, check_stored_vote)?;
         let (decision_file, decisions) =
             StateFile::open_checked(&config.node.state_dir, Kind::Decisions, check_stored_decision)?;

@@ -55,6 +55,29 @@ pub enum Program {
     Agent,
 }
 
+/// Name of the admin socket in a node's folder below [`Program::runtime_root`].
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+impl Program {
+    /// Below it each node has a folder of its name, the default of `node.state_dir`. The systemd units make it.
+    #[must_use]
+    pub const fn state_root(self) -> &'static str {
+        match self {
+            Self::Router => "/var/lib/vipad",
+            Self::Agent => "/var/lib/vipa-agent",
+        }
+    }
+
+    /// Below it each node has a folder of its name with its admin socket, the default of `node.admin`. The systemd units make it.
+    #[must_use]
+    pub const fn runtime_root(self) -> &'static str {
+        match self {
+            Self::Router => "/run/vipad",
+            Self::Agent => "/run/vipa-agent",
+        }
+    }
+}
+
 /// `[node]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {

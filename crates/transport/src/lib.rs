@@ -10,7 +10,8 @@
 //! connections delays a beat. Within one
 //! stream messages keep their order; between streams they do not. There is one link to a peer at most, and the newest
 //! incarnation has it. Everything is bounded: a peer that does not keep up loses its link and gets a new one, which
-//! the cluster's positions make good. `probe` asks, over the same network, what is no node.
+//! the cluster's positions make good. `probe` asks, over the same network, what is no node. `service_manager` tells systemd how a
+//! daemon is.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub mod pki;
 pub mod probe;
 mod registry;
 mod renewal;
+pub mod service_manager;
 pub mod state;
 
 pub use admission::Admission;

@@ -22,6 +22,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use vipa_model::config::Program;
 
 use crate::durable;
 pub use group_commit::{GroupCommit, Outcome, Writes};
@@ -81,6 +82,31 @@ pub enum StateFileError {
         "{path} is of format {found}, and this release knows formats up to {VERSION}: start the release that wrote it"
     )]
     Later { path: PathBuf, found: u32 },
+    #[error(
+        "{former} has the votes of an earlier release, and a node that forgets its votes may let two routers own one VIPA: \
+         with vipad and vipa-agent stopped, move them by `mkdir -p {folder} && mv {former}/* {folder}/`, give them to the user that \
+         the service runs as, and remove {former}; or set node.state_dir = \"{former}\""
+    )]
+    LeftBehind { folder: PathBuf, former: PathBuf },
+}
+
+/// The default of `node.state_dir` in releases before routers and agents had folders of their own.
+const FORMER_STATE_DIR: &str = "/var/lib/vipa";
+
+/// Refuses to begin without votes in `folder`, a default of `node.state_dir`, where the former default still holds some.
+pub fn check_former_state(folder: &Path) -> Result<(), StateFileError> {
+    let is_default = [Program::Router, Program::Agent].iter().any(|program| folder.starts_with(program.state_root()));
+    if is_default { check_left_behind(folder, Path::new(FORMER_STATE_DIR)) } else { Ok(()) }
+}
+
+fn check_left_behind(folder: &Path, former: &Path) -> Result<(), StateFileError> {
+    let votes = Kind::Votes.file_name();
+    // What may not be looked at may be there.
+    let is_missing = |path: PathBuf| matches!(path.try_exists(), Ok(false));
+    if is_missing(folder.join(votes)) && !is_missing(former.join(votes)) {
+        return Err(StateFileError::LeftBehind { folder: folder.into(), former: former.into() });
+    }
+    Ok(())
 }
 
 /// A file of `T`s.

@@ -18,12 +18,12 @@ const ETC: &str = "/etc/vipa";
 fn install(host: &Host) {
     let text = fs::read_to_string(host.config()).expect("the configuration");
     let folder = host.folder().display().to_string();
-    let text = text.replace(&format!("{folder}/state"), "/var/lib/vipa").replace(&folder, "/run/vipa");
+    let text = text.replace(&format!("{folder}/state"), "/var/lib/vipa-agent").replace(&folder, "/run/vipa-agent");
     fs::write(Path::new(ETC).join("agent.toml"), text).expect("it is written");
     for name in ["ca.pem", "t1.pem", "t1.key"] {
         fs::copy(host.folder().join(name), Path::new(ETC).join(name)).expect("it is copied");
     }
-    run("chown", "-R vipa:vipa /etc/vipa");
+    run("chown", "-R vipa-agent:vipa-agent /etc/vipa");
 }
 
 fn status() -> String {
@@ -43,7 +43,10 @@ fn the_unit_s_hardening_leaves_the_agent_working_through_a_crash_a_stop_and_a_cl
     in_a_thread(|| {
         let host = Host::new();
         install(&host);
+        // Returns when the agent has said that it is ready.
         run("systemctl", "start vipa-agent");
+        let told = run("systemctl", "show --property StatusText,ActiveState,WatchdogUSec vipa-agent");
+        assert!(told.contains("ActiveState=active") && told.contains("WatchdogUSec=30s"), "{told}");
         let mut router = Router::take_over(&host);
         let listener = serve();
         let pair = open(&listener);
@@ -56,6 +59,11 @@ fn the_unit_s_hardening_leaves_the_agent_working_through_a_crash_a_stop_and_a_cl
         for line in ["CapEff:\t0000008000001000", "CapBnd:\t0000008000001000", "NoNewPrivs:\t1", "Seccomp:\t2"] {
             assert!(process.contains(line), "{line}: {process}");
         }
+        until("its status is told", || {
+            run("systemctl", "show --property StatusText vipa-agent").contains("1 of 1 routers linked; 1 VIPAs")
+        });
+        run("systemctl", "reload vipa-agent");
+        assert_eq!(run("systemctl", "is-active vipa-agent").trim(), "active");
         let crashed = main_pid();
         run("kill", &format!("-9 {crashed}"));
         router.until("the link is lost", |view| !view.linked);

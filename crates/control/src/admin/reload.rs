@@ -85,6 +85,10 @@ impl Control {
         let fits = |next: Config| self.routing.has_room(&next.vipas).map(|()| next);
         let answer = match config.and_then(fits).and_then(|next| self.judge_voters(next)) {
             Ok(next) if self.stores_voters_first(&next, mode) => {
+                // The rest waits for a disk; the log says how it ends.
+                if reply.is_none() {
+                    self.service_manager.reloaded();
+                }
                 return self.store_voters(Fresh { config: Ok(next), mode, reply });
             }
             Ok(next) => Answer::Reload(self.take_up(&next, mode)),
@@ -94,8 +98,10 @@ impl Control {
                 Answer::Error(format!("nothing was changed:\n{mistakes}"))
             }
         };
-        if let Some(reply) = reply {
-            reply.end(answer);
+        match reply {
+            Some(reply) => reply.end(answer),
+            // A signal has no other answer than the log.
+            None => self.service_manager.reloaded(),
         }
     }
 

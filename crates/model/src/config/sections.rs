@@ -9,8 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node, Observe, Pki, Port, Program,
-    Table, Workers, announce, check,
+    ADMIN_SOCKET, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node, Observe, Pki,
+    Port, Program, Table, Workers, announce, check,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -71,7 +71,12 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let is_router = program == Some(Program::Router) || !port_sections.is_empty() || !vipa_sections.is_empty();
     let is_target = program == Some(Program::Agent) || agent_section.is_present();
     let node_span = node_section.span.clone();
-    let node = read_node(problems, node_section);
+    let user = if program == Some(Program::Router) || program.is_none() && is_router {
+        Program::Router
+    } else {
+        Program::Agent
+    };
+    let node = read_node(problems, node_section, user);
     let pki = read_pki(problems, pki_section, file);
     let cluster = read_cluster(problems, cluster_section);
     let dpdk = read_dpdk(problems, dpdk_section, node.as_ref());
@@ -139,19 +144,22 @@ fn check_router(
     }
 }
 
-fn read_node(problems: &mut Problems, mut section: Section<'_>) -> Option<Node> {
+/// A router and an agent on one machine, and several of each, have folders of their own.
+fn read_node(problems: &mut Problems, mut section: Section<'_>, user: Program) -> Option<Node> {
     let name = section.required(problems, "name", "name = \"r1\"", node);
     let listen = section.optional(problems, "listen", parsed::<SocketAddr>(SOCKET));
-    let state_dir = section.or(problems, "state_dir", "/var/lib/vipa".into(), text);
+    let state_dir = section.optional(problems, "state_dir", text);
     let admin = section.optional(problems, "admin", text);
     section.finish(problems);
     let name = name?.value;
-    let admin = admin?.map_or_else(|| format!("/run/vipa/{name}.sock"), |admin| admin.value);
+    let state_dir = state_dir?.map_or_else(|| Path::new(user.state_root()).join(name.as_str()), |dir| dir.value.into());
+    let default_admin = || Path::new(user.runtime_root()).join(name.as_str()).join(ADMIN_SOCKET);
+    let admin = admin?.map_or_else(default_admin, |admin| admin.value.into());
     let listen = listen?.map(|listen| listen.value);
     if listen.is_some_and(|listen| listen.port() == 0) {
         return problems.add(section.span, "`node.listen` needs a port other nodes can know: not 0");
     }
-    Some(Node { name, listen, state_dir: state_dir?.value.into(), admin: admin.into() })
+    Some(Node { name, listen, state_dir, admin })
 }
 
 fn read_pki(problems: &mut Problems, mut section: Section<'_>, file: &str) -> Option<Pki> {

@@ -90,8 +90,8 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
         Node {
             name: name("r1"),
             listen: Some(at(11)),
-            state_dir: "/var/lib/vipa".into(),
-            admin: "/run/vipa/r1.sock".into()
+            state_dir: "/var/lib/vipad/r1".into(),
+            admin: "/run/vipad/r1/admin.sock".into()
         }
     );
     let pki = Pki {
@@ -562,6 +562,37 @@ fn every_key_is_documented() {
         let chapter = chapter(section).unwrap_or_else(|| panic!("no chapter on [{section}]"));
         assert!(chapter.contains(&format!("| `{name}` |")), "docs/configuration.md does not describe {key}");
     }
+}
+
+#[test]
+fn the_commented_examples_are_valid_and_show_the_defaults() {
+    let router = include_str!("../../../../dist/examples/router.toml");
+    let agent = include_str!("../../../../dist/examples/agent.toml");
+    let examples = [
+        (Program::Router, router, ["state_dir", "admin", "lease_ms"]),
+        (Program::Agent, agent, ["state_dir", "admin", "interface"]),
+    ];
+    for (program, text, keys) in examples {
+        let example = Config::parse_for(program, "/etc/vipa/example.toml", text).unwrap();
+        // What is commented out changes nothing when it is not.
+        let mut spelt = text.to_owned();
+        for key in keys {
+            assert!(spelt.contains(&format!("\n# {key} = ")), "{key}");
+            spelt = spelt.replace(&format!("\n# {key} = "), &format!("\n{key} = "));
+        }
+        assert_eq!(Config::parse_for(program, "/etc/vipa/example.toml", &spelt).unwrap(), example);
+    }
+}
+
+#[test]
+fn a_router_and_an_agent_of_one_name_share_no_folder() {
+    let both = format!("{ROUTER}[agent]\naddress = \"10.77.0.31\"\n");
+    let folders = |program| {
+        let node = Config::parse_for(program, "r1.toml", &both).unwrap().node;
+        (node.state_dir, node.admin)
+    };
+    assert_eq!(folders(Program::Router), ("/var/lib/vipad/r1".into(), "/run/vipad/r1/admin.sock".into()));
+    assert_eq!(folders(Program::Agent), ("/var/lib/vipa-agent/r1".into(), "/run/vipa-agent/r1/admin.sock".into()));
 }
 
 #[test]

@@ -122,3 +122,15 @@ fn a_half_written_store_leaves_the_old_votes() {
     fs::write(folder.path().join("votes.json.new"), "{").unwrap();
     assert_eq!(opened(&folder).unwrap(), [7]);
 }
+
+#[test]
+fn votes_in_the_folder_of_an_earlier_release_are_not_forgotten() {
+    let (former, _) = stored(&[1]);
+    let folder = tempdir().unwrap();
+    let refused = check_left_behind(folder.path(), former.path()).unwrap_err().to_string();
+    assert!(refused.contains(&format!("mv {}/* {}/", former.path().display(), folder.path().display())), "{refused}");
+    fs::rename(former.path().join("votes.json"), folder.path().join("votes.json")).unwrap();
+    check_left_behind(folder.path(), former.path()).unwrap();
+    // A folder that somebody has named is that person's choice.
+    check_former_state(former.path()).unwrap();
+}
