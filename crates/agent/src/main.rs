@@ -29,7 +29,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     prelude::*,
@@ -65,7 +65,7 @@ It puts the VIPAs that the routers name on the configured interface, usually lo,
 SIGINT end it and leave both for the connections that use them, so that a restart or an upgrade costs nothing. With its last
 connection drained, or when `cleanup` says so, everything is undone. With `drain_timeout_s`, SIGTERM drains first and a second
 one does not. It opens no listening port. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run it as
-root, or as dist/vipa-agent.service does.
+root, or as the unit vipa-agent.service does.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug or RUST_LOG=info,vipa_agent=debug."
 )]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -81,6 +81,9 @@ struct Arguments {
     /// Say what would be changed on this host, and exit
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "check"])]
     print_setup: Option<PathBuf>,
+    /// Write the manual page into this folder and exit: for packages
+    #[arg(long, value_name = "DIR", hide = true, exclusive = true)]
+    generate_man: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +125,9 @@ enum Order {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(folder) = &arguments.generate_man {
+        return generate_man(folder);
+    }
     let result = match &arguments {
         Arguments { order: Some(Order::Drain { config, timeout, cancel }), .. } => {
             let wish = if *cancel { Wish::Cancel } else { Wish::Drain { timeout_s: *timeout } };
@@ -141,6 +147,21 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("vipa-agent: {}", with_causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Of section 8, one for each subcommand too; `make deb` packs them.
+fn generate_man(folder: &Path) -> ExitCode {
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let all = std::iter::once(command.clone()).chain(command.get_subcommands().cloned());
+    let written = all.map(|page| clap_mangen::Man::new(page).section("8").generate_to(folder));
+    match written.collect::<Result<Vec<_>, _>>() {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vipa-agent: cannot write the manual pages into {}: {error}", folder.display());
             ExitCode::FAILURE
         }
     }

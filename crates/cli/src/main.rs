@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod completion;
+mod manual;
 mod order;
 mod show;
 mod status;
@@ -16,7 +18,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use vipa_model::{NodeName, with_causes};
 use vipa_protocol::admin::{self, AuditMode, DEFAULT_LIMIT, DEFAULT_RECORDING_MB, ReloadMode, Request};
 use vipa_transport::{CertifiedRoles, pki};
@@ -49,7 +51,7 @@ Examples:
 Exit status: 0 done, 1 refused, 2 wrong usage, 4 no answer, 5 an answer to look at: `diff` or `audit` differ, `drill` would lose
 something, `reload` changed nothing or left a part.
 
-A router's socket is /run/vipa/NAME.sock unless its configuration says otherwise (node.admin)."
+A router's socket is /run/vipad/NAME/admin.sock unless its configuration says otherwise (node.admin)."
 )]
 struct Arguments {
     /// The router's admin socket; needed when several routers run on this machine
@@ -75,7 +77,7 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
         limit: u32,
         /// Only those to this VIPA
-        #[arg(long, value_name = "ADDRESS")]
+        #[arg(long, value_name = "ADDRESS", add = completion::vipas())]
         vipa: Option<IpAddr>,
     },
     /// Who may serve each service, who listens, and how connections are spread
@@ -96,7 +98,7 @@ enum Command {
     /// Compare the connection table with what the targets hold, and show where it differs
     Audit {
         /// Only this VIPA
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: Option<IpAddr>,
         /// Put right what differs
         #[arg(long)]
@@ -104,12 +106,12 @@ enum Command {
     },
     /// Rehearse a takeover without taking anything: what this router would have, how long it would take, what would be lost
     Drill {
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
     },
     /// Where the other routers' configurations for a VIPA differ from this one's
     Diff {
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
     },
     /// What operators have decided by orders and is in force, on every router
@@ -129,6 +131,15 @@ enum Command {
     /// Take a router or a target out of the cluster's work, and back
     #[command(subcommand)]
     Node(order::Node),
+    /// Write the manual pages into a folder: for packages
+    #[command(hide = true)]
+    GenerateMan {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// docs/configuration.md, which becomes vipa.toml(5)
+        #[arg(long, value_name = "FILE")]
+        configuration: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,6 +181,8 @@ enum Pki {
 }
 
 fn main() -> ExitCode {
+    // Where the shell asks for completions, this answers and exits.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = Arguments::parse();
     let told = tell(&arguments).and_then(|(text, status)| match io::stdout().write_all(text.as_bytes()) {
         // Whoever read us has seen enough.
@@ -210,6 +223,10 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
                 key.display()
             );
             return Ok((text, 0));
+        }
+        Command::GenerateMan { folder, configuration } => {
+            manual::write_all(Arguments::command(), folder, configuration)?;
+            return Ok((String::new(), 0));
         }
         Command::Status => Request::Status,
         Command::Connections { limit, vipa } => Request::Connections { limit: *limit, vipa: *vipa },

@@ -15,7 +15,7 @@ use vipa_protocol::{
     admin::{Answer, DistributionRow, Request},
 };
 
-use crate::{ask, show};
+use crate::{ask, completion, show};
 
 /// How often connections that run out are looked at.
 const DRAIN_LOOK: Duration = Duration::from_secs(1);
@@ -28,10 +28,10 @@ pub(crate) enum Vipa {
     /// then on the router comes before all others for this VIPA, whatever the ranks say, until the VIPA is moved again or
     /// `vipa takeback` ends it. VIPAs of one group move together. Any router can be asked.
     Move {
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
         /// The router that is to own it; it must have a rank for the VIPA
-        #[arg(value_name = "ROUTER")]
+        #[arg(value_name = "ROUTER", add = completion::routers())]
         router: NodeName,
     },
     /// Have this router give a VIPA up, and not own it again until it is reactivated
@@ -39,7 +39,7 @@ pub(crate) enum Vipa {
     /// The next router in line takes it over when it is ready; not a packet is lost. The decision outlives restarts of
     /// this router. It is refused when no other router may take the VIPA.
     Deactivate {
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
         /// Also when nobody is there to take it: then its connections end
         #[arg(long)]
@@ -49,14 +49,14 @@ pub(crate) enum Vipa {
     ///
     /// If it comes before the present owner it takes the VIPA back, as `takeback` in the configuration has it.
     Reactivate {
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
     },
     /// Have the router of the highest rank take a VIPA back now
     ///
     /// Ends a `vipa move`, and is what a VIPA with takeback = "manual" waits for. Not a packet is lost.
     Takeback {
-        #[arg(value_name = "VIPA")]
+        #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
     },
 }
@@ -68,7 +68,7 @@ pub(crate) enum Target {
     /// All routers keep to it, whoever owns the VIPAs, until `target resume`.
     Quiesce {
         /// The target's address, as in the services' candidates
-        #[arg(value_name = "ADDRESS")]
+        #[arg(value_name = "ADDRESS", add = completion::targets())]
         target: IpAddr,
         /// Wait until it has no connections any more
         #[arg(long)]
@@ -76,7 +76,7 @@ pub(crate) enum Target {
     },
     /// Send it new connections again
     Resume {
-        #[arg(value_name = "ADDRESS")]
+        #[arg(value_name = "ADDRESS", add = completion::targets())]
         target: IpAddr,
     },
 }
@@ -88,10 +88,10 @@ pub(crate) enum Service {
     /// All routers keep to it, whoever owns the VIPA, until `service resume` of the same.
     Quiesce {
         /// VIPA, port and protocol: 192.0.2.10:80/tcp or [2001:db8::10]:53/udp; of several ports any one
-        #[arg(value_name = "VIPA:PORT/tcp")]
+        #[arg(value_name = "VIPA:PORT/tcp", add = completion::services())]
         service: ServiceName,
         /// Only at this target
-        #[arg(value_name = "TARGET")]
+        #[arg(value_name = "TARGET", add = completion::targets())]
         target: Option<IpAddr>,
         /// Wait until there are no connections any more
         #[arg(long)]
@@ -99,10 +99,10 @@ pub(crate) enum Service {
     },
     /// Send it new connections again
     Resume {
-        #[arg(value_name = "VIPA:PORT/tcp")]
+        #[arg(value_name = "VIPA:PORT/tcp", add = completion::services())]
         service: ServiceName,
         /// Only at this target
-        #[arg(value_name = "TARGET")]
+        #[arg(value_name = "TARGET", add = completion::targets())]
         target: Option<IpAddr>,
     },
 }
@@ -114,7 +114,7 @@ pub(crate) enum Node {
     /// It stays so across restarts until `node join`. The node goes on voting, if it is a voter; stop it when it has left.
     Leave {
         /// A router or a target; this router when left out
-        #[arg(value_name = "NODE")]
+        #[arg(value_name = "NODE", add = completion::nodes())]
         node: Option<NodeName>,
         /// Also when nobody is there to take what it owns: then those connections end
         #[arg(long)]
@@ -123,7 +123,7 @@ pub(crate) enum Node {
     /// Take it in again
     Join {
         /// A router or a target; this router when left out
-        #[arg(value_name = "NODE")]
+        #[arg(value_name = "NODE", add = completion::nodes())]
         node: Option<NodeName>,
     },
 }

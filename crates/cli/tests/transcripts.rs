@@ -685,9 +685,14 @@ fn certificates_are_made_by_two_commands() {
 #[test]
 fn help_teaches() {
     let text = stdout(&vipactl(&["--help"]));
-    for lesson in
-        ["Examples:", "vipactl pki init --dir pki", "vipactl status", "--socket", "--json", "/run/vipa/NAME.sock"]
-    {
+    for lesson in [
+        "Examples:",
+        "vipactl pki init --dir pki",
+        "vipactl status",
+        "--socket",
+        "--json",
+        "/run/vipad/NAME/admin.sock",
+    ] {
         assert!(text.contains(lesson), "{lesson:?} is not in\n{text}");
     }
 }

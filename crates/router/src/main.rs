@@ -7,7 +7,7 @@ mod tun;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     prelude::*,
@@ -26,11 +26,11 @@ use vipa_model::{
 Examples:
   vipad --check r1.toml        say every mistake in the configuration, with line and column
   vipad --config r1.toml       run the router in the foreground
-  vipactl --socket /run/vipa/r1.sock status
+  vipactl --socket /run/vipad/r1/admin.sock status
 
 SIGTERM and SIGINT stop it in good order: every VIPA it owns goes to a backup first. Started again it takes them back.
 SIGHUP reads the configuration again: all of it is taken up or nothing, and the log says what (`vipactl reload` shows it).
-docs/systemd/vipad@.service runs it as a service.
+The unit vipad.service runs it as a service, without root's rights.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug or RUST_LOG=info,vipa_control=debug."
 )]
 struct Arguments {
@@ -43,10 +43,16 @@ struct Arguments {
     /// Check this configuration and exit
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
+    /// Write the manual page into this folder and exit: for packages
+    #[arg(long, value_name = "DIR", hide = true, exclusive = true)]
+    generate_man: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(folder) = &arguments.generate_man {
+        return generate_man(folder);
+    }
     let result = match (&arguments.check, &arguments.config) {
         (Some(file), _) => check(file),
         (None, Some(file)) => read(file).and_then(|config| {
@@ -59,6 +65,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vipad: {}", with_causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Of section 8; `make deb` packs it.
+fn generate_man(folder: &std::path::Path) -> ExitCode {
+    match clap_mangen::Man::new(Arguments::command()).section("8").generate_to(folder) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vipad: cannot write the manual page into {}: {error}", folder.display());
             ExitCode::FAILURE
         }
     }
