@@ -283,6 +283,31 @@ package: build
 	  -c $(ARCHIVE) | gzip -n > $(ARCHIVE).tar.gz && sha256sum $(ARCHIVE).tar.gz > $(ARCHIVE).tar.gz.sha256
 	@echo "$(TARGET)/dist/$(ARCHIVE).tar.gz"
 
+# By the tools of dpkg-dev alone: dist/debian/build says why.
+.PHONY: deb
+deb: PACKAGES += dpkg-dev binutils
+deb: deps ## Debian packages vipa-router, vipa-agent and vipa-tools with debug symbols apart, for this release of Debian: target/deb
+	$(CARGO) build --release -p vipa-router -p vipa-agent -p vipa-cli
+	@dist/debian/build $(TARGET)/release $(TARGET)/deb
+
+# Debug builds, because what is tested is the packages: minutes less.
+.PHONY: test-packages
+test-packages: PACKAGES += dpkg-dev binutils
+test-packages: deps ## Install, start, upgrade, downgrade, remove and purge the packages in a debootstrap root (root, a Debian mirror)
+	$(CARGO) build -p vipa-router -p vipa-agent -p vipa-cli
+	@tests/packages $(TARGET)/packages $(TARGET)/debug
+
+DEBIAN ?= bookworm
+DEBS ?= $(TARGET)/deb
+.PHONY: images
+images: ## Container images vipa-router, vipa-agent and vipa-tools from the packages in DEBS (after `make deb`; DEBIAN=bookworm or trixie)
+	@ls $(DEBS)/vipa-router_*.deb >/dev/null || { echo "make images: there are no packages in $(DEBS); run make deb first" >&2; exit 1; }
+	@docker/base $(DEBIAN)
+	@for image in router agent tools; do \
+	  docker build -q --target $$image -t vipa-$$image -f docker/images.Dockerfile --build-arg DEBIAN=$(DEBIAN) \
+	    --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) --build-arg REVISION=$$(git rev-parse HEAD) $(DEBS) || exit 1; \
+	done
+
 # Everything here, nothing elsewhere: pushing the tag and giving the archive away is left to a person.
 .PHONY: release
 release: ## Test, pack and tag the release VERSION=… that Cargo.toml and CHANGELOG.md name already; pushes nothing (root)
