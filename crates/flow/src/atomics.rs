@@ -1,4 +1,4 @@
-//! The primitives, or loom's models of them when the model checker looks at us.
+//! Atomic primitives: those of `std`, or loom's models of them under the model checker.
 
 #[cfg(not(loom))]
 pub(crate) use std::{

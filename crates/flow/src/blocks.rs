@@ -1,7 +1,8 @@
-//! Blocks: stretches of the table that no entry leaves.
+//! Blocks: ranges of buckets that no entry leaves.
 //!
-//! The two buckets of a connection are in one block, so an entry that moves stays in its block. A walk finishes one block
-//! after the other and needs to remember no more than the names of one block to name nothing twice.
+//! Both buckets of a connection are in one block, so an entry that moves stays in its block. A walk finishes one block
+//! before it begins the next. To name nothing twice, it remembers only the connections that it has named in the current
+//! block.
 //!
 //! ```text
 //!   bucket  0 … 4,095 │ 4,096 … 8,191 │ 8,192 … 13,999
@@ -10,22 +11,22 @@
 
 use std::ops::Range;
 
-/// Buckets of a block, but the last: 256 kB of IPv4 entries, which stay in the processor's cache between the two passes of a
-/// walk. A block three quarters full of 16,384 entries holds one percent more than its share in one case of seven, so next to
-/// none fills up before the whole table does.
+/// Buckets of every block but the last: 256 kB of IPv4 entries, which stay in the processor's cache between the two
+/// passes of a walk. In a table that is three quarters full, a block of 16,384 entries holds one percent more than its
+/// share in one case of seven, so hardly any block fills up before the whole table does.
 pub(crate) const BLOCK: usize = 4096;
 
-/// How a table is divided.
+/// Division of a table into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blocks {
     /// The first bucket of the last block.
     last: usize,
-    /// Buckets of the last block: at most two blocks' less one.
+    /// Buckets of the last block: fewer than two blocks.
     last_len: usize,
 }
 
 impl Blocks {
-    /// Of a table of so many buckets.
+    /// Divides a table of `buckets` buckets.
     pub(crate) const fn of(buckets: usize) -> Self {
         let whole = buckets / BLOCK;
         let last = if whole == 0 { 0 } else { (whole - 1) * BLOCK };
@@ -36,21 +37,22 @@ impl Blocks {
         self.last / BLOCK + 1
     }
 
-    /// The buckets of a block.
+    /// Buckets of block number `block`.
     pub(crate) fn range(&self, block: usize) -> Range<usize> {
         let start = block * BLOCK;
         start..start + self.len_from(start)
     }
 
-    /// The bucket that lies `fraction` / 2³² of the way through the block of `home`; its neighbour, if that is `home`.
+    /// The bucket at `fraction` / 2³² of the block of `primary`; a neighbour of `primary` where that is `primary`
+    /// itself.
     #[inline(always)]
-    pub(crate) fn other(&self, home: usize, fraction: u32) -> usize {
-        let start = (home - home % BLOCK).min(self.last);
+    pub(crate) fn secondary(&self, primary: usize, fraction: u32) -> usize {
+        let start = (primary - primary % BLOCK).min(self.last);
         let other = start + ((u64::from(fraction) * self.len_from(start) as u64) >> 32) as usize;
-        match (other == home, home == start) {
+        match (other == primary, primary == start) {
             (false, _) => other,
-            (true, true) => home + 1,
-            (true, false) => home - 1,
+            (true, true) => primary + 1,
+            (true, false) => primary - 1,
         }
     }
 
@@ -73,10 +75,13 @@ mod tests {
                 let range = blocks.range(block);
                 assert_eq!(range.start, covered);
                 covered = range.end;
-                for home in [range.start, range.start + 1, (range.start + range.end) / 2, range.end - 1] {
+                for primary in [range.start, range.start + 1, (range.start + range.end) / 2, range.end - 1] {
                     for fraction in (0..=u32::MAX).step_by(1 << 18).chain([u32::MAX]) {
-                        let other = blocks.other(home, fraction);
-                        assert!(range.contains(&other) && other != home, "{home} {fraction} of {buckets}: {other}");
+                        let other = blocks.secondary(primary, fraction);
+                        assert!(
+                            range.contains(&other) && other != primary,
+                            "{primary} {fraction} of {buckets}: {other}"
+                        );
                     }
                 }
             }

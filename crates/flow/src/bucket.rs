@@ -1,6 +1,6 @@
-//! One cache line of IPv4, two of IPv6: four entries, and how to read one while others write.
+//! A bucket: four entries in one cache line of IPv4 or two of IPv6, and how to read an entry while other threads write.
 //!
-//! The protocol of a slot, all by compare-and-swap of its word:
+//! States of a slot; each transition is a compare-and-swap of the slot's word:
 //!
 //! ```text
 //! empty(life n) ──claim──► claimed(n+1) ──key written──► pending(n+1) ──duplicates ruled out──► live(n+1)
@@ -8,9 +8,10 @@
 //!     └──────────────────────────────────────────────────────┴─────────────◄────────── removed ───┘ re-targeted
 //! ```
 //!
-//! A live slot may also be claimed directly, by eviction or when its entry has moved. A claimed slot is its claimant's
-//! alone, or a slow claimant's key would be written under somebody else's word. A reader takes word, key, word again:
-//! when both words are of one life and have a key, it is the key in between.
+//! A live slot may also be claimed directly: by eviction, or when its entry has moved. A claimed slot belongs to its
+//! claimant alone; otherwise a slow claimant's key could be written under another entry's word. A reader loads the
+//! word, the key, and the word again: when both words are of one life and have a key, the key between them is that
+//! life's.
 
 use std::hint::select_unpredictable;
 
@@ -23,7 +24,7 @@ use crate::{
     word::Word,
 };
 
-/// Two under the model checker, whose work grows with every load.
+/// Slots of a bucket. Two under the model checker, whose work grows with every load.
 pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 4 };
 
 #[repr(align(64))]
@@ -47,11 +48,11 @@ impl<W: Words> Bucket<W> {
     /// The live entry of `packed`, as of some moment during the call.
     #[inline(always)]
     pub(crate) fn find(&self, packed: Packed<W>) -> Option<(usize, Word)> {
-        // Which of the four is a coin thrown anew for each connection: compare all, so that no branch guesses it.
+        // The matching slot is unpredictable: all four are compared, so that there is no branch to mispredict.
         let mut equal = 0_u32;
         for slot in 0..SLOTS {
-            // Acquire: pairs with the Release in announce(). Who sees the key of the connection that took a moved
-            // one's slot also sees, in the secondary bucket, the moved one.
+            // Acquire: pairs with the Release in announce(). A thread that sees the key of the connection that took a
+            // moved entry's slot also sees the moved entry in the secondary bucket.
             equal |= u32::from(self.keys[slot].load(Ordering::Acquire).same(packed.key)) << slot;
         }
         while equal != 0 {
@@ -64,11 +65,12 @@ impl<W: Words> Bucket<W> {
         None
     }
 
-    /// [`find`](Self::find) in one look, for a connection that is under way. None: there is none, or it takes a second look: the
-    /// slot is being written to, or another holds what is left of an earlier life of the same key, or one that resembles it.
+    /// [`find`](Self::find) with a single read, for an established connection. `None` means that there is none, or that
+    /// a second read is needed: the slot is being written to, or another slot holds the rest of an earlier life of the
+    /// same key, or a key that resembles it.
     #[inline(always)]
     pub(crate) fn probe(&self, packed: Packed<W>) -> Option<Word> {
-        // Which slot has this key, no branch can guess.
+        // The matching slot is unpredictable: a select instead of a branch.
         let mut slot = 0;
         for (other, key) in self.keys.iter().enumerate().skip(1) {
             // Acquire: as in find().
@@ -82,7 +84,7 @@ impl<W: Words> Bucket<W> {
         (is_same && again == word && word.is_under_way(packed.service)).then_some(word)
     }
 
-    /// [`read_live`](Self::read_live) where nobody writes meanwhile, as nearly always.
+    /// [`read_live`](Self::read_live) for the usual case that no thread writes to the slot meanwhile.
     #[inline(always)]
     fn read_still(&self, slot: usize, packed: Packed<W>) -> Option<Word> {
         let word = self.word(slot);
@@ -106,7 +108,7 @@ impl<W: Words> Bucket<W> {
             if !word.has_key() || word.service() != packed.service {
                 return None;
             }
-            // Acquire: pairs with the Release in announce(); who sees a later life's key sees its word below.
+            // Acquire: pairs with the Release in announce(); a thread that sees a later life's key sees its word below.
             if !self.keys[slot].load(Ordering::Acquire).same(packed.key) {
                 return None;
             }
@@ -118,14 +120,14 @@ impl<W: Words> Bucket<W> {
         }
     }
 
-    /// Whatever live connection the slot holds.
+    /// The live connection that the slot holds, if any.
     pub(crate) fn read_any(&self, slot: usize) -> Option<(Packed<W>, Word)> {
         loop {
             let word = self.word(slot);
             word.state()?;
             // Acquire: as in read().
             let key = self.keys[slot].load(Ordering::Acquire);
-            // Acquire: who sees that the entry has moved away also sees it in its secondary bucket.
+            // Acquire: a thread that sees that the entry has moved away also sees it in its secondary bucket.
             let again = self.word(slot);
             if again.same_life(word) {
                 again.state()?;
@@ -136,28 +138,30 @@ impl<W: Words> Bucket<W> {
 
     #[inline]
     pub(crate) fn word(&self, slot: usize) -> Word {
-        // Acquire: pairs with the Release half of swap(); who sees a life sees its key.
+        // Acquire: pairs with the Release half of swap(); a thread that sees a life sees its key.
         Word(self.words[slot].load(Ordering::Acquire))
     }
 
-    /// Replaces the slot's word if it is still `from`; else says what it is.
+    /// Replaces the slot's word if it is still `from`; the error is the word found instead.
     pub(crate) fn swap(&self, slot: usize, from: Word, to: Word) -> Result<(), Word> {
-        // Release: pairs with the Acquire in word(). Acquire: what the forerunner's end told us stays before us.
+        // Release: pairs with the Acquire in word(). Acquire: what the end of the previous life published is ordered
+        // before us.
         self.words[slot].compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire).map(|_| ()).map_err(Word)
     }
 
-    /// Writes the key of a slot we have claimed as `word`, and shows it to other inserters; returns the word after.
+    /// Writes the key of a slot that we have claimed as `word` and makes it visible to other inserters; returns the new
+    /// word.
     pub(crate) fn announce(&self, slot: usize, word: Word, packed: Packed<W>) -> Word {
-        // Release: pairs with the Acquires in find() and read(); who sees the key sees the claim before it.
+        // Release: pairs with the Acquires in find() and read(); a thread that sees the key sees the claim before it.
         self.keys[slot].store(packed.key, Ordering::Release);
-        // Release: pairs with the Acquire in word(); who sees that there is a key sees the key. A store will do: nobody
-        // else changes a claimed word.
+        // Release: pairs with the Acquire in word(); a thread that sees that there is a key sees the key. A plain store
+        // is enough: no other thread changes a claimed word.
         self.words[slot].store(word.announced().0, Ordering::Release);
         word.announced()
     }
 
-    /// Ends the life that `word` belongs to, in whatever state it is by now. `Some`: how it was when we ended it;
-    /// `None`: somebody else had.
+    /// Ends the life that `word` belongs to, whatever its state is by now. `Some`: the word at that moment; `None`:
+    /// another thread has ended that life.
     pub(crate) fn end_life(&self, slot: usize, word: Word) -> Option<Word> {
         let mut word = word;
         loop {
@@ -169,7 +173,7 @@ impl<W: Words> Bucket<W> {
         }
     }
 
-    /// Takes the mark of moving from the life that `word` belongs to, if it goes on.
+    /// Clears the moving mark of the life that `word` belongs to, if that life still lasts.
     pub(crate) fn end_move(&self, slot: usize, word: Word) {
         let mut now = self.word(slot);
         while now.same_life(word) && now.is_moving() {
@@ -180,7 +184,7 @@ impl<W: Words> Bucket<W> {
         }
     }
 
-    /// Asks for its lines before they are needed.
+    /// Prefetches the bucket's cache lines.
     #[inline]
     pub(crate) fn prefetch(&self) {
         for line in 0..size_of::<Self>() / LINE {
@@ -195,13 +199,13 @@ const LINE: usize = 64;
 #[inline(always)]
 fn prefetch(line: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
-    // SAFETY: a prefetch reads nothing, so any address will do.
+    // SAFETY: a prefetch reads nothing, so any address is allowed.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(line.cast());
     }
     #[cfg(all(target_arch = "aarch64", not(loom)))]
-    // SAFETY: a prefetch reads nothing, so any address will do.
+    // SAFETY: a prefetch reads nothing, so any address is allowed.
     unsafe {
         std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly, preserves_flags));
     }

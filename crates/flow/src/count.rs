@@ -1,4 +1,4 @@
-//! How many connections there are, by state.
+//! Numbers of connections, by state.
 
 use vipa_model::TargetId;
 
@@ -7,7 +7,7 @@ use crate::{
     word::{FlowState, MAX_TARGETS},
 };
 
-/// Connections in the table, by state. Taken while others write: each number is right at a moment of its own.
+/// Entries in the table, by state. Read while other threads write: each number is right at a moment of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub ended: u64,
@@ -26,14 +26,14 @@ impl Counts {
         self.live() + self.ended
     }
 
-    /// Connections: all entries but those that outlive theirs for a moment.
+    /// Connections: all entries but ended ones, which outlive their connections for a moment.
     #[must_use]
     pub fn live(&self) -> u64 {
         let Self { ended: _, half_open, reopened, open, confirmed, closing, udp } = *self;
         half_open + reopened + open + confirmed + closing + udp
     }
 
-    /// By number of state.
+    /// From the numbers in the order of [`FlowState::ALL`].
     pub(crate) fn of(by_state: [u64; FlowState::ALL.len()]) -> Self {
         let [ended, half_open, reopened, open, confirmed, closing, udp] = by_state;
         Self { ended, half_open, reopened, open, confirmed, closing, udp }
@@ -56,42 +56,42 @@ impl std::ops::Add for Counts {
     }
 }
 
-/// So many that two workers rarely meet at one.
+/// Shards of the counters: enough that two workers rarely write to the same one.
 const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
 
-/// One count per state and shard of the table; a connection may come in one and go out of another, so only the sums
-/// mean something.
+/// Entries by state, one counter per state and shard. An entry may be added in one shard and removed in another, so
+/// only the sums over all shards have a meaning.
 pub(crate) struct TableCounters {
     shards: Box<[Shard]>,
     evicted: Box<[Evicted]>,
 }
 
-/// Of one shard, over the life of the table.
+/// Evictions of one shard, over the life of the table.
 #[derive(Default)]
 #[repr(align(128))]
 struct Evicted(AtomicU64);
 
-/// How many entries each target holds, which its reports have confirmed. Reports come from one thread, and workers change
-/// such an entry's target or take it out only when an agent has been away, so one number a target is enough.
+/// Confirmed entries of each target. One number per target is enough: reports come from one thread, and workers change
+/// the target of a confirmed entry or remove it only when an agent has been away.
 pub(crate) struct HeldCounts(Box<[AtomicU64]>);
 
 impl HeldCounts {
     pub(crate) fn new() -> Self {
-        // The model checker's work grows with every access; nothing in it depends on these numbers.
+        // Empty under the model checker: its work grows with every access, and nothing in it depends on these numbers.
         let targets = if cfg!(loom) { 0 } else { usize::from(MAX_TARGETS) };
         Self((0..targets).map(|_| AtomicU64::new(0)).collect())
     }
 
-    // Relaxed, here and below: the numbers carry nothing but themselves.
+    // Relaxed, here and below: no other memory depends on these numbers.
     #[inline]
-    pub(crate) fn came(&self, target: TargetId, state: FlowState) {
+    pub(crate) fn add(&self, target: TargetId, state: FlowState) {
         if let Some(held) = self.0.get(usize::from(target.0)).filter(|_| state.is_held()) {
             held.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[inline]
-    pub(crate) fn went(&self, target: TargetId, state: FlowState) {
+    pub(crate) fn remove(&self, target: TargetId, state: FlowState) {
         if let Some(held) = self.0.get(usize::from(target.0)).filter(|_| state.is_held()) {
             held.fetch_sub(1, Ordering::Relaxed);
         }
@@ -99,7 +99,7 @@ impl HeldCounts {
 
     pub(crate) fn of(&self, target: TargetId) -> u64 {
         let held = self.0.get(usize::from(target.0)).map_or(0, |held| held.load(Ordering::Relaxed));
-        // A departure may be seen before its arrival.
+        // A removal may be seen before its addition.
         (held as i64).max(0) as u64
     }
 }
@@ -115,16 +115,16 @@ impl TableCounters {
         }
     }
 
-    // Relaxed, here and below: the numbers carry nothing but themselves.
-    pub(crate) fn came(&self, bucket: usize, state: FlowState) {
+    // Relaxed, here and below: no other memory depends on these numbers.
+    pub(crate) fn add(&self, bucket: usize, state: FlowState) {
         self.shards[bucket % SHARDS].0[state.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn went(&self, bucket: usize, state: FlowState) {
+    pub(crate) fn remove(&self, bucket: usize, state: FlowState) {
         self.shards[bucket % SHARDS].0[state.index()].fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn evicted(&self, bucket: usize) {
+    pub(crate) fn add_eviction(&self, bucket: usize) {
         self.evicted[bucket % SHARDS].0.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -135,7 +135,7 @@ impl TableCounters {
     pub(crate) fn sum(&self) -> Counts {
         Counts::of(FlowState::ALL.map(|state| {
             let sum = |sum: u64, shard: &Shard| sum.wrapping_add(shard.0[state.index()].load(Ordering::Relaxed));
-            // A departure may be seen before its arrival.
+            // A removal may be seen before its addition.
             (self.shards.iter().fold(0, sum) as i64).max(0) as u64
         }))
     }

@@ -1,4 +1,4 @@
-//! What names a connection, and the keyed hash of it.
+//! Keys of connections, and their keyed hash.
 
 use std::{
     fmt,
@@ -9,11 +9,11 @@ use vipa_model::{Protocol, VipaId};
 
 use crate::atomics::AtomicU64;
 
-/// The table tells this many VIPAs apart; a connection to a `VipaId` beyond finds no place.
+/// VIPAs that the table distinguishes. A connection to a `VipaId` at or beyond this number is not stored.
 pub const MAX_VIPAS: u16 = 1 << 12;
 const _: () = assert!(MAX_VIPAS as usize == vipa_model::MAX_VIPAS);
 
-/// A connection to an IPv4 VIPA. Address and ports as numbers, not as bytes on the wire.
+/// A connection to an IPv4 VIPA. Address and ports are numbers in host byte order, not bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key4 {
     pub client: u32,
@@ -23,7 +23,7 @@ pub struct Key4 {
     pub protocol: Protocol,
 }
 
-/// A connection to an IPv6 VIPA. Address and ports as numbers, not as bytes on the wire.
+/// A connection to an IPv6 VIPA. Address and ports are numbers in host byte order, not bytes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key6 {
     pub client: u128,
@@ -33,7 +33,7 @@ pub struct Key6 {
     pub protocol: Protocol,
 }
 
-/// What names a connection in a table: [`Key4`] or [`Key6`]. Nobody else's.
+/// Key of a connection in a table: [`Key4`] or [`Key6`]. Sealed: no other type implements it.
 pub trait Key: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync + sealed::Stored + 'static {
     fn vipa(&self) -> VipaId;
     fn vipa_port(&self) -> u16;
@@ -80,24 +80,24 @@ pub(crate) mod sealed {
         fn unpack(packed: Packed<Self::Words>) -> Self;
     }
 
-    /// What a slot's key is made of: one word of IPv4, three of IPv6.
+    /// Words of a slot's key: one of IPv4, three of IPv6.
     pub trait Words: Copy + Eq + Default + Send + Sync + 'static {
         type AtomicWords: AtomicWords<Words = Self>;
 
         fn hash(self, seed: &HashSeed, service: u64) -> u64;
 
-        /// Equality word by word, in registers: of arrays the compiler makes wide loads of what narrow stores have just
-        /// written to the stack, which stalls.
+        /// Equality word by word, in registers. For arrays the compiler emits wide loads of what narrow stores have
+        /// just written to the stack, which stalls.
         fn same(self, other: Self) -> bool;
     }
 
-    /// The same as several threads see it. All-zero bytes are one.
+    /// [`Words`] that several threads share. All-zero bytes are a valid value.
     pub trait AtomicWords: Send + Sync {
         type Words;
 
         fn zero() -> Self;
         fn load(&self, order: Ordering) -> Self::Words;
-        /// Whether it looks like these words: they do, or rarely some others.
+        /// True if the stored words equal `words`; rarely also true of different words.
         fn resembles(&self, words: Self::Words, order: Ordering) -> bool;
         fn store(&self, words: Self::Words, order: Ordering);
     }
@@ -122,7 +122,8 @@ pub(crate) mod sealed {
         }
     }
 
-    /// Each word by itself: who reads words of two lives sees by the slot's other word that it changed meanwhile.
+    /// Words are loaded and stored one by one. A reader that gets words of two lives notices by the slot's other word
+    /// that the entry has changed meanwhile.
     impl AtomicWords for [AtomicU64; 3] {
         type Words = [u64; 3];
 
@@ -133,7 +134,7 @@ pub(crate) mod sealed {
         fn load(&self, order: Ordering) -> [u64; 3] {
             [self[0].load(order), self[1].load(order), self[2].load(order)]
         }
-        /// By all but the client's network.
+        /// Compares all but the client's network (the upper half of its address).
         #[inline(always)]
         fn resembles(&self, words: [u64; 3], order: Ordering) -> bool {
             (self[1].load(order) ^ words[1]) | (self[2].load(order) ^ words[2]) == 0
@@ -149,7 +150,7 @@ pub(crate) mod sealed {
 
 use sealed::{Stored, Words};
 
-/// A key in as few words as it needs, for callers with many under way.
+/// A key in as few words as possible, for callers that keep many at once.
 #[derive(Clone, Copy)]
 pub struct PackedKey<K: Key>(pub(crate) Packed<K::Words>);
 
@@ -174,7 +175,7 @@ impl<K: Key> Default for PackedKey<K> {
 }
 
 impl PackedKey<Key4> {
-    /// From a client's address, its port and the VIPA's, side by side from the highest bit down.
+    /// From `ends`: client address, client port and VIPA port, from the highest bit down.
     #[inline(always)]
     #[must_use]
     pub fn from_ends(ends: u64, vipa: VipaId, protocol: Protocol) -> Self {
@@ -183,7 +184,8 @@ impl PackedKey<Key4> {
 }
 
 impl PackedKey<Key6> {
-    /// From the halves of a client's address, and its port beside the VIPA's, from the highest bit down.
+    /// From `words`: upper half of the client address, lower half, and client port beside VIPA port, from the highest
+    /// bit down.
     #[inline(always)]
     #[must_use]
     pub fn from_words(words: [u64; 3], vipa: VipaId, protocol: Protocol) -> Self {
@@ -195,7 +197,7 @@ impl PackedKey<Key6> {
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Packed<W> {
     pub(crate) key: W,
-    /// `VipaId` and protocol: the part that lives in an entry's own word.
+    /// `VipaId` and protocol: the part of the key that is in the entry's own word.
     pub(crate) service: u64,
 }
 
@@ -213,7 +215,7 @@ impl<W> Packed<W> {
     }
 }
 
-/// Never matches an entry when the `VipaId` is beyond [`MAX_VIPAS`].
+/// Packs `vipa` and `protocol`. The result matches no entry when the `VipaId` is at or beyond [`MAX_VIPAS`].
 #[inline(always)]
 fn service(vipa: VipaId, protocol: Protocol) -> u64 {
     let protocol = match protocol {
@@ -286,7 +288,7 @@ impl Words for u64 {
 impl Words for [u64; 3] {
     type AtomicWords = [AtomicU64; 3];
 
-    /// The same with a round more, for the address' other half.
+    /// As for one word, with one more round for the other half of the address.
     #[inline]
     fn hash(self, seed: &HashSeed, service: u64) -> u64 {
         let [a, b, c, d] = seed.0;
@@ -305,7 +307,7 @@ impl Words for [u64; 3] {
 /// 2⁶⁴ / the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The secret that decides where a connection lives in this process's table, so that nobody outside can aim many
+/// Secret that decides which buckets a connection has in this process's table, so that nobody outside can aim many
 /// connections at one bucket.
 #[derive(Clone, Copy)]
 pub struct HashSeed([u64; 4]);
@@ -315,7 +317,7 @@ impl HashSeed {
     #[must_use]
     pub fn new(secret: [u64; 4]) -> Self {
         let mut sum = 0_u64;
-        // An odd multiplier is never zero, which would send everything to one place.
+        // The multiplier is odd and so never zero; zero would send all connections to one bucket.
         Self(secret.map(|word| {
             sum = sum.wrapping_add(word).wrapping_add(SPREAD);
             mix(sum) | 1
@@ -341,7 +343,7 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// The finisher of SplitMix64 (Steele, Lea, Flood 2014): every bit in changes half of the bits out.
+/// The finisher of SplitMix64 (Steele, Lea, Flood 2014): each input bit changes half of the output bits.
 fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

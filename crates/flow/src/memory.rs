@@ -1,4 +1,4 @@
-//! The table's memory: taken once at the start, zeroed, with every page present, so that no packet ever pays a page
+//! The table's memory: taken once at the start, zeroed, with every page present, so that no packet ever causes a page
 //! fault.
 
 #[cfg(not(loom))]
@@ -9,7 +9,7 @@ use std::{io, ops::Deref};
 use crate::mapping::{HUGEPAGE, Mapping, PAGE};
 use crate::{bucket::Bucket, key::sealed::Words};
 
-/// Why there is no table.
+/// Why a table cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     #[error("a connection table must hold at least one connection: raise [table] connections")]
@@ -29,12 +29,12 @@ pub enum TableError {
     Refused { wanted_mb: u64, source: io::Error },
 }
 
-/// What the table's memory is made of.
+/// Kind of pages that the table's memory consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
-    /// From the pool of reserved hugepages, but for a rest of less than one.
+    /// Reserved hugepages, except for a rest smaller than one hugepage.
     Huge,
-    /// Ordinary memory; the kernel was asked to use transparent hugepages.
+    /// Ordinary memory; the kernel is advised to use transparent hugepages.
     Transparent,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Memory<W: Words> {
     buckets: NonNull<Bucket<W>>,
     #[cfg(not(loom))]
     count: usize,
-    /// What is whole hugepages, and the rest, right behind it: kept to be given back.
+    /// The whole hugepages, and the rest right behind them; kept here so that they are unmapped on drop.
     #[cfg(not(loom))]
     _mappings: [Mapping; 2],
     #[cfg(loom)]
@@ -54,17 +54,18 @@ pub(crate) struct Memory<W: Words> {
 
 #[cfg(not(loom))]
 impl<W: Words> Memory<W> {
-    /// Room for `count` buckets.
+    /// Memory for `count` buckets.
     pub(crate) fn new(count: usize) -> Result<Self, TableError> {
         let bytes = (count * size_of::<Bucket<W>>()).next_multiple_of(PAGE);
         let wanted_mb = bytes as u64 >> 20;
-        // Reserved hugepages are there or refused at once: the kernel sets them aside for the whole mapping.
+        // Reserved hugepages are granted or refused at once: the kernel sets them aside for the whole mapping.
         if bytes >= HUGEPAGE
             && let Ok(memory) = Self::of(Pages::Huge, count, bytes)
         {
             return Ok(memory);
         }
-        // Ordinary memory the kernel promises without having it, and kills somebody when it is used: look first.
+        // The kernel promises ordinary memory that it does not have, and kills a process when it is used. So check
+        // first.
         if let Some(available) = available_bytes()
             && bytes as u64 > available
         {
@@ -97,13 +98,13 @@ impl<W: Words> Deref for Memory<W> {
     type Target = [Bucket<W>];
     #[inline]
     fn deref(&self) -> &[Bucket<W>] {
-        // SAFETY: the mappings, one right behind the other, hold `count` buckets, are aligned to pages, live as long as
-        // `self`, and all-zero bytes are a valid Bucket (atomics only); nobody has a `&mut` into them.
+        // SAFETY: the mappings, one right behind the other, hold `count` buckets, are aligned to pages and live as long
+        // as `self`. All-zero bytes are a valid Bucket (atomics only). No `&mut` into them exists.
         unsafe { std::slice::from_raw_parts(self.buckets.as_ptr(), self.count) }
     }
 }
 
-// SAFETY: owns its mappings, and Bucket is atomics only.
+// SAFETY: owns its mappings, and Bucket consists of atomics only.
 #[cfg(not(loom))]
 unsafe impl<W: Words> Send for Memory<W> {}
 // SAFETY: as above; threads share `&[Bucket]`.
@@ -127,12 +128,12 @@ impl<W: Words> Deref for Memory<W> {
 }
 
 impl<W: Words> Memory<W> {
-    /// The bucket that lies `fraction` / 2³² of the way through, and its number.
+    /// The bucket at `fraction` / 2³² of the table, and its number.
     #[inline(always)]
     pub(crate) fn at(&self, fraction: u32) -> (usize, &Bucket<W>) {
         let number = ((u64::from(fraction) * self.len() as u64) >> 32) as usize;
-        // SAFETY: of a fraction below 2³² the product is below len × 2³² (which 64 bits hold: bucket numbers have 32), so the
-        // number is below len.
+        // SAFETY: for a fraction below 2³² the product is below len × 2³² (which 64 bits hold: bucket numbers have 32),
+        // so the number is below len.
         let bucket = unsafe { self.get_unchecked(number) };
         (number, bucket)
     }

@@ -1,16 +1,19 @@
-//! How a connection gets a place, without a lock and without ever being in the table twice.
+//! Insertion of a connection: without a lock, and without the connection ever being in the table twice.
 //!
-//! 1. *Claim* a slot: an empty one in its primary bucket, else an empty one in the secondary bucket, else a half-open one's where these
-//!    crowd, else one that is freed by moving an entry from its primary to its own secondary bucket, where another moves on first if
-//!    need be, else the least valuable one's, else one that is freed by moving an entry to the place of a less valuable one in
-//!    its secondary bucket, else one that is freed by three moves, one after another.
-//! 2. *Announce*: write the key, then say so. The entry is pending: lookups pass it over, other inserters see it.
-//! 3. *Settle*: look at all other slots the key may be in. Somebody else's live entry: ours ends. Somebody else's
-//!    pending entry: the later place ends, by the hand of the earlier; an earlier one is waited for, but not for ever.
-//!    Nobody left: ours goes live, unless somebody ended it meanwhile.
+//! 1. *Claim* a slot, from the first of these that succeeds: an empty slot of the primary bucket; an empty slot of the
+//!    secondary bucket; a half-open entry's slot where half-open entries crowd; a slot freed by moving an entry from
+//!    its primary to its own secondary bucket, after another entry has moved on from there if need be; the slot of the
+//!    least valuable entry; a slot freed by moving an entry to the slot of a less valuable one in its secondary bucket;
+//!    a slot freed by three moves, one after another.
+//! 2. *Announce*: write the key, then publish that it is there. The entry is pending: lookups skip it, other inserters
+//!    see it.
+//! 3. *Settle*: check all other slots that the key may be in. If another thread's entry is live, ours ends. Of two
+//!    pending entries the one in the later slot ends, and the inserter of the earlier one ends it; an inserter waits
+//!    for an earlier one, but not for ever. If no other entry is left, ours goes live, unless another thread has ended
+//!    it meanwhile.
 //!
-//! Two inserters of one key cannot both go live: each announces before it looks, so one of the two sees the other, and
-//! who sees another goes live only after it has seen the other's end.
+//! Two inserters of one key cannot both go live. Each announces before it checks, so one of the two sees the other; and
+//! an inserter that sees another entry goes live only after it has seen that entry's end.
 
 use vipa_model::TargetId;
 
@@ -24,14 +27,14 @@ use crate::{
     word::Word,
 };
 
-/// Who says that there is a connection.
+/// Origin of the evidence that a connection exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Traffic,
     Target,
 }
 
-/// A connection on its way in.
+/// A connection that is being inserted.
 pub(crate) struct Newcomer<W> {
     pub(crate) packed: Packed<W>,
     pub(crate) pair: BucketPair,
@@ -41,14 +44,14 @@ pub(crate) struct Newcomer<W> {
 }
 
 pub(crate) enum Placed {
-    /// Live, perhaps in the place of a connection in this state.
+    /// Live; `Some`: in the slot of an evicted connection in this state.
     Live(Option<FlowState>),
     Full,
-    /// Another thread is placing or has placed the same connection: look again.
+    /// Another thread inserts or has inserted the same connection: look it up again.
     Contested,
 }
 
-/// A slot that is ours alone.
+/// A slot that this inserter alone owns.
 struct Claim {
     bucket: usize,
     slot: usize,
@@ -56,24 +59,26 @@ struct Claim {
     evicted: Option<FlowState>,
 }
 
-/// Looks at an earlier inserter's pending entry before it is taken for stuck: some microseconds.
-const PATIENCE: u32 = if cfg!(loom) { 1 } else { 256 };
+/// Reads of an earlier inserter's pending entry before that inserter is taken for stuck: some microseconds.
+const PENDING_READS: u32 = if cfg!(loom) { 1 } else { 256 };
 
 /// Silence after which an open connection may give way to a new one: one minute.
 const IDLE_TICKS: u16 = 240;
 
-/// Silence after which a connection that its linked target has not reported gives way like one that closes: two seconds, many
-/// times what a report takes.
+/// Silence after which a connection that its linked target has not reported gives way like a closing one: two seconds,
+/// many times what a report takes.
 const UNREPORTED_TICKS: u16 = 8;
 
-/// Ended entries outlive their connections for late segments; after one second they give way before any other is moved.
+/// Age from which an ended entry gives way before any other entry is moved: one second. It outlives its connection for
+/// late segments.
 const ENDED_TICKS: u16 = 4;
 
-/// Half-open entries among eight neighbours from which on they are a flood's, and one of them is not worth moving others
-/// for: with one in fifty half-open, as in ordinary traffic, one newcomer in two thousand meets so many.
+/// Half-open entries among eight neighbours from which on they count as a flood's, so that moving other entries for one
+/// of them is not worth it. With one entry in fifty half-open, as in ordinary traffic, one newcomer in two thousand
+/// meets this many.
 const CROWD: usize = 3;
 
-/// Other threads may take the victim or the gap first; so often is another one looked for at most.
+/// Victims or free slots that are tried at most, because other threads may take each of them first.
 const ATTEMPTS: usize = 4;
 
 impl<K: Key> FlowTable<K> {
@@ -88,7 +93,7 @@ impl<K: Key> FlowTable<K> {
         }
         match self.buckets[claim.bucket].swap(claim.slot, pending, pending.with_state(newcomer.state)) {
             Ok(()) => {
-                self.came(claim.bucket, newcomer.target, newcomer.state);
+                self.count_added(claim.bucket, newcomer.target, newcomer.state);
                 Placed::Live(claim.evicted.filter(|state| *state != FlowState::Ended))
             }
             Err(_) => Placed::Contested,
@@ -97,8 +102,8 @@ impl<K: Key> FlowTable<K> {
 
     /// Ends every other pending entry of the key; false if there is a live one.
     fn is_alone(&self, newcomer: &Newcomer<K::Words>, claim: &Claim) -> bool {
-        let mut patience = PATIENCE;
-        // Entries before ours in this order come first.
+        let mut reads_left = PENDING_READS;
+        // Entries in slots before ours have precedence.
         let mut ours_passed = false;
         for bucket in newcomer.pair.both() {
             for slot in 0..SLOTS {
@@ -110,8 +115,8 @@ impl<K: Key> FlowTable<K> {
                     if !other.is_pending() {
                         return false;
                     }
-                    if !ours_passed && patience > 0 {
-                        patience -= 1;
+                    if !ours_passed && reads_left > 0 {
+                        reads_left -= 1;
                         spin_loop();
                     } else if self.buckets[bucket].swap(slot, other, other.emptied()).is_ok() {
                         break;
@@ -136,7 +141,7 @@ impl<K: Key> FlowTable<K> {
             if claim.is_some() {
                 return claim;
             }
-            // Nobody has taken anything from us: the same search would end the same way.
+            // No other thread has changed these buckets: the same search would end the same way.
             let after = self.words_of(newcomer.pair);
             if std::mem::replace(&mut before, after) == after {
                 break;
@@ -154,7 +159,8 @@ impl<K: Key> FlowTable<K> {
         let BucketPair { primary, secondary } = newcomer.pair;
         (0..SLOTS)
             .find_map(|slot| self.claim_if_empty(primary, slot, newcomer, now))
-            // Displaced entries fill a bucket from its last slot, so a free first slot means that the bucket holds few of them.
+            // Displaced entries fill a bucket from its last slot, so a free first slot means that the bucket holds few
+            // of them.
             .or_else(|| (1..SLOTS).rev().find_map(|slot| self.claim_if_empty(secondary, slot, newcomer, now)))
             .or_else(|| if self.buckets[secondary].word(0).is_empty() { self.claim_first(newcomer, now) } else { None })
     }
@@ -170,7 +176,8 @@ impl<K: Key> FlowTable<K> {
         Some(Claim { bucket, slot, word, evicted: None })
     }
 
-    /// The first slot of the secondary bucket; or rather than a last resort, one that is freed by moving.
+    /// The first slot of the secondary bucket; where that is a [last resort](Self::is_last_resort), rather a slot freed
+    /// by moving.
     #[cold]
     fn claim_first(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         let secondary = newcomer.pair.secondary;
@@ -179,14 +186,15 @@ impl<K: Key> FlowTable<K> {
         spared.or_else(|| self.claim_if_empty(secondary, 0, newcomer, now))
     }
 
-    /// Whether it is the first slot, and all others hold connections that are away from their primary bucket. These cannot move, and of two
-    /// buckets full of them no newcomer gets a place, so it is for who is in its primary bucket there.
+    /// Whether `slot` is the first one and all other slots of `bucket` hold displaced connections. These cannot move,
+    /// and a newcomer whose two buckets are both full of them gets no slot, so the last slot stays free for connections
+    /// whose primary bucket this is.
     fn is_last_resort(&self, bucket: usize, slot: usize) -> bool {
         let is_away = |(packed, _)| self.bucket_pair(packed).primary != bucket;
         slot == 0 && (1..SLOTS).all(|slot| self.buckets[bucket].read_any(slot).is_some_and(is_away))
     }
 
-    /// Moves one of the eight neighbours from its primary to its secondary bucket and takes the slot it leaves.
+    /// Moves one of the eight neighbours from its primary to its secondary bucket and claims the slot that it leaves.
     #[cold]
     fn claim_by_moving(&self, newcomer: &Newcomer<K::Words>, now: Tick, room: Room) -> Option<Claim> {
         let mut movable = [const { None }; 2 * SLOTS];
@@ -196,7 +204,7 @@ impl<K: Key> FlowTable<K> {
                 let Some((packed, word)) = self.buckets[bucket].read_any(slot) else { continue };
                 let BucketPair { primary, secondary } = self.bucket_pair(packed);
                 if primary == bucket && !word.is_moving() {
-                    // All of them first: the memory accesses overlap.
+                    // All of them are prefetched first, so that the memory accesses overlap.
                     self.buckets[secondary].prefetch();
                     if let Some(free) = free.next() {
                         *free = Some(Resident { bucket, slot, packed, word, secondary });
@@ -206,14 +214,20 @@ impl<K: Key> FlowTable<K> {
         }
         movable.iter().flatten().find_map(|resident| {
             let word = resident.word.claimed(&newcomer.packed, newcomer.target, now);
-            let spot = self.spot_for_copy(resident, newcomer.source, now, room)?;
-            self.replace_by_moving(resident, &spot, word)?;
-            Some(Claim { bucket: resident.bucket, slot: resident.slot, word, evicted: spot.evicted })
+            let copy_slot = self.claim_copy_slot(resident, newcomer.source, now, room)?;
+            self.replace_by_moving(resident, &copy_slot, word)?;
+            Some(Claim { bucket: resident.bucket, slot: resident.slot, word, evicted: copy_slot.evicted })
         })
     }
 
-    /// A slot in a resident's secondary bucket, claimed for its copy.
-    fn spot_for_copy(&self, resident: &Resident<K::Words>, source: Source, now: Tick, room: Room) -> Option<Spot> {
+    /// Claims a slot in a resident's secondary bucket for its copy.
+    fn claim_copy_slot(
+        &self,
+        resident: &Resident<K::Words>,
+        source: Source,
+        now: Tick,
+        room: Room,
+    ) -> Option<CopySlot> {
         let there = &self.buckets[resident.secondary];
         let empty = || {
             (0..SLOTS).rev().find_map(|at| {
@@ -221,7 +235,7 @@ impl<K: Key> FlowTable<K> {
                 let copy = before.claimed_like(resident.word);
                 let wanted = before.is_empty() && !(room == Room::Spare && self.is_last_resort(resident.secondary, at));
                 let taken = wanted && there.swap(at, before, copy).is_ok();
-                taken.then_some(Spot { at, copy, evicted: None })
+                taken.then_some(CopySlot { at, copy, evicted: None })
             })
         };
         match room {
@@ -241,15 +255,15 @@ impl<K: Key> FlowTable<K> {
                     .min_by_key(|(worth, ..)| *worth)?;
                 let copy = before.claimed_like(resident.word);
                 there.swap(at, before, copy).ok()?;
-                self.gave_way(resident.secondary, before);
-                Some(Spot { at, copy, evicted: Some(state) })
+                self.count_displaced(resident.secondary, before);
+                Some(CopySlot { at, copy, evicted: Some(state) })
             }
         }
     }
 
-    /// Moves one entry of a full bucket from there, its primary, to its own secondary bucket, in at most so many moves.
+    /// Moves one entry out of a full bucket, its primary one, to its own secondary bucket, in at most `moves` moves.
     fn move_on(&self, bucket: usize, source: Source, now: Tick, moves: usize) -> Option<()> {
-        // Two moves are one move twice, and to the model checker a multiple of its work.
+        // Two moves are one move twice, and multiply the model checker's work.
         let slots = if cfg!(loom) { 0 } else { SLOTS };
         let room = Room::Freed { moves: moves.checked_sub(1)? };
         (0..slots).find_map(|slot| {
@@ -259,38 +273,40 @@ impl<K: Key> FlowTable<K> {
                 return None;
             }
             let resident = Resident { bucket, slot, packed, word, secondary };
-            let spot = self.spot_for_copy(&resident, source, now, room)?;
-            self.replace_by_moving(&resident, &spot, word.emptied())
+            let copy_slot = self.claim_copy_slot(&resident, source, now, room)?;
+            self.replace_by_moving(&resident, &copy_slot, word.emptied())
         })
     }
 
-    /// Moves `resident` to that spot in its secondary bucket, live in both for a moment, and makes its slot hold `next`.
+    /// Moves `resident` to `copy_slot` in its secondary bucket and sets its old slot to `next`. For a moment the entry is
+    /// live in both.
     ///
-    /// While the original is marked as moving, only remove(), confirm() and end() change it; then we take the copy back. Until
-    /// we have, lookups find the original first, and nobody else can move it.
-    fn replace_by_moving(&self, resident: &Resident<K::Words>, spot: &Spot, next: Word) -> Option<()> {
+    /// While the original is marked as moving, only remove(), confirm() and end() change it; in that case the copy is
+    /// withdrawn. Until the copy is withdrawn or the original replaced, lookups find the original first, and no other
+    /// thread can move it.
+    fn replace_by_moving(&self, resident: &Resident<K::Words>, copy_slot: &CopySlot, next: Word) -> Option<()> {
         let Resident { bucket, slot, packed, word, secondary } = *resident;
         let (here, there) = (&self.buckets[bucket], &self.buckets[secondary]);
-        let Spot { at, copy, .. } = *spot;
+        let CopySlot { at, copy, .. } = *copy_slot;
         if here.swap(slot, word, word.moving()).is_err() {
             there.end_life(at, copy);
             return None;
         }
         let copy = there.announce(at, copy, packed);
-        // SeqCst: pairs with the fence in remove(); either it sees the copy and ends it, or we see that the original
-        // is gone.
+        // SeqCst: pairs with the fence in remove(); either that thread sees the copy and ends it, or we see that the
+        // original is gone.
         fence(Ordering::SeqCst);
         let state = word.state()?;
         let unchanged = here.word(slot) == word.moving();
         if unchanged && there.swap(at, copy, copy.with_state(state)).is_ok() {
-            self.came(secondary, word.target(), state);
+            self.count_added(secondary, word.target(), state);
             if here.swap(slot, word.moving(), next).is_ok() {
-                self.ended(bucket, word);
+                self.count_ended(bucket, word);
                 return Some(());
             }
         }
         if let Some(ended) = there.end_life(at, copy) {
-            self.ended(secondary, ended);
+            self.count_ended(secondary, ended);
         }
         here.end_move(slot, word);
         None
@@ -310,7 +326,7 @@ impl<K: Key> FlowTable<K> {
         self.evict(newcomer, (bucket, slot, before, state), now)
     }
 
-    /// The place of an entry whose connection has ended a while ago.
+    /// Claims the slot of an entry whose connection has ended a while ago.
     #[cold]
     fn claim_ended(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         newcomer.pair.both().into_iter().find_map(|bucket| {
@@ -325,7 +341,8 @@ impl<K: Key> FlowTable<K> {
         })
     }
 
-    /// The place of the longest silent of many half-open neighbours: a flood's newcomers take it from one another.
+    /// Claims the slot of the longest silent one of many half-open neighbours: the newcomers of a flood replace one
+    /// another.
     #[cold]
     fn claim_in_crowd(&self, newcomer: &Newcomer<K::Words>, now: Tick) -> Option<Claim> {
         let (mut crowd, mut oldest) = (0, None::<(u16, usize, usize, Word)>);
@@ -353,15 +370,16 @@ impl<K: Key> FlowTable<K> {
     ) -> Option<Claim> {
         let word = before.claimed(&newcomer.packed, newcomer.target, now);
         self.buckets[bucket].swap(slot, before, word).ok()?;
-        self.gave_way(bucket, before);
+        self.count_displaced(bucket, before);
         Some(Claim { bucket, slot, word, evicted: Some(state) })
     }
 
-    /// An entry last seen as `word` has lost its slot to another: an eviction, unless its connection had ended.
-    fn gave_way(&self, bucket: usize, word: Word) {
-        self.ended(bucket, word);
+    /// Counts that an entry last seen as `word` has lost its slot to another: an eviction, unless its connection had
+    /// ended.
+    fn count_displaced(&self, bucket: usize, word: Word) {
+        self.count_ended(bucket, word);
         if word.state() != Some(FlowState::Ended) {
-            self.counters.evicted(bucket);
+            self.counters.add_eviction(bucket);
         }
     }
 }
@@ -375,27 +393,29 @@ struct Resident<W> {
     secondary: usize,
 }
 
-/// Where a moved entry finds its new place.
+/// Which slot of its secondary bucket a moved entry may take.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Room {
-    /// Where it is empty and no [last resort](FlowTable::is_last_resort).
+    /// An empty one that is no [last resort](FlowTable::is_last_resort).
     Spare,
-    /// Where it is empty; if need be after another entry's moving on from there, which may need one more, `moves` at most.
+    /// An empty one; if need be after another entry has moved on from there, which may need a further move: `moves` at
+    /// most.
     Freed { moves: usize },
-    /// In the place of an entry that is worth less than the newcomer.
+    /// The slot of an entry that is worth less than the newcomer.
     Made,
 }
 
-/// A slot that is claimed for the copy of a moving entry, and who had to go for it.
-struct Spot {
+/// A slot that is claimed for the copy of a moving entry, and the entry that was evicted for it.
+struct CopySlot {
     at: usize,
     copy: Word,
     evicted: Option<FlowState>,
 }
 
-/// The least goes first; `None`: not for this newcomer. Of the same kind, the longest silent goes. `is_linked`: its target
-/// reports what it holds, so that an entry that it has not reported is worth little, whatever a client has sent: anybody can
-/// send a SYN and an ACK. After a while it is nobody's connection.
+/// Order in which entries give way: the least first, and of one kind the longest silent. `None`: the entry does not
+/// give way to this newcomer. `is_linked`: the target's agent reports what it holds, so an entry that it has not
+/// reported is worth little, whatever a client has sent: anybody can send a SYN and an ACK. After a while it is
+/// nobody's connection.
 fn worth(
     state: FlowState,
     age: u16,

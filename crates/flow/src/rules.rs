@@ -1,4 +1,4 @@
-//! Which state an entry has after a packet or a report: every rule about a connection's life stands here.
+//! State of an entry after a packet or a report: every rule about a connection's life is here.
 //!
 //! | entry | client's SYN | other segment | FIN or RST | target: half-open | target: holds it | target: no longer holds it |
 //! |---|---|---|---|---|---|---|
@@ -10,22 +10,22 @@
 //! | `Reopened` | – | `Confirmed` once the SYN is not recent | as any segment | – | – | `HalfOpen`, without a recent SYN `Ended` |
 //! | `Ended` | `HalfOpen` | – | – | `HalfOpen` | `Confirmed` | – |
 //!
-//! "–": nothing changes. A report is about a connection, not about its addresses and ports: these are used again within
-//! milliseconds. What tells one connection from the next is order. A target's log is read in its order, so the end it
-//! reports ends what it reported before, which is what made the entry `Confirmed`; an entry that no report has confirmed
-//! is younger than every end in the log. A SYN that passes an entry whose end may be on its way is remembered
-//! (`Reopened`), so that the end leaves the next connection's entry behind.
+//! "–": nothing changes. A report is about a connection, not about its addresses and ports, which are used again within
+//! milliseconds. Order distinguishes one connection from the next. A target's log is read in its order, so an end in
+//! the log ends what the log reported before it, which is what made the entry `Confirmed`. An entry that no report has
+//! confirmed is younger than every end in the log. A SYN on an entry whose end may be on its way is remembered
+//! (`Reopened`), so that the end leaves an entry for the next connection.
 
 use vipa_model::EntryState;
 
-use crate::{tick::HEARD_EVERY, word::FlowState};
+use crate::{tick::REFRESH_INTERVAL, word::FlowState};
 
-/// Ticks since a SYN within which the end of the connection before it may still be on its way, however slow the agent
-/// (four seconds). Not longer than a segment may pass without being written down.
-pub(crate) const RECENT: u16 = HEARD_EVERY;
+/// Ticks since a SYN within which the end of the previous connection may still be on its way, however slow the agent is
+/// (four seconds). Not longer than the interval at which an entry's tick is refreshed.
+pub(crate) const RECENT: u16 = REFRESH_INTERVAL;
 
 impl FlowState {
-    /// What another router is told of an entry.
+    /// The state that another router receives.
     #[must_use]
     pub fn told(self) -> EntryState {
         match self {
@@ -38,7 +38,8 @@ impl FlowState {
         }
     }
 
-    /// What an entry is here that another router has told: no report of its target has confirmed it to this one.
+    /// The state here of an entry that another router has sent: no report of its target has confirmed it to this
+    /// router.
     #[must_use]
     pub fn of_told(state: EntryState) -> Self {
         match state {
@@ -50,7 +51,8 @@ impl FlowState {
         }
     }
 
-    /// After a segment without SYN. `settled`: no end that is on its way can be of the connection before the last SYN.
+    /// State after a segment without SYN. `settled`: no end that is on its way can be of the connection before the last
+    /// SYN.
     #[inline(always)]
     #[must_use]
     pub fn after_segment(self, closes: bool, settled: bool) -> Self {
@@ -62,18 +64,18 @@ impl FlowState {
         }
     }
 
-    /// After a client's SYN that goes where the entry says.
+    /// State after a client's SYN that is forwarded to the entry's target.
     #[must_use]
     pub fn after_syn(self) -> Self {
         match self {
             Self::HalfOpen | Self::Closing | Self::Ended => Self::HalfOpen,
             Self::Confirmed | Self::Reopened => Self::Reopened,
-            // Whoever sends this may be anybody; the target answers it (RFC 5961 §4).
+            // The sender may be anybody; the target answers the SYN (RFC 5961 §4).
             Self::Open | Self::Udp => self,
         }
     }
 
-    /// After its target has reported it, in this state; `silence`: ticks since the entry was last written.
+    /// State after its target has reported it as `report`. `silence`: ticks since the entry was last written.
     pub(crate) fn after_report(self, report: Self, silence: u16) -> Self {
         match (report, self) {
             (Self::HalfOpen, Self::Open | Self::Confirmed | Self::Reopened) => self,
@@ -83,7 +85,7 @@ impl FlowState {
         }
     }
 
-    /// After its target has reported its end.
+    /// State after its target has reported its end. `silence`: as above.
     pub(crate) fn after_end(self, silence: u16) -> Self {
         match self {
             Self::Confirmed => Self::Ended,

@@ -1,13 +1,13 @@
-//! The table itself: find, admit, touch, confirm, remove.
+//! The table: find, admit, touch, confirm, remove.
 //!
-//! A connection may live in one of two buckets, its *primary* or its *secondary* bucket, both named by the keyed hash. It goes to the primary one
-//! when there is room, so that nearly every packet of a known connection touches one cache line. Both are in one block
-//! (`blocks`), so that a walk can name each entry once while entries move.
+//! A connection may be in one of two buckets, its *primary* or its *secondary* bucket; the keyed hash selects both. It
+//! goes to the primary bucket when there is room, so that nearly every packet of a known connection touches one cache
+//! line. Both buckets are in one block (`blocks`), so that a walk can name each entry once while entries move.
 //!
-//! What holds at every moment, whatever the threads do (`tests/loom.rs`):
+//! These hold at every moment, whatever the threads do (`tests/loom.rs`):
 //! - a lookup never returns the target of another connection;
-//! - a connection that is in the table, and stays, is found by every lookup, also while it moves house;
-//! - two admissions of one connection at once end in one entry, and both callers learn the same target.
+//! - a connection that is in the table, and stays, is found by every lookup, also while its entry moves;
+//! - two concurrent admissions of one connection end in one entry, and both callers get the same target.
 
 use vipa_model::TargetId;
 
@@ -26,10 +26,10 @@ use crate::{
     word::Word,
 };
 
-/// How many keys `lookup_batch` has in flight at once.
+/// Keys that `lookup_batch` has in flight at once.
 pub const BATCH: usize = 32;
 
-/// How many connections the table must hold with next to no loss: at that number it is three quarters full.
+/// Connections that the table must hold with next to no loss: at that number it is three quarters full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     connections: usize,
@@ -42,7 +42,7 @@ impl Capacity {
     }
 }
 
-/// The connection table. See the [crate](crate)'s page.
+/// The connection table. The [crate](crate)'s page describes it.
 pub struct FlowTable<K: Key = Key4> {
     pub(crate) buckets: Memory<K::Words>,
     pub(crate) counters: TableCounters,
@@ -50,7 +50,7 @@ pub struct FlowTable<K: Key = Key4> {
     pub(crate) blocks: Blocks,
     pub(crate) seed: HashSeed,
     pub(crate) linked: TargetSet,
-    /// Targets of which an entry that their reports had made has gone otherwise than by a report.
+    /// Targets that have lost a confirmed entry otherwise than by a report.
     pub(crate) diverged: TargetSet,
     capacity: usize,
 }
@@ -63,7 +63,7 @@ pub struct Hit {
     pub slot: SlotRef,
 }
 
-/// Where and how a connection was found; what [`FlowTable::touch`] needs to find it again at once.
+/// Slot and word of a found connection, by which [`FlowTable::touch`] finds it again at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SlotRef {
     pub(crate) bucket: u32,
@@ -71,14 +71,14 @@ pub struct SlotRef {
     pub(crate) word: Word,
 }
 
-/// Where a connection that is looked up may live; the first place was asked for. Look there with
-/// [`FlowTable::find_primary`], and only then, if in vain, with [`FlowTable::find_secondary`].
+/// Hash of a key whose lookup has begun; its primary bucket is being prefetched. Look there with
+/// [`FlowTable::find_primary`], and only if that finds nothing, with [`FlowTable::find_secondary`].
 #[derive(Clone, Copy, Default)]
 pub struct HashedKey {
     hash: u64,
 }
 
-/// What one look at a connection says.
+/// Result of a probe for a connection: its entry's word.
 #[derive(Clone, Copy)]
 pub struct ProbeHit(Word);
 
@@ -97,33 +97,33 @@ impl ProbeHit {
     }
 }
 
-/// What became of an admission.
+/// Result of an admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
     Opened,
-    /// It was there already, perhaps since a moment ago by another thread; nothing changed.
+    /// It was there already, perhaps inserted a moment ago by another thread; nothing changed.
     Existing(Hit),
-    /// Opened in the place of a less valuable connection in this state.
+    /// Opened in the slot of a less valuable connection in this state.
     OpenedEvicting(FlowState),
     /// Both buckets are full of connections that are worth more.
     Full,
 }
 
-/// What became of a target's report.
+/// Result of a target's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmed {
     New,
-    /// New, in the place of a less valuable connection in this state.
+    /// New, in the slot of a less valuable connection in this state.
     NewEvicting(FlowState),
     /// Known, with this target.
     Known,
-    /// Known, but so far with the target named here.
+    /// Known, until now with the target named here.
     Replaced(TargetId),
     /// Both buckets are full of connections that are worth as much.
     Full,
 }
 
-/// The two buckets a connection may live in; never the same one.
+/// The two buckets of a connection; never the same one.
 #[derive(Clone, Copy)]
 pub(crate) struct BucketPair {
     pub(crate) primary: usize,
@@ -137,8 +137,8 @@ impl BucketPair {
 }
 
 impl Hit {
-    /// Whether a packet that changes nothing else about the connection is to be written down with [`FlowTable::touch`]: in
-    /// the first of every sixteen ticks.
+    /// Whether a packet that changes nothing else about the connection must refresh the entry's tick by
+    /// [`FlowTable::touch`]: once in sixteen ticks ([`REFRESH_INTERVAL`](crate::REFRESH_INTERVAL)).
     #[inline(always)]
     #[must_use]
     pub fn is_stale(&self, now: Tick) -> bool {
@@ -153,8 +153,8 @@ impl Hit {
     }
 }
 
-/// The tick of an entry that somebody reports. The SYN of a half-open connection passed elsewhere: no SYN here is recent, and
-/// the next end that its target reports is this connection's.
+/// The tick of an entry that a report or another router makes. The SYN of such a half-open connection passed elsewhere:
+/// no SYN here is recent, and the next end that its target reports is this connection's.
 fn reported(state: FlowState, now: Tick) -> Tick {
     if state == FlowState::HalfOpen { Tick(now.0.wrapping_sub(RECENT.into())) } else { now }
 }
@@ -193,8 +193,7 @@ impl<K: Key> FlowTable<K> {
         self.find(packed, self.bucket_pair(packed))
     }
 
-    /// As [`lookup`](Self::lookup) for each of `keys`, with their memory accesses overlapped. `hits` must be as long
-    /// as `keys`.
+    /// [`lookup`](Self::lookup) of each of `keys`, with overlapped memory accesses. `hits` must be as long as `keys`.
     pub fn lookup_batch(&self, keys: &[K], hits: &mut [Option<Hit>]) {
         assert_eq!(keys.len(), hits.len(), "one hit for each key");
         for (keys, hits) in keys.chunks(BATCH).zip(hits.chunks_mut(BATCH)) {
@@ -218,7 +217,7 @@ impl<K: Key> FlowTable<K> {
                 self.buckets[pair[i].secondary].prefetch();
             }
         }
-        // In this order for each key: a connection only ever moves from its primary to its secondary bucket.
+        // Primary before secondary for each key: a connection only ever moves from its primary to its secondary bucket.
         while missing != 0 {
             let i = missing.trailing_zeros() as usize;
             missing &= missing - 1;
@@ -226,7 +225,7 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Begins a lookup, the first of three steps for callers with several under way; asks for the primary bucket's memory.
+    /// Begins a lookup, the first of three steps for callers with several in flight; prefetches the primary bucket.
     #[inline(always)]
     #[must_use]
     pub fn prefetch_primary(&self, key: &PackedKey<K>) -> HashedKey {
@@ -235,7 +234,7 @@ impl<K: Key> FlowTable<K> {
         HashedKey { hash }
     }
 
-    /// Looks in the primary bucket, where nearly every connection is.
+    /// Searches the primary bucket, where nearly every connection is.
     #[inline(always)]
     #[must_use]
     pub fn find_primary(&self, key: &PackedKey<K>, hashed: HashedKey) -> Option<Hit> {
@@ -243,29 +242,29 @@ impl<K: Key> FlowTable<K> {
         hit_in(bucket, number, key.0)
     }
 
-    /// [`find_primary`](Self::find_primary) in one look, of a connection that is more than half-open: nearly always enough. `None` is
-    /// no answer; ask the others.
+    /// [`find_primary`](Self::find_primary) with a single read, of a connection that is more than half-open: nearly
+    /// always enough. `None` is no answer; call [`find_primary`](Self::find_primary) then.
     #[inline(always)]
     #[must_use]
     pub fn probe_primary(&self, key: &PackedKey<K>, hashed: HashedKey) -> Option<ProbeHit> {
         self.buckets.at(hashed.hash as u32).1.probe(key.0).map(ProbeHit)
     }
 
-    /// Asks for the memory of the secondary bucket.
+    /// Prefetches the secondary bucket.
     #[inline]
     pub fn prefetch_secondary(&self, hashed: HashedKey) {
         self.buckets[self.bucket_pair_of(hashed.hash).secondary].prefetch();
     }
 
-    /// Looks in the secondary bucket. After [`find_primary`](Self::find_primary), since a connection only ever moves from its primary to
-    /// its secondary bucket.
+    /// Searches the secondary bucket. To be called after [`find_primary`](Self::find_primary), because a connection
+    /// only ever moves from its primary to its secondary bucket.
     #[inline]
     #[must_use]
     pub fn find_secondary(&self, key: &PackedKey<K>, hashed: HashedKey) -> Option<Hit> {
         self.find_in(self.bucket_pair_of(hashed.hash).secondary, key.0)
     }
 
-    /// Asks for the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
+    /// Prefetches the memory that a call about `key` will need: for callers with many calls to make, some calls ahead.
     #[inline]
     pub fn prefetch(&self, key: &K) {
         for bucket in self.bucket_pair(key.pack()).both() {
@@ -273,8 +272,9 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Gives a new connection its place; the least valuable of eight goes when there is none (ended before half-open before
-    /// closing before what a linked target has not reported before idle). Never evicts what a target holds.
+    /// Inserts a new connection. Where there is no free slot, the least valuable of eight entries gives way (ended
+    /// before half-open before closing before not reported by a linked target before idle). Never evicts what a target
+    /// holds.
     pub fn admit(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Admitted {
         let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {
@@ -295,8 +295,8 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// A packet of `hit`'s connection came by, and the connection is now in `state`. If another thread has changed the
-    /// state meanwhile, that stands. Writes nothing when there is nothing new within this tick.
+    /// Records that a packet of `hit`'s connection has passed and that the connection is now in `state`. If another
+    /// thread has changed the state meanwhile, its change stands. Writes nothing if nothing changes within this tick.
     #[inline]
     pub fn touch(&self, hit: &Hit, state: FlowState, now: Tick) {
         let seen = hit.slot.word;
@@ -309,19 +309,19 @@ impl<K: Key> FlowTable<K> {
     fn touch_slow(&self, (bucket, slot): (u32, u8), seen: Word, state: FlowState, now: Tick) {
         let (bucket, slot) = (bucket as usize, usize::from(slot));
         let mut word = seen;
-        // A moving entry is about to live elsewhere: the connection's next packet finds it there.
+        // A moving entry is about to be elsewhere: the connection's next packet finds it there.
         while let Some(before) = word.state().filter(|_| !word.is_moving()) {
             let after = if seen.state() == Some(before) { state } else { before };
             match self.buckets[bucket].swap(slot, word, word.with_state(after).with_tick(now)) {
-                Ok(()) => return self.changed(bucket, (word.target(), before), (word.target(), after)),
+                Ok(()) => return self.count_changed(bucket, (word.target(), before), (word.target(), after)),
                 Err(current) if current.same_life(seen) => word = current,
                 Err(_) => return,
             }
         }
     }
 
-    /// Gives `hit`'s connection another target and state, unless anybody has changed it since it was found. True if
-    /// done.
+    /// Gives `hit`'s connection another target and state, unless another thread has changed it since it was found. True
+    /// if done.
     pub fn redirect(&self, hit: &Hit, target: TargetId, state: FlowState, now: Tick) -> bool {
         let SlotRef { bucket, slot, word } = hit.slot;
         if word.is_moving() || target.0 >= MAX_TARGETS {
@@ -330,7 +330,7 @@ impl<K: Key> FlowTable<K> {
         let done = word.with_target(target).with_state(state).with_tick(now);
         let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
         if swapped {
-            self.changed(bucket as usize, (hit.target, hit.state), (target, state));
+            self.count_changed(bucket as usize, (hit.target, hit.state), (target, state));
             if hit.state.is_held() {
                 self.note_diverged(hit.target);
             }
@@ -338,8 +338,8 @@ impl<K: Key> FlowTable<K> {
         swapped
     }
 
-    /// Takes in what a target says it holds, `HalfOpen` or `Confirmed`. The target's word replaces another target; it does
-    /// not take a connection that the client has gone on with back to half-open.
+    /// Applies a target's report that it holds the connection, `HalfOpen` or `Confirmed`. The report replaces another
+    /// target. It does not return a connection with later segments of its client to half-open.
     pub fn confirm(&self, key: &K, target: TargetId, state: FlowState, now: Tick) -> Confirmed {
         let packed = key.pack();
         if !packed.fits() || target.0 >= MAX_TARGETS {
@@ -374,7 +374,8 @@ impl<K: Key> FlowTable<K> {
         } else {
             newcomer.state
         };
-        // If it is moving, it remains so: whoever moves it finds it changed, takes the copy back and leaves it here.
+        // A moving entry keeps its mark: the thread that moves it finds it changed, withdraws the copy and leaves the
+        // entry here.
         let done = word.with_target(newcomer.target).with_state(state);
         let done = match (state, hit.state) {
             // A SYN that passed here remains as recent as it is.
@@ -386,7 +387,7 @@ impl<K: Key> FlowTable<K> {
         }
         let swapped = self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok();
         if swapped {
-            self.changed(bucket as usize, (hit.target, hit.state), (newcomer.target, state));
+            self.count_changed(bucket as usize, (hit.target, hit.state), (newcomer.target, state));
             if hit.state.is_held() && hit.target != newcomer.target {
                 self.note_diverged(hit.target);
             }
@@ -394,7 +395,7 @@ impl<K: Key> FlowTable<K> {
         swapped
     }
 
-    /// The target no longer holds the connection. Ends the entry that its reports made, and no other
+    /// Applies a target's report that it no longer holds the connection. Ends only an entry that its reports made
     /// ([`rules`](crate::FlowState)). True if there was one.
     pub fn end(&self, key: &K, target: TargetId, now: Tick) -> bool {
         let packed = key.pack();
@@ -405,36 +406,37 @@ impl<K: Key> FlowTable<K> {
             if state == hit.state {
                 return false;
             }
-            // As in confirm_at(): a moving entry remains so.
+            // As in confirm_at(): a moving entry keeps its mark.
             let done = word.with_state(state).with_tick(now);
             if self.buckets[bucket as usize].swap(slot as usize, word, done).is_ok() {
-                self.changed(bucket as usize, (target, hit.state), (target, state));
+                self.count_changed(bucket as usize, (target, hit.state), (target, state));
                 return true;
             }
         }
         false
     }
 
-    /// As `admit`, of a connection that the router which owned the VIPA until now has told, in this state, which no report
-    /// has confirmed here. What is known here already stays if a target holds it, or it is not older than this router's own
-    /// ownership: what is unconfirmed and of an earlier one gives way. `since`: when its ownership began, if it has.
+    /// [`admit`](Self::admit) of a connection in `state` that the VIPA's previous owner has sent and that no report has
+    /// confirmed here. An existing entry stays if a target holds it, or if it is not older than this router's own
+    /// ownership; an unconfirmed entry from before that gives way. `since`: when this router's ownership began, if it
+    /// has.
     pub fn inherit(&self, key: &K, target: TargetId, state: FlowState, since: Option<Tick>, now: Tick) -> Admitted {
         if state == FlowState::Ended {
             return self.inherit_ended(key, target, now);
         }
         if let Some(hit) = self.lookup(key) {
-            let heard = age(now, hit.slot.word.tick());
-            let older = since.is_none_or(|since| heard > age(now, since.0 as u16));
+            let silence = age(now, hit.slot.word.tick());
+            let older = since.is_none_or(|since| silence > age(now, since.0 as u16));
             if hit.state == FlowState::Ended || hit.target != target && !hit.state.is_held() && older {
                 self.remove(key, Some(hit.target));
             }
         }
-        // Its segments passed elsewhere, and not now: what a later predecessor tells wins.
-        let heard = if state == FlowState::HalfOpen { reported(state, now) } else { Tick(now.0.wrapping_sub(1)) };
-        self.admit(key, target, state, heard)
+        // Its segments passed elsewhere, and before now: what a later predecessor sends wins.
+        let last_seen = if state == FlowState::HalfOpen { reported(state, now) } else { Tick(now.0.wrapping_sub(1)) };
+        self.admit(key, target, state, last_seen)
     }
 
-    /// What has ended takes no place from anything, and says nothing about what is here.
+    /// An ended entry takes no slot from another, and says nothing about an existing entry.
     fn inherit_ended(&self, key: &K, target: TargetId, now: Tick) -> Admitted {
         let is_empty = |bucket: usize| (0..SLOTS).any(|slot| self.buckets[bucket].word(slot).is_empty());
         match self.lookup(key) {
@@ -446,25 +448,27 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Notes that the table lacks something that this target has reported and does not repeat: its log is to be read anew.
+    /// Records that the table lacks something that this target has reported and does not repeat: its log must be read
+    /// again from the start.
     pub fn note_diverged(&self, target: TargetId) {
         if !self.diverged.has(target) {
             self.diverged.set(target, true);
         }
     }
 
-    /// Whether something was noted of this target.
+    /// Whether [`note_diverged`](Self::note_diverged) was called for this target since the last
+    /// [`forget_diverged`](Self::forget_diverged).
     #[must_use]
     pub fn has_diverged(&self, target: TargetId) -> bool {
         self.diverged.has(target)
     }
 
-    /// This target's log is read anew.
+    /// Clears the record: this target's log is being read again.
     pub fn forget_diverged(&self, target: TargetId) {
         self.diverged.set(target, false);
     }
 
-    /// Says whether this target's agent is linked, so that it reports every connection that it holds.
+    /// Sets whether this target's agent is linked, so that it reports every connection that it holds.
     pub fn set_linked(&self, target: TargetId, linked: bool) {
         if self.linked.has(target) != linked {
             self.linked.set(target, linked);
@@ -478,7 +482,7 @@ impl<K: Key> FlowTable<K> {
         self.linked.has(target)
     }
 
-    /// Takes a connection out; with a target, only if it is that target's. True if it was there.
+    /// Removes a connection; with a target, only if it is that target's. True if it was there.
     pub fn remove(&self, key: &K, target: Option<TargetId>) -> bool {
         let packed = key.pack();
         let pair = self.bucket_pair(packed);
@@ -490,19 +494,19 @@ impl<K: Key> FlowTable<K> {
                         break;
                     }
                     if self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
-                        removed |= self.ended(bucket, word);
+                        removed |= self.count_ended(bucket, word);
                         break;
                     }
                 }
             }
-            // SeqCst: pairs with the fence in replace_by_moving(); either the mover sees that the original is gone, or we see
-            // the copy.
+            // SeqCst: pairs with the fence in replace_by_moving(); either the mover sees that the original is gone, or
+            // we see the copy.
             fence(Ordering::SeqCst);
         }
         removed
     }
 
-    /// Connections in the table, by state.
+    /// Entries in the table, by state.
     #[must_use]
     pub fn count(&self) -> Counts {
         self.counters.sum()
@@ -514,38 +518,38 @@ impl<K: Key> FlowTable<K> {
         self.held.of(target)
     }
 
-    /// Connections that have given way to others, over the life of the table. Counted where it happens: the connection that one
-    /// gave way to may be found elsewhere in the end.
+    /// Connections that have given way to others, over the life of the table. Each is counted when it is evicted: the
+    /// connection that it gave way to may turn out to be elsewhere in the table.
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.counters.evictions()
     }
 
-    /// Connections it was made for.
+    /// Connections that the table was made for.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Entries there is room for: four thirds of the capacity.
+    /// Entries that the table has slots for: four thirds of the capacity.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.buckets.len() * SLOTS
     }
 
-    /// Memory taken: what the entries need, in pages of 4 kB.
+    /// Memory taken, in bytes: what the entries need, in pages of 4 kB.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.buckets.bytes()
     }
 
-    /// What that memory is made of.
+    /// Kind of pages of that memory.
     #[must_use]
     pub fn pages(&self) -> Pages {
         self.buckets.pages()
     }
 
-    /// The two buckets `key` may live in, primary first: the model checker's tests arrange meetings with it.
+    /// The two buckets of `key`, primary first: the model checker's tests arrange collisions with it.
     #[cfg(loom)]
     #[must_use]
     pub fn buckets_of(&self, key: &K) -> [usize; 2] {
@@ -557,14 +561,14 @@ impl<K: Key> FlowTable<K> {
         self.bucket_pair_of(self.seed.hash(packed))
     }
 
-    /// Half of the hash names the primary bucket, the other half the secondary bucket of the same block.
+    /// One half of the hash selects the primary bucket, the other half the secondary bucket of the same block.
     #[inline]
     fn bucket_pair_of(&self, hash: u64) -> BucketPair {
         let primary = self.buckets.at(hash as u32).0;
-        BucketPair { primary, secondary: self.blocks.other(primary, (hash >> 32) as u32) }
+        BucketPair { primary, secondary: self.blocks.secondary(primary, (hash >> 32) as u32) }
     }
 
-    /// For calls that will look at both buckets.
+    /// As `bucket_pair`, for calls that will look at both buckets.
     fn bucket_pair_prefetched(&self, packed: Packed<K::Words>) -> BucketPair {
         let pair = self.bucket_pair(packed);
         self.buckets[pair.secondary].prefetch();
@@ -573,7 +577,8 @@ impl<K: Key> FlowTable<K> {
 
     #[inline]
     fn find(&self, packed: Packed<K::Words>, pair: BucketPair) -> Option<Hit> {
-        // In this order: a connection only ever moves from its primary to its secondary bucket, and is in both meanwhile.
+        // In this order: a connection only ever moves from its primary to its secondary bucket, and is in both
+        // meanwhile.
         self.find_in(pair.primary, packed).or_else(|| self.find_in(pair.secondary, packed))
     }
 
@@ -582,35 +587,35 @@ impl<K: Key> FlowTable<K> {
         hit_in(&self.buckets[bucket], bucket, packed)
     }
 
-    fn changed(&self, bucket: usize, before: (TargetId, FlowState), after: (TargetId, FlowState)) {
+    fn count_changed(&self, bucket: usize, before: (TargetId, FlowState), after: (TargetId, FlowState)) {
         if before != after {
-            self.came(bucket, after.0, after.1);
-            self.went(bucket, before.0, before.1);
+            self.count_added(bucket, after.0, after.1);
+            self.count_removed(bucket, before.0, before.1);
         }
     }
 
     /// Counts an entry that is live from now on.
-    pub(crate) fn came(&self, bucket: usize, target: TargetId, state: FlowState) {
-        self.counters.came(bucket, state);
-        self.held.came(target, state);
+    pub(crate) fn count_added(&self, bucket: usize, target: TargetId, state: FlowState) {
+        self.counters.add(bucket, state);
+        self.held.add(target, state);
     }
 
-    fn went(&self, bucket: usize, target: TargetId, state: FlowState) {
-        self.counters.went(bucket, state);
-        self.held.went(target, state);
+    fn count_removed(&self, bucket: usize, target: TargetId, state: FlowState) {
+        self.counters.remove(bucket, state);
+        self.held.remove(target, state);
     }
 
-    /// A life has ended that was last seen as `word`: counted if it was live, which it says.
-    pub(crate) fn ended(&self, bucket: usize, word: Word) -> bool {
+    /// Counts the end of a life that was last seen as `word`, if it was live; returns whether it was.
+    pub(crate) fn count_ended(&self, bucket: usize, word: Word) -> bool {
         let state = word.state();
         if let Some(state) = state {
-            self.went(bucket, word.target(), state);
+            self.count_removed(bucket, word.target(), state);
         }
         state.is_some()
     }
 }
 
-/// The connection as `bucket`, which is the table's `number`-th, has it.
+/// The connection in `bucket`, whose number in the table is `number`.
 #[inline(always)]
 fn hit_in<W: Words>(bucket: &Bucket<W>, number: usize, packed: Packed<W>) -> Option<Hit> {
     let (slot, word) = bucket.find(packed)?;

@@ -1,4 +1,4 @@
-//! Sets of targets, a bit for each: those whose agents are linked, those whose entries differ from what they have reported.
+//! Sets of targets, one bit for each: targets with linked agents, and targets whose entries differ from their reports.
 
 use vipa_model::TargetId;
 
@@ -7,10 +7,10 @@ use crate::{
     word::MAX_TARGETS,
 };
 
-/// One word under the model checker, whose work grows with every load.
+/// Words of a set. One under the model checker, whose work grows with every load.
 const WORDS: usize = if cfg!(loom) { 1 } else { MAX_TARGETS as usize / 64 };
 
-/// A bit for each [`TargetId`].
+/// One bit for each [`TargetId`].
 pub(crate) struct TargetSet(Box<[AtomicU64]>);
 
 impl TargetSet {
@@ -18,7 +18,7 @@ impl TargetSet {
         Self((0..WORDS).map(|_| AtomicU64::new(0)).collect())
     }
 
-    // Relaxed, here and below: a bit carries nothing but itself.
+    // Relaxed, here and below: no other memory depends on a bit.
     pub(crate) fn set(&self, target: TargetId, member: bool) {
         let (word, bit) = self.place(target);
         if member {

@@ -29,8 +29,8 @@ fn an_admitted_connection_is_found_with_its_target_and_counted() {
     assert_eq!(table.count(), Counts { half_open: 1, ..Counts::default() });
 }
 
-/// What one look in its primary bucket says.
-fn glanced<K: Key>(table: &FlowTable<K>, key: &K) -> Option<TargetId> {
+/// The target that a probe of the primary bucket finds.
+fn probed<K: Key>(table: &FlowTable<K>, key: &K) -> Option<TargetId> {
     let packed = PackedKey::new(key);
     table.probe_primary(&packed, table.prefetch_primary(&packed)).map(ProbeHit::target)
 }
@@ -47,18 +47,18 @@ fn one_look_finds_what_is_under_way_at_home_and_nothing_else() {
         let packed = PackedKey::new(&key);
         let primary =
             table.find_primary(&packed, table.prefetch_primary(&packed)).filter(|hit| hit.state >= FlowState::Open);
-        assert_eq!(glanced(&table, &key), primary.map(|hit| hit.target), "{key:?}");
+        assert_eq!(probed(&table, &key), primary.map(|hit| hit.target), "{key:?}");
         in_primary += usize::from(primary.is_some());
     }
     assert!(in_primary > 1_500, "{in_primary}");
     table.remove(&key(1), None);
-    assert_eq!(glanced(&table, &key(1)), None, "its key still stands there");
+    assert_eq!(probed(&table, &key(1)), None, "its key still stands there");
 }
 
 #[test]
 fn one_look_takes_no_client_for_another_that_resembles_it() {
     let table = FlowTable::<Key6>::new(Capacity::connections(3_000), HashSeed::new([1, 2, 3, 4])).unwrap();
-    // As many are called in their networks.
+    // As many keys as here differ only in their networks.
     let key = |network: u16| Key6 {
         client: u128::from(network) << 64 | 1,
         client_port: 40_000,
@@ -71,12 +71,12 @@ fn one_look_takes_no_client_for_another_that_resembles_it() {
     }
     let mut seen = 0;
     for n in 0..4_000 {
-        let probe = glanced(&table, &key(n));
+        let probe = probed(&table, &key(n));
         assert!(probe.is_none_or(|target| target == TargetId(n) && n < 3_000), "{n}: {probe:?}");
         assert_eq!(table.lookup(&key(n)).map(|hit| hit.target), (n < 3_000).then_some(TargetId(n)));
         seen += usize::from(probe.is_some());
     }
-    // One in each bucket.
+    // About one in each bucket.
     assert!(seen > 500, "{seen}");
 }
 
@@ -126,7 +126,7 @@ fn what_is_inherited_takes_the_place_of_what_is_unconfirmed_and_of_an_earlier_ow
     let table = table(100);
     assert_eq!(table.inherit(&key(1), TWO, FlowState::Open, None, NOW), Admitted::Opened);
     assert_eq!(found(&table, &key(1)), Some((TWO, FlowState::Open)));
-    // What a predecessor tells when it yields is newer than what it, or another one, told when it consented.
+    // What a predecessor sends when it yields is newer than what it, or another one, sent when it consented.
     for since in [None, Some(NOW)] {
         assert_eq!(table.inherit(&key(1), ONE, FlowState::Open, since, NOW), Admitted::Opened);
         assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::Open)));
@@ -160,7 +160,7 @@ fn what_has_ended_is_inherited_where_nothing_else_is_known_and_there_is_room() {
     assert_eq!(table.evictions(), evictions);
 }
 
-/// The log that says "half-open" before it says "held" is read in its order: no SYN that passed here is meant.
+/// The log states "half-open" before "held" and is read in its order: no SYN that passed here is meant.
 #[test]
 fn a_half_open_connection_that_its_target_reports_is_no_recent_syn() {
     let table = table(100);
@@ -298,7 +298,7 @@ fn silence_beyond_a_states_limit_ends_a_connection() {
     assert_eq!(at(1_000), Counts::default());
     assert_eq!(at(1_250), Counts { half_open: 1, ..Counts::default() });
     assert_eq!(at(3_250), Counts { udp: 1, ..Counts::default() });
-    // Of these a packet may have been heard and not been written down.
+    // In these states a packet may have passed without refreshing the tick.
     assert_eq!(at(6_000), Counts::default());
     assert_eq!(at(6_250), Counts { closing: 1, ..Counts::default() });
     assert_eq!(at(14_000_000), Counts { open: 1, ..Counts::default() });
@@ -314,7 +314,7 @@ fn what_is_heard_is_written_down_once_in_four_seconds_and_no_connection_ends_ear
     assert!(!is_stale(0) && !is_stale(15) && is_stale(16));
     let aged =
         |ticks: u32| table.age(&mut Cursor::default(), usize::MAX / 2, Tick(NOW.0 + ticks), &limits).removed.open;
-    // Heard of at 15, silent for a second since.
+    // A packet passed at 15 and refreshed nothing; silent for a second since.
     assert_eq!((aged(19), aged(20), aged(21)), (0, 0, 1));
 }
 
@@ -362,7 +362,7 @@ fn an_export_names_the_connections_of_one_vipa() {
     assert_eq!(named, [(other, ONE, FlowState::Open)]);
 }
 
-/// Connections that come, and move others, between any two names of a walk.
+/// Connections that are inserted, and move others, between any two names of a walk.
 #[test]
 fn a_walk_names_what_stays_once_although_much_moves_between_its_names() {
     const CONNECTIONS: u32 = 60_000;
@@ -495,7 +495,7 @@ fn the_reported_end_of_a_connection_ends_its_entry_and_no_younger_one() {
         (1, FlowState::Confirmed, 0, FlowState::Ended),
         (2, FlowState::Reopened, 15, FlowState::HalfOpen),
         (3, FlowState::Reopened, 16, FlowState::Ended),
-        // Of these no report has spoken: they are younger than the end.
+        // No report has named these: they are younger than the end.
         (4, FlowState::HalfOpen, 100, FlowState::HalfOpen),
         (5, FlowState::Open, 100, FlowState::Open),
         (6, FlowState::Closing, 100, FlowState::Closing),
@@ -518,7 +518,7 @@ fn a_report_on_a_connection_whose_syn_has_just_passed_may_be_of_the_one_before()
         table.confirm(&key(n), ONE, FlowState::Confirmed, Tick(NOW.0 + silent_ticks));
         assert_eq!(found(&table, &key(n)), Some((ONE, expected)));
     }
-    // The end of the one before comes, then the report of the next.
+    // The end of the previous connection comes first, then the report of the next one.
     table.end(&key(1), ONE, Tick(NOW.0 + 16));
     assert_eq!(found(&table, &key(1)), Some((ONE, FlowState::HalfOpen)));
     let hit = table.lookup(&key(1)).unwrap();
@@ -545,7 +545,7 @@ fn what_a_linked_target_does_not_report_goes_after_a_grace_and_what_it_holds_nev
         let now = Tick(NOW.0 + seconds * 4);
         table.age(&mut Cursor::default(), usize::MAX / 2, now, &limits).removed
     };
-    // Four seconds more than the grace, because not every segment is written down.
+    // Four seconds more than the grace, because not every segment refreshes the tick.
     assert_eq!(aged(24), Counts::default());
     assert_eq!(aged(25), Counts { half_open: 1, open: 1, closing: 1, ..Counts::default() });
     assert_eq!((found(&table, &key(1)), found(&table, &key(2))), (None, Some((TWO, FlowState::Open))));
@@ -581,7 +581,7 @@ fn in_a_table_full_of_handshakes_that_no_target_reports_new_connections_find_roo
     const CONNECTIONS: u32 = 20_000;
     let table = table(CONNECTIONS as usize);
     table.set_linked(ONE, true);
-    // A SYN and an ACK, each of another client.
+    // A SYN and an ACK, each from another client.
     let spoofed = |client: u32| key(0x8000_0000 | client.wrapping_mul(0x9e37_79b9) >> 1);
     let flood = |clients: std::ops::Range<u32>| {
         for client in clients {

@@ -1,5 +1,5 @@
-//! Time as the table keeps it: coarse and in few bits. What the packets of a busy connection write, they write seldom
-//! ([`HEARD_EVERY`]).
+//! Time as the table stores it: coarse and in few bits. Packets of a busy connection refresh its entry's tick only once
+//! in [`REFRESH_INTERVAL`].
 
 use std::time::Duration;
 
@@ -19,22 +19,24 @@ impl From<Moment> for Tick {
     }
 }
 
-/// The longest idle time an entry's 16 bits can tell from a short one, with a good half hour for ageing to come round.
+/// The longest idle time that an entry's 16 bits distinguish from a short one, with a good half hour left for the
+/// ageing walk to reach the entry.
 pub const LONGEST_AGE: Duration = Duration::from_secs(4 * 3_600);
 const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS < AHEAD as u64);
 
-/// Two threads' clocks differ a little: an age from here on means that the entry was touched "in the future".
+/// Ages from here on are negative: two threads' clocks differ a little, so an entry may have been touched "in the
+/// future".
 const AHEAD: u16 = u16::MAX - 255;
 
-/// A connection whose packets change nothing is written to once in this many ticks (four seconds): each write costs a
-/// bus-locked instruction and dirties the entry's line. So long it may live beyond its limit.
-pub const HEARD_EVERY: u16 = 16;
-const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS + (HEARD_EVERY as u64) < AHEAD as u64);
+/// Ticks between two refreshes of an entry whose packets change nothing else (four seconds): each write costs a
+/// bus-locked instruction and dirties the entry's line. An entry may outlive its limit by this much.
+pub const REFRESH_INTERVAL: u16 = 16;
+const _: () = assert!(LONGEST_AGE.as_millis() as u64 / TICK_MS + (REFRESH_INTERVAL as u64) < AHEAD as u64);
 
-/// Whether it is time to write down that something was heard at `now`, after `touched`.
+/// Whether a tick of `touched` must be refreshed at `now`.
 #[inline(always)]
 pub(crate) fn is_stale(now: Tick, touched: u16) -> bool {
-    (now.0 as u16).wrapping_sub(touched) >= HEARD_EVERY
+    (now.0 as u16).wrapping_sub(touched) >= REFRESH_INTERVAL
 }
 
 /// Ticks since `touched`, of which only the low 16 bits are known.
@@ -49,16 +51,16 @@ pub(crate) fn age(now: Tick, touched: u16) -> u16 {
 pub struct AgeLimits {
     pub half_open: Duration,
     pub open: Duration,
-    /// For ever by default: the target said that it holds the connection, and will say when it no longer does.
+    /// For ever by default: the target has reported that it holds the connection, and will report its end.
     pub confirmed: Duration,
     pub closing: Duration,
     pub udp: Duration,
-    /// How long an entry outlives the end that its target has reported, and the client's last segment after it. The target answers
-    /// these segments, for example from TIME-WAIT. A client whose last acknowledgement is lost repeats its FIN with twice the
-    /// pause each time (RFC 6298 §5.5), so that an outage of half this length is no harm.
+    /// How long an ended entry outlives the end that its target has reported, and the client's last segment after it.
+    /// The target answers these segments, for example from TIME-WAIT. A client whose last acknowledgement is lost repeats
+    /// its FIN with twice the pause each time (RFC 6298 §5.5), so that an outage of half this length does no harm.
     pub ended: Duration,
-    /// The longest for a connection that its target, whose agent is linked, has not reported: it would have by now. Longer than the
-    /// pause between a client's SYNs (16 seconds before the sixth, RFC 6298 §5.5).
+    /// The longest silence of a connection whose target has a linked agent and has not reported it: it would have by
+    /// now. Longer than the pause between a client's SYNs (16 seconds before the sixth, RFC 6298 §5.5).
     pub unreported: Duration,
 }
 
@@ -76,7 +78,7 @@ impl Default for AgeLimits {
     }
 }
 
-/// `None`: for ever.
+/// The limit in ticks. `None`: for ever.
 pub(crate) fn limit_in_ticks(limit: Duration) -> Option<u16> {
     if limit > LONGEST_AGE {
         return None;
@@ -84,7 +86,7 @@ pub(crate) fn limit_in_ticks(limit: Duration) -> Option<u16> {
     u16::try_from(limit.as_millis() as u64 / TICK_MS).ok()
 }
 
-/// The same in a state in which not all that is heard is written down ([`is_stale`]).
-pub(crate) fn limit_where_news(limit: Duration) -> Option<u16> {
-    limit_in_ticks(limit).map(|limit| limit + HEARD_EVERY)
+/// The limit in ticks for a state in which a tick is refreshed only once in [`REFRESH_INTERVAL`]: that interval longer.
+pub(crate) fn limit_with_refresh(limit: Duration) -> Option<u16> {
+    limit_in_ticks(limit).map(|limit| limit + REFRESH_INTERVAL)
 }

@@ -1,8 +1,10 @@
-//! One piece of code, compiled for each kind of vector instruction that processors have; which is run is found out at the start.
+//! One piece of code, compiled for each kind of vector instructions that processors have; which one runs is detected at
+//! the start.
 //!
-//! What is written as a loop over columns becomes vector instructions by the compiler's hand, four or eight rows at a time, but
-//! only those of the processor that it compiles for: of x86-64 the first ones, of 2003. Inlined into [`Vectors::run`] it is
-//! compiled anew for AVX2 and for AVX-512. Whoever looks up a burst's connections runs in here, so it stands beside the table.
+//! The compiler turns a loop over columns into vector instructions, four or eight rows at a time, but only into those
+//! of the processor that it compiles for: on x86-64 the first ones, of 2003. Code that is inlined into [`Vectors::run`]
+//! is compiled again for AVX2 and for AVX-512. The lookup of a burst's connections runs in here, so this module is
+//! beside the table.
 //!
 //! ```
 //! use vipa_flow::vectors::{Vectors, Work};
@@ -21,19 +23,20 @@
 
 use std::fmt;
 
-/// Something to be done, to which `#[inline(always)]` belongs, and to all it calls that shall be compiled so.
+/// A piece of work for [`Vectors::run`]. Its `run`, and everything that `run` calls and that must be compiled the same
+/// way, needs `#[inline(always)]`.
 pub trait Work {
     type Output;
     fn run(self) -> Self::Output;
 }
 
-/// The widest vector instructions that may be used. One that this processor lacks cannot be made.
+/// The widest vector instructions that may be used. A value for instructions that this processor lacks cannot be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Vectors(Width);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Width {
-    /// Those that every processor of its architecture has.
+    /// Those that every processor of the architecture has.
     Common,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -42,7 +45,7 @@ enum Width {
 }
 
 impl Vectors {
-    /// Those that need no looking for.
+    /// Those that need no detection.
     pub const COMMON: Self = Self(Width::Common);
 
     #[must_use]
@@ -68,7 +71,7 @@ impl Vectors {
     pub fn run<W: Work>(self, work: W) -> W::Output {
         match self.0 {
             Width::Common => work.run(),
-            // SAFETY: this value was made by all() alone, which has looked whether the processor has these instructions.
+            // SAFETY: only all() makes this value, after it has detected that the processor has these instructions.
             #[cfg(target_arch = "x86_64")]
             Width::Avx2 => unsafe { on_avx2(work) },
             // SAFETY: likewise.

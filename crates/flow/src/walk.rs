@@ -1,4 +1,4 @@
-//! Going through the table while others use it: ageing, bucket by bucket, and export, block by block.
+//! Walks through the table while others use it: ageing bucket by bucket, export block by block.
 
 use std::ops::Range;
 
@@ -9,11 +9,11 @@ use crate::{
     blocks::BLOCK,
     bucket::SLOTS,
     key::{Packed, sealed::Words},
-    tick::{age, limit_in_ticks, limit_where_news},
+    tick::{age, limit_in_ticks, limit_with_refresh},
     word::Word,
 };
 
-/// Where one walker stands, and which part of the table is its own.
+/// Position of one walker, and the part of the table that it walks.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     part: usize,
@@ -23,14 +23,14 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The `part`-th of `parts` equal parts, counted from zero: one for each worker.
+    /// For part number `part` of `parts` equal parts, counted from zero: one for each worker.
     #[must_use]
     pub fn new(part: usize, parts: usize) -> Self {
         assert!(part < parts, "part {part} of {parts}");
         Self { part, parts, next: 0 }
     }
 
-    /// Goes on by so many buckets or blocks of a table that has `all`: which they are, and whether they end the part.
+    /// Advances by `count` buckets or blocks of a table that has `all`: which they are, and whether they end the part.
     fn advance(&mut self, count: usize, all: usize) -> (Range<usize>, bool) {
         let start = all * self.part / self.parts;
         let part = all * (self.part + 1) / self.parts - start;
@@ -47,11 +47,11 @@ impl Default for Cursor {
     }
 }
 
-/// What a stretch of ageing did.
+/// Result of one stretch of ageing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Aged {
     pub removed: Counts,
-    /// The walker has come to the end of its part and will begin again.
+    /// The walker has reached the end of its part and will begin again.
     pub finished: bool,
 }
 
@@ -67,23 +67,23 @@ impl Limits {
         let by_state = FlowState::ALL.map(|state| match state {
             FlowState::Ended => limit_in_ticks(ended),
             FlowState::HalfOpen => limit_in_ticks(half_open),
-            FlowState::Open => limit_where_news(open),
-            FlowState::Reopened | FlowState::Confirmed => limit_where_news(confirmed),
-            FlowState::Closing => limit_where_news(closing),
+            FlowState::Open => limit_with_refresh(open),
+            FlowState::Reopened | FlowState::Confirmed => limit_with_refresh(confirmed),
+            FlowState::Closing => limit_with_refresh(closing),
             FlowState::Udp => limit_in_ticks(udp),
         });
-        Self { by_state, unreported: limit_where_news(unreported) }
+        Self { by_state, unreported: limit_with_refresh(unreported) }
     }
 }
 
 impl<K: Key> FlowTable<K> {
-    /// Removes what has been silent for too long from the next `buckets` buckets, of four entries each.
+    /// Removes entries that have been silent for too long from the next `buckets` buckets, of four entries each.
     pub fn age(&self, cursor: &mut Cursor, buckets: usize, now: Tick, limits: &AgeLimits) -> Aged {
         self.age_without(cursor, buckets, now, limits, |_| false)
     }
 
-    /// The same; a connection that a target has confirmed who `is_away` counts as one that is merely open: nobody will say that
-    /// it has ended.
+    /// [`age`](Self::age) where a confirmed connection of a target that `is_away` has the limit of an open one, because
+    /// nobody will report its end.
     pub fn age_without(
         &self,
         cursor: &mut Cursor,
@@ -124,9 +124,9 @@ impl<K: Key> FlowTable<K> {
                     }
                     FlowState::Ended | FlowState::Udp => false,
                 };
-            // Touched in this very moment: then it is not silent.
+            // The swap fails if the entry was touched in this very moment: then it is not silent.
             if too_old && self.buckets[bucket].swap(slot, word, word.emptied()).is_ok() {
-                self.ended(bucket, word);
+                self.count_ended(bucket, word);
                 removed[state.index()] += 1;
                 if state.is_held() {
                     self.note_diverged(word.target());
@@ -135,8 +135,9 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// Names what is in the next blocks, of `buckets` buckets altogether or a little more; true at the end of the table, after
-    /// which the walk begins again. A round of calls names as one [`export`](Self::export) does.
+    /// Names the connections of the next blocks, of `buckets` buckets altogether or a little more. True at the end of
+    /// the table, after which the walk begins again. A round of calls names the same connections as one
+    /// [`export`](Self::export).
     ///
     /// A cursor is for one table and serves either walks or ageing.
     pub fn walk(&self, cursor: &mut Cursor, buckets: usize, name: &mut dyn FnMut(K, TargetId, FlowState)) -> bool {
@@ -145,23 +146,24 @@ impl<K: Key> FlowTable<K> {
         finished
     }
 
-    /// Names every connection to `vipa` that is in the table during the whole call exactly once, and any other at most once,
-    /// whatever moves meanwhile. Looks at each entry of the table twice and never begins again.
+    /// Names every connection to `vipa` that is in the table during the whole call exactly once, and any other at most
+    /// once, whatever moves meanwhile. Reads each entry of the table twice and never begins again.
     pub fn export(&self, vipa: VipaId, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         self.export_where(&|of| of == vipa, name);
     }
 
-    /// As [`export`](Self::export) for each VIPA that is wanted, in one walk.
+    /// [`export`](Self::export) of each VIPA for which `wanted` is true, in one walk.
     pub fn export_where(&self, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         (0..self.blocks.count()).for_each(|block| self.name_block(block, wanted, name));
     }
 
-    /// Names the connections of one block: first those in their primary buckets, then those in their secondary buckets that the
-    /// first pass has not named.
+    /// Names the connections of one block: first those in their primary buckets, then those in their secondary buckets
+    /// that the first pass has not named.
     ///
-    /// An entry moves at most once, from its primary to its secondary bucket, and both are in this block. So an entry that stays is
-    /// either in its primary bucket when the first pass looks there, which names it, or it has moved before, and the second pass finds it in
-    /// its secondary bucket. The names of the first pass tell the second one what it has moved in between.
+    /// An entry moves at most once, from its primary to its secondary bucket, and both are in this block. So an entry
+    /// that stays is either in its primary bucket when the first pass reads it, which names it; or it has moved before,
+    /// and the second pass finds it in its secondary bucket. The second pass skips what the first pass has named,
+    /// because such an entry has moved in between.
     fn name_block(&self, block: usize, wanted: &dyn Fn(VipaId) -> bool, name: &mut dyn FnMut(K, TargetId, FlowState)) {
         let range = self.blocks.range(block);
         let start = range.start;
@@ -186,7 +188,7 @@ impl<K: Key> FlowTable<K> {
         }
     }
 
-    /// The wanted live entries of a bucket, each as of the moment at which it is reached.
+    /// The wanted live entries of a bucket, each as of the moment at which it is read.
     fn live_in(
         &self,
         bucket: usize,

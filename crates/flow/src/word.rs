@@ -1,4 +1,4 @@
-//! An entry's second word: all there is to know about a connection but its addresses and ports.
+//! An entry's word: everything about a connection but its addresses and ports.
 //!
 //! ```text
 //!  63            48 47            32 31           19 18            5   4    3    0
@@ -7,17 +7,17 @@
 //! └────────────────┴────────────────┴───────────────┴───────────────┴──────┴───────┘
 //! ```
 //!
-//! `life` counts the connections that have lived in this slot. Two readings of the word with the same life, both of
-//! them with a key, mean that the key read in between belongs to them.
+//! `life` counts the connections that have been in this slot. If two readings of the word have the same life and both
+//! have a key, the key read in between belongs to them.
 
 use vipa_model::TargetId;
 
 use crate::{key::Packed, tick::Tick};
 
-/// The table tells this many targets apart; a connection of a `TargetId` beyond finds no place.
+/// Targets that the table distinguishes. A connection of a `TargetId` at or beyond this number is not stored.
 pub const MAX_TARGETS: u16 = 1 << 14;
 
-/// What this router knows of a connection: by packets that passed, or by its target's word.
+/// What this router holds about a connection: by packets that passed, or by its target's reports.
 ///
 /// ```text
 ///              SYN            client's segment           target: holds it
@@ -30,24 +30,24 @@ pub const MAX_TARGETS: u16 = 1 << 14;
 ///                       ├───────────── Ended ◄────────────────────────────────┘    │
 ///                       └──────────────────────────────────────────────────────────┘
 /// ```
-/// Only a target's report makes an entry `Confirmed`, and only a report ends that: packets never do. So the confirmed
-/// entries of a target are at every moment those that its log names, up to the position that this router has read.
+/// Only a target's report makes an entry `Confirmed`, and only a report ends that; packets never do. So a target's
+/// confirmed entries are at every moment those that its log names, up to the position that this router has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum FlowState {
-    /// The target held it and has said that it no longer does. Its late segments still go to that target, which answers
-    /// for itself (RFC 9293 §3.10.7.1); a SYN begins the next connection of the same addresses and ports.
+    /// The target held it and has reported that it no longer does. Late segments still go to that target, which answers
+    /// them itself (RFC 9293 §3.10.7.1). A SYN begins the next connection of the same addresses and ports.
     Ended = 2,
     /// A SYN was admitted here.
     HalfOpen = 3,
-    /// The target holds it, and a SYN has passed since: its client may be about to begin the next connection of the same
-    /// addresses and ports, so the end that the target reports next is not the end of this entry.
+    /// The target holds it, and a SYN has passed since. Its client may be about to begin the next connection of the
+    /// same addresses and ports, so the next end that the target reports is not the end of this entry.
     Reopened = 4,
-    /// The client went on after its SYN; no target has reported it.
+    /// The client sent segments after its SYN; no target has reported it.
     Open = 5,
-    /// The target says that it holds it, whatever has been seen on the wire.
+    /// The target reports that it holds it, whatever has been seen on the wire.
     Confirmed = 6,
-    /// A FIN or RST went by; no target has reported it.
+    /// A FIN or RST has passed; no target has reported it.
     Closing = 7,
     Udp = 8,
 }
@@ -86,14 +86,14 @@ const TICK: u64 = 0xffff;
 const LIFE: u64 = !0 << LIFE_AT;
 
 impl Word {
-    /// The next life in the slot that held `self`: nobody's but the claimant's, its key not yet written.
+    /// The next life in the slot that held `self`: owned by the claimant alone, its key not yet written.
     pub(crate) fn claimed<W>(self, packed: &Packed<W>, target: TargetId, now: Tick) -> Self {
         let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
         let tick = u64::from(now.0 as u16) << TICK_AT;
         Self(life | tick | packed.service << SERVICE_AT | u64::from(target.0) << TARGET_AT | CLAIMED)
     }
 
-    /// The next life in the slot that held `self`, with all that `other` says of its connection.
+    /// The next life in the slot that held `self`, with everything that `other` states about its connection.
     pub(crate) fn claimed_like(self, other: Self) -> Self {
         let life = (self.0 & LIFE).wrapping_add(1 << LIFE_AT);
         Self(life | other.0 & !(LIFE | MOVING | STATE) | CLAIMED)
@@ -104,7 +104,7 @@ impl Word {
         Self(self.0 & !STATE | PENDING)
     }
 
-    /// What the slot holds after this life.
+    /// The word after this life: an empty slot.
     pub(crate) fn emptied(self) -> Self {
         Self(self.0 & LIFE)
     }
@@ -169,7 +169,8 @@ impl Word {
         is_live && self.service() == service
     }
 
-    /// The same, and neither half-open, reopened nor ended: a segment changes nothing about it but when it was last seen.
+    /// [`is_live_of`](Self::is_live_of), and neither half-open, reopened nor ended: a segment changes only its
+    /// last-seen tick.
     #[inline(always)]
     pub(crate) fn is_under_way(self, service: u64) -> bool {
         let first = service << SERVICE_AT | FlowState::Open as u64;

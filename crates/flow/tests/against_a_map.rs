@@ -1,11 +1,12 @@
-//! The table against `HashMap`, by random histories.
+//! The table against a `HashMap`, by random histories.
 #![cfg(not(loom))]
 
 use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 use vipa_flow::{
-    Admitted, AgeLimits, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HEARD_EVERY, HashSeed, Key4, Tick,
+    Admitted, AgeLimits, Capacity, Confirmed, Counts, Cursor, FlowState, FlowTable, HashSeed, Key4, REFRESH_INTERVAL,
+    Tick,
 };
 use vipa_model::{Protocol, TargetId, VipaId};
 
@@ -21,7 +22,7 @@ enum Step {
     Age(u32),
 }
 
-/// Few enough to meet again and again.
+/// Few keys, so that the same ones occur again and again.
 fn keys() -> impl Strategy<Value = Key4> {
     (0..20_u32, 0..2_u16, 0..2_u16, 0..2_u16, any::<bool>()).prop_map(|(client, port, service, vipa, tcp)| Key4 {
         client: 0xcb00_7100 + client,
@@ -60,7 +61,7 @@ struct Entry {
     tick: u32,
 }
 
-/// What the table should be, when it never has to evict.
+/// The expected contents of a table that never has to evict.
 #[derive(Default)]
 struct Model {
     now: u32,
@@ -93,7 +94,7 @@ impl Model {
                 };
                 assert_eq!(table.confirm(&key, target, state, now), expected);
                 if let Some(entry) = before.filter(|entry| entry.target == target) {
-                    let is_recent = self.now - entry.tick < u32::from(HEARD_EVERY);
+                    let is_recent = self.now - entry.tick < u32::from(REFRESH_INTERVAL);
                     state = match (state, entry.state) {
                         (FlowState::HalfOpen, FlowState::Open | FlowState::Confirmed | FlowState::Reopened)
                         | (FlowState::Confirmed, FlowState::Reopened) => entry.state,
@@ -101,10 +102,11 @@ impl Model {
                         _ => state,
                     };
                 }
-                // A reported half-open connection is no SYN that passes here; one that has passed is as recent as before.
+                // A reported half-open connection is no SYN that passes here; one that has passed remains as recent as
+                // before.
                 let tick = match (state, before) {
                     (FlowState::HalfOpen, Some(Entry { state: FlowState::HalfOpen, tick, .. })) => tick,
-                    (FlowState::HalfOpen, _) => self.now - u32::from(HEARD_EVERY),
+                    (FlowState::HalfOpen, _) => self.now - u32::from(REFRESH_INTERVAL),
                     _ => self.now,
                 };
                 self.entries.insert(key, Entry { target, state, tick });
@@ -136,7 +138,8 @@ impl Model {
                 let held = self.entries.get_mut(&key).filter(|entry| entry.target == target && entry.state.is_held());
                 assert_eq!(table.end(&key, target, now), held.is_some());
                 if let Some(entry) = held {
-                    let is_next = entry.state == FlowState::Reopened && self.now - entry.tick < u32::from(HEARD_EVERY);
+                    let is_next =
+                        entry.state == FlowState::Reopened && self.now - entry.tick < u32::from(REFRESH_INTERVAL);
                     let state = if is_next { FlowState::HalfOpen } else { FlowState::Ended };
                     *entry = Entry { state, tick: self.now, ..*entry };
                 }
@@ -158,7 +161,7 @@ impl Model {
                 let limit_of = |state| match state {
                     FlowState::Ended | FlowState::HalfOpen | FlowState::Udp => limit,
                     FlowState::Reopened | FlowState::Open | FlowState::Confirmed | FlowState::Closing => {
-                        limit + u32::from(HEARD_EVERY)
+                        limit + u32::from(REFRESH_INTERVAL)
                     }
                 };
                 self.entries.retain(|_, entry| self.now - entry.tick <= limit_of(entry.state));
@@ -207,7 +210,7 @@ proptest! {
         model.assert_equals(&table);
     }
 
-    /// Whatever it has to evict: nothing false is ever found, and the counts are right.
+    /// A table that must evict still never finds a wrong entry, and its counts are right.
     #[test]
     fn a_crowded_table_forgets_but_never_lies(
         seed: [u64; 4],

@@ -18,17 +18,18 @@ fn check(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.max_branches = 20_000;
-    // One of the races has more interleavings than anybody waits for.
+    // One of the races has more interleavings than can be run in an acceptable time.
     model.max_duration = Some(std::time::Duration::from_secs(15));
     model.check(test);
 }
 
-/// Of two buckets.
+/// A table of two buckets.
 fn small() -> Arc<FlowTable> {
     Arc::new(FlowTable::new(Capacity::connections(1), HashSeed::new([1, 2, 3, 4])).unwrap())
 }
 
-/// Of three buckets, of which the newcomer's two are full, and the first key of the first may move to the third.
+/// A table of three buckets: both of the newcomer's are full, and the first key of the first bucket may move to the
+/// third.
 struct Crowded {
     table: FlowTable,
     movable: Key4,
@@ -39,7 +40,7 @@ fn crowded() -> Arc<Crowded> {
     crowded_with(FlowState::Open)
 }
 
-/// The same, with the movable connection in this state.
+/// `crowded` with the movable connection in this state.
 fn crowded_with(movable_state: FlowState) -> Arc<Crowded> {
     let table = FlowTable::new(Capacity::connections(4), HashSeed::new([1, 2, 3, 4])).unwrap();
     let mut clients = 0..;
@@ -64,19 +65,19 @@ fn target(table: &FlowTable, key: &Key4) -> Option<TargetId> {
     table.lookup(key).map(|hit| hit.target)
 }
 
-/// By one look, which may see nothing of what is there.
-fn glanced(table: &FlowTable, key: &Key4) -> Option<TargetId> {
+/// The target that a probe finds, which may miss an entry that is there.
+fn probed(table: &FlowTable, key: &Key4) -> Option<TargetId> {
     let packed = PackedKey::new(key);
     table.probe_primary(&packed, table.prefetch_primary(&packed)).map(ProbeHit::target)
 }
 
-/// Another connection whose first bucket is that of connection 1.
+/// Another connection whose primary bucket is that of connection 1.
 fn next(table: &FlowTable) -> Key4 {
     let first = table.buckets_of(&key(1))[0];
     (2..).map(key).find(|key| table.buckets_of(key)[0] == first).expect("some key lives there")
 }
 
-/// The target that the admitting worker will send its packet to.
+/// The target to which the admitting worker sends its packet.
 fn admit(table: &FlowTable, key: &Key4, wanted: TargetId) -> TargetId {
     match table.admit(key, wanted, FlowState::HalfOpen, NOW) {
         Admitted::Opened => wanted,
@@ -85,8 +86,8 @@ fn admit(table: &FlowTable, key: &Key4, wanted: TargetId) -> TargetId {
     }
 }
 
-/// Runs `here` and `there` at once, in both orders of birth: loom takes a thread's look at a location for forgotten
-/// once another has looked at it too, so that who runs first by default must not always be the same.
+/// Runs `here` and `there` at once, started in both orders. Loom forgets a thread's read of a location once another
+/// thread has read it too, so the thread that runs first by default must not always be the same.
 fn race<S, A, B>(
     preemptions: usize,
     setup: impl Fn() -> Arc<S> + Copy + Send + Sync + 'static,
@@ -202,10 +203,10 @@ fn nor_does_one_look_at_the_slot() {
             table.admit(&next(table), TWO, FlowState::Open, NOW);
         },
         |table| {
-            assert!(matches!(glanced(table, &next(table)), None | Some(TWO)));
-            assert!(matches!(glanced(table, &key(1)), None | Some(ONE)));
+            assert!(matches!(probed(table, &next(table)), None | Some(TWO)));
+            assert!(matches!(probed(table, &key(1)), None | Some(ONE)));
         },
-        |table, (), ()| assert_eq!(glanced(table, &next(table)), Some(TWO)),
+        |table, (), ()| assert_eq!(probed(table, &next(table)), Some(TWO)),
     );
 }
 
@@ -236,7 +237,7 @@ fn a_slow_inserter_writes_no_key_into_a_slot_that_is_no_longer_its_own() {
     race(
         3,
         || {
-            // Leaves its key behind in the slot that will be claimed first.
+            // Leaves its key in the slot that will be claimed first.
             let table = small_with_one(FlowState::Open);
             table.remove(&key(1), None);
             table
@@ -311,7 +312,7 @@ fn a_report_about_a_connection_that_moves_is_not_lost() {
             assert_eq!(target(table, movable), Some(TWO));
             assert_eq!(table.count().total(), 4 + u64::from(placed));
             assert_eq!(table.count().confirmed, 1);
-            // The mark of moving has gone: it can be removed and touched again.
+            // The moving mark is gone: the entry can be removed and touched again.
             let hit = table.lookup(movable).unwrap();
             table.touch(&hit, FlowState::Closing, NOW);
             assert_eq!(table.lookup(movable).unwrap().state, FlowState::Closing);
@@ -353,8 +354,8 @@ fn an_end_never_takes_the_connection_that_a_syn_has_begun() {
             hit.state
         },
         |table, ended, seen| {
-            // The SYN came before the end or after it; only where the end came between its look and its mark is it not remembered,
-            // and even then its segments find the target.
+            // The SYN came before the end or after it. Only where the end came between the SYN's lookup and its mark is
+            // the SYN not remembered, and even then its segments find the target.
             assert!(ended);
             let state = table.lookup(&key(1)).map(|hit| hit.state);
             let expected = [FlowState::HalfOpen, FlowState::Ended];
@@ -381,7 +382,7 @@ fn a_connection_is_placed_once_while_its_neighbour_moves() {
     );
 }
 
-/// Every name of a walk; none occurs twice.
+/// All names of a walk; none occurs twice.
 fn walk(table: &FlowTable) -> Vec<(Key4, TargetId)> {
     let mut named = Vec::new();
     table.export(VipaId(0), &mut |key, target, _| {
@@ -462,10 +463,10 @@ fn a_walk_never_names_a_connection_with_the_target_of_the_slots_next_one() {
     );
 }
 
-/// When [`age`] looks: half-open entries of `NOW` are too old then, all others are not.
+/// When [`age`] runs: half-open entries of `NOW` are too old then, all others are not.
 const LATER: Tick = Tick(NOW.0 + 100);
 
-/// Looks over the whole table; how many entries went.
+/// Ages the whole table; returns how many entries were removed.
 fn age(table: &FlowTable) -> u64 {
     let limits = AgeLimits { half_open: Duration::from_secs(1), ..AgeLimits::default() };
     table.age(&mut Cursor::default(), 3, LATER, &limits).removed.total()
@@ -483,7 +484,7 @@ fn a_connection_that_ages_while_it_moves_goes_once_or_stays() {
             assert_eq!((admitted, aged + stays), (Admitted::Opened, 1));
             assert_eq!(target(table, newcomer), Some(TWO));
             assert_eq!((table.count().total(), table.count().half_open), (4 + stays, stays));
-            // Where it stays it is as any other entry again: the next round takes it.
+            // Where it stays it is an ordinary entry again: the next round removes it.
             assert_eq!((age(table), target(table, movable)), (stays, None));
         },
     );

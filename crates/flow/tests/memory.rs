@@ -1,4 +1,4 @@
-//! What a table takes of the machine's memory, and gives back.
+//! Memory that a table takes from the machine, and returns.
 #![cfg(not(loom))]
 
 use std::fs;
@@ -6,11 +6,11 @@ use std::fs;
 use vipa_flow::{Capacity, Confirmed, FlowState, FlowTable, HashSeed, Key4, Pages, Tick};
 use vipa_model::{Protocol, TargetId, VipaId};
 
-/// Seven hugepages less some: the rest beyond whole ones is nearly one.
+/// Nearly seven hugepages: the rest beyond six whole ones is nearly one.
 const CONNECTIONS: usize = 686_000;
 const BYTES: usize = 14_635_008;
 const WHOLE: usize = 6 << 21;
-/// What else this process takes and gives meanwhile, and the kernel's counting in bulk.
+/// What this process otherwise allocates and frees meanwhile, and the kernel's counting in bulk.
 const ASIDE: usize = 1 << 20;
 
 #[test]
@@ -53,7 +53,7 @@ fn take_and_give_back() -> Pages {
     pages
 }
 
-/// Bytes of this process's memory on ordinary pages and on hugepages.
+/// This process's memory on ordinary pages and on hugepages, in bytes.
 fn taken() -> (usize, usize) {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let bytes = |name: &str| {

@@ -1,5 +1,5 @@
 //! Several threads at full speed on a table that is nearly full, so that entries are removed, moved and replaced all
-//! the time under the readers' eyes.
+//! the time while others read them.
 #![cfg(not(loom))]
 
 use std::{
@@ -19,7 +19,7 @@ fn key(client: u32) -> Key4 {
     Key4 { client, client_port: 1_024, vipa_port: 443, vipa: VipaId(7), protocol: Protocol::Tcp }
 }
 
-/// Every connection has one right target for ever, so that any other answer is a lie.
+/// The one right target of a connection, for ever: any other answer is wrong.
 fn target_of(client: u32) -> TargetId {
     TargetId((client.wrapping_mul(0x9e37_79b9) >> 18) as u16)
 }
@@ -61,7 +61,7 @@ fn what_stays_is_always_found_and_nobody_ever_gets_a_wrong_target() {
             })
             .collect();
         let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || churn(table, writer))).collect();
-        // First the end for all, then the verdict: a failed test must not hang.
+        // All writers finish before the result is checked: a failed test must not hang.
         let written: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
         done.store(true, Ordering::Relaxed);
         assert!(written.iter().all(Result::is_ok), "a writer failed");
@@ -92,7 +92,7 @@ fn look_at_all(table: &FlowTable, stable: &[u32]) {
     }
 }
 
-/// Every walk names what stays once, and nothing twice.
+/// Checks that every walk names what stays once, and nothing twice.
 fn walk_through_all(table: &FlowTable) {
     let mut named = vec![0_u8; (STABLE + (WRITERS + 1) * CHURN) as usize];
     table.export(VipaId(7), &mut |key, target, _| {
@@ -104,7 +104,7 @@ fn walk_through_all(table: &FlowTable) {
     assert!(others.iter().all(|times| *times <= 1), "what comes and goes is named once at most");
 }
 
-/// Comes and goes: some clients of its own, and some that all writers quarrel about.
+/// Adds and removes connections: some of its own clients, and some that all writers compete for.
 fn churn(table: &FlowTable, writer: u32) {
     let own = STABLE + (writer + 1) * CHURN;
     let shared = STABLE;

@@ -16,9 +16,9 @@ fn what_was_split_is_one_behind_the_other_and_each_part_lives_by_itself() {
     assert_eq!((first.bytes(), second.bytes()), (HUGEPAGE, BYTES - HUGEPAGE));
     assert_eq!(second.start().addr().get() - first.start().addr().get(), HUGEPAGE);
     drop(first);
-    // SAFETY: the last byte of a mapping that is there still, and writable.
+    // SAFETY: the last byte of a mapping that still exists and is writable.
     let last = unsafe { second.start().add(second.bytes() - 1) };
-    // SAFETY: as above; no thread but this one knows it.
+    // SAFETY: as above; only this thread uses it.
     unsafe { last.write_volatile(7) };
     // SAFETY: as above.
     assert_eq!(unsafe { last.read_volatile() }, 7);
