@@ -4,6 +4,7 @@ use crate::{
     ICMP, Malformed, PacketBuf, Parsed, TCP, UDP,
     checksum::{self, Sum},
     ethernet::{self, MacAddress},
+    icmp_error::{ErrorMessage, replace_by_error},
     parse::Body,
     view,
 };
@@ -163,14 +164,6 @@ const fn nonzero(checksum: u16) -> u16 {
 const LONGEST_ERROR: usize = 576;
 const IPV4_HEADER: usize = 20;
 
-/// An error message: type, code, second word, and the address that it comes from.
-struct ErrorMessage {
-    kind: u8,
-    code: u8,
-    rest: u32,
-    source: u32,
-}
-
 /// Turns a packet into an error message to its sender: fragmentation needed, nothing above `mtu` bytes passes (RFC 1191 §4). It
 /// comes from the packet's destination, the end that the sender knows. False as in [`error`].
 #[must_use]
@@ -209,36 +202,24 @@ fn ends(body: &Body) -> Option<(u32, u32)> {
 }
 
 /// Turns a packet into an error message about it. False, and nothing changed, when it may not have one, or without headroom.
-fn error(packet: &mut impl PacketBuf, parsed: &Parsed, message: &ErrorMessage, our_mac: &MacAddress) -> bool {
+fn error(packet: &mut impl PacketBuf, parsed: &Parsed, message: &ErrorMessage<u32>, our_mac: &MacAddress) -> bool {
     let Some((sender, _)) = ends(&parsed.body) else { return false };
     const HEADERS: usize = IPV4_HEADER + HEADER;
-    let l3 = usize::from(parsed.l3);
-    let quoted = (parsed.end as usize - l3).min(LONGEST_ERROR - HEADERS);
-    let mut link = [0; ethernet::HEADER + ethernet::VLAN_TAG];
-    let Some(link) = link.get_mut(..l3) else { return false };
-    link.copy_from_slice(&packet.bytes()[..l3]);
-    if packet.headroom() < HEADERS || !packet.truncate(l3 + quoted) || packet.prepend(HEADERS).is_none() {
-        return false;
-    }
-    let frame = packet.bytes_mut();
-    frame[..l3].copy_from_slice(link);
-    let (headers, quote) = frame[l3..].split_at_mut(HEADERS);
-    headers.fill(0);
-    let (ip, icmp) = headers.split_at_mut(IPV4_HEADER);
-    // Network control, as RFC 1812 §4.3.2.5 wants errors to be.
-    (ip[0], ip[1]) = (0x45, 0xc0);
-    ip[2..4].copy_from_slice(&((HEADERS + quoted) as u16).to_be_bytes());
-    (ip[8], ip[9]) = (TTL, ICMP);
-    ip[12..16].copy_from_slice(&message.source.to_be_bytes());
-    ip[16..20].copy_from_slice(&sender.to_be_bytes());
-    let sum = checksum::of(ip);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    (icmp[0], icmp[1]) = (message.kind, message.code);
-    icmp[4..8].copy_from_slice(&message.rest.to_be_bytes());
-    let sum = Sum::default().bytes(icmp).bytes(quote).checksum();
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    ethernet::return_to_sender(frame, our_mac);
-    true
+    replace_by_error(packet, parsed, LONGEST_ERROR, our_mac, |headers: &mut [u8; HEADERS], quote| {
+        let (ip, icmp) = headers.split_at_mut(IPV4_HEADER);
+        // Network control, as RFC 1812 §4.3.2.5 wants errors to be.
+        (ip[0], ip[1]) = (0x45, 0xc0);
+        ip[2..4].copy_from_slice(&((HEADERS + quote.len()) as u16).to_be_bytes());
+        (ip[8], ip[9]) = (TTL, ICMP);
+        ip[12..16].copy_from_slice(&message.source.to_be_bytes());
+        ip[16..20].copy_from_slice(&sender.to_be_bytes());
+        let sum = checksum::of(ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        (icmp[0], icmp[1]) = (message.kind, message.code);
+        icmp[4..8].copy_from_slice(&message.rest.to_be_bytes());
+        let sum = Sum::default().bytes(icmp).bytes(quote).checksum();
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    })
 }
 
 /// Whether a packet must not be cut on its way: its sender looks for the path's MTU, as all of IPv6 does.

@@ -5,6 +5,7 @@ use crate::{
     checksum::{self, Sum},
     ethernet::{self, MacAddress},
     icmp::{Quoted, TTL},
+    icmp_error::{ErrorMessage, replace_by_error},
     nd::{self, Advertisement, Solicitation},
     parse::{Body, Chain, addresses6, walk_ipv6},
     view,
@@ -150,14 +151,6 @@ fn has_bytes(packet: &impl PacketBuf, l4: usize, has_icmp_header: bool) -> bool 
     packet.bytes().len() >= l4 + if has_icmp_header { HEADER } else { 0 }
 }
 
-/// An error message: type, code, second word, and the address that it comes from.
-struct ErrorMessage {
-    kind: u8,
-    code: u8,
-    rest: u32,
-    source: u128,
-}
-
 /// Turns a packet into an error message to its sender: nothing above `mtu` bytes passes (RFC 4443 §3.2). It comes from the packet's
 /// destination, the end that the sender knows. False as in [`error`].
 #[must_use]
@@ -201,34 +194,22 @@ fn ends(body: &Body) -> Option<(u128, u128)> {
 }
 
 /// Turns a packet into an error message about it. False, and nothing changed, when it may not have one, or without headroom.
-fn error(packet: &mut impl PacketBuf, parsed: &Parsed, message: &ErrorMessage, our_mac: &MacAddress) -> bool {
+fn error(packet: &mut impl PacketBuf, parsed: &Parsed, message: &ErrorMessage<u128>, our_mac: &MacAddress) -> bool {
     let Some((sender, _)) = ends(&parsed.body) else { return false };
     const HEADERS: usize = IPV6_HEADER + HEADER;
-    let l3 = usize::from(parsed.l3);
-    let quoted = (parsed.end as usize - l3).min(LONGEST_ERROR - HEADERS);
-    let mut link = [0; ethernet::HEADER + ethernet::VLAN_TAG];
-    let Some(link) = link.get_mut(..l3) else { return false };
-    link.copy_from_slice(&packet.bytes()[..l3]);
-    if packet.headroom() < HEADERS || !packet.truncate(l3 + quoted) || packet.prepend(HEADERS).is_none() {
-        return false;
-    }
-    let frame = packet.bytes_mut();
-    frame[..l3].copy_from_slice(link);
-    let (headers, quote) = frame[l3..].split_at_mut(HEADERS);
-    headers.fill(0);
-    let (ip, icmp) = headers.split_at_mut(IPV6_HEADER);
-    ip[0] = 0x60;
-    let length = (HEADER + quoted) as u16;
-    ip[4..6].copy_from_slice(&length.to_be_bytes());
-    (ip[6], ip[7]) = (ICMP6, TTL);
-    ip[8..24].copy_from_slice(&message.source.to_be_bytes());
-    ip[24..40].copy_from_slice(&sender.to_be_bytes());
-    (icmp[0], icmp[1]) = (message.kind, message.code);
-    icmp[4..8].copy_from_slice(&message.rest.to_be_bytes());
-    let sum = sum_of(message.source, sender, length).bytes(icmp).bytes(quote).checksum();
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    ethernet::return_to_sender(frame, our_mac);
-    true
+    replace_by_error(packet, parsed, LONGEST_ERROR, our_mac, |headers: &mut [u8; HEADERS], quote| {
+        let (ip, icmp) = headers.split_at_mut(IPV6_HEADER);
+        ip[0] = 0x60;
+        let length = (HEADER + quote.len()) as u16;
+        ip[4..6].copy_from_slice(&length.to_be_bytes());
+        (ip[6], ip[7]) = (ICMP6, TTL);
+        ip[8..24].copy_from_slice(&message.source.to_be_bytes());
+        ip[24..40].copy_from_slice(&sender.to_be_bytes());
+        (icmp[0], icmp[1]) = (message.kind, message.code);
+        icmp[4..8].copy_from_slice(&message.rest.to_be_bytes());
+        let sum = sum_of(message.source, sender, length).bytes(icmp).bytes(quote).checksum();
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    })
 }
 
 /// What an ICMPv6 message's checksum begins with (RFC 4443 §2.3).

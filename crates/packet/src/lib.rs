@@ -31,6 +31,7 @@ mod fix_checksums;
 mod fragmenter;
 pub mod icmp;
 pub mod icmp6;
+mod icmp_error;
 mod malformed;
 pub mod nat;
 pub mod nd;
