@@ -67,6 +67,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Messages of other nodes taken in before what they led to is published and announced: at a takeover of a thousand VIPAs
 /// each of them is about one, and the routes of all are made anew each time.
 const EVENTS_AT_ONCE: usize = 256;
+/// No more of them are taken in once this has passed: an operator's question waits for no longer than a turn.
+const EVENTS_SPAN: Duration = Duration::from_millis(10);
 /// Notes read in one go, so that a flood of them cannot hold up a beat.
 const NOTES_AT_ONCE: usize = 256;
 
@@ -354,8 +356,10 @@ impl Control {
 
     /// Takes in what has come already, as long as nothing else is due.
     fn take_more(&mut self, events: &mut Receiver) {
+        let until = self.clock.now() + EVENTS_SPAN;
         for _ in 1..EVENTS_AT_ONCE {
-            if self.cluster.deadline().is_some_and(|due| due <= self.clock.now()) {
+            let now = self.clock.now();
+            if now >= until || self.cluster.deadline().is_some_and(|due| due <= now) {
                 return;
             }
             let Some(event) = events.try_recv() else { return };

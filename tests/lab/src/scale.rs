@@ -29,6 +29,8 @@ const LEASE_MS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The time over which processor time at rest is measured.
 const REST: Duration = Duration::from_secs(10);
+/// Between two questions during a takeover: as `watch -n 0.1` asks. Without a pause the questions alone would load a core.
+const BETWEEN_ANSWERS: Duration = Duration::from_millis(100);
 /// How long `vipactl status` may take for each thousand VIPAs.
 const STATUS_MS_PER_THOUSAND: u64 = 100;
 /// Answers at rest of which the median counts.
@@ -168,6 +170,7 @@ impl Story<'_> {
                 Ok(took) => slowest = slowest.max(took),
                 Err(error) => return Some(Err(error)),
             }
+            sleep(BETWEEN_ANSWERS);
             let announced = self.announced(&watch, killed);
             (announced.len() as u32 >= self.vipas).then_some(Ok(announced))
         })??;
