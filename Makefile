@@ -180,6 +180,22 @@ many: build ## Cold start and takeover of MANY VIPAs each (MANY="1 200 1000 4000
 test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)
 	@docker/test
 
+# The renderer's version is fixed, as those of `audit` are. Building it takes minutes, once.
+MDBOOK := 0.5.4
+.PHONY: book
+book: ## The book, docs/book/SUMMARY.md, as HTML in target/book/html, every link of it checked; builds mdbook the first time
+	@[ "$$($(TOOLS)/bin/mdbook --version 2>/dev/null)" = "mdbook v$(MDBOOK)" ] || $(CARGO) install -q --locked --root $(TOOLS) --no-default-features --features search mdbook@$(MDBOOK) || \
+	  { echo "make book: mdbook cannot be built here: it needs the registry of crates and a Rust that is new enough; or put the program \
+	mdbook into $(TOOLS)/bin" >&2; exit 1; }
+	@docs/book/build $(TOOLS)/bin/mdbook $(TARGET)/book
+
+# Machines made of namespaces; they need neither a hypervisor nor names in `ip netns`.
+.PHONY: test-book
+test-book: build ## The book's commands exist, and its first cluster works as the page says: two minutes (root)
+	@PATH="$(abspath $(TARGET))/release:$$PATH" docs/book/check-commands
+	@export PATH="$(abspath $(TARGET))/release:$$PATH" MACHINES=/var/tmp/vipa-test-book-$$PPID; \
+	  trap 'docs/book/machines down' EXIT; trap 'exit 1' INT TERM; docs/book/run-page docs/book/first-cluster.md
+
 # 8 GB is more than they need; a bound set too wide shall end them, and not the machine.
 .PHONY: model
 model: ## Explore ownership under crashes, drift, consent and second ballots to the end of each bound

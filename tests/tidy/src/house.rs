@@ -18,7 +18,7 @@ pub struct House {
     pub sources: Vec<Source>,
     /// ARCHITECTURE.md.
     pub page: String,
-    /// The pages at the root, ARCHITECTURE.md among them.
+    /// The pages at the root and those that users read.
     pub pages: Vec<Page>,
     /// Every file and folder of the repository, from its root.
     pub files: BTreeSet<String>,
@@ -59,7 +59,10 @@ impl House {
         let page = read_text(&root.join("ARCHITECTURE.md"));
         let mut all = BTreeSet::new();
         everything(&root, &root, &mut all);
-        let is_page = |name: &&String| !name.contains('/') && name.ends_with(".md");
+        let is_page = |name: &&String| {
+            let folder = name.split_once('/').map_or("", |(folder, _)| folder);
+            name.ends_with(".md") && matches!(folder, "" | "docs" | "dpdk-config" | "docker" | "perf")
+        };
         let read_page = |name: &String| Page { name: name.clone(), text: read_text(&root.join(name)) };
         let pages = all.iter().filter(is_page).map(read_page).collect();
         Self { packages, sources, page, pages, files: all }

@@ -14,7 +14,7 @@ mod source;
 
 pub use house::{Dependency, House, Package};
 pub use names::{public_types_have_names_of_their_own, replaced_names_stay_away};
-pub use pages::{Page, named_files_exist};
+pub use pages::{Page, named_files_exist, pages_are_chapters};
 pub use source::{Declaration, Part, Source};
 
 use plan::{Kind, ROOMS, Room};

@@ -152,15 +152,37 @@ fn a_long_file_is_named_with_its_length() {
     );
 }
 
+fn pages(pages: &[(&str, &str)], files: &[&str]) -> House {
+    let names = pages.iter().map(|(name, _)| *name).chain(files.iter().copied());
+    let page = |(name, text): &(&str, &str)| Page { name: (*name).to_owned(), text: (*text).to_owned() };
+    House { files: names.map(str::to_owned).collect(), pages: pages.iter().map(page).collect(), ..House::default() }
+}
+
 #[test]
-fn a_page_that_names_a_missing_file_is_refused() {
-    let text = "See [the plan](ARCHITECTURE.md#rooms), [docs](docs/), [RFC](https://example.org/a.rs) and `flow/src/rules.rs`;\n\
-                neither [this](docs/lost.md) nor `flow/src/lost.rs` exist, `make check` is no file.";
-    let pages = vec![Page { name: "README.md".into(), text: text.into() }];
-    let files = ["ARCHITECTURE.md", "docs", "crates/flow/src/rules.rs"].map(str::to_owned).into();
-    let complaints = named_files_exist(&House { pages, files, ..House::default() });
-    let missing = |path| format!("README.md names {path}, which does not exist");
-    assert_eq!(complaints, [missing("docs/lost.md"), missing("flow/src/lost.rs")]);
+fn a_page_that_names_a_missing_file_or_heading_is_refused() {
+    let text = "See [the plan](ARCHITECTURE.md#where-is-it), [docs](docs/), [RFC](https://example.org/a.rs) and `flow/src/rules.rs`;\n\
+                neither [this](docs/lost.md) nor `flow/src/lost.rs` nor [that](ARCHITECTURE.md#lost) exist, `make check` is no file.\n\
+                ```\n[no](link)\n```\n";
+    let below = "# Keys\nSee [below](#key-vipa) and [above](../ARCHITECTURE.md).\n\n```\n# Lost\n```\n\n## Key `vipa`\nNot [there](#lost).";
+    let house = pages(
+        &[("README.md", text), ("ARCHITECTURE.md", "# Where is it?"), ("docs/keys.md", below)],
+        &["docs", "crates/flow/src/rules.rs"],
+    );
+    let expected = [
+        "README.md names docs/lost.md, which does not exist",
+        "README.md links to ARCHITECTURE.md#lost, and that page has no such heading",
+        "README.md names flow/src/lost.rs, which does not exist",
+        "docs/keys.md links to docs/keys.md#lost, and that page has no such heading",
+    ];
+    assert_eq!(named_files_exist(&house), expected);
+}
+
+#[test]
+fn a_page_that_is_no_chapter_is_named() {
+    let contents = ("docs/book/SUMMARY.md", "- [Keys](../keys.md)\n- [Plan](plan.md)");
+    let house = pages(&[contents, ("docs/keys.md", ""), ("docs/book/plan.md", ""), ("docs/lost.md", "")], &[]);
+    assert_eq!(pages_are_chapters(&house), ["docs/lost.md is no chapter of the book: add it to docs/book/SUMMARY.md"]);
+    assert_eq!(pages_are_chapters(&House::default()), ["docs/book/SUMMARY.md does not exist"]);
 }
 
 fn two_sources(one: &str, other: &str) -> House {

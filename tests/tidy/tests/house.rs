@@ -42,6 +42,11 @@ fn every_file_that_a_page_names_exists() {
 }
 
 #[test]
+fn every_page_is_a_chapter_of_the_book() {
+    assert_none(&vipa_tidy::pages_are_chapters(&HOUSE));
+}
+
+#[test]
 fn unsafe_stands_only_where_it_is_argued_for() {
     assert_none(&vipa_tidy::danger_is_confined(&HOUSE));
 }
