@@ -19,9 +19,10 @@ use vipa_model::{
     Incarnation, Moment, NodeName, Throttle, Voters,
     config::{Agent as AgentConfig, Config},
 };
-use vipa_protocol::{CheckResult, HostLoad, Intent, Load, load::MAX_CHECKS};
+use vipa_protocol::{AgentStatus, CheckResult, HostLoad, HostStatus, Intent, Load, load::MAX_CHECKS};
 use vipa_transport::{
     Admission, Identity, LinkEvent, Sender, Timing, TransportSettings,
+    access::AccessRules,
     service_manager::ServiceManager,
     state::{GroupCommit, Kind, Outcome, StateFile, check_former_state},
 };
@@ -29,12 +30,11 @@ use vipa_transport::{
 use crate::{
     checks,
     drain::{self, Drain, Progress, Stage},
-    host::{Departure, Host, HostStatus},
+    host::{Departure, Host},
     inheritance::{Inheritance, Linked},
     kernel::{Kernel, Sight},
     load::{LoadReport, LoadWatch},
     orders::{OrderSocket, Wish, Word},
-    status::Status,
     voting::Voting,
 };
 
@@ -90,9 +90,11 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let namespaces = config_agent.namespaces.clone();
     let sight = Sight { observe: config_agent.observe, pace: config_agent.observe_every, namespaces };
     let (kernel, mut seen) = Kernel::start(&sight)?;
-    let mut orders = OrderSocket::open(&config.node.admin).with_context(|| {
-        format!("cannot open {}, where `vipa-agent drain` and `status` ask", config.node.admin.display())
-    })?;
+    let mut orders = AccessRules::new(&config.node.access)
+        .and_then(|rules| OrderSocket::open(&config.node.admin, rules))
+        .with_context(|| {
+            format!("cannot open {}, where `vipa-agent drain` and `status` ask", config.node.admin.display())
+        })?;
     let (checks, mut answers) = checks::start(&config_agent.checks);
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
@@ -230,6 +232,7 @@ fn settings(config: &Config, agent: &AgentConfig, voters: Voters) -> Settings {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Settings {
         cluster: config.cluster.name.clone(),
+        key: vipa_transport::key_digest(&config.cluster.name, &config.cluster.key),
         me: config.node.name.clone(),
         address: agent.address,
         incarnation: Incarnation(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
@@ -319,7 +322,7 @@ impl Agent {
     /// Answers when the host's part is known, beside the loop.
     fn tell_status(&self, waiting: mpsc::Sender<Word>) {
         let host = self.host.status();
-        let status = Status {
+        let status = AgentStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.me.clone(),
             address: self.address,
@@ -332,7 +335,7 @@ impl Agent {
             host: HostStatus::default(),
         };
         tokio::spawn(async move {
-            let status = Status { host: host.await, ..status };
+            let status = AgentStatus { host: host.await, ..status };
             // Who asked may have gone.
             let _ = waiting.try_send(Word::Status(Box::new(status)));
         });

@@ -8,18 +8,17 @@
 //! The loop that beats, votes and answers never waits for this thread: netlink and disks may take their time. What changes while
 //! the thread works is taken together with what it changes next.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, net::IpAddr, path::Path, thread, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, net::IpAddr, path::Path, thread, time::Duration};
 
 use anyhow::Context;
 use rtnetlink::Handle;
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at},
 };
 use vipa_model::{Mac, config};
-use vipa_protocol::CheckResult;
+use vipa_protocol::{CheckResult, HostStatus, HostWork};
 
 use crate::{
     address::Addresses,
@@ -73,31 +72,6 @@ pub(crate) enum Departure {
     Leave,
     /// Everything is undone: no connection is left.
     Restore,
-}
-
-/// What is changed on this host and how that goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HostStatus {
-    /// What is changed on this host now, a line each.
-    pub(crate) setup: Vec<String>,
-    /// What may keep packets from getting where they should, a sentence each.
-    pub(crate) remarks: Vec<String>,
-    /// What could not be set up and is tried again.
-    pub(crate) failing: Option<String>,
-    /// What became of packets from tunnels.
-    pub(crate) tunnels: Vec<(String, u64)>,
-    pub(crate) work: HostWork,
-}
-
-/// What the host's part has cost since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HostWork {
-    /// Dumps of the addresses of the interface that carries the VIPAs.
-    pub(crate) address_dumps: u64,
-    /// Addresses put there and taken away.
-    pub(crate) address_requests: u64,
-    /// Writes of what is changed on this host.
-    pub(crate) files_written: u64,
 }
 
 /// The asking end; dropping it ends the thread, and what is set up stays.
@@ -403,13 +377,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for HostWork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address_dumps, address_requests, files_written } = self;
-        write!(f, "{address_requests} addresses changed, {address_dumps} dumps, {files_written} files written")
     }
 }
 

@@ -4,11 +4,11 @@
 //!   one line of JSON, a wish ──► "status", {"drain":{"timeout_s":60}}, "cancel"
 //!   ◄── lines of JSON            one `Status`, or a `Progress` now and then
 //! ```
-//! A Unix socket, for its owner and group: nothing of the agent can be reached over the network.
+//! `vipactl status` and `vipactl health` are answered there as a router answers them (`vipa_protocol::admin`). A Unix socket, for whom
+//! `[admin]` names: nothing of the agent can be reached over the network.
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,9 +20,17 @@ use tokio::{
     sync::mpsc,
     time,
 };
-use vipa_transport::clients::{ClientTasks, Turn};
+use vipa_protocol::{
+    AgentStatus,
+    admin::{Answer, Request, Versioned},
+    assess_agent,
+};
+use vipa_transport::{
+    access::{AccessRules, AdminRole, identify},
+    clients::{ClientTasks, Turn},
+};
 
-use crate::{drain::Progress, status::Status};
+use crate::drain::Progress;
 
 const MAX_ORDER: u64 = 4096;
 /// Clients at one time; of more, one gives way for the next.
@@ -46,12 +54,22 @@ pub(crate) enum Wish {
     Cancel,
 }
 
+impl Wish {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Drain { .. } => "drain",
+            Self::Cancel => "drain --cancel",
+        }
+    }
+}
+
 /// What the agent says to that; whoever asked knows what to expect.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Word {
     Progress(Progress),
-    Status(Box<Status>),
+    Status(Box<AgentStatus>),
 }
 
 /// A wish on its way to the agent's loop, and where its words go.
@@ -66,7 +84,7 @@ pub(crate) struct OrderSocket {
 
 impl OrderSocket {
     /// Opens it at `path`, for the owner and the group. A file that a killed agent left is replaced.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, rules: AccessRules) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -78,9 +96,9 @@ impl OrderSocket {
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        rules.protect(path)?;
         let (orders_in, orders) = mpsc::channel(MAX_CLIENTS);
-        tokio::spawn(accept(listener, orders_in));
+        tokio::spawn(accept(listener, rules, orders_in));
         Ok(Self { path: path.to_owned(), orders })
     }
 
@@ -96,7 +114,7 @@ impl Drop for OrderSocket {
     }
 }
 
-async fn accept(listener: UnixListener, orders: mpsc::Sender<Order>) {
+async fn accept(listener: UnixListener, rules: AccessRules, orders: mpsc::Sender<Order>) {
     let mut clients = ClientTasks::new(MAX_CLIENTS);
     loop {
         let accepted = tokio::select! {
@@ -109,7 +127,7 @@ async fn accept(listener: UnixListener, orders: mpsc::Sender<Order>) {
         };
         let orders = orders.clone();
         let displaced = clients.spawn(|turn| async move {
-            if let Err(error) = serve(client, turn, orders, CLIENT_LIMIT).await {
+            if let Err(error) = serve(client, rules, turn, orders).await {
                 tracing::debug!(%error, "who asked has gone, or is too slow");
             }
         });
@@ -119,12 +137,48 @@ async fn accept(listener: UnixListener, orders: mpsc::Sender<Order>) {
     }
 }
 
-async fn serve(client: UnixStream, turn: Turn, orders: mpsc::Sender<Order>, limit: Duration) -> io::Result<()> {
+async fn serve(client: UnixStream, rules: AccessRules, turn: Turn, orders: mpsc::Sender<Order>) -> io::Result<()> {
+    let limit = CLIENT_LIMIT;
+    let credentials = client.peer_cred()?;
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    let peer = tokio::task::spawn_blocking(move || identify(uid, gid)).await.map_err(io::Error::other)?;
+    let role = rules.role(&peer);
     let (read, mut write) = client.into_split();
     let mut line = Vec::new();
     let mut limited = BufReader::new(read).take(MAX_ORDER);
     time::timeout(limit, limited.read_until(b'\n', &mut line)).await??;
+    // `vipactl` asks as it asks a router.
+    if let Ok(request) = serde_json::from_slice::<Versioned<Request>>(&line) {
+        turn.of_server();
+        let answer = match (request.current(), role) {
+            (Err(wrong), _) => Answer::Error(wrong.to_string()),
+            (Ok(_), None) => {
+                Answer::Error(format!("{} may not ask here: see [admin] in the configuration", peer.operator))
+            }
+            (Ok(Request::Status), Some(_)) => ask_status(&orders).await.map_or_else(stopping, Answer::Agent),
+            (Ok(Request::Health), Some(_)) => {
+                ask_status(&orders).await.map_or_else(stopping, |status| Answer::Health(assess_agent(&status)))
+            }
+            (Ok(_), Some(_)) => {
+                Answer::Error("this is a target's agent, which answers `status` and `health`; ask a router".into())
+            }
+        };
+        let mut text = serde_json::to_vec(&Versioned::new(answer))?;
+        text.push(b'\n');
+        turn.of_client();
+        return time::timeout(limit, write.write_all(&text)).await?;
+    }
     let wish = serde_json::from_slice(&line)?;
+    let is_allowed = match wish {
+        Wish::Status => role.is_some(),
+        Wish::Drain { .. } | Wish::Cancel => role == Some(AdminRole::Operate),
+    };
+    if !is_allowed {
+        tracing::warn!("refused at the socket: {} asked for {}", peer.operator, wish.name());
+        let refusal =
+            format!("{{\"refused\":\"{} may not ask that here: see [admin] in the configuration\"}}\n", peer.operator);
+        return time::timeout(limit, write.write_all(refusal.as_bytes())).await?;
+    }
     let (told, mut words) = mpsc::channel(WORDS);
     if orders.send((wish, told)).await.is_err() {
         return Ok(());
@@ -138,6 +192,20 @@ async fn serve(client: UnixStream, turn: Turn, orders: mpsc::Sender<Order>, limi
         turn.of_server();
     }
     Ok(())
+}
+
+fn stopping() -> Answer {
+    Answer::Error("vipa-agent is stopping".into())
+}
+
+/// What the agent's loop says of itself.
+async fn ask_status(orders: &mpsc::Sender<Order>) -> Option<Box<AgentStatus>> {
+    let (told, mut words) = mpsc::channel(1);
+    orders.send((Wish::Status, told)).await.ok()?;
+    match words.recv().await? {
+        Word::Status(status) => Some(status),
+        Word::Progress(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod ask;
 mod completion;
+mod events;
 mod manual;
 mod order;
 mod show;
@@ -38,6 +39,8 @@ Examples:
   vipactl pki issue r1 --router --dir pki               make a router's certificate: pki/r1.pem and pki/r1.key
   vipactl pki issue t1 --target 10.0.0.31 --dir pki     make a target's, for the address that it serves at
   vipactl status                        who owns what, who is linked, which targets are known
+  vipactl health                        is all well? For people, monitoring and HEALTHCHECK
+  vipactl events -f --since 10m         what has happened in the last ten minutes, and what happens
   vipactl connections --limit 100       which connection is at which target
   vipactl reload --dry-run              what would change if the configuration were read again
   vipactl drill 192.0.2.100             on a backup: what would come of a takeover now
@@ -49,7 +52,7 @@ Examples:
   vipactl record start                  write down every event, to be replayed where there is time to look
 
 Exit status: 0 done, 1 refused, 2 wrong usage, 4 no answer, 5 an answer to look at: `diff` or `audit` differ, `drill` would lose
-something, `reload` changed nothing or left a part.
+something, `reload` changed nothing or left a part. `health` ends with its verdict: 0 ok, 1 WARNING, 2 CRITICAL.
 
 A router's socket is /run/vipad/NAME/admin.sock unless its configuration says otherwise (node.admin)."
 )]
@@ -69,8 +72,12 @@ enum Command {
     /// Make the cluster's certificates, by which nodes prove to each other who they are
     #[command(subcommand)]
     Pki(Pki),
-    /// The router at a glance: VIPAs, owners, targets, links
+    /// The router at a glance: VIPAs, owners, targets, links; a target's agent answers too
     Status,
+    /// Is this node healthy? A line for each check, the worst first; exit status 0 ok, 1 WARNING, 2 CRITICAL
+    Health,
+    /// What happened in the cluster: takeovers and why, orders and by whom, listeners, targets, links, reloads, limits
+    Events(events::Arguments),
     /// Which target each connection is at
     Connections {
         /// Show at most this many
@@ -229,6 +236,11 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
             return Ok((String::new(), 0));
         }
         Command::Status => Request::Status,
+        Command::Health => Request::Health,
+        Command::Events(events) => {
+            let socket = ask::find_socket(arguments.socket.as_deref())?;
+            return Ok((events::show(&socket, arguments.json, events)?, 0));
+        }
         Command::Connections { limit, vipa } => Request::Connections { limit: *limit, vipa: *vipa },
         Command::Distribution => Request::Distribution,
         Command::Takeovers => Request::Takeovers,

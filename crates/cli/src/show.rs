@@ -1,18 +1,24 @@
 //! Answers as a person reads them, and as a script does.
 
+mod health;
 mod operating;
 
 use std::{fmt::Write, net::IpAddr};
 
 use anyhow::Context;
-use vipa_model::{Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, Weights};
+use vipa_model::{
+    Balance, NodeName, Orphans, Protocol, Rank, Service, Voters, Weights,
+    calendar::{rfc3339, span},
+};
 use vipa_protocol::{
-    Eligibility, Intent, Load, Trigger,
+    Eligibility, Given, Intent, Load, OwnershipCause, Trigger,
     admin::{
         AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
         Flapping, Link, MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage,
         Stance, Status, Succession, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
     },
+    assess_agent,
+    health::assess,
     load::FULL_HEADROOM,
     report::TakeoverReport,
 };
@@ -35,6 +41,9 @@ pub(crate) fn json(answer: &Answer) -> anyhow::Result<String> {
         Answer::Drill(drill) => serde_json::to_string(drill),
         Answer::Diff(diff) => serde_json::to_string(diff),
         Answer::Decisions(decisions) => serde_json::to_string(decisions),
+        Answer::Events(events) => serde_json::to_string(events),
+        Answer::Health(health) => serde_json::to_string(health),
+        Answer::Agent(status) => serde_json::to_string(status),
         Answer::Progress(said) | Answer::Done(said) => serde_json::to_string(said),
         Answer::Error(sentence) => serde_json::to_string(sentence),
     };
@@ -54,6 +63,9 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
         Answer::Drill(drill) => operating::drill(&mut out, drill)?,
         Answer::Diff(diff) => operating::diff(&mut out, diff)?,
         Answer::Decisions(decisions) => show_decisions(&mut out, decisions)?,
+        Answer::Events(events) => events.events.iter().try_for_each(|row| writeln!(out, "{}", row.event))?,
+        Answer::Health(health) => health::health(&mut out, health)?,
+        Answer::Agent(status) => write!(out, "{}\n{}", assess_agent(status).summary(), status.text())?,
         Answer::Progress(said) | Answer::Done(said) => writeln!(out, "{}", said.sentence)?,
         Answer::Error(sentence) => writeln!(out, "{sentence}")?,
     }
@@ -86,6 +98,7 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         ..
     } = status;
     let voters = voters_line(*voters_version, voters);
+    writeln!(out, "{}", assess(status).summary())?;
     writeln!(out, "router {node} of cluster {cluster}, up {}; {voters}", span(*uptime_ms))?;
     writeln!(out, "connection table: {} of {}", grouped(*connections), grouped(*capacity))?;
     for (node, Voters { version, names }) in other_voters {
@@ -204,8 +217,8 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             ("log", Side::Left),
             ("listening", Side::Left),
             ("headroom", Side::Left),
-            ("serves", Side::Left),
             ("connections", Side::Right),
+            ("serves", Side::Left),
         ],
     );
     for target in targets {
@@ -233,8 +246,8 @@ fn show_vipa(out: &mut String, me: &NodeName, vipa: &VipaStatus) -> anyhow::Resu
             log,
             if resting.is_empty() { ports(listening) } else { format!("{}, quiesced", ports(listening)) },
             load.as_ref().map_or_else(|| "-".into(), headroom),
-            served(responsiveness),
             grouped(*connections),
+            served(responsiveness),
         ]);
     }
     if !targets.is_empty() {
@@ -284,7 +297,13 @@ fn show_decisions(out: &mut String, decisions: &Decisions) -> anyhow::Result<()>
         writeln!(out, "nothing is decided: all is as configured")?;
     }
     for decision in decisions {
-        writeln!(out, "{decision}; decided by way of {}", decision.stamp.by)?;
+        let node = &decision.stamp.by;
+        match &decision.given {
+            Some(Given { by, unix_ms }) => {
+                writeln!(out, "{decision}; decided by {by} at {}, by way of {node}", rfc3339(*unix_ms))?;
+            }
+            None => writeln!(out, "{decision}; decided by way of {node}")?,
+        }
     }
     Ok(())
 }
@@ -372,10 +391,10 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
             ("link", Side::Left),
             ("weight", Side::Right),
             ("serves", Side::Right),
-            ("new connections", Side::Left),
             ("waiting", Side::Right),
             ("connections", Side::Right),
             ("share", Side::Right),
+            ("new connections", Side::Left),
         ],
     );
     for row in targets {
@@ -399,10 +418,10 @@ fn show_service(out: &mut String, distribution: &ServiceDistribution) -> anyhow:
             if *agent { up_or_down(*linked) } else { "none".into() },
             weight.to_string(),
             responsiveness.percent().map_or_else(|| "-".into(), |percent| format!("{percent} %")),
-            new_connections(row),
             grouped(u64::from(*waiting)),
             grouped(*connections),
             share,
+            new_connections(row),
         ]);
     }
     table.print(out);
@@ -477,6 +496,7 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
         vipa,
         epoch,
         trigger,
+        cause,
         predecessor,
         detect_us,
         collect_us,
@@ -493,7 +513,10 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
         Trigger::Takeback => "takeback: taken back",
         Trigger::Handover => "handover: handed over",
     };
-    writeln!(out, "{}  VIPA {vipa}, epoch {epoch}  {why}{before}", utc(*finished_unix_ms))?;
+    writeln!(out, "{}  VIPA {vipa}, epoch {epoch}  {why}{before}", rfc3339(*finished_unix_ms))?;
+    if *cause != OwnershipCause::Unknown {
+        writeln!(out, "  cause        {cause}")?;
+    }
     let first = first_forward_us.map_or_else(|| "none meanwhile".into(), |us| format!("after {}", milliseconds(us)));
     writeln!(
         out,
@@ -592,48 +615,9 @@ fn milliseconds(us: u64) -> String {
     format!("{}.{} ms", us / 1000, us % 1000 / 100)
 }
 
-fn span(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
-
-/// Milliseconds since 1970 as date and time (proleptic Gregorian calendar, in cycles of 400 years).
-fn utc(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    // Days since 1 March of the year 0, so that a leap day ends its year.
-    let days = seconds / 86_400 + 719_468;
-    let (cycle, day) = (days / 146_097, days % 146_097);
-    let year_of_cycle = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = cycle * 400 + year_of_cycle + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        let times = [0, 951_782_399_000, 951_782_400_000, 1_709_210_096_789, 4_102_444_800_000].map(utc);
-        let expected = [
-            "1970-01-01 00:00:00 UTC",
-            "2000-02-28 23:59:59 UTC",
-            "2000-02-29 00:00:00 UTC",
-            "2024-02-29 12:34:56 UTC",
-            "2100-01-01 00:00:00 UTC",
-        ];
-        assert_eq!(times, expected);
-    }
 
     #[test]
     fn a_refused_peer_has_a_line_that_says_who_why_how_often_and_when() {
@@ -648,11 +632,5 @@ mod tests {
         assert_eq!(refused_line(&peer(Some("t9"), Some([10, 77, 0, 99]))), format!("REFUSED: t9 at 10.77.0.99: {end}"));
         assert_eq!(refused_line(&peer(Some("t9"), None)), format!("REFUSED: t9: {end}"));
         assert_eq!(refused_line(&peer(None, Some([10, 77, 0, 99]))), format!("REFUSED: 10.77.0.99: {end}"));
-    }
-
-    #[test]
-    fn spans_have_two_units_at_most() {
-        let texts = [900, 59_000, 61_000, 3_660_000, 90_000_000].map(span);
-        assert_eq!(texts, ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
     }
 }

@@ -6,6 +6,7 @@
 //! | 1 | refused, or it could not be done |
 //! | 2 | the command line is wrong |
 //! | 4 | the router does not answer, or none runs here |
+//! | 0, 1, 2 | of `vipactl health`: ok, WARNING, CRITICAL |
 //! | 5 | an answer that somebody should look at: something differs, would be lost, or was left or not changed |
 
 use std::fmt;
@@ -47,7 +48,10 @@ pub(crate) fn of_answer(answer: &Answer) -> u8 {
         Answer::Diff(Diff { peers, .. }) => {
             peers.iter().all(|peer| matches!(&peer.answer, PeerAnswer::Differs(rows) if rows.is_empty()))
         }
+        Answer::Health(health) => return health.severity.exit_status(),
         Answer::Status(_)
+        | Answer::Events(_)
+        | Answer::Agent(_)
         | Answer::Connections(_)
         | Answer::Distribution(_)
         | Answer::Takeovers(_)

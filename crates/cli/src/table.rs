@@ -1,4 +1,10 @@
-//! Columns of text, as wide as they must be.
+//! Columns of text, as wide as they must be. The last one, where sentences stand, goes on in further lines when the terminal is too
+//! narrow for it.
+
+use std::io::IsTerminal;
+
+/// The narrowest last column.
+const NARROW: usize = 24;
 
 /// How a column's cells stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,11 @@ impl Table {
     }
 
     pub(crate) fn print(&self, out: &mut String) {
+        self.print_within(out, width());
+    }
+
+    /// In lines of at most `width` characters if the columns before the last one leave room; `None`: of any length.
+    fn print_within(&self, out: &mut String, limit: Option<usize>) {
         let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.sides.len()).map(width).collect();
         for row in &self.rows {
@@ -38,10 +49,54 @@ impl Table {
                     Side::Right => line.extend([&*padding, cell, "  "]),
                 }
             }
-            out.push_str(line.trim_end());
-            out.push('\n');
+            let before: usize =
+                widths[..widths.len() - 1].iter().map(|width| width + 2).sum::<usize>() + self.indent.len();
+            let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(before).max(NARROW));
+            let is_sentence = self.sides.last() == Some(&Side::Left);
+            for (index, part) in
+                wrapped(line.trim_end(), before, if is_sentence { room } else { usize::MAX }).iter().enumerate()
+            {
+                if index > 0 {
+                    out.push_str(&" ".repeat(before));
+                }
+                out.push_str(part);
+                out.push('\n');
+            }
         }
     }
+}
+
+/// The width of the terminal, as the shell or the terminal says it; `None`: this is no terminal.
+fn width() -> Option<usize> {
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
+    told.or_else(|| {
+        let (terminal_size::Width(columns), _) =
+            terminal_size::terminal_size().filter(|_| std::io::stdout().is_terminal())?;
+        Some(usize::from(columns))
+    })
+}
+
+/// The line in parts: what stands after `before` characters is divided between words, so that each part of it has at most `room`.
+fn wrapped(line: &str, before: usize, room: usize) -> Vec<String> {
+    let Some((begin, _)) = line.char_indices().nth(before) else { return vec![line.to_owned()] };
+    let (head, sentence) = line.split_at(begin);
+    let (mut parts, mut part) = (Vec::new(), head.to_owned());
+    let mut length = 0;
+    for word in sentence.split(' ') {
+        let word_length = word.chars().count();
+        if length > 0 && length + 1 + word_length > room {
+            parts.push(std::mem::take(&mut part));
+            length = 0;
+        }
+        if length > 0 {
+            part.push(' ');
+            length += 1;
+        }
+        part.push_str(word);
+        length += word_length;
+    }
+    parts.push(part);
+    parts
 }
 
 /// `1234567` as `1,234,567`.
@@ -69,6 +124,21 @@ mod tests {
         let mut out = String::new();
         table.print(&mut out);
         assert_eq!(out, "  name             count\n  a-long-name          7\n  b            1,234,567\n");
+    }
+
+    #[test]
+    fn a_sentence_in_the_last_column_goes_on_below_itself_where_the_terminal_is_narrow() {
+        let mut table = Table::new("  ", &[("name", Side::Left), ("why", Side::Left)]);
+        table.row(["10.0.0.31".into(), "its check \"web\" fails: status 503".into()]);
+        let within = |limit| {
+            let mut out = String::new();
+            table.print_within(&mut out, limit);
+            out
+        };
+        let long = "  name       why\n  10.0.0.31  its check \"web\" fails: status 503\n";
+        assert_eq!((within(None), within(Some(80))), (long.into(), long.into()));
+        let narrow = "  name       why\n  10.0.0.31  its check \"web\" fails:\n             status 503\n";
+        assert_eq!((within(Some(40)), within(Some(1))), (narrow.into(), narrow.into()));
     }
 
     #[test]

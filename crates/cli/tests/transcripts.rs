@@ -1,5 +1,7 @@
 //! What a person sees: `vipactl` run against a router that gives known answers.
 
+#[path = "transcripts/health.rs"]
+mod health;
 #[path = "transcripts/status.rs"]
 mod status_lines;
 
@@ -39,7 +41,13 @@ where
 }
 
 fn vipactl(arguments: &[&str]) -> Output {
+    vipactl_within(arguments, None)
+}
+
+/// In a terminal of so many columns.
+fn vipactl_within(arguments: &[&str], columns: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vipactl"));
+    command.env_remove("COLUMNS").envs(columns.map(|columns| ("COLUMNS", columns)));
     command.args(arguments).env_remove("VIPA_SOCKET").output().expect("vipactl runs")
 }
 
@@ -78,10 +86,14 @@ fn router(folder: &Path, line: String) -> (PathBuf, JoinHandle<String>) {
 
 /// Runs `vipactl` with `arguments` against a router that answers `answer` and must have been asked `request`.
 fn ask(arguments: &[&str], request: &Request, answer: &Answer) -> Output {
+    ask_within(arguments, request, answer, None)
+}
+
+fn ask_within(arguments: &[&str], request: &Request, answer: &Answer, columns: Option<&str>) -> Output {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let line = serde_json::to_string(&Versioned::new(answer)).expect("JSON") + "\n";
     let (socket, router) = router(folder.path(), line);
-    let output = vipactl(&[&["--socket", socket.to_str().expect("UTF-8")], arguments].concat());
+    let output = vipactl_within(&[&["--socket", socket.to_str().expect("UTF-8")], arguments].concat(), columns);
     let asked: Versioned<Request> = serde_json::from_str(&router.join().expect("the router")).expect("a request");
     assert_eq!(&asked.current().expect("this version"), request);
     output
@@ -157,6 +169,7 @@ fn status() -> Status {
         interferences: Vec::new(),
         leases_lost: 0,
         recording: None,
+        health: vipa_protocol::HealthFacts::default(),
     }
 }
 
@@ -208,7 +221,7 @@ fn orders_are_what_was_said() {
 
 #[test]
 fn what_is_decided_is_a_line_each() {
-    let decided = |matter, ruling| Decision { matter, ruling, stamp: Stamp { count: 1, by: name("r1") } };
+    let decided = |matter, ruling| Decision { matter, ruling, stamp: Stamp { count: 1, by: name("r1") }, given: None };
     let (vipa, target) = (address("10.77.0.100"), address("10.77.0.31"));
     let service = Matter::Service { vipa, protocol: Protocol::Tcp, port: 80, target: Some(target) };
     let decisions = vec![
@@ -233,15 +246,16 @@ service 10.77.0.100:80/tcp at 10.77.0.31 is quiesced; decided by way of r1
 fn status_shows_a_router_at_a_glance() {
     let output = ask(&["status"], &Request::Status, &Answer::Status(Box::new(status())));
     let expected = "\
+WARNING: 2 of 3 voters are reached; missing: r2 (and 1 more; `vipactl health`)
 router r1 of cluster demo, up 3 min 12 s; voters r1, r2, t1
 connection table: 2,000 of 1,000,000
 
 VIPA 10.77.0.100: active
   epoch 4, owner r1, this router; ranks r1 200, r2 100
   services tcp/80; connections 2,000, confirmed 1,998
-  target      node  link  log      listening  headroom        serves                                                connections
-  10.77.0.31  t1    up    at 1234  tcp/80     12/16, cpu 0 %  49 %: 100 % reached, 98 % established, 50 % accepted        2,000
-  10.77.0.32  -     down  unknown  -          -               -                                                               0
+  target      node  link  log      listening  headroom        connections  serves
+  10.77.0.31  t1    up    at 1234  tcp/80     12/16, cpu 0 %        2,000  49 %: 100 % reached, 98 % established, 50 % accepted
+  10.77.0.32  -     down  unknown  -          -                         0  -
 
 links
   node  role               link
@@ -249,29 +263,6 @@ links
   t1    target 10.77.0.31  up
 ";
     assert_eq!(stdout(&output), expected);
-}
-
-#[test]
-fn the_lag_of_what_no_target_reports_is_shown_at_both_ends() {
-    let mut of = status();
-    let mut shown = |mirror| {
-        of.vipas[0].mirror = Some(mirror);
-        stdout(&ask(&["status"], &Request::Status, &Answer::Status(Box::new(of.clone()))))
-    };
-    let telling =
-        |left_out| MirrorStatus::Telling { followers: vec![name("r2"), name("r3")], connections: 1_200, left_out };
-    let text = shown(telling(0));
-    assert!(text.contains("\n  replicated: 1,200 connections, told to r2, r3\n"), "{text}");
-    let text = shown(telling(3_000));
-    assert!(
-        text.contains("\n  replicated: 1,200 connections, told to r2, r3; 3,000 UDP flows are too many to tell\n"),
-        "{text}"
-    );
-    let following = |behind_ms| MirrorStatus::Following { from: name("r1"), connections: 1_200, behind_ms };
-    let text = shown(following(Some(205)));
-    assert!(text.contains("\n  replicated: 1,200 connections, told by r1, at most 205 ms behind\n"), "{text}");
-    let text = shown(following(None));
-    assert!(text.contains("\n  replicated: not yet told by r1\n"), "{text}");
 }
 
 #[test]
@@ -361,13 +352,13 @@ fn distribution_shows_who_gets_new_connections_and_why_not() {
     let expected = "\
 VIPA 10.77.0.100, epoch 4
   tcp/80: balanced by maglev, orphans reset
-    target      node  link  weight  serves  new connections                                                  waiting  connections   share
-    10.77.0.31  t1    up         1    98 %  yes                                                                    0        1,500  75.0 %
-    10.77.0.32  t2    up         1       -  no, nothing listens                                                    0            0   0.0 %
-    10.77.0.33  t3    up         1       -  no, not a candidate                                                    0          500  25.0 %
-    10.77.0.34  t4    up         1       -  no, its check \"web\" fails: status 500                                  0            0   0.0 %
-    10.77.0.35  t5    up         1       -  no, its server accepts none of 12 waiting                             12            0   0.0 %
-    10.77.0.36  t6    none       1       -  yes, for want of a better: its server accepts none of 3 waiting        3            0   0.0 %
+    target      node  link  weight  serves  waiting  connections   share  new connections
+    10.77.0.31  t1    up         1    98 %        0        1,500  75.0 %  yes
+    10.77.0.32  t2    up         1       -        0            0   0.0 %  no, nothing listens
+    10.77.0.33  t3    up         1       -        0          500  25.0 %  no, not a candidate
+    10.77.0.34  t4    up         1       -        0            0   0.0 %  no, its check \"web\" fails: status 500
+    10.77.0.35  t5    up         1       -       12            0   0.0 %  no, its server accepts none of 12 waiting
+    10.77.0.36  t6    none       1       -        3            0   0.0 %  yes, for want of a better: its server accepts none of 3 waiting
 ";
     assert_eq!(stdout(&ask(&["distribution"], &Request::Distribution, &answer)), expected);
 }
@@ -378,6 +369,7 @@ fn takeovers_are_reports_a_person_can_read() {
         vipa: address("10.77.0.100"),
         epoch: Epoch(5),
         trigger: Trigger::Failure,
+        cause: vipa_protocol::OwnershipCause::Silent { ms: 300 },
         predecessor: Some(name("r1")),
         detect_us: 65_210,
         collect_us: 1_390,
@@ -402,7 +394,8 @@ fn takeovers_are_reports_a_person_can_read() {
     };
     let answer = Answer::Takeovers(Takeovers { records: vec![record.clone()] });
     let expected = "\
-2024-02-29 12:34:56 UTC  VIPA 10.77.0.100, epoch 5  failure: taken over from r1
+2024-02-29T12:34:56.789Z  VIPA 10.77.0.100, epoch 5  failure: taken over from r1
+  cause        its owner was silent for 300 ms
   time         detect 65.2 ms, collect 1.3 ms, announce 0.2 ms, rebuild 12.0 ms; first packet forwarded after 3.1 ms
   targets      3 of 3 answered, 3 with the tail of their log only
   connections  1,996 known before, 4 reported, 4 rebuilt

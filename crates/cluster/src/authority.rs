@@ -7,7 +7,7 @@
 //! | `BeatAck`, `Votes` | a voter; without a quorum a target may say that an owner is of the past |
 //! | `Listeners`, `Connections`, `Load`, `LinkAddress` | a target, of its own address and its present life |
 //! | `Decisions` | a router; of a target it is hearsay (`router/orders.rs`) |
-//! | `QueryReply` | whoever can know the answer: targets hold connections, routers have settings |
+//! | `QueryReply` | whoever can know the answer: targets hold connections, routers have settings and events |
 //! | `Voters` | any linked node |
 //! | `Hello` | nobody: it is the greeting, and a link has one |
 //!
@@ -117,7 +117,7 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
         Message::QueryRequest(_) | Message::SelfCheckReport(_) | Message::DecisionAck(_) => router(sender),
         Message::QueryReply(QueryReply { token: _, reply }) => match reply {
             Reply::Holds(_) => target(sender),
-            Reply::Settings(_) => router(sender),
+            Reply::Settings(_) | Reply::Events(_) | Reply::SettingsDigests(_) => router(sender),
             Reply::Unknown => Ok(()),
         },
         Message::Beat(Beat { sequence, owned }) => {

@@ -7,14 +7,22 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{NodeName, Protocol, Service};
-use vipa_protocol::{Decision, Matter, Ruling, Stamp};
+use vipa_protocol::{Decision, Given, Matter, Ruling, Stamp};
 
 /// Matters with a decision; of those that are as configured the oldest give way, others never.
 pub(crate) const MOST_MATTERS: usize = 4096;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DecisionLog {
-    decisions: BTreeMap<Matter, (Ruling, Stamp)>,
+    decisions: BTreeMap<Matter, Recorded>,
+}
+
+/// What was decided about a matter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Recorded {
+    ruling: Ruling,
+    stamp: Stamp,
+    given: Option<Given>,
 }
 
 impl DecisionLog {
@@ -28,66 +36,72 @@ impl DecisionLog {
     }
 
     /// The decision that `by` would make now; it is in force once it is merged.
-    pub(crate) fn propose(&self, matter: Matter, ruling: Ruling, by: &NodeName) -> Decision {
-        Decision { matter, ruling, stamp: Stamp { count: self.highest_stamp() + 1, by: by.clone() } }
+    pub(crate) fn propose(&self, matter: Matter, ruling: Ruling, by: &NodeName, given: Option<Given>) -> Decision {
+        Decision { matter, ruling, stamp: Stamp { count: self.highest_stamp() + 1, by: by.clone() }, given }
     }
 
     pub(crate) fn highest_stamp(&self) -> u64 {
-        self.decisions.values().map(|(_, stamp)| stamp.count).max().unwrap_or_default()
+        self.decisions.values().map(|recorded| recorded.stamp.count).max().unwrap_or_default()
     }
 
     pub(crate) fn is_new(&self, decision: &Decision) -> bool {
-        self.decisions.get(&decision.matter).is_none_or(|(_, known)| *known < decision.stamp)
+        self.decisions.get(&decision.matter).is_none_or(|known| known.stamp < decision.stamp)
     }
 
     /// Whether it is news.
     pub(crate) fn merge(&mut self, decision: Decision) -> bool {
-        let Decision { matter, ruling, stamp } = decision;
-        if self.decisions.get(&matter).is_some_and(|(_, known)| *known >= stamp) {
+        let Decision { matter, ruling, stamp, given } = decision;
+        if self.decisions.get(&matter).is_some_and(|known| known.stamp >= stamp) {
             return false;
         }
         if self.decisions.len() >= MOST_MATTERS && !self.decisions.contains_key(&matter) && !self.make_room() {
             return false;
         }
-        self.decisions.insert(matter, (ruling, stamp));
+        self.decisions.insert(matter, Recorded { ruling, stamp, given });
         true
     }
 
     pub(crate) fn has_room(&self, matter: &Matter) -> bool {
-        let settled = |(ruling, _): &(Ruling, Stamp)| *ruling == Ruling::AsConfigured;
+        let settled = |recorded: &Recorded| recorded.ruling == Ruling::AsConfigured;
         self.decisions.len() < MOST_MATTERS
             || self.decisions.contains_key(matter)
             || self.decisions.values().any(settled)
     }
 
     fn make_room(&mut self) -> bool {
-        let settled = self.decisions.iter().filter(|(_, (ruling, _))| *ruling == Ruling::AsConfigured);
-        let oldest = settled.min_by_key(|(_, (_, stamp))| stamp.clone()).map(|(matter, _)| matter.clone());
+        let settled = self.decisions.iter().filter(|(_, recorded)| recorded.ruling == Ruling::AsConfigured);
+        let oldest = settled.min_by_key(|(_, recorded)| &recorded.stamp).map(|(matter, _)| matter.clone());
         oldest.is_some_and(|matter| self.decisions.remove(&matter).is_some())
     }
 
     pub(crate) fn ruling(&self, matter: &Matter) -> Ruling {
-        self.decisions.get(matter).map_or(Ruling::AsConfigured, |(ruling, _)| ruling.clone())
+        self.decisions.get(matter).map_or(Ruling::AsConfigured, |recorded| recorded.ruling.clone())
+    }
+
+    /// Who decided about it last, and when.
+    pub(crate) fn given(&self, matter: &Matter) -> Option<&Given> {
+        self.decisions.get(matter)?.given.as_ref()
     }
 
     pub(crate) fn all(&self) -> Vec<Decision> {
-        let decision = |(matter, (ruling, stamp)): (&Matter, &(Ruling, Stamp))| Decision {
+        let decision = |(matter, Recorded { ruling, stamp, given }): (&Matter, &Recorded)| Decision {
             matter: matter.clone(),
             ruling: ruling.clone(),
             stamp: stamp.clone(),
+            given: given.clone(),
         };
         self.decisions.iter().map(decision).collect()
     }
 
-    fn withholds(&self, matter: &Matter) -> bool {
-        self.decisions.get(matter).is_some_and(|(ruling, _)| *ruling == Ruling::Withheld)
+    pub(crate) fn withholds(&self, matter: &Matter) -> bool {
+        self.decisions.get(matter).is_some_and(|recorded| recorded.ruling == Ruling::Withheld)
     }
 
     /// The router that comes first for this VIPA, whatever its rank.
     pub(crate) fn place(&self, vipa: IpAddr) -> Option<&NodeName> {
         match self.decisions.get(&Matter::Place { vipa }) {
-            Some((Ruling::At(router), _)) => Some(router),
-            Some((Ruling::AsConfigured | Ruling::Withheld, _)) | None => None,
+            Some(Recorded { ruling: Ruling::At(router), .. }) => Some(router),
+            Some(Recorded { ruling: Ruling::AsConfigured | Ruling::Withheld, .. }) | None => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, NodeName, Voters, listed, printable};
-use vipa_protocol::{Hello, VERSION, text::MAX_NAME};
+use vipa_protocol::{Hello, KeyDigest, VERSION, text::MAX_NAME};
 
 /// Why a peer's messages are not listened to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum Mismatch {
     Cluster {
         theirs: String,
     },
+    /// Its `cluster.key` is another one.
+    Key,
     Voters {
         mine: Voters,
         theirs: Voters,
@@ -36,7 +38,10 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version { theirs } => write!(f, "it speaks version {theirs}, this node speaks {VERSION}"),
-            Self::Cluster { theirs } => write!(f, "it belongs to cluster \"{theirs}\""),
+            Self::Cluster { theirs } => {
+                write!(f, "it belongs to cluster \"{theirs}\": give all nodes the same cluster.name")
+            }
+            Self::Key => f.write_str("its cluster.key is another one than this node's: give all nodes the same key"),
             Self::Voters { mine, theirs } => write!(
                 f,
                 "its voters are {}, version {}, and this node's {}, version {}: one change apart at most they may be",
@@ -52,13 +57,30 @@ impl fmt::Display for Mismatch {
     }
 }
 
-pub(crate) fn check(cluster: &str, voters: &Voters, peer: &NodeName, hello: &Hello) -> Result<(), Mismatch> {
-    let Hello { version, cluster: theirs, node, role: _, addresses: _, incarnation, voters: their_voters } = hello;
+pub(crate) fn check(
+    (cluster, key): (&str, &KeyDigest),
+    voters: &Voters,
+    peer: &NodeName,
+    hello: &Hello,
+) -> Result<(), Mismatch> {
+    let Hello {
+        version,
+        cluster: theirs,
+        key: their_key,
+        node,
+        role: _,
+        addresses: _,
+        incarnation,
+        voters: their_voters,
+    } = hello;
     if *version != VERSION {
         return Err(Mismatch::Version { theirs: *version });
     }
     if theirs != cluster {
         return Err(Mismatch::Cluster { theirs: printable(theirs, MAX_NAME) });
+    }
+    if !key.agrees(their_key) {
+        return Err(Mismatch::Key);
     }
     if node != peer {
         return Err(Mismatch::Name { theirs: node.clone() });

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName, Voters};
-use vipa_protocol::{Hello, Role};
+use vipa_protocol::{Hello, KeyDigest, Role};
 
 use crate::hello::{self, Mismatch};
 
@@ -172,7 +172,7 @@ impl Membership {
     pub(crate) fn meet(
         &mut self,
         now: Moment,
-        (cluster, me, mine): (&str, &NodeName, &Voters),
+        (cluster, me, mine): ((&str, &KeyDigest), &NodeName, &Voters),
         peer: &NodeName,
         hello: &Hello,
     ) -> Result<Option<Voters>, Mismatch> {

@@ -187,6 +187,7 @@ impl Router {
         Hello {
             version: vipa_protocol::VERSION,
             cluster: self.settings.cluster.clone(),
+            key: self.settings.key,
             node: self.settings.me.clone(),
             role: Role::Router,
             addresses: self.settings.addresses.clone(),
@@ -250,7 +251,7 @@ impl Router {
                 }
             }
             Event::DecisionsStored { token } => self.decisions_stored(now, token, out),
-            Event::Order { token, order } => self.ordered(now, token, order, out),
+            Event::Order { token, order, given } => self.ordered(now, token, (order, given), out),
             Event::Unfit { why } => self.turn_fit(now, Some(why), out),
             Event::Fit => self.turn_fit(now, None, out),
             Event::Configured { settings } => self.configure(now, *settings, out),
@@ -422,8 +423,8 @@ impl Router {
         if let Some(by) = self.same_target(&peer, &hello.role) {
             return out.push(Output::Note(Note::Refused { peer, mismatch: Mismatch::Target { by } }));
         }
-        let Settings { cluster, me, voters, .. } = &self.settings;
-        let others = match self.membership.meet(now, (cluster, me, voters), &peer, hello) {
+        let Settings { cluster, key, me, voters, .. } = &self.settings;
+        let others = match self.membership.meet(now, ((cluster, key), me, voters), &peer, hello) {
             Ok(others) => others,
             Err(mismatch) => return out.push(Output::Note(Note::Refused { peer, mismatch })),
         };

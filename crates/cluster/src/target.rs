@@ -17,9 +17,9 @@ use vipa_model::{
     ServicePath, Voters, listed,
 };
 use vipa_protocol::{
-    Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, LinkAddress, Load, Message, MessageKind,
-    Position, QueryReply, QueryRequest, Question, Record, Refusal, Refuse, Release, Reply, Role, Standing, Vote,
-    message::DECISIONS_PART,
+    Associate, Ballot, Claim, Claims, Decisions, Distribution, Hello, KeyDigest, LinkAddress, Load, Message,
+    MessageKind, Position, QueryReply, QueryRequest, Question, Record, Refusal, Refuse, Release, Reply, Role, Standing,
+    VipaSummary, Vote, message::DECISIONS_PART,
 };
 
 use self::{serving::Serving, shell::Shell};
@@ -41,6 +41,8 @@ const MAX_ADDRESSES: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub cluster: String,
+    /// Of `cluster.key`, which every node must have.
+    pub key: KeyDigest,
     pub me: NodeName,
     /// Where routers send this target's packets.
     pub address: IpAddr,
@@ -194,22 +196,6 @@ impl Translated {
     }
 }
 
-/// A VIPA in short, for who asks this target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    pub vipa: IpAddr,
-    pub epoch: Epoch,
-    pub connections: usize,
-    /// Changes kept for routers that were away.
-    pub records: usize,
-    /// Where its log ends.
-    pub position: Position,
-    /// The ports of its services that something listens on.
-    pub listening: Vec<(Protocol, u16)>,
-    /// The routers reported to, and what each is.
-    pub reports_to: Vec<(NodeName, Standing, Epoch)>,
-}
-
 /// What an operator may want to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
@@ -346,6 +332,7 @@ impl Target {
         Hello {
             version: vipa_protocol::VERSION,
             cluster: self.settings.cluster.clone(),
+            key: self.settings.key,
             node: self.settings.me.clone(),
             role: Role::Target { address: self.settings.address },
             addresses: Vec::new(),
@@ -442,7 +429,7 @@ impl Target {
 
     /// What is known of each VIPA.
     #[must_use]
-    pub fn summaries(&self) -> Vec<Summary> {
+    pub fn summaries(&self) -> Vec<VipaSummary> {
         self.vipas.values().map(Serving::summary).collect()
     }
 
@@ -461,8 +448,8 @@ impl Target {
         if self.peers.contains_key(&peer) {
             self.disconnected(&peer, out);
         }
-        let Settings { cluster, me, voters, .. } = &self.settings;
-        let others = match self.membership.meet(now, (cluster, me, voters), &peer, hello) {
+        let Settings { cluster, key, me, voters, .. } = &self.settings;
+        let others = match self.membership.meet(now, ((cluster, key), me, voters), &peer, hello) {
             Ok(others) => others,
             Err(mismatch) => return out.push(Output::Note(Note::Refused { peer, mismatch })),
         };
@@ -572,7 +559,7 @@ impl Target {
                 Some(serving) => Reply::Holds(serving.log().holds(&buckets)),
                 None => Reply::Unknown,
             },
-            Question::Settings { .. } => Reply::Unknown,
+            Question::Settings { .. } | Question::Events { .. } | Question::SettingsDigests => Reply::Unknown,
         }
     }
 

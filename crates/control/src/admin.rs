@@ -2,6 +2,8 @@
 
 pub(crate) mod compare;
 pub(crate) mod drill;
+pub(crate) mod events;
+pub(crate) mod health;
 pub(crate) mod orders;
 pub(crate) mod queries;
 pub(crate) mod query_jobs;

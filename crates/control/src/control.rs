@@ -7,7 +7,7 @@ use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_handoff::{ControlChannel, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, Throttle, VipaId, config::Config};
 use vipa_protocol::{
-    Decision, Message, QueryReply, QueryRequest, TakeoverReport,
+    Decision, EventKind, Given, Message, TakeoverReport,
     admin::{Answer, ReloadMode, Request},
 };
 use vipa_transport::{
@@ -18,8 +18,10 @@ use vipa_transport::{
 
 use crate::{
     admin::{
+        events::EventLog,
+        health::HealthState,
         orders::Orders,
-        queries::{self, Query, Waiting},
+        queries::{Query, Waiting},
         query_jobs::{Audits, Finished},
         recorder::Recorder,
         refusals::Refusals,
@@ -43,7 +45,11 @@ use crate::{
         weighted_active::Recount,
     },
     ownership::{
-        peer_lists::ListKeeper, restart_gap::Arrived, steadiness::Steadiness, takeovers::Takeovers, voting::Voting,
+        peer_lists::ListKeeper,
+        restart_gap::{Arrived, unix_ms},
+        steadiness::Steadiness,
+        takeovers::Takeovers,
+        voting::Voting,
     },
     table::{
         agent_timeouts::AgentTimeouts,
@@ -60,8 +66,6 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_millis(5);
 /// Between two comparisons of what was sent to targets with what arrived.
 const COMPARE: Duration = Duration::from_millis(250);
-/// How often connections are counted for a takeback that waits for none.
-const COUNTING: Duration = Duration::from_secs(1);
 /// A planned stop that nobody succeeds to ends after this long.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Messages of other nodes taken in before what they led to is published and announced: at a takeover of a thousand VIPAs
@@ -87,7 +91,7 @@ pub struct Control {
     pub(crate) reclaim: Reclaim,
     pub(crate) steadiness: Steadiness,
     pub(crate) completeness: Completeness,
-    agent_timeouts: AgentTimeouts,
+    pub(crate) agent_timeouts: AgentTimeouts,
     pub(crate) announcements: Announcements,
     pub(crate) conflicts: Conflicts,
     pub(crate) neighbour_prompts: NeighbourPrompts,
@@ -96,12 +100,14 @@ pub struct Control {
     pub(crate) self_check: SelfCheck,
     pub(crate) reader: Reader,
     pub(crate) recorder: Recorder,
+    pub(crate) events: EventLog,
+    pub(crate) health: HealthState,
     pub(crate) probe: Probe,
     pub(crate) port_liveness: PortLiveness,
     /// Ports on whose network the configuration names somebody to ask.
     pub(crate) ports_to_answer: BTreeSet<PortId>,
     pub(crate) own_kernel: OwnKernel,
-    waiting: Waiting,
+    pub(crate) waiting: Waiting,
     recount: Recount,
     pub(crate) connection_counters: ConnectionCounters,
     pub(crate) transfers: TableTransfers,
@@ -114,7 +120,7 @@ pub struct Control {
     pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voting: Voting,
     lists: ListKeeper,
-    orders: Orders,
+    pub(crate) orders: Orders,
     pub(crate) routes_stale: bool,
     /// A worker stands still, and new routes wait for it.
     pub(crate) routes_wait: bool,
@@ -209,6 +215,8 @@ impl Control {
         let (probes, findings) = Probes::new();
         let self_check = SelfCheck::new(config.autonomics.clone());
         let recorder = Recorder::new(config.node.state_dir.clone());
+        let mut events = EventLog::open(&config.node.state_dir, config.node.name.clone());
+        events.note(EventKind::Started { version: env!("CARGO_PKG_VERSION").into() }, unix_ms());
         let port_liveness = PortLiveness::new(ports.len());
         let ports_to_answer = ports_to_answer(&config.vipas, &ports);
         let own_kernel = OwnKernel::start(&config.ports);
@@ -236,6 +244,8 @@ impl Control {
             self_check,
             reader,
             recorder,
+            events,
+            health: HealthState::default(),
             probe,
             port_liveness,
             ports_to_answer,
@@ -312,7 +322,7 @@ impl Control {
                 }
                 Some(finding) = self.findings.recv() => {
                     self.routes_stale = true;
-                    self.routing.found(finding).iter().for_each(|change| tracing::info!("{change}"));
+                    self.routing.found(finding).into_iter().for_each(|change| self.happened(change));
                 }
                 Some(finished) = finished.recv() => self.audited(finished),
                 Some(fresh) = fresh.recv() => self.reload(fresh),
@@ -329,7 +339,8 @@ impl Control {
     /// Begins to hand over what this router owns; it ends when that is done.
     fn stop(&mut self) {
         if self.stop_by.is_none() {
-            tracing::info!("stopping: handing over what this router owns");
+            let why = self.failure.as_ref().map(ToString::to_string);
+            self.happened(EventKind::Stopping { why });
             self.stopping = true;
             self.service_manager.stopping();
             self.stop_by = Some(self.clock.now() + STOP_LIMIT);
@@ -391,9 +402,10 @@ impl Control {
     fn asked(&mut self, request: Request, reply: Reply) {
         match request {
             Request::Order { order } => {
-                let token = self.orders.keep(reply);
-                tracing::info!(%order, "an order");
-                self.feed(Event::Order { token, order });
+                let by = reply.operator().cloned().unwrap_or_default();
+                let token = self.orders.keep(&order, reply);
+                self.happened(EventKind::Ordered { order: order.to_string(), by: by.clone() });
+                self.feed(Event::Order { token, order, given: Some(Given { by, unix_ms: unix_ms() }) });
             }
             Request::Reload { mode } => self.reader.start(mode, Some(reply)),
             Request::Record { what } => self.record(what, reply),
@@ -410,6 +422,8 @@ impl Control {
             Request::Takeovers => reply.end(status::takeovers(self)),
             Request::Counters => reply.end(Answer::Counters(status::counters(self))),
             Request::Decisions => reply.end(status::decisions(self)),
+            Request::Events { since_unix_ms, vipa } => self.tell_events(since_unix_ms, vipa, reply),
+            Request::Health => reply.end(Answer::Health(self.assess())),
         }
     }
 
@@ -420,31 +434,21 @@ impl Control {
             LinkEvent::Message { peer, message: message @ (Message::QueryRequest(_) | Message::QueryReply(_)) } => {
                 self.questioned(&peer, message);
             }
-            LinkEvent::Message { peer, message } => self.feed(Event::Received { peer, message }),
+            LinkEvent::Message { peer, message } => {
+                self.health.hear_from(&peer);
+                self.feed(Event::Received { peer, message });
+            }
             LinkEvent::Refused(refusal) => {
                 let Refusal { node, address, why, times } = refusal;
                 let ip = address.ip().to_canonical();
                 let peer = node.as_ref().map_or_else(|| ip.to_string(), |node| format!("{node} at {ip}"));
                 tracing::warn!(%peer, %why, times, "a link was refused");
-                self.refusals.note((node, Some(ip)), why, times, self.clock.now());
+                let now = self.clock.now();
+                if let Some(event) = self.health.refused((node.clone(), Some(ip)), why.clone(), now) {
+                    self.write_down(event);
+                }
+                self.refusals.note((node, Some(ip)), why, times, now);
             }
-        }
-    }
-
-    /// Questions and answers are no events of the cluster's, which says who may send them.
-    fn questioned(&mut self, peer: &NodeName, message: Message) {
-        if let Err(denial) = self.cluster.may_send(peer, &message) {
-            self.counts.questions_denied += 1;
-            tracing::debug!(%peer, %denial, "a question or an answer is not listened to");
-            return;
-        }
-        match message {
-            Message::QueryRequest(QueryRequest { token, question }) => {
-                let reply = queries::reply(&self.config, &question);
-                self.links.send(peer, &Message::QueryReply(QueryReply { token, reply }));
-            }
-            Message::QueryReply(told) => self.waiting.told(peer, told),
-            _ => {}
         }
     }
 
@@ -464,7 +468,11 @@ impl Control {
             Output::Send { to, message } => self.links.send(&to, &message),
             Output::StoreVote { .. } => self.votes.request(),
             Output::StoreDecisions { .. } => self.decisions.request(),
-            Output::Order { token, stage } => self.orders.stage(token, stage),
+            Output::Order { token, stage } => {
+                if let Some(event) = self.orders.stage(token, stage) {
+                    self.happened(event);
+                }
+            }
             Output::Rest { vipa, resting } => {
                 if let Some(index) = self.routing.vipa_index(vipa) {
                     self.routing.rest(index, resting);
@@ -515,7 +523,7 @@ impl Control {
             Output::Load { target, load } => {
                 if let Some(changes) = self.routing.fares(target, load) {
                     self.routes_stale = true;
-                    changes.iter().for_each(|change| tracing::info!("{change}"));
+                    changes.into_iter().for_each(|change| self.happened(change));
                 }
             }
             Output::LinkAddress { target, mac } => {
@@ -575,26 +583,6 @@ impl Control {
         found.map(|vipa| vipa.ranks.clone()).unwrap_or_default()
     }
 
-    /// Counts the connections of VIPAs that are to be taken back once they are idle.
-    fn count_connections(&mut self, now: Moment) {
-        if now.since(self.orders.counted) < COUNTING {
-            return;
-        }
-        self.orders.counted = now;
-        let wanted = self.cluster.counts_wanted(now);
-        if wanted.is_empty() {
-            return;
-        }
-        self.count_then(|control, counting| {
-            // They are counted again before long.
-            let Ok(counts) = counting else { return };
-            for vipa in wanted {
-                let Some(index) = control.routing.vipa_index(vipa) else { continue };
-                control.feed(Event::Counted { vipa, connections: counts.of(index).total });
-            }
-        });
-    }
-
     fn housekeep(&mut self) {
         let now = self.clock.now();
         let (mut narrowed, mut claims) = (Vec::new(), Vec::new());
@@ -626,7 +614,7 @@ impl Control {
             self.compare_next = now + COMPARE;
             let changes = self.routing.compare(now, |way| self.channel.admitted(way));
             self.routes_stale |= !changes.is_empty();
-            changes.iter().for_each(|change| tracing::info!("{change}"));
+            changes.into_iter().for_each(|change| self.happened(change));
         }
         if self.routing.balances_by_active()
             && let Some(came) = self.recount.is_due(now, self.channel.totals().count(Count::FlowOpened))
@@ -650,6 +638,7 @@ impl Control {
         self.takeovers.watch(|vipa| self.channel.vipa_totals(vipa), now);
         for record in self.takeovers.completed(|vipa| self.channel.vipa_totals(vipa), now) {
             tracing::info!(report = %serde_json::json!(record), "takeover complete");
+            self.write_takeover_down(&record);
         }
         if self.agent_timeouts.is_due(now) {
             self.look_for_absent(now);
@@ -661,17 +650,9 @@ impl Control {
         self.channel.reclaim();
         self.give_back(now);
         self.look_at_owners(now);
+        self.look_at_health(now);
         self.recorder.hand_over();
         self.tend_service_manager();
-    }
-
-    fn look_for_absent(&mut self, now: Moment) {
-        let away = self.agent_timeouts.look(self.cluster.target_links(), now);
-        if away != self.routing.away {
-            tracing::info!(?away, "targets whose agents have been away for long");
-            self.routing.away = away;
-            self.routes_stale = true;
-        }
     }
 }
 

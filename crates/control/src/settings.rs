@@ -12,6 +12,7 @@ pub(crate) fn settings(config: &config::Config, incarnation: Incarnation) -> Set
     let cluster = &config.cluster;
     Settings {
         cluster: cluster.name.clone(),
+        key: vipa_transport::key_digest(&cluster.name, &cluster.key),
         me: config.node.name.clone(),
         addresses: config.ports.iter().flat_map(config::Port::addresses).collect(),
         incarnation,

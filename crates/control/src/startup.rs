@@ -12,6 +12,7 @@ use vipa_model::{
 use vipa_protocol::Decision;
 use vipa_transport::{
     Admission, Identity, IdentityError, StartError, Timing, TransportSettings,
+    access::AccessRules,
     state::{GroupCommit, Kind, StateFile, StateFileError, check_former_state},
 };
 
@@ -78,7 +79,8 @@ impl Prepared {
         let cluster = Cluster { voters, ..config.cluster.clone() };
         let config = Arc::new(Config { cluster, ..config.clone() });
         let path = &config.node.admin;
-        let admin = AdminSocket::open(path).map_err(|source| ControlError::Admin { path: path.clone(), source })?;
+        let opened = AccessRules::new(&config.node.access).and_then(|rules| AdminSocket::open(path, rules));
+        let admin = opened.map_err(|source| ControlError::Admin { path: path.clone(), source })?;
         let (keeper, lists) = ListKeeper::open(&config.node.state_dir)?;
         let stored = Stored { votes, decisions, lists };
         let lists = keeper;

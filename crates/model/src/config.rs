@@ -86,6 +86,16 @@ pub struct Node {
     pub listen: Option<SocketAddr>,
     pub state_dir: PathBuf,
     pub admin: PathBuf,
+    pub access: AdminAccess,
+}
+
+/// `[admin]`: who may ask and order at the socket `node.admin`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// Its members may ask and order. The socket's file belongs to it.
+    pub group: Option<String>,
+    /// Its members may ask.
+    pub read_group: Option<String>,
 }
 
 /// `[pki]`: PEM files; relative paths are relative to the folder of the configuration.

@@ -3,18 +3,25 @@
 //! On the admin socket each side writes JSON, one document a line: `Versioned<Request>` and, for each, any number of
 //! `Answer::Progress` and then one other `Versioned<Answer>`.
 //! ```text
-//! → {"version":2,"ask":"connections","limit":20,"vipa":null}
-//! ← {"version":2,"answer":"connections","data":{"total":2,"shown":[…]}}
+//! → {"version":3,"ask":"connections","limit":20,"vipa":null}
+//! ← {"version":3,"answer":"connections","data":{"total":2,"shown":[…]}}
 //! ```
 //! New fields may be added within a version; readers skip those they do not know.
+
+mod audit;
+mod request;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, Epoch, Incarnation, NodeName, Protocol, Rank, Service, Voters};
 
+pub use self::audit::{Audit, AuditExample, AuditMode, AuditResult, Difference, TargetAudit};
 use crate::{
+    agent_status::AgentStatus,
     eligibility::Eligibility,
+    event::Events,
+    health::{Health, HealthFacts},
     load::Load,
     message::Position,
     order::{Decision, Order},
@@ -22,7 +29,7 @@ use crate::{
 };
 
 /// Version of this vocabulary.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Connections shown when none are asked for by number.
 pub const DEFAULT_LIMIT: u32 = 20;
 /// What a recording may have on the disk when nothing is said of it, megabytes.
@@ -87,6 +94,12 @@ pub enum Request {
     },
     /// What operators have decided and what is in force.
     Decisions,
+    /// What happened in the cluster since then.
+    Events {
+        since_unix_ms: u64,
+        vipa: Option<IpAddr>,
+    },
+    Health,
     /// Writes every event of this router to a file, or stops that; answered by `Done` or `Error`.
     Record {
         what: Record,
@@ -116,6 +129,9 @@ pub enum Answer {
     Drill(Drill),
     Diff(Diff),
     Decisions(Decisions),
+    Events(Events),
+    Health(Health),
+    Agent(Box<AgentStatus>),
     /// How far it is; more will follow.
     Progress(Said),
     /// It is carried out.
@@ -188,6 +204,8 @@ pub struct Status {
     /// The file that this router's events are written to, if they are.
     #[serde(default)]
     pub recording: Option<String>,
+    #[serde(default)]
+    pub health: HealthFacts,
 }
 
 /// A VIPA whose owner changes again and again.
@@ -486,77 +504,6 @@ pub struct Counters {
     pub workers: Vec<BTreeMap<String, u64>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AuditMode {
-    Look,
-    Repair,
-}
-
-/// The connection table against what the targets hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Audit {
-    /// Every linked target of every VIPA asked about.
-    pub targets: Vec<TargetAudit>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TargetAudit {
-    pub vipa: IpAddr,
-    pub target: IpAddr,
-    pub node: NodeName,
-    pub result: AuditResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AuditResult {
-    /// The table has exactly the established connections that the target holds; how many.
-    Agrees {
-        connections: u64,
-    },
-    Differs {
-        connections: u64,
-        differences: Vec<(Difference, u64)>,
-        examples: Vec<AuditExample>,
-        /// Parts of the table that differ and were not looked at yet.
-        parts_left: u64,
-        repaired: bool,
-    },
-    NoAnswer,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditExample {
-    pub connection: Connection,
-    pub difference: Difference,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Difference {
-    /// The target holds it, the table does not know it.
-    Missing,
-    /// The table has it at another target.
-    Elsewhere,
-    /// The table has it in another state than established and reported.
-    Unconfirmed,
-    /// The table has it, the target does not.
-    Stale,
-}
-
-impl Difference {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Elsewhere => "elsewhere",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Stale => "stale",
-        }
-    }
-}
-
 /// A takeover rehearsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drill {
@@ -631,6 +578,8 @@ pub enum PeerAnswer {
     Differs(Vec<DiffRow>),
     NotConfigured,
     Silent,
+    /// It is not listened to, and this is why: another cluster, or another key.
+    Refused(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! Everything that speaks of an ownership carries its epoch; a lower one than the receiver has promised is refused
 //! with the higher one named.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{
@@ -12,13 +12,13 @@ use vipa_model::{
 };
 
 use crate::{
-    QueryReply, QueryRequest,
+    KeyDigest, QueryReply, QueryRequest,
     load::Load,
     order::{Decision, Matter, Stamp},
 };
 
 /// Version of this vocabulary; nodes of different versions refuse each other and say so.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -53,6 +53,7 @@ pub enum Message {
 pub struct Hello {
     pub version: u16,
     pub cluster: String,
+    pub key: KeyDigest,
     pub node: NodeName,
     pub role: Role,
     /// A router's own on its ports: what it wraps for targets comes from these. Targets name none.
@@ -182,6 +183,18 @@ pub enum Refusal {
     Voters,
     /// A target's answer to `Associate` as owner: a router that owns the VIPA at a higher epoch was here already.
     Superseded,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnerAlive => "it hears the owner",
+            Self::Granted => "it has granted this epoch to another router",
+            Self::Recovering => "it has just started",
+            Self::Voters => "it goes by other voters",
+            Self::Superseded => "it knows a later owner",
+        })
+    }
 }
 
 /// Router → every node: who may serve this VIPA, and who says so.

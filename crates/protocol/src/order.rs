@@ -51,6 +51,42 @@ pub struct Decision {
     pub matter: Matter,
     pub ruling: Ruling,
     pub stamp: Stamp,
+    /// Who gave the order, and when. Not there in decisions of earlier releases.
+    #[serde(default)]
+    pub given: Option<Given>,
+}
+
+/// A person who gave an order at a node's admin socket, as that node's kernel and user database know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Operator {
+    pub uid: u32,
+    /// `None`: the user database has none.
+    #[serde(deserialize_with = "crate::text::optional_name")]
+    pub name: Option<String>,
+}
+
+/// The node's own program, where nobody at a socket asks.
+impl Default for Operator {
+    fn default() -> Self {
+        Self { uid: 0, name: Some("vipad".into()) }
+    }
+}
+
+/// Who gave an order, and when.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Given {
+    pub by: Operator,
+    /// By the clock of the node it was given at, milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} (uid {})", self.uid),
+            None => write!(f, "uid {}", self.uid),
+        }
+    }
 }
 
 impl fmt::Display for Matter {
@@ -70,7 +106,7 @@ impl fmt::Display for Matter {
 
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { matter, ruling, stamp: _ } = self;
+        let Self { matter, ruling, stamp: _, given: _ } = self;
         match (matter, ruling) {
             (_, Ruling::At(router)) => write!(f, "{matter} is moved to {router}"),
             (Matter::Place { vipa }, Ruling::AsConfigured | Ruling::Withheld) => write!(f, "{vipa} goes by rank"),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, NodeName, Rank, Service};
 
-use crate::Position;
+use crate::{Position, event::ClusterEvent};
 
 /// Parts into which connections are divided by their hash, to find a difference by few numbers.
 pub const BUCKETS: usize = 256;
@@ -31,6 +31,10 @@ pub enum Question {
     Holds { vipa: IpAddr, buckets: Vec<u16> },
     /// Router → router: how are you configured for this VIPA?
     Settings { vipa: IpAddr },
+    /// Router → router: what has happened, as you saw it? The latest [`MAX_EVENTS`](crate::event::MAX_EVENTS) since then at most.
+    Events { since_unix_ms: u64 },
+    /// Router → router: how are you configured, in short?
+    SettingsDigests,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,10 @@ pub struct QueryReply {
 pub enum Reply {
     Holds(Holds),
     Settings(VipaSettings),
+    #[serde(deserialize_with = "crate::event::events")]
+    Events(Vec<ClusterEvent>),
+    /// Of each VIPA, a digest of what should be the same everywhere.
+    SettingsDigests(Vec<(IpAddr, u64)>),
     /// This node knows nothing of the VIPA.
     Unknown,
 }

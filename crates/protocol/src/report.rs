@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, NodeName};
 
+use crate::event::OwnershipCause;
+
 /// Why a router came to own a VIPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,6 +27,9 @@ pub struct TakeoverReport {
     pub vipa: IpAddr,
     pub epoch: Epoch,
     pub trigger: Trigger,
+    /// The same in full.
+    #[serde(default)]
+    pub cause: OwnershipCause,
     /// The owner before, if one was known.
     pub predecessor: Option<NodeName>,
     /// Last beat of the predecessor (or the request for takeback) → asking the voters.

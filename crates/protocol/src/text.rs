@@ -19,6 +19,15 @@ pub(crate) fn check_detail<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     Ok(printable(&String::deserialize(deserializer)?, crate::load::MAX_CHECK_DETAIL))
 }
 
+pub(crate) fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(printable(&String::deserialize(deserializer)?, MAX_REASON))
+}
+
+pub(crate) fn optional_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    Ok(name.map(|name| printable(&name, MAX_NAME)))
+}
+
 pub(crate) fn optional_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let reason = Option::<String>::deserialize(deserializer)?;
     Ok(reason.map(|reason| printable(&reason, MAX_REASON)))

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod admission;
 mod certificate;
 pub mod clients;
@@ -23,6 +24,7 @@ mod endpoint;
 mod handshakes;
 mod identity;
 mod inbox;
+mod key;
 mod link;
 pub mod pki;
 pub mod probe;
@@ -36,4 +38,5 @@ pub use certificate::{CertifiedRoles, RoleError};
 pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use identity::{Identity, IdentityError};
 pub use inbox::{LinkEvent, Receiver, Refusal};
+pub use key::key_digest;
 pub use registry::{Sender, Statistics};

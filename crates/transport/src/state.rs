@@ -13,6 +13,7 @@
 //! The loop that votes never waits for the disk (`GroupCommit`).
 
 mod group_commit;
+mod journal;
 
 use std::{
     fmt, fs, io,
@@ -26,6 +27,7 @@ use vipa_model::config::Program;
 
 use crate::durable;
 pub use group_commit::{GroupCommit, Outcome, Writes};
+pub use journal::Journal;
 
 /// Of the format. A file of a later version is refused, because what it means is not known here.
 const VERSION: u32 = 1;

@@ -297,6 +297,7 @@ fn hello(node: &str, role: Role) -> Hello {
     Hello {
         version: VERSION,
         cluster: "perf".into(),
+        key: vipa_transport::key_digest("perf", &std::array::from_fn(|byte| byte as u8)),
         node: name(node),
         role,
         addresses: Vec::new(),
@@ -345,6 +346,7 @@ fn wait_for<T>(mut what: impl FnMut() -> Option<T>) -> Option<T> {
 fn target() -> Target {
     let settings = Settings {
         cluster: "perf".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: name("t1"),
         address: HERE,
         incarnation: Incarnation(1),

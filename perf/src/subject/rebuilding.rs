@@ -175,6 +175,7 @@ fn rebuilding_router(world: World, targets: &[target::Target]) -> anyhow::Result
     };
     let settings = Settings {
         cluster: "perf".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: name("r1"),
         addresses: vec![],
         incarnation: Incarnation(1),
@@ -211,6 +212,7 @@ fn targets(world: World) -> Vec<target::Target> {
     let target = |number| {
         let settings = target::Settings {
             cluster: "perf".into(),
+            key: vipa_protocol::KeyDigest::default(),
             me: target_name(number),
             address: world.target(number),
             incarnation: Incarnation(1),

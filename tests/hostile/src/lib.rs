@@ -389,6 +389,7 @@ impl HostileMessages {
                     matter: self.matter(random),
                     ruling: self.ruling(random),
                     stamp: self.stamp(random),
+                    given: None,
                 };
                 // An empty list is no attack either.
                 Message::Decisions(Decisions { decisions: random.list(decision) })

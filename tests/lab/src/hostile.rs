@@ -51,6 +51,7 @@ async fn run(config: &Config, seed: u64) -> Result<()> {
     let hello = Hello {
         version: VERSION,
         cluster: config.cluster.name.clone(),
+        key: vipa_transport::key_digest(&config.cluster.name, &config.cluster.key),
         node: config.node.name.clone(),
         role,
         addresses: Vec::new(),

@@ -56,6 +56,7 @@ async fn run(config: &Config, connections: u32) -> Result<()> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let settings = Settings {
         cluster: config.cluster.name.clone(),
+        key: vipa_transport::key_digest(&config.cluster.name, &config.cluster.key),
         me: config.node.name.clone(),
         address: agent.address,
         incarnation: Incarnation(u64::try_from(since.as_millis())?),

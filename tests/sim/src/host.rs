@@ -288,6 +288,7 @@ fn late_answer(piece: u64) -> Answer {
 fn brain(index: usize, voters: Voters, life: u64, votes: Vec<StoredVote>, now: Moment) -> Target {
     let settings = Settings {
         cluster: "sim".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: crate::world::target_name(index),
         address: target_address(index),
         incarnation: Incarnation(life),

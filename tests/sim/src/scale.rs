@@ -209,6 +209,7 @@ impl Crowd {
             } else {
                 let settings = target::Settings {
                     cluster: "scale".into(),
+                    key: vipa_protocol::KeyDigest::default(),
                     me,
                     address: target_address(id - size.routers),
                     incarnation: Incarnation(1),
@@ -458,6 +459,7 @@ fn router_settings(size: Size, id: usize, me: NodeName, voters: Vec<NodeName>) -
     };
     Settings {
         cluster: "scale".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me,
         addresses: Vec::new(),
         incarnation: Incarnation(1),

@@ -97,6 +97,7 @@ pub const MAY_BE_UNSAFE: &[(&str, &str)] = &[
 /// The only files that rename files, and why they may.
 pub const MAY_RENAME: &[(&str, &str)] = &[
     ("crates/transport/src/durable.rs", "it is what syncs"),
+    ("crates/transport/src/state/journal.rs", "a journal that is full moves out of the way of the next"),
     ("crates/control/src/admin/recorder.rs", "a recording that is complete moves out of the way of the next"),
 ];
 
@@ -301,7 +302,6 @@ pub const DOUBLED_TYPES: &[(&str, usize)] = &[
     ("Stage", 2),
     ("Stance", 2),
     ("Stored", 2),
-    ("Summary", 2),
     ("Table", 2),
     ("Takeback", 2),
     ("Target", 2),

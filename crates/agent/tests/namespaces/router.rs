@@ -122,6 +122,7 @@ impl Router {
         let hello = Hello {
             version: VERSION,
             cluster: "test".into(),
+            key: vipa_transport::key_digest("test", &std::array::from_fn(|byte| byte as u8)),
             node: node(name),
             role: Role::Router,
             addresses: vec![PORT.into(), PORT6.into()],

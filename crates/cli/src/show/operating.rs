@@ -211,6 +211,7 @@ pub(super) fn diff(out: &mut String, diff: &Diff) -> anyhow::Result<()> {
                 table.print(out);
             }
             PeerAnswer::NotConfigured => writeln!(out, "VIPA {vipa}: {node} has no [[vipa]] for it")?,
+            PeerAnswer::Refused(why) => writeln!(out, "VIPA {vipa}: {node} is not listened to: {why}")?,
             PeerAnswer::Silent => writeln!(out, "VIPA {vipa}: {node} is not linked or does not answer")?,
         }
     }

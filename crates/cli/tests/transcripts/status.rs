@@ -48,3 +48,26 @@ fn status_tells_what_bends_the_order_of_succession() {
     assert!(shown.contains(line), "{shown}");
     assert!(shown.contains(", quiesced  "), "{shown}");
 }
+
+#[test]
+fn the_lag_of_what_no_target_reports_is_shown_at_both_ends() {
+    let mut of = status();
+    let mut shown = |mirror| {
+        of.vipas[0].mirror = Some(mirror);
+        stdout(&ask(&["status"], &Request::Status, &Answer::Status(Box::new(of.clone()))))
+    };
+    let telling =
+        |left_out| MirrorStatus::Telling { followers: vec![name("r2"), name("r3")], connections: 1_200, left_out };
+    let text = shown(telling(0));
+    assert!(text.contains("\n  replicated: 1,200 connections, told to r2, r3\n"), "{text}");
+    let text = shown(telling(3_000));
+    assert!(
+        text.contains("\n  replicated: 1,200 connections, told to r2, r3; 3,000 UDP flows are too many to tell\n"),
+        "{text}"
+    );
+    let following = |behind_ms| MirrorStatus::Following { from: name("r1"), connections: 1_200, behind_ms };
+    let text = shown(following(Some(205)));
+    assert!(text.contains("\n  replicated: 1,200 connections, told by r1, at most 205 ms behind\n"), "{text}");
+    let text = shown(following(None));
+    assert!(text.contains("\n  replicated: not yet told by r1\n"), "{text}");
+}

@@ -62,6 +62,7 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
         MessageKind::Hello => Message::Hello(Hello {
             version: 1,
             cluster: "lab".into(),
+            key: vipa_protocol::KeyDigest::default(),
             node: node.clone(),
             role: Role::Router,
             addresses: vec![],
@@ -113,7 +114,9 @@ fn sample(kind: MessageKind, node: &NodeName) -> Message {
         MessageKind::SelfCheckReport => Message::SelfCheckReport(SelfCheckReport { unfit: None }),
         MessageKind::Decisions => {
             let matter = Matter::Target { target: TARGET };
-            Message::Decisions(Decisions { decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp }] })
+            Message::Decisions(Decisions {
+                decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp, given: None }],
+            })
         }
         MessageKind::DecisionAck => {
             Message::DecisionAck(DecisionAck { kept: vec![(Matter::Target { target: TARGET }, stamp)] })
@@ -276,7 +279,9 @@ fn stamps_sequences_and_lives_are_bounded() {
     let decided = |count| {
         let stamp = Stamp { count, by: name("r1") };
         let matter = Matter::Target { target: TARGET };
-        Message::Decisions(Decisions { decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp }] })
+        Message::Decisions(Decisions {
+            decisions: vec![Decision { matter, ruling: Ruling::Withheld, stamp, given: None }],
+        })
     };
     assert_eq!(Teller::Ranked.says(&decided(100 + STAMP_JUMP), &known), Ok(()));
     assert_eq!(Teller::Ranked.says(&decided(u64::MAX), &known), Err(Denial::Stamp { count: u64::MAX }));
@@ -332,6 +337,7 @@ fn a_mirrors_round_and_what_the_disk_says_are_bounded() {
         matter: Matter::Target { target: TARGET },
         ruling: Ruling::Withheld,
         stamp: Stamp { count, by: name("r1") },
+        given: None,
     };
     assert_eq!(check_stored_decision(&decision(LAST_SEQUENCE)), Ok(()));
     assert!(check_stored_decision(&decision(u64::MAX)).is_err());

@@ -9,7 +9,12 @@ fn name(text: &str) -> NodeName {
 fn decision(matter: u8, withheld: bool, count: u64, by: u8) -> Decision {
     let target = IpAddr::from([198, 51, 100, matter]);
     let ruling = if withheld { Ruling::Withheld } else { Ruling::AsConfigured };
-    Decision { matter: Matter::Target { target }, ruling, stamp: Stamp { count, by: name(&format!("r{by}")) } }
+    Decision {
+        matter: Matter::Target { target },
+        ruling,
+        stamp: Stamp { count, by: name(&format!("r{by}")) },
+        given: None,
+    }
 }
 
 #[test]
@@ -26,11 +31,16 @@ fn the_later_decision_counts_whichever_comes_first() {
 #[test]
 fn a_full_ledger_forgets_what_is_as_configured_and_nothing_else() {
     let matter = |n: usize| Matter::Membership { node: name(&format!("n{n}")) };
-    let rule = |n: usize, ruling| Decision { matter: matter(n), ruling, stamp: Stamp { count: 1, by: name("r1") } };
+    let rule = |n: usize, ruling| Decision {
+        matter: matter(n),
+        ruling,
+        stamp: Stamp { count: 1, by: name("r1") },
+        given: None,
+    };
     let mut decision_log = DecisionLog::new((0..MOST_MATTERS).map(|n| rule(n, Ruling::Withheld)).collect());
     assert!(!decision_log.has_room(&matter(MOST_MATTERS)) && decision_log.has_room(&matter(1)));
     assert!(!decision_log.merge(rule(MOST_MATTERS, Ruling::Withheld)));
-    let resumed = decision_log.propose(matter(1), Ruling::AsConfigured, &name("r1"));
+    let resumed = decision_log.propose(matter(1), Ruling::AsConfigured, &name("r1"), None);
     assert!(decision_log.merge(resumed) && decision_log.has_room(&matter(MOST_MATTERS)));
     assert!(decision_log.merge(rule(MOST_MATTERS, Ruling::Withheld)));
     assert_eq!(decision_log.all().len(), MOST_MATTERS);

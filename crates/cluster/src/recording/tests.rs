@@ -25,6 +25,7 @@ fn lone_router() -> Router {
     };
     let settings = Settings {
         cluster: "alone".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: me.clone(),
         addresses: Vec::new(),
         incarnation: Incarnation(3),
@@ -40,7 +41,7 @@ fn lone_router() -> Router {
 fn a_life(after: usize) -> (Vec<u8>, Vec<Step>) {
     let (mut router, mut bytes, mut steps) = (lone_router(), Vec::new(), Vec::new());
     let order = Order::QuiesceTarget { target: "198.51.100.31".parse().unwrap() };
-    let (mut now, mut next) = (START, vec![Event::Order { token: 1, order }]);
+    let (mut now, mut next) = (START, vec![Event::Order { token: 1, order, given: None }]);
     for count in 0..EVENTS {
         let event = next.pop().unwrap_or(Event::Timeout);
         if event == Event::Timeout {

@@ -5,7 +5,8 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Mac, Moment, NodeName, PortRange, Protocol, Service, Stance, TargetPath, Voters, listed};
 use vipa_protocol::{
-    Decision, Entry, Hello, Load, Message, MessageKind, Order, Refusal, Run, TableReplica, TakeoverReport,
+    Decision, Entry, Given, Hello, Load, Message, MessageKind, Order, OwnershipCause, Refusal, Run, TableReplica,
+    TakeoverReport,
 };
 
 use super::{settings::Settings, vipa::State};
@@ -40,6 +41,8 @@ pub enum Event {
     Order {
         token: u64,
         order: Order,
+        /// Who gives it, and when.
+        given: Option<Given>,
     },
     /// This router cannot route, and here is why: whoever can shall have its VIPAs.
     Unfit {
@@ -232,6 +235,13 @@ pub enum Note {
         from: State,
         to: State,
     },
+    /// This router owns the VIPA from now on.
+    Owned {
+        vipa: IpAddr,
+        epoch: Epoch,
+        from: Option<NodeName>,
+        cause: OwnershipCause,
+    },
     BallotLost {
         vipa: IpAddr,
         epoch: Epoch,
@@ -308,8 +318,12 @@ impl fmt::Display for Note {
                 write!(f, "{peer}: a message of the kind {kind} is not listened to, because {denial}")
             }
             Self::Transition { vipa, epoch, from, to } => write!(f, "{vipa}: {from} → {to}, epoch {epoch}"),
+            Self::Owned { vipa, epoch, from, cause } => {
+                let from = from.as_ref().map(|from| format!(", after {from}")).unwrap_or_default();
+                write!(f, "{vipa}: owned by this router, epoch {epoch}{from}: {cause}")
+            }
             Self::BallotLost { vipa, epoch, refusals } => {
-                let refusals = refusals.iter().map(|(voter, refusal)| format!("{voter} {refusal:?}"));
+                let refusals = refusals.iter().map(|(voter, refusal)| format!("{voter} ({refusal})"));
                 write!(f, "{vipa}: epoch {epoch} not granted; refused by: {}", listed(refusals))
             }
             Self::Fenced { vipa, epoch } => {
@@ -329,7 +343,10 @@ impl fmt::Display for Note {
             Self::TargetLate { vipa, epoch, target } => {
                 write!(f, "{vipa}: target {target} did not report in time for epoch {epoch}")
             }
-            Self::Decided { decision } => write!(f, "decided by way of {}: {decision}", decision.stamp.by),
+            Self::Decided { decision } => match &decision.given {
+                Some(Given { by, .. }) => write!(f, "decided by {by}, by way of {}: {decision}", decision.stamp.by),
+                None => write!(f, "decided by way of {}: {decision}", decision.stamp.by),
+            },
             Self::TakebackTooEarly { vipa, owner, missing } => {
                 write!(f, "{vipa}: not taken back yet, because {} report to {owner} and not here", listed(missing))
             }

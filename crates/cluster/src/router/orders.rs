@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName, Protocol, listed};
 use vipa_protocol::{
-    Decision, DecisionAck, Decisions, Matter, Message, Order, Role, Ruling, Stamp, TakebackRequest,
+    Decision, DecisionAck, Decisions, Given, Matter, Message, Order, Role, Ruling, Stamp, TakebackRequest,
     message::DECISIONS_PART,
 };
 
@@ -49,6 +49,7 @@ pub(super) struct Orders {
 struct Pending {
     token: u64,
     order: Order,
+    by: Option<Given>,
     given: Moment,
     told: Moment,
     progress: Progress,
@@ -110,7 +111,7 @@ impl Orders {
 
 impl Router {
     /// An operator's order comes in.
-    pub(super) fn ordered(&mut self, now: Moment, token: u64, order: Order, out: &mut Outbox) {
+    pub(super) fn ordered(&mut self, now: Moment, token: u64, (order, by): (Order, Option<Given>), out: &mut Outbox) {
         let refuse = |why| Output::Order { token, stage: Stage::Refused(why) };
         if self.orders.pending.len() >= MOST_ORDERS {
             return out.push(refuse(format!("{MOST_ORDERS} orders are under way already; wait for one to end")));
@@ -126,11 +127,11 @@ impl Router {
         let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.decision_log.ruling(matter))).collect();
         // An order that waits for the disk already comes before this one, also where both are about one matter.
         let decision_log = self.ledger_to_store();
-        let propose = |(matter, ruling)| decision_log.propose(matter, ruling, &self.settings.me);
+        let propose = |(matter, ruling)| decision_log.propose(matter, ruling, &self.settings.me, by.clone());
         let decisions: Vec<Decision> = rulings.into_iter().map(propose).collect();
         let store = self.orders.store();
         let progress = Progress::Deciding { store, decisions };
-        self.orders.pending.push(Pending { token, order, given: now, told: now, progress, before });
+        self.orders.pending.push(Pending { token, order, by, given: now, told: now, progress, before });
         out.push(Output::StoreDecisions { token: store });
     }
 
@@ -429,7 +430,8 @@ impl Router {
             let stage = match self.reached(now, order) {
                 Reached::Done(sentence) => Some(Stage::Done(sentence)),
                 Reached::YieldRefused(sentence) if now.since(order.given) >= ORDER_LIMIT => {
-                    given_up.extend(order.before.clone());
+                    let back = |(matter, ruling): &(Matter, Ruling)| (matter.clone(), ruling.clone(), order.by.clone());
+                    given_up.extend(order.before.iter().map(back));
                     let limit = ORDER_LIMIT.as_secs();
                     Some(Stage::Refused(format!("given up after {limit} s, and taken back: {sentence}")))
                 }
@@ -452,8 +454,8 @@ impl Router {
     }
 
     /// What was in force before is in force again.
-    fn undo(&mut self, now: Moment, before: Vec<(Matter, Ruling)>, out: &mut Outbox) {
-        let propose = |(matter, ruling)| self.decision_log.propose(matter, ruling, &self.settings.me);
+    fn undo(&mut self, now: Moment, before: Vec<(Matter, Ruling, Option<Given>)>, out: &mut Outbox) {
+        let propose = |(matter, ruling, by)| self.decision_log.propose(matter, ruling, &self.settings.me, by);
         let decisions: Vec<Decision> = before.into_iter().map(propose).collect();
         for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
             self.send(now, &peer, Message::Decisions(Decisions { decisions: decisions.clone() }), out);

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, NodeName, Rank, Service, Voters};
-use vipa_protocol::Decision;
+use vipa_protocol::{Decision, KeyDigest};
 
 use crate::{paths::StoredLists, voter::StoredVote};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub cluster: String,
+    /// Of `cluster.key`, which every node must have.
+    pub key: KeyDigest,
     pub me: NodeName,
     /// Of its ports: where targets find what it wraps to come from.
     pub addresses: Vec<IpAddr>,

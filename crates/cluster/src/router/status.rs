@@ -180,6 +180,24 @@ impl Router {
         self.unfit.as_deref()
     }
 
+    /// The routers beside the owner that could take the VIPA over, the first in line first: linked and fit ones that may own it, and this
+    /// one while it would lose nothing.
+    #[must_use]
+    pub fn backups(&self, address: IpAddr) -> Vec<NodeName> {
+        let around = self.around();
+        let Some(vipa) = self.vipas.get(&address) else { return Vec::new() };
+        let could = |name: &&NodeName| match self.peers.get(*name) {
+            _ if vipa.owner.as_ref() == Some(*name) || vipa.succession(name, &around).is_none() => false,
+            Some(peer) => peer.unfit.is_none(),
+            None => {
+                **name == self.settings.me && self.unfit.is_none() && vipa.is_ready(self.now, &self.settings.timing)
+            }
+        };
+        let mut backups: Vec<&NodeName> = vipa.settings.ranks.iter().map(|(name, _)| name).filter(could).collect();
+        backups.sort_by_key(|name| std::cmp::Reverse(vipa.succession(name, &around)));
+        backups.into_iter().cloned().collect()
+    }
+
     /// What operators have decided, as this router knows it.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {

@@ -6,9 +6,9 @@ use std::{
 };
 
 use vipa_model::{Connection, ConnectionState, Epoch, Forwarding, NodeName, PortRange, Protocol, ServicePath};
-use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing};
+use vipa_protocol::{Connections, Distribution, Listeners, Message, Position, Record, Standing, VipaSummary};
 
-use super::{Outbox, Output, Summary, Translated, Watched};
+use super::{Outbox, Output, Translated, Watched};
 use crate::{
     log::ConnectionLog,
     paths::{LearnedPaths, MAX_LEARNED_PATHS, MAX_REPORTED_PATHS},
@@ -146,8 +146,8 @@ impl Serving {
         &self.log
     }
 
-    pub(super) fn summary(&self) -> Summary {
-        Summary {
+    pub(super) fn summary(&self) -> VipaSummary {
+        VipaSummary {
             vipa: self.vipa,
             epoch: self.epoch,
             connections: self.log.live().len(),

@@ -29,6 +29,7 @@ impl Bench {
     fn linked() -> Self {
         let settings = Settings {
             cluster: "lab".into(),
+            key: vipa_protocol::KeyDigest::default(),
             me: name("t1"),
             address: ME,
             incarnation: Incarnation(3),
@@ -55,6 +56,7 @@ impl Bench {
         let hello = Hello {
             version: VERSION,
             cluster: "lab".into(),
+            key: vipa_protocol::KeyDigest::default(),
             node: name(router),
             role: Role::Router,
             addresses: addresses.to_vec(),
@@ -344,6 +346,7 @@ fn connected_anew(bench: &mut Bench) -> Vec<Output> {
     let hello = Hello {
         version: VERSION,
         cluster: "lab".into(),
+        key: vipa_protocol::KeyDigest::default(),
         node: name("r1"),
         role: Role::Router,
         addresses: vec![],

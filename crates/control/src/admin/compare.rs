@@ -1,6 +1,6 @@
 //! Where two routers' configurations for a VIPA differ (`vipactl diff`).
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use vipa_model::{NodeName, Rank, Service, printable};
 use vipa_protocol::{
@@ -12,8 +12,13 @@ use vipa_protocol::{
 
 use crate::admin::queries::QuerySender;
 
-/// Asks each of `others` for its settings and compares them with `mine`.
-pub(crate) async fn compare(asker: &QuerySender, vipa: IpAddr, mine: VipaSettings, others: Vec<NodeName>) -> Diff {
+/// Asks each of `others` for its settings and compares them with `mine`. `refused`: those who are not listened to, and why.
+pub(crate) async fn compare(
+    asker: &QuerySender,
+    vipa: IpAddr,
+    mine: VipaSettings,
+    (others, refused): (Vec<NodeName>, BTreeMap<NodeName, String>),
+) -> Diff {
     let mut asked = Vec::new();
     for node in others {
         let asker = asker.clone();
@@ -24,8 +29,10 @@ pub(crate) async fn compare(asker: &QuerySender, vipa: IpAddr, mine: VipaSetting
     for (node, answer) in asked {
         let answer = match answer.await.ok().flatten() {
             Some(Reply::Settings(theirs)) => PeerAnswer::Differs(rows(&mine, &theirs)),
-            Some(Reply::Unknown | Reply::Holds(_)) => PeerAnswer::NotConfigured,
-            None => PeerAnswer::Silent,
+            Some(Reply::Unknown | Reply::Holds(_) | Reply::Events(_) | Reply::SettingsDigests(_)) => {
+                PeerAnswer::NotConfigured
+            }
+            None => refused.get(&node).cloned().map_or(PeerAnswer::Silent, PeerAnswer::Refused),
         };
         peers.push(Peer { node, answer });
     }

@@ -6,11 +6,13 @@
 //! ```
 //! The tasks wait; control only passes on. An answer that does not come is the task's to give up.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
-use vipa_model::{NodeName, config};
+use vipa_model::{NodeName, config, listed};
 use vipa_protocol::{Message, QueryReply, QueryRequest, Question, Reply, question::VipaSettings};
+
+use crate::control::Control;
 
 /// Questions under way at one time; one more is not asked.
 const AT_ONCE: usize = 1024;
@@ -76,12 +78,32 @@ impl Waiting {
 /// What this router answers.
 pub(crate) fn reply(config: &config::Config, question: &Question) -> Reply {
     match question {
-        Question::Holds { .. } => Reply::Unknown,
+        Question::Holds { .. } | Question::Events { .. } | Question::SettingsDigests => Reply::Unknown,
         Question::Settings { vipa } => match config.vipas.iter().find(|known| known.address == *vipa) {
             Some(vipa) => Reply::Settings(settings(config, vipa)),
             None => Reply::Unknown,
         },
     }
+}
+
+/// Settings that routers may well have each in their own way.
+const OWN_AFFAIR: [&str; 1] = ["activate"];
+
+/// For each VIPA, a digest of what should be the same at every router that may own it.
+pub(crate) fn settings_digests(config: &config::Config) -> Vec<(IpAddr, u64)> {
+    let digest = |vipa: &config::Vipa| {
+        let VipaSettings { ranks, services: _, mut others } = settings(config, vipa);
+        others.retain(|(name, _)| !OWN_AFFAIR.contains(&name.as_str()));
+        let ranks = listed(ranks.iter().map(|(name, rank)| format!("{name} {}", rank.0)));
+        let others = listed(others.iter().map(|(name, value)| format!("{name} {value}")));
+        (vipa.address, fnv1a(format!("{ranks}; {others}").as_bytes()))
+    };
+    config.vipas.iter().map(digest).collect()
+}
+
+/// FNV-1a of 64 bits: alike on every node. It finds mistakes, no forgeries.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// What two routers of a VIPA may differ in.
@@ -117,6 +139,25 @@ pub(crate) fn settings(config: &config::Config, vipa: &config::Vipa) -> VipaSett
             text("cluster.rebuild_deadline_ms", milliseconds(cluster.rebuild_deadline)),
             text("cluster.grace_ms", milliseconds(cluster.grace)),
         ],
+    }
+}
+
+impl Control {
+    /// Questions and answers are no events of the cluster's, which says who may send them.
+    pub(crate) fn questioned(&mut self, peer: &NodeName, message: Message) {
+        if let Err(denial) = self.cluster.may_send(peer, &message) {
+            self.counts.questions_denied += 1;
+            tracing::debug!(%peer, %denial, "a question or an answer is not listened to");
+            return;
+        }
+        match message {
+            Message::QueryRequest(QueryRequest { token, question }) => {
+                let reply = self.answer_query(&question);
+                self.links.send(peer, &Message::QueryReply(QueryReply { token, reply }));
+            }
+            Message::QueryReply(told) => self.waiting.told(peer, told),
+            _ => {}
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use vipa_cluster::Event;
 use vipa_model::{Moment, NodeName, TargetId, listed};
-use vipa_protocol::admin::{Answer, Audit, AuditMode, AuditResult};
+use vipa_protocol::{
+    EventKind,
+    admin::{Answer, Audit, AuditMode, AuditResult},
+};
 
 use crate::{
     admin::{
@@ -135,10 +138,21 @@ impl Control {
                 let counted = listed(counted);
                 tracing::warn!(vipa = %result.vipa, target = %result.node, "the table differs: {counted} of {connections}");
             }
+            let is_different = matches!(result.result, AuditResult::Differs { .. });
             if let (AuditMode::Repair, AuditResult::Differs { repaired, .. }) = (mode, &mut result.result) {
                 *repaired = true;
                 counts.repaired += differences;
                 self.feed(Event::ReadAnew { vipa: result.vipa, target: result.node.clone() });
+            }
+            self.health.audited(&result);
+            if is_different {
+                let (vipa, target) = (result.vipa, result.node.clone());
+                self.write_down(EventKind::AuditDiffers {
+                    vipa,
+                    target,
+                    differences,
+                    repaired: mode == AuditMode::Repair,
+                });
             }
             targets.push(result);
         }
@@ -262,10 +276,14 @@ impl Control {
             return;
         };
         let me = &self.config.node.name;
-        let others = mine.ranks.iter().map(|(name, _)| name).filter(|name| *name != me).cloned().collect();
+        let others: Vec<_> = mine.ranks.iter().map(|(name, _)| name).filter(|name| *name != me).cloned().collect();
+        let refused = self.refusals.recent(|_| 0, self.clock.now()).into_iter();
+        let unlinked =
+            refused.filter_map(|peer| Some((peer.node?, peer.why))).filter(|(node, _)| !self.cluster.is_linked(node));
+        let refused = unlinked.collect();
         let (asker, mine) = (self.audits.asker.clone(), settings(&self.config, mine));
         tokio::spawn(async move {
-            let _ = reply.send(Answer::Diff(compare::compare(&asker, vipa, mine, others).await));
+            let _ = reply.send(Answer::Diff(compare::compare(&asker, vipa, mine, (others, refused)).await));
         });
     }
 }

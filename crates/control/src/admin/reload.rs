@@ -5,10 +5,15 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
 use vipa_cluster::Event;
 use vipa_model::config::{Change, Config, Effect, Program};
-use vipa_protocol::admin::{Answer, Reload, ReloadChange, ReloadMode, ReloadOutcome};
+use vipa_protocol::{
+    EventKind, Operator, ReloadResult,
+    admin::{Answer, Reload, ReloadChange, ReloadMode, ReloadOutcome},
+    event::event_text,
+    health::ReloadFacts,
+};
 use vipa_transport::Admission;
 
-use crate::{admin::socket::Reply, control::Control, settings::settings};
+use crate::{admin::socket::Reply, control::Control, ownership::restart_gap::unix_ms, settings::settings};
 
 /// Changes told one by one in the log's line; `vipactl reload` shows all of them.
 const NAMED: usize = 8;
@@ -83,6 +88,7 @@ impl Control {
     pub(crate) fn reload(&mut self, fresh: Fresh) {
         let Fresh { config, mode, reply } = fresh;
         let fits = |next: Config| self.routing.has_room(&next.vipas).map(|()| next);
+        let by = reply.as_ref().map(|reply| reply.operator().cloned().unwrap_or_default());
         let answer = match config.and_then(fits).and_then(|next| self.judge_voters(next)) {
             Ok(next) if self.stores_voters_first(&next, mode) => {
                 // The rest waits for a disk; the log says how it ends.
@@ -98,11 +104,35 @@ impl Control {
                 Answer::Error(format!("nothing was changed:\n{mistakes}"))
             }
         };
+        if mode != ReloadMode::DryRun {
+            self.remember_reload(by, &answer);
+        }
         match reply {
             Some(reply) => reply.end(answer),
             // A signal has no other answer than the log.
             None => self.service_manager.reloaded(),
         }
+    }
+
+    /// For health and events.
+    fn remember_reload(&mut self, by: Option<Operator>, answer: &Answer) {
+        let result = match answer {
+            Answer::Reload(Reload { changes, outcome, .. }) => {
+                let live = changes.iter().filter(|change| !change.needs_restart).count() as u32;
+                match outcome {
+                    ReloadOutcome::Unchanged | ReloadOutcome::Rehearsed => ReloadResult::Unchanged,
+                    ReloadOutcome::Applied => ReloadResult::Applied { changes: live },
+                    ReloadOutcome::AppliedInPart => ReloadResult::AppliedInPart { changes: live },
+                    ReloadOutcome::NeedsRestart => ReloadResult::NeedsRestart,
+                }
+            }
+            Answer::Error(why) => ReloadResult::Refused { why: event_text(why) },
+            _ => return,
+        };
+        let is_failed = matches!(result, ReloadResult::NeedsRestart | ReloadResult::Refused { .. });
+        let failed = is_failed.then(|| result.to_string());
+        self.health.reload = Some(ReloadFacts { unix_ms: unix_ms(), failed });
+        self.write_down(EventKind::Reload { by, result });
     }
 
     fn take_up(&mut self, next: &Config, mode: ReloadMode) -> Reload {

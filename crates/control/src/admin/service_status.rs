@@ -16,6 +16,8 @@ struct ServiceStatus {
     linked: usize,
     unfit: Option<String>,
     stopping: bool,
+    /// Of health, as it was judged last.
+    verdict: Option<String>,
 }
 
 impl Control {
@@ -41,14 +43,16 @@ impl Control {
             linked: self.cluster.peers().len(),
             unfit: self.cluster.unfit().map(ToOwned::to_owned),
             stopping: self.is_stopping(),
+            verdict: self.health.verdict.clone(),
         }
     }
 }
 
 impl ServiceStatus {
     fn sentence(&self) -> String {
-        let Self { owned, rebuilding, vipas, linked, unfit, stopping } = self;
-        let mut sentence = format!("owns {owned} of {vipas} VIPAs");
+        let Self { owned, rebuilding, vipas, linked, unfit, stopping, verdict } = self;
+        let mut sentence = verdict.as_ref().map(|verdict| format!("{verdict}; ")).unwrap_or_default();
+        sentence += &format!("owns {owned} of {vipas} VIPAs");
         if *rebuilding > 0 {
             sentence += &format!(", of which {rebuilding} are rebuilding");
         }
@@ -68,6 +72,8 @@ mod tests {
     fn a_line_says_what_the_router_owns_whom_it_hears_and_what_ails_it() {
         let healthy = ServiceStatus { owned: 2, vipas: 3, linked: 4, ..ServiceStatus::default() };
         assert_eq!(healthy.sentence(), "owns 2 of 3 VIPAs; 4 nodes linked");
+        let judged = ServiceStatus { verdict: Some("ok: 17 checks passed".into()), ..healthy.clone() };
+        assert_eq!(judged.sentence(), "ok: 17 checks passed; owns 2 of 3 VIPAs; 4 nodes linked");
         let ailing = ServiceStatus { rebuilding: 1, unfit: Some("port p0 is down".into()), stopping: true, ..healthy };
         assert_eq!(
             ailing.sentence(),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,8 +15,14 @@ use tokio::{
     },
     sync::{mpsc, oneshot, watch},
 };
-use vipa_protocol::admin::{Answer, Request, Said, Versioned};
-use vipa_transport::clients::{ClientTasks, Turn};
+use vipa_protocol::{
+    Operator,
+    admin::{Answer, Request, Said, Versioned},
+};
+use vipa_transport::{
+    access::{AccessRules, AdminPeer, AdminRole, identify},
+    clients::{ClientTasks, Turn},
+};
 
 /// Longest request line, bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -53,14 +59,29 @@ pub(crate) type Question = (Request, Reply);
 pub(crate) struct Reply {
     progress: mpsc::Sender<Said>,
     end: oneshot::Sender<Answer>,
+    to: Option<Operator>,
 }
 
 impl Reply {
+    pub(crate) fn new(progress: mpsc::Sender<Said>, end: oneshot::Sender<Answer>) -> Self {
+        Self { progress, end, to: None }
+    }
+
+    /// With who asks.
+    pub(crate) fn to(self, operator: Operator) -> Self {
+        Self { to: Some(operator), ..self }
+    }
+
+    /// Who asks, if it is known.
+    pub(crate) fn operator(&self) -> Option<&Operator> {
+        self.to.as_ref()
+    }
+
     /// With the other end of its answer.
     #[cfg(test)]
     pub(crate) fn pair() -> (Self, oneshot::Receiver<Answer>) {
         let (end, answer) = oneshot::channel();
-        (Self { progress: mpsc::channel(MOST_PROGRESS).0, end }, answer)
+        (Self::new(mpsc::channel(MOST_PROGRESS).0, end), answer)
     }
 
     pub(crate) fn progress(&mut self, said: Said) {
@@ -84,13 +105,14 @@ impl Reply {
 pub(crate) struct AdminSocket {
     path: PathBuf,
     listener: UnixListener,
+    rules: AccessRules,
 }
 
 impl AdminSocket {
-    /// Opens the socket at `path`, readable and writable by owner and group.
+    /// Opens the socket at `path`, for whom `rules` name.
     ///
     /// A socket file that a killed process left is replaced; one that a live process answers on is an error.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, rules: AccessRules) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -104,8 +126,8 @@ impl AdminSocket {
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(Self { path: path.to_owned(), listener })
+        rules.protect(path)?;
+        Ok(Self { path: path.to_owned(), listener, rules })
     }
 
     /// Serves clients until the control loop is gone.
@@ -127,9 +149,9 @@ impl AdminSocket {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (questions, counter) = (questions.clone(), counts.clone());
+                    let (questions, counter, rules) = (questions.clone(), counts.clone(), self.rules);
                     let displaced = clients.spawn(|turn| async move {
-                        match Client::new(stream, limits, turn).serve(questions).await {
+                        match Client::serve_stream(stream, rules, (limits, turn), questions).await {
                             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                                 counter.send_modify(|counts| counts.slow += 1);
                             }
@@ -163,12 +185,41 @@ struct Client {
     answers: OwnedWriteHalf,
     limits: ClientLimits,
     turn: Turn,
+    peer: AdminPeer,
+    /// `None`: it may do nothing.
+    role: Option<AdminRole>,
 }
 
 impl Client {
-    fn new(stream: UnixStream, limits: ClientLimits, turn: Turn) -> Self {
+    /// Finds out who it is, and answers them.
+    async fn serve_stream(
+        stream: UnixStream,
+        rules: AccessRules,
+        (limits, turn): (ClientLimits, Turn),
+        questions: mpsc::Sender<Question>,
+    ) -> io::Result<()> {
+        let credentials = stream.peer_cred()?;
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        // The user database may be far away.
+        let peer = tokio::task::spawn_blocking(move || identify(uid, gid)).await.map_err(io::Error::other)?;
+        let role = rules.role(&peer);
         let (requests, answers) = stream.into_split();
-        Self { requests: BufReader::new(requests), answers, limits, turn }
+        Self { requests: BufReader::new(requests), answers, limits, turn, peer, role }.serve(questions).await
+    }
+
+    /// Why this client may not ask that, if it may not.
+    fn refusal(&self, request: &Request) -> Option<String> {
+        let who = &self.peer.operator;
+        match self.role {
+            Some(AdminRole::Operate) => None,
+            Some(AdminRole::Read) if !request.changes_something() => None,
+            Some(AdminRole::Read) => {
+                Some(format!("{who} may read here and not order: admin.group in the configuration names who may"))
+            }
+            None => Some(format!(
+                "{who} may not ask here: admin.group and admin.read_group in the configuration name who may"
+            )),
+        }
     }
 
     /// Answers its requests until it leaves, or is waited for too long.
@@ -183,7 +234,13 @@ impl Client {
             }
             self.turn.of_server();
             let answer = match serde_json::from_slice::<Versioned<Request>>(&line).map(Versioned::current) {
-                Ok(Ok(request)) => self.ask(request, &questions).await?,
+                Ok(Ok(request)) => match self.refusal(&request) {
+                    Some(refusal) => {
+                        tracing::warn!("refused at the admin socket: {refusal}");
+                        Answer::Error(refusal)
+                    }
+                    None => self.ask(request, &questions).await?,
+                },
                 Ok(Err(wrong)) => Answer::Error(wrong.to_string()),
                 Err(error) => Answer::Error(format!("not a request this vipad knows: {error}")),
             };
@@ -196,7 +253,8 @@ impl Client {
         let (progress, mut news) = mpsc::channel(MOST_PROGRESS);
         let (end, mut answer) = oneshot::channel();
         let stopping = || Answer::Error("vipad is stopping".into());
-        if questions.send((request, Reply { progress, end })).await.is_err() {
+        let reply = Reply::new(progress, end).to(self.peer.operator.clone());
+        if questions.send((request, reply)).await.is_err() {
             return Ok(stopping());
         }
         loop {

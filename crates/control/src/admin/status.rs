@@ -56,7 +56,8 @@ pub(crate) fn status(control: &Control, counts: &ConnectionCounts) -> Status {
             Role::Router => None,
             Role::Target { address } => Some(address),
         };
-        links.insert(peer.node.clone(), Link { node: peer.node, target, up: true });
+        let up = !control.health.is_silent(&peer.node);
+        links.insert(peer.node.clone(), Link { node: peer.node, target, up });
     }
     let loads = LoadsByVipa::of(&control.routing.loads);
     let ranks: Ranks = config.vipas.iter().map(|vipa| (vipa.address, &vipa.ranks)).collect();
@@ -83,6 +84,7 @@ pub(crate) fn status(control: &Control, counts: &ConnectionCounts) -> Status {
         interferences: control.own_kernel.all().iter().map(ToString::to_string).collect(),
         leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
+        health: control.health_facts(),
     }
 }
 

@@ -10,6 +10,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::{Mac, Moment, PortId};
+use vipa_protocol::EventKind;
 
 use crate::control::Control;
 
@@ -137,6 +138,8 @@ impl Control {
                 "another station says that it has a VIPA of this router{}: take the address away there; this router announces it again",
                 also.unwrap_or_default()
             );
+            let (mac, port) = (mac.to_string(), port.to_owned());
+            self.write_down(EventKind::AddressConflict { vipa, mac, port });
         }
     }
 

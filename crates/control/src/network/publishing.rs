@@ -39,7 +39,7 @@ impl Control {
             self.takeovers.announced(vipa, now);
         }
         self.seen = None;
-        self.routing.take_listener_changes().iter().for_each(|change| tracing::info!("{change}"));
+        self.routing.take_listener_changes().into_iter().for_each(|change| self.happened(change));
         let complete = if self.routes_stale { Vec::new() } else { std::mem::take(&mut self.complete) };
         for report in complete {
             self.neighbour_prompts.want_anew(report.vipa);

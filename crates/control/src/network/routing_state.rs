@@ -15,7 +15,7 @@ use vipa_model::{
     Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, ServicePath, Stance, TargetId,
     TargetPath, Unserved, VipaId, config,
 };
-use vipa_protocol::{Eligibility, Load};
+use vipa_protocol::{Eligibility, EventKind, Load, ServiceKey, event::MAX_EVENT_NAMES};
 use vipa_sync::{Counter, Deadline};
 
 use crate::{
@@ -34,7 +34,6 @@ use crate::{
 };
 
 /// Services that one line of the log names; of more it says how many.
-const NAMED: usize = 8;
 
 /// One VIPA as this router sees it; its place in `RoutingState::vipas` is its `VipaId`.
 pub(crate) struct VipaRouting {
@@ -72,7 +71,7 @@ struct Revision {
 type ServicePlace = (usize, usize);
 
 /// Services for which the same has changed, by the target and what that is.
-type Alike = BTreeMap<(IpAddr, String), Vec<ServicePlace>>;
+type Alike = BTreeMap<(IpAddr, Eligibility), Vec<ServicePlace>>;
 
 /// Adds what is otherwise `after` than `before`: the same services in the same order.
 fn differences(
@@ -85,11 +84,7 @@ fn differences(
         if before.code() == after.code() {
             continue;
         }
-        let what = match after {
-            Eligibility::Fit => "gets new connections again".to_owned(),
-            other => format!("gets no new connections, because {other}"),
-        };
-        alike.entry((target, what)).or_default().push(place);
+        alike.entry((target, after)).or_default().push(place);
     }
 }
 
@@ -172,8 +167,8 @@ impl RoutingState {
     }
 
     /// Takes in how a target fares, or that it is not linked any more. `None`: that decides nothing otherwise than
-    /// before; else what it changes for new connections beside weights, a sentence each.
-    pub(crate) fn fares(&mut self, target: IpAddr, load: Option<Load>) -> Option<Vec<String>> {
+    /// before; else what it changes for new connections beside weights.
+    pub(crate) fn fares(&mut self, target: IpAddr, load: Option<Load>) -> Option<Vec<EventKind>> {
         let known = self.loads.get(&target);
         let is_same = match (&load, known) {
             (Some(load), Some(known)) => !load.decides_otherwise_than(known),
@@ -199,8 +194,8 @@ impl RoutingState {
         Some(self.changes(target, before))
     }
 
-    /// Compares what was sent to each linked target with what arrived there. Says what that changes, a sentence each.
-    pub(crate) fn compare(&mut self, now: Moment, admitted: impl Fn(TargetId) -> u64) -> Vec<String> {
+    /// Compares what was sent to each linked target with what arrived there. Says what that changes.
+    pub(crate) fn compare(&mut self, now: Moment, admitted: impl Fn(TargetId) -> u64) -> Vec<EventKind> {
         let sent = self.ways.sent(admitted);
         let mut changes = self.account(now, &sent);
         self.reach.retain(|target| sent.contains_key(&target) || self.loads.contains_key(&target));
@@ -208,18 +203,19 @@ impl RoutingState {
             self.loads.iter().map(|(target, load)| (*target, load.host.passive_opens)).collect();
         for (target, opened) in linked {
             if self.reach.observe(now, target, sent.get(&target).copied().unwrap_or_default(), opened) {
-                changes.push(match self.reach.in_vain(target) {
+                let what = match self.reach.in_vain(target) {
                     Some(in_vain) => format!("{target} gets no new TCP connections: none of {in_vain} has reached it"),
                     None => format!("{target} gets new TCP connections again: they reach it, or it is tried"),
-                });
+                };
+                changes.push(EventKind::TargetRemark { target: Some(target), what });
             }
         }
         self.judged += u64::from(!changes.is_empty());
         changes
     }
 
-    /// Takes in what the targets tell of what was sent to them. Says whose shares that changes, a sentence each.
-    fn account(&mut self, now: Moment, sent: &BTreeMap<IpAddr, u64>) -> Vec<String> {
+    /// Takes in what the targets tell of what was sent to them. Says whose shares that changes.
+    fn account(&mut self, now: Moment, sent: &BTreeMap<IpAddr, u64>) -> Vec<EventKind> {
         let mut changes = Vec::new();
         if self.told.is_empty() {
             return changes;
@@ -236,17 +232,18 @@ impl RoutingState {
             for place in self.accounts.tell(now, target, &load.served, admitted, |place| ours.contains(&place)) {
                 let percent = self.accounts.of_service(target, place).percent().unwrap_or(100);
                 let (vipa, ports) = place;
-                changes.push(format!(
+                let what = format!(
                     "{target} serves {percent} % of what is sent to it for {vipa} tcp/{ports}; \
                      shares that follow the load do too"
-                ));
+                );
+                changes.push(EventKind::TargetRemark { target: Some(target), what });
             }
         }
         changes
     }
 
-    /// Takes in what an agentless candidate has answered. Says what that changes, a sentence each.
-    pub(crate) fn found(&mut self, (agentless, found): ProbeResult) -> Vec<String> {
+    /// Takes in what an agentless candidate has answered. Says what that changes.
+    pub(crate) fn found(&mut self, (agentless, found): ProbeResult) -> Vec<EventKind> {
         let target = agentless.address;
         let before = self.standings(target);
         self.found.insert(agentless, found);
@@ -309,39 +306,32 @@ impl RoutingState {
         all
     }
 
-    /// What has changed for new connections, a sentence each.
-    fn changes(&self, target: IpAddr, before: Vec<(ServicePlace, Eligibility)>) -> Vec<String> {
+    /// What has changed for new connections.
+    fn changes(&self, target: IpAddr, before: Vec<(ServicePlace, Eligibility)>) -> Vec<EventKind> {
         let mut alike = Alike::new();
         differences(&mut alike, target, before, self.standings(target));
-        self.sentences(alike)
+        self.events_of(alike)
     }
 
-    /// What the listeners that were told since this was last asked have changed for new connections, a sentence each.
-    pub(crate) fn take_listener_changes(&mut self) -> Vec<String> {
+    /// What the listeners that were told since this was last asked have changed for new connections.
+    pub(crate) fn take_listener_changes(&mut self) -> Vec<EventKind> {
         let alike = std::mem::take(&mut self.listener_changes);
-        self.sentences(alike)
+        self.events_of(alike)
     }
 
-    fn sentences(&self, alike: Alike) -> Vec<String> {
-        let sentence =
-            |((target, what), places): (_, Vec<ServicePlace>)| format!("{}: {target} {what}", self.names(&places));
-        alike.into_iter().map(sentence).collect()
-    }
-
-    /// The services by name: the first few of many.
-    fn names(&self, places: &[ServicePlace]) -> String {
-        let name = |(vipa, place): &ServicePlace| {
+    fn events_of(&self, alike: Alike) -> Vec<EventKind> {
+        let key = |(vipa, place): &ServicePlace| {
             let VipaRouting { address, services, .. } = &self.vipas[*vipa];
             // The list may be another one already.
-            let service =
-                services.get(*place).map(|Service { protocol, ports, .. }| format!(" {}/{ports}", protocol.name()));
-            format!("{address}{}", service.unwrap_or_default())
+            let Service { protocol, ports, .. } = services.get(*place)?;
+            Some(ServiceKey { vipa: *address, protocol: *protocol, ports: *ports })
         };
-        let named: Vec<String> = places.iter().take(NAMED).map(name).collect();
-        match places.len() - named.len() {
-            0 => named.join(", "),
-            more => format!("{} and {more} more services", named.join(", ")),
-        }
+        let event = |((target, eligibility), places): ((IpAddr, Eligibility), Vec<ServicePlace>)| {
+            let services = places.iter().filter_map(key).take(MAX_EVENT_NAMES).collect();
+            let more = places.len().saturating_sub(MAX_EVENT_NAMES) as u32;
+            EventKind::Target { target, eligibility, services, more }
+        };
+        alike.into_iter().map(event).collect()
     }
 
     /// How a target stands with every service it is a candidate of.

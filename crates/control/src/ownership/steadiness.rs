@@ -18,6 +18,7 @@ use std::{
 
 use vipa_cluster::{Note, State};
 use vipa_model::{Epoch, Moment};
+use vipa_protocol::EventKind;
 
 use crate::control::Control;
 
@@ -187,6 +188,7 @@ impl Control {
             Gravity::Warning => tracing::warn!("{note}"),
             Gravity::Fault => tracing::error!("{note}"),
         }
+        self.write_note_down(note);
         match note {
             Note::Refused { peer, mismatch } => {
                 self.refusals.note((Some(peer.clone()), None), mismatch.to_string(), 1, self.clock.now());
@@ -213,6 +215,9 @@ impl Control {
         let epochs = self.routing.places.keys().filter_map(epoch).collect();
         if let Some(line) = self.steadiness.owners.look(&epochs, now) {
             tracing::warn!("{line}");
+            for (vipa, changes) in self.steadiness.owners.flapping(now).into_iter().take(NAMED) {
+                self.write_down(EventKind::Flapping { vipa, changes: changes as u64 });
+            }
         }
     }
 }
@@ -234,6 +239,7 @@ fn gravity(note: &Note) -> Gravity {
         Note::BallotLost { .. } => Gravity::Detail,
         Note::Linked { .. }
         | Note::Unlinked { .. }
+        | Note::Owned { .. }
         | Note::Transition { .. }
         | Note::Unfenced { .. }
         | Note::Superseded { .. }

@@ -9,6 +9,8 @@ use std::{
 
 use vipa_model::Moment;
 
+use crate::control::Control;
+
 /// Long enough for a host to be started again, or an agent to be looked after.
 const LONG: Duration = Duration::from_secs(600);
 /// Between two looks.
@@ -36,6 +38,17 @@ impl AgentTimeouts {
         let since = missing.map(|target| (target, self.since.get(&target).copied().unwrap_or(now))).collect();
         (self.since, self.looked) = (since, now);
         self.since.iter().filter(|(_, since)| now.since(**since) >= LONG).map(|(target, _)| *target).collect()
+    }
+}
+
+impl Control {
+    pub(crate) fn look_for_absent(&mut self, now: Moment) {
+        let away = self.agent_timeouts.look(self.cluster.target_links(), now);
+        if away != self.routing.away {
+            tracing::info!(?away, "targets whose agents have been away for long");
+            self.routing.away = away;
+            self.routes_stale = true;
+        }
     }
 }
 

@@ -134,7 +134,7 @@ async fn ask(asker: &QuerySender, subject: &Subject, buckets: Vec<u16>) -> Optio
     match asker.ask(&subject.node, Question::Holds { vipa: subject.vipa, buckets }).await? {
         Reply::Holds(holds) => Some(holds),
         // It has never heard of the VIPA: it holds nothing of it, and says so in time.
-        Reply::Unknown | Reply::Settings(_) => None,
+        Reply::Unknown | Reply::Settings(_) | Reply::Events(_) | Reply::SettingsDigests(_) => None,
     }
 }
 

@@ -1,9 +1,9 @@
-//! `[announce]`, `[hooks]` and `[autonomics]`.
+//! `[announce]`, `[hooks]`, `[autonomics]` and `[admin]`.
 
 use std::time::Duration;
 
 use super::{
-    Announce, Autonomics, Hooks,
+    AdminAccess, Announce, Autonomics, Hooks,
     problems::Problems,
     read::{Section, Value, number, text},
     sections::interface_name,
@@ -84,4 +84,19 @@ fn command(problems: &mut Problems, value: &Value<'_>) -> Option<Vec<String>> {
         return problems.add(array[0].span(), message);
     }
     Some(words)
+}
+
+pub(super) fn read_admin(problems: &mut Problems, mut section: Section<'_>) -> Option<AdminAccess> {
+    let group = section.optional(problems, "group", group_name);
+    let read_group = section.optional(problems, "read_group", group_name);
+    section.finish(problems);
+    Some(AdminAccess { group: group?.map(|name| name.value), read_group: read_group?.map(|name| name.value) })
+}
+
+fn group_name(problems: &mut Problems, value: &Value<'_>) -> Option<String> {
+    let name = text(problems, value)?;
+    if name.is_empty() || name.len() > 64 || name.contains([':', ',', '/', '\0', ' ']) {
+        return problems.add(value.span(), "this is no name of a group of this host, such as \"vipa\"");
+    }
+    Some(name)
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, net::IpAddr};
 
-use super::{Announce, Autonomics, Cluster, Config, Dpdk, Hooks, Node, Pki, Table, Vipa, Workers};
+use super::{AdminAccess, Announce, Autonomics, Cluster, Config, Dpdk, Hooks, Node, Pki, Table, Vipa, Workers};
 use crate::{NodeName, PortRange, Protocol, Rank, Service, Voters};
 
 /// One difference, in words.
@@ -119,11 +119,13 @@ impl List {
     }
 
     fn node(&mut self, old: &Node, new: &Node) {
-        let Node { name, listen, state_dir, admin } = old;
+        let Node { name, listen, state_dir, admin, access: AdminAccess { group, read_group } } = old;
         self.restart("node.name", name.as_str(), new.name.as_str());
         self.restart("node.listen", listen, &new.listen);
         self.restart("node.state_dir", state_dir, &new.state_dir);
         self.restart("node.admin", admin, &new.admin);
+        self.restart("admin.group", group, &new.access.group);
+        self.restart("admin.read_group", read_group, &new.access.read_group);
     }
 
     fn pki(&mut self, old: &Pki, new: &Pki) {

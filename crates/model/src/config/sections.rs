@@ -9,8 +9,8 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    ADMIN_SOCKET, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node, Observe, Pki,
-    Port, Program, Table, Workers, announce, check,
+    ADMIN_SOCKET, AdminAccess, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node,
+    Observe, Pki, Port, Program, Table, Workers, announce, check,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -59,6 +59,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         Section::of(path, value, problems)
     };
     let (node_section, pki_section) = (section(problems, "node"), section(problems, "pki"));
+    let admin_section = section(problems, "admin");
     let cluster_section = section(problems, "cluster");
     let (dpdk_section, workers_section) = (section(problems, "dpdk"), section(problems, "workers"));
     let (table_section, agent_section) = (section(problems, "table"), section(problems, "agent"));
@@ -76,7 +77,8 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     } else {
         Program::Agent
     };
-    let node = read_node(problems, node_section, user);
+    let access = announce::read_admin(problems, admin_section);
+    let node = read_node(problems, node_section, user).zip(access).map(|(node, access)| Node { access, ..node });
     let pki = read_pki(problems, pki_section, file);
     let cluster = read_cluster(problems, cluster_section);
     let dpdk = read_dpdk(problems, dpdk_section, node.as_ref());
@@ -159,7 +161,7 @@ fn read_node(problems: &mut Problems, mut section: Section<'_>, user: Program) -
     if listen.is_some_and(|listen| listen.port() == 0) {
         return problems.add(section.span, "`node.listen` needs a port other nodes can know: not 0");
     }
-    Some(Node { name, listen, state_dir, admin })
+    Some(Node { name, listen, state_dir, admin, access: AdminAccess::default() })
 }
 
 fn read_pki(problems: &mut Problems, mut section: Section<'_>, file: &str) -> Option<Pki> {

@@ -91,7 +91,8 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
             name: name("r1"),
             listen: Some(at(11)),
             state_dir: "/var/lib/vipad/r1".into(),
-            admin: "/run/vipad/r1/admin.sock".into()
+            admin: "/run/vipad/r1/admin.sock".into(),
+            access: AdminAccess::default(),
         }
     );
     let pki = Pki {

@@ -20,6 +20,7 @@ fn an_answer_comes_back_as_it_was_sent() {
         vipa: "192.0.2.10".parse().unwrap(),
         epoch: Epoch(4),
         trigger: Trigger::Failure,
+        cause: crate::OwnershipCause::Silent { ms: 300 },
         predecessor: Some("r1".parse().unwrap()),
         detect_us: 1,
         collect_us: 2,

@@ -115,8 +115,9 @@ fn hello() -> impl Strategy<Value = Message> {
     (any::<u16>(), ".{0,20}", name(), (role, vec(any::<IpAddr>(), 0..4)), any::<u64>(), vec(name(), 0..7)).prop_map(
         |(version, cluster, node, (role, addresses), incarnation, voters)| {
             let incarnation = Incarnation(incarnation);
+            let key = crate::KeyDigest::new([version as u8; 32]);
             let voters = vipa_model::Voters::new(version.into(), voters);
-            Message::Hello(Hello { version, cluster, node, role, addresses, incarnation, voters })
+            Message::Hello(Hello { version, cluster, key, node, role, addresses, incarnation, voters })
         },
     )
 }
@@ -295,7 +296,13 @@ fn decision() -> impl Strategy<Value = Decision> {
         matter,
         ruling,
         stamp: Stamp { count, by },
+        given: Some(given(count)).filter(|_| count % 2 == 0),
     })
+}
+
+fn given(number: u64) -> crate::Given {
+    let name = Some(format!("user{number}")).filter(|_| number % 3 == 0);
+    crate::Given { by: crate::Operator { uid: number as u32, name }, unix_ms: number }
 }
 
 fn decided() -> impl Strategy<Value = Message> {

@@ -13,6 +13,7 @@ fn hello() -> Hello {
     Hello {
         version: VERSION,
         cluster: "test".into(),
+        key: vipa_protocol::KeyDigest::default(),
         node: name("a"),
         role: Role::Router,
         addresses: vec![],

@@ -73,6 +73,7 @@ fn hello(node: &str, incarnation: u64) -> Hello {
     Hello {
         version: VERSION,
         cluster: "test".into(),
+        key: vipa_protocol::KeyDigest::default(),
         node: name(node),
         role: Role::Router,
         addresses: vec![],

@@ -10,10 +10,12 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use vipa_model::Protocol;
 use vipa_protocol::{
-    Eligibility, Trigger,
+    Eligibility, HealthCheck, Trigger,
     admin::{
         Counters, Distribution, DistributionRow, MirrorStatus, Stance, Status, TakeoverRecord, Takeovers, TargetStatus,
     },
+    event::Events,
+    health::assess,
 };
 
 use super::{Cluster, PATIENCE, Router, SERVICE_PORT, VIPA};
@@ -122,6 +124,19 @@ impl Router {
     pub fn workers_counters(&self) -> Result<Vec<BTreeMap<String, u64>>> {
         let Counters { workers, .. } = self.ask(&["counters"])?;
         Ok(workers)
+    }
+
+    /// The verdict on it: a line for each check, `WARNING links: router r2 has no link`, the worst first.
+    pub fn health(&self) -> Result<Vec<String>> {
+        let status: Status = self.ask(&["status"])?;
+        let line = |check: HealthCheck| format!("{} {}: {}", check.severity, check.name, check.finding);
+        Ok(assess(&status).checks.into_iter().map(line).collect())
+    }
+
+    /// What happened in the cluster lately, as this router tells it: the router that saw it, and the sentence.
+    pub fn events(&self) -> Result<Vec<String>> {
+        let Events { events, .. } = self.ask(&["events", "--since", "10m"])?;
+        Ok(events.into_iter().map(|row| format!("{}: {}", row.event.node, row.sentence)).collect())
     }
 
     fn ask<T: DeserializeOwned>(&self, question: &[&str]) -> Result<T> {

@@ -39,6 +39,7 @@ mod r11_servers;
 mod recordings;
 mod restarts;
 mod spoofed;
+mod told;
 mod udp;
 mod vanished;
 mod voters;

@@ -82,6 +82,7 @@ fn hello(role: HostileRole, life: u64, voters: Voters) -> Hello {
     Hello {
         version: VERSION,
         cluster: "sim".into(),
+        key: vipa_protocol::KeyDigest::default(),
         node: name(role),
         role: match role {
             HostileRole::Router | HostileRole::RankedRouter => Role::Router,

@@ -80,6 +80,7 @@ impl World {
         };
         Settings {
             cluster: "sim".into(),
+            key: vipa_protocol::KeyDigest::default(),
             me: router_name(router),
             addresses: Vec::new(),
             incarnation: Incarnation(life),

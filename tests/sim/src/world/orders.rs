@@ -24,7 +24,7 @@ impl World {
         if insist {
             self.insisted.insert(token, (router, wish));
         }
-        self.feed(router, Event::Order { token, order }, target::Event::Looked { token: 0 });
+        self.feed(router, Event::Order { token, order, given: None }, target::Event::Looked { token: 0 });
     }
 
     fn spell(&self, wish: Wish) -> Order {

@@ -22,7 +22,7 @@ fn says(bench: &mut Bench, message: &Message) {
 }
 
 fn decision(matter: Matter, ruling: Ruling, count: u64) -> Message {
-    let decision = Decision { matter, ruling, stamp: Stamp { count, by: name("r1") } };
+    let decision = Decision { matter, ruling, stamp: Stamp { count, by: name("r1") }, given: None };
     Message::Decisions(Decisions { decisions: vec![decision] })
 }
 

@@ -53,6 +53,7 @@ pub(super) fn report(epoch: Epoch) -> TakeoverReport {
         vipa: VIPA,
         epoch,
         trigger: Trigger::Failure,
+        cause: vipa_protocol::OwnershipCause::Silent { ms: 300 },
         predecessor: None,
         detect_us: 0,
         collect_us: 0,
@@ -175,7 +176,16 @@ impl Bench {
             Node::Router(Box::new(Router::new(settings, stored, self.now)))
         } else {
             let (address, kept_records) = (address(node.as_str()), 64);
-            let settings = target::Settings { cluster, me, address, incarnation, voters, lease: LEASE, kept_records };
+            let settings = target::Settings {
+                cluster,
+                key: vipa_protocol::KeyDigest::default(),
+                me,
+                address,
+                incarnation,
+                voters,
+                lease: LEASE,
+                kept_records,
+            };
             Node::Target(Box::new(target::Target::new(settings, votes, self.now)))
         };
         let others: Vec<NodeName> = self.nodes.keys().cloned().collect();
@@ -201,6 +211,7 @@ impl Bench {
         let other = self.grouped.then(|| VipaSettings { address: VIPA2, services, ..vipa.clone() });
         Settings {
             cluster: String::from("lab"),
+            key: vipa_protocol::KeyDigest::default(),
             addresses: vec![],
             incarnation: Incarnation(self.incarnations.get(&me).copied().unwrap_or_default()),
             me,
@@ -448,7 +459,7 @@ impl Bench {
     pub(super) fn order(&mut self, router: &str, order: Order, span: u64) -> Option<Stage> {
         self.orders += 1;
         let token = self.orders;
-        self.feed_router(router, Event::Order { token, order });
+        self.feed_router(router, Event::Order { token, order, given: None });
         self.run_ms(span);
         let over = |(node, output): &(NodeName, Output)| match output {
             Output::Order { token: of, stage: stage @ (Stage::Done(_) | Stage::Refused(_)) }

@@ -268,6 +268,7 @@ impl OwnershipModel {
         let timing = Timing { drift_percent: MARGIN_PERCENT, ..Timing::of_lease(LEASE) };
         let settings = Settings {
             cluster: String::from("model"),
+            key: vipa_protocol::KeyDigest::default(),
             me: ROUTERS[0].clone(),
             addresses: Vec::new(),
             incarnation: Incarnation(1),

@@ -47,6 +47,7 @@ impl Alone {
         };
         let settings = Settings {
             cluster: "alone".into(),
+            key: vipa_protocol::KeyDigest::default(),
             me: me.clone(),
             addresses: Vec::new(),
             incarnation: Incarnation(3),

@@ -39,6 +39,7 @@ fn machine(state: State) -> (Vipa, Settings) {
     };
     let all = Settings {
         cluster: "lab".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: name("r2"),
         addresses: vec![],
         incarnation: Incarnation(1),

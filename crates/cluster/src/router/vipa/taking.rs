@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use vipa_model::{Epoch, Moment};
-use vipa_protocol::{Ballot, Claim, TakeoverReport, Trigger};
+use vipa_protocol::{Ballot, Claim, Matter, Order, OwnershipCause, TakeoverReport, Trigger};
 
 use super::{Phase, Vipa};
 use crate::router::{
@@ -117,6 +117,7 @@ impl Vipa {
             vipa,
             epoch,
             trigger: candidacy.trigger,
+            cause: self.cause(candidacy, &cx.around()),
             predecessor: self.owner.clone(),
             detect_us: us(candidacy.since, candidacy.asked_first),
             collect_us: us(candidacy.asked_first, cx.now),
@@ -127,6 +128,7 @@ impl Vipa {
                 .unwrap_or(u32::MAX),
             connections_reported: 0,
         };
+        let (from, cause) = (report.predecessor.clone(), report.cause.clone());
         let ownership = Ownership::new(candidacy.granted.clone(), claimed, cx.now, cx.settings, report);
         let until = ownership.lease;
         if until <= cx.now {
@@ -139,6 +141,7 @@ impl Vipa {
         self.owner = Some(cx.settings.me.clone());
         (self.heard, self.heard_since, self.offered, self.asked) = (None, None, None, None);
         (self.ballots_lost, self.ordered_back, self.ready_since) = (0, None, None);
+        cx.note(Note::Owned { vipa, epoch, from, cause });
         self.serve(cx);
         self.enter(Phase::Rebuilding(ownership), cx);
         cx.out.push(Output::Lease { vipa, until });
@@ -146,6 +149,51 @@ impl Vipa {
         cx.beats.hurry(self.settings.address);
         self.tell_all(cx);
         self.rebuilt(cx);
+    }
+
+    /// Why this router takes the VIPA over, as far as it is known here.
+    fn cause(&self, candidacy: &Candidacy, around: &Around<'_>) -> OwnershipCause {
+        let (vipa, me, log) = (self.settings.address, &around.settings.me, around.decision_log);
+        let ordered = |order: Order, matter: &Matter| OwnershipCause::Ordered {
+            order: order.to_string(),
+            given: log.given(matter).cloned(),
+        };
+        if let Some(owner) = &self.owner {
+            let barred = Matter::Ownership { vipa, router: owner.clone() };
+            if log.withholds(&barred) {
+                return ordered(Order::Deactivate { vipa, force: false }, &barred);
+            }
+            if log.has_left(owner) {
+                let left = Matter::Membership { node: owner.clone() };
+                return ordered(Order::Leave { node: Some(owner.clone()), force: false }, &left);
+            }
+        }
+        let place = Matter::Place { vipa };
+        match candidacy.trigger {
+            Trigger::First => OwnershipCause::First,
+            Trigger::Failure => {
+                let silent = candidacy.asked_first.since(candidacy.since);
+                OwnershipCause::Silent { ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX) }
+            }
+            Trigger::Takeback | Trigger::Handover => {
+                let unfit = self.owner.as_ref().and_then(|owner| around.peers.get(owner)?.unfit.clone());
+                if log.place(vipa) == Some(me) {
+                    ordered(Order::Move { vipa, to: me.clone() }, &place)
+                } else if let Some(why) = unfit {
+                    OwnershipCause::Unfit { why }
+                } else if candidacy.trigger == Trigger::Handover {
+                    OwnershipCause::HandedOver
+                } else if self.ordered_back.is_some() {
+                    ordered(Order::Takeback { vipa }, &place)
+                } else if self.owner.as_ref().and_then(|owner| self.succession(owner, around))
+                    > self.own_precedence(around)
+                {
+                    OwnershipCause::Group
+                } else {
+                    OwnershipCause::Rank
+                }
+            }
+        }
     }
 
     /// Ends the rebuilding when everybody has answered, or the time for it is over.

@@ -15,6 +15,7 @@ fn folder(name: &str) -> PathBuf {
 fn router() -> Router {
     let settings = Settings {
         cluster: "recorded".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: "r1".parse().unwrap(),
         addresses: Vec::new(),
         incarnation: Incarnation(1),

@@ -31,7 +31,8 @@ impl Drop for Folder {
 fn serve(name: &str, limits: ClientLimits) -> Served {
     let folder = std::env::temp_dir().join(format!("vipa-admin-{name}-{}", std::process::id()));
     let path = folder.join("r1.sock");
-    let socket = AdminSocket::open(&path).expect("a socket");
+    let rules = AccessRules::new(&vipa_model::config::AdminAccess::default()).expect("no groups");
+    let socket = AdminSocket::open(&path, rules).expect("a socket");
     let (questions_in, mut questions) = mpsc::channel::<Question>(16);
     let (counter, counts) = watch::channel(ClientCounts::default());
     tokio::spawn(socket.serve_within(limits, questions_in, counter));
@@ -94,4 +95,37 @@ async fn a_client_that_asks_nothing_is_let_go() {
     assert_eq!(answer(&mute), "", "the socket is closed");
     assert!(began.elapsed() >= limits.request);
     assert_eq!(*served.counts.borrow(), ClientCounts::default());
+}
+
+/// The whole way: a socket, its rules, and who is told what.
+async fn told(name: &str, rules: AccessRules, request: Request) -> String {
+    let folder = std::env::temp_dir().join(format!("vipa-admin-{name}-{}", std::process::id()));
+    let path = folder.join("r1.sock");
+    let _folder = Folder(folder);
+    let socket = AdminSocket::open(&path, rules).expect("a socket");
+    let (questions_in, mut questions) = mpsc::channel::<Question>(16);
+    let (counter, _counts) = watch::channel(ClientCounts::default());
+    tokio::spawn(socket.serve(questions_in, counter));
+    tokio::spawn(async move {
+        while let Some((_, reply)) = questions.recv().await {
+            let uid = reply.operator().map(|operator| operator.uid);
+            reply.end(Answer::Error(format!("asked by {uid:?}")));
+        }
+    });
+    let mut stream = connect(&path);
+    let line = serde_json::to_string(&Versioned::new(request)).expect("a request");
+    tokio::task::spawn_blocking(move || {
+        writeln!(stream, "{line}").expect("it is taken");
+        answer(&stream)
+    })
+    .await
+    .expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_carries_the_uid_of_who_asks_as_the_kernel_says_it() {
+    let rules = AccessRules::new(&vipa_model::config::AdminAccess::default()).expect("no groups");
+    let me = nix::unistd::Uid::effective();
+    let order = Request::Order { order: vipa_protocol::Order::Join { node: None } };
+    assert!(told("uid", rules, order).await.contains(&format!("asked by Some({me})")));
 }

@@ -19,6 +19,7 @@ fn report(epoch: u64) -> TakeoverReport {
         vipa: VIPA,
         epoch: Epoch(epoch),
         trigger: Trigger::Failure,
+        cause: vipa_protocol::OwnershipCause::Silent { ms: 300 },
         predecessor: None,
         detect_us: 1,
         collect_us: 2,
