@@ -143,6 +143,11 @@ test-systemd: deps ## The agent's unit with all its hardening, under a systemd o
 	@tests/systemd $(abspath $(TARGET))/systemd "$$($(CARGO) test -p vipa-agent --test namespaces --no-run --message-format json | \
 	  sed -n 's/.*"executable":"\([^"]*namespaces[^"]*\)".*/\1/p' | tail -1)" $(TARGET)/debug/vipa-agent
 
+.PHONY: test-capture
+test-capture: PACKAGES += tshark
+test-capture: deps ## tshark reads what `vipactl capture` writes
+	$(CARGO) test -p vipa-cli --test capture -- --ignored
+
 .PHONY: test-system test-worker-panic
 test-worker-panic: PACKAGES += gdb binutils
 test-worker-panic: deps build ## A debugger has a worker of a real router panic (root)

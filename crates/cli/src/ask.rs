@@ -13,7 +13,7 @@ use serde::Deserialize;
 use vipa_model::config::{ADMIN_SOCKET, Program};
 use vipa_protocol::admin::{Answer, Request, Versioned};
 
-use crate::status::NoAnswer;
+use crate::status::{NoAnswer, NotFound};
 
 /// A router that has not answered by then is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,6 +85,7 @@ pub(crate) fn ask_within(
         match read(&answer)? {
             Answer::Progress(said) => progress(&said.sentence),
             Answer::Error(sentence) => bail!("the router says: {sentence}"),
+            Answer::NotFound(sentence) => bail!(NotFound(format!("the router says: {sentence}"))),
             answer => return Ok(answer),
         }
     }

@@ -3,25 +3,32 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod bundle;
+mod capture;
 mod completion;
 mod events;
 mod manual;
 mod order;
+mod rates;
 mod show;
 mod status;
 mod table;
+mod width;
 
 use std::{
     io::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use vipa_model::{NodeName, with_causes};
-use vipa_protocol::admin::{self, AuditMode, DEFAULT_LIMIT, DEFAULT_RECORDING_MB, ReloadMode, Request};
+use vipa_model::{Connection, NodeName, with_causes};
+use vipa_protocol::admin::{
+    self, AuditMode, ConnectionFilter, CountBy, DEFAULT_LIMIT, DEFAULT_RECORDING_MB, ReloadMode, Request, Stage,
+};
 use vipa_transport::{CertifiedRoles, pki};
 
 /// Makes the certificates of a Vipa cluster, asks its routers what they are doing, and gives them orders.
@@ -42,17 +49,24 @@ Examples:
   vipactl health                        is all well? For people, monitoring and HEALTHCHECK
   vipactl events -f --since 10m         what has happened in the last ten minutes, and what happens
   vipactl connections --limit 100       which connection is at which target
+  vipactl connections --count-by target how many each target has
+  vipactl explain 203.0.113.4:40000 192.0.2.10:80/tcp   where this connection's next packet goes, and why
+  vipactl counters --rate 1s --nonzero --why            what happens to packets now, and what to do about drops
   vipactl reload --dry-run              what would change if the configuration were read again
+  vipactl reload --confirm 60s          try it: it is taken back in a minute unless `vipactl confirm` comes
   vipactl drill 192.0.2.100             on a backup: what would come of a takeover now
   vipactl audit --repair                does the table know what the targets hold? Make it so
   vipactl takeovers --json              for scripts: the same as one JSON document
   vipactl vipa move 192.0.2.10 r2       r2 takes the VIPA over, and not a packet is lost
   vipactl target quiesce 10.0.0.31      no new connections to this target; those it has run out
   vipactl node leave                    this router gives up all it owns, say for maintenance; `join` ends that
+  vipactl capture -w x.pcapng --vipa 192.0.2.10 --fate 'dropped.*'   the packets that are dropped, for Wireshark
+  vipactl bundle                        what a bug report needs, in one archive
   vipactl record start                  write down every event, to be replayed where there is time to look
 
-Exit status: 0 done, 1 refused, 2 wrong usage, 4 no answer, 5 an answer to look at: `diff` or `audit` differ, `drill` would lose
-something, `reload` changed nothing or left a part. `health` ends with its verdict: 0 ok, 1 WARNING, 2 CRITICAL.
+Exit status: 0 done, 1 refused, 2 wrong usage, 3 not found, 4 no answer, 5 an answer to look at: `diff` or `audit` differ, `drill`
+would lose something, `reload` changed nothing or left a part, `explain` finds a packet that does not go on. `health` ends with its
+verdict: 0 ok, 1 WARNING, 2 CRITICAL.
 
 A router's socket is /run/vipad/NAME/admin.sock unless its configuration says otherwise (node.admin)."
 )]
@@ -86,13 +100,39 @@ enum Command {
         /// Only those to this VIPA
         #[arg(long, value_name = "ADDRESS", add = completion::vipas())]
         vipa: Option<IpAddr>,
+        /// Only those of this client
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
+        /// Only those at this target
+        #[arg(long, value_name = "ADDRESS")]
+        target: Option<IpAddr>,
+        /// Only those in this state: half-open, open (no target has reported it yet), confirmed, closing or udp
+        #[arg(long, value_name = "STATE", value_parser = parse_stage)]
+        state: Option<Stage>,
+        /// Count them by target, state, client or service, and show the N largest groups
+        #[arg(long, value_name = "WHAT", value_parser = parse_count_by)]
+        count_by: Option<CountBy>,
+    },
+    /// What becomes of a connection's next packet: the table's entry or the choice, the path, the fate, and what to do about a drop
+    Explain {
+        /// The client's address and port
+        #[arg(value_name = "CLIENT:PORT")]
+        client: SocketAddr,
+        /// VIPA, port and protocol: 192.0.2.10:80/tcp or [2001:db8::10]:53/udp
+        #[arg(value_name = "VIPA:PORT/tcp")]
+        service: order::ServiceName,
     },
     /// Who may serve each service, who listens, and how connections are spread
     Distribution,
     /// The report of every change of ownership to this router: how long each step took, what was rebuilt
     Takeovers,
     /// Every packet's fate, counted
-    Counters,
+    Counters(rates::Shown),
+    /// Write packets that come in and go out to a file for Wireshark, each with its fate as its comment
+    ///
+    /// While it lasts the workers take packets one at a time, which costs throughput; without a capture it costs nothing. One
+    /// capture runs at a time.
+    Capture(capture::Options),
     /// Take a changed configuration up: all of it or, when something is wrong or needs a restart, nothing
     Reload {
         /// Show what would change, and change nothing
@@ -101,6 +141,15 @@ enum Command {
         /// Take up what can be, and leave what needs a restart
         #[arg(long, conflicts_with = "dry_run")]
         live: bool,
+        /// Fall back to the former configuration after this time, unless `vipactl confirm` comes before: 30s, 5m; at most 1h
+        #[arg(long, value_name = "TIME", value_parser = rates::parse_time, conflicts_with = "dry_run")]
+        confirm: Option<Duration>,
+    },
+    /// Keep a configuration that was reloaded with --confirm
+    Confirm {
+        /// Fall back to the former configuration now
+        #[arg(long)]
+        undo: bool,
     },
     /// Compare the connection table with what the targets hold, and show where it differs
     Audit {
@@ -121,6 +170,8 @@ enum Command {
         #[arg(value_name = "VIPA", add = completion::vipas())]
         vipa: IpAddr,
     },
+    /// Collect what a bug report needs in one archive, secrets left out: status, counters, configuration, host, log, recording
+    Bundle(bundle::Options),
     /// What operators have decided by orders and is in force, on every router
     Decisions,
     /// Write every event of this router to a file that `vipa-sim --replay` goes through again, to find out why it did what it did
@@ -200,10 +251,36 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("vipactl: {}", with_causes(error.as_ref()));
-            let is_unanswered = error.downcast_ref::<status::NoAnswer>().is_some();
-            if is_unanswered { ExitCode::from(status::NO_ANSWER) } else { ExitCode::FAILURE }
+            ExitCode::from(status::of_error(&error))
         }
     }
+}
+
+fn parse_stage(text: &str) -> Result<Stage, String> {
+    let names = Stage::LISTED.map(Stage::name);
+    let found = Stage::LISTED.into_iter().find(|stage| stage.name() == text);
+    found.ok_or_else(|| format!("{text:?} is no state; there are {}", names.join(", ")))
+}
+
+fn parse_count_by(text: &str) -> Result<CountBy, String> {
+    let names = CountBy::ALL.map(CountBy::name);
+    let found = CountBy::ALL.into_iter().find(|by| by.name() == text);
+    found.ok_or_else(|| format!("connections cannot be counted by {text:?}; only by {}", names.join(", ")))
+}
+
+/// The counters, and their rates.
+fn tell_counters(arguments: &Arguments, shown: rates::Shown) -> anyhow::Result<(String, u8)> {
+    let socket = ask::find_socket(arguments.socket.as_deref())?;
+    let (counters, rates) = rates::read_counters(&socket, shown.rate)?;
+    let mut text = String::new();
+    match (arguments.json, rates) {
+        (true, None) => text = show::json(&admin::Answer::Counters(counters))?,
+        (true, Some(rates)) => {
+            text = serde_json::json!({ "counters": counters, "rates": rates.as_maps() }).to_string() + "\n"
+        }
+        (false, rates) => rates::show(&mut text, &counters, rates.as_ref(), shown, width::of_terminal()),
+    }
+    Ok((text, 0))
 }
 
 /// What there is to print, and the exit status.
@@ -241,11 +318,25 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
             let socket = ask::find_socket(arguments.socket.as_deref())?;
             return Ok((events::show(&socket, arguments.json, events)?, 0));
         }
-        Command::Connections { limit, vipa } => Request::Connections { limit: *limit, vipa: *vipa },
+        Command::Connections { limit, vipa, client, target, state, count_by } => {
+            let filter = ConnectionFilter { vipa: *vipa, client: *client, target: *target, state: *state };
+            Request::Connections { limit: *limit, filter, count_by: *count_by }
+        }
+        Command::Explain { client, service: order::ServiceName { vipa, port, protocol } } => Request::Explain {
+            vipa: *vipa,
+            connection: Connection { protocol: *protocol, client: *client, port: *port },
+        },
         Command::Distribution => Request::Distribution,
         Command::Takeovers => Request::Takeovers,
-        Command::Counters => Request::Counters,
-        Command::Reload { dry_run, live } => Request::Reload {
+        Command::Capture(options) => {
+            let socket = ask::find_socket(arguments.socket.as_deref())?;
+            return Ok((capture::run(&socket, options)?, 0));
+        }
+        Command::Bundle(options) => return bundle::collect(&ask::find_socket(arguments.socket.as_deref())?, options),
+        Command::Counters(shown) => return tell_counters(arguments, *shown),
+        Command::Confirm { undo } => Request::Confirm { undo: *undo },
+        Command::Reload { dry_run, live, confirm } => Request::Reload {
+            confirm_ms: confirm.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             mode: match (dry_run, live) {
                 (true, _) => ReloadMode::DryRun,
                 (false, true) => ReloadMode::Live,
@@ -272,4 +363,33 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
     let answer = ask::ask(&socket, &request, &mut |_| {})?;
     let text = if arguments.json { show::json(&answer)? } else { show::text(&answer)? };
     Ok((text, status::of_answer(&answer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goes through all commands, and says what they lack.
+    fn lacking(command: &clap::Command, name: &str, lacks: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            lacks.push(format!("{name} does not say what it does"));
+        }
+        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
+            // What stands for itself: `vipa move VIPA ROUTER`.
+            if !argument.is_positional() {
+                lacks.push(format!("{name}: --{} is not explained", argument.get_id()));
+            }
+        }
+        for inner in command.get_subcommands() {
+            lacking(inner, &format!("{name} {}", inner.get_name()), lacks);
+        }
+    }
+
+    #[test]
+    fn every_command_and_option_says_what_it_does() {
+        Arguments::command().debug_assert();
+        let mut lacks = Vec::new();
+        lacking(&Arguments::command(), "vipactl", &mut lacks);
+        assert_eq!(lacks, [""; 0]);
+    }
 }

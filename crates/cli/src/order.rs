@@ -131,9 +131,9 @@ pub(crate) enum Node {
 /// `192.0.2.10:80/tcp`; without a protocol it is tcp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceName {
-    vipa: IpAddr,
-    port: u16,
-    protocol: Protocol,
+    pub(crate) vipa: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
 }
 
 impl FromStr for ServiceName {

@@ -1,5 +1,6 @@
 //! Answers as a person reads them, and as a script does.
 
+mod explain;
 mod health;
 mod operating;
 
@@ -13,9 +14,10 @@ use vipa_model::{
 use vipa_protocol::{
     Eligibility, Given, Intent, Load, OwnershipCause, Trigger,
     admin::{
-        AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
-        Flapping, Link, MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness, ServiceDistribution, Stage,
-        Stance, Status, Succession, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        AddressConflict, Answer, ConnectionRow, Connections, CountedConnections, Decisions, Distribution,
+        DistributionRow, Flapping, Link, MirrorStatus, NarrowPath, OverShare, RefusedPeer, Responsiveness,
+        ServiceDistribution, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetStatus, VipaDistribution,
+        VipaStatus,
     },
     assess_agent,
     health::assess,
@@ -23,7 +25,11 @@ use vipa_protocol::{
     report::TakeoverReport,
 };
 
-use crate::table::{Side, Table, grouped};
+use crate::{
+    rates,
+    table::{Side, Table, grouped},
+    width,
+};
 
 /// Ports of a target named one by one; more are counted.
 const PORTS_NAMED: usize = 4;
@@ -45,19 +51,23 @@ pub(crate) fn json(answer: &Answer) -> anyhow::Result<String> {
         Answer::Health(health) => serde_json::to_string(health),
         Answer::Agent(status) => serde_json::to_string(status),
         Answer::Progress(said) | Answer::Done(said) => serde_json::to_string(said),
-        Answer::Error(sentence) => serde_json::to_string(sentence),
+        Answer::Explanation(explanation) => serde_json::to_string(explanation),
+        Answer::Captured(captured) => serde_json::to_string(captured),
+        Answer::NotFound(sentence) | Answer::Error(sentence) => serde_json::to_string(sentence),
     };
     Ok(text.context("cannot write JSON")? + "\n")
 }
 
 pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
-    let mut out = String::new();
+    let (mut out, width) = (String::new(), width::of_terminal());
     match answer {
         Answer::Status(status) => show_status(&mut out, status)?,
         Answer::Connections(connections) => show_connections(&mut out, connections)?,
         Answer::Distribution(distribution) => show_distribution(&mut out, distribution)?,
         Answer::Takeovers(takeovers) => show_takeovers(&mut out, takeovers)?,
-        Answer::Counters(counters) => show_counters(&mut out, counters),
+        Answer::Counters(counters) => rates::show(&mut out, counters, None, rates::Shown::default(), width),
+        Answer::Captured(captured) => writeln!(out, "{} packets", captured.packets.len())?,
+        Answer::Explanation(explanation) => explain::explanation(&mut out, explanation, width),
         Answer::Reload(reload) => operating::reload(&mut out, reload)?,
         Answer::Audit(audit) => operating::audit(&mut out, audit)?,
         Answer::Drill(drill) => operating::drill(&mut out, drill)?,
@@ -67,7 +77,7 @@ pub(crate) fn text(answer: &Answer) -> anyhow::Result<String> {
         Answer::Health(health) => health::health(&mut out, health)?,
         Answer::Agent(status) => write!(out, "{}\n{}", assess_agent(status).summary(), status.text())?,
         Answer::Progress(said) | Answer::Done(said) => writeln!(out, "{}", said.sentence)?,
-        Answer::Error(sentence) => writeln!(out, "{sentence}")?,
+        Answer::NotFound(sentence) | Answer::Error(sentence) => writeln!(out, "{sentence}")?,
     }
     Ok(out)
 }
@@ -88,6 +98,7 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
         other_voters,
         voters_wait,
         recording,
+        unconfirmed_ms,
         narrow_paths,
         over_share,
         refused,
@@ -109,6 +120,10 @@ fn show_status(out: &mut String, status: &Status) -> anyhow::Result<()> {
     }
     if let Some(why) = unfit {
         writeln!(out, "UNFIT: {why}; its VIPAs go to routers that are fit")?;
+    }
+    if let Some(ms) = unconfirmed_ms {
+        let left = span(*ms);
+        writeln!(out, "UNCONFIRMED: the configuration is taken back in {left}; `vipactl confirm` keeps it")?;
     }
     if !left.is_empty() {
         let left: Vec<_> = left.iter().map(NodeName::as_str).collect();
@@ -309,7 +324,11 @@ fn show_decisions(out: &mut String, decisions: &Decisions) -> anyhow::Result<()>
 }
 
 fn show_connections(out: &mut String, connections: &Connections) -> anyhow::Result<()> {
-    let Connections { total, shown } = connections;
+    let Connections { total, shown, counted, others } = connections;
+    if !counted.is_empty() {
+        show_counted(out, *total, counted, *others);
+        return Ok(());
+    }
     let mut table = Table::new(
         "",
         &[
@@ -322,20 +341,13 @@ fn show_connections(out: &mut String, connections: &Connections) -> anyhow::Resu
         ],
     );
     for ConnectionRow { vipa, connection, target, node, stage } in shown {
-        let stage = match stage {
-            Stage::HalfOpen => "half-open",
-            Stage::Open => "open",
-            Stage::Confirmed => "confirmed",
-            Stage::Closing => "closing",
-            Stage::Udp => "udp",
-        };
         table.row([
             connection.client.to_string(),
             vipa.to_string(),
             format!("{}/{}", connection.protocol.name(), connection.port),
             target.to_string(),
             node_name(node.as_ref()),
-            stage.into(),
+            stage.name().into(),
         ]);
     }
     if !shown.is_empty() {
@@ -344,6 +356,20 @@ fn show_connections(out: &mut String, connections: &Connections) -> anyhow::Resu
     let more = if (shown.len() as u64) < *total { "; --limit N shows more" } else { "" };
     writeln!(out, "{} of {} connections{more}", grouped(shown.len() as u64), grouped(*total))?;
     Ok(())
+}
+
+fn show_counted(out: &mut String, total: u64, counted: &[CountedConnections], others: u64) {
+    let mut table = Table::new("", &[("", Side::Left), ("connections", Side::Right), ("share", Side::Right)]);
+    let mut row = |name: &str, connections: u64| {
+        let share = format!("{:.1} %", connections as f64 * 100.0 / total.max(1) as f64);
+        table.row([name.to_owned(), grouped(connections), share]);
+    };
+    counted.iter().for_each(|CountedConnections { name, connections }| row(name, *connections));
+    if others > 0 {
+        row("others; --limit N shows more", others);
+    }
+    row("all", total);
+    table.print(out);
 }
 
 fn show_distribution(out: &mut String, distribution: &Distribution) -> anyhow::Result<()> {
@@ -558,27 +584,7 @@ fn show_takeover(out: &mut String, record: &TakeoverRecord) -> anyhow::Result<()
     Ok(())
 }
 
-fn show_counters(out: &mut String, counters: &Counters) {
-    let Counters { total, workers } = counters;
-    let names: Vec<_> = (0..workers.len()).map(|index| format!("worker {index}")).collect();
-    let mut columns = vec![("counter", Side::Left), ("total", Side::Right)];
-    // With one worker its column would say the same again.
-    if workers.len() > 1 {
-        columns.extend(names.iter().map(|name| (name.as_str(), Side::Right)));
-    }
-    let mut table = Table::new("", &columns);
-    for (name, value) in total {
-        let mut row = vec![name.clone(), grouped(*value)];
-        if workers.len() > 1 {
-            let cell = |value: Option<&u64>| value.map_or_else(|| "-".into(), |value| grouped(*value));
-            row.extend(workers.iter().map(|worker| cell(worker.get(name))));
-        }
-        table.row(row);
-    }
-    table.print(out);
-}
-
-fn stance_word(stance: Stance) -> &'static str {
+pub(crate) fn stance_word(stance: Stance) -> &'static str {
     match stance {
         Stance::Standby => "standby",
         Stance::Suspecting => "suspecting the owner",

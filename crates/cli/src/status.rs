@@ -5,6 +5,7 @@
 //! | 0 | done, or nothing to object to |
 //! | 1 | refused, or it could not be done |
 //! | 2 | the command line is wrong |
+//! | 3 | what is asked about is not there |
 //! | 4 | the router does not answer, or none runs here |
 //! | 0, 1, 2 | of `vipactl health`: ok, WARNING, CRITICAL |
 //! | 5 | an answer that somebody should look at: something differs, would be lost, or was left or not changed |
@@ -14,8 +15,10 @@ use std::fmt;
 use vipa_protocol::admin::{Answer, AuditResult, Diff, Drill, PeerAnswer, Reload, ReloadOutcome};
 
 /// There is no router to ask, or it says nothing.
-pub(crate) const NO_ANSWER: u8 = 4;
-const LOOK: u8 = 5;
+const NO_ANSWER: u8 = 4;
+const REFUSED: u8 = 1;
+const NOT_FOUND: u8 = 3;
+pub(crate) const LOOK: u8 = 5;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,29 @@ impl fmt::Display for NoAnswer {
 }
 
 impl std::error::Error for NoAnswer {}
+
+/// What is asked about is not there; a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotFound(pub(crate) String);
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// The exit status of what went wrong.
+pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<NoAnswer>().is_some() {
+        NO_ANSWER
+    } else if error.downcast_ref::<NotFound>().is_some() {
+        NOT_FOUND
+    } else {
+        REFUSED
+    }
+}
 
 /// The exit status of an answer that is no error.
 pub(crate) fn of_answer(answer: &Answer) -> u8 {
@@ -49,6 +75,7 @@ pub(crate) fn of_answer(answer: &Answer) -> u8 {
             peers.iter().all(|peer| matches!(&peer.answer, PeerAnswer::Differs(rows) if rows.is_empty()))
         }
         Answer::Health(health) => return health.severity.exit_status(),
+        Answer::Explanation(explanation) => explanation.fate.name == "forwarded",
         Answer::Status(_)
         | Answer::Events(_)
         | Answer::Agent(_)
@@ -59,6 +86,8 @@ pub(crate) fn of_answer(answer: &Answer) -> u8 {
         | Answer::Decisions(_)
         | Answer::Progress(_)
         | Answer::Done(_)
+        | Answer::Captured(_)
+        | Answer::NotFound(_)
         | Answer::Error(_) => true,
     };
     if is_well { 0 } else { LOOK }

@@ -1,5 +1,7 @@
 //! What a person sees: `vipactl` run against a router that gives known answers.
 
+#[path = "transcripts/explain.rs"]
+mod explanations;
 #[path = "transcripts/health.rs"]
 mod health;
 #[path = "transcripts/status.rs"]
@@ -21,11 +23,11 @@ use vipa_model::{
 use vipa_protocol::{
     Decision, Eligibility, Load, Matter, Order, Position, Ruling, Stamp, TakeoverReport, Trigger,
     admin::{
-        Answer, Audit, AuditExample, AuditMode, AuditResult, ConnectionRow, Connections, Counters, Decisions, Diff,
-        DiffRow, Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer,
-        PeerAnswer, Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said,
-        ServiceDistribution, Stage, Stance, Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus,
-        Versioned, VipaDistribution, VipaStatus,
+        Answer, Audit, AuditExample, AuditMode, AuditResult, Connections, Counters, Decisions, Diff, DiffRow,
+        Difference, Distribution, DistributionRow, Drill, DrillTarget, Link, Loss, MirrorStatus, Peer, PeerAnswer,
+        Reload, ReloadChange, ReloadMode, ReloadOutcome, Request, Responsiveness, Said, ServiceDistribution, Stage,
+        Stance, Status, Succession, TakeoverRecord, Takeovers, TargetAudit, TargetStatus, Versioned, VipaDistribution,
+        VipaStatus,
     },
 };
 
@@ -170,6 +172,8 @@ fn status() -> Status {
         leases_lost: 0,
         recording: None,
         health: vipa_protocol::HealthFacts::default(),
+        config_file: None,
+        unconfirmed_ms: None,
     }
 }
 
@@ -295,32 +299,6 @@ fn json_is_the_answer_itself_on_one_line() {
 }
 
 #[test]
-fn connections_are_shown_with_their_targets() {
-    let row = |port, stage| ConnectionRow {
-        vipa: address("10.77.0.100"),
-        connection: Connection { protocol: Protocol::Tcp, client: address(&format!("10.77.0.50:{port}")), port: 80 },
-        target: address("10.77.0.31"),
-        node: Some(name("t1")),
-        stage,
-    };
-    let shown = vec![row(40_000, Stage::Confirmed), row(7, Stage::HalfOpen)];
-    let request = Request::Connections { limit: 2, vipa: Some(address("10.77.0.100")) };
-    let answer = Answer::Connections(Connections { total: 2_000, shown });
-    let output = ask(&["connections", "--limit", "2", "--vipa", "10.77.0.100"], &request, &answer);
-    let expected = "\
-client            vipa         service  target      node  state
-10.77.0.50:40000  10.77.0.100  tcp/80   10.77.0.31  t1    confirmed
-10.77.0.50:7      10.77.0.100  tcp/80   10.77.0.31  t1    half-open
-2 of 2,000 connections; --limit N shows more
-";
-    assert_eq!(stdout(&output), expected);
-
-    let none = Answer::Connections(Connections { total: 0, shown: vec![] });
-    let request = Request::Connections { limit: 20, vipa: None };
-    assert_eq!(stdout(&ask(&["connections"], &request, &none)), "0 of 0 connections\n");
-}
-
-#[test]
 fn distribution_shows_who_gets_new_connections_and_why_not() {
     let row = |last: u8, fitness: Eligibility, chosen, connections| DistributionRow {
         target: address(&format!("10.77.0.{last}")),
@@ -421,7 +399,7 @@ fn takeovers_are_reports_a_person_can_read() {
 #[test]
 fn counters_are_a_table_with_a_column_for_each_of_several_workers() {
     let counters = |value| [("forward".to_owned(), value), ("received".to_owned(), value * 2)].into();
-    let one = Answer::Counters(Counters { total: counters(5_000), workers: vec![counters(5_000)] });
+    let one = Answer::Counters(Counters { at_us: 7, total: counters(5_000), workers: vec![counters(5_000)] });
     let expected = "\
 counter    total
 forward    5,000
@@ -429,7 +407,7 @@ received  10,000
 ";
     assert_eq!(stdout(&ask(&["counters"], &Request::Counters, &one)), expected);
 
-    let two = Answer::Counters(Counters { total: counters(30), workers: vec![counters(10), counters(20)] });
+    let two = Answer::Counters(Counters { at_us: 7, total: counters(30), workers: vec![counters(10), counters(20)] });
     let expected = "\
 counter   total  worker 0  worker 1
 forward      30        10        20
@@ -448,9 +426,12 @@ fn a_reload_shows_what_changes_and_what_became_of_it() {
     };
     let candidates = change("vipa 10.77.0.100: tcp/80 candidates", "not there", "10.77.0.34", false);
     let table = change("table.connections", "1000000", "2000000", true);
-    let answer = |changes, outcome| Answer::Reload(Reload { file: "/etc/vipa/r1.toml".into(), changes, outcome });
+    let answer = |changes, outcome| {
+        Answer::Reload(Reload { file: "/etc/vipa/r1.toml".into(), changes, outcome, confirm_within_ms: None })
+    };
     let rehearsed = answer(vec![candidates.clone()], ReloadOutcome::Rehearsed);
-    let output = ask(&["reload", "--dry-run"], &Request::Reload { mode: ReloadMode::DryRun }, &rehearsed);
+    let output =
+        ask(&["reload", "--dry-run"], &Request::Reload { mode: ReloadMode::DryRun, confirm_ms: None }, &rehearsed);
     let expected = "\
 changes                              from       to
 vipa 10.77.0.100: tcp/80 candidates  not there  10.77.0.34
@@ -460,17 +441,17 @@ nothing was changed; `vipactl reload` applies it
     assert_eq!(stdout(&output), expected);
 
     let refused = answer(vec![table, candidates], ReloadOutcome::NeedsRestart);
-    let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole }, &refused);
+    let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole, confirm_ms: None }, &refused);
     let text = said_with(&output, 5);
     assert!(text.contains("table.connections                    1000000    2000000     needs a restart\n"), "{text}");
     assert!(text.ends_with("`vipactl reload --live` applies the rest\n"), "{text}");
 
     let unchanged = answer(vec![], ReloadOutcome::Unchanged);
-    let output = ask(&["reload", "--live"], &Request::Reload { mode: ReloadMode::Live }, &unchanged);
+    let output = ask(&["reload", "--live"], &Request::Reload { mode: ReloadMode::Live, confirm_ms: None }, &unchanged);
     assert_eq!(said_with(&output, 5), "/etc/vipa/r1.toml says what the router does already\n");
 
     let mistake = Answer::Error("nothing was changed:\n/etc/vipa/r1.toml:27:11: unknown key `adress`".into());
-    let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole }, &mistake);
+    let output = ask(&["reload"], &Request::Reload { mode: ReloadMode::Whole, confirm_ms: None }, &mistake);
     assert!(stderr(&output).ends_with("nothing was changed:\n/etc/vipa/r1.toml:27:11: unknown key `adress`\n"));
 }
 

@@ -6,10 +6,7 @@ use tokio::sync::mpsc;
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_handoff::{ControlChannel, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, Throttle, VipaId, config::Config};
-use vipa_protocol::{
-    Decision, EventKind, Given, Message, TakeoverReport,
-    admin::{Answer, ReloadMode, Request},
-};
+use vipa_protocol::{Decision, EventKind, Message, TakeoverReport, admin::ReloadMode};
 use vipa_transport::{
     LinkEvent, Receiver, Refusal, Sender,
     service_manager::ServiceManager,
@@ -18,6 +15,8 @@ use vipa_transport::{
 
 use crate::{
     admin::{
+        capture::Running,
+        confirm::Trial,
         events::EventLog,
         health::HealthState,
         orders::Orders,
@@ -26,8 +25,7 @@ use crate::{
         recorder::Recorder,
         refusals::Refusals,
         reload::{Fresh, Reader},
-        socket::{AdminSocket, Question, Reply},
-        status,
+        socket::{AdminSocket, Question},
     },
     clock::Clock,
     counts::Counts,
@@ -102,6 +100,9 @@ pub struct Control {
     pub(crate) recorder: Recorder,
     pub(crate) events: EventLog,
     pub(crate) health: HealthState,
+    /// The configuration that is on trial.
+    pub(crate) trial: Option<Trial>,
+    pub(crate) capture: Option<Running>,
     pub(crate) probe: Probe,
     pub(crate) port_liveness: PortLiveness,
     /// Ports on whose network the configuration names somebody to ask.
@@ -246,6 +247,8 @@ impl Control {
             recorder,
             events,
             health: HealthState::default(),
+            trial: None,
+            capture: None,
             probe,
             port_liveness,
             ports_to_answer,
@@ -311,7 +314,7 @@ impl Control {
                     Signal::Stop => self.stop(),
                     Signal::Reload => {
                         self.service_manager.reloading();
-                        self.reader.start(ReloadMode::Whole, None);
+                        self.reader.start(ReloadMode::Whole, None, None);
                     }
                 },
                 _ = housekeeping.tick() => self.housekeep(),
@@ -396,34 +399,6 @@ impl Control {
         match *outcome {
             Outcome::Stored { token } => self.feed(Event::DecisionsStored { token }),
             Outcome::Failed { .. } => self.decisions.request(),
-        }
-    }
-
-    fn asked(&mut self, request: Request, reply: Reply) {
-        match request {
-            Request::Order { order } => {
-                let by = reply.operator().cloned().unwrap_or_default();
-                let token = self.orders.keep(&order, reply);
-                self.happened(EventKind::Ordered { order: order.to_string(), by: by.clone() });
-                self.feed(Event::Order { token, order, given: Some(Given { by, unix_ms: unix_ms() }) });
-            }
-            Request::Reload { mode } => self.reader.start(mode, Some(reply)),
-            Request::Record { what } => self.record(what, reply),
-            Request::Audit { vipa, mode } => self.audit(vipa, mode, reply.last()),
-            Request::Drill { vipa } => {
-                self.count_then(move |control, counting| control.drill(vipa, counting, reply.last()));
-            }
-            Request::Diff { vipa } => self.diff(vipa, reply.last()),
-            Request::Status => self
-                .count_and_answer(reply, |control, counts| Answer::Status(Box::new(status::status(control, counts)))),
-            Request::Distribution => self
-                .count_and_answer(reply, |control, counts| Answer::Distribution(status::distribution(control, counts))),
-            Request::Connections { limit, vipa } => status::list_connections(self, limit, vipa, reply),
-            Request::Takeovers => reply.end(status::takeovers(self)),
-            Request::Counters => reply.end(Answer::Counters(status::counters(self))),
-            Request::Decisions => reply.end(status::decisions(self)),
-            Request::Events { since_unix_ms, vipa } => self.tell_events(since_unix_ms, vipa, reply),
-            Request::Health => reply.end(Answer::Health(self.assess())),
         }
     }
 
@@ -624,6 +599,8 @@ impl Control {
                 control.recount.took(now, control.clock.now());
             });
         }
+        self.end_trial(now);
+        self.tend_capture(now);
         self.sweep();
         let mut due = Vec::new();
         self.announcements.due(now, |vipa| due.push(vipa));

@@ -13,6 +13,7 @@ pub(crate) struct Counts {
     pub(crate) reports: Taken,
     pub(crate) reloads: u64,
     pub(crate) reloads_refused: u64,
+    pub(crate) reloads_reverted: u64,
     pub(crate) questions_denied: u64,
     pub(crate) paths_forgotten: u64,
     pub(crate) routes_deferred: u64,
@@ -33,7 +34,7 @@ impl Counts {
         denied: u64,
         links: Statistics,
         links_refused: u64,
-    ) -> [(String, u64); 26] {
+    ) -> [(String, u64); 27] {
         let Taken { opened, closed, swept, refused, disputed, unlisted, over_share } = self.reports;
         let Writes { stored, failed, slow } = writes;
         let clients = *self.clients.borrow();
@@ -47,6 +48,7 @@ impl Counts {
             ("report.over-share".into(), over_share),
             ("reload.applied".into(), self.reloads),
             ("reload.refused".into(), self.reloads_refused),
+            ("reload.reverted".into(), self.reloads_reverted),
             ("link.refused".into(), links_refused),
             ("handshake.retried".into(), links.handshakes_retried),
             ("handshake.refused".into(), links.handshakes_refused),

@@ -24,8 +24,8 @@ use arrayvec::ArrayVec;
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_flow::{Capacity, FlowState, FlowTable, HashSeed, Tick};
 use vipa_handoff::{
-    AnyKey, ControlChannel, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, TargetRoute, Totals,
-    VipaRoute, open,
+    AnyKey, Capture, ControlChannel, Flows, Note, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute,
+    TargetRoute, Totals, VipaRoute, open,
 };
 use vipa_model::{
     Balance, Connection, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stance, TargetId, Unserved, VipaId,
@@ -133,6 +133,7 @@ pub struct World {
     pub returns: BTreeMap<IpAddr, Vec<ReturnRoute>>,
     pub new_per_second: Option<u32>,
     pub unserved: Unserved,
+    pub capture: Option<Arc<Capture>>,
     /// Of the bench's service.
     protocol: Protocol,
     generation: u64,
@@ -160,6 +161,7 @@ impl World {
             targets: self.targets.clone(),
             neighbours: self.neighbours.clone(),
             returns: self.returns.clone(),
+            capture: self.capture.clone(),
         };
         Routes::build(self.generation, KEY, lists)
     }
@@ -213,6 +215,7 @@ impl Bench {
             returns: BTreeMap::new(),
             new_per_second: None,
             unserved: Unserved::Drop,
+            capture: None,
             generation: 0,
         };
         let all: Vec<u16> = (0..N as u16).collect();

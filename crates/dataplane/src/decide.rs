@@ -23,8 +23,8 @@ mod doubt;
 mod unrecorded;
 
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
-use vipa_handoff::{AnyKey, Count, LocalReply, Reason, ServiceRoute, VipaRoute};
-use vipa_model::{Moment, Orphans, PortId, Protocol, Stance, TargetId, Unserved};
+use vipa_handoff::{AnyKey, Count, Fate, LocalReply, Reason, ServiceRoute, VipaRoute};
+use vipa_model::{Orphans, PortId, Protocol, Stance, TargetId};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
 use doubt::{awaits_reports, begins_elsewhere, has_ended_earlier, is_in_doubt};
@@ -59,6 +59,11 @@ impl Admission {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         let (vipas, sources, unrecorded) = (Vec::new(), SourceLimits::new(), Unrecorded::new());
         Self { vipas, sources, workers, openings: 0, has_last_hop: false, unrecorded }
+    }
+
+    /// How many packets of the burst that was decided last may still open a connection.
+    pub(crate) fn openings_left(&self) -> u32 {
+        self.openings
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -405,21 +410,9 @@ fn opened_again<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admissi
     })
 }
 
-/// Whether nobody will ever say what has become of a connection, and a SYN of its client says that it is over there: its
-/// target's agent has been away for long; or it is away, and the target does not answer its neighbours either; or it is
-/// away, nobody here sees whether the target lives, and this is the client's second SYN without any other segment. A
-/// target that answers its neighbours answers a SYN as well, though its SYN-ACK may get lost.
+/// As [`vipa_handoff::Routes::is_lost`].
 fn is_lost<K: Family>(context: &TurnContext<'_>, hit: Hit) -> bool {
-    /// A SYN that the network has doubled is no second one: half a second.
-    const SENT_AGAIN: u16 = 2;
-    if K::table(context.flows).is_linked(hit.target) {
-        return false;
-    }
-    context.routes.is_away(hit.target)
-        || context.routes.is_silent(hit.target)
-        || !context.routes.is_answering(hit.target)
-            && hit.state == FlowState::Reopened
-            && hit.silence(context.tick) >= SENT_AGAIN
+    context.routes.is_lost(&hit, K::table(context.flows).is_linked(hit.target), context.tick)
 }
 
 /// Whether this router gives new connections of the service to this target.
@@ -429,7 +422,7 @@ fn serves<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId) -> bo
 
 /// Whether UDP flows and half-open connections of the service that are at this target stay there: it serves, or it drains.
 fn keeps_begun<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId) -> bool {
-    service_of(context, key).is_some_and(|service| service.picker.serves(target) || service.draining.contains(&target))
+    service_of(context, key).is_some_and(|service| service.keeps_begun(target))
 }
 
 fn service_of<'a, K: Family>(context: &TurnContext<'a>, key: &K) -> Option<&'a ServiceRoute> {
@@ -550,7 +543,7 @@ fn of_nobody<K: Family>(
         return verdict;
     }
     match orphans {
-        None if refuses(context, vipa) && !flags.has(TcpFlags::RST) => Verdict::Answer(LocalReply::Reset),
+        None if vipa.refuses_unserved(context.now) && !flags.has(TcpFlags::RST) => Verdict::Answer(LocalReply::Reset),
         None => Verdict::drop(Reason::NoService),
         Some(_) if flags.has(TcpFlags::RST) => Verdict::drop(Reason::Orphan),
         Some(Orphans::Drop) => Verdict::drop(Reason::Orphan),
@@ -588,20 +581,10 @@ fn admit<K: Family>(
 
 /// A new connection that may not be opened.
 fn not_opened<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, reason: Reason) -> Verdict {
-    match reason {
-        Reason::NoService | Reason::NoTarget if refuses(context, vipa) => Verdict::Answer(match key.protocol() {
-            Protocol::Tcp => LocalReply::Reset,
-            Protocol::Udp => LocalReply::Unreachable,
-        }),
-        _ => Verdict::drop(reason),
+    match vipa.not_opened(key.protocol(), reason, context.now) {
+        Fate::Local(reply) => Verdict::Answer(reply),
+        fate => Verdict::Done(fate),
     }
-}
-
-/// Whether new connections that nobody serves are refused now: only an owner says so that knows what the targets serve. One
-/// without any service may only not have heard of them.
-fn refuses(context: &TurnContext<'_>, vipa: &VipaRoute) -> bool {
-    let knows = vipa.stance == Stance::Active && context.now >= vipa.quiet_until && !vipa.services.is_empty();
-    vipa.unserved == Unserved::Refuse && knows
 }
 
 /// A backup may be a target as well. A new connection's packet comes to it because the owner has chosen it, and is its own
@@ -648,19 +631,6 @@ fn pick<K: Family>(
         return Err(reason);
     }
     let hash = key.balance_hash(&context.routes.key, vipa.address);
-    let target = if is_changing_hands(vipa, context.now) {
-        service.picker.pick_by_hash(hash)
-    } else {
-        service.picker.pick(hash, || service.turns.take())
-    };
-    target.ok_or(Reason::NoTarget)
-}
-
-/// Whether a SYN that is sent again may reach another router than the one before: both then choose alike. The yielding
-/// owner tells its successor of what it admitted before.
-fn is_changing_hands(vipa: &VipaRoute, now: Moment) -> bool {
-    match vipa.stance {
-        Stance::Standby | Stance::Yielding => true,
-        Stance::Rebuilding | Stance::Active => now < vipa.by_hash_until,
-    }
+    let by_hash = vipa.is_changing_hands(context.now);
+    service.choose(by_hash, hash, || service.turns.take()).ok_or(Reason::NoTarget)
 }

@@ -16,6 +16,7 @@
 
 mod batch;
 pub mod bench;
+mod capture;
 mod classify;
 mod decide;
 mod family;

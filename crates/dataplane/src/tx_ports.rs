@@ -146,6 +146,12 @@ impl<T: Tx> TxPorts<T> {
         self.tx_ports.get_mut(usize::from(port.0)).is_some_and(|tx_port| tx_port.tx.compose(frame))
     }
 
+    /// What waits for the ports.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (PortId, &[u8])> {
+        let ports = (0..=u16::MAX).map(PortId).zip(&self.tx_ports);
+        ports.flat_map(|(port, of)| of.waiting.iter().map(move |packet| (port, packet.bytes())))
+    }
+
     /// Gives the ports everything that waits.
     #[inline]
     pub(crate) fn transmit(&mut self, counters: &Counters) {

@@ -15,6 +15,7 @@ use vipa_sync::{Flag, Reader};
 use crate::{
     BURST, IdlePolicy, Rx, TurnContext, Tx,
     batch::{Batch, Verdict},
+    capture::Capturing,
     classify::{Arrived, classify, first_part},
     decide::{Admission, decide, decide_again},
     fragments::{FirstPart, FragmentMapping, Fragments, ROOM},
@@ -39,7 +40,7 @@ const AGEING_ROUND: Duration = Duration::from_secs(10);
 /// waiting.
 const AGEING_MOST: usize = 4096;
 /// Bursts taken from one queue in a turn at most, so that the others have theirs and the time is not too old.
-const BURSTS_A_TURN: usize = 8;
+pub(crate) const BURSTS_A_TURN: usize = 8;
 /// Control's frames sent in one turn at most, so that many do not keep packets waiting.
 const FRAMES_A_TURN: usize = BURST;
 
@@ -88,21 +89,21 @@ pub struct RxPort<R> {
 /// One worker: the receive queues it polls, a transmit queue on every port, and its end of the channel.
 pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     index: usize,
-    routes: Reader<Routes>,
-    shared: Arc<WorkerShared>,
+    pub(crate) routes: Reader<Routes>,
+    pub(crate) shared: Arc<WorkerShared>,
     stop: Arc<Flag>,
-    flows: Arc<Flows>,
+    pub(crate) flows: Arc<Flows>,
     limits: Limits,
-    rx_ports: Vec<RxPort<R>>,
+    pub(crate) rx_ports: Vec<RxPort<R>>,
     /// Of each rx_port.
-    pressures: Vec<Overload>,
-    tx_ports: TxPorts<T>,
-    columns: Box<HeaderColumns>,
+    pub(crate) pressures: Vec<Overload>,
+    pub(crate) tx_ports: TxPorts<T>,
+    pub(crate) columns: Box<HeaderColumns>,
     /// The one that is being classified, and the one before it, whose lookups have begun. Between turns there is nothing in them.
-    bursts: [ReceivedBurst<R::Buf>; 2],
-    hold: HoldQueue<R::Buf>,
-    fragments: Fragments<R::Buf, Verdict>,
-    admission: Admission,
+    pub(crate) bursts: [ReceivedBurst<R::Buf>; 2],
+    pub(crate) hold: HoldQueue<R::Buf>,
+    pub(crate) fragments: Fragments<R::Buf, Verdict>,
+    pub(crate) admission: Admission,
     /// This worker's parts of the tables, for ageing.
     rounds: Rounds,
     /// The routes that limits were last taken from.
@@ -113,7 +114,9 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     /// When held packets were last looked up, and by which routes.
     retried: (Moment, u64),
     duty: Duty,
-    vectors: Vectors,
+    pub(crate) vectors: Vectors,
+    /// While an operator looks at the packets: then there are no receive queues here.
+    pub(crate) capturing: Option<Box<Capturing<R>>>,
 }
 
 impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
@@ -149,6 +152,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             retried: (Moment::ZERO, 0),
             duty: Duty::Backup,
             vectors: Vectors::of_this_processor(),
+            capturing: None,
         }
     }
 
@@ -226,7 +230,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         self.shared.counters.add(Count::Received, received as u64);
         self.shared.counters.set(Count::Holding, (self.hold.len() + self.fragments.waiting()) as u64);
         self.send_frames();
-        self.housekeep_sometimes(now);
+        self.housekeep_sometimes(now, &clock);
         received
     }
 
@@ -248,16 +252,16 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     }
 
     #[inline]
-    fn housekeep_sometimes(&mut self, now: Moment) {
+    fn housekeep_sometimes(&mut self, now: Moment, clock: &impl Fn() -> Moment) {
         self.turns += 1;
         self.shared.heartbeat.beat();
         if self.turns >= HOUSEKEEP_TURNS || now.since(self.housekept) >= HOUSEKEEP_TIME {
-            self.housekeep(now);
+            self.housekeep(now, clock);
         }
     }
 
     #[inline(never)]
-    fn housekeep(&mut self, now: Moment) {
+    fn housekeep(&mut self, now: Moment, clock: &impl Fn() -> Moment) {
         let routes = self.routes.snapshot();
         let owns = routes.vipas.iter().any(|vipa| vipa.stance != Stance::Standby);
         self.duty = if owns { Duty::Owner } else { Duty::Backup };
@@ -267,7 +271,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         }
         self.routes.quiescent();
         self.age(now);
-        self.turns = 0;
+        // While packets are captured the worker keeps house after every turn, and takes them then.
+        self.turns = if self.follow_capture(clock) { HOUSEKEEP_TURNS } else { 0 };
         self.housekept = now;
     }
 
@@ -283,6 +288,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
 
     /// At the end no packet is left without a fate.
     fn give_up_held(&mut self) {
+        self.end_capture();
         while self.hold.pop().is_some() {
             self.shared.counters.add(Fate::Drop(Reason::HoldExpired), 1);
         }
@@ -292,7 +298,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
 
     /// A receive queue, for those who play the network.
     pub fn rx(&mut self, rx_port: usize) -> Option<&mut R> {
-        self.rx_ports.get_mut(rx_port).map(|rx_port| &mut rx_port.rx)
+        let rx_ports = self.capturing.as_mut().map_or(&mut self.rx_ports, |capturing| &mut capturing.rx_ports);
+        rx_ports.get_mut(rx_port).map(|rx_port| &mut rx_port.rx)
     }
 
     /// A port's transmit queue, for those who play the network.
@@ -302,9 +309,9 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
 }
 
 /// A burst, and what is known of each of its packets.
-struct ReceivedBurst<B> {
-    packets: ArrayVec<B, BURST>,
-    batch: Batch,
+pub(crate) struct ReceivedBurst<B> {
+    pub(crate) packets: ArrayVec<B, BURST>,
+    pub(crate) batch: Batch,
 }
 
 impl<B> ReceivedBurst<B> {
@@ -363,16 +370,16 @@ fn retry_is_due(retried: &mut (Moment, u64), context: &TurnContext<'_>) -> bool 
 }
 
 /// Does with packets what was decided.
-struct VerdictApplier<'w, T: Tx> {
-    hold: &'w mut HoldQueue<T::Buf>,
-    fragments: &'w mut Fragments<T::Buf, Verdict>,
-    tx_ports: &'w mut TxPorts<T>,
+pub(crate) struct VerdictApplier<'w, T: Tx> {
+    pub(crate) hold: &'w mut HoldQueue<T::Buf>,
+    pub(crate) fragments: &'w mut Fragments<T::Buf, Verdict>,
+    pub(crate) tx_ports: &'w mut TxPorts<T>,
 }
 
 impl<T: Tx> VerdictApplier<'_, T> {
     /// All packets of a burst, after which nothing is known of any.
     #[inline(always)]
-    fn apply(
+    pub(crate) fn apply(
         &mut self,
         context: &TurnContext<'_>,
         from: PortId,
@@ -511,7 +518,7 @@ impl<T: Tx> VerdictApplier<'_, T> {
         }
     }
 
-    fn settle_held(&mut self, context: &TurnContext<'_>, held: Held<T::Buf>, verdict: Verdict) {
+    pub(crate) fn settle_held(&mut self, context: &TurnContext<'_>, held: Held<T::Buf>, verdict: Verdict) {
         let (counters, vipa) = (&context.shared.counters, held.key.vipa());
         let expired = self.hold.has_expired(&held, context.now);
         let syn_ack_expired = HoldQueue::syn_ack_has_expired(&held, context.now);

@@ -119,6 +119,7 @@ fn routes(via: ForwardingAction) -> Routes {
         targets: vec![target(0), target(1)],
         neighbours: HashMap::from([(GATEWAY.parse().unwrap(), (PortId(0), Mac(CLIENT_MAC)))]),
         returns,
+        capture: None,
     };
     Routes::build(1, key, lists)
 }

@@ -1,5 +1,7 @@
 //! What becomes of a packet. Each has exactly one fate, and each fate is a counter.
 
+mod decided;
+
 use vipa_packet::Malformed;
 
 /// The one thing that became of a packet. A packet held while a table is rebuilt has none yet; it gets one when it is

@@ -12,16 +12,20 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod channel;
 mod counters;
 mod disputes;
+mod explain;
 mod fate;
 mod flows;
 mod routes;
 
+pub use capture::{CAPTURED_BYTES, Capture, CaptureRecord, CapturedFate};
 pub use channel::{ControlChannel, FRAME_MAX, Frame, Note, WAYS, WorkerChannel, WorkerShared, open};
 pub use counters::{Count, CounterId, Counters, Totals, VipaCount, VipaCounters, VipaTotals};
 pub use disputes::{Disputes, Origin};
+pub use explain::{ChosenBy, Explained, NextPacket, PacketOutcome, explain, has_ended_earlier};
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Claim, Flows, Reported};
 pub use routes::{

@@ -18,6 +18,8 @@ use vipa_model::{Epoch, Mac, Moment, Orphans, PortId, PortRange, Protocol, Stanc
 use vipa_packet::{Encapsulation, EthernetHeader, TunnelEndpoints};
 use vipa_sync::{Counter, Deadline};
 
+use crate::Capture;
+
 use index::Index;
 pub use l2_rewrite::{L2Rewrite, Rewrite, RewriteAction};
 pub use returns::ReturnRoute;
@@ -34,6 +36,8 @@ pub struct Routes {
     pub targets: Vec<TargetRoute>,
     /// Whether any VIPA is being rebuilt.
     pub is_rebuilding: bool,
+    /// What an operator looks at; nearly always nothing. Workers look for it when they keep house.
+    pub capture: Option<Arc<Capture>>,
     /// Hosts that are no targets and have been found on a port's own network: gateways, and clients of `nat`.
     neighbours: HashMap<IpAddr, (PortId, Mac)>,
     vipa_index: Index<u32>,
@@ -65,6 +69,7 @@ pub struct RouteLists {
     pub neighbours: HashMap<IpAddr, (PortId, Mac)>,
     /// By the targets' own addresses.
     pub returns: BTreeMap<IpAddr, Vec<ReturnRoute>>,
+    pub capture: Option<Arc<Capture>>,
 }
 
 /// A port of ours: how its network sees us.
@@ -182,7 +187,7 @@ impl Routes {
     /// With more than 65,535 VIPAs or targets, which their ids cannot name.
     #[must_use]
     pub fn build(generation: u64, key: ClusterKey, lists: RouteLists) -> Self {
-        let RouteLists { ports, mut vipas, targets, neighbours, returns } = lists;
+        let RouteLists { ports, mut vipas, targets, neighbours, returns, capture } = lists;
         for vipa in &mut vipas {
             let place = |service: &ServiceRoute| (service.protocol, service.ports.first);
             // Most are those of the routes before, as they were sorted then.
@@ -208,6 +213,7 @@ impl Routes {
             generation,
             key,
             ports,
+            capture,
             is_rebuilding: vipas.iter().any(|vipa| vipa.stance == Stance::Rebuilding),
             vipas,
             targets,

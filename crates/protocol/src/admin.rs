@@ -3,12 +3,16 @@
 //! On the admin socket each side writes JSON, one document a line: `Versioned<Request>` and, for each, any number of
 //! `Answer::Progress` and then one other `Versioned<Answer>`.
 //! ```text
-//! → {"version":3,"ask":"connections","limit":20,"vipa":null}
+//! → {"version":3,"ask":"connections","limit":20}
 //! ← {"version":3,"answer":"connections","data":{"total":2,"shown":[…]}}
 //! ```
 //! New fields may be added within a version; readers skip those they do not know.
 
 mod audit;
+mod capture;
+mod connections;
+mod explain;
+mod reload;
 mod request;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -27,6 +31,14 @@ use crate::{
     order::{Decision, Order},
     report::TakeoverReport,
 };
+
+pub use capture::{CaptureFilter, Captured, CapturedPacket, DEFAULT_CAPTURED, MAX_CAPTURE_S, MAX_CAPTURED};
+pub use connections::{ConnectionFilter, ConnectionRow, Connections, CountBy, CountedConnections, MAX_COUNTED, Stage};
+pub use explain::{
+    ExplainedCandidate, ExplainedChoice, ExplainedEntry, ExplainedFate, ExplainedPacket, ExplainedPath,
+    ExplainedService, Explanation,
+};
+pub use reload::{Reload, ReloadChange, ReloadMode, ReloadOutcome};
 
 /// Version of this vocabulary.
 pub const VERSION: u16 = 3;
@@ -63,10 +75,18 @@ impl<T> Versioned<T> {
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     Status,
-    /// At most `limit` connections, of one VIPA or of all.
+    /// At most `limit` of the connections that are meant, or of the rows of a count of them.
     Connections {
         limit: u32,
-        vipa: Option<IpAddr>,
+        #[serde(default)]
+        filter: ConnectionFilter,
+        #[serde(default)]
+        count_by: Option<CountBy>,
+    },
+    /// What becomes of the next packet of a connection.
+    Explain {
+        vipa: IpAddr,
+        connection: Connection,
     },
     Distribution,
     Takeovers,
@@ -74,6 +94,13 @@ pub enum Request {
     /// Takes a changed configuration up.
     Reload {
         mode: ReloadMode,
+        /// It is taken back after so long unless it is confirmed, milliseconds.
+        #[serde(default)]
+        confirm_ms: Option<u64>,
+    },
+    /// Keeps a configuration that awaits its confirmation, or takes it back.
+    Confirm {
+        undo: bool,
     },
     /// Compares the connection table with what the targets of one VIPA, or of all, hold.
     Audit {
@@ -100,6 +127,13 @@ pub enum Request {
         vipa: Option<IpAddr>,
     },
     Health,
+    /// Begins to capture packets; answered by `Done`. One at a time.
+    CaptureStart {
+        filter: CaptureFilter,
+    },
+    /// What was captured since this was last asked; who does not ask for five seconds ends it.
+    CaptureRead,
+    CaptureStop,
     /// Writes every event of this router to a file, or stops that; answered by `Done` or `Error`.
     Record {
         what: Record,
@@ -121,6 +155,8 @@ pub enum Record {
 pub enum Answer {
     Status(Box<Status>),
     Connections(Connections),
+    Explanation(Box<Explanation>),
+    Captured(Captured),
     Distribution(Distribution),
     Takeovers(Takeovers),
     Counters(Counters),
@@ -136,6 +172,8 @@ pub enum Answer {
     Progress(Said),
     /// It is carried out.
     Done(Said),
+    /// What is asked about is not there; a sentence.
+    NotFound(String),
     /// The request could not be answered; a sentence.
     Error(String),
 }
@@ -206,6 +244,12 @@ pub struct Status {
     pub recording: Option<String>,
     #[serde(default)]
     pub health: HealthFacts,
+    /// The file that the configuration was read from.
+    #[serde(default)]
+    pub config_file: Option<String>,
+    /// The configuration is taken back after so long unless it is confirmed.
+    #[serde(default)]
+    pub unconfirmed_ms: Option<u64>,
 }
 
 /// A VIPA whose owner changes again and again.
@@ -387,34 +431,6 @@ impl Responsiveness {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connections {
-    /// In the table, whether shown or not.
-    pub total: u64,
-    pub shown: Vec<ConnectionRow>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionRow {
-    pub vipa: IpAddr,
-    pub connection: Connection,
-    pub target: IpAddr,
-    pub node: Option<NodeName>,
-    pub stage: Stage,
-}
-
-/// How far the router knows a connection's life to have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    HalfOpen,
-    Open,
-    /// The target has reported it.
-    Confirmed,
-    Closing,
-    Udp,
-}
-
 /// Who may serve what, who does, and how it is spread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distribution {
@@ -498,6 +514,9 @@ pub struct TakeoverRecord {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
+    /// When they were read, microseconds of the router's own clock since its start: it only goes forward.
+    #[serde(default)]
+    pub at_us: u64,
     /// All workers together, and what control counts.
     pub total: BTreeMap<String, u64>,
     /// Each worker by itself.
@@ -587,47 +606,6 @@ pub struct DiffRow {
     pub what: String,
     pub here: String,
     pub there: String,
-}
-
-/// How far a reload goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReloadMode {
-    /// Says what would change, and changes nothing.
-    DryRun,
-    /// All of it or, when a part needs a restart, nothing.
-    Whole,
-    /// What a running router can take up.
-    Live,
-}
-
-/// What a reload found, and did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reload {
-    pub file: String,
-    pub changes: Vec<ReloadChange>,
-    pub outcome: ReloadOutcome,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadChange {
-    pub what: String,
-    pub from: String,
-    pub to: String,
-    pub needs_restart: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReloadOutcome {
-    /// The file says what the router does already.
-    Unchanged,
-    Rehearsed,
-    Applied,
-    /// Applied but for what needs a restart.
-    AppliedInPart,
-    /// Nothing was changed, because something needs a restart.
-    NeedsRestart,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What nodes say to each other (`message`), how it is put into bytes (`wire`), how a target fares (`load`) and what that
 //! means for it (`fitness`), the kinds of messages (`kind`), what they ask each other beside that (`question`), what a change of ownership leaves to tell
-//! (`report`), what operators decide (`order`), what happened (`event`), whether a node is healthy (`health`), free text (`text`), and what `vipactl` asks a router (`admin`). Pure.
+//! (`report`), what counters mean (`meaning`), what operators decide (`order`), what happened (`event`), whether a node is healthy (`health`), free text (`text`), and what `vipactl` asks a router (`admin`). Pure.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod health;
 pub mod key_digest;
 pub mod kind;
 pub mod load;
+pub mod meaning;
 pub mod message;
 pub mod order;
 pub mod question;

@@ -7,11 +7,11 @@ use vipa_protocol::admin::{
     ReloadChange, ReloadOutcome, TargetAudit,
 };
 
-use super::{milliseconds, node_name, ports, service_name, up_or_down};
+use super::{milliseconds, node_name, ports, service_name, span, up_or_down};
 use crate::table::{Side, Table, grouped};
 
 pub(super) fn reload(out: &mut String, reload: &Reload) -> anyhow::Result<()> {
-    let Reload { file, changes, outcome } = reload;
+    let Reload { file, changes, outcome, confirm_within_ms } = reload;
     if !changes.is_empty() {
         let columns = [("changes", Side::Left), ("from", Side::Left), ("to", Side::Left), ("", Side::Left)];
         let mut table = Table::new("", &columns);
@@ -34,6 +34,9 @@ pub(super) fn reload(out: &mut String, reload: &Reload) -> anyhow::Result<()> {
             out,
             "nothing was changed, because some of it needs a restart of vipad; `vipactl reload --live` applies the rest"
         )?,
+    }
+    if let Some(ms) = confirm_within_ms {
+        writeln!(out, "it is taken back in {}, unless `vipactl confirm` comes before", span(*ms))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A changed configuration, taken up while packets flow: read beside the loop, judged whole, applied whole or not at all.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use vipa_cluster::Event;
@@ -22,6 +22,8 @@ const NAMED: usize = 8;
 pub(crate) struct Fresh {
     pub(crate) config: Result<Config, String>,
     pub(crate) mode: ReloadMode,
+    /// It is taken back unless it is confirmed within this time.
+    pub(crate) confirm: Option<Duration>,
     /// Nobody waits for the answer to a signal; the log has it.
     pub(crate) reply: Option<Reply>,
 }
@@ -37,13 +39,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn start(&self, mode: ReloadMode, reply: Option<Reply>) {
+    pub(crate) fn start(&self, mode: ReloadMode, confirm: Option<Duration>, reply: Option<Reply>) {
         let (file, check, fresh) = (self.file.clone(), self.check, self.fresh.clone());
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || read(&file, check));
             let config = read.await.unwrap_or_else(|error| Err(error.to_string()));
             // The loop may have ended meanwhile.
-            let _ = fresh.send(Fresh { config, mode, reply }).await;
+            let _ = fresh.send(Fresh { config, mode, confirm, reply }).await;
         });
     }
 }
@@ -86,18 +88,24 @@ fn read(file: &std::path::Path, check: Check) -> Result<Config, String> {
 impl Control {
     /// What was read has come: compares, and applies what there is to apply.
     pub(crate) fn reload(&mut self, fresh: Fresh) {
-        let Fresh { config, mode, reply } = fresh;
+        let Fresh { config, mode, confirm, reply } = fresh;
         let fits = |next: Config| self.routing.has_room(&next.vipas).map(|()| next);
         let by = reply.as_ref().map(|reply| reply.operator().cloned().unwrap_or_default());
-        let answer = match config.and_then(fits).and_then(|next| self.judge_voters(next)) {
+        let judged = config.and_then(fits).and_then(|next| self.judge_voters(next));
+        let answer = match judged.and_then(|next| self.judge_trial(next, mode, confirm)) {
             Ok(next) if self.stores_voters_first(&next, mode) => {
                 // The rest waits for a disk; the log says how it ends.
                 if reply.is_none() {
                     self.service_manager.reloaded();
                 }
-                return self.store_voters(Fresh { config: Ok(next), mode, reply });
+                return self.store_voters(Fresh { config: Ok(next), mode, confirm, reply });
             }
-            Ok(next) => Answer::Reload(self.take_up(&next, mode)),
+            Ok(next) => {
+                let former = Arc::clone(&self.config);
+                let mut reload = self.take_up(&next, mode);
+                self.begin_trial(former, &mut reload, confirm);
+                Answer::Reload(reload)
+            }
             Err(mistakes) => {
                 tracing::warn!("the configuration was not reloaded: {mistakes}");
                 self.counts.reloads_refused += 1;
@@ -168,6 +176,7 @@ impl Control {
             file: self.reader.file.display().to_string(),
             changes: changes.into_iter().map(change).collect(),
             outcome,
+            confirm_within_ms: None,
         }
     }
 
@@ -181,7 +190,7 @@ impl Control {
     }
 
     /// From now on this is the configuration: for everybody, in the order in which a failure would do least harm.
-    fn configure(&mut self, next: Config) {
+    pub(crate) fn configure(&mut self, next: Config) {
         let now = self.clock.now();
         let next = Arc::new(next);
         self.advertiser.set_hooks(&next.hooks);

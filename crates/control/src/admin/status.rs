@@ -3,24 +3,21 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::Arc,
 };
 
 use vipa_cluster::Wait;
-use vipa_flow::FlowState;
-use vipa_model::{Moment, NodeName, Protocol, Rank, VipaId, listed};
+use vipa_model::{Moment, NodeName, Protocol, Rank, listed};
 use vipa_protocol::{
     Decision, Eligibility, ListenerLoad, Load, Matter, Role, Ruling, Served,
     admin::{
-        AddressConflict, Answer, ConnectionRow, Connections, Counters, Decisions, Distribution, DistributionRow,
-        Flapping, Link, MirrorStatus, NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stage, Stance,
-        Status, Succession, Takeovers, TargetStatus, VipaDistribution, VipaStatus,
+        AddressConflict, Answer, Counters, Decisions, Distribution, DistributionRow, Flapping, Link, MirrorStatus,
+        NarrowPath, OverShare, Responsiveness, ServiceDistribution, Stance, Status, Succession, Takeovers,
+        TargetStatus, VipaDistribution, VipaStatus,
     },
 };
 
 use crate::{
-    admin::socket::Reply,
-    control::{Control, vipa_id},
+    control::Control,
     network::{conflicts::Conflict, eligibility::Standing},
     table::{
         connection_counts::{ConnectionCounts, Counted},
@@ -85,6 +82,8 @@ pub(crate) fn status(control: &Control, counts: &ConnectionCounts) -> Status {
         leases_lost: control.steadiness.leases.total(),
         recording: control.recorder.file().map(|file| file.display().to_string()),
         health: control.health_facts(),
+        config_file: Some(control.reader.file.display().to_string()),
+        unconfirmed_ms: control.trial_left().map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -263,7 +262,7 @@ fn replica_status(state: replica::State) -> MirrorStatus {
     }
 }
 
-fn stance(state: vipa_cluster::State) -> Stance {
+pub(crate) fn stance(state: vipa_cluster::State) -> Stance {
     use vipa_cluster::State;
     match state {
         State::Standby => Stance::Standby,
@@ -273,54 +272,6 @@ fn stance(state: vipa_cluster::State) -> Stance {
         State::Active => Stance::Active,
         State::Yielding => Stance::Yielding,
     }
-}
-
-/// Lists the first `limit` connections, found beside the loop.
-pub(crate) fn list_connections(control: &Control, limit: u32, vipa: Option<IpAddr>, reply: Reply) {
-    if let Some(vipa) = vipa.filter(|vipa| control.routing.vipa_index(*vipa).is_none()) {
-        let unknown = format!("{vipa} is not a VIPA of this router; `vipactl status` lists them");
-        return reply.end(Answer::Error(unknown));
-    }
-    let vipas: BTreeMap<VipaId, (IpAddr, BTreeMap<IpAddr, NodeName>)> = (0..)
-        .zip(&control.routing.vipas)
-        .filter(|(_, routing)| vipa.is_none_or(|vipa| vipa == routing.address))
-        .map(|(index, routing)| (vipa_id(index), (routing.address, names(control, routing.address))))
-        .collect();
-    let (flows, targets) = (Arc::clone(&control.flows), control.routing.ways.addresses());
-    let hold = control.reclaim.tasks.hold();
-    tokio::task::spawn_blocking(move || {
-        let _hold = hold;
-        let mut list = Connections { total: 0, shown: Vec::new() };
-        flows.export_where(&|vipa| vipas.contains_key(&vipa), &mut |key, way, state| {
-            let Some(stage) = stage(state) else { return };
-            list.total += 1;
-            if list.shown.len() < limit as usize
-                && let Some(target) = targets.get(usize::from(way.0)).copied().flatten()
-                && let Some((vipa, names)) = vipas.get(&key.vipa())
-            {
-                let (connection, node) = (key.connection(), names.get(&target).cloned());
-                list.shown.push(ConnectionRow { vipa: *vipa, connection, target, node, stage });
-            }
-        });
-        reply.end(Answer::Connections(list));
-    });
-}
-
-/// `None`: it has ended.
-fn stage(state: FlowState) -> Option<Stage> {
-    Some(match state {
-        FlowState::Ended => return None,
-        FlowState::HalfOpen => Stage::HalfOpen,
-        FlowState::Open => Stage::Open,
-        FlowState::Confirmed | FlowState::Reopened => Stage::Confirmed,
-        FlowState::Closing => Stage::Closing,
-        FlowState::Udp => Stage::Udp,
-    })
-}
-
-fn names(control: &Control, vipa: IpAddr) -> BTreeMap<IpAddr, NodeName> {
-    let targets = control.cluster.vipa(vipa).map(|vipa| vipa.targets).unwrap_or_default();
-    targets.into_iter().map(|target| (target.address, target.node)).collect()
 }
 
 pub(crate) fn distribution(control: &Control, counts: &ConnectionCounts) -> Distribution {
@@ -388,7 +339,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.extend(control.self_check.counts());
     total.extend(control.recorder.counts());
     let workers = control.channel.workers().iter().map(|shared| named(&shared.counters.totals())).collect();
-    Counters { total, workers }
+    Counters { at_us: control.clock.now().0 / 1_000, total, workers }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::{
 use vipa_balance::{Candidate, ClusterKey, Picker};
 use vipa_cluster::Resting;
 use vipa_handoff::{
-    PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,
+    Capture, PortRoute, ReturnRoute, RouteLists, Routes, ServiceRoute, SourceRule, TargetRoute, VipaRoute,
+    next_neighbour,
 };
 use vipa_model::{
     Agentless, Balance, Epoch, Forwarding, Moment, PortId, PortRange, Protocol, Service, ServicePath, Stance, TargetId,
@@ -126,6 +127,8 @@ pub(crate) struct RoutingState {
     /// Counts the changes of what candidates are judged by: how targets fare, what they answer, whether they are reached.
     judged: u64,
     generation: u64,
+    /// What workers are to capture.
+    pub(crate) capture: Option<Arc<Capture>>,
 }
 
 impl RoutingState {
@@ -150,6 +153,7 @@ impl RoutingState {
             listener_changes: Alike::new(),
             judged: 0,
             generation: 0,
+            capture: None,
         };
         routing.configure(vipas);
         routing
@@ -511,6 +515,7 @@ impl RoutingState {
         };
         lists.targets = self.ways.by_id().iter().map(route).collect();
         lists.neighbours = self.neighbours.found().collect();
+        lists.capture = self.capture.clone();
         Routes::build(self.generation, self.key, lists)
     }
 }

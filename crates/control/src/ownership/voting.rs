@@ -158,10 +158,10 @@ impl Control {
         self.restore_voters();
         let Some(wanted) = self.voting.wanted.clone().filter(|_| now >= self.voting.next_look) else { return };
         self.voting.next_look = now + LOOK;
-        if self.voting.waiting.is_none() && self.voters_wait().is_none() {
+        if self.voting.waiting.is_none() && self.trial.is_none() && self.voters_wait().is_none() {
             let cluster = Cluster { voters: wanted, ..self.config.cluster.clone() };
             let config = Ok(Config { cluster, ..(*self.config).clone() });
-            self.reload(Fresh { config, mode: ReloadMode::Whole, reply: None });
+            self.reload(Fresh { config, mode: ReloadMode::Whole, confirm: None, reply: None });
         }
     }
 }

@@ -7,11 +7,14 @@ impl Request {
     #[must_use]
     pub fn changes_something(&self) -> bool {
         match self {
-            Self::Order { .. } | Self::Record { .. } => true,
-            Self::Reload { mode } => *mode != ReloadMode::DryRun,
+            Self::Order { .. } | Self::Record { .. } | Self::Confirm { .. } => true,
+            // It slows workers down, and shows what clients say.
+            Self::CaptureStart { .. } | Self::CaptureRead | Self::CaptureStop => true,
+            Self::Reload { mode, .. } => *mode != ReloadMode::DryRun,
             Self::Audit { mode, .. } => *mode == AuditMode::Repair,
             Self::Status
             | Self::Connections { .. }
+            | Self::Explain { .. }
             | Self::Distribution
             | Self::Takeovers
             | Self::Counters
@@ -31,7 +34,7 @@ mod tests {
 
     #[test]
     fn looking_changes_nothing_and_ordering_does() {
-        let reload = |mode| Request::Reload { mode }.changes_something();
+        let reload = |mode| Request::Reload { mode, confirm_ms: None }.changes_something();
         let audit = |mode| Request::Audit { vipa: None, mode }.changes_something();
         assert_eq!(
             (reload(ReloadMode::DryRun), reload(ReloadMode::Whole), reload(ReloadMode::Live)),

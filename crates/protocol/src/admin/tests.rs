@@ -7,11 +7,17 @@ fn line<T: Serialize>(body: T) -> String {
 
 #[test]
 fn a_request_is_one_flat_document() {
-    let limit = Request::Connections { limit: 20, vipa: Some("192.0.2.10".parse().unwrap()) };
-    assert_eq!(line(&Request::Status), r#"{"version":2,"ask":"status"}"#);
-    assert_eq!(line(&limit), r#"{"version":2,"ask":"connections","limit":20,"vipa":"192.0.2.10"}"#);
-    let read: Versioned<Request> = serde_json::from_str(&line(&limit)).unwrap();
-    assert_eq!(read.current(), Ok(limit));
+    let vipa = "192.0.2.10".parse().unwrap();
+    let connection = Connection { protocol: Protocol::Tcp, client: "203.0.113.4:40000".parse().unwrap(), port: 80 };
+    let explain = Request::Explain { vipa, connection };
+    assert_eq!(line(&Request::Status), r#"{"version":3,"ask":"status"}"#);
+    let flat = r#"{"version":3,"ask":"explain","vipa":"192.0.2.10","connection":{"protocol":"tcp","client":"203.0.113.4:40000","port":80}}"#;
+    assert_eq!(line(&explain), flat);
+    let read: Versioned<Request> = serde_json::from_str(&line(&explain)).unwrap();
+    assert_eq!(read.current(), Ok(explain));
+    let short = r#"{"version":3,"ask":"connections","limit":20}"#;
+    let all = Request::Connections { limit: 20, filter: ConnectionFilter::default(), count_by: None };
+    assert_eq!(serde_json::from_str::<Versioned<Request>>(short).unwrap().current(), Ok(all));
 }
 
 #[test]
@@ -45,7 +51,7 @@ fn an_answer_comes_back_as_it_was_sent() {
     };
     let answers = [
         Answer::Takeovers(Takeovers { records: vec![record] }),
-        Answer::Counters(Counters { total: [("received".into(), 3)].into(), workers: vec![BTreeMap::new()] }),
+        Answer::Counters(Counters { at_us: 7, total: [("received".into(), 3)].into(), workers: vec![BTreeMap::new()] }),
         Answer::Error("no".into()),
     ];
     for answer in answers {
@@ -56,6 +62,6 @@ fn an_answer_comes_back_as_it_was_sent() {
 
 #[test]
 fn another_version_is_said_to_be_one() {
-    let read: Versioned<Request> = serde_json::from_str(r#"{"version":3,"ask":"status","new":true}"#).unwrap();
-    assert_eq!(read.current(), Err(WrongVersion(3)));
+    let read: Versioned<Request> = serde_json::from_str(r#"{"version":9,"ask":"status","new":true}"#).unwrap();
+    assert_eq!(read.current(), Err(WrongVersion(9)));
 }

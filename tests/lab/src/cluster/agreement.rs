@@ -94,7 +94,7 @@ impl Cluster {
         let may_stay = |stage: Stage| match stage {
             Stage::HalfOpen => true,
             Stage::Open | Stage::Closing => unreported == Unreported::MayBe,
-            Stage::Confirmed | Stage::Udp => false,
+            Stage::Confirmed | Stage::Udp | Stage::Ended => false,
         };
         let mut differences = String::new();
         for name in routers {
@@ -124,7 +124,7 @@ impl Router {
     /// The TCP connections in its table.
     pub(crate) fn known(&self) -> Result<BTreeMap<Held, Stage>> {
         let text = self.vipactl(&["connections", "--json", "--limit", LIMIT])?;
-        let Connections { total: _, shown } = serde_json::from_str(&text).context("vipactl connections")?;
+        let Connections { shown, .. } = serde_json::from_str(&text).context("vipactl connections")?;
         let tcp = shown.into_iter().filter(|row| row.connection.protocol == Protocol::Tcp);
         let name = |row: &ConnectionRow| row.node.as_ref().map_or(row.target.to_string(), ToString::to_string);
         Ok(tcp.map(|row| ((row.connection.client, name(&row)), row.stage)).collect())

@@ -15,6 +15,7 @@ mod health;
 mod hostile;
 mod hostile_peer;
 mod identity;
+mod looking;
 mod moves;
 mod opened_by_targets;
 mod operating;

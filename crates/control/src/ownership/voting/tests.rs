@@ -24,7 +24,12 @@ impl Bench {
     /// A reload in which the voters are these; what its client is told.
     fn reload(&mut self, version: u32) -> oneshot::Receiver<Answer> {
         let (reply, answer) = Reply::pair();
-        let fresh = Fresh { config: Err("of no interest here".into()), mode: ReloadMode::Whole, reply: Some(reply) };
+        let fresh = Fresh {
+            config: Err("of no interest here".into()),
+            mode: ReloadMode::Whole,
+            confirm: None,
+            reply: Some(reply),
+        };
         self.voting.store(voters(version), fresh, Moment::ZERO);
         self.voting.flush(&voters(1));
         answer
