@@ -1,4 +1,4 @@
-//! A burst's packets side by side: what is known of each so far.
+//! The packets of a burst side by side: what is known about each so far.
 
 use arrayvec::ArrayVec;
 use vipa_flow::{FlowTable, HashedKey, Key4, Key6, PackedKey};
@@ -12,22 +12,22 @@ use crate::{BURST, family::Family, fragments::FirstPart, mask::BurstMask, path::
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Forward(TargetId),
-    /// The same for a later part of a packet, which has no ports: its connection's number for outer headers.
+    /// Forward a later fragment, which has no ports; the number is its connection's entropy for outer headers.
     ForwardPart(TargetId, u32),
-    /// Back to the client, as from this VIPA and port.
+    /// Send to the client, with this VIPA and port as the source.
     Return(VipaId, u16),
     Answer(LocalReply),
-    /// To the kernel interface `PortId`.
+    /// Send to the kernel interface `PortId`.
     ToKernel(PortId),
-    /// From the kernel, out of this port.
+    /// Send a packet of the kernel out of this port.
     FromKernel(PortId),
-    /// Wait with it: its connection may become known.
+    /// Hold: its connection may become known.
     HoldQueue,
-    /// Wait with it for a moment: the target that opened the connection may tell of it.
+    /// Hold for a moment: the target that opened the connection may report it.
     HoldSynAck,
-    /// Wait with it: the packet's first part may come.
+    /// Hold: the packet's first fragment may arrive.
     HoldFragment,
-    /// Nothing more; this is its fate.
+    /// Nothing more to do; this is its fate.
     Done(Fate),
 }
 
@@ -37,34 +37,34 @@ impl Verdict {
     }
 }
 
-/// What a connection's packet means to the connection.
+/// What a packet means to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Segment(TcpFlags),
     Datagram,
-    /// An ICMP error about it, which must reach the target that sends too much or in vain.
+    /// An ICMP error about the connection. It must reach the target that sends too much or in vain.
     Error,
-    /// From this target, on its way back to the client: a segment's flags, or none of a datagram or an ICMP error.
+    /// From this target, on its way to the client: a segment's flags, or none for a datagram or an ICMP error.
     Return(TargetId, Option<TcpFlags>),
 }
 
-/// The packets of one family that have a connection, by their place in the burst.
+/// The packets of one family that have a connection, by their index in the burst.
 pub(crate) struct FamilyBatch<K: Family> {
     pub(crate) keys: [PackedKey<K>; BURST],
     pub(crate) hashed: [HashedKey; BURST],
     kinds: [Kind; BURST],
-    /// Which they are, one bit for each.
-    pub(crate) asked: BurstMask,
-    /// Those among them that are segments which neither open nor close, without options or tags before them: their kind is not
-    /// written down.
-    pub(crate) going_on: BurstMask,
-    /// The same of those on their way back from a target; their kind says from which.
-    pub(crate) coming_back: BurstMask,
-    /// Those among them whose lookup has not begun.
-    pub(crate) unsought: BurstMask,
+    /// Packets of the family that have a connection.
+    pub(crate) with_connection: BurstMask,
+    /// Those that are mid-stream segments (neither open nor close), without options or tags before them. Their `kinds`
+    /// element is not set.
+    pub(crate) mid_stream: BurstMask,
+    /// Plain mid-stream segments on their way back from a target; their kind names the target.
+    pub(crate) returning: BurstMask,
+    /// Those whose lookup has not begun.
+    pub(crate) unprefetched: BurstMask,
 }
 
-/// A first part of a packet, which will teach where the others go.
+/// A first fragment, which decides where the later fragments of its packet go.
 #[derive(Clone, Copy)]
 pub(crate) struct First {
     pub(crate) packet: u8,
@@ -72,65 +72,66 @@ pub(crate) struct First {
 }
 
 pub(crate) struct Batch {
-    /// By place in the burst.
+    /// By index in the burst.
     pub(crate) verdicts: [Verdict; BURST],
-    /// Those among them that are forwarded and ready to leave.
-    pub(crate) ready: Prepared,
-    /// Of the packet that is looked at.
-    pub(crate) place: u8,
+    /// Packets that are forwarded and prepared to leave.
+    pub(crate) prepared: Prepared,
+    /// Index of the packet that is being classified.
+    pub(crate) index: u8,
     pub(crate) ipv4: FamilyBatch<Key4>,
     pub(crate) ipv6: FamilyBatch<Key6>,
     pub(crate) firsts: ArrayVec<First, BURST>,
-    /// How many of this burst's packets may open a connection, and how many may still.
-    granted: u32,
-    pub(crate) openings: u32,
+    /// Packets of this burst that may open a connection: at first, and from now on.
+    new_flow_budget: u32,
+    pub(crate) new_flows_left: u32,
 }
 
-/// What neither opens nor closes is all alike.
-const GOING_ON: Kind = Kind::Segment(TcpFlags::ACK);
+/// All mid-stream segments have the same kind.
+const MID_STREAM: Kind = Kind::Segment(TcpFlags::ACK);
 
 impl<K: Family> FamilyBatch<K> {
     fn new() -> Self {
         Self {
             keys: [PackedKey::default(); BURST],
             hashed: [HashedKey::default(); BURST],
-            kinds: [GOING_ON; BURST],
-            asked: BurstMask::NONE,
-            going_on: BurstMask::NONE,
-            coming_back: BurstMask::NONE,
-            unsought: BurstMask::NONE,
+            kinds: [MID_STREAM; BURST],
+            with_connection: BurstMask::NONE,
+            mid_stream: BurstMask::NONE,
+            returning: BurstMask::NONE,
+            unprefetched: BurstMask::NONE,
         }
     }
 
     #[inline]
     fn clear(&mut self) {
-        (self.asked, self.unsought) = (BurstMask::NONE, BurstMask::NONE);
-        (self.going_on, self.coming_back) = (BurstMask::NONE, BurstMask::NONE);
+        (self.with_connection, self.unprefetched) = (BurstMask::NONE, BurstMask::NONE);
+        (self.mid_stream, self.returning) = (BurstMask::NONE, BurstMask::NONE);
     }
 
-    pub(crate) fn kind(&self, place: usize) -> Kind {
-        if self.going_on.has(place) { GOING_ON } else { self.kinds[place] }
+    pub(crate) fn kind(&self, index: usize) -> Kind {
+        if self.mid_stream.has(index) { MID_STREAM } else { self.kinds[index] }
     }
 
-    fn connection_of(&self, place: usize) -> Option<(AnyKey, Kind)> {
-        self.asked.has(place).then(|| (self.keys[place].key().any(), self.kind(place)))
+    fn connection_of(&self, index: usize) -> Option<(AnyKey, Kind)> {
+        self.with_connection.has(index).then(|| (self.keys[index].key().any(), self.kind(index)))
     }
 
-    /// The connections of plain segments that go on. Their lookup begins when [`seek`](Self::seek) is called.
+    /// Registers the connections of plain mid-stream segments. Their lookup begins when [`prefetch`](Self::prefetch) is
+    /// called.
     #[inline(always)]
-    pub(crate) fn ask_all(&mut self, places: BurstMask, key: impl Fn(usize) -> PackedKey<K>) {
-        for place in places {
-            self.keys[place] = key(place);
+    pub(crate) fn look_up_all(&mut self, packets: BurstMask, key: impl Fn(usize) -> PackedKey<K>) {
+        for index in packets {
+            self.keys[index] = key(index);
         }
-        self.asked |= places;
-        self.going_on |= places;
-        self.unsought |= places;
+        self.with_connection |= packets;
+        self.mid_stream |= packets;
+        self.unprefetched |= packets;
     }
 
-    /// Begins a lookup: asks for memory that takes long to come.
+    /// Begins a lookup: prefetches the primary bucket.
     #[inline(always)]
-    pub(crate) fn prefetch(&mut self, table: &FlowTable<K>, place: usize) {
-        self.hashed[place] = table.prefetch_primary(&self.keys[place]);
+    pub(crate) fn prefetch(&mut self, table: &FlowTable<K>, index: usize) {
+        self.hashed[index] = table.prefetch_primary(&self.keys[index]);
     }
 }
 
@@ -138,88 +139,90 @@ impl Batch {
     pub(crate) fn new() -> Self {
         Self {
             verdicts: [Verdict::drop(Reason::Orphan); BURST],
-            ready: Prepared::NONE,
-            place: 0,
+            prepared: Prepared::NONE,
+            index: 0,
             ipv4: FamilyBatch::new(),
             ipv6: FamilyBatch::new(),
             firsts: ArrayVec::new(),
-            granted: 0,
-            openings: 0,
+            new_flow_budget: 0,
+            new_flows_left: 0,
         }
     }
 
-    /// For a burst of which so many packets may open a connection.
+    /// Sets how many packets of the burst may open a connection.
     #[inline(always)]
-    pub(crate) fn grant(&mut self, openings: u32) {
-        (self.granted, self.openings) = (openings, openings);
+    pub(crate) fn set_new_flow_budget(&mut self, new_flows_left: u32) {
+        (self.new_flow_budget, self.new_flows_left) = (new_flows_left, new_flows_left);
     }
 
-    /// Nothing is known of any packet.
+    /// Forgets everything about the packets.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.ready = Prepared::NONE;
+        self.prepared = Prepared::NONE;
         self.ipv4.clear();
         self.ipv6.clear();
         self.firsts.clear();
-        self.grant(0);
+        self.set_new_flow_budget(0);
     }
 
-    /// Whether one more may.
+    /// Takes one from the budget of new connections, if any is left.
     #[inline]
     pub(crate) fn may_open(&mut self) -> bool {
-        let may = self.openings > 0;
-        self.openings = self.openings.saturating_sub(1);
+        let may = self.new_flows_left > 0;
+        self.new_flows_left = self.new_flows_left.saturating_sub(1);
         may
     }
 
     /// Whether the burst has packets beside those that may open a connection.
     #[inline]
     pub(crate) fn have_established(&self) -> bool {
-        (self.ipv4.asked | self.ipv6.asked).count() > self.granted - self.openings
+        (self.ipv4.with_connection | self.ipv6.with_connection).count() > self.new_flow_budget - self.new_flows_left
     }
 
-    /// Whose packet this is, when it is held.
+    /// The connection of a packet, for holding it.
     pub(crate) fn connection_of(&self, packet: usize) -> Option<(AnyKey, Kind)> {
         self.ipv4.connection_of(packet).or_else(|| self.ipv6.connection_of(packet))
     }
 
     /// The VIPAs of all packets that have a connection, by their index in the burst.
     pub(crate) fn vipas(&self) -> impl Iterator<Item = (usize, VipaId)> + '_ {
-        let ipv4 = self.ipv4.asked.map(|index| (index, self.ipv4.keys[index].key().vipa));
-        ipv4.chain(self.ipv6.asked.map(|index| (index, self.ipv6.keys[index].key().vipa)))
+        let ipv4 = self.ipv4.with_connection.map(|index| (index, self.ipv4.keys[index].key().vipa));
+        ipv4.chain(self.ipv6.with_connection.map(|index| (index, self.ipv6.keys[index].key().vipa)))
     }
 
-    /// The connection will decide; its lookup begins. Until then, and should nobody decide, the packet is an orphan.
+    /// Begins the lookup of the packet's connection, which will decide about it. Until then, and if nothing decides,
+    /// the packet is an orphan.
     #[inline(always)]
-    pub(crate) fn ask<K: Laned>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
-        let (key, place) = (PackedKey::new(&key), usize::from(self.place));
-        let lane = K::lane(self);
-        (lane.keys[place], lane.hashed[place], lane.kinds[place]) = (key, K::table(flows).prefetch_primary(&key), kind);
-        lane.asked.add(place);
+    pub(crate) fn look_up<K: BatchFamily>(&mut self, flows: &Flows, key: K, kind: Kind) -> Verdict {
+        let (key, index) = (PackedKey::new(&key), usize::from(self.index));
+        let family = K::family_batch(self);
+        (family.keys[index], family.hashed[index], family.kinds[index]) =
+            (key, K::table(flows).prefetch_primary(&key), kind);
+        family.with_connection.add(index);
         Verdict::drop(Reason::Orphan)
     }
 
-    /// The packet being classified is a first part.
+    /// Records that the packet that is being classified is a first fragment.
     pub(crate) fn note_first(&mut self, part: FirstPart) {
-        self.firsts.push(First { packet: self.place, part });
+        self.firsts.push(First { packet: self.index, part });
     }
 }
 
-/// A key that has a lane of its own.
-pub(crate) trait Laned: Family {
-    fn lane(batch: &mut Batch) -> &mut FamilyBatch<Self>;
+/// A key whose family has a batch of its own.
+pub(crate) trait BatchFamily: Family {
+    fn family_batch(batch: &mut Batch) -> &mut FamilyBatch<Self>;
 }
 
-impl Laned for Key4 {
+impl BatchFamily for Key4 {
     #[inline(always)]
-    fn lane(batch: &mut Batch) -> &mut FamilyBatch<Self> {
+    fn family_batch(batch: &mut Batch) -> &mut FamilyBatch<Self> {
         &mut batch.ipv4
     }
 }
 
-impl Laned for Key6 {
+impl BatchFamily for Key6 {
     #[inline(always)]
-    fn lane(batch: &mut Batch) -> &mut FamilyBatch<Self> {
+    fn family_batch(batch: &mut Batch) -> &mut FamilyBatch<Self> {
         &mut batch.ipv6
     }
 }

@@ -1,4 +1,4 @@
-//! A worker between two heaps of packets: for tests, the simulator, the fuzzer and micro-benchmarks.
+//! A worker between two queues on the heap: for tests, the simulator, the fuzzer and micro-benchmarks.
 //!
 //! ```
 //! use vipa_dataplane::bench::{Bench, CLIENT_MAC, ROUTER_MAC, target_mac};
@@ -36,26 +36,26 @@ use vipa_sync::Deadline;
 use crate::{BURST, Limits, Rx, RxPort, Tx, Worker};
 pub use fuzz::{fuzz, seeds};
 
-/// Of the bench's one port, which has the address [`ROUTER`].
+/// MAC of the bench's one port, which has the address [`ROUTER`].
 pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0x51, 0, 0, 0, 1);
 /// The kernel interface behind the port, when the world has one.
 pub const KERNEL: PortId = PortId(1);
-/// Of the client, or of the router before it.
+/// MAC of the client, or of the router before it.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// Of the `n`-th target.
+/// MAC of target number `n`.
 #[must_use]
 pub const fn target_mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, n]
 }
 
-/// A receive queue that gives what was put in.
+/// A receive queue that delivers what was put in.
 #[derive(Debug, Default)]
 pub struct HeapRx {
     pub arriving: VecDeque<HeapPacket>,
-    /// What it says of all of them.
+    /// What the port states about all their header checksums.
     pub sums: HeaderSums,
 }
 
@@ -63,7 +63,7 @@ pub struct HeapRx {
 #[derive(Debug)]
 pub struct HeapTx {
     pub sent: Vec<HeapPacket>,
-    /// How many more it takes.
+    /// Packets that it still takes.
     pub room: usize,
 }
 
@@ -109,7 +109,7 @@ impl Tx for HeapTx {
     }
 }
 
-/// One worker with one port, its control, and a clock that stands still until told.
+/// One worker with one port, its control, and a clock that stands still until it is advanced.
 pub struct Bench {
     pub worker: Worker<HeapRx, HeapTx>,
     pub control: ControlChannel,
@@ -134,7 +134,7 @@ pub struct World {
     pub new_per_second: Option<u32>,
     pub unserved: Unserved,
     pub capture: Option<Arc<Capture>>,
-    /// Of the bench's service.
+    /// Protocol of the bench's service.
     protocol: Protocol,
     generation: u64,
 }
@@ -179,14 +179,13 @@ impl Bench {
     /// An active VIPA with one service, as "address:port/protocol" or "[address]:port/protocol", and targets that all
     /// serve it.
     ///
-    /// # Panics
-    /// When the sentence cannot be read, or there is no memory for a small connection table.
+    /// # Panics When the service cannot be parsed, or there is no memory for a small connection table.
     #[must_use]
     pub fn with_service<const N: usize>(service: &str, targets: [&str; N]) -> Self {
         Self::with_limits(service, targets, 10_000, Limits::default())
     }
 
-    /// The same with a connection table and bounds of its own.
+    /// [`with_service`](Self::with_service) with a connection table and limits of its own.
     ///
     /// # Panics
     /// As [`with_service`](Self::with_service).
@@ -243,7 +242,7 @@ impl Bench {
         let channel = channels.pop().expect("one worker has one channel");
         let worker =
             Worker::new(channel, Arc::clone(&flows), rx_ports, vec![HeapTx::default(), HeapTx::default()], limits);
-        // Not zero: the oldest moment is for what has never been.
+        // Not zero: the oldest moment stands for "never".
         let now = Moment::ZERO + Duration::from_secs(1000);
         Self { worker, control, flows, now, world, counted: Totals::default() }
     }
@@ -254,17 +253,17 @@ impl Bench {
         self.control.publish(Arc::new(self.world.routes()));
     }
 
-    /// The VIPA takes this stance.
+    /// Sets the VIPA's stance.
     pub fn stance(&mut self, stance: Stance) {
         self.change(|world| world.stance = stance);
     }
 
-    /// The service has these targets only, by number.
+    /// Gives the service these targets only, by number.
     pub fn serve(&mut self, balance: Balance, targets: &[u16]) {
         self.change(|world| world.services[0].picker = world.picker(balance, targets));
     }
 
-    /// The service's new connections keep away from these targets; UDP flows and half-open connections that they have stay.
+    /// Takes new connections of the service away from these targets; their UDP flows and half-open connections stay.
     pub fn drain(&mut self, targets: &[u16]) {
         self.change(|world| world.services[0].draining = targets.iter().copied().map(TargetId).collect());
     }
@@ -273,15 +272,14 @@ impl Bench {
         self.now = self.now + time;
     }
 
-    /// These packets arrive; turns until none is left. Says what was sent, in order.
+    /// Delivers these packets and turns until none is left. Returns what was sent, in order.
     pub fn turn<'a>(&mut self, packets: impl IntoIterator<Item = &'a Builder>) -> Vec<HeapPacket> {
         self.turn_frames(packets.into_iter().map(Builder::build))
     }
 
-    /// As [`turn`](Self::turn), with any bytes.
+    /// [`turn`](Self::turn) with any bytes.
     ///
-    /// # Panics
-    /// When the worker says that it received other than it was given.
+    /// # Panics When the worker reports another number of received packets than it was given.
     pub fn turn_frames(&mut self, frames: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
         let arriving = &mut self.rx().arriving;
         arriving.extend(frames);
@@ -305,7 +303,7 @@ impl Bench {
         self.worker.tx(PortId(0)).expect("a bench has one port")
     }
 
-    /// The table has a connection of `client` at this target, in this state.
+    /// Enters a connection of `client` at this target, in this state.
     ///
     /// # Panics
     /// When `client` is not an address of the VIPA's family.
@@ -314,7 +312,7 @@ impl Bench {
         self.flows.admit(&key, TargetId(target), state, Tick::from(self.now));
     }
 
-    /// A target has reported a connection of `client` to the VIPA.
+    /// Enters a target's report of a connection of `client` to the VIPA.
     ///
     /// # Panics
     /// When `client` is not an address of the VIPA's family.
@@ -323,7 +321,7 @@ impl Bench {
         self.flows.confirm(&key, TargetId(target), FlowState::Confirmed, Tick::from(self.now));
     }
 
-    /// The target has reported that it no longer holds this connection.
+    /// Enters the target's report that it no longer holds this connection.
     ///
     /// # Panics
     /// When `client` is not an address of the VIPA's family.
@@ -332,7 +330,7 @@ impl Bench {
         self.flows.report_end(&key, |way| way == TargetId(target), Tick::from(self.now));
     }
 
-    /// Where the table has a connection of `client`, and how.
+    /// Target and state of a connection of `client` in the table.
     ///
     /// # Panics
     /// When `client` is not an address of the VIPA's family.
@@ -348,12 +346,12 @@ impl Bench {
         AnyKey::of(VipaId(0), self.world.vipa, &connection).expect("client and VIPA are of one family")
     }
 
-    /// What the kernel was given.
+    /// Packets that were sent to the kernel.
     pub fn kernel(&mut self) -> Vec<HeapPacket> {
         std::mem::take(&mut self.worker.tx(KERNEL).expect("a bench has a kernel interface").sent)
     }
 
-    /// The kernel sends these.
+    /// Delivers packets of the kernel.
     pub fn from_kernel(&mut self, frames: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
         self.worker.rx(1).expect("a bench has a kernel interface").arriving.extend(frames);
         let now = self.now;
@@ -361,12 +359,12 @@ impl Bench {
         std::mem::take(&mut self.tx().sent)
     }
 
-    /// What the worker told control since this was last asked.
+    /// Notes from the worker to control since the last call.
     pub fn notes(&self) -> Vec<Note> {
         self.control.notes().collect()
     }
 
-    /// States every counter that changed since this was last asked, as "name +n" or "name -n", in any order.
+    /// Asserts every counter that changed since the last call, as "name +n" or "name -n", in any order.
     ///
     /// # Panics
     /// When another counter changed, or one by another number, or when they do not add up.

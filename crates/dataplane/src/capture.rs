@@ -15,7 +15,7 @@ use vipa_packet::{HeaderSums, PacketBuf};
 
 use crate::{
     BURST, Rx, RxPort, TurnContext, Tx,
-    classify::{Arrived, classify},
+    classify::{ArrivedBurst, classify},
     decide::{decide, decide_again},
     hold::HoldQueue,
     overload::Overload,
@@ -42,7 +42,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             let wanted = wanted.cloned();
             self.end_capture();
             self.capturing = wanted.map(|capture| {
-                let (rx_ports, overloads) = (mem::take(&mut self.rx_ports), mem::take(&mut self.pressures));
+                let (rx_ports, overloads) = (mem::take(&mut self.rx_ports), mem::take(&mut self.overloads));
                 let hold = mem::replace(&mut self.hold, HoldQueue::new(0, Duration::ZERO));
                 Box::new(Capturing { capture, rx_ports, overloads, hold })
             });
@@ -57,7 +57,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     pub(crate) fn end_capture(&mut self) {
         if let Some(capturing) = self.capturing.take() {
             let Capturing { capture: _, rx_ports, overloads, hold } = *capturing;
-            (self.rx_ports, self.pressures, self.hold) = (rx_ports, overloads, hold);
+            (self.rx_ports, self.overloads, self.hold) = (rx_ports, overloads, hold);
         }
     }
 
@@ -76,7 +76,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             let before = Before::of(counters);
             let verdict = decide_again(&context, &held, &mut self.admission);
             let mut applier = VerdictApplier { hold, fragments: &mut self.fragments, tx_ports: &mut self.tx_ports };
-            applier.settle_held(&context, held, verdict);
+            applier.apply_held(&context, held, verdict);
             // What goes on waiting has no fate yet.
             before.record(capture, (counters, &mut self.tx_ports), (context.now, port, frame), false);
         }
@@ -95,12 +95,12 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
                     let [one, other] = &mut self.bursts;
                     let ReceivedBurst { packets, batch } = one;
                     packets.push(packet);
-                    batch.grant(budget);
-                    let burst = Arrived { port: rx_port.port, sums: HeaderSums::Unverified, packets };
+                    batch.set_new_flow_budget(budget);
+                    let burst = ArrivedBurst { port: rx_port.port, sums: HeaderSums::Unverified, packets };
                     let fragments = &mut self.fragments;
                     classify(&context, &burst, fragments, (self.vectors, &mut *self.columns, &mut *batch));
                     decide(&context, (packets, batch), &mut other.batch, &mut self.admission);
-                    budget = self.admission.openings_left();
+                    budget = self.admission.new_flows_left();
                     if batch.have_established() {
                         overload.saw_established(context.now);
                     }

@@ -1,4 +1,5 @@
-//! First look at each packet of a burst: whose connection it is, or what else becomes of it. Changes no packet.
+//! Classification of each packet of a burst: which connection it belongs to, or what else becomes of it. Changes no
+//! packet.
 
 mod neighbour;
 mod path;
@@ -20,29 +21,29 @@ use crate::{
 };
 use vipa::{VipaPacket, icmp4, icmp6, part};
 
-/// A port as the classifier sees it.
+/// The port by which a packet arrived, and its route.
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct Ingress<'a> {
     port: PortId,
     route: &'a PortRoute,
 }
 
-/// A burst, fresh from a port.
-pub(crate) struct Arrived<'a, B> {
+/// A burst that a port has just delivered.
+pub(crate) struct ArrivedBurst<'a, B> {
     pub(crate) port: PortId,
     pub(crate) sums: HeaderSums,
     pub(crate) packets: &'a [B],
 }
 
-/// Gives each packet its verdict, or asks for its connection.
+/// Gives each packet its verdict, or begins the lookup of its connection.
 #[inline(always)]
 pub(crate) fn classify<B: PacketBuf>(
     context: &TurnContext<'_>,
-    burst: &Arrived<'_, B>,
+    burst: &ArrivedBurst<'_, B>,
     fragments: &mut Fragments<B, Verdict>,
     (vectors, columns, batch): (Vectors, &mut HeaderColumns, &mut Batch),
 ) {
-    let &Arrived { port, packets, .. } = burst;
+    let &ArrivedBurst { port, packets, .. } = burst;
     if packets.is_empty() {
         return;
     }
@@ -52,20 +53,20 @@ pub(crate) fn classify<B: PacketBuf>(
         batch.verdicts.fill(verdict);
         return;
     };
-    let at = At { port, route };
-    // A port with a tag has no plain frames.
+    let at = Ingress { port, route };
+    // A port with a VLAN tag has no plain frames.
     let station = if route.vlan.is_none() { Station::new(&route.mac.0) } else { Station::NOBODY };
     let others = plain::plain(context, station, burst, vectors, (columns, batch));
-    for (place, packet) in others.map(|place| (place, &packets[place])) {
-        batch.place = place as u8;
-        batch.verdicts[place] = classify_any(context, at, packet.bytes(), fragments, batch);
+    for (index, packet) in others.map(|index| (index, &packets[index])) {
+        batch.index = index as u8;
+        batch.verdicts[index] = classify_any(context, at, packet.bytes(), fragments, batch);
     }
 }
 
 #[inline(never)]
 fn classify_any<B: PacketBuf>(
     context: &TurnContext<'_>,
-    at: At<'_>,
+    at: Ingress<'_>,
     frame: &[u8],
     fragments: &mut Fragments<B, Verdict>,
     batch: &mut Batch,
@@ -78,7 +79,7 @@ fn classify_any<B: PacketBuf>(
         Ok(parsed) => parsed,
         Err(malformed) => return Verdict::drop(Reason::Malformed(malformed)),
     };
-    // VLAN 0 is a tag that only says a priority.
+    // VLAN 0 is a tag that carries a priority only.
     if parsed.vlan.filter(|vlan| *vlan != 0) != at.route.vlan {
         return Verdict::drop(Reason::Vlan);
     }
@@ -110,19 +111,19 @@ fn classify_any<B: PacketBuf>(
     ours.unwrap_or_else(|| not_ours(at, l2_destination, &parsed.body))
 }
 
-/// Bytes after the IP header, of a part of a packet.
+/// Bytes after the IP header of a fragment.
 fn payload(parsed: &Parsed) -> usize {
     (parsed.end as usize).saturating_sub(usize::from(parsed.l4))
 }
 
-/// What a packet that is the first of several parts teaches by.
+/// The mapping that a first fragment makes for the later fragments of its packet.
 pub(crate) fn first_part(packet: &impl PacketBuf) -> Option<FirstPart> {
     let parsed = vipa_packet::parse(packet.bytes()).ok()?;
     let (key, Span { start, end }) = part_of(&parsed)?;
     (start == 0).then(|| FirstPart { key, end, entropy: entropy(&parsed) })
 }
 
-/// Which packet a later part belongs to, and where.
+/// Which packet a later fragment belongs to, and its position in it.
 pub(crate) fn later_part(packet: &impl PacketBuf) -> Option<(FragmentKey, Span)> {
     part_of(&vipa_packet::parse(packet.bytes()).ok()?)
 }
@@ -136,8 +137,8 @@ fn part_of(parsed: &Parsed) -> Option<(FragmentKey, Span)> {
     Some((key, Span::of(start, payload(parsed))))
 }
 
-/// What is for no VIPA is for the kernel behind this port, if there is one.
-fn not_ours(at: At<'_>, l2_destination: L2Destination, body: &Body) -> Verdict {
+/// A packet for no VIPA goes to the kernel behind this port, if there is one.
+fn not_ours(at: Ingress<'_>, l2_destination: L2Destination, body: &Body) -> Verdict {
     if let Some(kernel) = at.route.kernel {
         return Verdict::ToKernel(kernel);
     }
@@ -149,7 +150,7 @@ fn not_ours(at: At<'_>, l2_destination: L2Destination, body: &Body) -> Verdict {
     })
 }
 
-/// Whether `address` is a VIPA that this router says it has.
+/// Whether `address` is a VIPA for which this router answers.
 fn answered_vipa(context: &TurnContext<'_>, address: IpAddr) -> bool {
     let id = match address {
         IpAddr::V4(address) => context.routes.find_vipa(address.to_bits()),

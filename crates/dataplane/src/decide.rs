@@ -1,4 +1,4 @@
-//! What becomes of a connection's packet, once the table has answered.
+//! Decision about a packet that has a connection, once the table has answered.
 //!
 //! | | Standby | Rebuilding | Active, Yielding until `quiet_until` | Active after | Yielding after |
 //! |---|---|---|---|---|---|
@@ -7,16 +7,16 @@
 //! | miss, SYN-ACK | drop | hold | hold | hold briefly, drop | drop |
 //! | miss, other TCP | drop | hold | hold | orphan policy | drop |
 //!
-//! (*) But for what the owner has sent here because this router is a target too: see [`to_own`].
+//! (*) Except packets that the owner has sent here because this router is a target too: see [`to_own`].
 //!
-//! A SYN-ACK answers a connection that a target opens with the VIPA as its source. Its target's report is on its way; a reset would
-//! break the connection at a server that is nobody's client here.
+//! A SYN-ACK answers a connection that a target opens with the VIPA as its source. The target's report is on its way; a
+//! reset would break the connection at a server that is no client here.
 //!
-//! Where the table has no place for a new connection, its packets are forwarded by the service's hash without an entry, if that
-//! names the same target for each ([`without_entry`]); so are orphans that would be reset and ICMP errors about unknown connections,
-//! for a minute after that.
+//! Where the table has no slot for a new connection, its packets are forwarded by the service's hash without an entry,
+//! if the hash names the same target for each ([`without_entry`]). The same applies to orphans that would be reset and
+//! to ICMP errors about unknown connections, for a minute after that.
 //!
-//! Admitting, and answering an orphan, need a lease that has not passed; forwarding a known connection never does, because
+//! Admitting a connection and answering an orphan need a valid lease. Forwarding a known connection never does, because
 //! it can only go to the target that holds it.
 
 mod doubt;
@@ -33,37 +33,37 @@ use crate::{
     BURST, TurnContext,
     batch::{Batch, FamilyBatch, Kind, Verdict},
     family::Family,
-    hold::Held,
+    hold::HeldPacket,
     limit::{SourceLimits, TokenBucket},
     mask::BurstMask,
-    path::{Prepared, make_ready_back, prepare},
+    path::{Prepared, prepare, prepare_return},
 };
-use unrecorded::{Unrecorded, about_unrecorded, go_on_unrecorded, unrecorded, without_entry};
+use unrecorded::{Unrecorded, about_unrecorded, continue_unrecorded, unrecorded, without_entry};
 
-/// What bounds the new connections that this worker opens.
+/// Limits on the new connections that this worker opens.
 pub(crate) struct Admission {
-    /// New connections to each VIPA, by `VipaId`; those without a limit have no part in it.
+    /// New connections to each VIPA, by `VipaId`; a VIPA without a limit uses none.
     vipas: Vec<TokenBucket>,
     sources: SourceLimits,
     workers: u32,
-    /// How many datagrams of the burst may still open a connection; SYNs beyond are not even looked up.
-    openings: u32,
-    /// The packet that is decided has no hop left.
+    /// Datagrams of the burst that may still open a connection; SYNs beyond the budget are not even looked up.
+    new_flows_left: u32,
+    /// The packet that is being decided has no hop left.
     has_last_hop: bool,
     unrecorded: Unrecorded,
 }
 
 impl Admission {
-    /// Of one of so many workers.
+    /// For one of `workers` workers.
     pub(crate) fn new(workers: usize) -> Self {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         let (vipas, sources, unrecorded) = (Vec::new(), SourceLimits::new(), Unrecorded::new());
-        Self { vipas, sources, workers, openings: 0, has_last_hop: false, unrecorded }
+        Self { vipas, sources, workers, new_flows_left: 0, has_last_hop: false, unrecorded }
     }
 
     /// How many packets of the burst that was decided last may still open a connection.
-    pub(crate) fn openings_left(&self) -> u32 {
-        self.openings
+    pub(crate) fn new_flows_left(&self) -> u32 {
+        self.new_flows_left
     }
 
     /// Makes room for these VIPAs and takes their limits. Called between turns.
@@ -77,12 +77,12 @@ impl Admission {
         self.vipas.extend(further);
     }
 
-    /// Whether the packet ends here: its time to live does not take it to this target.
+    /// Whether the packet ends here: its time to live does not reach this target.
     fn expires(&self, context: &TurnContext<'_>, target: TargetId) -> bool {
         self.has_last_hop && context.routes.counts_hop(target)
     }
 
-    /// Whether the VIPA and the service take another connection of this client now.
+    /// Whether the VIPA and the service accept another connection of this client now.
     fn permits<K: Family>(
         &mut self,
         context: &TurnContext<'_>,
@@ -110,8 +110,9 @@ impl Admission {
     }
 }
 
-/// Decides for all packets of a burst that have a connection, and makes ready those that need nothing out of the ordinary.
-/// Between one packet and the next a lookup of the burst after it begins: a processor can only wait for so much memory at once.
+/// Decides about all packets of a burst that have a connection, and prepares those that need nothing out of the
+/// ordinary. After each packet the lookup of one packet of the next burst begins: a processor can have only a limited
+/// number of memory accesses in flight.
 #[inline(always)]
 pub(crate) fn decide<B: PacketBuf>(
     context: &TurnContext<'_>,
@@ -119,189 +120,199 @@ pub(crate) fn decide<B: PacketBuf>(
     next: &mut Batch,
     admission: &mut Admission,
 ) {
-    admission.openings = batch.openings;
-    let Batch { ipv4, ipv6, verdicts, ready, .. } = batch;
-    decide_lane(context, ipv4, burst, (verdicts, ready), &mut next.ipv4, admission);
-    decide_lane(context, ipv6, burst, (verdicts, ready), &mut next.ipv6, admission);
+    admission.new_flows_left = batch.new_flows_left;
+    let Batch { ipv4, ipv6, verdicts, prepared, .. } = batch;
+    decide_family(context, ipv4, burst, (verdicts, prepared), &mut next.ipv4, admission);
+    decide_family(context, ipv6, burst, (verdicts, prepared), &mut next.ipv6, admission);
 }
 
-/// First, without leaving a short loop, for the packets that go on with a connection that is at home: nearly all, and nothing
-/// to decide.
+/// First, in one short loop, the mid-stream packets of connections in their primary bucket: nearly all packets, and
+/// there is nothing to decide about them.
 #[inline(always)]
-fn decide_lane<K: Family, B: PacketBuf>(
+fn decide_family<K: Family, B: PacketBuf>(
     context: &TurnContext<'_>,
-    lane: &FamilyBatch<K>,
+    family: &FamilyBatch<K>,
     burst: &mut [B],
-    (verdicts, ready): (&mut [Verdict; BURST], &mut Prepared),
+    (verdicts, prepared): (&mut [Verdict; BURST], &mut Prepared),
     next: &mut FamilyBatch<K>,
     admission: &mut Admission,
 ) {
     let table = K::table(context.flows);
-    // While targets report, not even these go where their entries say without a look at the target.
-    let going_on = if context.routes.is_rebuilding { BurstMask::NONE } else { lane.going_on };
-    let (mut others, mut news) = (lane.asked & !going_on, BurstMask::NONE);
+    // During a rebuilding even these are not forwarded to their entry's target without a check of that target.
+    let mid_stream = if context.routes.is_rebuilding { BurstMask::NONE } else { family.mid_stream };
+    let (mut others, mut stale) = (family.with_connection & !mid_stream, BurstMask::NONE);
     if !others.is_empty() {
-        others = others & !decide_back(context, lane, burst, (verdicts, ready), &mut news);
-        others.for_each(|place| approach(table, lane, place));
+        others = others & !decide_returning(context, family, burst, (verdicts, prepared), &mut stale);
+        others.for_each(|index| prefetch_secondary(table, family, index));
     }
-    if !going_on.is_empty() || !next.unsought.is_empty() {
-        let mut pass =
-            Pass { context, table, lane, burst, verdicts, port: ready.port, others, news, unready: BurstMask::NONE };
-        pass.decide_all(going_on, next);
-        let found = going_on & !pass.others;
-        *ready = Prepared { places: ready.places | found & !pass.unready, port: pass.port };
-        (others, news) = (pass.others, pass.news);
+    if !mid_stream.is_empty() || !next.unprefetched.is_empty() {
+        let mut pass = Pass {
+            context,
+            table,
+            family,
+            burst,
+            verdicts,
+            port: prepared.port,
+            others,
+            stale,
+            unprepared: BurstMask::NONE,
+        };
+        pass.decide_all(mid_stream, next);
+        let found = mid_stream & !pass.others;
+        *prepared = Prepared { packets: prepared.packets | found & !pass.unprepared, port: pass.port };
+        (others, stale) = (pass.others, pass.stale);
     }
-    if !news.is_empty() {
-        refresh(context, lane, news);
+    if !stale.is_empty() {
+        refresh(context, family, stale);
     }
     if !others.is_empty() {
-        decide_others(context, (lane, others), burst, verdicts, admission);
+        decide_others(context, (family, others), burst, verdicts, admission);
     }
 }
 
-/// Once over the packets of a lane that go on.
+/// One pass over the mid-stream packets of a family.
 struct Pass<'a, K: Family, B> {
     context: &'a TurnContext<'a>,
     table: &'a FlowTable<K>,
-    lane: &'a FamilyBatch<K>,
+    family: &'a FamilyBatch<K>,
     burst: &'a mut [B],
     verdicts: &'a mut [Verdict; BURST],
-    /// By which those leave that are ready.
+    /// The port by which the prepared packets leave.
     port: PortId,
-    /// Whose connection was not found, and those that do not go on.
+    /// Packets whose connection was not found, and those that are not mid-stream.
     others: BurstMask,
-    /// Whose connection had not been heard of for long.
-    news: BurstMask,
-    /// Whose connection was found, but want more than to be made ready.
-    unready: BurstMask,
+    /// Packets whose connection's last-seen tick is stale.
+    stale: BurstMask,
+    /// Packets whose connection was found, but that need more than the fast path.
+    unprepared: BurstMask,
 }
 
 impl<K: Family, B: PacketBuf> Pass<'_, K, B> {
-    /// Between one and the next a lookup of the burst after it begins.
+    /// After each packet the lookup of one packet of the next burst begins.
     #[inline(always)]
-    fn decide_all(&mut self, going_on: BurstMask, next: &mut FamilyBatch<K>) {
+    fn decide_all(&mut self, mid_stream: BurstMask, next: &mut FamilyBatch<K>) {
         let table = self.table;
-        let ahead = std::mem::take(&mut next.unsought);
+        let ahead = std::mem::take(&mut next.unprefetched);
         if ahead.is_empty() {
-            for place in going_on {
-                self.decide(place);
+            for index in mid_stream {
+                self.decide(index);
             }
             return;
         }
-        for place in going_on {
-            // Where nothing is to be found, looking does no harm.
-            next.prefetch(table, place);
-            self.decide(place);
+        for index in mid_stream {
+            // Where there is nothing to look up, a prefetch does no harm.
+            next.prefetch(table, index);
+            self.decide(index);
         }
-        for place in ahead & !going_on {
-            next.prefetch(table, place);
+        for index in ahead & !mid_stream {
+            next.prefetch(table, index);
         }
     }
 
-    /// Writes down what is out of the ordinary only.
+    /// Records only what is out of the ordinary.
     #[inline(always)]
-    fn decide(&mut self, place: usize) {
-        let Self { context, table, lane, .. } = *self;
-        let Some(glance) = table.probe_primary(&lane.keys[place], lane.hashed[place]) else {
-            self.others.add(place);
-            return approach(table, lane, place);
+    fn decide(&mut self, index: usize) {
+        let Self { context, table, family, .. } = *self;
+        let Some(probe) = table.probe_primary(&family.keys[index], family.hashed[index]) else {
+            self.others.add(index);
+            return prefetch_secondary(table, family, index);
         };
-        self.news.add_if(place, glance.is_stale(context.tick));
-        let ready = match self.burst.get_mut(place) {
-            Some(packet) => prepare::<K>(context, packet, glance.target(), &mut self.port),
+        self.stale.add_if(index, probe.is_stale(context.tick));
+        let prepared = match self.burst.get_mut(index) {
+            Some(packet) => prepare::<K>(context, packet, probe.target(), &mut self.port),
             None => false,
         };
-        if !ready {
-            self.unready.add(place);
-            self.verdicts[place] = Verdict::Forward(glance.target());
+        if !prepared {
+            self.unprepared.add(index);
+            self.verdicts[index] = Verdict::Forward(probe.target());
         }
     }
 }
 
-/// The same for segments on their way back from the target that holds the connection. Says for which it has decided.
+/// Decides about segments on their way back from the target that holds the connection. Returns those that it has
+/// decided about.
 #[inline(never)]
-fn decide_back<K: Family, B: PacketBuf>(
+fn decide_returning<K: Family, B: PacketBuf>(
     context: &TurnContext<'_>,
-    lane: &FamilyBatch<K>,
+    family: &FamilyBatch<K>,
     burst: &mut [B],
-    (verdicts, ready): (&mut [Verdict; BURST], &mut Prepared),
-    news: &mut BurstMask,
+    (verdicts, prepared): (&mut [Verdict; BURST], &mut Prepared),
+    stale: &mut BurstMask,
 ) -> BurstMask {
     let table = K::table(context.flows);
     let mut decided = BurstMask::NONE;
-    for place in lane.coming_back {
-        let packed = &lane.keys[place];
-        let Kind::Return(from, _) = lane.kind(place) else { continue };
-        let glance = table.probe_primary(packed, lane.hashed[place]).filter(|glance| glance.target() == from);
-        let Some(glance) = glance else { continue };
-        decided.add(place);
-        news.add_if(place, glance.is_stale(context.tick));
-        let (key, Some(packet)) = (packed.key(), burst.get_mut(place)) else { continue };
-        if make_ready_back(context, packet, &key, &mut ready.port) {
-            ready.places.add(place);
+    for index in family.returning {
+        let packed = &family.keys[index];
+        let Kind::Return(from, _) = family.kind(index) else { continue };
+        let probe = table.probe_primary(packed, family.hashed[index]).filter(|probe| probe.target() == from);
+        let Some(probe) = probe else { continue };
+        decided.add(index);
+        stale.add_if(index, probe.is_stale(context.tick));
+        let (key, Some(packet)) = (packed.key(), burst.get_mut(index)) else { continue };
+        if prepare_return(context, packet, &key, &mut prepared.port) {
+            prepared.packets.add(index);
         } else {
-            verdicts[place] = Verdict::Return(key.vipa(), key.vipa_port());
+            verdicts[index] = Verdict::Return(key.vipa(), key.vipa_port());
         }
     }
     decided
 }
 
-/// Asks for the memory of the other bucket when a connection is not at home.
+/// Prefetches the secondary bucket of a connection that is not in its primary bucket.
 #[cold]
 #[inline(never)]
-fn approach<K: Family>(table: &FlowTable<K>, lane: &FamilyBatch<K>, place: usize) {
-    if table.find_primary(&lane.keys[place], lane.hashed[place]).is_none() {
-        table.prefetch_secondary(lane.hashed[place]);
+fn prefetch_secondary<K: Family>(table: &FlowTable<K>, family: &FamilyBatch<K>, index: usize) {
+    if table.find_primary(&family.keys[index], family.hashed[index]).is_none() {
+        table.prefetch_secondary(family.hashed[index]);
     }
 }
 
-/// Writes down that connections were heard of which had not been for long.
+/// Refreshes the last-seen tick of entries whose tick is stale.
 #[inline(never)]
-fn refresh<K: Family>(context: &TurnContext<'_>, lane: &FamilyBatch<K>, places: BurstMask) {
+fn refresh<K: Family>(context: &TurnContext<'_>, family: &FamilyBatch<K>, packets: BurstMask) {
     let table = K::table(context.flows);
-    for place in places {
-        if let Some(hit) = table.find_primary(&lane.keys[place], lane.hashed[place]) {
+    for index in packets {
+        if let Some(hit) = table.find_primary(&family.keys[index], family.hashed[index]) {
             table.touch(&hit, hit.state, context.tick);
         }
     }
 }
 
-/// For packets whose connection is not at home, and for those that want more than to be forwarded.
+/// Decides about packets whose connection is not in its primary bucket, and those that need more than to be forwarded.
 #[inline(never)]
 fn decide_others<K: Family, B: PacketBuf>(
     context: &TurnContext<'_>,
-    (lane, others): (&FamilyBatch<K>, BurstMask),
+    (family, others): (&FamilyBatch<K>, BurstMask),
     burst: &[B],
     verdicts: &mut [Verdict; BURST],
     admission: &mut Admission,
 ) {
     let table = K::table(context.flows);
-    for place in others {
-        // In this order: a connection only ever moves from its home to its other bucket.
-        let (key, hashed) = (&lane.keys[place], lane.hashed[place]);
-        admission.has_last_hop = burst.get(place).is_some_and(|packet| has_last_hop(packet.bytes()));
+    for index in others {
+        // In this order: a connection only ever moves from its primary to its secondary bucket.
+        let (key, hashed) = (&family.keys[index], family.hashed[index]);
+        admission.has_last_hop = burst.get(index).is_some_and(|packet| has_last_hop(packet.bytes()));
         let hit = table.find_primary(key, hashed).or_else(|| table.find_secondary(key, hashed));
-        verdicts[place] = decide_one(context, &key.key(), lane.kind(place), hit, admission);
+        verdicts[index] = decide_one(context, &key.key(), family.kind(index), hit, admission);
     }
 }
 
-/// Decides for one packet that was held.
+/// Decides about one packet that was held.
 pub(crate) fn decide_again<B: PacketBuf>(
     context: &TurnContext<'_>,
-    held: &Held<B>,
+    held: &HeldPacket<B>,
     admission: &mut Admission,
 ) -> Verdict {
-    let Held { packet, key, kind, .. } = held;
+    let HeldPacket { packet, key, kind, .. } = held;
     let kind = *kind;
-    (admission.openings, admission.has_last_hop) = (1, has_last_hop(packet.bytes()));
+    (admission.new_flows_left, admission.has_last_hop) = (1, has_last_hop(packet.bytes()));
     match key {
         AnyKey::V4(key) => decide_one(context, key, kind, context.flows.ipv4.lookup(key), admission),
         AnyKey::V6(key) => decide_one(context, key, kind, context.flows.ipv6.lookup(key), admission),
     }
 }
 
-/// Decides for one packet of the connection `key`.
+/// Decides about one packet of the connection `key`.
 #[inline(always)]
 fn decide_one<K: Family>(
     context: &TurnContext<'_>,
@@ -327,13 +338,15 @@ fn known<K: Family>(context: &TurnContext<'_>, key: &K, kind: Kind, hit: Hit, ad
     let state = match kind {
         Kind::Segment(flags) if flags.opens() => match begins_elsewhere(context, key, hit) {
             Some(reason) => return Verdict::drop(reason),
-            None => return opened_again(context, key, hit, admission),
+            None => return repeated_syn(context, key, hit, admission),
         },
         // The next connection of these addresses and ports may be at a target that has not reported it yet.
         Kind::Segment(_) if hit.state == FlowState::Ended && awaits_reports(context, key) => return Verdict::HoldQueue,
-        // The target's word is old: it may have ended, and the next connection be at one that has not reported it yet.
+        // The target's report is old: the connection may have ended, and the next one may be at a target that has not
+        // reported it yet.
         Kind::Segment(_) if hit.state.is_held() && is_in_doubt::<K>(context, key, hit) => return Verdict::HoldQueue,
-        // A client repeats its FIN until it is acknowledged. Other segments, so late, are of a connection that is not known here.
+        // A client repeats its FIN until it is acknowledged. Any other segment this late belongs to a connection that
+        // is not known here.
         Kind::Segment(flags) if has_ended_earlier(context, hit) && !flags.closes() => {
             let Some(vipa) = context.routes.vipa(key.vipa()) else { return Verdict::drop(Reason::NoVipa) };
             return orphan(context, vipa, key, flags, admission);
@@ -347,7 +360,7 @@ fn known<K: Family>(context: &TurnContext<'_>, key: &K, kind: Kind, hit: Hit, ad
     Verdict::Forward(hit.target)
 }
 
-/// Writes down that the connection was heard of. The tick of a reopened one is that of its SYN.
+/// Refreshes the entry's last-seen tick. The tick of a reopened entry remains that of its SYN.
 #[inline]
 fn touch<K: Family>(context: &TurnContext<'_>, hit: Hit, state: FlowState) {
     if state != FlowState::Reopened {
@@ -355,13 +368,13 @@ fn touch<K: Family>(context: &TurnContext<'_>, hit: Hit, state: FlowState) {
     }
 }
 
-/// Whether no report that is on its way can be of a connection before the entry's last SYN.
+/// Whether no report that is on its way can be about a connection before the entry's last SYN.
 #[inline]
 fn is_settled<K: Family>(context: &TurnContext<'_>, hit: Hit) -> bool {
     hit.is_stale(context.tick) || !K::table(context.flows).is_linked(hit.target)
 }
 
-/// A packet from the target of `nat` that holds the connection. From any other it is somebody else's.
+/// A packet from the `nat` target that holds the connection. From any other target it belongs to another connection.
 #[inline]
 fn returned<K: Family>(
     context: &TurnContext<'_>,
@@ -372,7 +385,7 @@ fn returned<K: Family>(
     if hit.target != from {
         return Verdict::drop(Reason::Orphan);
     }
-    // The target's SYN+ACK does not open what the client has not gone on with.
+    // A SYN+ACK of the target does not open a connection before the client's next segment.
     let state = match (flags, hit.state) {
         (Some(flags), FlowState::HalfOpen) if !flags.closes() => FlowState::HalfOpen,
         (Some(flags), state) => state.after_segment(flags.closes(), is_settled::<K>(context, hit)),
@@ -382,12 +395,12 @@ fn returned<K: Family>(
     Verdict::Return(key.vipa(), key.vipa_port())
 }
 
-/// A SYN on a connection in the table: sent again, or the client uses the port anew. It goes where it went before,
-/// unless that target takes no new connections and holds no established one. The target of a half-open connection may have
-/// answered, and its SYN-ACK been lost: it sends that again when the client sends its SYN again. A SYN elsewhere would give
-/// the client two answers, and the connection to whichever comes first.
+/// A SYN on a connection in the table: sent again, or the client uses the port for a new connection. It goes to the
+/// entry's target, unless that target takes no new connections and holds no established one. The target of a half-open
+/// connection may have answered, and its SYN-ACK may be lost: it repeats that when the client repeats its SYN. A SYN to
+/// another target would give the client two answers, and the connection to whichever comes first.
 #[inline(never)]
-fn opened_again<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
+fn repeated_syn<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let table = K::table(context.flows);
     let state = hit.state.after_syn();
     let placed = match hit.state {
@@ -399,7 +412,7 @@ fn opened_again<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admissi
         FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp if is_lost::<K>(context, hit) => {
             place_anew(context, key, hit, FlowState::HalfOpen, admission)
         }
-        // Whoever sends this may be anybody; the target, which holds the connection, answers it (RFC 5961 §4).
+        // The sender may be anybody; the target, which holds the connection, answers the SYN (RFC 5961 §4).
         FlowState::Open | FlowState::Confirmed | FlowState::Reopened | FlowState::Udp => None,
     };
     placed.unwrap_or_else(|| {
@@ -420,7 +433,7 @@ fn serves<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId) -> bo
     service_of(context, key).is_some_and(|service| service.picker.serves(target))
 }
 
-/// Whether UDP flows and half-open connections of the service that are at this target stay there: it serves, or it drains.
+/// Whether UDP flows and half-open connections of the service stay at this target: it serves, or it drains.
 fn keeps_begun<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId) -> bool {
     service_of(context, key).is_some_and(|service| service.keeps_begun(target))
 }
@@ -429,8 +442,8 @@ fn service_of<'a, K: Family>(context: &TurnContext<'a>, key: &K) -> Option<&'a S
     context.routes.vipa(key.vipa())?.find_service(key.protocol(), key.vipa_port())
 }
 
-/// A UDP flow stays at its target while that serves, or drains. Else it goes to another: UDP has no connections that could
-/// break.
+/// A datagram of a UDP flow in the table. The flow stays at its target while that serves or drains, else it moves to
+/// another one: UDP has no connections that could break.
 #[inline(never)]
 fn datagram<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admission: &mut Admission) -> Verdict {
     let placed = if keeps_begun(context, key, hit.target) {
@@ -444,7 +457,7 @@ fn datagram<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admission: 
     })
 }
 
-/// BurstMask the connection anew, if this router may place new ones. `None`: it stays where it is.
+/// Places the connection anew, if this router may index new ones. `None`: it stays at its target.
 fn place_anew<K: Family>(
     context: &TurnContext<'_>,
     key: &K,
@@ -466,7 +479,7 @@ fn place_anew<K: Family>(
         count_admitted(context, target, state);
         return Some(Verdict::Forward(target));
     }
-    // Somebody was faster; it is where they put it.
+    // Another worker was faster; the connection is where that worker has placed it.
     Some(
         K::table(context.flows)
             .lookup(key)
@@ -480,14 +493,14 @@ fn unknown<K: Family>(context: &TurnContext<'_>, key: &K, kind: Kind, admission:
     match kind {
         Kind::Segment(flags) if flags.opens() => admit(context, vipa, key, FlowState::HalfOpen, admission),
         Kind::Segment(flags) => match K::table(context.flows).lookup(key) {
-            // It came since the burst was looked up: by a packet before it, or by a target's report.
+            // It was entered after the burst's lookup: by an earlier packet, or by a target's report.
             Some(hit) => known(context, key, kind, hit, admission),
             None => orphan(context, vipa, key, flags, admission),
         },
-        Kind::Datagram if admission.openings == 0 => Verdict::drop(Reason::Overload),
+        Kind::Datagram if admission.new_flows_left == 0 => Verdict::drop(Reason::Overload),
         Kind::Datagram => {
-            admission.openings -= 1;
-            let goes_on = go_on_unrecorded(context, vipa, key, admission);
+            admission.new_flows_left -= 1;
+            let goes_on = continue_unrecorded(context, vipa, key, admission);
             goes_on.unwrap_or_else(|| admit(context, vipa, key, FlowState::Udp, admission))
         }
         Kind::Error => about_unrecorded(context, vipa, key, admission).unwrap_or(Verdict::drop(Reason::IcmpOrphan)),
@@ -495,7 +508,7 @@ fn unknown<K: Family>(context: &TurnContext<'_>, key: &K, kind: Kind, admission:
     }
 }
 
-/// A target of `nat` answers on a connection that is not in the table, which may come while it is being rebuilt.
+/// A `nat` target answers on a connection that is not in the table. During a rebuilding it may still be entered.
 fn unknown_return(context: &TurnContext<'_>, vipa: &VipaRoute) -> Verdict {
     match vipa.stance {
         Stance::Rebuilding => Verdict::HoldQueue,
@@ -504,8 +517,8 @@ fn unknown_return(context: &TurnContext<'_>, vipa: &VipaRoute) -> Verdict {
     }
 }
 
-/// A segment in the middle of a connection that is not in the table. Never guess: a wrong target would answer with a
-/// reset and kill the connection.
+/// A mid-stream segment of a connection that is not in the table. It is never forwarded by a guess: a wrong target
+/// would answer with a reset and kill the connection.
 fn orphan<K: Family>(
     context: &TurnContext<'_>,
     vipa: &VipaRoute,
@@ -517,18 +530,18 @@ fn orphan<K: Family>(
         Stance::Standby => Verdict::drop(Reason::Standby),
         Stance::Rebuilding => Verdict::HoldQueue,
         Stance::Active | Stance::Yielding if context.now < vipa.quiet_until => Verdict::HoldQueue,
-        // From here on the answer is for the client to believe, so only the owner may give it.
+        // From here on the client believes the answer, so only the owner may give it.
         _ if vipa.lease.passed(context.now) => Verdict::drop(Reason::Fenced),
         Stance::Active if flags.is_syn_ack() => Verdict::HoldSynAck,
         Stance::Yielding if flags.is_syn_ack() => Verdict::drop(Reason::SynAck),
-        // The successor may know the connection already; it will answer what is sent again.
+        // The successor may hold the connection already; it will answer the repeated segment.
         Stance::Yielding => Verdict::drop(Reason::Orphan),
-        Stance::Active => of_nobody(context, vipa, key, flags, admission),
+        Stance::Active => apply_orphan_policy(context, vipa, key, flags, admission),
     }
 }
 
-/// A segment of a connection that no target has.
-fn of_nobody<K: Family>(
+/// A segment of a connection that no target holds: the service's orphan policy.
+fn apply_orphan_policy<K: Family>(
     context: &TurnContext<'_>,
     vipa: &VipaRoute,
     key: &K,
@@ -537,7 +550,7 @@ fn of_nobody<K: Family>(
 ) -> Verdict {
     let orphans = vipa.find_service(Protocol::Tcp, key.vipa_port()).map(|service| service.orphans);
     if orphans == Some(Orphans::Reset)
-        && admission.unrecorded.may_be(context.now)
+        && admission.unrecorded.may_exist(context.now)
         && let Some(verdict) = without_entry(context, vipa, key, admission)
     {
         return verdict;
@@ -555,7 +568,7 @@ fn of_nobody<K: Family>(
     }
 }
 
-/// BurstMask a new connection, if this router may.
+/// Admits a new connection, if this router may.
 fn admit<K: Family>(
     context: &TurnContext<'_>,
     vipa: &VipaRoute,
@@ -579,7 +592,7 @@ fn admit<K: Family>(
     }
 }
 
-/// A new connection that may not be opened.
+/// Verdict for a new connection that may not be opened.
 fn not_opened<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, reason: Reason) -> Verdict {
     match vipa.not_opened(key.protocol(), reason, context.now) {
         Fate::Local(reply) => Verdict::Answer(reply),
@@ -587,8 +600,9 @@ fn not_opened<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, r
     }
 }
 
-/// A backup may be a target as well. A new connection's packet comes to it because the owner has chosen it, and is its own
-/// application's, if that listens; from then on the connection is known here, and what follows finds it.
+/// A packet of a new connection at a backup that is a target as well. It comes here because the owner has chosen this
+/// target, so it goes to the local application if that listens. From then on the connection is in the table, and later
+/// packets find it.
 #[inline(never)]
 fn to_own<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, state: FlowState) -> Verdict {
     let own = context.routes.own();
@@ -599,7 +613,7 @@ fn to_own<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, state
     }
 }
 
-/// Enters a new connection to this target. `None`: the table has no place for it.
+/// Enters a new connection to this target. `None`: the table has no slot for it.
 fn open<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId, state: FlowState) -> Option<Verdict> {
     let counters = &context.shared.counters;
     match K::table(context.flows).admit(key, target, state, context.tick) {
@@ -612,14 +626,14 @@ fn open<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId, state: 
     Some(Verdict::Forward(target))
 }
 
-/// For the router's half of what becomes of a SYN; a datagram has no other half.
+/// Counts an admitted SYN: the router's half of its fate. A datagram has no other half.
 fn count_admitted(context: &TurnContext<'_>, target: TargetId, state: FlowState) {
     if state != FlowState::Udp {
         context.shared.admitted.add(usize::from(target.0), 1);
     }
 }
 
-/// The target that `balance` names for a new connection, if it may be opened.
+/// The target that `balance` chooses for a new connection, if one may be opened.
 fn pick<K: Family>(
     context: &TurnContext<'_>,
     vipa: &VipaRoute,

@@ -1,4 +1,4 @@
-//! What differs between the connections of IPv4 and of IPv6: their key, and which table they are in.
+//! Differences between IPv4 and IPv6 connections: their key, and the table that holds them.
 
 use std::net::IpAddr;
 
@@ -15,16 +15,16 @@ pub(crate) trait Family: Key {
 
     fn client(&self) -> IpAddr;
 
-    /// What `balance` decides by. `vipa` is the address of this key's VIPA.
+    /// The hash by which `balance` chooses. `vipa` is the address of this key's VIPA.
     fn balance_hash(&self, key: &ClusterKey, vipa: IpAddr) -> u64;
 
-    /// The same for the client alone: an IPv6 client is its /64.
+    /// The hash of the client alone: an IPv6 client is its /64.
     fn source_hash(&self, key: &ClusterKey) -> u64;
 
-    /// For packets that wait, of both families in one queue.
+    /// The key for held packets, of both families in one queue.
     fn any(self) -> AnyKey;
 
-    /// What a way needs to know of a plain segment of this family that goes on. `None` when it has no hop left.
+    /// What an encapsulation needs from a plain mid-stream segment of this family. `None` when it has no hop left.
     fn inner(segment: &[u8]) -> Option<InnerPacket>;
 }
 

@@ -1,12 +1,14 @@
-//! Parts of packets: only the first names the connection, so it teaches where the others go.
+//! Fragments: only the first one of a packet names the connection, so it decides where the later ones go.
 //!
-//! A small table of what was learnt, and a small room for parts that came before their first one. Both are of fixed size
-//! and age fast; in a flood the newest win in the table and wait in vain in the room, and each is counted. All parts of a
-//! packet arrive at one worker: receive-side scaling hashes fragments by their addresses alone.
+//! There is a small table of the mappings that first fragments make, and a small queue for fragments that arrive before
+//! their first one. Both have a fixed size and age fast. In a flood the newest mappings replace older ones, and held
+//! fragments expire; both are counted. All fragments of a packet arrive at one worker: receive-side scaling hashes
+//! fragments by their addresses alone.
 //!
-//! Parts go on as they come. One that overlaps another is dropped, and so is all that follows of that packet (RFC 5722 §4); what went
-//! before cannot be called back. A part that lies wholly within what came is a duplicate (RFC 8200 §4.5) and goes the same way. Of a
-//! packet with more than [`GAPS`] gaps at a time some parts are not noted, and to find an overlap with these is left to its target.
+//! Fragments are forwarded as they arrive. One that overlaps another is dropped, and so are all that follow of that
+//! packet (RFC 5722 §4); those already forwarded cannot be recalled. A fragment that lies wholly within what has
+//! arrived is a duplicate (RFC 8200 §4.5) and is forwarded too. Of a packet with more than [`GAPS`] gaps at a time some
+//! fragments are not recorded, and the target has to find an overlap with these.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,7 +16,7 @@ use arrayvec::ArrayVec;
 use vipa_handoff::Reason;
 use vipa_model::{Moment, PortId};
 
-/// What the parts of one packet have in common (RFC 791 §3.2, RFC 8200 §4.5).
+/// What all fragments of one packet have in common (RFC 791 §3.2, RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FragmentKey {
     /// IPv4 addresses as their numbers.
@@ -24,7 +26,7 @@ pub(crate) struct FragmentKey {
     pub(crate) protocol: u8,
 }
 
-/// A part's bytes of the packet's payload: from `start` up to `end`.
+/// A fragment's bytes of the packet's payload: from `start` up to `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) start: u16,
@@ -32,44 +34,44 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// `parse` has seen that a part ends where a packet may.
+    /// Saturates: `parse` has checked that a fragment ends where a packet may.
     pub(crate) fn of(start: u16, bytes: usize) -> Self {
         Self { start, end: start.saturating_add(u16::try_from(bytes).unwrap_or(u16::MAX)) }
     }
 }
 
-/// What a first part teaches by.
+/// What a first fragment contributes to its packet's mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstPart {
     pub(crate) key: FragmentKey,
-    /// Where its payload ends.
+    /// End of its payload, in bytes.
     pub(crate) end: u16,
-    /// Its connection's number for outer headers, which the later parts share.
+    /// Its connection's entropy for outer headers, which the later fragments share.
     pub(crate) entropy: u32,
 }
 
-/// Where the parts of a packet go.
+/// Where the fragments of a packet go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FragmentMapping<V> {
     pub(crate) verdict: V,
-    /// Bytes of payload in the first part; one that begins before its end would overwrite it (RFC 1858, RFC 5722).
+    /// Bytes of payload in the first fragment; one that begins before its end would overwrite it (RFC 1858, RFC 5722).
     pub(crate) first_end: u16,
 }
 
 struct FragmentEntry<V> {
     key: FragmentKey,
-    lesson: FragmentMapping<V>,
+    mapping: FragmentMapping<V>,
     at: Moment,
-    /// The later parts; `None`: parts overlapped, and no more go on.
+    /// The later fragments; `None`: fragments overlapped, and no more are forwarded.
     seen: Option<Seen>,
 }
 
-/// The later parts of a packet that went on, those that touch joined.
+/// The later fragments of a packet that were forwarded, adjacent ones joined.
 #[derive(Default)]
 struct Seen(ArrayVec<Span, GAPS>);
 
-/// A part that came before its first one.
-struct Waiting<B> {
+/// A fragment that arrived before its first one.
+struct HeldFragment<B> {
     key: FragmentKey,
     span: Span,
     packet: B,
@@ -77,8 +79,8 @@ struct Waiting<B> {
     since: Moment,
 }
 
-/// A part whose first one has come, and where it goes.
-pub(crate) struct Released<B, V> {
+/// A held fragment whose first one has arrived, or whose time has passed, and what becomes of it.
+pub(crate) struct ReleasedFragment<B, V> {
     pub(crate) packet: B,
     pub(crate) port: PortId,
     pub(crate) verdict: Result<V, Reason>,
@@ -86,90 +88,90 @@ pub(crate) struct Released<B, V> {
 
 pub(crate) struct Fragments<B, V> {
     table: Box<[[Option<FragmentEntry<V>>; WAYS]]>,
-    waiting: VecDeque<Waiting<B>>,
+    waiting: VecDeque<HeldFragment<B>>,
 }
 
 const SETS: usize = 512;
 const WAYS: usize = 4;
-/// Stretches kept of what has come of a packet; in order it is one.
+/// Ranges kept of what has arrived of a packet; in order it is one.
 const GAPS: usize = 8;
-/// Parts that wait at one worker.
-pub(crate) const ROOM: usize = 256;
-/// How long a lesson holds; a network delivers the parts of a packet within less.
-const LESSON: Duration = Duration::from_secs(2);
-/// How long a part waits for its first one.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// Fragments held at one worker.
+pub(crate) const HELD_FRAGMENTS: usize = 256;
+/// Lifetime of a mapping; a network delivers the fragments of a packet within less.
+const MAPPING_LIFETIME: Duration = Duration::from_secs(2);
+/// How long a fragment waits for its first one.
+const HOLD_TIME: Duration = Duration::from_millis(50);
 
 impl<B, V: Copy + PartialEq> Fragments<B, V> {
     pub(crate) fn new() -> Self {
         let table = (0..SETS).map(|_| [const { None }; WAYS]).collect();
-        Self { table, waiting: VecDeque::with_capacity(ROOM) }
+        Self { table, waiting: VecDeque::with_capacity(HELD_FRAGMENTS) }
     }
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Where a later part goes; `None`: its first one has not come yet.
+    /// Where a later fragment goes; `None`: its first one has not arrived yet.
     pub(crate) fn find(&mut self, key: &FragmentKey, span: Span, now: Moment) -> Option<Result<V, Reason>> {
-        let learnt = self.table[set_of(key)].iter_mut().flatten().find(|learnt| learnt.key == *key)?;
-        if now.since(learnt.at) > LESSON {
+        let entry = self.table[set_of(key)].iter_mut().flatten().find(|entry| entry.key == *key)?;
+        if now.since(entry.at) > MAPPING_LIFETIME {
             return None;
         }
-        let first_end = learnt.lesson.first_end;
-        learnt.seen = learnt.seen.take().filter(|_| span.start >= first_end).and_then(|seen| seen.and(span));
-        Some(learnt.seen.as_ref().map(|_| learnt.lesson.verdict).ok_or(Reason::FragmentBad))
+        let first_end = entry.mapping.first_end;
+        entry.seen = entry.seen.take().filter(|_| span.start >= first_end).and_then(|seen| seen.with(span));
+        Some(entry.seen.as_ref().map(|_| entry.mapping.verdict).ok_or(Reason::FragmentBad))
     }
 
-    /// A first part goes where `lesson` says. False: another first part of the packet went elsewhere, or held less, or parts
-    /// overlapped.
-    pub(crate) fn learn(&mut self, key: FragmentKey, lesson: FragmentMapping<V>, now: Moment) -> bool {
+    /// Records that a first fragment goes where `mapping` says. False: another first fragment of the packet went
+    /// elsewhere, or was shorter, or fragments overlapped.
+    pub(crate) fn record(&mut self, key: FragmentKey, mapping: FragmentMapping<V>, now: Moment) -> bool {
         let set = &mut self.table[set_of(&key)];
-        let new = FragmentEntry { key, lesson, at: now, seen: Some(Seen::default()) };
-        if let Some(known) = set.iter_mut().flatten().find(|learnt| learnt.key == key) {
-            if now.since(known.at) <= LESSON {
-                known.seen = known.seen.take().filter(|_| known.lesson == lesson);
+        let new = FragmentEntry { key, mapping, at: now, seen: Some(Seen::default()) };
+        if let Some(known) = set.iter_mut().flatten().find(|entry| entry.key == key) {
+            if now.since(known.at) <= MAPPING_LIFETIME {
+                known.seen = known.seen.take().filter(|_| known.mapping == mapping);
                 return known.seen.is_some();
             }
             *known = new;
             return true;
         }
-        let oldest = set.iter_mut().min_by_key(|place| place.as_ref().map_or(Moment::ZERO, |learnt| learnt.at));
-        if let Some(place) = oldest {
-            *place = Some(new);
+        let oldest = set.iter_mut().min_by_key(|slot| slot.as_ref().map_or(Moment::ZERO, |entry| entry.at));
+        if let Some(slot) = oldest {
+            *slot = Some(new);
         }
         true
     }
 
-    /// Keeps a part whose first one has not come; gives it back when there is no room.
+    /// Holds a fragment whose first one has not arrived; returns it when there is no room.
     pub(crate) fn wait(&mut self, key: FragmentKey, span: Span, packet: B, port: PortId, now: Moment) -> Result<(), B> {
-        if self.waiting.len() >= ROOM {
+        if self.waiting.len() >= HELD_FRAGMENTS {
             return Err(packet);
         }
-        self.waiting.push_back(Waiting { key, span, packet, port, since: now });
+        self.waiting.push_back(HeldFragment { key, span, packet, port, since: now });
         Ok(())
     }
 
-    /// The next part that waits no longer: its first one has come, or its time is up. `looked` counts those looked at;
-    /// begin with 0.
-    pub(crate) fn release(&mut self, looked: &mut usize, now: Moment) -> Option<Released<B, V>> {
+    /// The next fragment that waits no longer: its first one has arrived, or its time has passed. `looked` counts the
+    /// fragments examined; begin with 0.
+    pub(crate) fn release(&mut self, looked: &mut usize, now: Moment) -> Option<ReleasedFragment<B, V>> {
         while *looked < self.waiting.len() {
-            let Waiting { key, span, since, .. } = self.waiting[*looked];
+            let HeldFragment { key, span, since, .. } = self.waiting[*looked];
             let verdict = match self.find(&key, span, now) {
                 Some(verdict) => verdict,
-                None if now.since(since) > PATIENCE => Err(Reason::Fragment),
+                None if now.since(since) > HOLD_TIME => Err(Reason::Fragment),
                 None => {
                     *looked += 1;
                     continue;
                 }
             };
-            let Waiting { packet, port, .. } = self.waiting.remove(*looked)?;
-            return Some(Released { packet, port, verdict });
+            let HeldFragment { packet, port, .. } = self.waiting.remove(*looked)?;
+            return Some(ReleasedFragment { packet, port, verdict });
         }
         None
     }
 
-    /// At the end: all that still wait.
+    /// Drops all held fragments, at the end; returns their number.
     pub(crate) fn give_up(&mut self) -> usize {
         let count = self.waiting.len();
         self.waiting.clear();
@@ -178,8 +180,8 @@ impl<B, V: Copy + PartialEq> Fragments<B, V> {
 }
 
 impl Seen {
-    /// With one part more; `None`: it overlaps what came.
-    fn and(mut self, part: Span) -> Option<Self> {
+    /// Adds one fragment; `None`: it overlaps what has arrived.
+    fn with(mut self, part: Span) -> Option<Self> {
         let Self(spans) = &mut self;
         if part.start == part.end || spans.iter().any(|seen| seen.start <= part.start && part.end <= seen.end) {
             return Some(self);
@@ -195,13 +197,14 @@ impl Seen {
             }
             apart
         });
-        // Without room for one more gap it goes on unnoted.
+        // Without room for one more gap the fragment is forwarded unrecorded.
         let _ = spans.try_push(joined);
         Some(self)
     }
 }
 
-/// Whoever floods can fill a set with packets of his own; the addresses and the identification are all there is.
+/// The set of a packet. A flooder can fill a set with his own packets: the addresses and the identification are all
+/// there is to hash.
 fn set_of(key: &FragmentKey) -> usize {
     let FragmentKey { source, destination, identification, protocol } = *key;
     let addresses = source ^ destination.rotate_left(64);
@@ -232,7 +235,7 @@ mod tests {
     const LAST: Span = Span { start: 1480, end: 1500 };
     const REFUSED: Option<Result<u8, Reason>> = Some(Err(Reason::FragmentBad));
 
-    fn lesson(verdict: u8) -> FragmentMapping<u8> {
+    fn mapping(verdict: u8) -> FragmentMapping<u8> {
         FragmentMapping { verdict, first_end: 1480 }
     }
 
@@ -240,39 +243,39 @@ mod tests {
     fn the_first_part_teaches_where_the_others_go_for_a_while() {
         let mut fragments = fragments();
         assert_eq!(fragments.find(&key(7), LAST, NOW), None);
-        assert!(fragments.learn(key(7), lesson(3), NOW));
+        assert!(fragments.record(key(7), mapping(3), NOW));
         assert_eq!(fragments.find(&key(7), LAST, NOW), Some(Ok(3)));
         assert_eq!(fragments.find(&key(8), LAST, NOW), None);
-        assert_eq!(fragments.find(&key(7), LAST, NOW + LESSON + Duration::from_millis(1)), None);
+        assert_eq!(fragments.find(&key(7), LAST, NOW + MAPPING_LIFETIME + Duration::from_millis(1)), None);
     }
 
     #[test]
     fn after_a_part_that_would_overwrite_the_first_one_nothing_of_the_packet_goes_on() {
         let mut fragments = fragments();
-        assert!(fragments.learn(key(7), lesson(3), NOW));
-        assert!(fragments.learn(key(8), lesson(3), NOW));
+        assert!(fragments.record(key(7), mapping(3), NOW));
+        assert!(fragments.record(key(8), mapping(3), NOW));
         assert_eq!(fragments.find(&key(7), span(8, 16), NOW), REFUSED);
         assert_eq!(fragments.find(&key(7), LAST, NOW), REFUSED);
-        assert!(!fragments.learn(key(7), lesson(3), NOW), "the first one again");
+        assert!(!fragments.record(key(7), mapping(3), NOW), "the first one again");
         assert_eq!(fragments.find(&key(8), LAST, NOW), Some(Ok(3)), "another packet");
-        let later = NOW + LESSON + Duration::from_millis(1);
-        assert!(fragments.learn(key(7), lesson(3), later), "another one of this name");
+        let later = NOW + MAPPING_LIFETIME + Duration::from_millis(1);
+        assert!(fragments.record(key(7), mapping(3), later), "another one of this name");
         assert_eq!(fragments.find(&key(7), LAST, later), Some(Ok(3)));
     }
 
     #[test]
     fn a_second_first_one_is_a_duplicate_or_refused_with_all_that_follows() {
         let mut fragments = fragments();
-        assert!(fragments.learn(key(7), lesson(3), NOW));
-        assert!(fragments.learn(key(7), lesson(3), NOW), "the same again");
-        assert!(!fragments.learn(key(7), lesson(4), NOW), "to another target");
+        assert!(fragments.record(key(7), mapping(3), NOW));
+        assert!(fragments.record(key(7), mapping(3), NOW), "the same again");
+        assert!(!fragments.record(key(7), mapping(4), NOW), "to another target");
         assert_eq!(fragments.find(&key(7), LAST, NOW), REFUSED);
     }
 
     #[test]
     fn later_parts_that_overlap_end_the_packet_and_duplicates_do_not() {
         let mut fragments = fragments();
-        assert!(fragments.learn(key(7), lesson(3), NOW));
+        assert!(fragments.record(key(7), mapping(3), NOW));
         for part in [span(1480, 2960), span(4440, 5000), span(2960, 4440), span(1480, 2960), span(4440, 5000)] {
             assert_eq!(fragments.find(&key(7), part, NOW), Some(Ok(3)), "{part:?}");
         }
@@ -286,7 +289,7 @@ mod tests {
         for (part, packet) in [(span(1480, 2960), "a"), (span(2952, 4000), "b"), (span(4000, 4008), "c")] {
             fragments.wait(key(7), part, packet, PortId(0), NOW).unwrap();
         }
-        fragments.learn(key(7), lesson(5), NOW);
+        fragments.record(key(7), mapping(5), NOW);
         let released = std::iter::from_fn(|| fragments.release(&mut 0, NOW));
         let verdicts: Vec<_> = released.map(|released| (released.packet, released.verdict)).collect();
         let refused = Err(Reason::FragmentBad);
@@ -294,11 +297,11 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map of units of eight bytes, of which two belong to the first part.
+        /// Against a map of units of eight bytes, of which two belong to the first fragment.
         #[test]
         fn a_part_goes_on_when_it_is_all_new_or_all_known(parts in prop::collection::vec((0_u16..24, 0_u16..6), 0..=GAPS)) {
             let mut fragments = fragments();
-            fragments.learn(key(7), FragmentMapping { verdict: 3, first_end: 16 }, NOW);
+            fragments.record(key(7), FragmentMapping { verdict: 3, first_end: 16 }, NOW);
             let (mut known, mut overlapped) = ([false; 32], false);
             for (start, length) in parts {
                 let units = &mut known[usize::from(start)..usize::from(start + length)];
@@ -314,7 +317,7 @@ mod tests {
         #[test]
         fn parts_that_do_not_overlap_go_on_in_any_order(order in Just((2_u16..40).collect::<Vec<_>>()).prop_shuffle()) {
             let mut fragments = fragments();
-            fragments.learn(key(7), FragmentMapping { verdict: 3, first_end: 16 }, NOW);
+            fragments.record(key(7), FragmentMapping { verdict: 3, first_end: 16 }, NOW);
             for n in order {
                 prop_assert_eq!(fragments.find(&key(7), span(n * 8, n * 8 + 8), NOW), Some(Ok(3)));
             }
@@ -327,10 +330,10 @@ mod tests {
         fragments.wait(key(1), LAST, "one", PortId(0), NOW).unwrap();
         fragments.wait(key(2), LAST, "two", PortId(0), NOW).unwrap();
         assert!(fragments.release(&mut 0, NOW).is_none());
-        fragments.learn(key(2), lesson(5), NOW);
+        fragments.record(key(2), mapping(5), NOW);
         let released = fragments.release(&mut 0, NOW).unwrap();
         assert_eq!((released.packet, released.verdict), ("two", Ok(5)));
-        let late = fragments.release(&mut 0, NOW + PATIENCE + Duration::from_millis(1)).unwrap();
+        let late = fragments.release(&mut 0, NOW + HOLD_TIME + Duration::from_millis(1)).unwrap();
         assert_eq!((late.packet, late.verdict), ("one", Err(Reason::Fragment)));
         assert_eq!(fragments.waiting(), 0);
     }
@@ -339,7 +342,7 @@ mod tests {
     fn a_flood_of_parts_fills_the_room_and_no_more() {
         let mut fragments = fragments();
         let refused = (0..1000).filter(|id| fragments.wait(key(*id), LAST, "part", PortId(0), NOW).is_err()).count();
-        assert_eq!((refused, fragments.waiting()), (1000 - ROOM, ROOM));
-        assert_eq!(fragments.give_up(), ROOM);
+        assert_eq!((refused, fragments.waiting()), (1000 - HELD_FRAGMENTS, HELD_FRAGMENTS));
+        assert_eq!(fragments.give_up(), HELD_FRAGMENTS);
     }
 }

@@ -1,4 +1,4 @@
-//! Packets that wait: their connection may become known, or their target's Ethernet address.
+//! Held packets: their connection may become known, or their target's Ethernet address.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,23 +7,23 @@ use vipa_model::{Moment, PortId};
 
 use crate::batch::Kind;
 
-/// How long a SYN-ACK of an unknown connection waits for its target's report: longer than an agent takes to tell, and shorter than
-/// a server waits before it sends it again (1 s, RFC 6298 §2.1).
+/// How long a SYN-ACK of an unknown connection waits for its target's report: longer than an agent takes to report, and
+/// shorter than a server waits before it repeats it (1 s, RFC 6298 §2.1).
 const SYN_ACK_WAIT: Duration = Duration::from_millis(300);
 
-/// A packet that waits.
-pub(crate) struct Held<B> {
+/// A held packet.
+pub(crate) struct HeldPacket<B> {
     pub(crate) packet: B,
     pub(crate) key: AnyKey,
     pub(crate) kind: Kind,
-    /// Where it came in.
+    /// The port by which it arrived.
     pub(crate) port: PortId,
     pub(crate) since: Moment,
 }
 
-/// In order of arrival. Takes its memory when made and never more.
+/// Held packets in order of arrival. Takes its memory when made and never more.
 pub(crate) struct HoldQueue<B> {
-    packets: VecDeque<Held<B>>,
+    packets: VecDeque<HeldPacket<B>>,
     limit: usize,
     longest: Duration,
 }
@@ -50,9 +50,9 @@ impl<B> HoldQueue<B> {
         self.packets.is_empty()
     }
 
-    /// Lets a packet wait, or says why not. A silent target may take half of the room at most, and SYN-ACKs, which anybody may send, an
-    /// eighth, so that they cannot take it from all other connections.
-    pub(crate) fn push(&mut self, held: Held<B>, awaiting: Awaiting) -> Result<(), Reason> {
+    /// Holds a packet, or returns why not. Packets of silent targets may take half of the queue at most, and SYN-ACKs,
+    /// which anybody may send, an eighth, so that they leave room for all other connections.
+    pub(crate) fn push(&mut self, held: HeldPacket<B>, awaiting: Awaiting) -> Result<(), Reason> {
         let (room, refusal) = match awaiting {
             Awaiting::Connection => (self.limit, Reason::HoldFull),
             Awaiting::Neighbour => (self.limit / 2, Reason::NoNeighbour),
@@ -65,20 +65,20 @@ impl<B> HoldQueue<B> {
         Ok(())
     }
 
-    /// Back to the end of the queue, without asking: who has just come out has room.
-    pub(crate) fn put_back(&mut self, held: Held<B>) {
+    /// Returns a packet to the end of the queue without a check: a packet that has just come out has room.
+    pub(crate) fn put_back(&mut self, held: HeldPacket<B>) {
         self.packets.push_back(held);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Held<B>> {
+    pub(crate) fn pop(&mut self) -> Option<HeldPacket<B>> {
         self.packets.pop_front()
     }
 
-    pub(crate) fn syn_ack_has_expired(held: &Held<B>, now: Moment) -> bool {
+    pub(crate) fn syn_ack_has_expired(held: &HeldPacket<B>, now: Moment) -> bool {
         now.since(held.since) >= SYN_ACK_WAIT
     }
 
-    pub(crate) fn has_expired(&self, held: &Held<B>, now: Moment) -> bool {
+    pub(crate) fn has_expired(&self, held: &HeldPacket<B>, now: Moment) -> bool {
         now.since(held.since) >= self.longest
     }
 }

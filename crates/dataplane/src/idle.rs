@@ -1,28 +1,28 @@
-//! What a worker does between two turns that brought nothing.
+//! What a worker does between two turns without packets.
 
 use std::time::Duration;
 
 /// How a worker waits for packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdlePolicy {
-    /// Never: all of its core, the least latency.
+    /// Never sleeps: all of its core, the least latency.
     Spin,
-    /// Tells the core that it waits, which spares power and a sibling thread; still all of the core.
+    /// Executes a pause instruction, which saves power and spares a sibling thread; still all of the core.
     Pause,
-    /// Sleeps after a while without packets, longer and longer up to `max`; little of the core. While this router
-    /// owns a VIPA, up to [`LONGEST_AS_OWNER`] only until there was nothing for about a tenth of a second.
+    /// Sleeps after a while without packets, longer and longer up to `max`: little of the core. While this router owns
+    /// a VIPA, sleeps no longer than [`LONGEST_AS_OWNER`] until nothing has arrived for about a tenth of a second.
     Sleep { max: Duration },
 }
 
-/// An owner's clients wait for it: between their packets it sleeps no longer than this. A sleep costs about 20 µs of
-/// core on the lab's machine when that is busy, so nobody sleeps this shortly when there is no traffic at all.
+/// Longest sleep of an owner between its clients' packets, because they wait for it. A sleep costs about 20 µs of core
+/// on the lab's machine when that is busy, so no worker sleeps this shortly when there is no traffic at all.
 pub const LONGEST_AS_OWNER: Duration = Duration::from_micros(200);
 /// Sleeps in a row after which there is no traffic, rather than a pause in it.
 const LULL: u32 = 500;
 /// First sleep; doubles from here.
 const SHORTEST: Duration = Duration::from_micros(10);
-/// Empty turns before the first sleep: the next packet of a burst of work comes sooner than a sleep would end.
-const PATIENCE: u32 = 64;
+/// Empty turns before the first sleep: the next packet of a series comes sooner than a sleep would end.
+const EMPTY_TURNS: u32 = 64;
 
 /// What to do before the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) enum Rest {
     Sleep(Duration),
 }
 
-/// Counts the empty turns.
+/// Counter of empty turns.
 pub(crate) struct Idle {
     policy: IdlePolicy,
     empty: u32,
@@ -61,9 +61,9 @@ impl Idle {
         match self.policy {
             IdlePolicy::Spin => Rest::None,
             IdlePolicy::Pause => Rest::Pause,
-            IdlePolicy::Sleep { .. } if self.empty <= PATIENCE => Rest::Pause,
+            IdlePolicy::Sleep { .. } if self.empty <= EMPTY_TURNS => Rest::Pause,
             IdlePolicy::Sleep { max } => {
-                let slept = self.empty - PATIENCE - 1;
+                let slept = self.empty - EMPTY_TURNS - 1;
                 let max = if duty == Duty::Owner && slept < LULL { max.min(LONGEST_AS_OWNER) } else { max };
                 let doublings = slept.min(16);
                 Rest::Sleep((SHORTEST * (1 << doublings)).min(max))
@@ -91,7 +91,7 @@ mod tests {
     fn sleeps_begin_after_a_while_double_and_stay_below_the_limit() {
         let max = Duration::from_millis(1);
         let rests = rests(IdlePolicy::Sleep { max }, Duty::Backup, 1_000_000);
-        let (awake, asleep) = rests.split_at(PATIENCE as usize);
+        let (awake, asleep) = rests.split_at(EMPTY_TURNS as usize);
         assert!(awake.iter().all(|rest| *rest == Rest::Pause));
         let first: Vec<_> =
             [10, 20, 40, 80, 160, 320, 640, 1000, 1000].map(|micros| Rest::Sleep(Duration::from_micros(micros))).into();
@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn an_owner_sleeps_shorter_between_packets_and_as_long_as_others_when_there_are_none() {
         let max = Duration::from_millis(1);
-        let rests = rests(IdlePolicy::Sleep { max }, Duty::Owner, (PATIENCE + LULL) as usize + 1);
-        let (pause_in_traffic, no_traffic) = rests.split_at((PATIENCE + LULL) as usize);
+        let rests = rests(IdlePolicy::Sleep { max }, Duty::Owner, (EMPTY_TURNS + LULL) as usize + 1);
+        let (pause_in_traffic, no_traffic) = rests.split_at((EMPTY_TURNS + LULL) as usize);
         assert_eq!(pause_in_traffic.last(), Some(&Rest::Sleep(LONGEST_AS_OWNER)));
         assert_eq!(no_traffic, [Rest::Sleep(max)]);
     }

@@ -1,29 +1,30 @@
-//! What a worker asks of a port's queues.
+//! Interface of a port's queues to the worker.
 
 use arrayvec::ArrayVec;
 use vipa_packet::{HeaderSums, PacketBuf};
 
-/// Packets received or sent in one go.
+/// Packets received or sent in one call.
 pub const BURST: usize = 32;
 
-/// One receive queue, this worker's alone.
+/// A receive queue, used by this worker alone.
 pub trait Rx {
     type Buf: PacketBuf;
 
-    /// Appends what has arrived, as far as there is room.
+    /// Appends the packets that have arrived, as far as there is room.
     fn burst(&mut self, packets: &mut ArrayVec<Self::Buf, BURST>);
 
-    /// What the port knows of the IPv4 headers of these packets, which it gave last.
+    /// What the port states about the IPv4 header checksums of these packets, which it delivered last.
     fn header_sums(&self, _packets: &[Self::Buf]) -> HeaderSums {
         HeaderSums::Unverified
     }
 }
 
-/// One transmit queue, this worker's alone.
+/// A transmit queue, used by this worker alone.
 pub trait Tx {
     type Buf: PacketBuf;
 
-    /// Takes packets from the front. What the port refuses is left, in its order, and is still the caller's.
+    /// Takes packets from the front. Packets that the port refuses are left, in their order, and still belong to the
+    /// caller.
     fn burst(&mut self, packets: &mut ArrayVec<Self::Buf, BURST>);
 
     /// A new packet with these bytes, to be sent; `None` when there is no buffer.

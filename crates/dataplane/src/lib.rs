@@ -5,12 +5,18 @@
 //!                     │           │          │          │
 //!   malformed, ARP, ──┘      connection   new ones   MACs rewritten,
 //!   ping, not ours             table      admitted   answers written ◄──► hold
+//!
+//!           Rx ──► plain TCP segments ──► probe ──► rewrite ───► Tx
+//!                  mid-stream, by columns  primary   prepared in the same pass
+//!                                          bucket    (nearly all packets)
 //! ```
+//! The second line is the fast path through the same stages: a mid-stream segment of a connection that is found in its
+//! primary bucket needs no decision, and is rewritten at once. Every other packet takes the first line.
 //!
-//! Generic over the ports ([`Rx`], [`Tx`]) and their buffers, so every rule is tested without DPDK and without root:
-//! [`bench`] is a worker between two heaps of packets.
+//! The worker is generic over the ports ([`Rx`], [`Tx`]) and their buffers, so every rule is tested without DPDK and
+//! without root: [`bench`] is a worker between two queues on the heap, and has an example.
 //!
-//! In the packet path nothing waits, locks, logs, allocates or makes a system call.
+//! The packet path never waits, locks, logs, allocates or makes a system call.
 
 #![forbid(unsafe_code)]
 
@@ -39,7 +45,7 @@ use vipa_flow::Tick;
 use vipa_handoff::{Flows, Routes, WorkerShared};
 use vipa_model::Moment;
 
-/// What a turn sees: taken once, the same for all its packets but for the time, which is a burst's.
+/// What a turn's packets are decided by: taken once per turn, except for the time, which is taken once per burst.
 #[derive(Clone, Copy)]
 struct TurnContext<'a> {
     routes: &'a Routes,
@@ -50,7 +56,7 @@ struct TurnContext<'a> {
 }
 
 impl TurnContext<'_> {
-    /// The time is `now`.
+    /// Sets the time.
     #[inline(always)]
     fn advance(&mut self, now: Moment) {
         (self.now, self.tick) = (now, Tick::from(now));

@@ -1,19 +1,19 @@
-//! How often something may happen: token buckets, one worker's alone.
+//! Rate limits: token buckets, each used by one worker alone.
 
 use std::time::Duration;
 
 use vipa_model::Moment;
 
-/// Lets so many pass in a second, and as many at once as fit a tenth of one.
+/// Lets `per_second` events pass in a second, and at once as many as pass in a tenth of a second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenBucket {
-    /// Nanoseconds one token takes to grow.
+    /// Nanoseconds in which one token grows.
     cost: u64,
     /// Time whose tokens have been taken; never further behind than a full bucket.
     spent: Moment,
 }
 
-/// How long an idle bucket fills.
+/// How long an empty bucket takes to fill.
 const DEPTH: Duration = Duration::from_millis(100);
 
 impl TokenBucket {
@@ -21,7 +21,7 @@ impl TokenBucket {
         Self { cost: 1_000_000_000 / u64::from(per_second.max(1)), spent: Moment::ZERO }
     }
 
-    /// Another rate from now on; the tokens taken stay taken.
+    /// Changes the rate; tokens that were taken stay taken.
     pub(crate) fn set_rate(&mut self, per_second: u32) {
         self.cost = 1_000_000_000 / u64::from(per_second.max(1));
     }
@@ -42,12 +42,12 @@ impl TokenBucket {
     }
 }
 
-/// New connections by client: buckets found by hash, so that their number is fixed and two clients may share one.
+/// New connections by client: buckets by hash, so that their number is fixed and two clients may share one.
 pub(crate) struct SourceLimits {
     buckets: Box<[Moment]>,
 }
 
-/// Clients told apart, about.
+/// Clients that are distinguished, about.
 const SOURCES: usize = 16_384;
 
 impl SourceLimits {

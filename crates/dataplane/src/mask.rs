@@ -1,10 +1,10 @@
-//! Some of a burst's packets, by their place in it.
+//! A subset of a burst's packets, by their index.
 
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
 use crate::BURST;
 
-/// One bit for each place.
+/// One bit for each index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BurstMask(pub(crate) u32);
 
@@ -13,20 +13,20 @@ const _: () = assert!(BURST == u32::BITS as usize);
 impl BurstMask {
     pub(crate) const NONE: Self = Self(0);
 
-    /// The first so many.
+    /// The first `count` packets.
     #[inline(always)]
     pub(crate) fn first(count: usize) -> Self {
         Self(if count < BURST { (1 << count) - 1 } else { u32::MAX })
     }
 
-    /// Those of a whole burst for which it is so.
+    /// The packets of a whole burst for which `is_so` is true.
     #[inline(always)]
     pub(crate) fn those(is_so: impl Fn(usize) -> bool) -> Self {
-        let mut places = 0;
-        for place in 0..BURST {
-            places |= u32::from(is_so(place)) << place;
+        let mut packets = 0;
+        for index in 0..BURST {
+            packets |= u32::from(is_so(index)) << index;
         }
-        Self(places)
+        Self(packets)
     }
 
     #[inline(always)]
@@ -39,29 +39,29 @@ impl BurstMask {
         self.0.count_ones()
     }
 
-    /// How many there are from place 0 on without a gap.
+    /// Number of packets from index 0 on without a gap.
     #[inline(always)]
     pub(crate) fn leading(self) -> usize {
         self.0.trailing_ones() as usize
     }
 
     #[inline(always)]
-    pub(crate) fn has(self, place: usize) -> bool {
-        self.0 >> place & 1 != 0
+    pub(crate) fn has(self, index: usize) -> bool {
+        self.0 >> index & 1 != 0
     }
 
     #[inline(always)]
-    pub(crate) fn add(&mut self, place: usize) {
-        self.add_if(place, true);
+    pub(crate) fn add(&mut self, index: usize) {
+        self.add_if(index, true);
     }
 
     #[inline(always)]
-    pub(crate) fn add_if(&mut self, place: usize, so: bool) {
-        self.0 |= u32::from(so) << place;
+    pub(crate) fn add_if(&mut self, index: usize, so: bool) {
+        self.0 |= u32::from(so) << index;
     }
 }
 
-/// From the first place on.
+/// From the lowest index on.
 impl Iterator for BurstMask {
     type Item = usize;
 
@@ -70,9 +70,9 @@ impl Iterator for BurstMask {
         if self.is_empty() {
             return None;
         }
-        let place = self.0.trailing_zeros() as usize;
+        let index = self.0.trailing_zeros() as usize;
         self.0 &= self.0 - 1;
-        Some(place)
+        Some(index)
     }
 }
 

@@ -1,20 +1,22 @@
-//! What a worker that cannot keep up lets go first: new connections.
+//! Overload of a worker: new connections are dropped first.
 //!
-//! A queue that has given nothing but full bursts for long holds more packets than its worker takes, and loses some, whatever
-//! they are. From then on new connections have only so many places in each burst. A SYN beyond is dropped at first sight, for
-//! little more than receiving it costs, and will be sent again; packets of established connections get through.
+//! A queue that has delivered only full bursts for long holds more packets than its worker takes, and loses some of any
+//! kind. From then on a burst may contain only a limited number of new connections. A SYN beyond that is dropped right
+//! after it is classified, at little more than the cost of receiving it, and its client will repeat it; packets of
+//! established connections get through.
 //!
 //! ```text
 //!  places    32 ──behind──► 16 ──still behind──► 8 ─► 4 … 1
 //!             ▲              ▲                   │
 //!             └──── kept up ─┴──── one more ─────┘
 //! ```
-//! How many places are right depends on the machine and on the packets, so they are hashed: halved while the queue is behind, one
-//! more now and then while it is not. Where a queue brings new connections alone there is nobody to protect, and all are taken.
+//! The right number of places depends on the machine and on the packets, so it is found by control: halved while the
+//! queue is behind, one more now and then while it is not. A queue that delivers only new connections has no
+//! established ones to protect, and all are taken.
 //!
-//! What counts is the time that the worker spends on full bursts, not the time that passes. A worker whose core the machine gives
-//! to another process for a while finds full bursts afterwards, however few packets arrive, and has to work them off, not to
-//! drop them.
+//! The measure is the time that the worker spends on full bursts, not the time that passes. A worker whose core the
+//! machine gives to another process for a while finds full bursts afterwards, however few packets arrive. It must
+//! process these, not drop them.
 
 use std::time::Duration;
 
@@ -22,36 +24,36 @@ use vipa_model::Moment;
 
 use crate::BURST;
 
-/// So much work on nothing but full bursts means that a queue is behind. A full ring that a worker finds after its sleep is worked
-/// off sooner, on slow virtual ports too.
+/// Work on nothing but full bursts after which a queue is behind. A full ring that a worker finds after its sleep is
+/// processed sooner, on slow virtual ports too.
 const BEHIND: Duration = Duration::from_millis(50);
 
-/// The longest time from one burst of a queue to the next that counts as work: more than eight bursts take of each of several slow
-/// virtual ports. In what passes beyond it the machine has stopped the worker. So at least 1,600 packets arrive, one full burst
-/// after another, before a queue is taken for behind.
+/// The longest time from one burst of a queue to the next that counts as work: more than eight bursts of each of
+/// several slow virtual ports take. In the time beyond it the machine has stopped the worker. So at least 1,600 packets
+/// arrive, one full burst after another, before a queue counts as behind.
 const LONGEST_STEP: Duration = Duration::from_millis(1);
 
-/// A queue that keeps up has one place more after so long.
+/// Interval after which a queue that keeps up gets one more place.
 const EASE: Duration = Duration::from_millis(100);
 
-/// A queue that has brought no packet of an established connection for so long brings none.
+/// Time without a packet of an established connection after which a queue counts as having none.
 const FORGOTTEN: Duration = Duration::from_secs(1);
 
 const ALL: u32 = BURST as u32;
 
-/// Of one receive queue.
+/// State of one receive queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overload {
     /// Whether the last burst was full.
     is_full: bool,
-    /// Nanoseconds of work since the first of the full bursts, or since places were last halved.
+    /// Nanoseconds of work since the first of the full bursts, or since the places were last halved.
     work: u64,
     /// When the last burst was received.
     received_at: Moment,
-    /// When a packet last came that does not open a connection.
+    /// When a packet last arrived that does not open a connection.
     established_at: Option<Moment>,
     places: u32,
-    /// When they were last changed.
+    /// When the places were last changed.
     changed: Moment,
 }
 
@@ -69,7 +71,7 @@ impl Default for Overload {
 }
 
 impl Overload {
-    /// After a burst of `received` packets: how many of them may open a connection.
+    /// How many packets of a burst of `received` may open a connection.
     #[inline]
     pub(crate) fn new_flow_budget(&mut self, received: usize, now: Moment) -> u32 {
         let is_behind = self.is_behind(received, now);
@@ -82,7 +84,7 @@ impl Overload {
         if protects { self.places } else { ALL }
     }
 
-    /// Some of the burst's packets were of connections that are open already.
+    /// Records that some of the burst's packets were of established connections.
     #[inline]
     pub(crate) fn saw_established(&mut self, now: Moment) {
         self.established_at = Some(now);
@@ -110,7 +112,7 @@ mod tests {
         START + Duration::from_millis(milliseconds)
     }
 
-    /// A queue that has brought a full burst, beside established connections.
+    /// A queue that has delivered a full burst, beside established connections.
     fn full() -> Overload {
         let mut overload = Overload::default();
         overload.saw_established(START);
@@ -118,7 +120,7 @@ mod tests {
         overload
     }
 
-    /// Full bursts, one each half a millisecond; the places of the last one.
+    /// Delivers full bursts, one each half a millisecond; returns the places of the last one.
     fn flood(overload: &mut Overload, milliseconds: std::ops::RangeInclusive<u64>) -> u32 {
         let mut places = 0;
         for at in milliseconds {
@@ -168,7 +170,8 @@ mod tests {
     #[test]
     fn a_worker_that_the_machine_stops_again_and_again_is_not_behind() {
         let mut overload = full();
-        // A second's arrivals of a thousand packets, found in full bursts whenever the worker has its core for a moment.
+        // A second's arrivals of a thousand packets, found in full bursts whenever the worker has its core for a
+        // moment.
         for at in (60..1_060).step_by(60) {
             overload.saw_established(after(at));
             assert_eq!(overload.new_flow_budget(BURST, after(at)), ALL, "after {at} ms");

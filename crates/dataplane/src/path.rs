@@ -1,4 +1,4 @@
-//! A packet's last stretch here: rewritten or wrapped for its target, or turned back into the VIPA's for the client.
+//! The last step of a packet: rewritten or encapsulated for its target, or translated back to the VIPA for the client.
 
 use std::net::IpAddr;
 
@@ -11,33 +11,33 @@ use vipa_packet::{
 
 use crate::{TurnContext, Tx, family::Family, mask::BurstMask, tx_ports::TxPorts};
 
-/// Why a packet has not left.
+/// Why a packet was not forwarded.
 pub(crate) enum NotForwarded<B> {
     /// The next neighbour's MAC is not known yet.
     Neighbour(B),
-    /// Its sender is to be told that no more than this fits.
+    /// Larger than the path's MTU, given here; the sender is to receive an ICMP error.
     TooBig(B, u16),
-    /// Its time to live ends here, which its sender is to be told.
+    /// Its time to live ends here; the sender is to receive an ICMP error.
     LastHop(B),
     Drop(Reason),
 }
 
-/// Packets of a burst that are ready to leave, all by one port: [`NOWHERE`] while there are none.
+/// Packets of a burst that are prepared to leave, all by one port: [`NOWHERE`] while there are none.
 #[derive(Clone, Copy)]
 pub(crate) struct Prepared {
-    pub(crate) places: BurstMask,
+    pub(crate) packets: BurstMask,
     pub(crate) port: PortId,
 }
 
-/// No port's.
+/// No port has this number.
 const NOWHERE: PortId = PortId(u16::MAX);
 
 impl Prepared {
-    pub(crate) const NONE: Self = Self { places: BurstMask::NONE, port: NOWHERE };
+    pub(crate) const NONE: Self = Self { packets: BurstMask::NONE, port: NOWHERE };
 }
 
-/// Makes a plain segment ready for this target, to leave by `port`. False, and nothing done, where that takes more, or it leaves by
-/// another.
+/// Prepares a plain segment for this target, to leave by `port`. False, with nothing changed, if it needs more than
+/// that or leaves by another port.
 #[inline(always)]
 pub(crate) fn prepare<K: Family>(
     context: &TurnContext<'_>,
@@ -58,24 +58,24 @@ pub(crate) fn prepare<K: Family>(
     true
 }
 
-/// The same for a plain segment of a `nat` target, to the client.
+/// Prepares a plain segment of a `nat` target for the client. False as in [`prepare`].
 #[inline(always)]
-pub(crate) fn make_ready_back<K: Family>(
+pub(crate) fn prepare_return<K: Family>(
     context: &TurnContext<'_>,
     packet: &mut impl PacketBuf,
     key: &K,
     port: &mut PortId,
 ) -> bool {
     let (frame, from) = (packet.bytes_mut(), (key.vipa(), key.vipa_port()));
-    let turned =
-        K::inner(frame).and_then(|inner| turn_plain(context, from, (frame, &inner, key.client()), port_taken(*port)));
+    let turned = K::inner(frame)
+        .and_then(|inner| translate_back_plain(context, from, (frame, &inner, key.client()), port_taken(*port)));
     let Some(leaves) = turned else { return false };
     context.shared.counters.add(Count::Returned, 1);
     *port = leaves;
     true
 }
 
-/// The first that is ready says by which port all leave.
+/// The first prepared packet sets the port by which all leave.
 #[cold]
 fn first_leaves(port: &mut PortId, by: PortId) -> bool {
     let is_first = *port == NOWHERE;
@@ -85,14 +85,14 @@ fn first_leaves(port: &mut PortId, by: PortId) -> bool {
     is_first
 }
 
-/// The port by which others leave, if there are any.
+/// The port by which the prepared packets leave, if there are any.
 #[inline(always)]
 fn port_taken(port: PortId) -> Option<PortId> {
     (port != NOWHERE).then_some(port)
 }
 
-/// Rewrites a plain segment that leaves by `port`, if that is given; says by which it does. Cold not because it is rare: the
-/// caller's registers are for the packets that need less.
+/// Rewrites a plain segment that leaves by `port`, if that is given; returns the port by which it leaves. Cold not
+/// because it is rare: the caller's registers are for the packets that need less.
 #[cold]
 #[inline(never)]
 fn rewrite_prepared<K: Family>(
@@ -106,7 +106,7 @@ fn rewrite_prepared<K: Family>(
     rewrite_plain(way, packet, &inner).then_some(way.port)
 }
 
-/// Sends a packet to a target.
+/// Forwards a packet to a target.
 #[inline]
 pub(crate) fn forward<T: Tx>(
     context: &TurnContext<'_>,
@@ -126,7 +126,7 @@ pub(crate) fn forward<T: Tx>(
     forward_changed(context, tx_ports, (target, None), packet)
 }
 
-/// The same for a later part of a packet, with its connection's number for outer headers.
+/// Forwards a later fragment, with its connection's entropy for outer headers.
 #[inline(never)]
 pub(crate) fn forward_part<T: Tx>(
     context: &TurnContext<'_>,
@@ -140,7 +140,7 @@ pub(crate) fn forward_part<T: Tx>(
     forward(context, tx_ports, target, packet)
 }
 
-/// The same where more than the addresses has to change, or something is missing.
+/// Forwards a packet that needs more than new MACs, or for which something is missing.
 #[inline(never)]
 fn forward_changed<T: Tx>(
     context: &TurnContext<'_>,
@@ -164,18 +164,19 @@ fn forward_changed<T: Tx>(
     forward_rewritten(context, tx_ports, (route, hop), entropy, packet)
 }
 
-/// A packet waits for a neighbour that has not answered for long and is asked seldom: control is to ask again.
+/// Asks control to resolve a neighbour again: a packet waits for one that has not answered for long and is asked
+/// seldom.
 #[cold]
 fn ask_for_neighbour(context: &TurnContext<'_>, route: &TargetRoute) {
     if route.via != ForwardingAction::Local
         && let Hop::Unknown(port, address) = context.routes.hop(route.address)
     {
-        // A full box counts what it refuses; the packet will be tried again.
+        // A full mailbox counts what it refuses; the packet will be tried again.
         let _ = context.shared.notes.try_send(Note::Wanted { port, address });
     }
 }
 
-/// What [`rewrite`] does, to a packet that has nothing out of the ordinary. False, and nothing changed, when that takes more.
+/// [`rewrite`] for a packet that has nothing out of the ordinary. False, with nothing changed, if it needs more.
 #[inline(always)]
 fn rewrite_plain(way: &Rewrite, packet: &mut impl PacketBuf, inner: &InnerPacket) -> bool {
     if inner.size > way.mtu {
@@ -224,8 +225,8 @@ fn forward_rewritten<T: Tx>(
         .map_err(|_| NotForwarded::Drop(Reason::NoRoute))
 }
 
-/// As IPv4 wants it of routers: what may be cut is cut, so that a sender who does not look for the path's MTU is served. The
-/// packet becomes its own first part, whose fate is the packet's.
+/// Fragments a packet, as IPv4 requires of routers, so that a sender without path MTU discovery is served. The packet
+/// becomes its own first fragment, whose fate is the packet's.
 #[cold]
 fn forward_in_parts<T: Tx>(
     context: &TurnContext<'_>,
@@ -234,10 +235,10 @@ fn forward_in_parts<T: Tx>(
     (cut, number): (&Fragmenter, u32),
     mut packet: T::Buf,
 ) -> Result<(), NotForwarded<T::Buf>> {
-    let mut place = [0; LONGEST_PART];
+    let mut buffer = [0; LONGEST_PART];
     for n in 1.. {
-        let Some(length) = cut.write(packet.bytes(), n, &mut place) else { break };
-        let part = tx_ports.make(hop.port, &place[..length]);
+        let Some(length) = cut.write(packet.bytes(), n, &mut buffer) else { break };
+        let part = tx_ports.make(hop.port, &buffer[..length]);
         let mut part = part.ok_or(NotForwarded::Drop(Reason::TxRefused))?;
         let parsed = look(part.bytes()).map_err(NotForwarded::Drop)?;
         rewrite(context, (route, hop), number, &mut part, &parsed).map_err(NotForwarded::Drop)?;
@@ -253,7 +254,7 @@ fn forward_in_parts<T: Tx>(
         .map_err(|_| NotForwarded::Drop(Reason::NoRoute))
 }
 
-/// The longest frame of a part: the configuration's largest MTU, an Ethernet header and a tag.
+/// The longest frame of a fragment: the configuration's largest MTU, an Ethernet header and a tag.
 const LONGEST_PART: usize = 9_600 + ethernet::HEADER + ethernet::VLAN_TAG;
 
 fn look(frame: &[u8]) -> Result<Parsed, Reason> {
@@ -263,7 +264,7 @@ fn look(frame: &[u8]) -> Result<Parsed, Reason> {
     }
 }
 
-/// What the way wants of a packet that fits it, link and all.
+/// Applies the path's rewrite, the Ethernet header included, to a packet that fits the path's MTU.
 fn rewrite(
     context: &TurnContext<'_>,
     (route, hop): (&TargetRoute, &NextHop),
@@ -297,7 +298,7 @@ fn rewrite(
     }
 }
 
-/// Makes a packet to the VIPA one to the target itself.
+/// Translates a packet to the VIPA into one to the target itself.
 fn translate(frame: &mut [u8], parsed: &Parsed, target: IpAddr, port: Option<u16>) -> bool {
     let endpoint = |to: u16| endpoint(target, port.unwrap_or(to));
     match parsed.body {
@@ -327,9 +328,9 @@ fn translate(frame: &mut [u8], parsed: &Parsed, target: IpAddr, port: Option<u16
     }
 }
 
-/// Sends a packet of a `nat` target to the client, as from the VIPA.
+/// Sends a packet of a `nat` target to the client, with the VIPA as its source.
 #[inline(never)]
-pub(crate) fn give_back<T: Tx>(
+pub(crate) fn return_to_client<T: Tx>(
     context: &TurnContext<'_>,
     tx_ports: &mut TxPorts<T>,
     (vipa, vipa_port): (VipaId, u16),
@@ -338,18 +339,18 @@ pub(crate) fn give_back<T: Tx>(
     let frame = packet.bytes_mut();
     let turned = InnerPacket::read(frame).and_then(|inner| {
         let client = address(inner.destination(frame)?);
-        turn_plain(context, (vipa, vipa_port), (frame, &inner, client), None)
+        translate_back_plain(context, (vipa, vipa_port), (frame, &inner, client), None)
     });
     match turned {
         Some(port) => send_back(context, tx_ports, port, packet),
-        None => give_back_any(context, tx_ports, (vipa, vipa_port), packet),
+        None => return_any_to_client(context, tx_ports, (vipa, vipa_port), packet),
     }
 }
 
-/// Makes what has nothing out of the ordinary the VIPA's, ready to leave for the client by `port`, if that is given; says by
-/// which it does. `None`, and nothing changed, when that takes more.
+/// Translates a plain packet back to the VIPA, prepared to leave for the client by `port`, if that is given; returns
+/// the port by which it leaves. `None`, with nothing changed, if it needs more.
 #[inline(always)]
-fn turn_plain(
+fn translate_back_plain(
     context: &TurnContext<'_>,
     (vipa, vipa_port): (VipaId, u16),
     (frame, inner, client): (&mut [u8], &InnerPacket, IpAddr),
@@ -381,7 +382,7 @@ fn send_back<T: Tx>(
 }
 
 #[inline(never)]
-fn give_back_any<T: Tx>(
+fn return_any_to_client<T: Tx>(
     context: &TurnContext<'_>,
     tx_ports: &mut TxPorts<T>,
     (vipa, vipa_port): (VipaId, u16),
@@ -397,7 +398,7 @@ fn give_back_any<T: Tx>(
     let hop = match context.routes.hop(client) {
         Hop::Known(hop) => hop,
         Hop::Unknown(port, address) => {
-            // A full box counts what it refuses; the packet will be tried again.
+            // A full mailbox counts what it refuses; the packet will be tried again.
             let _ = context.shared.notes.try_send(Note::Wanted { port, address });
             return Err(NotForwarded::Neighbour(packet));
         }
@@ -470,7 +471,7 @@ fn opens(parsed: &Parsed) -> bool {
     }
 }
 
-/// A segment of this size, with headers without options, fills the way's MTU (RFC 6691 §2).
+/// Clamps the MSS: a segment of this size, with headers without options, fills the path's MTU (RFC 6691 §2).
 fn clamp(context: &TurnContext<'_>, frame: &mut [u8], parsed: &Parsed, mtu: u16) {
     let headers = if matches!(parsed.body, Body::Ipv6Tcp(_)) { 60 } else { 40 };
     if tcp::clamp_mss(frame, parsed, mtu.saturating_sub(headers)) {
@@ -484,9 +485,9 @@ fn mix(address: u64, ports: u32) -> u32 {
     (word >> 32) as u32
 }
 
-/// A number that is the same for all packets of a connection and spread over all connections, for the outer header. No secret: it
-/// chooses among paths of equal worth. ICMP errors have that of the connection they are about; a later part, which does not
-/// say what it belongs to, has it from its first part.
+/// Entropy for the outer header: the same number for all packets of a connection, and spread over all connections. No
+/// secret: it selects one of several paths of equal cost. An ICMP error has that of the connection it is about. A later
+/// fragment does not name its connection, so it has that of its first fragment.
 pub(crate) fn entropy(parsed: &Parsed) -> u32 {
     match parsed.body {
         Body::Ipv4Tcp(s) => entropy_of(s.source.into(), s.source_port, s.destination_port),
@@ -495,7 +496,7 @@ pub(crate) fn entropy(parsed: &Parsed) -> u32 {
         Body::Ipv6Udp(s) => entropy_of(s.source, s.source_port, s.destination_port),
         Body::Ipv4Fragment(part) => entropy_of_part(part.source.into(), part.identification, part.head),
         Body::Ipv6Fragment(part) => entropy_of_part(part.source, part.identification, part.head),
-        // What an error quotes goes from the VIPA to the client.
+        // The packet that an error quotes goes from the VIPA to the client.
         Body::Ipv4Icmp(Ipv4Icmp { message: Icmp::Error { quoted, .. }, .. }) => {
             entropy_of(quoted.destination.into(), quoted.destination_port, quoted.source_port)
         }
@@ -506,7 +507,7 @@ pub(crate) fn entropy(parsed: &Parsed) -> u32 {
     }
 }
 
-/// The number of a connection of this client and these ports; an IPv4 address is the low 32 bits.
+/// Entropy of a connection of this client and these ports; an IPv4 address is the low 32 bits.
 pub(crate) fn entropy_of(client: u128, client_port: u16, vipa_port: u16) -> u32 {
     mix((client >> 64) as u64 ^ client as u64, u32::from(client_port) << 16 | u32::from(vipa_port))
 }

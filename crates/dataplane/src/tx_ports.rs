@@ -1,4 +1,4 @@
-//! Where packets leave: one queue for each port, filled during a turn and given to the port at its end.
+//! Transmit side: one queue for each port, filled during a turn and given to the port at its end.
 
 use arrayvec::ArrayVec;
 use vipa_handoff::{Count, CounterId, Counters, Fate, LocalReply, PortRoute, Reason};
@@ -7,21 +7,21 @@ use vipa_packet::{EthernetHeader, PacketBuf, arp, ethernet, icmp, icmp6, nd, tcp
 
 use crate::{BURST, TurnContext, Tx, limit::TokenBucket};
 
-/// A port's transmit queue and what is on its way there.
+/// A port's transmit queue, and the packets waiting for it.
 struct TxPort<T: Tx> {
     tx: T,
     waiting: ArrayVec<T::Buf, BURST>,
-    /// What a waiting packet counts as if the port takes it, where that is not "forwarded": another fate, or a further part of a
-    /// packet that has its own. With its place.
+    /// By index in `waiting`: the counter of a packet that the port takes, where that is not "forwarded". It is another
+    /// fate, or that of a further fragment of a packet that has its own fate.
     others: ArrayVec<(u8, CounterId), BURST>,
-    /// How much a kernel interface gets.
+    /// Rate limit of a kernel interface.
     share: Option<TokenBucket>,
 }
 
-/// One for each port, by `PortId`, those of kernel interfaces after the others.
+/// One for each port, by `PortId`; those of kernel interfaces come after the others.
 pub(crate) struct TxPorts<T: Tx> {
     tx_ports: Vec<TxPort<T>>,
-    /// Answers that anybody can ask for: pings, resets, ICMP errors.
+    /// Rate limit of answers that anybody can request: pings, resets, ICMP errors.
     answers: TokenBucket,
 }
 
@@ -35,7 +35,7 @@ impl<T: Tx> TxPorts<T> {
         Self { tx_ports, answers: TokenBucket::new(answers_per_second) }
     }
 
-    /// Gives a packet to a port; back when there is no such port.
+    /// Gives a packet to a port; returns it when there is no such port.
     #[inline(always)]
     pub(crate) fn send(&mut self, counters: &Counters, port: PortId, packet: T::Buf, fate: Fate) -> Result<(), T::Buf> {
         match self.tx_ports.get_mut(usize::from(port.0)) {
@@ -47,7 +47,7 @@ impl<T: Tx> TxPorts<T> {
         }
     }
 
-    /// Gives a port the first `ready` of a burst, to be forwarded: a whole one as it is.
+    /// Gives a port the first `ready` packets of a burst, to be forwarded: a whole burst as it is.
     #[inline(always)]
     pub(crate) fn send_first(
         &mut self,
@@ -78,20 +78,20 @@ impl<T: Tx> TxPorts<T> {
         self.tx_ports.get_mut(usize::from(port.0))?.tx.make(frame)
     }
 
-    /// Gives a further part of a packet to a port.
+    /// Gives a further fragment of a packet to a port.
     pub(crate) fn send_part(&mut self, counters: &Counters, port: PortId, part: T::Buf) {
         if let Some(tx_port) = self.tx_ports.get_mut(usize::from(port.0)) {
             tx_port.push(counters, part, CounterId::Count(Count::PartSent));
         }
     }
 
-    /// Turns a packet into its answer and sends it back where it came from.
+    /// Turns a packet into its answer and sends that by the port at which the packet arrived.
     #[inline(never)]
     pub(crate) fn answer(&mut self, context: &TurnContext<'_>, from: PortId, reply: LocalReply, packet: T::Buf) {
         self.answer_with(context, from, reply, packet, |port, packet| write_answer(port, reply, packet));
     }
 
-    /// Tells a packet's sender that nothing larger than `mtu` passes.
+    /// Sends a packet's sender the ICMP error that nothing larger than `mtu` passes.
     #[inline(never)]
     pub(crate) fn answer_too_big(&mut self, context: &TurnContext<'_>, from: PortId, packet: T::Buf, mtu: u16) {
         self.answer_with(context, from, LocalReply::TooBig, packet, |port, packet| write_too_big(port, mtu, packet));
@@ -111,13 +111,13 @@ impl<T: Tx> TxPorts<T> {
             return counters.add(Fate::Drop(Reason::AnswerLimit), 1);
         }
         let written = context.routes.port(from).is_some_and(|port| write(port, &mut packet));
-        // An answer that cannot be written: an error about an error, say.
+        // An answer that cannot be written, for example an error about an error.
         if !written || self.send(counters, from, packet, Fate::Local(reply)).is_err() {
             counters.add(Fate::Drop(unanswered(reply)), 1);
         }
     }
 
-    /// Gives a packet to a kernel interface, as the kernel would have got it from the NIC.
+    /// Gives a packet to a kernel interface, as the kernel would have received it from the NIC.
     #[inline(never)]
     pub(crate) fn pass_to_kernel(&mut self, context: &TurnContext<'_>, kernel: PortId, mut packet: T::Buf) {
         let counters = &context.shared.counters;
@@ -131,7 +131,7 @@ impl<T: Tx> TxPorts<T> {
         }
     }
 
-    /// Sends a packet of the kernel's out of its port.
+    /// Sends a packet of the kernel out of its port.
     #[inline(never)]
     pub(crate) fn pass_from_kernel(&mut self, context: &TurnContext<'_>, port: PortId, mut packet: T::Buf) {
         let counters = &context.shared.counters;
@@ -141,18 +141,18 @@ impl<T: Tx> TxPorts<T> {
         }
     }
 
-    /// Sends a frame of control's at once.
+    /// Sends a frame of control at once.
     pub(crate) fn compose(&mut self, port: PortId, frame: &[u8]) -> bool {
         self.tx_ports.get_mut(usize::from(port.0)).is_some_and(|tx_port| tx_port.tx.compose(frame))
     }
 
-    /// What waits for the ports.
+    /// The packets that wait for the ports.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (PortId, &[u8])> {
         let ports = (0..=u16::MAX).map(PortId).zip(&self.tx_ports);
         ports.flat_map(|(port, of)| of.waiting.iter().map(move |packet| (port, packet.bytes())))
     }
 
-    /// Gives the ports everything that waits.
+    /// Gives all waiting packets to the ports.
     #[inline]
     pub(crate) fn transmit(&mut self, counters: &Counters) {
         for tx_port in &mut self.tx_ports {
@@ -179,7 +179,7 @@ impl<T: Tx> TxPort<T> {
         self.waiting.push(packet);
     }
 
-    /// The port was given a burst to forward, and has left these.
+    /// Counts a burst that the port was given to forward, and of which it has left these.
     #[inline]
     fn forwarded(&self, counters: &Counters, left: &mut ArrayVec<T::Buf, BURST>) {
         let sent = BURST - left.len();
@@ -191,7 +191,7 @@ impl<T: Tx> TxPort<T> {
         }
     }
 
-    /// What the port refuses is freed and counted: it is full, and will be on a second try.
+    /// A packet that the port refuses is freed and counted: the port is full, and would be on a second try.
     #[inline(never)]
     fn transmit(&mut self, counters: &Counters) {
         let offered = self.waiting.len();
@@ -231,11 +231,11 @@ fn retag(packet: &mut impl PacketBuf, vlan: Option<u16>) {
     let mut link = EthernetHeader { source: [0; 6], destination: *destination, vlan };
     link.source.copy_from_slice(source);
     let l3 = if tagged { ethernet::HEADER + ethernet::VLAN_TAG } else { ethernet::HEADER };
-    // With no headroom it leaves as it is, and whoever looks for the tag drops it.
+    // Without headroom the frame leaves as it is, and a receiver that expects the tag drops it.
     let _ = ethernet::replace_ethernet_header(packet, l3, ether_type, &link);
 }
 
-/// Rewrites a packet into its answer; false, and nothing changed, when it has none.
+/// Rewrites a packet into its answer; false, with nothing changed, when it has none.
 fn write_answer(port: &PortRoute, reply: LocalReply, packet: &mut impl PacketBuf) -> bool {
     let Ok(parsed) = vipa_packet::parse(packet.bytes()) else { return false };
     match reply {
@@ -259,7 +259,7 @@ fn write_answer(port: &PortRoute, reply: LocalReply, packet: &mut impl PacketBuf
     }
 }
 
-/// Word from the address that the packet was sent to: the VIPA is the end that its sender knows.
+/// Writes an ICMP error with the packet's destination as its source: its sender knows the VIPA only.
 fn write_too_big(port: &PortRoute, mtu: u16, packet: &mut impl PacketBuf) -> bool {
     let Ok(parsed) = vipa_packet::parse(packet.bytes()) else { return false };
     icmp::too_big(packet, &parsed, mtu, &port.mac.0) || icmp6::too_big(packet, &parsed, mtu, &port.mac.0)

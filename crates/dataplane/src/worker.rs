@@ -1,4 +1,4 @@
-//! The loop.
+//! The worker's loop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,47 +16,46 @@ use crate::{
     BURST, IdlePolicy, Rx, TurnContext, Tx,
     batch::{Batch, Verdict},
     capture::Capturing,
-    classify::{Arrived, classify, first_part},
+    classify::{ArrivedBurst, classify, first_part},
     decide::{Admission, decide, decide_again},
-    fragments::{FirstPart, FragmentMapping, Fragments, ROOM},
-    hold::{Awaiting, Held, HoldQueue},
+    fragments::{FirstPart, FragmentMapping, Fragments, HELD_FRAGMENTS},
+    hold::{Awaiting, HeldPacket, HoldQueue},
     idle::{Duty, Idle, Rest},
     mask::BurstMask,
     overload::Overload,
-    path::{NotForwarded, Prepared, forward, forward_part, give_back},
+    path::{NotForwarded, Prepared, forward, forward_part, return_to_client},
     tx_ports::TxPorts,
 };
 
 /// Turns between two housekeepings under load; without load they come by [`HOUSEKEEP_TIME`].
 const HOUSEKEEP_TURNS: u32 = 256;
 const HOUSEKEEP_TIME: Duration = Duration::from_millis(1);
-/// All held packets are looked up again this often, and at once when the routes change.
+/// Interval at which all held packets are looked up again; also done at once when the routes change.
 const HOLD_RETRY: Duration = Duration::from_millis(1);
 /// Entries in a bucket of the table.
 const BUCKET: usize = 4;
-/// The whole table is looked over for aged entries in this time.
+/// Time in which ageing walks the whole table once.
 const AGEING_ROUND: Duration = Duration::from_secs(10);
-/// Buckets looked over in one housekeeping at most, so that the oldest connections of a large table never keep packets
-/// waiting.
+/// Buckets that one housekeeping ages at most, so that the ageing of a large table never keeps packets waiting.
 const AGEING_MOST: usize = 4096;
-/// Bursts taken from one queue in a turn at most, so that the others have theirs and the time is not too old.
+/// Bursts taken from one queue in a turn at most, so that the other queues have theirs and the time is not too old.
 pub(crate) const BURSTS_A_TURN: usize = 8;
-/// Control's frames sent in one turn at most, so that many do not keep packets waiting.
+/// Frames of control sent in one turn at most, so that many do not keep packets waiting.
 const FRAMES_A_TURN: usize = BURST;
 
-/// Bounds of one worker.
+/// Limits of one worker.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Packets held at once. A port's buffer pool must have [`waiting_packets`](Self::waiting_packets) beside its queues' for
-    /// each worker.
+    /// Packets held at once. A port's buffer pool must have [`waiting_packets`](Self::waiting_packets) for each worker,
+    /// in addition to those of its queues.
     pub held_packets: usize,
     /// Longest time a packet is held.
     pub held_for: Duration,
     /// How long a silent connection stays in the table, by state.
     pub ages: AgeLimits,
-    /// Answers a second to pings, strays and packets that are too big, of each worker.
+    /// Answers a second to pings, orphans and packets that are too big, of each worker.
     pub answers_per_second: u32,
-    /// By `PortId`: this worker's packets a second to a kernel interface; `None` is another port.
+    /// By `PortId`: this worker's packets a second to a kernel interface; `None` for any other port.
     pub kernel_per_second: Vec<Option<u32>>,
 }
 
@@ -64,7 +63,7 @@ impl Limits {
     /// Packets that may wait at a worker, for whatever reason.
     #[must_use]
     pub fn waiting_packets(&self) -> usize {
-        self.held_packets + ROOM
+        self.held_packets + HELD_FRAGMENTS
     }
 }
 
@@ -95,27 +94,28 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     pub(crate) flows: Arc<Flows>,
     limits: Limits,
     pub(crate) rx_ports: Vec<RxPort<R>>,
-    /// Of each rx_port.
-    pub(crate) pressures: Vec<Overload>,
+    /// One for each receive queue.
+    pub(crate) overloads: Vec<Overload>,
     pub(crate) tx_ports: TxPorts<T>,
     pub(crate) columns: Box<HeaderColumns>,
-    /// The one that is being classified, and the one before it, whose lookups have begun. Between turns there is nothing in them.
+    /// The burst that is being classified, and the one before it, whose lookups have begun. Both are empty between
+    /// turns.
     pub(crate) bursts: [ReceivedBurst<R::Buf>; 2],
     pub(crate) hold: HoldQueue<R::Buf>,
     pub(crate) fragments: Fragments<R::Buf, Verdict>,
     pub(crate) admission: Admission,
     /// This worker's parts of the tables, for ageing.
     rounds: Rounds,
-    /// The routes that limits were last taken from.
+    /// The generation of the routes that limits were last taken from.
     limited_by: u64,
     /// Turns since the last housekeeping.
     turns: u32,
     housekept: Moment,
-    /// When held packets were last looked up, and by which routes.
+    /// When held packets were last looked up, and by which generation of the routes.
     retried: (Moment, u64),
     duty: Duty,
     pub(crate) vectors: Vectors,
-    /// While an operator looks at the packets: then there are no receive queues here.
+    /// Set while an operator captures packets; then it has the receive queues, and `rx_ports` is empty.
     pub(crate) capturing: Option<Box<Capturing<R>>>,
 }
 
@@ -135,7 +135,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             routes,
             shared,
             stop,
-            pressures: vec![Overload::default(); rx_ports.len()],
+            overloads: vec![Overload::default(); rx_ports.len()],
             rx_ports,
             tx_ports: TxPorts::new(tx_ports, &limits.kernel_per_second, limits.answers_per_second),
             columns: Box::default(),
@@ -156,8 +156,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         }
     }
 
-    /// Turns until control says stop, resting between turns as `policy` says. `clock` is the clock that leases are
-    /// set by.
+    /// Runs turns until control stops the worker, resting between turns as `policy` states. `clock` is the clock by
+    /// which leases are set.
     pub fn run(&mut self, policy: IdlePolicy, clock: impl Fn() -> Moment) {
         let mut idle = Idle::new(policy);
         while !self.stop.is_raised() {
@@ -173,8 +173,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
 
     /// One turn: everything that has arrived, up to [`BURSTS_A_TURN`] from each queue. Returns the number of packets.
     ///
-    /// Reads `clock` at the start and before it decides on each burst: a worker that the machine stops in the middle of a turn
-    /// sees in its next burst that a lease has passed.
+    /// Reads `clock` at the start and before it decides about each burst: a worker that the machine stops in the middle
+    /// of a turn notices in its next burst that a lease has expired.
     pub fn turn(&mut self, clock: impl Fn() -> Moment) -> usize {
         self.vectors.run(Turn { worker: self, clock })
     }
@@ -191,8 +191,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         if !settler.hold.is_empty() && retry_is_due(&mut self.retried, &context) {
             settler.retry(&mut context, &mut self.admission, &clock);
         }
-        for (rx_port, overload) in self.rx_ports.iter_mut().zip(&mut self.pressures) {
-            // The lookups of one burst begin while the one before it is decided.
+        for (rx_port, overload) in self.rx_ports.iter_mut().zip(&mut self.overloads) {
+            // The lookups of one burst begin while the previous one is decided.
             let [one, other] = &mut self.bursts;
             let (mut current, mut before) = (one, other);
             let mut more = BURSTS_A_TURN;
@@ -202,8 +202,8 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
                     let arrived = current.packets.len();
                     received += arrived;
                     more = if arrived == BURST { more - 1 } else { 0 };
-                    current.batch.grant(overload.new_flow_budget(arrived, context.now));
-                    let burst = Arrived {
+                    current.batch.set_new_flow_budget(overload.new_flow_budget(arrived, context.now));
+                    let burst = ArrivedBurst {
                         port: rx_port.port,
                         sums: rx_port.rx.header_sums(&current.packets),
                         packets: &current.packets,
@@ -234,7 +234,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         received
     }
 
-    /// Worker 0 sends what control wants sent: announcements, and questions for neighbours.
+    /// Worker 0 sends control's frames: announcements, and questions for neighbours.
     #[inline]
     fn send_frames(&mut self) {
         if self.index != 0 || self.shared.frames.is_empty() {
@@ -276,7 +276,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         self.housekept = now;
     }
 
-    /// Looks over as many buckets of its part as the time since the last housekeeping is of a round.
+    /// Ages the share of its buckets that the time since the last housekeeping is of a round.
     fn age(&mut self, now: Moment) {
         let passed = now.since(self.housekept).min(AGEING_ROUND);
         let share = passed.as_secs_f64() / AGEING_ROUND.as_secs_f64() / self.rounds.workers as f64;
@@ -296,19 +296,19 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         self.shared.counters.set(Count::Holding, 0);
     }
 
-    /// A receive queue, for those who play the network.
+    /// A receive queue, for tests that act as the network.
     pub fn rx(&mut self, rx_port: usize) -> Option<&mut R> {
         let rx_ports = self.capturing.as_mut().map_or(&mut self.rx_ports, |capturing| &mut capturing.rx_ports);
         rx_ports.get_mut(rx_port).map(|rx_port| &mut rx_port.rx)
     }
 
-    /// A port's transmit queue, for those who play the network.
+    /// A port's transmit queue, for tests that act as the network.
     pub fn tx(&mut self, port: PortId) -> Option<&mut T> {
         self.tx_ports.queue(port)
     }
 }
 
-/// A burst, and what is known of each of its packets.
+/// A burst, and what is known about each of its packets.
 pub(crate) struct ReceivedBurst<B> {
     pub(crate) packets: ArrayVec<B, BURST>,
     pub(crate) batch: Batch,
@@ -320,7 +320,7 @@ impl<B> ReceivedBurst<B> {
     }
 }
 
-/// A turn, for whatever vector instructions the processor has.
+/// A turn, as work for the processor's vector instructions.
 struct Turn<'w, R: Rx, T: Tx<Buf = R::Buf>, C> {
     worker: &'w mut Worker<R, T>,
     clock: C,
@@ -335,7 +335,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>, C: Fn() -> Moment> Work for Turn<'_, R, T, C> {
     }
 }
 
-/// Where a worker's ageing has come to, in each table.
+/// Positions of a worker's ageing, one in each table.
 struct Rounds {
     ipv4: Cursor,
     ipv6: Cursor,
@@ -344,7 +344,7 @@ struct Rounds {
 
 /// A stretch of ageing.
 struct Round<'a> {
-    /// Of each table.
+    /// Share of each table.
     share: f64,
     now: Tick,
     ages: &'a AgeLimits,
@@ -352,9 +352,9 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Looks over its share of a table; says how many connections went.
+    /// Ages its share of a table; returns how many connections were removed.
     fn age<K: Key>(&self, flows: &FlowTable<K>, cursor: &mut Cursor) -> u64 {
-        // At least one, so that a small table has its rounds too.
+        // At least one bucket, so that a small table is aged too.
         let buckets = (((flows.slots() / BUCKET) as f64 * self.share) as usize).clamp(1, AGEING_MOST);
         let is_away = |target| self.routes.is_away(target);
         flows.age_without(cursor, buckets, self.now, self.ages, is_away).removed.total()
@@ -369,7 +369,7 @@ fn retry_is_due(retried: &mut (Moment, u64), context: &TurnContext<'_>) -> bool 
     due
 }
 
-/// Does with packets what was decided.
+/// Applies verdicts to packets.
 pub(crate) struct VerdictApplier<'w, T: Tx> {
     pub(crate) hold: &'w mut HoldQueue<T::Buf>,
     pub(crate) fragments: &'w mut Fragments<T::Buf, Verdict>,
@@ -377,7 +377,7 @@ pub(crate) struct VerdictApplier<'w, T: Tx> {
 }
 
 impl<T: Tx> VerdictApplier<'_, T> {
-    /// All packets of a burst, after which nothing is known of any.
+    /// Applies the verdicts of a burst and clears the batch.
     #[inline(always)]
     pub(crate) fn apply(
         &mut self,
@@ -387,31 +387,31 @@ impl<T: Tx> VerdictApplier<'_, T> {
         batch: &mut Batch,
     ) {
         if !batch.firsts.is_empty() {
-            self.learn(context, batch);
+            self.record(context, batch);
         }
-        let Prepared { places, port } = batch.ready;
-        let first = places.leading();
+        let Prepared { packets, port } = batch.prepared;
+        let first = packets.leading();
         let mut not_sent = BurstMask::NONE;
         self.tx_ports.send_first(&context.shared.counters, port, burst, first);
-        for (place, packet) in (first..).zip(burst.drain(..)) {
-            if places.has(place) {
+        for (index, packet) in (first..).zip(burst.drain(..)) {
+            if packets.has(index) {
                 if self.tx_ports.send(&context.shared.counters, port, packet, Fate::Forward).is_err() {
                     context.shared.counters.add(Fate::Drop(Reason::NoRoute), 1);
                 }
                 continue;
             }
-            let verdict = batch.verdicts[place];
+            let verdict = batch.verdicts[index];
             if let Verdict::Forward(target) = verdict {
                 match forward(context, self.tx_ports, target, packet) {
                     Ok(()) => {}
-                    Err(stuck) => {
-                        not_sent.add(place);
-                        self.stuck(context, from, batch, (place, stuck));
+                    Err(not_forwarded) => {
+                        not_sent.add(index);
+                        self.apply_not_forwarded(context, from, batch, (index, not_forwarded));
                     }
                 }
                 continue;
             }
-            self.settle_other(context, from, batch, (place, verdict), packet);
+            self.apply_other(context, from, batch, (index, verdict), packet);
         }
         if context.routes.is_rebuilding {
             count_forwarded(context, batch, not_sent);
@@ -420,33 +420,33 @@ impl<T: Tx> VerdictApplier<'_, T> {
     }
 
     #[inline(never)]
-    fn settle_other(
+    fn apply_other(
         &mut self,
         context: &TurnContext<'_>,
         from: PortId,
         batch: &Batch,
-        (place, verdict): (usize, Verdict),
+        (index, verdict): (usize, Verdict),
         packet: T::Buf,
     ) {
         match verdict {
             Verdict::Return(vipa, port) => {
-                if let Err(stuck) = give_back(context, self.tx_ports, (vipa, port), packet) {
-                    self.stuck(context, from, batch, (place, stuck));
+                if let Err(not_forwarded) = return_to_client(context, self.tx_ports, (vipa, port), packet) {
+                    self.apply_not_forwarded(context, from, batch, (index, not_forwarded));
                 }
             }
             Verdict::ForwardPart(target, entropy) => {
-                if let Err(stuck) = forward_part(context, self.tx_ports, (target, entropy), packet) {
-                    self.stuck(context, from, batch, (place, stuck));
+                if let Err(not_forwarded) = forward_part(context, self.tx_ports, (target, entropy), packet) {
+                    self.apply_not_forwarded(context, from, batch, (index, not_forwarded));
                 }
             }
-            Verdict::HoldQueue => self.hold_or_drop(context, from, batch, place, packet, Awaiting::Connection),
-            Verdict::HoldSynAck => self.hold_or_drop(context, from, batch, place, packet, Awaiting::SynAckReport),
+            Verdict::HoldQueue => self.hold_or_drop(context, from, batch, index, packet, Awaiting::Connection),
+            Verdict::HoldSynAck => self.hold_or_drop(context, from, batch, index, packet, Awaiting::SynAckReport),
             Verdict::HoldFragment => self.hold_part(context, from, packet),
             other => self.finish(context, from, other, packet),
         }
     }
 
-    /// Verdicts after which nothing more is asked.
+    /// Applies a verdict that needs no further decision.
     fn finish(&mut self, context: &TurnContext<'_>, from: PortId, verdict: Verdict, packet: T::Buf) {
         match verdict {
             Verdict::Answer(reply) => self.tx_ports.answer(context, from, reply, packet),
@@ -463,16 +463,16 @@ impl<T: Tx> VerdictApplier<'_, T> {
     }
 
     #[inline(never)]
-    fn stuck(
+    fn apply_not_forwarded(
         &mut self,
         context: &TurnContext<'_>,
         from: PortId,
         batch: &Batch,
-        (place, stuck): (usize, NotForwarded<T::Buf>),
+        (index, not_forwarded): (usize, NotForwarded<T::Buf>),
     ) {
-        match stuck {
+        match not_forwarded {
             NotForwarded::Neighbour(packet) => {
-                self.hold_or_drop(context, from, batch, place, packet, Awaiting::Neighbour)
+                self.hold_or_drop(context, from, batch, index, packet, Awaiting::Neighbour)
             }
             NotForwarded::TooBig(packet, mtu) => self.tx_ports.answer_too_big(context, from, packet, mtu),
             NotForwarded::LastHop(packet) => self.tx_ports.answer(context, from, LocalReply::TimeExceeded, packet),
@@ -485,17 +485,17 @@ impl<T: Tx> VerdictApplier<'_, T> {
         context: &TurnContext<'_>,
         port: PortId,
         batch: &Batch,
-        place: usize,
+        index: usize,
         packet: T::Buf,
         awaiting: Awaiting,
     ) {
-        let held = match (batch.connection_of(place), awaiting) {
+        let held = match (batch.connection_of(index), awaiting) {
             (Some((key, kind)), _) => {
-                let held = self.hold.push(Held { packet, key, kind, port, since: context.now }, awaiting);
+                let held = self.hold.push(HeldPacket { packet, key, kind, port, since: context.now }, awaiting);
                 context.shared.vipas.add(key.vipa(), VipaCount::Held, u64::from(held.is_ok()));
                 held
             }
-            // Only a connection's packets are held; a packet's later parts have none of their own.
+            // Only a connection's packets are held; a later fragment has no connection of its own.
             (None, Awaiting::Neighbour) => Err(Reason::NoNeighbour),
             (None, Awaiting::Connection | Awaiting::SynAckReport) => Err(Reason::Orphan),
         };
@@ -514,26 +514,26 @@ impl<T: Tx> VerdictApplier<'_, T> {
                 context.advance(clock());
             }
             let verdict = decide_again(context, &held, admission);
-            self.settle_held(context, held, verdict);
+            self.apply_held(context, held, verdict);
         }
     }
 
-    pub(crate) fn settle_held(&mut self, context: &TurnContext<'_>, held: Held<T::Buf>, verdict: Verdict) {
+    pub(crate) fn apply_held(&mut self, context: &TurnContext<'_>, held: HeldPacket<T::Buf>, verdict: Verdict) {
         let (counters, vipa) = (&context.shared.counters, held.key.vipa());
         let expired = self.hold.has_expired(&held, context.now);
         let syn_ack_expired = HoldQueue::syn_ack_has_expired(&held, context.now);
-        let Held { packet, key, kind, port, since } = held;
-        self.learn_held(context, &packet, verdict);
+        let HeldPacket { packet, key, kind, port, since } = held;
+        self.record_held(context, &packet, verdict);
         let left = match verdict {
             Verdict::Forward(target) => forward(context, self.tx_ports, target, packet),
-            Verdict::Return(vipa, vipa_port) => give_back(context, self.tx_ports, (vipa, vipa_port), packet),
+            Verdict::Return(vipa, vipa_port) => return_to_client(context, self.tx_ports, (vipa, vipa_port), packet),
             Verdict::HoldQueue if expired => {
                 context.shared.vipas.add(vipa, VipaCount::Expired, 1);
                 Err(NotForwarded::Drop(Reason::HoldExpired))
             }
             Verdict::HoldSynAck if syn_ack_expired => Err(NotForwarded::Drop(Reason::SynAck)),
             Verdict::HoldQueue | Verdict::HoldSynAck => {
-                return self.hold.put_back(Held { packet, key, kind, port, since });
+                return self.hold.put_back(HeldPacket { packet, key, kind, port, since });
             }
             other => {
                 context.shared.vipas.add(vipa, VipaCount::Left, 1);
@@ -547,7 +547,7 @@ impl<T: Tx> VerdictApplier<'_, T> {
             }
             Err(NotForwarded::Neighbour(_)) if expired => counters.add(Fate::Drop(Reason::NoNeighbour), 1),
             Err(NotForwarded::Neighbour(packet)) => {
-                return self.hold.put_back(Held { packet, key, kind, port, since });
+                return self.hold.put_back(HeldPacket { packet, key, kind, port, since });
             }
             Err(NotForwarded::TooBig(packet, mtu)) => self.tx_ports.answer_too_big(context, port, packet, mtu),
             Err(NotForwarded::LastHop(packet)) => self.tx_ports.answer(context, port, LocalReply::TimeExceeded, packet),
@@ -557,20 +557,20 @@ impl<T: Tx> VerdictApplier<'_, T> {
     }
 }
 
-/// Counts the forwarded packets of a burst for their VIPAs: takeover reports say when the first one was. Only while a VIPA is
-/// being rebuilt.
+/// Counts the forwarded packets of a burst for their VIPAs, because takeover reports state when the first one was. Only
+/// while a VIPA is being rebuilt.
 #[cold]
 #[inline(never)]
 fn count_forwarded(context: &TurnContext<'_>, batch: &Batch, not_sent: BurstMask) {
     for (index, vipa) in batch.vipas() {
-        let is_forwarded = batch.ready.places.has(index) || matches!(batch.verdicts[index], Verdict::Forward(_));
+        let is_forwarded = batch.prepared.packets.has(index) || matches!(batch.verdicts[index], Verdict::Forward(_));
         if is_forwarded && !not_sent.has(index) {
             context.shared.vipas.add(vipa, VipaCount::Forwarded, 1);
         }
     }
 }
 
-/// Where the later parts of a packet go whose first part has this verdict, if they go anywhere.
+/// Where the later fragments of a packet go whose first fragment has this verdict, if they go anywhere.
 fn verdict_of_others(first: Verdict, part: &FirstPart) -> Option<Verdict> {
     match first {
         Verdict::Forward(target) => Some(Verdict::ForwardPart(target, part.entropy)),
@@ -579,28 +579,28 @@ fn verdict_of_others(first: Verdict, part: &FirstPart) -> Option<Verdict> {
     }
 }
 
-/// Parts of packets.
+/// Fragments.
 impl<T: Tx> VerdictApplier<'_, T> {
-    /// First parts teach where the others go; one that contradicts what was learnt goes nowhere.
+    /// Records where later fragments go; a first fragment that contradicts an earlier one is dropped.
     #[inline(never)]
-    fn learn(&mut self, context: &TurnContext<'_>, batch: &mut Batch) {
+    fn record(&mut self, context: &TurnContext<'_>, batch: &mut Batch) {
         for first in &batch.firsts {
             let verdict = &mut batch.verdicts[usize::from(first.packet)];
             let Some(of_others) = verdict_of_others(*verdict, &first.part) else { continue };
-            let lesson = FragmentMapping { verdict: of_others, first_end: first.part.end };
-            if !self.fragments.learn(first.part.key, lesson, context.now) {
+            let mapping = FragmentMapping { verdict: of_others, first_end: first.part.end };
+            if !self.fragments.record(first.part.key, mapping, context.now) {
                 *verdict = Verdict::drop(Reason::FragmentBad);
             }
         }
     }
 
-    /// A first part that was held teaches when it goes on.
-    fn learn_held(&mut self, context: &TurnContext<'_>, packet: &T::Buf, verdict: Verdict) {
+    /// A held first fragment makes its mapping when it is forwarded.
+    fn record_held(&mut self, context: &TurnContext<'_>, packet: &T::Buf, verdict: Verdict) {
         if matches!(verdict, Verdict::Forward(_) | Verdict::Return(..))
             && let Some(first) = first_part(packet)
             && let Some(verdict) = verdict_of_others(verdict, &first)
         {
-            self.fragments.learn(first.key, FragmentMapping { verdict, first_end: first.end }, context.now);
+            self.fragments.record(first.key, FragmentMapping { verdict, first_end: first.end }, context.now);
         }
     }
 
@@ -628,7 +628,9 @@ impl<T: Tx> VerdictApplier<'_, T> {
                     self.finish(context, released.port, verdict, released.packet);
                     continue;
                 }
-                Ok(Verdict::Return(vipa, port)) => give_back(context, self.tx_ports, (vipa, port), released.packet),
+                Ok(Verdict::Return(vipa, port)) => {
+                    return_to_client(context, self.tx_ports, (vipa, port), released.packet)
+                }
                 Ok(_) => Err(NotForwarded::Drop(Reason::Fragment)),
                 Err(reason) => Err(NotForwarded::Drop(reason)),
             };

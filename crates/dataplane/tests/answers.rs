@@ -1,5 +1,5 @@
-//! What a router answers by itself beside ARP and whole pings: packets that end here, pings in parts and with options; and what
-//! the parts of a packet, and errors about it, share with it.
+//! Packets that a router answers by itself beside ARP and whole pings: packets that end here, pings in fragments and
+//! with options; and what the fragments of a packet, and errors about it, share with it.
 
 mod support;
 
@@ -136,7 +136,7 @@ fn what_may_not_be_answered_ends_here_in_silence() {
     bench.assert_changed(["received +2", "forwarded +1", "sent +1", "dropped.time-to-live +1"]);
 }
 
-/// The parts of an echo request of 72 bytes in all, and those of its reply.
+/// The fragments of an echo request of 72 bytes in all, and those of its reply.
 fn ping_in_parts(of_ipv6: bool) -> ([Builder; 3], [Builder; 3]) {
     let payload: Vec<u8> = (0..64).collect();
     let (asks, replies) = match of_ipv6 {
@@ -247,7 +247,7 @@ fn on_a_tagged_port_answers_and_forwarded_frames_keep_their_priority() {
     assert_eq!(bench.turn([&data]), [to_target(target_of(&bench, 40_000), &data)]);
 }
 
-/// What an outer header says of the connection: GUE's source port, and over IPv6 the flow label.
+/// Entropy of the connection in an outer header: GUE's source port, and over IPv6 the flow label.
 fn entropy(frame: &HeapPacket) -> (u16, u32) {
     let bytes = frame.bytes();
     let of_ipv6 = bytes[14] >> 4 == 6;
@@ -272,7 +272,7 @@ fn parts_and_errors_share_the_outer_header_of_their_connection() {
         let sent: Vec<_> = bench.turn([&first]).iter().map(entropy).collect();
         assert_eq!(sent, [whole; 2], "out of order");
 
-        // Cut here: only the first part has ports.
+        // Fragmented here: only the first fragment has ports.
         let large = client.clone().udp(40_000, 53).payload([7; 1_472]);
         let sent: Vec<_> = bench.turn([&large]).iter().map(entropy).collect();
         assert_eq!(sent, [whole; 2], "cut here");

@@ -1,5 +1,5 @@
-//! Packets of `nat` targets on their way back. Plain ones go a short way, and nothing but the time it takes may tell: here each
-//! comes twice, once with a tag that says only a priority, which leads by the long way and is taken off there.
+//! Packets of `nat` targets on their way back. Plain ones take the fast path, which must give the same result as the
+//! general one: here each comes twice, once with a priority tag, which leads to the general path and is removed there.
 
 mod support;
 
@@ -15,12 +15,12 @@ use vipa_packet::{
     build::{Builder, packet},
 };
 
-/// Of one family.
+/// Addresses of one family.
 struct Ends {
     service: &'static str,
     targets: [&'static str; 2],
     gateway: &'static str,
-    /// Beyond the gateway; on the port's network, and found there; on it, and not found yet.
+    /// Beyond the gateway; on the port's network and resolved; on it and not resolved yet.
     clients: [&'static str; 3],
 }
 
@@ -43,7 +43,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// The second target answers for two ports of the VIPA with one of its own.
+/// The second target answers for two ports of the VIPA with one port of its own.
 fn nat(ends: &Ends) -> Bench {
     let mut bench = Bench::with_service(ends.service, ends.targets);
     bench.change(|world| {
@@ -67,7 +67,7 @@ fn nat(ends: &Ends) -> Bench {
     bench
 }
 
-/// An answer of a target: nearly always one that it may give.
+/// An answer of a target: nearly always an allowed one.
 #[derive(Clone, Debug)]
 struct Answer {
     target: usize,
@@ -113,7 +113,7 @@ impl Answer {
     }
 }
 
-/// An answer keeps the tag of the frame that it answers; what is forwarded has none.
+/// An answer keeps the tag of the frame that it answers; a forwarded frame has none.
 fn without_tag(frame: HeapPacket) -> HeapPacket {
     match frame.as_ref() {
         bytes if bytes[12..16] == [0x81, 0, 0, 0] => HeapPacket::from([&bytes[..12], &bytes[16..]].concat()),
@@ -136,7 +136,7 @@ proptest! {
             prop_assert_eq!(short.turn(&plain), untagged);
             prop_assert_eq!(short.notes(), long.notes());
         }
-        // Whoever waits for a neighbour goes on when that is found.
+        // A packet that waits for a neighbour is forwarded when that is resolved.
         for bench in [&mut short, &mut long] {
             bench.change(|world| {
                 world.neighbours.insert(address(ends.clients[2]), (PortId(0), Mac([2, 0, 0, 0, 0, 78])));

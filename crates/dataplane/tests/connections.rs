@@ -1,4 +1,4 @@
-//! What becomes of a connection's packets.
+//! Fates of a connection's packets.
 
 mod support;
 
@@ -27,7 +27,7 @@ fn a_syn_opens_a_connection_and_goes_to_its_target_and_so_does_what_follows() {
     bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);
 }
 
-/// The machine stops the worker for 400 ms under a lease of 100 ms, after so many readings of the clock in one turn.
+/// The machine stops the worker for 400 ms under a lease of 100 ms, after `readings` readings of the clock in one turn.
 #[test]
 fn a_worker_that_is_stopped_within_a_turn_admits_no_further_burst_after_its_lease() {
     // The first reading begins the turn, each further one is for a burst.
@@ -54,7 +54,8 @@ fn a_worker_that_the_machine_starves_sheds_no_new_connection() {
     bench.turn([&segment(1_000).syn(), &segment(1_000)]);
     let mut port = 2_000;
     for _ in 0..10 {
-        // What has arrived while the worker had no core is more than a turn takes, and the machine stops it again after the turn.
+        // More packets have arrived while the worker had no core than a turn takes, and the machine stops it again
+        // after the turn.
         let mut packets = vec![segment(1_000)];
         packets.extend((0..399).map(|n| segment(port + n).syn()));
         port += 399;
@@ -108,7 +109,7 @@ fn a_syn_sent_again_goes_where_the_first_one_went() {
     }
 }
 
-/// A bench on which a client's first SYN has passed; the SYN, the target that it went to, and the other target.
+/// A bench after a client's first SYN; the SYN, the target that it went to, and the other target.
 fn after_first_syn() -> (Bench, Builder, u8, u8) {
     let mut bench = bench();
     let syn = segment(40_000).syn();
@@ -132,7 +133,7 @@ fn a_syn_whose_target_serves_no_longer_is_placed_anew_unless_the_connection_is_e
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((other.into(), FlowState::Open)));
 }
 
-/// Its SYN-ACK may have got lost, and comes again at the time of the second SYN.
+/// Its SYN-ACK may have been lost, and is repeated at the time of the second SYN.
 #[test]
 fn a_second_syn_stays_with_a_target_whose_agent_has_gone_away_while_its_kernel_answers_neighbours() {
     for (silent, on_link, stays) in [(false, true, true), (true, true, false), (false, false, false)] {
@@ -176,7 +177,7 @@ fn a_confirmed_connection_goes_to_the_target_that_holds_it_in_every_stance_lease
     for (stance, lease) in stances.into_iter().flat_map(|stance| [(stance, Moment::ZERO), (stance, Moment(u64::MAX))]) {
         let mut bench = bench();
         bench.confirm(CLIENT, 40_000, 80, 1);
-        // Neither serving nor listed: an established connection stays where it is.
+        // Neither serving nor listed: an established connection stays at its target.
         bench.change(|world| (world.stance, world.services) = (stance, Vec::new()));
         bench.world.lease.set(lease);
         let (data, syn) = (segment(40_000).payload(b"data"), segment(40_000).syn());
@@ -190,8 +191,8 @@ fn a_confirmed_connection_goes_to_the_target_that_holds_it_in_every_stance_lease
     }
 }
 
-/// Nobody has told of its connections for a while: the client may have ended this one and begun the next at a target that has not
-/// reported it yet.
+/// Nothing has been reported about the target's connections for a while: the client may have ended this one and begun
+/// the next at a target that has not reported it yet.
 #[test]
 fn what_a_target_said_before_its_agent_was_lost_waits_while_the_others_report() {
     for (linked, away, silent_ms, waits) in [
@@ -214,7 +215,7 @@ fn what_a_target_said_before_its_agent_was_lost_waits_while_the_others_report() 
         assert_eq!(sent, NOTHING);
         bench.confirm(CLIENT, 40_000, 80, 0);
         assert_eq!(bench.turn([]), [to_target(0, &data)]);
-        // Where nobody reports it, it is where it was.
+        // Where no target reports it, it stays at its target.
         bench.confirm(CLIENT, 40_001, 80, 1);
         bench.advance(Duration::from_millis(1_100));
         let data = segment(40_001).payload(b"data");
@@ -224,8 +225,8 @@ fn what_a_target_said_before_its_agent_was_lost_waits_while_the_others_report() 
     }
 }
 
-/// A SYN may begin the next connection of its addresses and ports, and another router places that. One that was stopped for a while
-/// finds such SYNs in its queues: forwarded, they begin a connection that the owner does not know.
+/// A SYN may begin the next connection of its addresses and ports, and another router places that. A router that was
+/// stopped for a while finds such SYNs in its queues: forwarded, they begin a connection that the owner does not know.
 #[test]
 fn a_router_that_does_not_own_forwards_no_syn_whatever_it_knows_of_the_connection() {
     use FlowState::{Closing, Confirmed, Ended, HalfOpen, Open};
@@ -309,7 +310,7 @@ fn the_end_that_is_reported_late_leaves_the_next_connection_of_the_same_port_beh
     bench.end(CLIENT, 40_000, 80, 1);
     assert_eq!(bench.turn([&data]), [to_target(1, &data)]);
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Open)));
-    // Nor does an end take what no report has confirmed.
+    // Nor does an end remove an entry that no report has confirmed.
     bench.end(CLIENT, 40_000, 80, 1);
     assert_eq!(bench.connection(CLIENT, 40_000, 80), Some((1, FlowState::Open)));
 }
@@ -336,8 +337,8 @@ fn late_segments_of_what_has_ended_go_to_its_target_and_a_syn_begins_the_next_co
     assert!(bench.connection(CLIENT, 40_001, 80).is_some(), "that end is not this connection's");
 }
 
-/// The acknowledgement of a client's FIN may be lost for long, and its target answers from TIME-WAIT. Other segments, so late, are
-/// of a connection that this router does not know.
+/// The acknowledgement of a client's FIN may be lost for long, and its target answers from TIME-WAIT. Any other segment
+/// this late belongs to a connection that this router does not know.
 #[test]
 fn seconds_after_the_end_a_fin_goes_to_the_target_and_what_is_not_of_that_connection_does_not() {
     let mut bench = bench();
@@ -367,7 +368,8 @@ fn seconds_after_the_end_a_fin_goes_to_the_target_and_what_is_not_of_that_connec
     assert_eq!(placed, fresh.turn([&syn]));
 }
 
-/// Its client comes again from the same port, as a SIP trunk or a replica does, and nobody else will say what became of it.
+/// Its client comes again from the same port, as a SIP trunk or a replica does, and nothing else will report what
+/// became of it.
 #[test]
 fn a_connection_whose_target_is_gone_is_placed_anew_at_once_and_one_of_which_nobody_knows_at_the_second_syn() {
     let syn = segment(40_000).syn();
@@ -391,7 +393,7 @@ fn a_connection_whose_target_is_gone_is_placed_anew_at_once_and_one_of_which_nob
             assert_eq!(bench.turn([&syn]), [to_target(second, &syn)], "linked {linked}, silent {silent}");
         }
     }
-    // Between the two the client went on: the target has answered.
+    // Between the two the client sent a segment: the target has answered.
     let mut bench = bench();
     bench.confirm(CLIENT, 40_000, 80, 1);
     bench.change(|world| world.targets[1].on_link = false);
@@ -612,7 +614,7 @@ fn udp_flows_of_a_draining_target_stay_there_and_new_ones_go_elsewhere() {
     assert_eq!(bench.turn(&new), expected);
     bench.assert_changed(["received +20", "flow.opened +20", "forwarded +20", "sent +20"]);
 
-    // Nobody else is there: the flow stays, and nothing new is placed.
+    // There is no other target: the flow stays, and nothing new is placed.
     bench.serve(Balance::Maglev, &[]);
     assert_eq!(bench.turn([&datagram(40_000), &datagram(50_050)]), [to_target(target as u8, &datagram(40_000))]);
     bench.assert_changed(["received +2", "forwarded +1", "sent +1", "dropped.no-target +1"]);

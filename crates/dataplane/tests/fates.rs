@@ -21,7 +21,7 @@ use vipa_packet::{
 const CLIENT6: &str = "2001:db8:1::4";
 const VIPA6: &str = "2001:db8::10";
 
-/// What happened to whom.
+/// The packets of a story, and the bench that receives them.
 type Story = (Fate, Bench);
 
 /// These packets came to an ordinary bench.
@@ -29,7 +29,7 @@ fn came<'a>(packets: impl IntoIterator<Item = &'a Builder>) -> Bench {
     after(|_| {}, packets)
 }
 
-/// The same to one that was prepared.
+/// These packets came to a bench that was prepared.
 fn after<'a>(prepare: impl FnOnce(&mut Bench), packets: impl IntoIterator<Item = &'a Builder>) -> Bench {
     let mut bench = bench();
     prepare(&mut bench);
@@ -235,7 +235,7 @@ fn malformed() -> Vec<(HeapPacket, Malformed)> {
         frame.bytes_mut()[at] = byte;
         frame
     };
-    // In an IPv4 header, whose checksum is right again.
+    // A fault in an IPv4 header, with its checksum corrected.
     let set_ip = |frame: &Builder, at: usize, byte: u8| {
         let mut frame = set(frame, 14 + at, byte);
         let header = &mut frame.bytes_mut()[14..34];
@@ -312,7 +312,7 @@ fn a_flood_of_half_open_connections_costs_no_connection_that_its_target_has_repo
     let mut bench = Bench::with_limits(SERVICE, [T0, T1], 4_000, Limits::default());
     (0..LIVE).for_each(|n| bench.confirm(CLIENT, 1_000 + n, 80, n % 2));
     let mut seen = 0;
-    // SYNs, each of another client, fifty for each place in the table; now and then a packet of a live connection.
+    // SYNs, each of another client, fifty for each slot of the table; now and then a packet of a live connection.
     for round in 0..3_000_u32 {
         let flood = (0..100).map(|n| from_client().ipv4(0xc612_0000 | (round * 100 + n), VIPA).tcp(7, 80).syn());
         bench.turn(&flood.collect::<Vec<_>>());

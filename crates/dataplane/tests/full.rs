@@ -1,4 +1,4 @@
-//! What becomes of new connections when the table has no place for them.
+//! Fates of new connections when the table has no slot for them.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn full() -> Bench {
     full_of(SERVICE, 80)
 }
 
-/// The same with this service on this port.
+/// [`full`] with this service on this port.
 fn full_of(service: &str, vipa_port: u16) -> Bench {
     let mut bench = Bench::with_limits(service, [T0, T1], 8, Limits::default());
     (1..200).for_each(|port| bench.confirm(CLIENT, port, vipa_port, 0));
@@ -77,7 +77,7 @@ fn a_udp_flow_without_a_place_passes_the_limits_on_new_ones_once() {
     let mut bench = full_of("192.0.2.10:53/udp", 53);
     // One new flow at a time, and the next one in a second.
     bench.change(|world| world.new_per_second = Some(1));
-    // The worker takes up the limit at the end of a turn.
+    // The worker takes the limit at the end of a turn.
     bench.turn([]);
     bench.turn([&datagram(40_000)]);
     bench.assert_changed(["received +1", "flow.unrecorded +1", "forwarded +1", "sent +1"]);
@@ -90,7 +90,7 @@ fn a_udp_flow_without_a_place_passes_the_limits_on_new_ones_once() {
     }
     assert_eq!(bench.turn([&datagram(40_001)]), NOTHING, "another flow waits for the limit");
     bench.assert_changed(["received +1", "dropped.vipa-limit +1"]);
-    // What the first flow has sent has cost the second one nothing.
+    // The packets of the first flow have cost the second one nothing.
     bench.advance(Duration::from_secs(1));
     bench.turn([&datagram(40_000), &datagram(40_001), &datagram(40_001)]);
     bench.assert_changed(["received +3", "flow.unrecorded +3", "forwarded +3", "sent +3"]);

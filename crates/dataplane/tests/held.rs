@@ -204,7 +204,7 @@ fn a_syn_ack_that_comes_before_the_targets_report_waits_for_it() {
     bench.advance(MS);
     assert_eq!(bench.turn([]), [to_target(1, &syn_ack(50_000))]);
     bench.assert_changed(["released +1", "holding -1", "forwarded +1", "sent +1"]);
-    // What follows is a connection's like any other, although its port is no service's.
+    // Later segments belong to a connection like any other, although its port is no service's.
     let data = from_client().ipv4(CLIENT, VIPA).tcp(443, 50_000).payload(b"hello");
     assert_eq!(bench.turn([&data]), [to_target(1, &data)]);
     bench.assert_changed(["received +1", "forwarded +1", "sent +1"]);

@@ -1,4 +1,4 @@
-//! What is not a connection's: ARP, ping, other stations' frames, and everything that is nothing.
+//! Packets that belong to no connection: ARP, ping, other stations' frames, and malformed ones.
 
 mod support;
 
@@ -64,7 +64,7 @@ fn another_routers_announcement_of_a_vipa_is_not_answered_by_the_worker() {
     bench.assert_changed(["received +1", "punted +1"]);
 }
 
-/// What control hears when a station with this MAC says that it has the VIPA.
+/// The note that control receives when a station with this MAC claims the VIPA.
 fn conflict(mac: [u8; 6]) -> Note {
     Note::Conflict { port: PortId(0), vipa: VIPA.parse().unwrap(), mac: Mac(mac) }
 }
@@ -75,7 +75,7 @@ fn a_station_that_says_it_has_an_owned_vipa_is_told_of_however_it_says_so() {
     for said in [
         packet().macs(other, [0xff; 6]).arp_request(VIPA, VIPA),
         packet().macs(other, [0xff; 6]).arp_reply(VIPA, VIPA),
-        // It looks for somebody else, or answers this router's probe.
+        // It asks for another station, or answers this router's probe.
         packet().macs(other, [0xff; 6]).arp_request(VIPA, "198.51.100.9"),
         packet().macs(other, ROUTER_MAC).arp_reply(VIPA, "0.0.0.0"),
     ] {

@@ -13,7 +13,7 @@ use vipa_packet::{HeapPacket, PacketBuf, build::Builder};
 use vipa_sync::Deadline;
 
 const VIPAS: u16 = 40;
-/// Of each VIPA; half of them TCP, half UDP.
+/// Services of each VIPA; half of them TCP, half UDP.
 const SERVICES: u16 = 100;
 const TARGETS: u16 = 16;
 
@@ -21,7 +21,7 @@ fn vipa(n: u16) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, n as u8 + 1)
 }
 
-/// The first of its ports; it has one, or four.
+/// The first of the service's ports; it has one, or four.
 fn port(service: u16) -> u16 {
     1_000 + service / 2 * 8
 }
@@ -35,7 +35,7 @@ fn ports(service: u16) -> PortRange {
     PortRange { first, last: first + if service.is_multiple_of(3) { 3 } else { 0 } }
 }
 
-/// Whose every service is.
+/// The target that serves every service.
 fn target(vipa: u16, service: u16) -> u16 {
     (vipa * 7 + service) % TARGETS
 }
@@ -87,7 +87,7 @@ fn first(of: u16, service: u16, port: u16) -> Builder {
 
 #[test]
 fn four_thousand_services_of_forty_vipas_take_their_own_connections_and_no_others() {
-    // Ten times what is taken: half-open connections make way for one another where they crowd.
+    // Ten times what is taken: half-open connections give way to one another where they crowd.
     let mut bench = Bench::with_limits(SERVICE, [T0], 200_000, vipa_dataplane::Limits::default());
     bench.control.publish(Arc::new(routes()));
     let mut taken = 0;
@@ -104,7 +104,7 @@ fn four_thousand_services_of_forty_vipas_take_their_own_connections_and_no_other
     }
     bench.check_counters();
     assert_eq!(bench.flows.count().total(), taken);
-    // Beside each service's ports, and in the other protocol's place, there is nothing.
+    // Next to each service's ports, and in the other protocol, there is nothing.
     for service in 0..SERVICES {
         bench.turn([&first(0, service, ports(service).last + 1), &first(0, service, port(service) - 1)]);
     }

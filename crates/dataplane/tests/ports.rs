@@ -62,7 +62,7 @@ impl Router {
         Self { workers, control, flows, now: Moment::ZERO + Duration::from_secs(1_000) }
     }
 
-    /// What leaves by each port when these packets come to a worker by a port.
+    /// What leaves by each port when these packets arrive at a worker by a port.
     fn turn<'a>(
         &mut self,
         worker: usize,

@@ -1,4 +1,4 @@
-//! What holds whatever arrives.
+//! Properties that hold for any input.
 
 mod support;
 
@@ -63,7 +63,7 @@ fn known(client: &'static str) -> impl Strategy<Value = HeapPacket> {
     })
 }
 
-/// A burst's worth and more, mostly of one family.
+/// At least a burst of packets, mostly of one family.
 fn bursts() -> impl Strategy<Value = (&'static str, Vec<HeapPacket>)> {
     prop_oneof![Just(CLIENT), Just(CLIENT6)]
         .prop_flat_map(|client| {
@@ -71,7 +71,8 @@ fn bursts() -> impl Strategy<Value = (&'static str, Vec<HeapPacket>)> {
                 prop::collection::vec(prop_oneof![2 => frame(), 6 => known(client), 1 => known(CLIENT6)], 0..400);
             (Just(client), frames)
         })
-        // How long a server's answer to an unknown connection is held depends on the turns that pass, not on its burst alone.
+        // How long a server's answer to an unknown connection is held depends on the turns that pass, not on its burst
+        // alone.
         .prop_map(|(client, frames)| (client, frames.into_iter().filter(|frame| !is_syn_ack(frame)).collect()))
 }
 
@@ -94,7 +95,7 @@ struct Look<'a> {
     columns: &'a mut HeaderColumns,
 }
 
-/// Segments, and those that go on, of either family.
+/// Segments, many of them mid-stream, of either family.
 impl Work for Look<'_> {
     type Output = [(u32, u32); 2];
 

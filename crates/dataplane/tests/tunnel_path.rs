@@ -1,4 +1,4 @@
-//! What a router on a tunnel's path says about an outer packet of ours reaches control, if it may be true.
+//! An ICMP error of a router on a tunnel's path about our outer packet reaches control, if it is plausible.
 
 mod support;
 
@@ -16,7 +16,7 @@ const T6: &str = "2001:db8:0:51::21";
 const HOP: &str = "203.0.113.254";
 const HOP6: &str = "2001:db8:9::fe";
 
-/// What the bench sends to its target.
+/// The outer packet that the bench sends to its target.
 fn sent(bench: &mut Bench) -> HeapPacket {
     bench.confirm(CLIENT, 40_000, 80, 0);
     let sent = bench.turn([&segment(40_000).payload([7; 1_400])]).remove(0);

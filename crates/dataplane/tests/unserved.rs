@@ -1,4 +1,4 @@
-//! New connections that nobody serves: silence, or a refusal as a host with a closed port gives it.
+//! New connections that no target serves: silence, or a refusal as a host with a closed port sends it.
 
 mod support;
 

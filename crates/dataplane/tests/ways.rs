@@ -24,13 +24,13 @@ fn segment6(port: u16) -> Builder {
     from_client().ipv6(CLIENT6, VIPA6).tcp(port, 80)
 }
 
-/// The outer packet from us to the target, before it says what it carries.
+/// The outer packet from us to the target, without its payload.
 fn wrapped(target: &str) -> Builder {
     let frame = packet().macs(ROUTER_MAC, target_mac(0));
     if target.contains(':') { frame.ipv6(ROUTER6, target) } else { frame.ipv4(ROUTER, target).dont_fragment() }
 }
 
-/// What is carried has come a hop further.
+/// The inner packet has come a hop further.
 fn carried(sent: &Builder) -> vipa_packet::HeapPacket {
     sent.clone().ttl(63).build()
 }

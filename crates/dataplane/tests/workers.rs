@@ -17,7 +17,7 @@ const CONNECTIONS: u16 = 500;
 
 type Workers = Vec<Worker<HeapRx, HeapTx>>;
 
-/// So many workers with the bench's routes and its connection table.
+/// `count` workers with the bench's routes and its connection table.
 fn workers(bench: &mut Bench, count: usize) -> (ControlChannel, Workers) {
     let (control, channels) = vipa_handoff::open(Arc::new(bench.world.routes()), count);
     let worker = |channel| {
@@ -28,14 +28,14 @@ fn workers(bench: &mut Bench, count: usize) -> (ControlChannel, Workers) {
     (control, workers)
 }
 
-/// A packet comes to that worker's queue.
+/// Delivers a packet to that worker's queue.
 fn turn(bench: &Bench, worker: &mut Worker<HeapRx, HeapTx>, packet: &Builder) -> Vec<HeapPacket> {
     worker.rx(0).expect("one rx_port").arriving.push_back(packet.build());
     worker.turn(|| bench.now);
     std::mem::take(&mut worker.tx(PortId(0)).expect("one port").sent)
 }
 
-/// Where a frame went.
+/// The target to which a frame was sent.
 fn destination(frames: &[HeapPacket]) -> [u8; 6] {
     assert_eq!(frames.len(), 1, "one packet in, one out");
     *frames[0].as_ref().first_chunk().expect("an Ethernet header")

@@ -1,5 +1,4 @@
-//! Whatever bytes say, done to a worker that knows every way of forwarding: for fuzzers.
-//!
+//! Arbitrary bytes as the input of a worker that has every way of forwarding: for fuzzers.
 //! ```text
 //! bytes ─► steps ─┬─ a frame as it stands, its checksums mended    in by the port or by the kernel's interface
 //!                 ├─ a frame of one of the forms below, its fields chosen
@@ -72,7 +71,7 @@ enum Family {
     V6,
 }
 
-/// By target: it alone is to be had. A table of many thousand places, so made once.
+/// By target: pickers that choose it alone. Each has many thousand elements, so they are made once.
 static PICKERS: LazyLock<Vec<(Picker, Picker)>> = LazyLock::new(|| {
     let mut pickers = Vec::new();
     for family in [Family::V4, Family::V6] {
@@ -86,7 +85,7 @@ static PICKERS: LazyLock<Vec<(Picker, Picker)>> = LazyLock::new(|| {
     pickers
 });
 
-/// Feeds a worker whatever `data` says and checks what must hold of any input.
+/// Feeds a worker what `data` encodes and checks what must hold of any input.
 ///
 /// # Panics
 /// When something that must hold does not.
@@ -106,7 +105,7 @@ pub fn fuzz(data: &[u8]) {
     world.check();
 }
 
-/// Inputs to begin with: every form of frame to every way, in both families.
+/// Initial inputs: every form of frame to every way, in both families.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
@@ -127,13 +126,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// What a step is, by its first byte.
+/// Kinds of steps, by their first byte.
 const CHOSEN: u8 = 0x00;
 const RAW: u8 = 0x40;
 const KERNELS: u8 = 0x80;
 const CHANGE: u8 = 0xc0;
 
-/// Bytes as choices; where there are none left, zeros.
+/// Bytes as choices; zeros where none are left.
 struct Choices<'a>(&'a [u8]);
 
 impl<'a> Choices<'a> {
@@ -151,7 +150,7 @@ impl<'a> Choices<'a> {
         u16::from_be_bytes([self.choice(), self.choice()])
     }
 
-    /// A number of bytes, and as many.
+    /// A number of bytes, and as many bytes.
     fn bytes(&mut self) -> &'a [u8] {
         let length = usize::from(self.number() % 2_048).min(self.0.len());
         let (bytes, rest) = self.0.split_at(length);
@@ -243,7 +242,7 @@ impl World {
         self.check_sent(&sent);
     }
 
-    /// A target says that it holds a connection, or holds it no longer.
+    /// A target's report that it holds a connection, or holds it no longer.
     fn report(&mut self, how: u8, data: &mut Choices<'_>) {
         let (family, way) = family_and_way(data.choice());
         let (client, vipa): (IpAddr, IpAddr) = match family {
@@ -350,20 +349,21 @@ impl World {
         target
     }
 
-    /// What leaves by the port is ours, fits it, and can be read by whoever gets it.
+    /// Checks that a frame that leaves by the port has our MAC, fits the MTU, and can be parsed by its receiver.
     fn check_sent(&mut self, sent: &[HeapPacket]) {
         let longest = 9_000 + ethernet::HEADER + ethernet::VLAN_TAG;
         for frame in sent {
             assert_eq!(frame.bytes().get(6..12), Some(&ROUTER_MAC[..]), "not ours: {frame:?}");
             assert!(frame.bytes().len() <= longest, "too long: {frame:?}");
             let read = parse(frame.bytes());
-            // An error quotes what it is about: ports that were not there, or past the quote's end, are its sender's to know.
+            // An error quotes the packet it is about: ports that were missing there, or lie behind the quote's end, are
+            // not our fault.
             let quotes = matches!(read, Err(Malformed::IcmpQuote | Malformed::Icmp6Quote));
             assert!(read.is_ok() || quotes, "{read:?}: {frame:?}");
         }
     }
 
-    /// Every packet has one fate or is held, and tables keep to their bounds.
+    /// Checks that every packet has one fate or is held, and that tables keep to their limits.
     fn check(&mut self) {
         self.bench.kernel();
         self.bench.check_counters();
@@ -422,7 +422,7 @@ fn client_port(choice: u8) -> u16 {
 /// Forms of frames whose fields are chosen.
 const FORMS: u8 = 14;
 
-/// A frame of one of the forms: form, family and way, client, flags, length (2), time to live, offset, what else.
+/// A frame of one of the forms: form, family and way, client, flags, length (2), time to live, offset, and more.
 fn chosen(data: &mut Choices<'_>) -> HeapPacket {
     let form = data.choice() % FORMS;
     let (family, way) = family_and_way(data.choice());
@@ -491,7 +491,7 @@ fn about(family: Family, frame: Builder, quoted: &HeapPacket) -> Builder {
     }
 }
 
-/// What the VIPA's target sent to the client.
+/// A packet that the VIPA's target sent to the client.
 fn quoted(family: Family, (from, to): (u16, u16), payload: &[u8]) -> HeapPacket {
     let ip = match family {
         Family::V4 => packet().ipv4(VIPA4, CLIENT4),
@@ -500,7 +500,7 @@ fn quoted(family: Family, (from, to): (u16, u16), payload: &[u8]) -> HeapPacket 
     ip.tcp(from, to).payload(payload).build()
 }
 
-/// What the client's packet became on its way to a `nat` target.
+/// The client's packet after its translation for a `nat` target.
 fn turned(family: Family, (from, to): (u16, u16), payload: &[u8]) -> HeapPacket {
     let ip = match family {
         Family::V4 => packet().ipv4(CLIENT4, TARGET4),
@@ -509,7 +509,7 @@ fn turned(family: Family, (from, to): (u16, u16), payload: &[u8]) -> HeapPacket 
     ip.tcp(from, to).payload(payload).build()
 }
 
-/// Who has the VIPA, the port's address, or somebody else's?
+/// A question for the VIPA, the port's address, or another address.
 fn question(family: Family, about: u8) -> HeapPacket {
     let frame = match family {
         Family::V4 => {

@@ -1,4 +1,4 @@
-//! Packets to a VIPA, from a `nat` target on their way back, and parts of either.
+//! Packets to a VIPA, packets that return from a `nat` target, and fragments of both.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use vipa_packet::{
     Udp,
 };
 
-use super::At;
+use super::Ingress;
 use crate::{
     TurnContext,
-    batch::{Batch, Kind, Laned, Verdict},
+    batch::{Batch, BatchFamily, Kind, Verdict},
     family::{Family, Parts},
     fragments::{FirstPart, FragmentKey, Fragments, Span},
     path::entropy_of,
@@ -21,11 +21,11 @@ use crate::{
 
 /// An address of either family, as packets carry it.
 pub(super) trait Addressed: Copy {
-    type Key: Parts<Self> + Laned;
+    type Key: Parts<Self> + BatchFamily;
     fn find_vipa(routes: &Routes, address: Self) -> Option<VipaId>;
     fn returns(routes: &Routes, address: Self) -> &[ReturnRoute];
     /// Whether it is this router's own address, whose pings are answered here and not by the kernel.
-    fn is_pinged_at(self, context: &TurnContext<'_>, at: At<'_>) -> bool;
+    fn is_pinged_at(self, context: &TurnContext<'_>, at: Ingress<'_>) -> bool;
     fn wide(self) -> u128;
 }
 
@@ -42,7 +42,7 @@ impl Addressed for u32 {
         routes.returns(address)
     }
 
-    fn is_pinged_at(self, _scene: &TurnContext<'_>, at: At<'_>) -> bool {
+    fn is_pinged_at(self, _context: &TurnContext<'_>, at: Ingress<'_>) -> bool {
         self == at.route.address.to_bits() && at.route.kernel.is_none()
     }
 
@@ -64,7 +64,7 @@ impl Addressed for u128 {
         routes.returns6(address)
     }
 
-    fn is_pinged_at(self, context: &TurnContext<'_>, at: At<'_>) -> bool {
+    fn is_pinged_at(self, context: &TurnContext<'_>, at: Ingress<'_>) -> bool {
         at.route.kernel.is_none() && context.routes.is_own(IpAddr::V6(self.into()))
     }
 
@@ -75,15 +75,15 @@ impl Addressed for u128 {
 
 /// A packet with ports.
 pub(super) trait VipaPacket: Sized {
-    /// Asks for the connection if this is to a VIPA.
+    /// Begins the lookup of the connection if the packet is to a VIPA.
     fn to_vipa(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict>;
 
-    /// The same if it is from a target of `nat`, with its own address.
-    fn coming_back(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict>;
+    /// Begins the lookup of the connection if the packet is from a `nat` target, with the target's own address.
+    fn look_up_return(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict>;
 
     #[inline]
     fn classify(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
-        self.to_vipa(context, batch).or_else(|| self.coming_back(context, batch))
+        self.to_vipa(context, batch).or_else(|| self.look_up_return(context, batch))
     }
 }
 
@@ -95,11 +95,11 @@ impl<A: Addressed> VipaPacket for Tcp<A> {
             return Some(Verdict::drop(Reason::Overload));
         }
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Tcp);
-        Some(batch.ask(context.flows, key, Kind::Segment(self.flags)))
+        Some(batch.look_up(context.flows, key, Kind::Segment(self.flags)))
     }
 
     #[inline(always)]
-    fn coming_back(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
+    fn look_up_return(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
         let ends = (self.source, self.source_port, self.destination, self.destination_port);
         returned(context, batch, Protocol::Tcp, ends, Some(self.flags))
     }
@@ -110,17 +110,17 @@ impl<A: Addressed> VipaPacket for Udp<A> {
     fn to_vipa(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
         let vipa = A::find_vipa(context.routes, self.destination)?;
         let key = A::Key::of(self.source, self.source_port, vipa, self.destination_port, Protocol::Udp);
-        Some(batch.ask(context.flows, key, Kind::Datagram))
+        Some(batch.look_up(context.flows, key, Kind::Datagram))
     }
 
     #[inline]
-    fn coming_back(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
+    fn look_up_return(&self, context: &TurnContext<'_>, batch: &mut Batch) -> Option<Verdict> {
         let ends = (self.source, self.source_port, self.destination, self.destination_port);
         returned(context, batch, Protocol::Udp, ends, None)
     }
 }
 
-/// Asks for the connection that a packet from (source, port) to (client, port) is the answer of.
+/// Begins the lookup of the connection that a packet from (source, port) to (client, port) answers.
 #[inline(always)]
 fn returned<A: Addressed>(
     context: &TurnContext<'_>,
@@ -136,14 +136,15 @@ fn returned<A: Addressed>(
     let first = routes.next()?;
     let chosen = match routes.next() {
         None => first,
-        Some(second) => the_one_held(context, [first, second].into_iter().chain(routes), key).unwrap_or(first),
+        Some(second) => held_one(context, [first, second].into_iter().chain(routes), key).unwrap_or(first),
     };
-    Some(batch.ask(context.flows, key(chosen), Kind::Return(chosen.0.target, flags)))
+    Some(batch.look_up(context.flows, key(chosen), Kind::Return(chosen.0.target, flags)))
 }
 
-/// With several VIPAs on one port of a target, the table says which it is: the target itself could not tell two apart.
+/// Of several VIPAs on one port of a target, the one whose connection is in the table: the target itself could not
+/// distinguish two.
 #[inline(never)]
-fn the_one_held<'r, K: Family>(
+fn held_one<'r, K: Family>(
     context: &TurnContext<'_>,
     mut routes: impl Iterator<Item = (&'r ReturnRoute, u16)>,
     key: impl Fn((&'r ReturnRoute, u16)) -> K,
@@ -152,8 +153,8 @@ fn the_one_held<'r, K: Family>(
     routes.find(|one| table.lookup(&key(*one)).is_some_and(|hit| hit.target == one.0.target))
 }
 
-/// ICMP to a VIPA, to us, or about a packet that a `nat` target was sent.
-pub(super) fn icmp4(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv4Icmp, batch: &mut Batch) -> Option<Verdict> {
+/// ICMP to a VIPA, to us, or about a packet that was sent to a `nat` target.
+pub(super) fn icmp4(context: &TurnContext<'_>, at: Ingress<'_>, icmp: &Ipv4Icmp, batch: &mut Batch) -> Option<Verdict> {
     let vipa = context.routes.find_vipa(icmp.destination);
     match (vipa, icmp.message) {
         (Some(vipa), Icmp::EchoRequest) => Some(ping(context, vipa)),
@@ -161,7 +162,7 @@ pub(super) fn icmp4(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv4Icmp, batc
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            Some(batch.ask(context.flows, quoted_by_client(vipa, &quoted), Kind::Error))
+            Some(batch.look_up(context.flows, quoted_by_client(vipa, &quoted), Kind::Error))
         }
         (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
         (None, Icmp::Error { quoted, .. }) if quoted.source == icmp.destination => {
@@ -171,8 +172,8 @@ pub(super) fn icmp4(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv4Icmp, batc
     }
 }
 
-/// The same for IPv6.
-pub(super) fn icmp6(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv6Icmp, batch: &mut Batch) -> Option<Verdict> {
+/// [`icmp4`] for IPv6.
+pub(super) fn icmp6(context: &TurnContext<'_>, at: Ingress<'_>, icmp: &Ipv6Icmp, batch: &mut Batch) -> Option<Verdict> {
     let vipa = context.routes.find_vipa6(icmp.destination);
     match (vipa, icmp.message) {
         (Some(vipa), Icmp6::EchoRequest) => Some(ping(context, vipa)),
@@ -180,7 +181,7 @@ pub(super) fn icmp6(context: &TurnContext<'_>, at: At<'_>, icmp: &Ipv6Icmp, batc
             Some(Verdict::Answer(LocalReply::IcmpEcho))
         }
         (Some(vipa), Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
-            Some(batch.ask(context.flows, quoted_by_client(vipa, &quoted), Kind::Error))
+            Some(batch.look_up(context.flows, quoted_by_client(vipa, &quoted), Kind::Error))
         }
         (Some(_), _) => Some(Verdict::drop(Reason::Icmp)),
         (None, Icmp6::Error { quoted, .. }) if quoted.source == icmp.destination => {
@@ -203,22 +204,22 @@ fn protocol_of(number: u8) -> Protocol {
     if number == vipa_packet::UDP { Protocol::Udp } else { Protocol::Tcp }
 }
 
-/// The connection that an ICMP error to a VIPA is about: what it quotes was sent by the VIPA to the client.
+/// The connection that an ICMP error to a VIPA is about: the VIPA sent the quoted packet to the client.
 fn quoted_by_client<A: Addressed>(vipa: VipaId, quoted: &Quoted<A>) -> A::Key {
     let protocol = protocol_of(quoted.protocol);
     A::Key::of(quoted.destination, quoted.destination_port, vipa, quoted.source_port, protocol)
 }
 
-/// An ICMP error to a client about a packet that we sent on to a target of `nat`.
+/// An ICMP error to a client about a packet that we forwarded to a `nat` target.
 fn quoted_by_target<A: Addressed>(context: &TurnContext<'_>, quoted: &Quoted<A>, batch: &mut Batch) -> Option<Verdict> {
     let ends = (quoted.destination, quoted.destination_port, quoted.source, quoted.source_port);
     returned(context, batch, protocol_of(quoted.protocol), ends, None)
 }
 
-/// A part of a packet. The first one names the connection, or begins a ping; the others go where it went.
+/// A fragment. The first one names the connection, or begins a ping; the later ones follow it.
 pub(super) fn part<A: Addressed, B: PacketBuf>(
     context: &TurnContext<'_>,
-    at: At<'_>,
+    at: Ingress<'_>,
     fragment: &Fragment<A>,
     payload: usize,
     (fragments, batch): (&mut Fragments<B, Verdict>, &mut Batch),

@@ -1,5 +1,5 @@
-//! When the table's entry does not decide where a packet goes: long after the connection's end, while targets report, and where another
-//! router owns the VIPA.
+//! Cases in which an entry does not decide where a packet goes: long after the connection's end, while targets report,
+//! and where another router owns the VIPA.
 
 use vipa_flow::Hit;
 use vipa_handoff::{Reason, VipaRoute};

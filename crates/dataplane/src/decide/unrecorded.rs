@@ -1,4 +1,5 @@
-//! Connections for which the table has no place: how long there may be some, and which UDP flows are among them. One worker's alone.
+//! Connections without an entry, because the table has no slot: how long there may be some, and which UDP flows are
+//! among them. Each worker has its own.
 
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use vipa_model::{Moment, Stance, TargetId};
 use super::{Admission, EXPIRED, TurnContext, count_admitted, open};
 use crate::{batch::Verdict, family::Family};
 
-/// How long after the table has had no place unknown segments may be of a connection without an entry. Its target's report
-/// makes one as soon as there is a place.
-const LASTS: Duration = Duration::from_secs(60);
-/// UDP flows told apart, about.
+/// How long after the table last had no slot an unknown segment may belong to a connection without an entry. The
+/// target's report makes an entry as soon as there is a slot.
+const LIFETIME: Duration = Duration::from_secs(60);
+/// UDP flows that are distinguished, about.
 const FLOWS: usize = 16_384;
 
-/// What a worker remembers of connections without an entry.
+/// A worker's record of connections without an entry.
 pub(super) struct Unrecorded {
-    /// Until then connections may go on that found no place.
+    /// Until then there may be connections that found no slot.
     until: Moment,
-    /// Fingerprints of UDP flows that the limits on new connections have let pass, found by hash: their number is fixed, and of two
-    /// flows that share a place the one before passes the limits once more. Zero is none.
+    /// Fingerprints of UDP flows that the limits on new connections have let pass, by hash. Their number is fixed; of
+    /// two flows that share an element the earlier one passes the limits once more. Zero is none.
     flows: Box<[u32]>,
 }
 
@@ -29,38 +30,38 @@ impl Unrecorded {
         Self { until: Moment::ZERO, flows: vec![0; FLOWS].into() }
     }
 
-    /// Whether connections without an entry may be going on.
-    pub(super) fn may_be(&self, now: Moment) -> bool {
+    /// Whether there may be connections without an entry.
+    pub(super) fn may_exist(&self, now: Moment) -> bool {
         now < self.until
     }
 
-    /// A new connection has found no place.
+    /// Records that a new connection has found no slot.
     pub(super) fn begin(&mut self, now: Moment) {
-        if !self.may_be(now) {
+        if !self.may_exist(now) {
             self.flows.fill(0);
         }
-        self.until = now + LASTS;
+        self.until = now + LIFETIME;
     }
 
-    /// Remembers the UDP flow that hashes to `hash`.
+    /// Records the UDP flow that hashes to `hash`.
     pub(super) fn add(&mut self, hash: u64) {
-        let (place, fingerprint) = split(hash);
-        self.flows[place] = fingerprint;
+        let (index, fingerprint) = split(hash);
+        self.flows[index] = fingerprint;
     }
 
-    /// Whether the UDP flow that hashes to `hash` goes on without an entry.
+    /// Whether the UDP flow that hashes to `hash` is one without an entry.
     pub(super) fn has(&self, hash: u64, now: Moment) -> bool {
-        let (place, fingerprint) = split(hash);
-        self.may_be(now) && self.flows[place] == fingerprint
+        let (index, fingerprint) = split(hash);
+        self.may_exist(now) && self.flows[index] == fingerprint
     }
 }
 
-/// Where the flow is remembered, and what tells it from others there.
+/// The flow's element, and the fingerprint that distinguishes it from other flows of that element.
 fn split(hash: u64) -> (usize, u32) {
     ((hash % FLOWS as u64) as usize, (hash >> 32) as u32 | 1)
 }
 
-/// A new connection for which the table has no place.
+/// Verdict for a new connection for which the table has no slot.
 #[cold]
 #[inline(never)]
 pub(super) fn unrecorded<K: Family>(
@@ -81,16 +82,16 @@ pub(super) fn unrecorded<K: Family>(
     verdict
 }
 
-/// The next datagram of a UDP flow that found no place before: it is no new flow, so the limits on new ones do not count. It gets an
-/// entry if there is a place now.
+/// Verdict for the next datagram of a UDP flow that found no slot before. It is no new flow, so the limits on new ones
+/// do not apply. It gets an entry if there is a slot now.
 #[inline(always)]
-pub(super) fn go_on_unrecorded<K: Family>(
+pub(super) fn continue_unrecorded<K: Family>(
     context: &TurnContext<'_>,
     vipa: &VipaRoute,
     key: &K,
     admission: &Admission,
 ) -> Option<Verdict> {
-    if !admission.unrecorded.may_be(context.now) {
+    if !admission.unrecorded.may_exist(context.now) {
         return None;
     }
     go_on(context, vipa, key, admission)
@@ -112,8 +113,8 @@ fn go_on<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K, admiss
     recorded.or_else(|| without_entry(context, vipa, key, admission))
 }
 
-/// An ICMP error about a connection that may be going on without an entry: its target is the one that hashing names. Any other host
-/// ignores an error about a connection that it does not hold.
+/// An ICMP error about a connection that may exist without an entry: it goes to the target that the hash names. Any
+/// other host ignores an error about a connection that it does not hold.
 #[cold]
 #[inline(never)]
 pub(super) fn about_unrecorded<K: Family>(
@@ -123,14 +124,14 @@ pub(super) fn about_unrecorded<K: Family>(
     admission: &Admission,
 ) -> Option<Verdict> {
     let is_owner = vipa.stance == Stance::Active && !vipa.lease.passed(context.now);
-    if is_owner && admission.unrecorded.may_be(context.now) {
+    if is_owner && admission.unrecorded.may_exist(context.now) {
         without_entry(context, vipa, key, admission)
     } else {
         None
     }
 }
 
-/// Where a connection's packets go without an entry.
+/// Target of a connection's packets without an entry.
 #[cold]
 #[inline(never)]
 pub(super) fn without_entry<K: Family>(
@@ -147,7 +148,8 @@ pub(super) fn without_entry<K: Family>(
     Some(Verdict::Forward(target))
 }
 
-/// The target that consistent hashing names for each packet of a connection; what is translated needs an entry on its way back.
+/// The target that consistent hashing names for each packet of a connection. `None` for a translated connection, which
+/// needs an entry on its way back.
 fn hashed<K: Family>(context: &TurnContext<'_>, vipa: &VipaRoute, key: &K) -> Option<TargetId> {
     let service = vipa.find_service(key.protocol(), key.vipa_port())?;
     let target = service.picker.pick_without_memory(key.balance_hash(&context.routes.key, vipa.address))?;
@@ -172,7 +174,7 @@ mod tests {
         assert!(unrecorded.has(one, start + minute) && !unrecorded.has(one, start + minute * 2));
         unrecorded.begin(start + minute * 3);
         assert!(!unrecorded.has(one, start + minute * 3), "another time, another flow");
-        // Two at one place.
+        // Two flows in one element.
         unrecorded.add(one);
         unrecorded.add(other);
         assert_eq!([one, other].map(|hash| unrecorded.has(hash, start + minute * 3)), [false, true]);

@@ -1,4 +1,4 @@
-//! Names and sentences that the tests share.
+//! Names and builders that the tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test uses some of them")]
 
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ pub const SERVICE: &str = "192.0.2.10:80/tcp";
 pub const T0: &str = "198.51.100.21";
 pub const T1: &str = "198.51.100.22";
 
-/// What is sent when nothing is.
+/// The result of a turn that sends nothing.
 pub const NOTHING: [HeapPacket; 0] = [];
 
 /// A packet from the client to us.
@@ -27,12 +27,12 @@ pub fn from_client() -> Builder {
     packet().macs(CLIENT_MAC, ROUTER_MAC)
 }
 
-/// A segment of the client's connection from `port`: ACK and nothing else until it says more.
+/// A segment of the client's connection from `port`: ACK unless other flags are set.
 pub fn segment(port: u16) -> Builder {
     from_client().ipv4(CLIENT, VIPA).tcp(port, 80)
 }
 
-/// The same packet on its way to the `n`-th target.
+/// The same packet on its way to target number `n`.
 pub fn to_target(n: u8, sent: &Builder) -> Builder {
     sent.clone().macs(ROUTER_MAC, target_mac(n))
 }
@@ -47,7 +47,7 @@ pub fn bench() -> Bench {
     Bench::with_service(SERVICE, [T0, T1])
 }
 
-/// The number of the target that the client's connection from `port` is at.
+/// The number of the target that has the client's connection from `port`.
 pub fn target_of(bench: &Bench, port: u16) -> u8 {
     bench.connection(CLIENT, port, 80).expect("it is in the table").0 as u8
 }
@@ -65,7 +65,7 @@ pub fn tunnelled(service: &str, target: &str, how: Encapsulation) -> Bench {
     tunnelled_within(service, target, how, Limits::default())
 }
 
-/// The same within bounds of its own.
+/// The same bench with limits of its own.
 pub fn tunnelled_within(service: &str, target: &str, how: Encapsulation, limits: Limits) -> Bench {
     let mut bench = Bench::with_limits(service, [target], 10_000, limits);
     bench.change(|world| {
