@@ -7,17 +7,17 @@ use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader, Versions, WorkerCount
 
 use crate::{Counters, Routes, Totals, VipaCounters, VipaTotals};
 
-/// Notes of one worker that control has not read yet; more are refused and counted. ARP alone makes notes, and ARP
-/// repeats itself.
+/// Notes of one worker that control has not read yet; more are refused and counted. Only ARP, neighbour discovery and
+/// ICMP errors make notes, and they are repeated.
 const NOTES: usize = 1024;
-/// Control's frames that worker 0 has not sent yet: one for each target and VIPA of a large configuration.
+/// Frames of control that worker 0 has not sent yet: one for each target and VIPA of a large configuration.
 const FRAMES: usize = 8192;
-/// Snapshots kept for workers that may still look at them. A worker moves on at least every 256 turns; if one does not, nothing
-/// more is published until it does, because each snapshot of a large configuration takes a megabyte.
+/// Snapshots kept for workers that may still read them. A worker moves on at least every 256 turns. While one does not,
+/// nothing more is published, because each snapshot of a large configuration takes a megabyte.
 const SNAPSHOTS: usize = 64;
-/// Ways to targets there may be: a `TargetId` is below it.
+/// Paths to targets that there may be: every `TargetId` is below this number.
 pub const WAYS: usize = vipa_model::MAX_PATHS;
-/// Bytes of the longest frame control can send; ARP needs 60.
+/// Bytes of the longest frame that control can send; ARP needs 60.
 pub const FRAME_MAX: usize = 128;
 
 /// Opens a channel between one control thread and `workers` workers, with `routes` as their first snapshot.
@@ -41,20 +41,21 @@ pub fn open(routes: Arc<Routes>, workers: usize) -> (ControlChannel, Vec<WorkerC
     (ControlChannel { routes: publish, workers: shared, stop }, channels)
 }
 
-/// What a worker tells control.
+/// A message of a worker to control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// ARP or neighbour discovery on `port` said that `address` is at `mac`.
+    /// ARP or neighbour discovery on `port`: `address` is at `mac`.
     Neighbour { port: PortId, address: IpAddr, mac: Mac },
-    /// ARP or neighbour discovery on `port` said that `vipa`, which this router owns, is at `mac`, which no port of it has.
+    /// ARP or neighbour discovery on `port`: another station with `mac`, which is no port's of this router, claims
+    /// `vipa`, which this router owns.
     Conflict { port: PortId, vipa: IpAddr, mac: Mac },
-    /// A packet waits for this neighbour to be found.
+    /// A packet waits for the resolution of this neighbour.
     Wanted { port: PortId, address: IpAddr },
-    /// A router on the path to this target said that a link of it takes no more than `mtu` bytes of IP.
+    /// A router on the path to this target reports that one of its links takes no more than `mtu` bytes of IP.
     NarrowPath { target: IpAddr, mtu: u16 },
 }
 
-/// A whole Ethernet frame that control wants sent.
+/// A whole Ethernet frame that control sends through worker 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     port: PortId,
@@ -91,15 +92,15 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// What one worker and control share.
+/// State that one worker and control share.
 pub struct WorkerShared {
     pub counters: Counters,
-    /// New connections given to each way, by `TargetId`.
+    /// New connections given to each path, by `TargetId`.
     pub admitted: WorkerCounterList,
     pub vipas: VipaCounters,
     pub notes: Mailbox<Note>,
     pub frames: Mailbox<Frame>,
-    /// Beats once for each turn.
+    /// Incremented once in each turn.
     pub heartbeat: Heartbeat,
 }
 
@@ -118,9 +119,9 @@ impl WorkerShared {
 
 /// A worker's end; it moves to the worker's thread.
 pub struct WorkerChannel {
-    /// 0 is the worker that sends control's frames.
+    /// Worker 0 sends control's frames.
     pub index: usize,
-    /// How many workers there are.
+    /// Number of workers.
     pub workers: usize,
     pub routes: Reader<Routes>,
     pub shared: Arc<WorkerShared>,
@@ -135,47 +136,48 @@ pub struct ControlChannel {
 }
 
 impl ControlChannel {
-    /// From each worker's next burst on, this is the world. For control after it has asked [`takes_routes`](Self::takes_routes).
+    /// Publishes the routes that each worker uses from its next burst on. To be called after
+    /// [`takes_routes`](Self::takes_routes) has returned true.
     pub fn publish(&self, routes: Arc<Routes>) {
         self.routes.store(routes);
     }
 
-    /// Whether another snapshot may be published. False while a worker stands still and so many are kept for it.
+    /// Whether another snapshot may be published. False while a worker stands still and [`SNAPSHOTS`] are kept for it.
     #[must_use]
     pub fn takes_routes(&self) -> bool {
         self.routes.reclaim() < SNAPSHOTS
     }
 
-    /// What was published last.
+    /// The snapshot that was published last.
     #[must_use]
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.current()
     }
 
-    /// Frees snapshots that no worker can see any more; says how many are left. 0: every worker has gone on to the
+    /// Frees snapshots that no worker can read any more; returns how many are left. 0: every worker has moved on to the
     /// newest.
     pub fn reclaim(&self) -> usize {
         self.routes.reclaim()
     }
 
-    /// Which snapshot is the newest, and which one every worker has moved on to.
+    /// The newest snapshot's version, and the version that every worker has moved on to.
     #[must_use]
     pub fn versions(&self) -> Versions {
         self.routes.versions()
     }
 
-    /// What the workers have told since it was last read; ends when there is nothing more.
+    /// The workers' notes since the last call; ends when there are no more.
     pub fn notes(&self) -> impl Iterator<Item = Note> + '_ {
         self.workers.iter().flat_map(|shared| std::iter::from_fn(|| shared.notes.try_receive()))
     }
 
-    /// Notes that found their box full, and were not told.
+    /// Notes that were lost because their mailbox was full.
     #[must_use]
     pub fn notes_refused(&self) -> u64 {
         self.workers.iter().map(|shared| shared.notes.refused()).sum()
     }
 
-    /// Has worker 0 send a frame; false when too many are waiting already.
+    /// Makes worker 0 send a frame; false when too many are waiting already.
     #[must_use]
     pub fn send(&self, frame: Frame) -> bool {
         self.workers.first().is_some_and(|shared| shared.frames.try_send(frame).is_ok())
@@ -189,7 +191,7 @@ impl ControlChannel {
         totals
     }
 
-    /// What all workers have counted for a VIPA.
+    /// All workers' counters of a VIPA, summed.
     #[must_use]
     pub fn vipa_totals(&self, vipa: VipaId) -> VipaTotals {
         let mut totals = VipaTotals::default();
@@ -197,19 +199,19 @@ impl ControlChannel {
         totals
     }
 
-    /// New connections that all workers have given to a way.
+    /// New connections that all workers have given to a path.
     #[must_use]
     pub fn admitted(&self, way: TargetId) -> u64 {
         self.workers.iter().map(|shared| shared.admitted.read(usize::from(way.0))).sum()
     }
 
-    /// Each worker's side of the channel, for what counts or watches each alone.
+    /// Each worker's side of the channel, for code that counts or watches each worker alone.
     #[must_use]
     pub fn workers(&self) -> &[Arc<WorkerShared>] {
         &self.workers
     }
 
-    /// Tells all workers to end.
+    /// Stops all workers.
     pub fn stop(&self) {
         self.stop.raise();
     }

@@ -1,38 +1,38 @@
-//! What each worker counts, and their sum.
+//! Counters of each worker, and their sum.
 //!
-//! Always `received = Σ fates + holding`, to the packet, whenever a worker is between two turns.
+//! Invariant, to the packet, whenever a worker is between two turns: `received = Σ fates + holding`.
 
 use vipa_model::{MAX_VIPAS, VipaId};
 use vipa_sync::{WorkerCounterList, WorkerCounters};
 
 use crate::Fate;
 
-/// What a worker counts beside fates.
+/// Counters of a worker beside those of fates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Count {
-    /// Packets the ports gave us.
+    /// Packets received from ports.
     Received,
-    /// Packets the ports took from us: forwarded and answered ones, and control's.
+    /// Packets that ports took for transmission: forwarded and answered ones, and control's.
     Sent,
     /// Packets that began to be held.
     Held,
-    /// Held packets whose connection became known, or whose service's orphan policy came to apply.
+    /// Held packets whose connection became known, or to which the service's orphan policy was applied.
     Released,
-    /// Packets held now. The only one that falls.
+    /// Packets held now. The only gauge.
     Holding,
     FlowOpened,
-    /// Packets of connections for which the table had no place, forwarded by hash.
+    /// Packets of connections for which the table had no slot, forwarded by hash.
     FlowUnrecorded,
-    /// Entries removed because nothing was heard of them for long.
+    /// Entries removed because no packet or report refreshed them for long.
     FlowAged,
-    /// Of the forwarded: those that came back from a `nat` target.
+    /// Forwarded packets that came from a `nat` target on their way back.
     Returned,
     /// SYNs whose maximum segment size was lowered.
     MssClamped,
-    /// Further parts made of IPv4 packets that were too big for their way and may be cut.
+    /// Further fragments made of IPv4 packets that were too big for their path and may be fragmented.
     PartSent,
-    /// Control's frames that were sent, and that no port took.
+    /// Frames of control that were sent, and those that no port took.
     FrameSent,
     FrameRefused,
 }
@@ -76,7 +76,7 @@ impl Count {
 
 const CELLS: usize = Count::ALL.len() + Fate::COUNT;
 
-/// Anything that is counted.
+/// Any counter: of a fate, or of something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CounterId {
     Count(Count),
@@ -119,20 +119,20 @@ impl From<Fate> for CounterId {
     }
 }
 
-/// One worker's counters: written by it alone, read by anybody.
+/// One worker's counters: written by that worker alone, read by any thread.
 #[derive(Default)]
 pub struct Counters {
     cells: WorkerCounters<CELLS>,
 }
 
 impl Counters {
-    /// The owning worker only.
+    /// Adds `n`. To be called by the owning worker only.
     #[inline]
     pub fn add(&self, cell: impl Into<CounterId>, n: u64) {
         self.cells.add(cell.into().index(), n);
     }
 
-    /// For what can fall. The owning worker only.
+    /// Sets a gauge. To be called by the owning worker only.
     #[inline]
     pub fn set(&self, cell: impl Into<CounterId>, n: u64) {
         self.cells.set(cell.into().index(), n);
@@ -151,7 +151,7 @@ impl Counters {
     }
 }
 
-/// All counters at one moment, of one worker or summed over several.
+/// Values of all counters at one moment, of one worker or summed over several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     cells: Box<[u64; CELLS]>,
@@ -164,7 +164,7 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// Adds what `counters` says now.
+    /// Adds the present values of `counters`.
     pub fn add(&mut self, counters: &Counters) {
         for (i, cell) in self.cells.iter_mut().enumerate() {
             *cell = cell.wrapping_add(counters.cells.read(i));
@@ -186,12 +186,12 @@ impl Totals {
         self.get(count)
     }
 
-    /// Everything that was counted, by name.
+    /// Every counter's name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         CounterId::all().map(|cell| (cell.name(), self.get(cell)))
     }
 
-    /// Whether every received packet has its one fate or is held. True of a worker between two turns; a moment caught
+    /// Whether every received packet has its one fate or is held. True of a worker between two turns; values read
     /// within a turn may miss a burst.
     #[must_use]
     pub fn add_up(&self) -> bool {
@@ -199,7 +199,7 @@ impl Totals {
         self.count(Count::Received) == fates + self.count(Count::Holding)
     }
 
-    /// What was counted since `earlier`; a gauge that fell shows as 0.
+    /// The increase since `earlier`; a gauge that fell shows as 0.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut difference = self.clone();
@@ -210,7 +210,7 @@ impl Totals {
     }
 }
 
-/// What a worker counts for each VIPA, for takeover reports. Packets' later parts bear no ports and are not counted here.
+/// Counters of a worker for each VIPA, for takeover reports. Later fragments have no ports and are not counted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum VipaCount {
@@ -218,7 +218,7 @@ pub enum VipaCount {
     Held,
     /// Held packets that were sent on.
     Released,
-    /// Held packets whose time was over.
+    /// Held packets whose time passed.
     Expired,
     /// Held packets that are held no longer, whatever became of them.
     Left,
@@ -228,7 +228,7 @@ pub enum VipaCount {
 
 const VIPA_COUNTS: usize = 5;
 
-/// One worker's counters by VIPA: written by it alone, read by anybody.
+/// One worker's counters by VIPA: written by that worker alone, read by any thread.
 pub struct VipaCounters {
     cells: WorkerCounterList,
 }
@@ -240,7 +240,7 @@ impl Default for VipaCounters {
 }
 
 impl VipaCounters {
-    /// The owning worker only.
+    /// Adds `n`. To be called by the owning worker only.
     #[inline]
     pub fn add(&self, vipa: VipaId, count: VipaCount, n: u64) {
         self.cells.add(usize::from(vipa.0) * VIPA_COUNTS + count as usize, n);
@@ -251,7 +251,7 @@ impl VipaCounters {
     }
 }
 
-/// What the workers have counted for one VIPA.
+/// Sum of the workers' counters of one VIPA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VipaTotals {
     pub held: u64,
@@ -262,7 +262,7 @@ pub struct VipaTotals {
 }
 
 impl VipaTotals {
-    /// Adds what `counters` says now of `vipa`.
+    /// Adds the present values of `counters` for `vipa`.
     pub fn add(&mut self, vipa: VipaId, counters: &VipaCounters) {
         let Self { held, released, expired, left, forwarded } = self;
         *held += counters.read(vipa, VipaCount::Held);
@@ -272,7 +272,7 @@ impl VipaTotals {
         *forwarded += counters.read(vipa, VipaCount::Forwarded);
     }
 
-    /// What was counted since `earlier`.
+    /// The increase since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let Self { held, released, expired, left, forwarded } = *self;
@@ -285,7 +285,7 @@ impl VipaTotals {
         }
     }
 
-    /// Whether no packet is held now.
+    /// Whether no packet of the VIPA is held now.
     #[must_use]
     pub fn holds_nothing(&self) -> bool {
         self.left >= self.held

@@ -1,8 +1,8 @@
-//! Connections that one target reports while the table has them at another.
+//! Disputes: connections that one target reports while the table has them at another.
 //!
-//! A target's log may be late: what it reports may have ended, with the end a few records further on, and the client may
-//! have begun the next connection of the same addresses and ports at another target. So a report takes nothing from a
-//! target whose agent is linked: that one speaks for itself.
+//! A target's log may be late. A connection that it reports may have ended, with the end a few records further on, and
+//! the client may have begun the next connection of the same addresses and ports at another target. So a report takes
+//! nothing from another target whose agent is linked: that target's own reports decide.
 //!
 //! ```text
 //!   report of A, entry at B ──► dispute ──► A reports the end ──────────────────────────► settled: B keeps it
@@ -13,9 +13,9 @@
 //!                                     └──► B holds it ──────────────────────────────────► stays a dispute
 //! ```
 //!
-//! Two targets may both hold a connection of the same addresses and ports: one of them missed its end. The router that owned
-//! the VIPA has forwarded the client's segments, so it knows which one the client talks to: it says so when it hands the VIPA
-//! over, and a backup asks it, so that it knows when the owner dies.
+//! Two targets may both hold a connection of the same addresses and ports: one of them missed its end. The router that
+//! owned the VIPA has forwarded the client's segments, so it has the right target. It sends that when it hands the VIPA
+//! over, and a backup asks for it while the owner lives.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
@@ -24,43 +24,45 @@ use vipa_model::{Connection, ConnectionState, EntryState, TargetId, VipaId};
 
 use crate::{AnyKey, Claim, Flows, Reported};
 
-/// Disputes at the same time. It takes a client that uses a port anew while its former target's agent was away; more than a
-/// few are somebody's mistake.
+/// Disputes at the same time. One arises when a client reuses a port whose former target's agent was away at the end of
+/// the connection; more than a few are caused by a fault.
 const MOST: usize = 4096;
-/// Ticks in which the target of an entry is to report it: of a half-open one a quarter of a second, because the connection
-/// is where it was completed, of one whose client went on a second.
+/// Ticks within which the target of an entry must report it. For a half-open entry a quarter of a second, because the
+/// connection is at the target where it was completed; one second if the client has sent more than a SYN.
 const PATIENCE_HALF_OPEN: u32 = 1;
 const PATIENCE: u32 = 4;
-/// The same of a half-open one, where the other target's word comes from a snapshot: five seconds since the last SYN. What a snapshot
-/// names may be older than the SYN, and of that connection the client may have gone away without the target's hearing of it. Its next
-/// one may need a second SYN, which comes after a second, or a third, two seconds later (RFC 6298 §5.5).
+/// The same for a half-open entry, where the other target's claim comes from a snapshot: five seconds since the last
+/// SYN. A connection in a snapshot may be older than the SYN, and its client may have left it without an end that
+/// reached the target. The client's next connection may need a second SYN, which comes after a second, or a third, two
+/// seconds later (RFC 6298 §5.5).
 const PATIENCE_OF_SNAPSHOTS: u32 = 20;
-/// Ticks in which a linked target reports an end that its log had before the claim. If it has not by then, it holds the connection, and
-/// still does while its agent is away: five seconds.
+/// Ticks within which a linked target reports an end that its log had before the claim: five seconds. If it has not by
+/// then, it holds the connection, and still does while its agent is away.
 const SOON: u32 = 20;
-/// Ticks in which the target that a predecessor told to have a connection is to report it: five seconds.
+/// Ticks within which a target must report a connection that a predecessor has placed at it: five seconds.
 const TOLD_FOR: u32 = 20;
 
 #[derive(Debug, Default)]
 pub struct Disputes {
     open: HashMap<AnyKey, Dispute>,
-    /// What a predecessor told to be at this target, which has not reported it, while the table has it at another that has.
+    /// Connections that a predecessor has placed at this target, which has not reported them, while the table has them
+    /// at another target that has.
     told: HashMap<AnyKey, Dispute>,
     settled: Tick,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Dispute {
-    /// The way to the target that reports it, or is to report it.
+    /// The path to the target that reports the connection, or is to report it.
     claimant: TargetId,
     since: Tick,
     origin: Origin,
 }
 
-/// From which kind of report a claim comes.
+/// Kind of report that a claim comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The target's log: what it tells as it happens.
+    /// The target's log: events as they happen.
     Log,
     /// The list of all connections that the target holds, some of which may be old.
     Snapshot,
@@ -83,7 +85,7 @@ impl Dispute {
 }
 
 impl Disputes {
-    /// As [`Flows::report`]; what another target has is kept in mind.
+    /// As [`Flows::report`]; a report of another target's connection becomes a dispute.
     pub fn report(
         &mut self,
         flows: &Flows,
@@ -115,7 +117,7 @@ impl Disputes {
         reported
     }
 
-    /// As [`Flows::report_end`]; the target's own claim is over.
+    /// As [`Flows::report_end`]; also ends the target's own claim.
     pub fn report_end(&mut self, flows: &Flows, key: &AnyKey, is_its: impl Fn(TargetId) -> bool, now: Tick) -> bool {
         if self.open.get(key).is_some_and(|dispute| is_its(dispute.claimant)) {
             self.open.remove(key);
@@ -129,8 +131,8 @@ impl Disputes {
         ended
     }
 
-    /// As [`Flows::inherit`]. What the predecessor tells to be at the target that claims it is that target's, even if another
-    /// one holds it, too.
+    /// As [`Flows::inherit`]. A connection that the predecessor places at the target that claims it goes to that
+    /// target, even if another one holds it, too.
     pub fn inherit(
         &mut self,
         flows: &Flows,
@@ -139,7 +141,7 @@ impl Disputes {
         since: Option<Tick>,
         now: Tick,
     ) {
-        // What a target held when its agent was last linked is older than what the predecessor has heard.
+        // A connection that a target held when its agent was last linked is older than the predecessor's information.
         if state == EntryState::Held
             && let Some(hit) = flows.lookup(key).filter(|hit| hit.target != target && hit.state.is_held())
             && !flows.is_linked(hit.target)
@@ -157,13 +159,13 @@ impl Disputes {
         }
     }
 
-    /// Whether this target reports a connection that the table has elsewhere, or has had until a moment ago.
+    /// Whether this target reports a connection that the table has at another target, or has had until a moment ago.
     #[must_use]
     pub fn is_claimed(&self, key: &AnyKey, target: TargetId) -> bool {
         self.open.get(key).is_some_and(|dispute| dispute.claimant == target)
     }
 
-    /// The connections that two targets hold, by VIPA: of each VIPA so many at most.
+    /// The connections that two targets hold, by VIPA: at most `most` of each VIPA.
     #[must_use]
     pub fn by_vipa(&self, most: usize) -> BTreeMap<VipaId, Vec<Connection>> {
         let mut by_vipa: BTreeMap<VipaId, Vec<Connection>> = BTreeMap::new();
@@ -176,7 +178,7 @@ impl Disputes {
         by_vipa
     }
 
-    /// Settles for the target that reports it. Another one that holds it is now the one that claims it.
+    /// Settles for the claimant. Another target that holds the connection becomes the claimant.
     fn give(&mut self, flows: &Flows, key: &AnyKey, claimant: TargetId, now: Tick) -> Reported {
         self.open.remove(key);
         self.told.remove(key);
@@ -190,8 +192,8 @@ impl Disputes {
         }
     }
 
-    /// Forgets what a target claimed whose agent is no longer linked. When it is back, it tells what has changed, and not
-    /// this again: its log is to be read anew then.
+    /// Removes the claims of a target whose agent is no longer linked. When it is back, it reports what has changed,
+    /// but not these connections again: its log must then be read from the start.
     pub fn withdraw(&mut self, flows: &Flows, is_its: impl Fn(TargetId) -> bool) {
         self.open.retain(|_, dispute| {
             let withdrawn = is_its(dispute.claimant);
@@ -202,19 +204,19 @@ impl Disputes {
         });
     }
 
-    /// Whether anything that is disputed, or was told by a predecessor, names this way.
+    /// Whether a dispute or a predecessor's placement names this path.
     #[must_use]
     pub fn names(&self, way: TargetId) -> bool {
         self.open.values().chain(self.told.values()).any(|dispute| dispute.claimant == way)
     }
 
-    /// Forgets what is disputed about a VIPA that is this router's no more.
+    /// Removes the disputes about a VIPA that this router owns no more.
     pub fn forget(&mut self, vipa: VipaId) {
         self.open.retain(|key, _| key.vipa() != vipa);
         self.told.retain(|key, _| key.vipa() != vipa);
     }
 
-    /// Settles what can be settled; once a tick is enough.
+    /// Settles all disputes that can be settled; to be called once a tick.
     pub fn resolve(&mut self, flows: &Flows, now: Tick) {
         if self.open.is_empty() && self.told.is_empty() || now == self.settled {
             return;
@@ -284,14 +286,14 @@ mod tests {
             disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, (state, Origin::Log), NOW)
         }
 
-        /// It tells again that it holds the connection.
+        /// The target reports again that it holds the connection.
         fn report_at(&mut self, target: TargetId, now: Tick) {
             let Self { flows, disputes, key } = self;
             let state = (ConnectionState::Established, Origin::Log);
             disputes.report(flows, (key, target), |way| way == target, |_| Claim::Unheld, state, now);
         }
 
-        /// The router that owned the VIPA until now tells that the late one has it.
+        /// The VIPA's previous owner reports that the late target has the connection.
         fn inherit(&mut self, state: EntryState) {
             let Self { flows, disputes, key } = self;
             disputes.inherit(flows, (key, LATE), state, None, NOW);
@@ -335,7 +337,7 @@ mod tests {
             assert_eq!(report(&mut bench, Claim::Everything), Reported::New);
             assert_eq!(bench.after(101), Some((LATE, FlowState::Confirmed)), "linked {linked}");
         }
-        // What has ended is nobody's.
+        // An ended connection belongs to no target.
         let mut bench = Bench::disputed(FlowState::Confirmed);
         bench.disputes.withdraw(&bench.flows, |way| way == LATE);
         assert!(bench.end(HOLDER));
@@ -369,8 +371,8 @@ mod tests {
         assert_eq!(bench.after(1), Some((HOLDER, FlowState::Confirmed)));
     }
 
-    /// The client's SYN passed here, and its handshake may take a second SYN. The other target holds the connection before, of which the
-    /// client has gone away without its hearing of it.
+    /// The client's SYN passed here, and its handshake may take a second SYN. The other target holds the previous
+    /// connection, which the client has left without an end that reached that target.
     #[test]
     fn what_a_snapshot_names_may_be_older_than_a_syn_that_passed_here() {
         for (origin, kept) in [(Origin::Log, 0), (Origin::Snapshot, PATIENCE_OF_SNAPSHOTS - 1)] {
@@ -384,13 +386,13 @@ mod tests {
         }
     }
 
-    /// It has had time to report its end, so it holds the connection, whatever happens to its agent later.
+    /// The target has had time to report its end, so it holds the connection, whatever happens to its agent later.
     #[test]
     fn a_holder_whose_agent_goes_away_long_after_the_claim_keeps_the_connection() {
         for (held_for, expected) in [(SOON - 1, LATE), (SOON, HOLDER)] {
             let mut bench = Bench::disputed(FlowState::Confirmed);
             assert_eq!(bench.after(held_for), Some((HOLDER, FlowState::Confirmed)));
-            // What a target tells again is no new claim.
+            // A repeated report is no new claim.
             assert_eq!(bench.report(LATE, ConnectionState::Established), Reported::Disputed(HOLDER));
             bench.flows.set_linked(HOLDER, false);
             bench.disputes.settled = Tick(0);
@@ -400,7 +402,8 @@ mod tests {
         }
     }
 
-    /// The holder's end was of the connection before a SYN that is remembered: that one may still be reported, or not.
+    /// The holder's end was of the connection before a SYN that is remembered: the next connection may still be
+    /// reported, or not.
     #[test]
     fn the_claim_waits_on_while_a_syn_waits_for_its_report() {
         let mut bench = Bench::disputed(FlowState::Reopened);
@@ -430,20 +433,21 @@ mod tests {
         assert!(bench.disputes.open.is_empty());
     }
 
-    /// One of them has missed its end, and the predecessor knows where the client's segments go.
+    /// One of the two has missed the connection's end, and the predecessor has forwarded the client's segments to the
+    /// other.
     #[test]
     fn of_two_targets_that_hold_a_connection_the_predecessor_knows_which_one_it_is() {
         use EntryState::{Closing, Ended, HalfOpen, Held, Open};
         for (told, expected) in [(Held, LATE), (Open, LATE), (Closing, LATE), (HalfOpen, HOLDER), (Ended, HOLDER)] {
-            // It tells after the claim.
+            // The predecessor reports after the claim.
             let mut bench = Bench::disputed(FlowState::Confirmed);
             bench.inherit(told);
             assert_eq!(bench.after(1), Some((expected, FlowState::Confirmed)));
-            // When it ends there, the other one has it.
+            // When the connection ends at that target, the other one has it.
             let other = if expected == LATE { HOLDER } else { LATE };
             bench.end(expected);
             assert_eq!(bench.after(2), Some((other, FlowState::Confirmed)));
-            // It tells before the claim.
+            // The predecessor reports before the claim.
             let mut bench = Bench::disputed(FlowState::Confirmed);
             bench.disputes.withdraw(&bench.flows, |way| way == LATE);
             bench.inherit(told);
@@ -451,7 +455,7 @@ mod tests {
             bench.report(LATE, ConnectionState::Established);
             assert_eq!(bench.after(2), Some((expected, FlowState::Confirmed)));
         }
-        // What was told long ago counts no more.
+        // A report of long ago counts no more.
         let mut bench = Bench::disputed(FlowState::Confirmed);
         bench.disputes.withdraw(&bench.flows, |way| way == LATE);
         bench.inherit(EntryState::Held);

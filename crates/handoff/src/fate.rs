@@ -1,41 +1,41 @@
-//! What becomes of a packet. Each has exactly one fate, and each fate is a counter.
+//! Fates of packets. Each packet has exactly one fate, and each fate is a counter.
 
 mod decided;
 
 use vipa_packet::Malformed;
 
-/// The one thing that became of a packet. A packet held while a table is rebuilt has none yet; it gets one when it is
-/// released or its time is up.
+/// The one fate of a packet. A packet that is held while a table is rebuilt has none yet; it gets one when it is
+/// released or its time has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
-    /// Given to the port towards its connection's target, or, coming back from it, towards the client.
+    /// Given to the port towards its connection's target, or, on its way back, towards the client.
     Forward,
     /// Given to the port's kernel interface.
     ToKernel,
-    /// The kernel's, given to the port.
+    /// Received from the kernel, given to the port.
     FromKernel,
-    /// Turned into an answer, and given to the port it came from.
+    /// Turned into an answer, and given to the port by which it arrived.
     Local(LocalReply),
-    /// What it says was told to control.
+    /// Its content was reported to control.
     Punt,
     Drop(Reason),
 }
 
-/// What a packet was answered with.
+/// Kind of answer that a packet got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum LocalReply {
     Arp,
-    /// A neighbour advertisement, IPv6's answer to who has an address.
+    /// A neighbour advertisement, IPv6's answer to a neighbour solicitation.
     Neighbour,
     IcmpEcho,
-    /// A reset, to a segment of a connection that nobody knows or serves.
+    /// A reset, to a segment of a connection that is in no table or that no target serves.
     Reset,
-    /// Word to the sender of a packet that is too big for the way to its target.
+    /// An ICMP error to the sender of a packet that is too big for the path to its target.
     TooBig,
     /// An ICMP error to the sender of a packet whose time to live ended here.
     TimeExceeded,
-    /// "Port unreachable" to the sender of a datagram that nobody serves.
+    /// "Port unreachable" to the sender of a datagram that no target serves.
     Unreachable,
 }
 
@@ -43,21 +43,21 @@ pub enum LocalReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     Malformed(Malformed),
-    /// The Ethernet address of another station.
+    /// To the Ethernet address of another station.
     NotForUs,
-    /// IP sent to an Ethernet group address, which no connection's packet is.
+    /// IP to an Ethernet group address, which no connection's packet has.
     Group,
-    /// ARP about others.
+    /// ARP about other stations.
     ArpOfOthers,
     /// Neither ARP nor IP.
     EtherType,
     /// In another VLAN than the port, or in none although the port is in one.
     Vlan,
-    /// To an address that is no VIPA of ours.
+    /// To an address that is no VIPA of this router.
     NoVipa,
-    /// A part of a packet whose first part, which alone names the connection, did not come in time.
+    /// A later fragment whose first fragment, which alone names the connection, did not arrive in time.
     Fragment,
-    /// A first part of a packet that does not hold the ports, or a part that overlaps another.
+    /// A first fragment that does not hold the ports, or a fragment that overlaps another.
     FragmentBad,
     /// To a VIPA, and neither TCP, UDP nor ICMP.
     IpProtocol,
@@ -69,41 +69,41 @@ pub enum Reason {
     NoService,
     /// The service has no target that listens.
     NoTarget,
-    /// The service's lists do not admit this client.
+    /// The service's source lists do not admit this client.
     Denied,
-    /// The VIPA has had its share of new connections in this second.
+    /// The VIPA's limit on new connections in this second is reached.
     VipaLimit,
-    /// The client has had its share of new connections in this second.
+    /// The client's limit on new connections in this second is reached.
     SourceLimit,
-    /// Of a new connection, while more packets arrive than the worker takes.
+    /// Of a new connection, while more packets arrive than the worker can process.
     Overload,
-    /// Too big for the way to its target, and nobody is told.
+    /// Too big for the path to its target, and the sender gets no ICMP error.
     TooBig,
     /// Its time to live ended here, and it may not be answered.
     TimeToLive,
-    /// Worth an answer, but there have been too many lately.
+    /// It would be answered, but the limit on answers is reached.
     AnswerLimit,
-    /// No port leads to where it goes.
+    /// No port leads to its destination.
     NoRoute,
-    /// For the kernel, which has had its share in this second.
+    /// For the kernel, whose limit in this second is reached.
     KernelLimit,
     /// The target's Ethernet address is not known yet.
     NoNeighbour,
-    /// A segment of a connection that nobody knows.
+    /// A segment of a connection that is not in the table.
     Orphan,
-    /// A SYN-ACK of a connection that no target has told of.
+    /// A SYN-ACK of a connection that no target has reported.
     SynAck,
-    /// The lease has passed: nothing new is admitted.
+    /// The lease has expired: nothing new is admitted.
     Fenced,
     /// Another router owns the VIPA.
     Standby,
-    /// The connection table has no place that may be taken.
+    /// The connection table has no slot that may be taken.
     TableFull,
     /// No more packets can be held.
     HoldFull,
-    /// Held until its time was up.
+    /// Held until its time passed.
     HoldExpired,
-    /// The port did not take it.
+    /// The port refused it.
     TxRefused,
 }
 
@@ -126,7 +126,7 @@ impl LocalReply {
 }
 
 impl Reason {
-    /// All but the malformed ones.
+    /// All reasons but the malformed ones.
     const OTHERS: [Self; 31] = [
         Self::NotForUs,
         Self::Group,
@@ -207,7 +207,7 @@ impl Reason {
         Malformed::ALL.into_iter().map(Self::Malformed).chain(Self::OTHERS)
     }
 
-    /// Name of the counter of packets dropped for it.
+    /// Name of the counter of packets dropped for this reason.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -272,7 +272,7 @@ impl Fate {
             .chain(Reason::all().map(Self::Drop))
     }
 
-    /// Name of its counter.
+    /// Name of the fate's counter.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -15,32 +15,32 @@ pub struct Flows {
     pub ipv6: FlowTable<Key6>,
 }
 
-/// What became of a target's report.
+/// Result of a target's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
     /// It is in the table now, at this target.
     New,
     Known,
-    /// It is another target's, the one of this way.
+    /// The table has it at another target, the one of this path.
     Disputed(TargetId),
-    /// It is another target's, from which this one takes nothing.
+    /// The table has it at another target, from which this one may take nothing.
     Unlisted,
-    /// There is no room.
+    /// The table has no room.
     Full,
 }
 
-/// What a target's report takes from another target that has the connection.
+/// What a target's report may take from another target that has the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// No list names the one that reports it, and one names the other.
+    /// Nothing: no list names the target that reports it, and a list names the other.
     Nothing,
-    /// What the other does not hold: its agent is not linked.
+    /// Connections that the other target does not hold: its agent is not linked.
     Unheld,
-    /// A list names the one that reports it, and none the other.
+    /// Every connection: a list names the target that reports it, and none names the other.
     Everything,
 }
 
-/// A connection's key in whichever family.
+/// A connection's key in either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AnyKey {
     V4(Key4),
@@ -86,8 +86,8 @@ impl AnyKey {
         }
     }
 
-    /// The hash by which `balance` chooses a target, as workers compute it. `vipa`: the address of this key's VIPA; `None` when that
-    /// is of the other family.
+    /// The hash by which `balance` chooses a target, as workers compute it. `vipa`: the address of this key's VIPA;
+    /// `None` when that is of the other family.
     #[must_use]
     pub fn balance_hash(&self, key: &ClusterKey, vipa: IpAddr) -> Option<u64> {
         match (*self, vipa) {
@@ -101,7 +101,7 @@ impl AnyKey {
         }
     }
 
-    /// The service's end of it.
+    /// Protocol and port of the service.
     #[must_use]
     pub fn service(&self) -> (Protocol, u16) {
         match self {
@@ -157,9 +157,9 @@ impl Flows {
         }
     }
 
-    /// Takes in that a target holds this connection, in this state. `target`: the way to it; `is_its`: whether a way leads
-    /// to it, whichever; `claim`: what it takes from the target of another way. What it does not take is disputed:
-    /// [`Disputes`](crate::Disputes) says for how long.
+    /// Applies a target's report that it holds this connection, in this state. `target`: the path to that target;
+    /// `is_its`: whether any given path leads to it; `claim`: what the report takes from the target of another path. A
+    /// connection that it does not take is disputed: [`Disputes`](crate::Disputes) states for how long.
     pub fn report(
         &self,
         key: &AnyKey,
@@ -173,7 +173,8 @@ impl Flows {
         let claim = elsewhere.filter(|hit| hit.state != FlowState::Ended).map(|hit| claim(hit.target));
         let state = match (state, elsewhere) {
             _ if claim == Some(Claim::Nothing) => return Reported::Unlisted,
-            // A SYN that went two ways leaves a half-open socket at one target; the connection is where it was completed.
+            // A SYN that took two paths leaves a half-open socket at one target; the connection is at the target where
+            // it was completed.
             (ConnectionState::HalfOpen, Some(hit)) if !matches!(hit.state, FlowState::HalfOpen | FlowState::Ended) => {
                 return Reported::Known;
             }
@@ -192,8 +193,8 @@ impl Flows {
         }
     }
 
-    /// Takes in that a target no longer holds this connection; `is_its` as of [`report`](Self::report). True if an entry
-    /// said that it did.
+    /// Applies a target's report that it no longer holds this connection; `is_its` as of [`report`](Self::report). True
+    /// if an entry had it at that target.
     pub fn report_end(&self, key: &AnyKey, is_its: impl Fn(TargetId) -> bool, now: Tick) -> bool {
         let Some(hit) = self.lookup(key).filter(|hit| is_its(hit.target)) else { return false };
         match key {
@@ -202,7 +203,7 @@ impl Flows {
         }
     }
 
-    /// Says whether the agent of this way's target is linked and all that it holds is known here.
+    /// Sets whether the agent of this path's target is linked and everything that it holds is in the table.
     pub fn set_linked(&self, target: TargetId, linked: bool) {
         self.ipv4.set_linked(target, linked);
         self.ipv6.set_linked(target, linked);
@@ -225,7 +226,7 @@ impl Flows {
         self.ipv6.forget_diverged(target);
     }
 
-    /// What was said last.
+    /// The value that [`set_linked`](Self::set_linked) set last.
     #[must_use]
     pub fn is_linked(&self, target: TargetId) -> bool {
         self.ipv4.is_linked(target)
@@ -239,7 +240,7 @@ impl Flows {
         }
     }
 
-    /// See [`FlowTable::touch`]. `hit` is what `key` was found as.
+    /// See [`FlowTable::touch`]. `hit` is the result of looking up `key`.
     pub fn touch(&self, key: &AnyKey, hit: &Hit, state: FlowState, now: Tick) {
         match key {
             AnyKey::V4(_) => self.ipv4.touch(hit, state, now),
@@ -247,7 +248,7 @@ impl Flows {
         }
     }
 
-    /// Takes in what the VIPA's owner has of a connection that no target reports.
+    /// Applies what the VIPA's owner sends about a connection that no target reports.
     pub fn follow(&self, key: &AnyKey, target: TargetId, state: FlowState, now: Tick) {
         match self.lookup(key) {
             Some(hit) if hit.state == FlowState::Ended => {
@@ -295,7 +296,7 @@ impl Flows {
         }
     }
 
-    /// Connections of both families, by state.
+    /// Entries of both families, by state.
     #[must_use]
     pub fn count(&self) -> Counts {
         self.ipv4.count() + self.ipv6.count()
@@ -313,7 +314,7 @@ impl Flows {
         self.ipv4.evictions() + self.ipv6.evictions()
     }
 
-    /// Connections of both families there is room for.
+    /// Connections of both families that the tables were made for.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.ipv4.capacity() + self.ipv6.capacity()

@@ -1,4 +1,4 @@
-//! The channel: everything that crosses between control and the workers, and nothing else.
+//! The channel between control and the workers: everything that crosses between them, and nothing else.
 //!
 //! ```text
 //!            ┌── Routes (published whole) ───────────────────────►┐
@@ -8,7 +8,18 @@
 //!            │◄───────────────────────────── Counters, heartbeat ─┤
 //!            └── stop ───────────────────────────────────────────►┘
 //! ```
-//! The connection table is shared too, but speaks for itself (`vipa_flow`). Nobody waits at this channel.
+//! The connection table is shared too; `vipa_flow` describes it. Neither side ever waits for the other one.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use vipa_balance::ClusterKey;
+//! use vipa_handoff::{Count, Routes, open};
+//!
+//! let (control, mut workers) = open(Arc::new(Routes::empty(ClusterKey::new([0; 16]))), 1);
+//! let worker = workers.pop().unwrap();
+//! worker.shared.counters.add(Count::Received, 32);
+//! assert_eq!(control.totals().count(Count::Received), 32);
+//! ```
 
 #![forbid(unsafe_code)]
 

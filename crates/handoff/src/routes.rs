@@ -1,4 +1,4 @@
-//! The world as the workers see it: immutable, replaced whole.
+//! Forwarding state of the workers: immutable, replaced whole.
 
 mod index;
 mod l2_rewrite;
@@ -25,10 +25,10 @@ pub use l2_rewrite::{L2Rewrite, Rewrite, RewriteAction};
 pub use returns::ReturnRoute;
 pub use sources::SourceRule;
 
-/// One snapshot for a burst. `PortId`, `VipaId` and `TargetId` are places in its lists.
+/// One snapshot, used for a whole burst. `PortId`, `VipaId` and `TargetId` are indexes of its lists.
 #[derive(Debug)]
 pub struct Routes {
-    /// Counts the snapshots of this process.
+    /// Number of this snapshot in this process.
     pub generation: u64,
     pub key: ClusterKey,
     pub ports: Vec<PortRoute>,
@@ -36,31 +36,31 @@ pub struct Routes {
     pub targets: Vec<TargetRoute>,
     /// Whether any VIPA is being rebuilt.
     pub is_rebuilding: bool,
-    /// What an operator looks at; nearly always nothing. Workers look for it when they keep house.
+    /// The packets that an operator captures; nearly always `None`. Workers read it in their housekeeping.
     pub capture: Option<Arc<Capture>>,
-    /// Hosts that are no targets and have been found on a port's own network: gateways, and clients of `nat`.
+    /// Hosts on a port's own network that are no targets and have been resolved: gateways, and clients of `nat`.
     neighbours: HashMap<IpAddr, (PortId, Mac)>,
     vipa_index: Index<u32>,
     vipa_index6: Index<u128>,
     target_index: Index<u32>,
     target_index6: Index<u128>,
-    /// By place: what may come back from one address.
+    /// By index: packets that may return from one address.
     returns: Vec<Vec<ReturnRoute>>,
     return_index: Index<u32>,
     return_index6: Index<u128>,
-    /// The ways to this router's own kernel.
+    /// The paths to this router's own kernel.
     own: Vec<TargetId>,
     /// By `TargetId`.
     l2_rewrites: Vec<L2Rewrite>,
     /// By `TargetId`.
     rewrites: Vec<Option<Box<Rewrite>>>,
-    /// To the neighbours, and to what lies on no port's network.
+    /// To the neighbours, and to the gateways of hosts on no port's network.
     near: HashMap<IpAddr, L2Rewrite>,
     beyond: L2Rewrite,
     beyond6: L2Rewrite,
 }
 
-/// What [`Routes::build`] makes a snapshot from.
+/// The lists from which [`Routes::build`] makes a snapshot.
 #[derive(Default)]
 pub struct RouteLists {
     pub ports: Vec<PortRoute>,
@@ -72,43 +72,43 @@ pub struct RouteLists {
     pub capture: Option<Arc<Capture>>,
 }
 
-/// A port of ours: how its network sees us.
+/// A port of this router, with its addresses and networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRoute {
     pub mac: Mac,
     pub address: Ipv4Addr,
     pub prefix_length: u8,
     pub gateway: Option<Ipv4Addr>,
-    /// Its IPv6 address and its network's length.
+    /// Its IPv6 address and its network's prefix length.
     pub address6: Option<(Ipv6Addr, u8)>,
     pub gateway6: Option<Ipv6Addr>,
-    /// The tag of all its frames.
+    /// The VLAN tag of all its frames.
     pub vlan: Option<u16>,
     /// Largest IP packet, bytes.
     pub mtu: u16,
-    /// Where what is not for a VIPA goes, and where this port's kernel packets come from.
+    /// The kernel interface that gets packets for no VIPA, and whose packets leave by this port.
     pub kernel: Option<PortId>,
 }
 
-/// A VIPA: what this router is to it, and its services.
+/// A VIPA: this router's role for it, and its services.
 pub struct VipaRoute {
     pub address: IpAddr,
     pub stance: Stance,
-    /// Past it nothing new is admitted and ARP is not answered. Workers look at it once for each burst.
+    /// When it has passed, nothing new is admitted and ARP is not answered. Workers read it once for each burst.
     pub lease: Arc<Deadline>,
     /// By protocol and first port; disjoint.
     pub services: Arc<[ServiceRoute]>,
-    /// Until then unknown connections' packets are held although the table is complete: a target's late report may
+    /// Until then packets of unknown connections are held although the table is complete: a target's late report may
     /// still name them.
     pub quiet_until: Moment,
-    /// Until then a SYN may be one that has reached another router before, so that new connections are placed by hash alone.
+    /// Until then a SYN may be one that has reached another router before, so new connections are placed by hash alone.
     pub by_hash_until: Moment,
-    /// Most new connections a second, of all workers together.
+    /// Limit on new connections a second, of all workers together.
     pub new_per_second: Option<u32>,
     pub unserved: Unserved,
 }
 
-/// A run of ports of a VIPA with the same targets.
+/// A range of ports of a VIPA with the same targets.
 #[derive(Clone, Debug)]
 pub struct ServiceRoute {
     pub protocol: Protocol,
@@ -116,54 +116,54 @@ pub struct ServiceRoute {
     pub picker: Picker,
     /// Targets that get no new connections and keep the UDP flows that they have; nearly always none.
     pub draining: Arc<[TargetId]>,
-    /// Those that all workers have taken of it, where it goes by turns.
+    /// Turns that all workers have taken, where the service balances by turns.
     pub turns: Arc<Counter>,
     pub orphans: Orphans,
-    /// `None`: everybody may come.
+    /// `None`: every client is admitted.
     pub sources: Option<Arc<SourceRule>>,
 }
 
-/// A way to a target.
+/// A path to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetRoute {
-    /// The target's own.
+    /// The target's own address.
     pub address: IpAddr,
     pub via: ForwardingAction,
-    /// `None` until the neighbour on the way has been found.
+    /// `None` until the neighbour on the path has been resolved.
     pub next_hop: Option<NextHop>,
-    /// Largest packet of a client that fits the way, bytes of IP.
+    /// Largest packet of a client that fits the path, bytes of IP.
     pub mtu: u16,
     /// Largest packet that the path to the target takes, bytes of IP, outer headers included.
     pub path_mtu: u16,
-    /// Whether who sends a larger one is told.
+    /// Whether the sender of a larger packet gets an ICMP error.
     pub tells_mtu: bool,
     pub clamps_mss: bool,
-    /// Its agent has been away for so long that nobody counts on what it reported any more.
+    /// Its agent has been away for so long that its reports count no more.
     pub away: bool,
-    /// The neighbour on the way has left several questions in a row unanswered.
+    /// The neighbour on the path has left several questions in a row unanswered.
     pub silent: bool,
     /// That neighbour is the target itself, so that its answers show that the target's kernel runs.
     pub on_link: bool,
 }
 
-/// What is done to a packet on a way.
+/// What is done to a packet on a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardingAction {
-    /// The destination MAC is all.
+    /// Only the MACs are rewritten.
     Direct,
     Tunnel {
         outer: TunnelEndpoints,
         how: Encapsulation,
     },
-    /// The destination becomes the target's address and, where there is one, this port.
+    /// The destination becomes the target's address and, if there is one, this port.
     Nat {
         port: Option<u16>,
     },
-    /// To the kernel of this router.
+    /// Sent to the kernel of this router.
     Local,
 }
 
-/// The port a packet leaves by, and its Ethernet header there.
+/// The port by which a packet leaves, and its Ethernet header there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     pub port: PortId,
@@ -174,23 +174,22 @@ pub struct NextHop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
     Known(NextHop),
-    /// This neighbour has to be found first.
+    /// This neighbour must be resolved first.
     Unknown(PortId, IpAddr),
     /// No port leads there.
     None,
 }
 
 impl Routes {
-    /// Sorts each VIPA's services. Of several VIPAs or targets with one address the first is found.
+    /// Sorts each VIPA's services. Of several VIPAs or targets with one address, lookups find the first one.
     ///
-    /// # Panics
-    /// With more than 65,535 VIPAs or targets, which their ids cannot name.
+    /// # Panics With more than 65,535 VIPAs or targets, which their ids cannot name.
     #[must_use]
     pub fn build(generation: u64, key: ClusterKey, lists: RouteLists) -> Self {
         let RouteLists { ports, mut vipas, targets, neighbours, returns, capture } = lists;
         for vipa in &mut vipas {
             let place = |service: &ServiceRoute| (service.protocol, service.ports.first);
-            // Most are those of the routes before, as they were sorted then.
+            // Most are those of the previous snapshot, which has sorted them.
             if !vipa.services.is_sorted_by_key(place) {
                 let mut services = vipa.services.to_vec();
                 services.sort_by_key(place);
@@ -239,7 +238,7 @@ impl Routes {
         routes
     }
 
-    /// Before anything is known.
+    /// Routes before anything is known.
     #[must_use]
     pub fn empty(key: ClusterKey) -> Self {
         Self::build(0, key, RouteLists::default())
@@ -265,7 +264,7 @@ impl Routes {
         self.find_target(address).is_some()
     }
 
-    /// The first way to the target that has this address.
+    /// The first path to the target that has this address.
     #[must_use]
     pub fn find_target(&self, address: IpAddr) -> Option<&TargetRoute> {
         let place = match address {
@@ -275,7 +274,7 @@ impl Routes {
         self.targets.get(usize::from(place?))
     }
 
-    /// What may come back from this address of a target; nearly always nothing.
+    /// Packets that may return from this address of a target; nearly always none.
     #[inline]
     #[must_use]
     pub fn returns(&self, address: u32) -> &[ReturnRoute] {
@@ -301,28 +300,28 @@ impl Routes {
         self.targets.get(usize::from(id.0))
     }
 
-    /// How an untagged frame of `length` bytes gets to a target, if nothing but its addresses has to change.
+    /// Rewrite of an untagged frame of `length` bytes to a target, if only its MACs have to change.
     #[inline(always)]
     #[must_use]
     pub fn l2_rewrite(&self, id: TargetId, length: usize) -> Option<&L2Rewrite> {
         self.l2_rewrites.get(usize::from(id.0)).filter(|rewrite| rewrite.takes(length))
     }
 
-    /// What becomes of packets to a target that is found, but not by other addresses of the frame alone.
+    /// Rewrite of packets to a target that is resolved, where more than the frame's MACs changes.
     #[inline(always)]
     #[must_use]
     pub fn rewrite(&self, id: TargetId) -> Option<&Rewrite> {
         self.rewrites.get(usize::from(id.0))?.as_deref()
     }
 
-    /// The ways to this router's own kernel: it may be a target itself. Nearly always none.
+    /// The paths to this router's own kernel: it may be a target itself. Nearly always none.
     #[must_use]
     pub fn own(&self) -> &[TargetId] {
         &self.own
     }
 
-    /// Whether this router is a hop on the way to a target: what is wrapped or translated has been routed here, what only gets
-    /// another MAC has not.
+    /// Whether this router is a hop on the path to a target: it has routed an encapsulated or translated packet, but
+    /// not a packet that only gets another MAC.
     #[must_use]
     pub fn counts_hop(&self, id: TargetId) -> bool {
         self.target(id).is_some_and(TargetRoute::counts_hop)
@@ -334,13 +333,14 @@ impl Routes {
         self.target(id).is_some_and(|target| target.away)
     }
 
-    /// Whether the neighbour on the way to a target does not answer.
+    /// Whether the neighbour on the path to a target does not answer.
     #[must_use]
     pub fn is_silent(&self, id: TargetId) -> bool {
         self.target(id).is_some_and(|target| target.silent)
     }
 
-    /// Whether the kernel of a target runs as far as its neighbours can see: it is on the link and answers there.
+    /// Whether a target's kernel runs as far as neighbour resolution shows: the target is on the link and answers
+    /// there.
     #[must_use]
     pub fn is_answering(&self, id: TargetId) -> bool {
         self.target(id)
@@ -360,7 +360,7 @@ impl Routes {
         u16::try_from(port).ok().map(PortId)
     }
 
-    /// Whether a port has this address for its own.
+    /// Whether this is a port's own address.
     #[must_use]
     pub fn is_own(&self, address: IpAddr) -> bool {
         self.ports.iter().any(|port| port.has(address) || address == port.link_local())
@@ -380,7 +380,7 @@ impl Routes {
         }
     }
 
-    /// How an untagged frame of `length` bytes gets to a host that is no target, if nothing but its addresses has to change.
+    /// Rewrite of an untagged frame of `length` bytes to a host that is no target, if only its MACs have to change.
     #[inline(always)]
     #[must_use]
     pub fn l2_rewrite_to(&self, host: IpAddr, length: usize) -> Option<&L2Rewrite> {
@@ -400,7 +400,7 @@ impl Routes {
     }
 }
 
-/// The port towards `address`, and whose MAC packets to it get there: its own on the port's network, else the gateway's.
+/// The port towards `address`, and the neighbour there: the address itself on the port's network, else the gateway.
 #[must_use]
 pub fn next_neighbour(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, IpAddr)> {
     match on_link(ports, address) {
@@ -409,7 +409,7 @@ pub fn next_neighbour(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, I
     }
 }
 
-/// The port on whose network `address` lies.
+/// The port on whose network `address` is.
 #[inline(always)]
 fn on_link(ports: &[PortRoute], address: IpAddr) -> Option<PortId> {
     let port = match address {
@@ -419,7 +419,7 @@ fn on_link(ports: &[PortRoute], address: IpAddr) -> Option<PortId> {
     u16::try_from(port?).ok().map(PortId)
 }
 
-/// Through which port, and whom, addresses of this one's family are reached that lie on no port's network.
+/// Port and gateway for addresses of this family that are on no port's network.
 fn gateway(ports: &[PortRoute], address: IpAddr) -> Option<(PortId, IpAddr)> {
     (0..=u16::MAX).map(PortId).zip(ports).find_map(|(id, port)| {
         let gateway = match address {
@@ -440,7 +440,7 @@ impl TargetRoute {
         }
     }
 
-    /// By it nothing is sent: no target has this place in the list.
+    /// A path by which nothing is sent: no target has this index.
     #[must_use]
     pub fn nowhere() -> Self {
         Self {
@@ -457,7 +457,7 @@ impl TargetRoute {
         }
     }
 
-    /// A target of direct return, found already.
+    /// A target of direct return, resolved already.
     #[must_use]
     pub fn direct(address: impl Into<IpAddr>, (id, port): (PortId, &PortRoute), mac: Mac) -> Self {
         Self {
@@ -476,7 +476,7 @@ impl TargetRoute {
 }
 
 impl PortRoute {
-    /// A port with an IPv4 network and nothing else, of Ethernet's ordinary size.
+    /// A port with an IPv4 network and nothing else, with Ethernet's ordinary MTU.
     #[must_use]
     pub fn new(mac: Mac, address: Ipv4Addr, prefix_length: u8) -> Self {
         Self {
@@ -492,7 +492,7 @@ impl PortRoute {
         }
     }
 
-    /// Whether `address` lies on this port's own network.
+    /// Whether `address` is on this port's own network.
     #[must_use]
     pub fn is_on_link(&self, address: IpAddr) -> bool {
         match address {
@@ -521,7 +521,7 @@ impl PortRoute {
         EthernetHeader { source: self.mac.0, destination: mac.0, vlan: self.vlan }
     }
 
-    /// Whether this is its configured address, of either family.
+    /// Whether this is the port's configured address, of either family.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         match address {
@@ -537,7 +537,7 @@ impl PortRoute {
         Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 
-    /// What it asks for IPv6 neighbours with.
+    /// The source address of its neighbour solicitations.
     #[must_use]
     pub fn source6(&self) -> Ipv6Addr {
         self.address6.map_or_else(|| self.link_local(), |(address, _)| address)
@@ -584,7 +584,7 @@ impl fmt::Debug for VipaRoute {
     }
 }
 
-/// Places in a list by address, the families apart.
+/// Indexes of a list by address, for each family.
 fn index(addresses: impl ExactSizeIterator<Item = IpAddr>) -> (Index<u32>, Index<u128>) {
     assert!(addresses.len() < usize::from(u16::MAX), "{} addresses are more than an id can name", addresses.len());
     let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());

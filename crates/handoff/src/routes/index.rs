@@ -1,5 +1,5 @@
-//! Address → place in a list, by open addressing: at most half full, so that a look is nearly always one step.
-//! The addresses are the configuration's, not the network's, so the hash needs no secret.
+//! Map from an address to an index of a list, by open addressing: at most half full, so that a lookup is nearly always
+//! one step. The addresses are from the configuration, not from the network, so the hash needs no secret.
 
 use std::fmt;
 
@@ -35,11 +35,11 @@ struct Slot<A> {
     id: u16,
 }
 
-/// No list is that long.
+/// A free slot; no list is that long.
 const FREE: u16 = u16::MAX;
 
 impl<A: Address> Index<A> {
-    /// Of several ids with one address the first is found.
+    /// Of several ids with one address, lookups find the first one.
     ///
     /// # Panics
     /// With more entries than an id can name.

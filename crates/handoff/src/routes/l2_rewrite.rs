@@ -1,4 +1,4 @@
-//! What a worker needs to know of a way on which nothing is left to be asked, prepared for each snapshot.
+//! Rewrites for workers: paths on which everything is resolved, prepared for each snapshot.
 
 use std::net::IpAddr;
 
@@ -7,17 +7,19 @@ use vipa_packet::{EthernetHeader, TunnelHeaders, ethernet};
 
 use super::{ForwardingAction, NextHop, TargetRoute};
 
-/// A way by which frames go as they are, but for their addresses: the neighbour is known, and the port's frames have no tag.
+/// A path on which frames leave unchanged except for their MACs: the neighbour is resolved, and the port's frames have
+/// no tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct L2Rewrite {
-    /// Destination and source, as a frame begins.
+    /// Destination and source MAC, as at the beginning of a frame.
     pub macs: [u8; 12],
-    /// Bytes of the longest frame; none is as short as 0, where the way is another.
+    /// Bytes of the longest frame; 0, which no frame fits, where the path needs more than this.
     longest: u16,
     pub port: PortId,
 }
 
-/// A way on which packets become others: the neighbour is known, and translated ones leave without a tag.
+/// A path on which packets are encapsulated or translated: the neighbour is resolved, and translated ones leave without
+/// a tag.
 #[derive(Debug)]
 pub struct Rewrite {
     pub port: PortId,
@@ -31,15 +33,15 @@ pub enum RewriteAction {
     Wrap(TunnelHeaders),
     Translate {
         address: IpAddr,
-        /// `None`: the one that it has.
+        /// `None`: the packet keeps its port.
         port: Option<u16>,
-        /// Destination and source, as a frame begins.
+        /// Destination and source MAC, as at the beginning of a frame.
         macs: [u8; 12],
     },
 }
 
 impl L2Rewrite {
-    /// No frame goes that way.
+    /// No frame fits this path.
     pub(super) const NONE: Self = Self { macs: [0; 12], longest: 0, port: PortId(0) };
 
     pub(super) fn new(hop: &NextHop, mtu: u16) -> Self {

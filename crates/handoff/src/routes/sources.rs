@@ -1,4 +1,4 @@
-//! Which clients a service admits: prefixes allowed and denied, the longest that matches decides.
+//! Clients that a service admits: prefixes allowed and denied; the longest match decides.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,20 +6,20 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use vipa_model::Sources;
 
-/// A service's rule about clients, ready to be asked about each new connection.
+/// A service's rule about clients, prepared for lookups by each new connection.
 #[derive(Clone, Debug)]
 pub struct SourceRule {
-    /// Whether each prefix may come.
+    /// Whether each prefix is admitted.
     ipv4: PrefixMap<Ipv4Net, bool>,
     ipv6: PrefixMap<Ipv6Net, bool>,
-    /// What becomes of clients in no prefix.
+    /// Whether clients in no prefix are admitted.
     others: bool,
-    /// Most new connections a second from one client.
+    /// Limit on new connections a second from one client.
     pub new_per_second: Option<u32>,
 }
 
 impl SourceRule {
-    /// `None`: everybody may come, as fast as they like.
+    /// `None`: every client is admitted, without a limit.
     #[must_use]
     pub fn build(sources: &Sources) -> Option<Self> {
         let Sources { allow, deny, new_per_second } = sources;

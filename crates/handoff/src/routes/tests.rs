@@ -136,7 +136,7 @@ fn the_l2_rewrite_to_a_host_is_the_hop_to_it_where_that_is_known_and_has_no_tag(
         assert_eq!((&rewrite.macs[..6], &rewrite.macs[6..]), (&hop.link.destination[..], &hop.link.source[..]));
         assert_eq!(rewrite.port, hop.port);
     }
-    // Not found, found on another port, behind a tag, without a gateway.
+    // Not resolved, resolved on another port, behind a tag, without a gateway.
     for host in ["10.0.0.8", "10.0.0.7", "10.1.0.9", "2001:db9::9"] {
         assert_eq!(macs(host, 60), None, "{host}");
     }
