@@ -142,7 +142,7 @@ impl ControlChannel {
         self.routes.store(routes);
     }
 
-    /// Whether another snapshot may be published. False while a worker stands still and [`SNAPSHOTS`] are kept for it.
+    /// Whether another snapshot may be published. False while a worker stands still and the limit of 64 snapshots is kept for it.
     #[must_use]
     pub fn takes_routes(&self) -> bool {
         self.routes.reclaim() < SNAPSHOTS

@@ -9,7 +9,7 @@
 //!                                     ├──► B reports the end ───────────────────────────► settled: A has it
 //!                                     ├──► B's agent goes away soon (see SOON) ─────────► settled: A has it
 //!                                     ├──► B has not confirmed it in time (see PATIENCE) ► settled: A has it
-//!                                     ├──► the VIPA's owner tells that A has it ────────► settled: A has it
+//!                                     ├──► the VIPA's owner reports that A has it ──────► settled: A has it
 //!                                     └──► B holds it ──────────────────────────────────► stays a dispute
 //! ```
 //!
