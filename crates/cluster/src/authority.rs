@@ -1,4 +1,4 @@
-//! Which node may send which message, and which numbers in it are believed.
+//! Permissions: which node may send which message, and which numbers in it are accepted.
 //!
 //! | message | from |
 //! |---|---|
@@ -7,13 +7,13 @@
 //! | `BeatAck`, `Votes` | a voter; without a quorum a target may say that an owner is of the past |
 //! | `Listeners`, `Connections`, `Load`, `LinkAddress` | a target, of its own address and its present life |
 //! | `Decisions` | a router; of a target it is hearsay (`router/orders.rs`) |
-//! | `QueryReply` | whoever can know the answer: targets hold connections, routers have settings and events |
+//! | `QueryReply` | a node that can have the answer: targets have connections, routers have settings and events |
 //! | `Voters` | any linked node |
-//! | `Hello` | nobody: it is the greeting, and a link has one |
+//! | `Hello` | no node: it is the greeting, and a link has one |
 //!
-//! A router may own a VIPA when it has a rank for it, or owns it already: ranks change by reloads, one router after the other.
-//! A target has no ranks in its configuration; it goes by what most of the VIPA's other routers say, two of them at least
-//! (`target/serving.rs`). A node that does not know the ranks of a VIPA believes every router of the cluster.
+//! A router may own a VIPA when it has a rank for it, or owns it already: ranks change by reloads, one router after the
+//! other. A target has no ranks in its configuration; it uses those that most of the VIPA's other routers distribute,
+//! two of them at least (`target/serving.rs`). A node without the ranks of a VIPA accepts every router of the cluster.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
@@ -27,20 +27,20 @@ use vipa_protocol::{
 
 use crate::voter::StoredVote;
 
-/// How far an epoch may be beyond those that are known: more elections of one VIPA than happen while a node is away.
+/// How far an epoch may be above the known ones: more elections of one VIPA than happen while a node is away.
 const EPOCH_JUMP: u64 = 1_000_000;
-/// The same of an epoch that a single voter tells: everybody still believes a claim above it.
+/// The same limit for an epoch that a single voter reports: a claim above it is still accepted everywhere.
 const TOLD_EPOCH_JUMP: u64 = EPOCH_JUMP / 2;
-/// How far the count of a stamp may be beyond those that are known. So many jumps do not reach the end of 64 bits.
+/// How far the count of a stamp may be above the known ones. This many jumps do not reach the end of 64 bits.
 const STAMP_JUMP: u64 = 1 << 32;
-/// Sequence numbers, epochs and stamps end here; counted once a nanosecond, in a century.
+/// Limit of sequence numbers, epochs and stamps; counted once a nanosecond, reached in more than a century.
 pub(crate) const LAST_SEQUENCE: u64 = 1 << 62;
 /// Shortest time between two notes about one node's messages of one kind.
 const QUIET: Duration = Duration::from_secs(60);
-/// Nodes and kinds of messages remembered for that.
+/// Nodes and kinds of messages that are remembered for that.
 const MAX_NOTED: usize = 1024;
 
-/// The node that a message comes from, as its greeting and its certificate say.
+/// The node that a message comes from, by its greeting and its certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender<'a> {
     pub(crate) node: &'a NodeName,
@@ -48,21 +48,21 @@ pub(crate) struct Sender<'a> {
     pub(crate) incarnation: Incarnation,
 }
 
-/// What the receiver knows of the cluster.
+/// What the receiver holds about the cluster.
 pub(crate) trait Knowledge {
     fn voters(&self) -> &Voters;
-    /// Whether the node's vote counts for what this node owns.
+    /// Whether the node's vote counts for VIPAs that this node owns.
     fn is_elector(&self, node: &NodeName) -> bool;
-    /// Whether the router may be this to the VIPA; `None`: this node does not know the VIPA's ranks.
+    /// Whether the router may have this standing for the VIPA; `None`: this node does not have the VIPA's ranks.
     fn may_be(&self, standing: Standing, vipa: IpAddr, router: &NodeName) -> Option<bool>;
-    /// The highest epoch of the VIPA that this node knows of an owner, or has granted. What single voters have told is not in it:
-    /// each could lead to a higher one.
+    /// The highest epoch of the VIPA that an owner has used here, or that this node has granted. Epochs that single
+    /// voters report are left out: each could raise it further.
     fn highest_epoch(&self, vipa: IpAddr) -> Epoch;
-    /// The highest count of a decision's stamp that this node knows.
+    /// The highest count of a decision's stamp that this node has accepted.
     fn highest_stamp(&self) -> u64;
 }
 
-/// Why a message is not listened to.
+/// Why a message is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denial {
     /// Only routers send it.
@@ -71,21 +71,21 @@ pub enum Denial {
     NotATarget,
     /// Only voters send it.
     NotAVoter,
-    /// Nobody sends it on a link that is up.
+    /// No node sends it on a link that is up.
     OutOfPlace,
     /// No VIPA can have this address.
     NoVipa { vipa: IpAddr },
     /// The router has no rank for this VIPA here, and does not own it.
     NoRank { vipa: IpAddr },
-    /// The target speaks of a log that is not of its present life.
+    /// The target names a log that is not of its present life.
     OtherLife { incarnation: Incarnation },
-    /// The epoch is further from those that are known than epochs come.
+    /// The epoch is further from the known ones than elections lead.
     Epoch { vipa: IpAddr, epoch: Epoch },
-    /// The stamp of a decision is further from those that are known than stamps come.
+    /// The stamp of a decision is further from the known ones than decisions lead.
     Stamp { count: u64 },
-    /// The Ethernet address is not that of one station.
+    /// The Ethernet address is not that of a single station.
     NoStation,
-    /// A sequence number does not follow from the message, or is beyond all that are counted.
+    /// A sequence number does not follow from the message, or is above the limit.
     Sequence { sequence: u64 },
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for Denial {
     }
 }
 
-/// Whether this message is to be listened to.
+/// Whether this sender may send this message, and its numbers are acceptable.
 pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowledge) -> Result<(), Denial> {
     match message {
         Message::Hello(_) => Err(Denial::OutOfPlace),
@@ -156,7 +156,7 @@ pub(crate) fn may_send(sender: &Sender<'_>, message: &Message, known: &dyn Knowl
                 epoch_is_bounded(*vipa, *epoch, known)
             }
             Vote::Refuse(Refuse { vipa, epoch, ballot: _, reason, highest }) => {
-                // Two routers without a quorum may have no other way to learn which of them is of the past.
+                // Two routers without a quorum may have no other way to learn which of them is superseded.
                 if !(*reason == Refusal::Superseded && known.voters().names.is_empty() && is_target(sender)) {
                     voter(sender, known)?;
                 }
@@ -207,12 +207,12 @@ fn voter(sender: &Sender<'_>, known: &dyn Knowledge) -> Result<(), Denial> {
     if known.is_elector(sender.node) { Ok(()) } else { Err(Denial::NotAVoter) }
 }
 
-/// A router that may own the VIPA, in an epoch that may be.
+/// Accepts a router that may own the VIPA, in an acceptable epoch.
 pub(crate) fn owner(sender: &Sender<'_>, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
     in_standing(Standing::Owner, sender, vipa, epoch, known)
 }
 
-/// A router that may be this to the VIPA, in an epoch that may be.
+/// Accepts a router that may have this standing for the VIPA, in an acceptable epoch.
 fn in_standing(
     standing: Standing,
     sender: &Sender<'_>,
@@ -230,7 +230,7 @@ fn in_standing(
     epoch_is_bounded(vipa, epoch, known)
 }
 
-/// What a beat may say, and the VIPAs of which its sender may not be the owner: they count as not acknowledged.
+/// The part of a beat that is accepted, and the VIPAs that its sender may not own: they count as not acknowledged.
 pub(crate) fn split_beat(sender: &Sender<'_>, beat: &Beat, known: &dyn Knowledge) -> (Beat, Vec<Superseded>) {
     let is_owner = |owned: &&Owned| owner(sender, owned.vipa, owned.epoch, known).is_ok();
     let (owned, others): (Vec<&Owned>, Vec<&Owned>) = beat.owned.iter().partition(is_owner);
@@ -240,17 +240,17 @@ pub(crate) fn split_beat(sender: &Sender<'_>, beat: &Beat, known: &dyn Knowledge
     (beat, barred.collect())
 }
 
-/// How much of a message is listened to.
+/// How much of a message is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission {
     Whole,
-    /// Beats and claims are about many VIPAs; what they may not say is left out of them.
+    /// Beats and claims are about many VIPAs; those that are denied are removed from them.
     Part,
     Nothing,
 }
 
 impl Permission {
-    /// Of a message that is denied for this.
+    /// For a message with this denial.
     pub(crate) fn of_denied(message: &Message, denial: &Denial) -> Self {
         match (message, denial) {
             (Message::Beat(_) | Message::Claims(_), Denial::NoRank { .. }) => Self::Part,
@@ -259,7 +259,7 @@ impl Permission {
     }
 }
 
-/// Epochs grow by one with each election, from where the version of the voters begins. What is below that is of the past.
+/// Epochs grow by one with each election, from the first epoch of the voters' version. Lower ones are superseded.
 fn epoch_is_bounded(vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge) -> Result<(), Denial> {
     epoch_is_within(EPOCH_JUMP, vipa, epoch, known)
 }
@@ -275,7 +275,7 @@ fn epoch_is_within(jump: u64, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge)
     let near = |from: Epoch| epoch.0 <= from.0.saturating_add(jump);
     let is_bounded = epoch.0 <= LAST_SEQUENCE
         && match highest {
-            // A node that does not know yet whose votes count has heard of nothing.
+            // A node that has no list of voters yet has received nothing.
             _ if !voters.are_known() => true,
             Epoch::NONE => epoch < next.end,
             _ => near(highest.max(voters.epochs().start)) || next.start <= epoch && near(next.start),
@@ -283,7 +283,7 @@ fn epoch_is_within(jump: u64, vipa: IpAddr, epoch: Epoch, known: &dyn Knowledge)
     if is_bounded { Ok(()) } else { Err(Denial::Epoch { vipa, epoch }) }
 }
 
-/// Checks a vote of the file of votes: one that no election can have led to would end all elections.
+/// Checks a vote of the file of votes: one that no election can have led to would prevent all elections.
 pub fn check_stored_vote(vote: &StoredVote) -> Result<(), String> {
     let StoredVote { vipa, epoch, .. } = vote;
     if epoch.0 <= LAST_SEQUENCE { Ok(()) } else { Err(format!("{vipa} cannot have come to epoch {epoch}")) }
@@ -299,16 +299,16 @@ fn sequence_is_bounded(sequence: u64) -> Result<(), Denial> {
     if sequence <= LAST_SEQUENCE { Ok(()) } else { Err(Denial::Sequence { sequence }) }
 }
 
-/// Messages that were not listened to: counted, and noted now and then.
+/// Messages that were ignored: counted, and noted now and then.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Denied {
+pub(crate) struct DenialCounts {
     count: u64,
     by_node: BTreeMap<NodeName, u64>,
     noted: BTreeMap<(NodeName, MessageKind), Moment>,
 }
 
-impl Denied {
-    /// Counts one. Says whether it is to be noted.
+impl DenialCounts {
+    /// Counts one. Returns whether it is to be noted.
     pub(crate) fn count(&mut self, now: Moment, node: &NodeName, kind: MessageKind) -> bool {
         self.count += 1;
         if self.by_node.len() < MAX_NOTED || self.by_node.contains_key(node) {
@@ -329,7 +329,7 @@ impl Denied {
         self.count
     }
 
-    /// Messages of this node.
+    /// Number of messages of this node.
     pub(crate) fn of(&self, node: &NodeName) -> u64 {
         self.by_node.get(node).copied().unwrap_or_default()
     }

@@ -1,7 +1,7 @@
-//! Claims and votes on their way: what one event leads to goes to each node in one message, however many VIPAs it is about.
+//! Claims and votes to be sent: those of one event go to each node in one message, however many VIPAs they are about.
 //!
-//! A router that owned a thousand VIPAs dies at once for all of them. Both backups ask every voter about each, twice: sent one by one,
-//! these messages would take longer than the ballots may.
+//! A router that owned a thousand VIPAs fails for all of them at once. Both backups ask every voter about each VIPA,
+//! twice: one message for each would take longer than the ballots may.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use vipa_model::NodeName;
 use vipa_protocol::{Claim, Claims, Message, Vote, Votes, message::BALLOTS_PART};
 
-/// What is to be sent once the event is taken in, by receiver.
+/// Claims and votes that are sent once the event has been handled, by receiver.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ballots {
     claims: BTreeMap<NodeName, Vec<Claim>>,
@@ -25,7 +25,7 @@ impl Ballots {
         self.votes.entry(claimant.clone()).or_default().push(vote);
     }
 
-    /// The messages that are to be sent, and to whom. Nothing is left.
+    /// The messages to be sent, with their receivers. Nothing is left.
     pub(crate) fn take(&mut self) -> Vec<(NodeName, Message)> {
         let mut messages = Vec::new();
         for (to, claims) in std::mem::take(&mut self.claims) {

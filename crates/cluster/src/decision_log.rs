@@ -1,7 +1,8 @@
-//! What operators have decided, as one node knows it: for each matter the decision with the highest stamp.
+//! Decisions of operators at one node: for each matter the decision with the highest stamp.
 //!
-//! Every node merges what it hears, so that all come to the same whichever way and in whichever order decisions travel.
-//! A ruling is never forgotten while there is room, a withdrawn one neither: it must win over an older one that comes late.
+//! Every node merges the decisions that it receives, so that all nodes reach the same state by whatever path and in
+//! whatever order decisions travel. A ruling is never forgotten while there is room, nor is a withdrawn one: it must
+//! win over an older one that comes late.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{NodeName, Protocol, Service};
 use vipa_protocol::{Decision, Given, Matter, Ruling, Stamp};
 
-/// Matters with a decision; of those that are as configured the oldest give way, others never.
+/// Matters with a decision. When there are more, the oldest decisions that equal the configuration are forgotten,
+/// others never.
 pub(crate) const MOST_MATTERS: usize = 4096;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -26,7 +28,8 @@ struct Recorded {
 }
 
 impl DecisionLog {
-    /// Of stamps that no honest node can have made, a file of an earlier release may be full: they are left out.
+    /// From the file of decisions. A file of an earlier release may have stamps that no honest node can have made:
+    /// these are left out.
     pub(crate) fn new(stored: Vec<Decision>) -> Self {
         let mut decision_log = Self::default();
         for decision in stored.into_iter().filter(|decision| decision.stamp.count < u64::MAX / 2) {
@@ -48,7 +51,7 @@ impl DecisionLog {
         self.decisions.get(&decision.matter).is_none_or(|known| known.stamp < decision.stamp)
     }
 
-    /// Whether it is news.
+    /// Merges a decision; returns whether it was new.
     pub(crate) fn merge(&mut self, decision: Decision) -> bool {
         let Decision { matter, ruling, stamp, given } = decision;
         if self.decisions.get(&matter).is_some_and(|known| known.stamp >= stamp) {
@@ -97,7 +100,7 @@ impl DecisionLog {
         self.decisions.get(matter).is_some_and(|recorded| recorded.ruling == Ruling::Withheld)
     }
 
-    /// The router that comes first for this VIPA, whatever its rank.
+    /// The router that comes first for this VIPA by decision, whatever its rank.
     pub(crate) fn place(&self, vipa: IpAddr) -> Option<&NodeName> {
         match self.decisions.get(&Matter::Place { vipa }) {
             Some(Recorded { ruling: Ruling::At(router), .. }) => Some(router),
@@ -114,7 +117,7 @@ impl DecisionLog {
         !self.decisions.is_empty() && self.withholds(&Matter::Membership { node: node.clone() })
     }
 
-    /// Whether new connections to the service are to keep away from this target.
+    /// Whether new connections to the service must not go to this target.
     pub(crate) fn rests(&self, vipa: IpAddr, service: &Service, target: IpAddr, node: Option<&NodeName>) -> bool {
         if self.decisions.is_empty() {
             return false;

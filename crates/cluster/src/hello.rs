@@ -1,4 +1,4 @@
-//! Whether a peer is of this cluster and counts the same votes.
+//! Check of a peer's greeting: whether it is of this cluster and counts the same votes.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Incarnation, NodeName, Voters, listed, printable};
 use vipa_protocol::{Hello, KeyDigest, VERSION, text::MAX_NAME};
 
-/// Why a peer's messages are not listened to.
+/// Why a peer's messages are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mismatch {
     Version {

@@ -1,8 +1,25 @@
-//! Who is alive, who owns each VIPA, what the targets hold. Pure and sans-io: time, links and the disk's
-//! confirmations come in as events, what is to be done goes out as data.
+//! Cluster logic: which nodes are alive, which router owns each VIPA, and what the targets hold. Pure and sans-io:
+//! time, links and the disk's confirmations come in as events; what is to be done goes out as data.
 //!
-//! Two machines share one [`Voter`]: [`Router`] for `vipad`, [`target::Target`] for `vipa-agent`. TAKEOVER.md tells the
-//! protocol; the picture of a router's states stands above `router::vipa`.
+//! ```text
+//!   links, timer, disk, orders ──Event──► Router ──Output──► messages, votes to store, stances and leases   (vipad)
+//!                                           │ Voter
+//!   links, timer, disk, kernel ──Event──► Target ──Output──► messages, votes to store, VIPAs to serve       (vipa-agent)
+//!                                           │ Voter
+//! ```
+//! [`Router`] for `vipad` and [`target::Target`] for `vipa-agent` share one [`Voter`]. TAKEOVER.md describes the
+//! protocol; the diagram of a router's states is above `router::vipa`.
+//!
+//! ```
+//! use std::time::Duration;
+//! use vipa_cluster::Voter;
+//! use vipa_model::{Epoch, Moment};
+//!
+//! let voter = Voter::new(Duration::from_millis(500), Vec::new(), Moment::ZERO);
+//! let (token, votes) = voter.to_store();
+//! assert_eq!((token, votes.len()), (0, 0));
+//! assert_eq!(voter.highest("192.0.2.10".parse().unwrap()), Epoch(0));
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! A target's connection log of one VIPA: what it holds now, and the last changes that led there.
 //!
-//! Every change has a sequence number within the target's incarnation. Who knows the log up to a position gets the
-//! records after it, who is too far behind (or of another incarnation) gets everything.
+//! Every change has a sequence number within the target's incarnation. A router that has read the log up to a position
+//! gets the records after it. A router that is too far behind (or has read another incarnation) gets everything.
 
 mod live;
 
@@ -11,7 +11,7 @@ pub use live::Live;
 use vipa_model::{Connection, ConnectionState, Incarnation};
 use vipa_protocol::{Change, Digests, Holds, Part, Position, Record, Run, question};
 
-/// Changes a log keeps; at 10,000 new connections a second, three seconds' worth.
+/// Changes that a log keeps; at 10,000 new connections a second, three seconds' worth.
 pub const KEPT_RECORDS: usize = 65_536;
 /// Connections or records in one message.
 pub const RUN_LENGTH: usize = 2048;
@@ -20,7 +20,7 @@ pub const RUN_LENGTH: usize = 2048;
 pub struct ConnectionLog {
     incarnation: Incarnation,
     live: Live,
-    /// Of those beyond the handshake; they take 4 kB, so there are none before the first.
+    /// Digests of connections beyond the handshake; they take 4 kB, so there are none before the first.
     digests: Option<Digests>,
     kept: VecDeque<Record>,
     limit: usize,
@@ -34,8 +34,8 @@ impl ConnectionLog {
         Self::after(Position { incarnation, sequence: 0 }, limit)
     }
 
-    /// An empty log whose records come after `position`, which another log of this incarnation has reached: a router that
-    /// knows that one gets everything.
+    /// An empty log whose records come after `position`, which another log of this incarnation has reached: a router
+    /// that has read that one gets everything.
     #[must_use]
     pub fn after(position: Position, limit: usize) -> Self {
         let Position { incarnation, sequence } = position;
@@ -58,7 +58,7 @@ impl ConnectionLog {
         self.kept.len()
     }
 
-    /// Takes one change in; one that changes nothing is no record.
+    /// Applies one change; a change that has no effect is no record.
     pub fn apply(&mut self, record: Record) -> bool {
         let (before, now) = match record.change {
             Change::Opened(state) => (self.live.insert(record.connection, state), Some(state)),
@@ -76,11 +76,11 @@ impl ConnectionLog {
         news
     }
 
-    /// What it holds beyond the handshake: in digests, and by name in these parts.
+    /// What the target holds beyond the handshake: digests of all parts, and connections by name in these parts.
     #[must_use]
     pub fn holds(&self, buckets: &[u16]) -> Holds {
         let mut connections = Vec::new();
-        // Named only when asked for: it takes a walk over all.
+        // Named only on request: it takes a walk over all.
         if !buckets.is_empty() {
             let asked = &buckets[..buckets.len().min(question::MOST_BUCKETS)];
             let wanted = |connection: &Connection| asked.contains(&question::bucket(connection));
@@ -90,7 +90,7 @@ impl ConnectionLog {
         Holds { upto: self.position(), digests: self.digests.clone().unwrap_or_default(), connections }
     }
 
-    /// Takes the whole truth in: the kernel holds exactly these. True when anything changed.
+    /// Applies the whole state: the kernel holds exactly these. True when anything changed.
     pub fn observe(&mut self, held: Vec<(Connection, ConnectionState)>) -> bool {
         let held: Live = held.into_iter().collect();
         let before = self.last;
@@ -113,7 +113,7 @@ impl ConnectionLog {
         }
     }
 
-    /// The records after `position`; `None` when they are no longer kept, or the position is of another life.
+    /// The records after `position`; `None` when they are no longer kept, or the position is of another incarnation.
     #[must_use]
     pub fn tail_after(&self, position: Position) -> Option<impl ExactSizeIterator<Item = &Record>> {
         let Position { incarnation, sequence } = position;
@@ -122,7 +122,8 @@ impl ConnectionLog {
         (incarnation == self.incarnation).then(|| self.kept.range(skip..))
     }
 
-    /// What brings a router that has seen `seen` up to date: each run with the position it leads to, at least one.
+    /// What brings a router that has read up to `seen` up to date: each run with the position it leads to, at least one
+    /// run.
     #[must_use]
     pub fn runs_after(&self, seen: Option<Position>) -> Vec<(Run, Position)> {
         match seen.and_then(|position| Some((position.sequence, self.tail_after(position)?))) {
@@ -169,7 +170,7 @@ impl ConnectionLog {
     }
 }
 
-/// Established or closing: the target answers for it, and no other may.
+/// Established or closing: the target answers for the connection, and no other may.
 fn is_held(state: Option<ConnectionState>) -> bool {
     matches!(state, Some(ConnectionState::Established | ConnectionState::Closing))
 }

@@ -1,18 +1,19 @@
-//! Whose votes count, while that changes.
+//! Voter membership: whose votes count, while that changes.
 //!
-//! Every node has its configuration's list of voters, with a version. A change reaches the nodes one after the other, so
-//! for a while some go by version *n* and some by *n + 1*, and there must not be two owners. Three rules see to it:
+//! Every node has its configuration's list of voters, with a version. A change reaches the nodes one after the other,
+//! so for a while some go by version *n* and some by *n + 1*, and there must not be two owners. Three rules ensure
+//! that:
 //!
-//! 1. A voter answers nobody that goes by an older version than itself.
-//! 2. A node takes up *n + 1* when it differs from *n* by one voter, and a majority of *n* has been going by *n* for two
-//!    leases; or when somebody has taken it up before.
+//! 1. A voter answers no node that goes by an older version than its own.
+//! 2. A node adopts *n + 1* when it differs from *n* by one voter, and a majority of *n* has gone by *n* for two
+//!    leases; or when another node has adopted it before.
 //! 3. An epoch belongs to one version (`Voters::epochs`).
 //!
-//! By the first two, when anybody goes by *n + 1*, nobody that goes by *n − 1* can be granted anything or have a lease:
-//! any majority of *n − 1* has a voter that answers it no more, and what it answered before is over. What is left are two
-//! neighbouring versions, whose majorities always have a voter in common, and that voter promises once, whoever asks.
-//! The third keeps an epoch from being granted twice by versions that are further apart. A node must not forget what it
-//! has taken up: the shell has it on the disk first.
+//! By the first two rules, once any node goes by *n + 1*, no node that goes by *n − 1* can be granted anything or have
+//! a lease: any majority of *n − 1* has a voter that no longer answers it, and what that voter answered before has
+//! expired. Two neighbouring versions are left, whose majorities always have a voter in common, and that voter promises
+//! once, whichever version asks. The third rule prevents an epoch from being granted twice by versions that are further
+//! apart. A node must not forget the version that it has adopted: the shell writes it to the disk first.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -22,12 +23,13 @@ use vipa_protocol::{Hello, KeyDigest, Role};
 
 use crate::hello::{self, Mismatch};
 
-/// Whose votes count when a node starts: those it has on its disk, and of a configuration that names others these are
-/// what it is to go by as soon as it may. A node that remembers none starts with the first list, and waits with any other.
+/// Voters at the start of a node: those on its disk. A configuration with other voters gives the list that the node
+/// adopts as soon as it may. A node without a list on its disk starts with the configured list if that is the first
+/// version; otherwise it waits.
 #[must_use]
 pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option<Voters>) {
     match on_disk {
-        // Without a quorum nothing hangs on it.
+        // Without a quorum nothing depends on the list.
         _ if configured.names.is_empty() => (configured.clone(), None),
         None if configured.version == 1 => (configured.clone(), None),
         Some(known) if known.names.is_empty() || known == *configured => (configured.clone(), None),
@@ -35,35 +37,36 @@ pub fn at_start(on_disk: Option<Voters>, configured: &Voters) -> (Voters, Option
     }
 }
 
-/// Versions of the voters are not greater than this; a configuration's are far less.
+/// Highest version of the voters; a configuration's versions are far below.
 const LAST_VERSION: u32 = 1_000_000;
-/// Voters in a list that somebody tells: more than any cluster has nodes.
+/// Voters in a received list: more than any cluster has nodes.
 const MAX_NAMES: usize = 4096;
 
-/// What nodes have said of whose votes they count.
+/// Lists of voters that nodes have reported.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Membership {
-    /// Routers and voters, whose word decides whether this node may go by other voters. It outlives their links.
-    said: BTreeMap<NodeName, Voters>,
-    /// The other linked nodes.
-    others_said: BTreeMap<NodeName, Voters>,
-    /// Peers that go by voters which do not agree with this node's, and how they introduced themselves.
-    strangers: BTreeMap<NodeName, Hello>,
+    /// Lists of routers and voters, which decide whether this node may adopt another list. They are kept after their
+    /// links end.
+    lists: BTreeMap<NodeName, Voters>,
+    /// Lists of the other linked nodes.
+    lists_of_others: BTreeMap<NodeName, Voters>,
+    /// Peers whose list does not agree with this node's, and their greetings.
+    ignored_peers: BTreeMap<NodeName, Hello>,
     /// Since when a majority of the voters is known to go by this version, or a later one.
     settled: Option<Moment>,
 }
 
-/// What becomes of a peer that goes by others from now on.
+/// What becomes of a peer that goes by another list from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// It was not listened to; this is how it introduces itself now.
+pub(crate) enum ListChange {
+    /// It was ignored until now; this is its greeting with the new list.
     Introduced(Hello),
-    /// It is linked, and goes by these, which are not this node's.
+    /// It is linked, and goes by this list, which is not this node's.
     Others(Voters),
     Nothing,
 }
 
-/// Why a list of voters is not taken up.
+/// Why a list of voters is not adopted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Objection {
     SameVersion {
@@ -73,18 +76,18 @@ pub enum Objection {
         version: u32,
         next: u32,
     },
-    /// Somebody has other voters under this version.
+    /// Another node has other voters under this version.
     Another {
         next: u32,
         node: NodeName,
     },
-    /// Somebody is further.
+    /// Another node has a later version.
     Outdated {
         next: u32,
         node: NodeName,
         has: u32,
     },
-    /// A node that has no list yet starts with the first one, or with one that others have.
+    /// A node that has no list yet starts with the first version, or with one that other nodes have.
     NobodyHasIt {
         next: u32,
     },
@@ -96,7 +99,7 @@ pub enum Objection {
         come: Vec<NodeName>,
         go: Vec<NodeName>,
     },
-    /// The change before this one has not reached these.
+    /// The previous change has not reached these nodes.
     LeftBehind {
         version: u32,
         nodes: Vec<NodeName>,
@@ -158,8 +161,8 @@ impl fmt::Display for Objection {
 }
 
 fn moved(come: &[NodeName], go: &[NodeName]) -> String {
-    let said = |nodes: &[NodeName], word| (!nodes.is_empty()).then(|| format!("{} {word}", listed(nodes)));
-    let parts: Vec<_> = said(come, "would come").into_iter().chain(said(go, "would go")).collect();
+    let described = |nodes: &[NodeName], word| (!nodes.is_empty()).then(|| format!("{} {word}", listed(nodes)));
+    let parts: Vec<_> = described(come, "would come").into_iter().chain(described(go, "would go")).collect();
     parts.join(" and ")
 }
 
@@ -168,7 +171,7 @@ fn listed(nodes: &[NodeName]) -> String {
 }
 
 impl Membership {
-    /// A peer introduces itself: why it is not listened to, or else what it goes by, if that is not what this node does.
+    /// Checks a peer's greeting: the error is why it is ignored; `Some` is its list, if that is not this node's.
     pub(crate) fn meet(
         &mut self,
         now: Moment,
@@ -176,63 +179,64 @@ impl Membership {
         peer: &NodeName,
         hello: &Hello,
     ) -> Result<Option<Voters>, Mismatch> {
-        self.strangers.remove(peer);
+        self.ignored_peers.remove(peer);
         let met = hello::check(cluster, mine, peer, hello);
         if let Ok(()) | Err(Mismatch::Voters { .. }) = &met {
             if hello.role == Role::Router {
-                self.said.entry(peer.clone()).or_default();
+                self.lists.entry(peer.clone()).or_default();
             }
             self.learn(now, (me, mine), peer, &hello.voters);
         }
         if let Err(Mismatch::Voters { .. }) = &met {
-            self.strangers.insert(peer.clone(), hello.clone());
+            self.ignored_peers.insert(peer.clone(), hello.clone());
         }
         met.map(|()| Some(hello.voters.clone()).filter(|theirs| theirs != mine))
     }
 
     pub(crate) fn has_stranger(&self, peer: &NodeName) -> bool {
-        self.strangers.contains_key(peer)
+        self.ignored_peers.contains_key(peer)
     }
 
-    /// A peer that is linked, or a stranger, says whose votes it counts from now on.
+    /// Records that a peer, linked or ignored, goes by another list from now on.
     pub(crate) fn heard(
         &mut self,
         now: Moment,
         (me, mine): (&NodeName, &Voters),
         peer: &NodeName,
         voters: Voters,
-    ) -> Heard {
+    ) -> ListChange {
         if voters.version > LAST_VERSION || voters.names.len() > MAX_NAMES {
-            return Heard::Nothing;
+            return ListChange::Nothing;
         }
-        if let Some(hello) = self.strangers.remove(peer) {
-            return Heard::Introduced(Hello { voters, ..hello });
+        if let Some(hello) = self.ignored_peers.remove(peer) {
+            return ListChange::Introduced(Hello { voters, ..hello });
         }
         self.learn(now, (me, mine), peer, &voters);
-        if voters == *mine { Heard::Nothing } else { Heard::Others(voters) }
+        if voters == *mine { ListChange::Nothing } else { ListChange::Others(voters) }
     }
 
-    /// The link to a peer is gone.
+    /// Records that the link to a peer has ended.
     pub(crate) fn part_from(&mut self, peer: &NodeName) {
-        self.strangers.remove(peer);
-        self.others_said.remove(peer);
+        self.ignored_peers.remove(peer);
+        self.lists_of_others.remove(peer);
     }
 
-    /// This node goes by `mine` from now on. Those that were not listened to are to be told, and to be met again.
+    /// Records that this node goes by `mine` from now on. Returns the greetings of the ignored peers, to be checked
+    /// again.
     pub(crate) fn take_up(&mut self, now: Moment, (me, mine): (&NodeName, &Voters)) -> BTreeMap<NodeName, Hello> {
         self.settled = None;
         self.look(now, (me, mine));
-        std::mem::take(&mut self.strangers)
+        std::mem::take(&mut self.ignored_peers)
     }
 
-    fn learn(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, said: &Voters) {
-        if said.version > LAST_VERSION || said.names.len() > MAX_NAMES {
+    fn learn(&mut self, now: Moment, (me, mine): (&NodeName, &Voters), peer: &NodeName, list: &Voters) {
+        if list.version > LAST_VERSION || list.names.len() > MAX_NAMES {
             return;
         }
-        // A router is known as one since it greeted.
-        let counts = mine.contain(peer) || self.said.contains_key(peer);
-        let of_its_kind = if counts { &mut self.said } else { &mut self.others_said };
-        of_its_kind.insert(peer.clone(), said.clone());
+        // A router is known as one since its greeting.
+        let counts = mine.contain(peer) || self.lists.contains_key(peer);
+        let of_its_kind = if counts { &mut self.lists } else { &mut self.lists_of_others };
+        of_its_kind.insert(peer.clone(), list.clone());
         self.look(now, (me, mine));
     }
 
@@ -242,35 +246,35 @@ impl Membership {
         }
     }
 
-    /// How many of the voters go by this list, or a later one.
+    /// Number of voters that go by this list, or a later one.
     fn with(&self, me: &NodeName, mine: &Voters) -> usize {
         let is = |voter: &&NodeName| {
-            *voter == me || self.said.get(*voter).is_some_and(|voters| voters.version >= mine.version)
+            *voter == me || self.lists.get(*voter).is_some_and(|voters| voters.version >= mine.version)
         };
         mine.names.iter().filter(is).count()
     }
 
-    fn said_by(&self, node: &NodeName) -> Option<&Voters> {
-        self.said.get(node).or_else(|| self.others_said.get(node))
+    fn list_of(&self, node: &NodeName) -> Option<&Voters> {
+        self.lists.get(node).or_else(|| self.lists_of_others.get(node))
     }
 
-    /// What a peer goes by, if a voter that goes by `mine` answers it.
+    /// The list of a peer, if a voter that goes by `mine` answers it.
     pub(crate) fn answered(&self, mine: &Voters, peer: &NodeName) -> Option<&Voters> {
-        self.said.get(peer).filter(|theirs| mine.are_known() && theirs.version >= mine.version)
+        self.lists.get(peer).filter(|theirs| mine.are_known() && theirs.version >= mine.version)
     }
 
-    /// The nodes of `peers`, and of those that are not listened to for it, that go by another list.
+    /// The nodes among `peers`, and among those that are ignored for it, that go by another list.
     pub(crate) fn others<'a>(
         &'a self,
         mine: &Voters,
         peers: impl Iterator<Item = &'a NodeName>,
     ) -> Vec<(NodeName, Voters)> {
-        let peers = peers.chain(self.strangers.keys());
-        let other = |peer: &NodeName| Some((peer.clone(), self.said_by(peer).filter(|said| *said != mine)?.clone()));
+        let peers = peers.chain(self.ignored_peers.keys());
+        let other = |peer: &NodeName| Some((peer.clone(), self.list_of(peer).filter(|list| *list != mine)?.clone()));
         peers.filter_map(other).collect()
     }
 
-    /// Whether a node that goes by `mine` may take up `next`.
+    /// Whether a node that goes by `mine` may adopt `next`.
     pub(crate) fn judge<'a>(
         &self,
         now: Moment,
@@ -289,13 +293,13 @@ impl Membership {
                 false => Objection::Older { version, next: wanted },
             });
         }
-        if let Some((node, theirs)) = self.said.iter().find(|(_, theirs)| theirs.version > wanted) {
+        if let Some((node, theirs)) = self.lists.iter().find(|(_, theirs)| theirs.version > wanted) {
             return Err(Objection::Outdated { next: wanted, node: node.clone(), has: theirs.version });
         }
-        if let Some((node, _)) = self.said.iter().find(|(_, theirs)| theirs.version == wanted && *theirs != next) {
+        if let Some((node, _)) = self.lists.iter().find(|(_, theirs)| theirs.version == wanted && *theirs != next) {
             return Err(Objection::Another { next: wanted, node: node.clone() });
         }
-        if self.said.values().any(|theirs| theirs == next) || version == 0 && wanted == 1 {
+        if self.lists.values().any(|theirs| theirs == next) || version == 0 && wanted == 1 {
             return Ok(());
         }
         if version == 0 {
@@ -308,13 +312,13 @@ impl Membership {
         if come.len() + go.len() > 1 {
             return Err(Objection::SeveralVoters { come, go });
         }
-        let behind = |node: &&NodeName| self.said_by(node).is_some_and(|theirs| (1..version).contains(&theirs.version));
+        let behind = |node: &&NodeName| self.list_of(node).is_some_and(|theirs| (1..version).contains(&theirs.version));
         let nodes: Vec<NodeName> = linked.filter(behind).cloned().collect();
         if !nodes.is_empty() {
             return Err(Objection::LeftBehind { version, nodes });
         }
         match self.settled {
-            // Nobody ever went by a version before the first.
+            // No node ever went by a version before the first.
             _ if version == 1 => Ok(()),
             None => Err(Objection::Unsettled { version, with: self.with(me, mine), of: mine.names.len() }),
             Some(since) if now.since(since) < lease * 2 => Err(Objection::TooSoon),

@@ -1,19 +1,19 @@
-//! The paths to targets that a node's own list does not name.
+//! Paths to targets that a node's own list does not name.
 //!
-//! A connection outlives the list by which it was admitted: its target may be on another router's list only, or on
-//! nobody's any more. How packets get to it is therefore remembered apart from the lists, by target and ports.
+//! A connection outlives the list by which it was admitted: its target may be on another router's list only, or on none
+//! any more. The path to it is therefore remembered apart from the lists, by target and ports.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Path, PortRange, Protocol, Service, ServicePath, TargetPath};
 
-/// Paths remembered for one VIPA; beyond it the oldest is forgotten, and counted.
+/// Paths remembered for one VIPA; when there are more, the oldest is forgotten, and counted.
 pub(crate) const MAX_LEARNED_PATHS: usize = 1024;
 /// Paths taken from one target's report of one VIPA: as many services, and more than any VIPA has.
 pub(crate) const MAX_REPORTED_PATHS: usize = 64;
 
-/// What the disk keeps of one VIPA's lists, so that a router that restarts while all others are dead knows them.
+/// One VIPA's lists on the disk, so that a router that restarts while all others are dead has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredLists {
     /// The owner's list, as it was distributed last.
@@ -25,8 +25,8 @@ pub struct StoredLists {
 /// Paths by target and ports.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct LearnedPaths {
-    paths: BTreeMap<Place, Learned>,
-    /// Of the newest.
+    paths: BTreeMap<Place, LearnedPath>,
+    /// Number of the newest path.
     order: u64,
     forgotten: u64,
 }
@@ -35,10 +35,10 @@ pub(crate) struct LearnedPaths {
 type Place = (IpAddr, Protocol, u16, u16);
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Learned {
+struct LearnedPath {
     order: u64,
     path: Path,
-    /// A router's list named it, in this router's life; otherwise its target has said so, or the disk.
+    /// A router's list has named it, in this router's life; otherwise it is from its target or from the disk.
     #[serde(default)]
     is_listed: bool,
 }
@@ -47,20 +47,21 @@ impl LearnedPaths {
     pub(crate) fn new(paths: Vec<TargetPath>) -> Self {
         let mut learned = Self::default();
         for TargetPath { target, service } in paths {
-            learned.learn_heard(target, service);
+            learned.learn_reported(target, service);
         }
         learned.forgotten = 0;
         learned
     }
 
-    /// Remembers a path of a router's list, which counts more than what was learned before of the same ports. Says whether that
-    /// is news.
+    /// Records a path of a router's list, which replaces what was recorded before for the same ports. Returns whether
+    /// it is new.
     pub(crate) fn learn(&mut self, target: IpAddr, service: ServicePath) -> bool {
         self.learn_from(target, service, true)
     }
 
-    /// As [`learn`](Self::learn), of what no list has named: a target is reached as it says, which makes it nobody's candidate.
-    pub(crate) fn learn_heard(&mut self, target: IpAddr, service: ServicePath) -> bool {
+    /// As [`learn`](Self::learn), for a path that no list has named: it says how a target is reached, but does not make
+    /// it a candidate.
+    pub(crate) fn learn_reported(&mut self, target: IpAddr, service: ServicePath) -> bool {
         self.learn_from(target, service, false)
     }
 
@@ -88,11 +89,11 @@ impl LearnedPaths {
             self.paths.remove(&place);
         }
         self.order += 1;
-        self.paths.insert(place, Learned { order: self.order, path: service.path, is_listed });
-        // One target's many paths take nothing from the others'.
-        let is_greedy = self.of_target(target).count() > MAX_REPORTED_PATHS;
-        let may_go = |place: &Place| !is_greedy || place.0 == target;
-        if (is_greedy || self.paths.len() > MAX_LEARNED_PATHS)
+        self.paths.insert(place, LearnedPath { order: self.order, path: service.path, is_listed });
+        // One target's many paths do not displace those of others.
+        let exceeds_share = self.of_target(target).count() > MAX_REPORTED_PATHS;
+        let may_go = |place: &Place| !exceeds_share || place.0 == target;
+        if (exceeds_share || self.paths.len() > MAX_LEARNED_PATHS)
             && let Some((&oldest, _)) =
                 self.paths.iter().filter(|(place, _)| may_go(place)).min_by_key(|(_, known)| known.order)
         {
@@ -102,9 +103,9 @@ impl LearnedPaths {
         true
     }
 
-    /// Remembers a path where nothing is known of any of its ports: hearsay. Says whether that is news.
+    /// Records a path of which no port is known yet, from an indirect source. Returns whether it is new.
     pub(crate) fn fill(&mut self, target: IpAddr, service: ServicePath) -> bool {
-        self.overlapping(target, &service).next().is_none() && self.learn_heard(target, service)
+        self.overlapping(target, &service).next().is_none() && self.learn_reported(target, service)
     }
 
     /// Whether a router's list has named this target for the port.
@@ -113,14 +114,14 @@ impl LearnedPaths {
         self.of_target(target).any(|(known, learned)| learned.is_listed && has_port(&known))
     }
 
-    /// What is known of one target, the oldest first.
+    /// The paths of one target, the oldest first.
     pub(crate) fn of(&self, target: IpAddr) -> Vec<ServicePath> {
         let mut known: Vec<_> = self.of_target(target).map(|(service, known)| (known.order, service)).collect();
         known.sort_unstable_by_key(|(order, _)| *order);
         known.into_iter().map(|(_, service)| service).collect()
     }
 
-    /// Everything, the oldest first.
+    /// All paths, the oldest first.
     pub(crate) fn all(&self) -> Vec<TargetPath> {
         let mut all: Vec<_> = self.paths.iter().collect();
         all.sort_unstable_by_key(|(_, known)| known.order);
@@ -135,12 +136,12 @@ impl LearnedPaths {
         self.forgotten
     }
 
-    fn of_target(&self, target: IpAddr) -> impl Iterator<Item = (ServicePath, Learned)> {
+    fn of_target(&self, target: IpAddr) -> impl Iterator<Item = (ServicePath, LearnedPath)> {
         let (first, last) = ((target, Protocol::Tcp, 0, 0), (target, Protocol::Udp, u16::MAX, u16::MAX));
         self.paths.range(first..=last).map(|(place, known)| (service(*place, known), *known))
     }
 
-    fn overlapping(&self, target: IpAddr, with: &ServicePath) -> impl Iterator<Item = (ServicePath, Learned)> {
+    fn overlapping(&self, target: IpAddr, with: &ServicePath) -> impl Iterator<Item = (ServicePath, LearnedPath)> {
         let with = *with;
         self.of_target(target).filter(move |(known, _)| {
             known.protocol == with.protocol
@@ -154,7 +155,7 @@ fn place(target: IpAddr, service: &ServicePath) -> Place {
     (target, service.protocol, service.ports.first, service.ports.last)
 }
 
-fn service((_, protocol, first, last): Place, known: &Learned) -> ServicePath {
+fn service((_, protocol, first, last): Place, known: &LearnedPath) -> ServicePath {
     ServicePath { protocol, ports: PortRange { first, last }, path: known.path }
 }
 
@@ -207,7 +208,7 @@ mod tests {
     fn a_path_that_only_its_target_tells_makes_it_nobodys_candidate() {
         let mut learned = LearnedPaths::default();
         let web = (Protocol::Tcp, 85);
-        learned.learn_heard(target(1), ipip(80, 89));
+        learned.learn_reported(target(1), ipip(80, 89));
         learned.fill(target(2), ipip(80, 89));
         learned.learn(target(3), ipip(80, 89));
         assert_eq!([1, 2, 3].map(|number| learned.is_listed(target(number), web)), [false, false, true]);
@@ -216,7 +217,7 @@ mod tests {
         );
         assert!(!learned.learn(target(1), ipip(80, 89)), "known, and from a list now");
         assert!(learned.is_listed(target(1), web));
-        learned.learn_heard(target(3), to(Forwarding::Gre, 85, 85));
+        learned.learn_reported(target(3), to(Forwarding::Gre, 85, 85));
         assert!(learned.is_listed(target(3), web), "it may say how it is reached");
         let again = LearnedPaths::new(learned.all());
         assert!(!again.is_listed(target(3), web), "the disk does not tell who said it");
@@ -227,7 +228,7 @@ mod tests {
         let mut learned = LearnedPaths::default();
         learned.learn(target(1), ipip(80, 80));
         for port in 1..=u16::try_from(2 * MAX_LEARNED_PATHS).unwrap() {
-            learned.learn_heard(target(2), ipip(port, port));
+            learned.learn_reported(target(2), ipip(port, port));
         }
         assert_eq!((learned.of(target(1)).len(), learned.of(target(2)).len()), (1, MAX_REPORTED_PATHS));
     }

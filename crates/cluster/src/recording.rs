@@ -1,4 +1,4 @@
-//! What a router went through, as bytes: enough for another one to go through it again and to come to the same.
+//! Recording of a router's events as bytes: enough for another router to replay them with the same results.
 //!
 //! ```text
 //!  0            8        12
@@ -6,9 +6,9 @@
 //!  │ "vipa rec" │ length │ Title │ length │ Router │ length │ Event or Led │ …      one of them for each event, and one
 //!  └────────────┴────────┴───────┴────────┴────────┴────────┴──────────────┴────    for what came of it
 //! ```
-//! Lengths are big-endian, what they are of is postcard, as in `protocol::wire`. The router stands there as it was (votes, voters,
-//! incarnation and configuration are in it), so a recording may begin at any moment of its life. One that ends with an event
-//! and not with what came of it was broken off by that event.
+//! Lengths are big-endian; each gives the length of a postcard encoding, as in `protocol::wire`. The router is recorded
+//! as it was (with votes, voters, incarnation and configuration), so a recording may begin at any moment of its life. A
+//! recording that ends with an event, and not with what it led to, was cut off by that event.
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Moment, NodeName};
@@ -17,23 +17,23 @@ use crate::{Event, Output, Router};
 
 const MAGIC: [u8; 8] = *b"vipa rec";
 const LENGTH_BYTES: usize = 4;
-/// Later than any router's clock: it counts nanoseconds from the start of the process.
+/// Later than any router's clock, which counts nanoseconds from the start of the process.
 const LATEST: Moment = Moment(1 << 62);
 
-/// Who recorded, and when.
+/// Which router recorded, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Title {
     pub release: String,
     pub protocol: u16,
     pub node: NodeName,
-    /// When it begins, on the router's clock and on the calendar's.
+    /// When it begins, by the router's clock and by the calendar.
     pub began: Moment,
     pub began_unix_ms: u64,
 }
 
-/// As it is written; what is read is `Frame`, of the same layout.
+/// A frame as it is written; it is read as `Frame`, of the same layout.
 #[derive(Serialize)]
-enum Written<'a> {
+enum FrameRef<'a> {
     Event { at: Moment, event: &'a Event },
     Led(&'a [Output]),
 }
@@ -52,7 +52,7 @@ pub struct Step {
     pub outputs: Option<Vec<Output>>,
 }
 
-/// Why bytes are no recording, or none from here on.
+/// Why bytes are no recording, or none from some byte on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     #[error("this is no recording of a router")]
@@ -68,7 +68,7 @@ pub enum RecordingError {
     Damaged { at: usize, what: String },
 }
 
-/// A recording's beginning: `router` as it is at this moment.
+/// The beginning of a recording: `router` as it is at this moment.
 #[must_use]
 pub fn begin(router: &Router, now: Moment, unix_ms: u64) -> Vec<u8> {
     let title = Title {
@@ -86,12 +86,12 @@ pub fn begin(router: &Router, now: Moment, unix_ms: u64) -> Vec<u8> {
 
 /// Appends an event that is about to be handled.
 pub fn append_event(bytes: &mut Vec<u8>, at: Moment, event: &Event) {
-    append(bytes, &Written::Event { at, event });
+    append(bytes, &FrameRef::Event { at, event });
 }
 
-/// Appends what the event before led to.
+/// Appends what the previous event led to.
 pub fn append_outputs(bytes: &mut Vec<u8>, outputs: &[Output]) {
-    append(bytes, &Written::Led(outputs));
+    append(bytes, &FrameRef::Led(outputs));
 }
 
 fn append<T: Serialize>(bytes: &mut Vec<u8>, what: &T) {
@@ -102,11 +102,11 @@ fn append<T: Serialize>(bytes: &mut Vec<u8>, what: &T) {
     bytes[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
-/// A recording being read.
+/// A recording that is being read.
 #[derive(Clone, Debug)]
 pub struct Recording<'a> {
     pub title: Title,
-    /// As it was when the recording began.
+    /// The router as it was when the recording began.
     pub router: Router,
     steps: Frames<'a>,
     latest: Moment,
@@ -153,7 +153,7 @@ impl<'a> Recording<'a> {
 
 #[derive(Clone, Debug)]
 struct Frames<'a> {
-    /// Where `rest` begins.
+    /// Where `rest` begins, in bytes.
     at: usize,
     rest: &'a [u8],
 }

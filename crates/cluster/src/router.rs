@@ -1,4 +1,4 @@
-//! A router's brain: its links, its vote, its beats, and one ownership machine per VIPA (`vipa`).
+//! A router's state: its links, its vote, its beats, and one ownership machine per VIPA (`vipa`).
 
 mod beats;
 mod election;
@@ -40,16 +40,16 @@ pub use self::{
     vipa::State,
 };
 use crate::{
-    authority::{Denied, Permission},
+    authority::{DenialCounts, Permission},
     ballots::Ballots,
     decision_log::DecisionLog,
     hello::Mismatch,
-    membership::{Heard, Membership, Objection},
+    membership::{ListChange, Membership, Objection},
     paths::StoredLists,
     voter::Voter,
 };
 
-/// The cluster as one router sees it, and what it does about it.
+/// The cluster as one router sees it, and the router's decisions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Router {
     settings: Settings,
@@ -68,8 +68,8 @@ pub struct Router {
     vipas: BTreeMap<IpAddr, Vipa>,
     schedule: Schedule,
     beats: Beats,
-    denied: Denied,
-    /// What this router has to say to itself.
+    denied: DenialCounts,
+    /// Messages of this router to itself.
     local: VecDeque<Message>,
     ballots: Ballots,
     greeted: bool,
@@ -81,24 +81,24 @@ pub struct Router {
 struct Peer {
     role: Role,
     incarnation: Incarnation,
-    /// Of a router: why it cannot route, if it cannot.
+    /// For a router: why it cannot route, if it cannot.
     unfit: Option<String>,
 }
 
-/// What VIPAs that move together have to know of each other, by the group's name.
+/// State that VIPAs that move together share, by the group's name.
 type Groups = BTreeMap<String, Group>;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Group {
-    /// Those of which this router is neither the owner nor ready to be.
+    /// VIPAs for which this router is neither the owner nor ready to be.
     unready: BTreeSet<IpAddr>,
-    /// Where the group is to be: the first in line of the routers that own a part of it.
+    /// The router that the group is to move to: the first in line of the routers that own a part of it.
     home: Option<NodeName>,
 }
 
-/// What can be seen of a router without touching it.
+/// The parts of a router that a VIPA's machine may read.
 #[derive(Clone, Copy)]
-struct Around<'a> {
+struct RouterView<'a> {
     now: Moment,
     settings: &'a Settings,
     peers: &'a BTreeMap<NodeName, Peer>,
@@ -108,7 +108,7 @@ struct Around<'a> {
     stopping: bool,
 }
 
-/// What a VIPA's machine may see and use of the router around it.
+/// The parts of the router that a VIPA's machine may read and use.
 struct Context<'a> {
     now: Moment,
     settings: &'a Settings,
@@ -124,9 +124,9 @@ struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn around(&self) -> Around<'a> {
+    fn overview(&self) -> RouterView<'a> {
         let Self { now, settings, peers, decision_log, groups, unfit, stopping, .. } = *self;
-        Around { now, settings, peers, decision_log, groups, unfit, stopping }
+        RouterView { now, settings, peers, decision_log, groups, unfit, stopping }
     }
 
     fn send(&mut self, to: &NodeName, message: Message) {
@@ -170,7 +170,7 @@ impl Router {
             vipas,
             schedule: Schedule::default(),
             beats: Beats::default(),
-            denied: Denied::default(),
+            denied: DenialCounts::default(),
             local: VecDeque::new(),
             ballots: Ballots::default(),
             greeted: false,
@@ -181,7 +181,7 @@ impl Router {
         router
     }
 
-    /// What this router says first on every link.
+    /// The first message of this router on every link.
     #[must_use]
     pub fn hello(&self) -> Hello {
         Hello {
@@ -203,18 +203,18 @@ impl Router {
         self.schedule.next().into_iter().chain(beat).chain(self.orders.deadline()).min()
     }
 
-    /// How many VIPAs this router has looked at so far, each as often as it did: what the events have cost it.
+    /// How many VIPAs this router has looked at so far, counted each time: what the events have cost.
     #[must_use]
     pub fn looks(&self) -> u64 {
         self.schedule.looks()
     }
 
-    fn around(&self) -> Around<'_> {
+    fn overview(&self) -> RouterView<'_> {
         let Self { now, settings, peers, decision_log, groups, unfit, stopping, .. } = self;
-        Around { now: *now, settings, peers, decision_log, groups, unfit: unfit.is_some(), stopping: *stopping }
+        RouterView { now: *now, settings, peers, decision_log, groups, unfit: unfit.is_some(), stopping: *stopping }
     }
 
-    /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
+    /// Feeds one event. Never blocks; what is to be done is left in `out`, in the order in which it is to be done.
     pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
         self.now = now;
         if !self.greeted {
@@ -228,7 +228,7 @@ impl Router {
             Event::Timeout => {
                 for vipa in self.schedule.due(now) {
                     self.with_vipa(now, vipa, out, |vipa, cx| {
-                        if vipa.deadline(&cx.around()).is_some_and(|due| due <= now) {
+                        if vipa.deadline(&cx.overview()).is_some_and(|due| due <= now) {
                             vipa.step(Input::Due, cx);
                         }
                     });
@@ -236,7 +236,7 @@ impl Router {
             }
             Event::Connected { peer, hello } => self.connected(now, peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(now, &peer, out),
-            Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
+            Event::Received { peer, message: Message::Voters(voters) } => self.handle_voters(now, &peer, voters, out),
             Event::Received { peer, message } => {
                 if self.peers.contains_key(&peer) {
                     self.receive(now, &peer, message, out);
@@ -271,7 +271,7 @@ impl Router {
         self.drop_retired(now, out);
     }
 
-    /// Whether this router can route is news for all.
+    /// Reports to all nodes whether this router can route.
     fn turn_fit(&mut self, now: Moment, unfit: Option<String>, out: &mut Outbox) {
         if self.unfit == unfit {
             return;
@@ -284,7 +284,7 @@ impl Router {
         self.each_vipa(now, out, |vipa, cx| vipa.step(Input::Reordered, cx));
     }
 
-    /// The life a node is in: this router itself, or one that it is linked with.
+    /// The incarnation of a node: this router itself, or one that it is linked with.
     fn life_of(&self, node: &NodeName) -> Option<Incarnation> {
         if *node == self.settings.me {
             return Some(self.settings.incarnation);
@@ -296,8 +296,8 @@ impl Router {
         self.peers.iter().filter(|(_, peer)| peer.role == Role::Router).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Takes VIPAs in, changes and retires them, and goes by other voters. What makes a node another one, or a vote
-    /// worthless, stays as it was.
+    /// Adds, changes and retires VIPAs, and adopts other voters. What makes a node another one, or a vote worthless,
+    /// stays as it was.
     fn configure(&mut self, now: Moment, settings: Settings, out: &mut Outbox) {
         let Settings { timing, mut vipas, voters, .. } = settings;
         self.go_by(now, &voters, out);
@@ -305,7 +305,7 @@ impl Router {
         self.settings.timing = Timing { lease, ..timing };
         self.settings.vipas.clone_from(&vipas);
         self.grouped_at = Moment::ZERO;
-        // The spans may be others.
+        // The time limits may have changed.
         self.each_vipa(now, out, |_, _| {});
         vipas.retain(|settings| {
             let known = self.vipas.contains_key(&settings.address);
@@ -341,13 +341,13 @@ impl Router {
         }
     }
 
-    /// Looks at the groups anew.
+    /// Computes the groups again.
     fn regroup(&mut self, now: Moment) {
         self.grouped_at = now;
         self.groups.clear();
         let mut groups = Groups::new();
         let mut homes: BTreeMap<&str, (Option<Succession>, &NodeName)> = BTreeMap::new();
-        let around = Around { now, ..self.around() };
+        let overview = RouterView { now, ..self.overview() };
         for vipa in self.vipas.values() {
             let Some(name) = &vipa.settings.group else { continue };
             let group = groups.entry(name.clone()).or_default();
@@ -355,7 +355,7 @@ impl Router {
                 group.unready.insert(vipa.settings.address);
             }
             if let Some(owner) = &vipa.owner {
-                let place = (vipa.succession(owner, &around), owner);
+                let place = (vipa.succession(owner, &overview), owner);
                 let first = homes.entry(name).or_insert(place);
                 *first = place.max(*first);
             }
@@ -368,7 +368,7 @@ impl Router {
         self.groups = groups;
     }
 
-    /// Lets this router hear itself, and beats when a beat is due.
+    /// Handles this router's messages to itself, and beats when a beat is due.
     fn finish_event(&mut self, now: Moment, out: &mut Outbox) {
         loop {
             self.send_ballots(now, out);
@@ -381,7 +381,7 @@ impl Router {
                 break;
             }
             if self.beats.is_regular(now, &self.settings.timing) {
-                // With every regular beat an owner looks at what has no deadline of its own.
+                // With every regular beat an owner checks what has no deadline of its own.
                 self.each_owned(now, out, |vipa, cx| vipa.step(Input::Due, cx));
             }
             let vipas = self.beats.vipas(now, self.schedule.owned(), &self.settings.timing);
@@ -397,7 +397,7 @@ impl Router {
         !self.schedule.owned().is_empty()
     }
 
-    /// One beat for these VIPAs, to everybody whose acknowledgement or watch matters.
+    /// Sends one beat for these VIPAs to every node whose acknowledgement or watch matters.
     fn beat(&mut self, now: Moment, vipas: &BTreeSet<IpAddr>, out: &mut Outbox) {
         let owned: Vec<_> = vipas.iter().filter_map(|vipa| self.vipas.get(vipa)?.owned()).collect();
         let hearers: Vec<NodeName> = self
@@ -432,7 +432,7 @@ impl Router {
         out.extend(others.map(|voters| Output::Note(Note::OtherVoters { peer: peer.clone(), voters })));
         let role = hello.role.clone();
         self.peers.insert(peer.clone(), Peer { role: role.clone(), incarnation: hello.incarnation, unfit: None });
-        // What it must know before it hears of a VIPA.
+        // The peer must have these before it receives anything about a VIPA.
         self.tell_decisions(now, &peer, out);
         if let (Role::Router, Some(_)) = (&role, &self.unfit) {
             let unfit = self.unfit.clone();
@@ -461,7 +461,7 @@ impl Router {
             return;
         }
         match message {
-            // Questions are the shell's to answer: it has the configuration, and asks by itself.
+            // The shell answers questions: it has the configuration, and asks by itself.
             Message::Hello(_)
             | Message::Voters(_)
             | Message::QueryRequest(_)
@@ -478,11 +478,11 @@ impl Router {
             Message::Votes(Votes { votes }) => {
                 for vote in votes {
                     let from = from.clone();
-                    let (vipa, cue) = match vote {
+                    let (vipa, input) = match vote {
                         Vote::Grant(Grant { vipa, epoch, ballot }) => (vipa, Input::Granted { from, epoch, ballot }),
                         Vote::Refuse(refuse) => (refuse.vipa, Input::Refused { from, refuse }),
                     };
-                    self.cue(now, vipa, cue, out);
+                    self.input(now, vipa, input, out);
                 }
             }
             Message::Distribution(distribution) => self.distributed(now, from, distribution, out),
@@ -493,8 +493,8 @@ impl Router {
                 self.with_vipa(now, connections.vipa, out, |vipa, cx| vipa.reported(from, connections, cx));
             }
             Message::Yield(asked) => {
-                let cue = Input::Asked { by: from.clone(), epoch: asked.epoch, follows: asked.follows };
-                self.cue(now, asked.vipa, cue, out);
+                let input = Input::Asked { by: from.clone(), epoch: asked.epoch, follows: asked.follows };
+                self.input(now, asked.vipa, input, out);
             }
             Message::TableReplica(mirror) => {
                 if self.vipas.contains_key(&mirror.vipa) {
@@ -537,7 +537,7 @@ impl Router {
         }
     }
 
-    /// `barred`: what the beat named beside this, and may not.
+    /// `barred`: VIPAs that the beat named beside these, and may not.
     fn take_beat(&mut self, now: Moment, from: &NodeName, beat: &Beat, barred: Vec<Superseded>, out: &mut Outbox) {
         if self.is_voter() && self.asks_with(from).is_some() {
             let mut ack = self.voter.beat(now, from, beat);
@@ -546,24 +546,24 @@ impl Router {
         }
         if *from != self.settings.me {
             for owned in &beat.owned {
-                let cue = Input::Heard {
+                let input = Input::Beat {
                     from: from.clone(),
                     epoch: owned.epoch,
                     yielding_to: owned.yielding_to.clone(),
                     sequence: beat.sequence,
                 };
-                self.cue(now, owned.vipa, cue, out);
+                self.input(now, owned.vipa, input, out);
             }
         }
     }
 
-    /// Whose votes count here.
+    /// The voters whose votes count here.
     #[must_use]
     pub fn voters(&self) -> &Voters {
         &self.settings.voters
     }
 
-    /// The linked nodes that go by other voters, and by which.
+    /// The linked nodes that go by other voters, and their lists.
     #[must_use]
     pub fn other_voters(&self) -> Vec<(NodeName, Voters)> {
         self.membership.others(&self.settings.voters, self.peers.keys())
@@ -581,42 +581,42 @@ impl Router {
         }
         let was_voter = self.is_voter();
         self.settings.voters = voters.clone();
-        let strangers = self.membership.take_up(now, (&self.settings.me, voters));
+        let ignored_peers = self.membership.take_up(now, (&self.settings.me, voters));
         if self.is_voter() && !was_voter {
             self.voter.keep_silent(now);
         }
         out.push(Output::Note(Note::Voters { voters: voters.clone() }));
-        for to in self.peers.keys().chain(strangers.keys()).cloned() {
+        for to in self.peers.keys().chain(ignored_peers.keys()).cloned() {
             out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
         }
         self.each_vipa(now, out, |vipa, cx| vipa.voters_changed(cx));
-        for (peer, hello) in strangers {
+        for (peer, hello) in ignored_peers {
             self.connected(now, peer, &hello, out);
         }
     }
 
-    /// A node goes by other voters from now on.
-    fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
+    /// Handles a node's report that it goes by other voters from now on.
+    fn handle_voters(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
         if !self.peers.contains_key(peer) && !self.membership.has_stranger(peer) {
             return;
         }
         match self.membership.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
-            Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
-            Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
-            Heard::Nothing => {}
+            ListChange::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
+            ListChange::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
+            ListChange::Nothing => {}
         }
     }
 
     fn acknowledged(&mut self, now: Moment, from: &NodeName, ack: &BeatAck, out: &mut Outbox) {
         let Some(sent) = self.beats.acknowledged(ack.sequence).cloned() else { return };
         for (vipa, epoch) in sent.owned {
-            let cue = match ack.superseded.iter().find(|superseded| superseded.vipa == vipa) {
+            let input = match ack.superseded.iter().find(|superseded| superseded.vipa == vipa) {
                 Some(by) => {
                     Input::Superseded { voter: from.clone(), mine: epoch, epoch: by.epoch, holder: by.holder.clone() }
                 }
                 None => Input::Acknowledged { voter: from.clone(), epoch, sent: sent.at },
             };
-            self.cue(now, vipa, cue, out);
+            self.input(now, vipa, input, out);
         }
     }
 
@@ -628,11 +628,11 @@ impl Router {
         self.context(now, out).2.send(to, message);
     }
 
-    fn cue(&mut self, now: Moment, vipa: IpAddr, cue: Input, out: &mut Outbox) {
-        self.with_vipa(now, vipa, out, |vipa, cx| vipa.step(cue, cx));
+    fn input(&mut self, now: Moment, vipa: IpAddr, input: Input, out: &mut Outbox) {
+        self.with_vipa(now, vipa, out, |vipa, cx| vipa.step(input, cx));
     }
 
-    /// A VIPA this router is not configured for is none of its business.
+    /// Ignores a VIPA for which this router is not configured.
     fn with_vipa(
         &mut self,
         now: Moment,
@@ -643,7 +643,7 @@ impl Router {
         let (vipas, schedule, mut cx) = self.context(now, out);
         if let Some(vipa) = vipas.get_mut(&vipa) {
             act(vipa, &mut cx);
-            schedule.update(vipa, &cx.around());
+            schedule.update(vipa, &cx.overview());
         }
     }
 
@@ -651,16 +651,16 @@ impl Router {
         let (vipas, schedule, mut cx) = self.context(now, out);
         for vipa in vipas.values_mut().filter(|vipa| vipa.ownership().is_some()) {
             act(vipa, &mut cx);
-            schedule.update(vipa, &cx.around());
+            schedule.update(vipa, &cx.overview());
         }
     }
 
-    /// For what concerns every VIPA: also whenever something that deadlines depend on has changed.
+    /// For events that concern every VIPA: also whenever something that deadlines depend on has changed.
     fn each_vipa(&mut self, now: Moment, out: &mut Outbox, mut act: impl FnMut(&mut Vipa, &mut Context<'_>)) {
         let (vipas, schedule, mut cx) = self.context(now, out);
         for vipa in vipas.values_mut() {
             act(vipa, &mut cx);
-            schedule.update(vipa, &cx.around());
+            schedule.update(vipa, &cx.overview());
         }
     }
 

@@ -1,8 +1,8 @@
-//! A target's brain: what it holds, who is told of it, and its vote.
+//! A target's state: what it holds, which routers it reports to, and its vote.
 //!
-//! Whatever a router wants to know is answered from the kernel's truth of that moment: an `Associate` leads to
-//! `Output::Look`, and only when the shell has fed what it saw and says `Event::Looked` is it answered. From then on
-//! every change is sent at once, to the owner and to its backups alike.
+//! A router's request is answered from the kernel's state of that moment: an `Associate` leads to `Output::Look`, and
+//! is answered only when the shell has fed what it saw and then `Event::Looked`. From then on every change is sent at
+//! once, to the owner and to its backups alike.
 
 mod permission;
 mod serving;
@@ -24,7 +24,7 @@ use vipa_protocol::{
 
 use self::{serving::Serving, shell::Shell};
 use crate::{
-    authority::{Denial, Denied, Permission, owner, split_beat},
+    authority::{Denial, DenialCounts, Permission, owner, split_beat},
     ballots::Ballots,
     decision_log::DecisionLog,
     hello::Mismatch,
@@ -33,9 +33,9 @@ use crate::{
     voter::{Claimant, StoredVote, Verdict, Voter},
 };
 
-/// VIPAs a target follows; what is beyond is noted and not followed.
+/// VIPAs that a target follows; any more are noted and not followed.
 const MAX_VIPAS: usize = 4096;
-/// Addresses of one router that tunnels are taken from; more ports than that no router has.
+/// Addresses of one router that tunnels are accepted from; more ports than that no router has.
 const MAX_ADDRESSES: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,13 +44,13 @@ pub struct Settings {
     /// Of `cluster.key`, which every node must have.
     pub key: KeyDigest,
     pub me: NodeName,
-    /// Where routers send this target's packets.
+    /// The address to which routers send this target's packets.
     pub address: IpAddr,
     pub incarnation: Incarnation,
     pub voters: Voters,
     /// The same on every node.
     pub lease: Duration,
-    /// Changes each connection log keeps; `log::KEPT_RECORDS` when there is no reason for another.
+    /// Changes that each connection log keeps; `log::KEPT_RECORDS` unless there is a reason for another number.
     pub kept_records: usize,
 }
 
@@ -63,7 +63,7 @@ impl Settings {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    /// A link is up; of a link already up, that it is a new one.
+    /// A link is up; for a link that is up already: it was replaced by a new one.
     Connected {
         peer: NodeName,
         hello: Hello,
@@ -89,24 +89,26 @@ pub enum Event {
         vipa: IpAddr,
         records: Vec<Record>,
     },
-    /// Every port that something bound to the VIPA or to any address listens on; unwatched ones do no harm.
+    /// Every port on which a socket bound to the VIPA or to any address listens; ports of no service do no harm.
     Listening {
         vipa: IpAddr,
         listening: Vec<(Protocol, u16)>,
     },
-    /// What a look begun after `Output::Look` of this token (or an earlier one) saw has been fed, for every watched VIPA.
+    /// The results of a look that began after `Output::Look` of this token (or an earlier one) have been fed, for every
+    /// watched VIPA.
     Looked {
         token: u64,
     },
-    /// Other voters count from now on: `Target::may_go_by` says so, and they are on the disk.
+    /// Other voters count from now on: `Target::may_go_by` allows them, and they are on the disk.
     Voters {
         voters: Voters,
     },
-    /// How this host fares, about once a second and whenever that decides over new connections.
+    /// The load of this host, about once a second and whenever it changes where new connections go.
     Fares {
         load: Load,
     },
-    /// The Ethernet address of the interface that holds this target's address; `None`: no such interface does. Fed when it changes.
+    /// The Ethernet address of the interface that holds this target's address; `None`: no such interface does. Fed when
+    /// it changes.
     LinkAddress {
         mac: Option<Mac>,
     },
@@ -118,7 +120,7 @@ pub enum Output {
         to: NodeName,
         message: Message,
     },
-    /// This vote waits for the disk. Write `Target::votes_to_store`, now or together with what comes until then, and feed
+    /// This vote waits for the disk. Write `Target::votes_to_store`, now or together with later ones, and feed
     /// `VotesStored` with the token that comes with it. What cannot be written is not confirmed.
     StoreVote {
         token: u64,
@@ -133,7 +135,7 @@ pub enum Output {
     Serve {
         vipas: Vec<IpAddr>,
     },
-    /// Exactly what comes in tunnels from these routers' addresses for these VIPAs is to be unwrapped.
+    /// Exactly the packets that come in tunnels from these routers' addresses for these VIPAs are to be unwrapped.
     Unwrap {
         vipas: Vec<IpAddr>,
         routers: Vec<IpAddr>,
@@ -145,7 +147,7 @@ pub enum Output {
     Note(Note),
 }
 
-/// Everything one event led to, in order.
+/// Everything that one event led to, in order.
 pub type Outbox = Vec<Output>;
 
 /// A VIPA to observe, and the ports of it that matter.
@@ -153,11 +155,11 @@ pub type Outbox = Vec<Output>;
 pub struct Watched {
     pub vipa: IpAddr,
     pub services: Vec<(Protocol, PortRange)>,
-    /// Where its connections bear this target's own address.
+    /// Services whose connections have this target's own address.
     pub translated: Vec<Translated>,
 }
 
-/// What `nat` has made of a service: its connections are known here under this address and these ports.
+/// A service behind `nat`: its connections are known here under this address and these ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Translated {
     pub address: IpAddr,
@@ -185,7 +187,7 @@ impl Translated {
         ours.then(|| self.vipa_port.unwrap_or(port))
     }
 
-    /// The other way round: the port here of a connection to this port of the VIPA.
+    /// The port here of a connection to this port of the VIPA.
     #[must_use]
     pub fn port_here(&self, protocol: Protocol, vipa_port: u16) -> Option<u16> {
         match self.vipa_port {
@@ -196,7 +198,7 @@ impl Translated {
     }
 }
 
-/// What an operator may want to read.
+/// Events that an operator may want to read in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
     Linked {
@@ -215,7 +217,7 @@ pub enum Note {
         epoch: Epoch,
         standing: Standing,
     },
-    /// An owner of the past was told so.
+    /// An owner that is superseded was informed.
     OldOwner {
         vipa: IpAddr,
         router: NodeName,
@@ -225,17 +227,17 @@ pub enum Note {
     TooManyVipas {
         vipa: IpAddr,
     },
-    /// A message that its sender may not send, or whose numbers cannot be; one of a node and kind in a minute.
+    /// A message that its sender may not send, or with impossible numbers; one note of a node and kind in a minute.
     Denied {
         peer: NodeName,
         kind: MessageKind,
         denial: Denial,
     },
-    /// Whose votes count here from now on.
+    /// The voters whose votes count here from now on.
     Voters {
         voters: Voters,
     },
-    /// What a peer goes by, being other than here.
+    /// A peer's list of voters, which differs from this node's.
     OtherVoters {
         peer: NodeName,
         voters: Voters,
@@ -283,22 +285,23 @@ struct Peer {
 pub struct Target {
     settings: Settings,
     peers: BTreeMap<NodeName, Peer>,
-    denied: Denied,
+    denied: DenialCounts,
     membership: Membership,
     /// It counts when this target is one of the voters.
     voter: Voter,
     ballots: Ballots,
     vipas: BTreeMap<IpAddr, Serving>,
-    /// Where each router's tunnels come from. Outlives the link: what a cut-off router sends is still to be unwrapped.
+    /// The addresses that each router's tunnels come from. Kept when the link ends: packets of a cut-off router are
+    /// still to be unwrapped.
     tunnels: BTreeMap<NodeName, Vec<IpAddr>>,
-    /// What operators decided, kept for routers whose disks have lost it or that were away.
+    /// Operators' decisions, stored for routers whose disks have lost them or that were away.
     decision_log: DecisionLog,
     looks: u64,
     /// How far the logs of forgotten VIPAs have come.
     logged: u64,
-    /// What the shell was told to serve, unwrap and watch.
+    /// What the shell was given to serve, unwrap and watch.
     shell: Shell,
-    /// As the routers were told last.
+    /// As it was last sent to the routers.
     load: Option<Load>,
     link_address: LinkAddress,
 }
@@ -311,7 +314,7 @@ impl Target {
         Self {
             settings,
             peers: BTreeMap::new(),
-            denied: Denied::default(),
+            denied: DenialCounts::default(),
             membership: Membership::default(),
             voter,
             ballots: Ballots::default(),
@@ -326,7 +329,7 @@ impl Target {
         }
     }
 
-    /// What this target says first on every link.
+    /// The first message of this target on every link.
     #[must_use]
     pub fn hello(&self) -> Hello {
         Hello {
@@ -341,14 +344,14 @@ impl Target {
         }
     }
 
-    /// Feeds one event. Never blocks; whatever is to be done is left in `out`, in the order it is to be done.
+    /// Feeds one event. Never blocks; what is to be done is left in `out`, in the order in which it is to be done.
     pub fn handle(&mut self, now: Moment, event: Event, out: &mut Outbox) {
         self.take(now, event, out);
         self.tell(out);
     }
 
     /// As [`handle`](Self::handle), but what is to be served, unwrapped, watched and looked at comes with the next
-    /// [`tell`](Self::tell): once for all events that a shell has taken in by then.
+    /// [`tell`](Self::tell): once for all events that a shell has taken by then.
     pub fn take(&mut self, now: Moment, event: Event, out: &mut Outbox) {
         let touched = touched(&event);
         let of_links = matches!(
@@ -361,7 +364,7 @@ impl Target {
         match event {
             Event::Connected { peer, hello } => self.connected(now, peer, &hello, out),
             Event::Disconnected { peer } => self.disconnected(&peer, out),
-            Event::Received { peer, message: Message::Voters(voters) } => self.voters_heard(now, &peer, voters, out),
+            Event::Received { peer, message: Message::Voters(voters) } => self.handle_voters(now, &peer, voters, out),
             Event::Voters { voters } => self.go_by(now, &voters, out),
             Event::Received { peer, message } => {
                 let permission = self.permits(now, &peer, &message, out);
@@ -405,7 +408,7 @@ impl Target {
         }
     }
 
-    /// Drops the VIPA with which nobody has any business any more.
+    /// Drops the VIPA when no node has any business with it any more.
     fn forget(&mut self, vipa: Option<IpAddr>) {
         let Some(vipa) = vipa else { return };
         if self.vipas.get(&vipa).is_some_and(Serving::is_forgotten)
@@ -421,13 +424,13 @@ impl Target {
         self.vipas.iter().map(|(vipa, serving)| (*vipa, serving.log().live())).collect()
     }
 
-    /// The routers reported to and what each is, by VIPA.
+    /// The routers that get reports and the standing of each, by VIPA.
     #[must_use]
     pub fn associations(&self) -> BTreeMap<IpAddr, Vec<(NodeName, Standing, Epoch)>> {
         self.vipas.iter().map(|(vipa, serving)| (*vipa, serving.associations())).collect()
     }
 
-    /// What is known of each VIPA.
+    /// A summary of each VIPA.
     #[must_use]
     pub fn summaries(&self) -> Vec<VipaSummary> {
         self.vipas.values().map(Serving::summary).collect()
@@ -546,13 +549,13 @@ impl Target {
         }
     }
 
-    /// What the file of votes is to hold, and the token to confirm it with.
+    /// The contents of the file of votes, and the token that confirms them.
     #[must_use]
     pub fn votes_to_store(&self) -> (u64, Vec<StoredVote>) {
         self.voter.to_store()
     }
 
-    /// From what the log knows at this moment.
+    /// Answers a question from the present state of the log.
     fn reply(&self, question: Question) -> Reply {
         match question {
             Question::Holds { vipa, buckets } => match self.vipas.get(&vipa) {
@@ -600,8 +603,8 @@ impl Target {
     }
 }
 
-/// The VIPA of which the shell may have to know something else after this. Beats and votes, most of what comes, change nothing of that,
-/// and to look at a thousand VIPAs for each of them would be most of an agent's work.
+/// The VIPA of which the shell may need something else after this event. Beats and votes, most of the messages, change
+/// nothing of that, and looking at a thousand VIPAs for each of them would be most of an agent's work.
 fn touched(event: &Event) -> Option<IpAddr> {
     match event {
         Event::Holds { vipa, .. } | Event::Changed { vipa, .. } | Event::Listening { vipa, .. } => Some(*vipa),

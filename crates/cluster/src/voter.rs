@@ -1,13 +1,14 @@
-//! One vote, the same code on routers and targets.
+//! One vote; the same code on routers and targets.
 //!
-//! An acknowledged beat and a grant are both promises: for one lease of this voter's clock nobody else is granted the
-//! VIPA, but the router the owner itself consents to. The owner counts its lease from before the voter does, so it
-//! fences itself first. Votes survive a restart, promises do not: a voter that restarts refuses for one lease.
+//! An acknowledged beat and a grant are both promises: for one lease of this voter's clock no other router is granted
+//! the VIPA, except the router that the owner itself consents to. The owner counts its lease from before the voter
+//! does, so it fences itself first. Votes survive a restart, promises do not: a voter that restarts refuses for one
+//! lease.
 //!
-//! VIPAs come and go by reload, so a voter forgets the vote of a VIPA that nobody has owned or claimed for [`KEPT`]. What
-//! remains of all forgotten votes is one epoch, the *floor*: a claim of a VIPA without a vote is granted above it only. So an
-//! epoch that was granted once is never granted to anybody else, as if the vote were still there. A claimant that is refused
-//! hears the floor and claims above it.
+//! VIPAs are added and removed by reloads, so a voter forgets the vote of a VIPA that no router has owned or claimed
+//! for [`KEPT`]. What remains of all forgotten votes is one epoch, the *floor*: a claim of a VIPA without a vote is
+//! granted above it only. So an epoch that was granted once is never granted to another router, as if the vote were
+//! still there. A claimant that is refused receives the floor and claims above it.
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +21,14 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Incarnation, Moment, NodeName};
 use vipa_protocol::{Ballot, Beat, BeatAck, Claim, Grant, Owned, Refusal, Refuse, Superseded, Vote};
 
-/// VIPAs one voter keeps votes and promises for; what is beyond is refused.
+/// VIPAs for which one voter keeps votes and promises; claims of any more are refused.
 const MAX_VIPAS: usize = 4096;
 /// How long a vote is kept after the last promise to its owner has ended.
 const KEPT: Duration = Duration::from_secs(30);
-/// A voter looks for votes to forget each time so many VIPAs have become known.
+/// Newly known VIPAs after which a voter looks for votes to forget.
 const LOOK_EVERY: usize = 64;
-/// In the file of votes, the floor is the vote of this VIPA, which no VIPA can be: nothing is granted or promised of it, or the
-/// file would have two votes under one address.
+/// In the file of votes, the floor is the vote of this address, which no VIPA can have. Nothing is granted or promised
+/// for it, or the file would have two votes under one address.
 const FLOOR: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A grant as it is kept on the disk. A later one of the same VIPA replaces it.
@@ -36,23 +37,24 @@ pub struct StoredVote {
     pub vipa: IpAddr,
     pub epoch: Epoch,
     pub holder: NodeName,
-    /// The life of the holder that claimed it; the next one needs an epoch of its own.
+    /// The holder's incarnation that claimed it; the next one needs an epoch of its own.
     pub incarnation: Incarnation,
 }
 
-/// Who claims: a router, in one of its lives.
+/// The claimant: a router, in one of its incarnations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claimant {
     pub router: NodeName,
     pub incarnation: Incarnation,
 }
 
-/// What a claim led to.
+/// Result of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Send this to the claimant now.
     Reply(Vote),
-    /// The vote waits for the disk. Write [`Voter::to_store`], then call [`Voter::stored`] with the token that comes with it.
+    /// The vote waits for the disk. Write [`Voter::to_store`], then call [`Voter::stored`] with the token that comes
+    /// with it.
     Store { token: u64, vote: StoredVote },
 }
 
@@ -65,7 +67,7 @@ pub struct Voter {
     /// The highest vote that has been forgotten.
     #[serde(default)]
     floor: Option<StoredVote>,
-    /// How many VIPAs were left when this voter last looked for votes to forget.
+    /// VIPAs that were left when this voter last looked for votes to forget.
     #[serde(default)]
     left: usize,
     tokens: u64,
@@ -81,7 +83,7 @@ struct VipaVotes {
 struct GivenVote {
     epoch: Epoch,
     holder: Claimant,
-    /// The youngest question it answers.
+    /// The youngest round that it answers.
     round: u8,
     /// The first store that makes it durable, while that is under way.
     waiting: Option<u64>,
@@ -91,7 +93,7 @@ struct GivenVote {
 struct Promise {
     to: NodeName,
     epoch: Epoch,
-    /// The beat that said so; an older one that comes late changes no consent.
+    /// The beat that caused it; an older one that comes late changes no consent.
     sequence: u64,
     until: Moment,
     consent: Option<NodeName>,
@@ -111,12 +113,12 @@ impl Voter {
         Self { lease, silent_until: now + lease, ledgers, floor, left: 0, tokens: 0 }
     }
 
-    /// Grants nothing for a lease: what was promised while this vote did not count is not known.
+    /// Grants nothing for a lease: the promises of the time in which this vote did not count are not known.
     pub fn keep_silent(&mut self, now: Moment) {
         self.silent_until = now + self.lease;
     }
 
-    /// The highest epoch granted or heard of.
+    /// The highest epoch granted or received.
     #[must_use]
     pub fn highest(&self, vipa: IpAddr) -> Epoch {
         self.ledgers.get(&vipa).map_or(Epoch::NONE, VipaVotes::highest).max(self.lowest(vipa))
@@ -129,8 +131,8 @@ impl Voter {
         floor.map_or(Epoch::NONE, |vote| vote.epoch)
     }
 
-    /// Every vote, as the disk is to have it, and the token of the youngest. One write confirms all requests up to this token,
-    /// however many there are.
+    /// Every vote, as the disk is to have it, and the token of the youngest. One write confirms all requests up to this
+    /// token, however many there are.
     #[must_use]
     pub fn to_store(&self) -> (u64, Vec<StoredVote>) {
         let stored = |(vipa, ledger): (&IpAddr, &VipaVotes)| {
@@ -140,7 +142,7 @@ impl Voter {
         (self.tokens, self.floor.iter().cloned().chain(self.ledgers.iter().filter_map(stored)).collect())
     }
 
-    /// Takes an owner's beat as the proof that it lives.
+    /// Handles an owner's beat, which proves that it lives.
     pub fn beat(&mut self, now: Moment, owner: &NodeName, beat: &Beat) -> BeatAck {
         let mut superseded = Vec::new();
         for owned in &beat.owned {
@@ -161,7 +163,7 @@ impl Voter {
     ) -> Result<(), (Epoch, NodeName)> {
         let Owned { vipa, epoch, yielding_to } = owned;
         let until = now + self.lease;
-        // The floor says nothing about this VIPA's owner: what it is forgotten for has been owned by nobody since.
+        // The floor says nothing about this VIPA's owner: no router has owned it since it was forgotten.
         let Some(ledger) = self.votes_of(*vipa, now) else { return Err((*epoch, owner.clone())) };
         if let Some(vote) = &ledger.vote
             && vote.epoch > *epoch
@@ -177,7 +179,7 @@ impl Voter {
                     promise.consent.clone_from(yielding_to);
                 }
             }
-            // A beat is sent only by who won its epoch, so it counts although this voter may have voted otherwise.
+            // Only the winner of an epoch sends a beat, so it counts although this voter may have voted otherwise.
             promise => {
                 *promise =
                     Some(Promise { to: owner.clone(), epoch: *epoch, sequence, until, consent: yielding_to.clone() });
@@ -186,7 +188,8 @@ impl Voter {
         Ok(())
     }
 
-    /// Answers a claim of a router whose voters grant `epochs`; `None`: that router goes by voters that do not count here.
+    /// Answers a claim of a router whose voters grant `epochs`; `None`: that router goes by voters that do not count
+    /// here.
     pub fn answer(
         &mut self,
         now: Moment,
@@ -202,7 +205,7 @@ impl Voter {
         Verdict::Reply(Vote::Refuse(Refuse { vipa, epoch, ballot, reason, highest }))
     }
 
-    /// Judges a claim.
+    /// Decides on a claim.
     pub fn claim(&mut self, now: Moment, claimant: &Claimant, claim: &Claim) -> Verdict {
         let Claim { vipa, epoch, ballot } = *claim;
         if let Err(reason) = self.judge(now, claimant, vipa, epoch) {
@@ -221,8 +224,8 @@ impl Voter {
         }
         let lowest = self.lowest(vipa);
         let ledger = self.votes_of(vipa, now).ok_or(Refusal::Granted)?;
-        // An epoch is given once, and again only to the very claimant that has it: not to its next life either, which
-        // would inherit a consent that was another's.
+        // An epoch is given once, and again only to the very claimant that has it: not to its next incarnation either,
+        // which would inherit a consent that was another's.
         let its_own = ledger.vote.as_ref().is_some_and(|vote| vote.epoch == epoch && vote.holder == *claimant);
         if ledger.vote.as_ref().is_some_and(|vote| vote.epoch >= epoch && !its_own) || epoch <= lowest {
             return Err(Refusal::Granted);
@@ -263,8 +266,9 @@ impl Voter {
         Verdict::Store { token, vote: StoredVote { vipa, epoch, holder, incarnation } }
     }
 
-    /// The store of `token`, and with it every earlier one, is on the disk: the grants that may be sent now, each to the very
-    /// life that claimed it. The next one would count its lease from a claim that this promise is older than.
+    /// The store of `token`, and with it every earlier one, is on the disk: returns the grants that may be sent now,
+    /// each to the very incarnation that claimed it. The next one would count its lease from a claim that this promise
+    /// is older than.
     pub fn stored(&mut self, token: u64) -> Vec<(Claimant, Grant)> {
         let mut grants = Vec::new();
         for (vipa, ledger) in &mut self.ledgers {
@@ -294,7 +298,8 @@ impl Voter {
         Some(self.ledgers.entry(vipa).or_default())
     }
 
-    /// Forgets the votes whose last promise has been over for [`KEPT`]. They are on the disk until the next vote is stored.
+    /// Forgets the votes whose last promise has been over for [`KEPT`]. They are on the disk until the next vote is
+    /// stored.
     fn forget(&mut self, now: Moment) {
         let Self { ledgers, floor, silent_until, left, .. } = self;
         ledgers.retain(|_, ledger| {

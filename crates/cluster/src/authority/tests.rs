@@ -12,14 +12,14 @@ use super::*;
 const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 21));
 const LIFE: Incarnation = Incarnation(7);
-/// That the receiver knows.
+/// The highest epoch that the receiver has.
 const KNOWN: Epoch = Epoch(5);
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
 }
 
-/// A receiver that knows VIPA's ranks; r1 has one, and r1, r2 and t1 vote.
+/// A receiver that has VIPA's ranks; r1 has one, and r1, r2 and t1 vote.
 struct Receiver {
     voters: Voters,
     highest: Epoch,
@@ -53,7 +53,7 @@ impl Knowledge for Receiver {
     }
 }
 
-/// A message of this kind as its rightful sender would send it. Every kind has one: the compiler sees to it.
+/// A message of this kind as its rightful sender would send it. The compiler ensures that every kind has one.
 fn sample(kind: MessageKind, node: &NodeName) -> Message {
     let (vipa, epoch) = (VIPA, Epoch(6));
     let upto = Position { incarnation: LIFE, sequence: 3 };
@@ -143,7 +143,7 @@ fn tail(incarnation: Incarnation, after: u64, upto: u64) -> Message {
     Message::Connections(Connections { vipa: VIPA, run, upto: Position { incarnation, sequence: upto }, answers: None })
 }
 
-/// Who sends.
+/// Kinds of senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Teller {
     /// A router with a rank for the VIPA, and a vote.
@@ -184,7 +184,7 @@ fn every_message_is_taken_from_those_who_may_send_it_and_from_nobody_else() {
     use MessageKind as K;
     use Teller::{Ranked, Target, Unranked, VoterOnly, VotingTarget};
     for kind in K::ALL {
-        // Exhaustive on purpose: a new message must say who may send it.
+        // Exhaustive on purpose: a new message must name its permitted senders.
         let allowed: &[Teller] = match kind {
             K::Hello => &[],
             K::Voters | K::Decisions => &Teller::ALL,
@@ -260,7 +260,7 @@ fn an_epoch_comes_one_after_the_other_or_where_the_next_voters_begin() {
     ] {
         assert_eq!(takes(&first, epoch), is_taken, "{epoch}");
     }
-    // Who knows nothing yet takes what the voters can have granted, and nothing beyond.
+    // A receiver without any state accepts what the voters can have granted, and nothing beyond.
     let new = known(1, 0);
     assert!(takes(&new, billion - 1) && takes(&new, 2 * billion - 1) && !takes(&new, 2 * billion));
     let unknown = Receiver { voters: Voters::default(), highest: Epoch::NONE };
@@ -304,7 +304,7 @@ fn without_a_quorum_a_target_may_tell_an_owner_that_it_is_of_the_past() {
 
 #[test]
 fn what_is_denied_is_counted_each_time_and_noted_once_a_minute() {
-    let mut denied = Denied::default();
+    let mut denied = DenialCounts::default();
     let now = Moment(1_000_000_000);
     assert!(denied.count(now, &name("t9"), MessageKind::Beat));
     assert!(!denied.count(now, &name("t9"), MessageKind::Beat));

@@ -1,20 +1,20 @@
-//! The connections that a target holds: each with its state, in order, in little memory.
+//! The connections that a target holds, each with its state: sorted, and in little memory.
 //!
 //! ```text
 //!   Live ── IPv4, 10 bytes each ── pages of up to 256, sorted ── protocol 1 │ client 4  │ its port 2 │ port 2 │ state 1
 //!        └─ IPv6, 22 bytes each ── pages                      ── protocol 1 │ client 16 │ its port 2 │ port 2 │ state 1
 //! ```
-//! A page grows in small steps, so that next to no room is bought in advance: a million IPv4 connections take 11 to 12 MB. Order
-//! is that of the bytes, which is the connections' own but for their protocol and family: the same contents are always told in
-//! the same order.
+//! A page grows in small steps, so that next to no room is reserved in advance: a million IPv4 connections take 11 to
+//! 12 MB. The order is that of the bytes, which is the connections' own order within a protocol and family: the same
+//! contents are always listed in the same order.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use vipa_model::{Connection, ConnectionState, Protocol};
 
-/// Entries of a page; one that is full is split in two.
+/// Entries of a page; a full page is split in two.
 const PAGE: usize = 256;
-/// Entries that a page's room grows by.
+/// Entries by which a page's room grows.
 const STEP: usize = 16;
 
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,7 @@ impl Live {
         }
     }
 
-    /// The state it had before, if it was there.
+    /// Inserts a connection; returns the state that it had before, if it was there.
     pub fn insert(&mut self, connection: Connection, state: ConnectionState) -> Option<ConnectionState> {
         match entry_of(&connection, state) {
             Entry::V4(entry) => self.v4.insert(entry),
@@ -57,12 +57,12 @@ impl Live {
         }
     }
 
-    /// IPv4 first, each in order.
+    /// All connections, IPv4 first, each family in order.
     pub fn iter(&self) -> impl Iterator<Item = (Connection, ConnectionState)> + Clone {
         self.v4.iter().map(connection_of).chain(self.v6.iter().map(connection_of))
     }
 
-    /// What is here and not there, or in another state there: with its state here.
+    /// Connections that are not in `other`, or are there in another state: with their state here.
     pub fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Connection, ConnectionState)> + 'a {
         let v4 = Difference { ours: self.v4.iter().peekable(), theirs: other.v4.iter().peekable() };
         let v6 = Difference { ours: self.v6.iter().peekable(), theirs: other.v6.iter().peekable() };
@@ -181,15 +181,15 @@ fn state<const N: usize>(entry: &[u8; N]) -> ConnectionState {
 /// Sorted entries, each key once.
 #[derive(Clone, Debug, Default)]
 struct Pages<const N: usize> {
-    /// None of them is empty.
+    /// No page is empty.
     pages: Vec<Vec<[u8; N]>>,
-    /// For each page a lower bound of what is in it, above everything in the pages before.
+    /// For each page a lower bound of its entries, above all entries of the pages before.
     bounds: Vec<[u8; N]>,
     len: usize,
 }
 
 impl<const N: usize> Pages<N> {
-    /// The page that has this key, or would.
+    /// The page that has this key, or would have it.
     fn page(&self, entry: &[u8; N]) -> usize {
         self.bounds.partition_point(|bound| key(bound) <= key(entry)).saturating_sub(1)
     }
@@ -226,7 +226,7 @@ impl<const N: usize> Pages<N> {
         }
         page.insert(place, entry);
         if page.len() == PAGE {
-            // What comes in order fills pages; anything else halves them.
+            // Entries that arrive in order fill pages; any others halve them.
             let upper = page.split_off(if place + 1 == PAGE { PAGE - 1 } else { PAGE / 2 });
             page.shrink_to(page.len() + STEP);
             self.bounds.insert(at + 1, upper[0]);
@@ -251,7 +251,7 @@ impl<const N: usize> Pages<N> {
         Some(state(&removed))
     }
 
-    /// Makes one page of a small one and the next, if that leaves room.
+    /// Joins a small page and the next one, if that leaves room.
     fn join(&mut self, at: usize) {
         let len = |page: usize| self.pages.get(page).map_or(PAGE, Vec::len);
         if len(at) + len(at + 1) <= PAGE / 2 {

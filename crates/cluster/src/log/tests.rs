@@ -134,7 +134,7 @@ fn what_is_held_is_told_in_digests_and_by_name_where_asked() {
     log.apply(opened(2, ConnectionState::Closing));
     log.apply(Record { connection: connection(3), change: Change::Closed });
     let mut expected = vipa_protocol::Digests::default();
-    // Closing, the second is held all the same; the third has ended, and the last is not established yet.
+    // The second is closing and counts as held; the third has ended, and the last is not established yet.
     (1..=500).filter(|port| *port != 3).for_each(|port| expected.add(&connection(port)));
     let part = vipa_protocol::question::bucket(&connection(4));
     let holds = log.holds(&[part]);

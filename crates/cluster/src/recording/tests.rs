@@ -37,7 +37,7 @@ fn lone_router() -> Router {
     Router::new(settings, Stored { votes: vec![vote], ..Stored::default() }, START)
 }
 
-/// The beginning of its life, written down from its `after`th event on.
+/// The beginning of its life, recorded from event number `after` on.
 fn a_life(after: usize) -> (Vec<u8>, Vec<Step>) {
     let (mut router, mut bytes, mut steps) = (lone_router(), Vec::new(), Vec::new());
     let order = Order::QuiesceTarget { target: "198.51.100.31".parse().unwrap() };

@@ -1,4 +1,4 @@
-//! The beats this router sent and may still be acknowledged.
+//! The beats that this router has sent and that may still be acknowledged.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,19 +12,19 @@ use vipa_protocol::{Beat, Owned};
 
 use super::settings::Timing;
 
-/// Bytes of one beat, at most: the least that a QUIC datagram carries on any path (1,200 bytes, RFC 9000 §14), without what
-/// QUIC, the beat's number and the length of its list take.
+/// Bytes of one beat, at most: the least that a QUIC datagram carries on any path (1,200 bytes, RFC 9000 §14), without
+/// what QUIC, the beat's number and the length of its list take.
 const BEAT_BYTES: usize = 1_100;
-/// A beat of no length would beat for ever.
+/// Lower bound of the beat interval: with an interval of zero a router would send beats without end.
 const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Beats {
     sequence: u64,
     last: Option<Moment>,
-    /// VIPAs that the others should hear of now.
+    /// VIPAs that the other nodes should receive a beat of now.
     urgent: BTreeSet<IpAddr>,
-    /// Oldest first; none older than a lease, because no lease can come of it.
+    /// Oldest first; none older than a lease, because no lease can result from it.
     sent: VecDeque<SentBeat>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct SentBeat {
 }
 
 impl Beats {
-    /// Something changed that the others should hear of now.
+    /// Records that a VIPA has changed in a way that the other nodes should receive now.
     pub(super) fn hurry(&mut self, vipa: IpAddr) {
         self.urgent.insert(vipa);
     }
@@ -48,13 +48,13 @@ impl Beats {
         }
     }
 
-    /// Whether it is time for a beat of everything that is owned.
+    /// Whether it is time for a beat of all owned VIPAs.
     pub(super) fn is_regular(&self, now: Moment, timing: &Timing) -> bool {
         self.last.is_none_or(|last| now >= last + timing.beat.max(SHORTEST_BEAT))
     }
 
-    /// The VIPAs that the beat of this moment names: all that are owned, or, between two regular beats, those that the
-    /// others should hear of now. A beat of all for each VIPA that is taken over would be the square of them.
+    /// The VIPAs that the beat of this moment names: all owned ones, or, between two regular beats, the urgent ones. A
+    /// beat of all VIPAs for each one that is taken over would cost the square of their number.
     pub(super) fn vipas(&mut self, now: Moment, owned: &BTreeSet<IpAddr>, timing: &Timing) -> BTreeSet<IpAddr> {
         let urgent = std::mem::take(&mut self.urgent);
         if self.is_regular(now, timing) {

@@ -1,4 +1,4 @@
-//! Asking the voters: first whether they would, then whether they do.
+//! Elections: the voters are asked first whether they would grant, then to grant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{Refusal, Trigger};
 
-/// A claim is given up after so many rounds.
+/// Rounds after which a claim is given up.
 const ROUNDS: u8 = 8;
 
 /// A ballot under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Candidacy {
     pub(super) epoch: Epoch,
-    /// How often the real ballot was asked for before.
+    /// Rounds of the real ballot before this one.
     pub(super) round: u8,
-    /// Also where the lease that comes of it begins.
+    /// Sending of the claim; the lease that results from it begins here.
     pub(super) sent: Moment,
     pub(super) granted: BTreeSet<NodeName>,
     pub(super) refused: BTreeMap<NodeName, Refusal>,
     pub(super) trigger: Trigger,
-    /// Where the predecessor was last heard, or asked to yield.
+    /// When the predecessor was last received, or asked to yield.
     pub(super) since: Moment,
     pub(super) asked_first: Moment,
 }
 
-/// How a ballot stands.
+/// The result of a ballot so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standings {
     Open,
@@ -50,7 +50,7 @@ impl Candidacy {
         Self { asked_first, ..Self::new(self.epoch, now, self.trigger, self.since) }
     }
 
-    /// The next round, when voters were slow and none has a rival: what they have stored by now they answer at once.
+    /// The next round, when voters were slow and none has a rival: they answer at once what they have stored by now.
     pub(super) fn again(&self, now: Moment) -> Option<Self> {
         let round = self.round + 1;
         let rival = self.refused.values().any(|refusal| *refusal != Refusal::Recovering);

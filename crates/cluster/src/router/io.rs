@@ -1,4 +1,4 @@
-//! What goes into a router's brain and what comes out of it.
+//! Events of a router, and its outputs.
 
 use std::{fmt, net::IpAddr};
 
@@ -16,7 +16,7 @@ use crate::{authority::Denial, hello::Mismatch, paths::StoredLists, voter::Store
 pub enum Event {
     /// The deadline has come.
     Timeout,
-    /// A link is up; of a link already up, that it is a new one.
+    /// A link is up; for a link that is up already: it was replaced by a new one.
     Connected {
         peer: NodeName,
         hello: Hello,
@@ -44,28 +44,28 @@ pub enum Event {
         /// Who gives it, and when.
         given: Option<Given>,
     },
-    /// This router cannot route, and here is why: whoever can shall have its VIPAs.
+    /// This router cannot route, for this reason: any other router that can takes its VIPAs.
     Unfit {
         why: String,
     },
-    /// It can again.
+    /// This router can route again.
     Fit,
-    /// The configuration is another: VIPAs may have come, gone or changed, and voters, if `Router::may_go_by` says so and
-    /// they are on the disk. Name, cluster and lease stay.
+    /// The configuration has changed: VIPAs may have been added, removed or changed, and voters, if `Router::may_go_by`
+    /// allows them and they are on the disk. Name, cluster and lease stay.
     Configured {
         settings: Box<Settings>,
     },
-    /// What the table has of this target's connections differs from what it holds: everything is to be read anew.
+    /// The table's connections of this target differ from what it holds: everything is to be read again.
     ReadAnew {
         vipa: IpAddr,
         target: NodeName,
     },
-    /// How many connections the table has of a VIPA; asked for by `Router::counts_wanted`.
+    /// How many connections of a VIPA the table has; requested by `Router::counts_wanted`.
     Counted {
         vipa: IpAddr,
         connections: u64,
     },
-    /// Hand over what is owned, then say `Stopped`.
+    /// Hand over what is owned, then emit `Stopped`.
     Stop,
 }
 
@@ -75,7 +75,7 @@ pub enum Output {
         to: NodeName,
         message: Message,
     },
-    /// This vote waits for the disk. Write `Router::votes_to_store`, now or together with what comes until then, and feed
+    /// This vote waits for the disk. Write `Router::votes_to_store`, now or together with later ones, and feed
     /// `VotesStored` with the token that comes with it. What cannot be written is not confirmed.
     StoreVote {
         token: u64,
@@ -85,32 +85,33 @@ pub enum Output {
     StoreDecisions {
         token: u64,
     },
-    /// Keep these lists of the VIPA on the disk instead of those before, when there is time: nothing waits for it.
+    /// Store these lists of the VIPA on the disk instead of the previous ones, when there is time: nothing waits for
+    /// it.
     StoreLists {
         vipa: IpAddr,
         lists: StoredLists,
     },
-    /// How targets are reached that the list of `ServeWith` does not name, the oldest first; whole each time it changes. See
-    /// [`vipa_model::find_path`].
+    /// The paths to targets that the list of `ServeWith` does not name, the oldest first; complete each time they
+    /// change. See [`vipa_model::find_path`].
     Paths {
         vipa: IpAddr,
         paths: Vec<TargetPath>,
     },
-    /// How the order of this token stands.
+    /// Progress of the order of this token.
     Order {
         token: u64,
         stage: Stage,
     },
-    /// Of the services of `ServeWith`, where new connections keep away from; whole each time it changes.
+    /// The services of `ServeWith` at targets that get no new connections; complete each time it changes.
     Rest {
         vipa: IpAddr,
         resting: Vec<Resting>,
     },
-    /// This router has nothing to do with the VIPA any more; the configuration has lost it.
+    /// This router has no part in the VIPA any more; it is no longer in the configuration.
     Dropped {
         vipa: IpAddr,
     },
-    /// What this router is to the VIPA from now on. `quiet_until`: orphans are held, not answered, until then.
+    /// This router's role for the VIPA from now on. `quiet_until`: orphans are held, not answered, until then.
     Stance {
         vipa: IpAddr,
         epoch: Epoch,
@@ -122,16 +123,16 @@ pub enum Output {
         vipa: IpAddr,
         until: Moment,
     },
-    /// Tell the network that the VIPA is here.
+    /// Announce to the network that the VIPA is here.
     Announce {
         vipa: IpAddr,
     },
-    /// Stop telling it.
+    /// Stop announcing it.
     Withdraw {
         vipa: IpAddr,
     },
-    /// Take a run of a target's log into the connection table. What that target had reported and a snapshot lacks has ended;
-    /// what no report has confirmed is younger than the snapshot.
+    /// Apply a run of a target's log to the connection table. A connection that the target had reported and that a
+    /// snapshot lacks has ended; an entry that no report has confirmed is younger than the snapshot.
     Install {
         vipa: IpAddr,
         target: IpAddr,
@@ -143,43 +144,46 @@ pub enum Output {
         target: IpAddr,
         listening: Vec<(Protocol, u16)>,
     },
-    /// Whether this target's reports on the VIPA are complete from now on: it has answered in full on its link, and its log
-    /// is followed since. Said of each target of which this router has heard, whenever it changes, `false` at first.
+    /// Whether this target's reports on the VIPA are complete from now on: it has answered in full on its link, and its
+    /// log has been followed since. Emitted for each target that has been linked, whenever it changes, first with
+    /// `false`.
     Complete {
         vipa: IpAddr,
         target: IpAddr,
         complete: bool,
     },
-    /// What another router of this VIPA says of agentless targets' connections, or asks about them.
+    /// What another router of this VIPA sends about agentless targets' connections, or asks about them.
     TableReplica {
         from: NodeName,
         mirror: TableReplica,
     },
-    /// How this target fares; `None` when it is not linked any more.
+    /// This target's load; `None` when it is not linked any more.
     Load {
         target: IpAddr,
         load: Option<Load>,
     },
-    /// The Ethernet address that this target says is its own; `None` when it says none, or is not linked any more.
+    /// The Ethernet address that this target reports as its own; `None` when it reports none, or is not linked any
+    /// more.
     LinkAddress {
         target: IpAddr,
         mac: Option<Mac>,
     },
-    /// The list new connections use.
+    /// The list that new connections use.
     ServeWith {
         vipa: IpAddr,
         services: Vec<Service>,
     },
-    /// Send the connection table of this VIPA to the successor as `Table` messages: what no target has confirmed first,
-    /// the last message of it marked as such, and then the rest, which nobody waits for. What is unconfirmed is sent again now and
-    /// then, until this router admits no more. With `since`, the successor was sent the table then: only what has changed is sent.
+    /// Send the connection table of this VIPA to the successor as `Table` messages. First the entries that no target
+    /// has confirmed, the last message of these marked as such; then the rest, which nothing waits for. Unconfirmed
+    /// entries are sent again now and then, until this router admits no more. With `since`, the successor was sent the
+    /// table then: only changes are sent.
     SendTable {
         to: NodeName,
         vipa: IpAddr,
         epoch: Epoch,
         since: Option<Moment>,
     },
-    /// Entries of the predecessor's table; what a target reported counts more.
+    /// Entries of the predecessor's table; a target's report outranks them.
     InstallTable {
         vipa: IpAddr,
         entries: Vec<Entry>,
@@ -190,7 +194,7 @@ pub enum Output {
     Stopped,
 }
 
-/// New connections of this service keep away from this target.
+/// A target that gets no new connections of this service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Resting {
     pub protocol: Protocol,
@@ -198,19 +202,19 @@ pub struct Resting {
     pub target: IpAddr,
 }
 
-/// How an order stands; each with a sentence.
+/// Progress of an order; each with a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     Progress(String),
     Done(String),
-    /// Nothing is changed by it.
+    /// The order changes nothing.
     Refused(String),
 }
 
-/// Everything one event led to, in order.
+/// Everything that one event led to, in order.
 pub type Outbox = Vec<Output>;
 
-/// What an operator may want to read.
+/// Events that an operator may want to read in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
     Linked {
@@ -223,7 +227,7 @@ pub enum Note {
         peer: NodeName,
         mismatch: Mismatch,
     },
-    /// A message that its sender may not send, or whose numbers cannot be; one of a node and kind in a minute.
+    /// A message that its sender may not send, or with impossible numbers; one note of a node and kind in a minute.
     Denied {
         peer: NodeName,
         kind: MessageKind,
@@ -283,11 +287,11 @@ pub enum Note {
         one: NodeName,
         other: NodeName,
     },
-    /// An operator decided, here or elsewhere.
+    /// An operator decided, here or at another node.
     Decided {
         decision: Decision,
     },
-    /// The owner says that these targets report to it and not to us.
+    /// The owner states that these targets report to it and not to this router.
     TakebackTooEarly {
         vipa: IpAddr,
         owner: NodeName,
@@ -297,11 +301,11 @@ pub enum Note {
         router: NodeName,
         unfit: Option<String>,
     },
-    /// Whose votes count here from now on.
+    /// The voters whose votes count here from now on.
     Voters {
         voters: Voters,
     },
-    /// What a peer goes by, being other than here.
+    /// A peer's list of voters, which differs from this router's.
     OtherVoters {
         peer: NodeName,
         voters: Voters,

@@ -1,12 +1,12 @@
-//! Orders of operators: refused at once, or decided, kept by every router, and followed until they are carried out.
+//! Orders of operators: refused at once, or decided, stored by every router, and followed until they are carried out.
 //!
 //! ```text
-//!  order ──► judged ──► on this router's disk ──► told to all, in force ──► kept by the linked routers, and done ──► Done
+//!  order ──► judged ──► on this router's disk ──► sent to all, in force ──► held by the linked routers, and done ──► Done
 //!              │ no            │ disk refuses                                    │ not within ORDER_LIMIT
 //!              └──► Refused ◄──┴──────────────────────── taken back ◄────────────┘
 //! ```
-//! A decision is in force from the moment it is on a disk, whoever owns the VIPA then; a router that was away hears of it
-//! on its next link, before it can ask for anything.
+//! A decision is in force from the moment it is on a disk, whichever router owns the VIPA then. A router that was away
+//! receives it on its next link, before it can ask for anything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +26,11 @@ use crate::decision_log::MOST_MATTERS;
 use super::{DecisionLog, Outbox, Output, Router, Stage, State, status::Wait, vipa::Input, vipa::Vipa};
 use crate::router::Note;
 
-/// An order that is not carried out by then is given up.
+/// Time after which an order that is not carried out is given up.
 pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(30);
-/// A router that has not confirmed a decision by then is named, and not waited for.
+/// Time after which a router that has not confirmed a decision is named, and not waited for.
 const KEEP_LIMIT: Duration = Duration::from_secs(3);
-/// How often an order's progress is told.
+/// Interval at which an order's progress is reported.
 const NEWS: Duration = Duration::from_millis(500);
 /// Orders under way at once.
 const MOST_ORDERS: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct Orders {
     /// Stores under way: decisions of peers that are to be confirmed.
     owed: BTreeMap<u64, (NodeName, Vec<(Matter, Stamp)>)>,
     tokens: u64,
-    /// What targets say was decided and no router has said here, and who of them says so.
+    /// Decisions that targets report and no router has reported here, and the targets that report them.
     hearsay: BTreeMap<Decision, BTreeSet<NodeName>>,
 }
 
@@ -53,20 +53,20 @@ struct Pending {
     given: Moment,
     told: Moment,
     progress: Progress,
-    /// Of what was decided: what was in force before.
+    /// The rulings in force before the decision.
     before: Vec<(Matter, Ruling)>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Progress {
-    /// These are on their way to the disk, under this token.
+    /// These are being written to the disk, under this token.
     Deciding { store: u64, decisions: Vec<Decision> },
-    /// In force; these routers have not confirmed that they keep it.
-    Decided { unkept: BTreeSet<NodeName>, stamps: Vec<(Matter, Stamp)> },
+    /// In force; these routers have not confirmed that they store it.
+    Decided { unconfirmed: BTreeSet<NodeName>, stamps: Vec<(Matter, Stamp)> },
 }
 
-/// How far an order is.
-enum Reached {
+/// Progress of an order.
+enum OrderProgress {
     Done(String),
     YieldRefused(String),
 }
@@ -78,24 +78,24 @@ impl Orders {
 
     pub(super) fn unlinked(&mut self, router: &NodeName) {
         for order in &mut self.pending {
-            if let Progress::Decided { unkept, .. } = &mut order.progress {
-                unkept.remove(router);
+            if let Progress::Decided { unconfirmed, .. } = &mut order.progress {
+                unconfirmed.remove(router);
             }
         }
     }
 
     pub(super) fn kept(&mut self, router: &NodeName, kept: &[(Matter, Stamp)]) {
         for order in &mut self.pending {
-            let Progress::Decided { unkept, stamps } = &mut order.progress else { continue };
+            let Progress::Decided { unconfirmed, stamps } = &mut order.progress else { continue };
             let covered =
                 |(matter, stamp): &(Matter, Stamp)| kept.iter().any(|(of, other)| of == matter && other >= stamp);
             if stamps.iter().all(covered) {
-                unkept.remove(router);
+                unconfirmed.remove(router);
             }
         }
     }
 
-    /// What a node said that is not linked any more is forgotten.
+    /// Forgets the reports of a node that is not linked any more.
     pub(super) fn forget_hearsay(&mut self, node: &NodeName) {
         self.hearsay.retain(|_, said_by| {
             said_by.remove(node);
@@ -110,7 +110,7 @@ impl Orders {
 }
 
 impl Router {
-    /// An operator's order comes in.
+    /// Handles an operator's order.
     pub(super) fn ordered(&mut self, now: Moment, token: u64, (order, by): (Order, Option<Given>), out: &mut Outbox) {
         let refuse = |why| Output::Order { token, stage: Stage::Refused(why) };
         if self.orders.pending.len() >= MOST_ORDERS {
@@ -126,7 +126,7 @@ impl Router {
         }
         let before = rulings.iter().map(|(matter, _)| (matter.clone(), self.decision_log.ruling(matter))).collect();
         // An order that waits for the disk already comes before this one, also where both are about one matter.
-        let decision_log = self.ledger_to_store();
+        let decision_log = self.pending_decision_log();
         let propose = |(matter, ruling)| decision_log.propose(matter, ruling, &self.settings.me, by.clone());
         let decisions: Vec<Decision> = rulings.into_iter().map(propose).collect();
         let store = self.orders.store();
@@ -136,7 +136,7 @@ impl Router {
     }
 
     /// The decisions in force, and those of every order that waits for the disk.
-    fn ledger_to_store(&self) -> DecisionLog {
+    fn pending_decision_log(&self) -> DecisionLog {
         let mut decision_log = self.decision_log.clone();
         for order in &self.orders.pending {
             if let Progress::Deciding { decisions, .. } = &order.progress {
@@ -148,10 +148,10 @@ impl Router {
         decision_log
     }
 
-    /// What the file of decisions is to hold, and the token to confirm it with.
+    /// The contents of the file of decisions, and the token that confirms them.
     #[must_use]
     pub fn decisions_to_store(&self) -> (u64, Vec<Decision>) {
-        (self.orders.tokens, self.ledger_to_store().all())
+        (self.orders.tokens, self.pending_decision_log().all())
     }
 
     /// What an order decides, or why it is refused.
@@ -213,7 +213,7 @@ impl Router {
         self.vipas.get(&vipa).ok_or_else(|| format!("{vipa} is not a VIPA of this router; it has {}", all()))
     }
 
-    /// The VIPAs that move with this one, itself among them.
+    /// The VIPAs that move with this one, itself included.
     pub(super) fn together_with(&self, vipa: IpAddr) -> Vec<IpAddr> {
         let group = self.vipas.get(&vipa).and_then(|vipa| vipa.settings.group.as_ref());
         let moves = |(address, other): &(&IpAddr, &Vipa)| {
@@ -248,13 +248,13 @@ impl Router {
         unfit.map_or(Ok(()), |why| Err(format!("{to} cannot route at the moment: {why}")))
     }
 
-    /// Whether another router can take what this one owns of these.
+    /// Whether another router can take what this one owns of these VIPAs.
     fn may_give_up(&self, vipas: &[IpAddr], force: bool) -> Result<(), String> {
-        let around = self.around();
+        let overview = self.overview();
         let stuck = |vipa: &&IpAddr| {
             self.vipas
                 .get(vipa)
-                .is_some_and(|vipa| vipa.ownership().is_some() && vipa.best_successor(&around).is_none())
+                .is_some_and(|vipa| vipa.ownership().is_some() && vipa.best_successor(&overview).is_none())
         };
         match vipas.iter().find(stuck).filter(|_| !force) {
             Some(vipa) => Err(format!(
@@ -294,11 +294,11 @@ impl Router {
         if let Some(target) = target.filter(|target| !service.candidates.contains(target)) {
             return Err(format!("{target} is no candidate of that service; `vipactl distribution` lists them"));
         }
-        // Named by its first port, whichever of its ports was said.
+        // Named by its first port, whichever of its ports was given.
         Ok(Matter::Service { vipa, protocol, port: service.ports.first, target })
     }
 
-    /// What was decided is on the disk: it is in force, and told.
+    /// Handles decisions that are on the disk: they are in force, and are sent.
     pub(super) fn decisions_stored(&mut self, now: Moment, token: u64, out: &mut Outbox) {
         let mut made = Vec::new();
         let routers: BTreeSet<NodeName> = self.linked_routers().into_iter().collect();
@@ -309,7 +309,7 @@ impl Router {
                 made.extend(decisions.iter().cloned().map(|decision| (order.order.clone(), decision)));
                 let stamps =
                     decisions.iter().map(|decision| (decision.matter.clone(), decision.stamp.clone())).collect();
-                order.progress = Progress::Decided { unkept: routers.clone(), stamps };
+                order.progress = Progress::Decided { unconfirmed: routers.clone(), stamps };
             }
         }
         let later = self.orders.owed.split_off(&(token + 1));
@@ -320,7 +320,7 @@ impl Router {
             return;
         }
         let decisions: Vec<Decision> = made.iter().map(|(_, decision)| decision.clone()).collect();
-        // Told first: what comes of it here may be a request that only makes sense to who knows the decision.
+        // Sent first: the consequence here may be a request that only makes sense to a router with the decision.
         for peer in self.peers.keys().cloned().collect::<Vec<_>>() {
             for decisions in decisions.chunks(DECISIONS_PART) {
                 self.send(now, &peer, Message::Decisions(Decisions { decisions: decisions.to_vec() }), out);
@@ -332,11 +332,11 @@ impl Router {
         }
     }
 
-    /// What an order brings about beyond what it decides.
+    /// Carries out what an order does beyond its decision.
     fn follow_up(&mut self, now: Moment, order: &Order, matter: &Matter, out: &mut Outbox) {
         match (order, matter) {
             (Order::Takeback { .. }, Matter::Place { vipa }) => {
-                let first = self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&self.around()).cloned());
+                let first = self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&self.overview()).cloned());
                 if first.as_ref() == Some(&self.settings.me) {
                     self.with_vipa(now, *vipa, out, |vipa, cx| vipa.take_back_now(cx));
                 } else if let Some(first) = first {
@@ -350,7 +350,7 @@ impl Router {
         }
     }
 
-    /// A peer says what it knows to be decided.
+    /// Handles the decisions that a peer has.
     pub(super) fn heard_decisions(&mut self, now: Moment, from: &NodeName, decisions: Vec<Decision>, out: &mut Outbox) {
         let decisions = self.believed(from, decisions);
         let kept = decisions.iter().map(|decision| (decision.matter.clone(), decision.stamp.clone())).collect();
@@ -365,7 +365,7 @@ impl Router {
             }
             return;
         }
-        // Not everybody has a link to everybody: what is news here is passed on.
+        // Not every node has a link to every other one: new decisions are passed on.
         for peer in self.peers.keys().filter(|peer| *peer != from).cloned().collect::<Vec<_>>() {
             self.send(now, &peer, Message::Decisions(Decisions { decisions: news.clone() }), out);
         }
@@ -376,8 +376,9 @@ impl Router {
         out.push(Output::StoreDecisions { token });
     }
 
-    /// Routers make decisions, and pass on those of others. Targets only remember them, for a router whose disk is new while no
-    /// other is alive: what they say counts once most of the linked targets, and two at least, say the same.
+    /// Routers make decisions, and pass on those of others. Targets only store them, for a router whose disk is new
+    /// while no other router is alive: their reports count once most of the linked targets, and two at least, report
+    /// the same.
     fn believed(&mut self, from: &NodeName, decisions: Vec<Decision>) -> Vec<Decision> {
         let is_target = |peer: &super::Peer| matches!(peer.role, Role::Target { .. });
         if !self.peers.get(from).is_some_and(is_target) {
@@ -400,7 +401,7 @@ impl Router {
         believed
     }
 
-    /// Puts decisions in force; gives those that are news.
+    /// Puts decisions in force; returns the new ones.
     fn decide(&mut self, now: Moment, decisions: Vec<Decision>, out: &mut Outbox) -> Vec<Decision> {
         let news: Vec<Decision> =
             decisions.into_iter().filter(|decision| self.decision_log.merge(decision.clone())).collect();
@@ -419,7 +420,7 @@ impl Router {
         }
     }
 
-    /// Says of every order how far it is, and ends those that are done or take too long.
+    /// Reports the progress of every order, and ends those that are done or take too long.
     pub(super) fn review_orders(&mut self, now: Moment, out: &mut Outbox) {
         if self.orders.pending.is_empty() {
             return;
@@ -428,14 +429,14 @@ impl Router {
         let mut pending = std::mem::take(&mut self.orders.pending);
         pending.retain_mut(|order| {
             let stage = match self.reached(now, order) {
-                Reached::Done(sentence) => Some(Stage::Done(sentence)),
-                Reached::YieldRefused(sentence) if now.since(order.given) >= ORDER_LIMIT => {
+                OrderProgress::Done(sentence) => Some(Stage::Done(sentence)),
+                OrderProgress::YieldRefused(sentence) if now.since(order.given) >= ORDER_LIMIT => {
                     let back = |(matter, ruling): &(Matter, Ruling)| (matter.clone(), ruling.clone(), order.by.clone());
                     given_up.extend(order.before.iter().map(back));
                     let limit = ORDER_LIMIT.as_secs();
                     Some(Stage::Refused(format!("given up after {limit} s, and taken back: {sentence}")))
                 }
-                Reached::YieldRefused(sentence) => {
+                OrderProgress::YieldRefused(sentence) => {
                     if now.since(order.told) >= NEWS {
                         order.told = now;
                         out.push(Output::Order { token: order.token, stage: Stage::Progress(sentence) });
@@ -453,7 +454,7 @@ impl Router {
         }
     }
 
-    /// What was in force before is in force again.
+    /// Restores the rulings that were in force before.
     fn undo(&mut self, now: Moment, before: Vec<(Matter, Ruling, Option<Given>)>, out: &mut Outbox) {
         let propose = |(matter, ruling, by)| self.decision_log.propose(matter, ruling, &self.settings.me, by);
         let decisions: Vec<Decision> = before.into_iter().map(propose).collect();
@@ -465,53 +466,55 @@ impl Router {
         out.push(Output::StoreDecisions { token });
     }
 
-    fn reached(&self, now: Moment, order: &Pending) -> Reached {
-        let Progress::Decided { unkept, .. } = &order.progress else {
-            return Reached::YieldRefused("it is being written to this router's disk".into());
+    fn reached(&self, now: Moment, order: &Pending) -> OrderProgress {
+        let Progress::Decided { unconfirmed, .. } = &order.progress else {
+            return OrderProgress::YieldRefused("it is being written to this router's disk".into());
         };
-        let unkept: Vec<&str> = unkept.iter().map(NodeName::as_str).collect();
+        let unconfirmed: Vec<&str> = unconfirmed.iter().map(NodeName::as_str).collect();
         let patient = now.since(order.given) < KEEP_LIMIT;
-        if !unkept.is_empty() && patient {
-            return Reached::YieldRefused(format!(
+        if !unconfirmed.is_empty() && patient {
+            return OrderProgress::YieldRefused(format!(
                 "{} has not confirmed yet that it keeps this decision",
-                unkept.join(", ")
+                unconfirmed.join(", ")
             ));
         }
-        let unsure = if unkept.is_empty() {
+        let unsure = if unconfirmed.is_empty() {
             String::new()
         } else {
-            format!("; {} has not confirmed it and will hear of it on its next link", unkept.join(", "))
+            format!("; {} has not confirmed it and will hear of it on its next link", unconfirmed.join(", "))
         };
         match self.carried_out(now, &order.order) {
-            Reached::Done(sentence) => Reached::Done(sentence + &unsure),
-            waiting @ Reached::YieldRefused(_) => waiting,
+            OrderProgress::Done(sentence) => OrderProgress::Done(sentence + &unsure),
+            waiting @ OrderProgress::YieldRefused(_) => waiting,
         }
     }
 
-    fn carried_out(&self, now: Moment, order: &Order) -> Reached {
+    fn carried_out(&self, now: Moment, order: &Order) -> OrderProgress {
         let me = &self.settings.me;
         match order {
             Order::Move { vipa, to } => self.all_owned_by(now, *vipa, to, "is at"),
             Order::Takeback { vipa } => {
-                let around = self.around();
-                match self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&around)) {
+                let overview = self.overview();
+                match self.vipas.get(vipa).and_then(|vipa| vipa.rightful(&overview)) {
                     Some(first) => self.all_owned_by(now, *vipa, first, "is back at"),
-                    None => Reached::YieldRefused(format!("no router is there that may own {vipa}")),
+                    None => OrderProgress::YieldRefused(format!("no router is there that may own {vipa}")),
                 }
             }
             Order::Deactivate { vipa, .. } => {
                 self.all_let_go(&self.together_with(*vipa), &format!("{vipa} is deactivated on {me}"))
             }
-            Order::Reactivate { vipa } => Reached::Done(format!("{vipa} is active on {me}")),
-            Order::QuiesceTarget { target } => Reached::Done(format!("{target} gets no new connections")),
-            Order::ResumeTarget { target } => Reached::Done(format!("{target} gets new connections")),
-            Order::QuiesceService { target: None, .. } => Reached::Done("the service gets no new connections".into()),
-            Order::ResumeService { target: None, .. } => Reached::Done("the service gets new connections".into()),
+            Order::Reactivate { vipa } => OrderProgress::Done(format!("{vipa} is active on {me}")),
+            Order::QuiesceTarget { target } => OrderProgress::Done(format!("{target} gets no new connections")),
+            Order::ResumeTarget { target } => OrderProgress::Done(format!("{target} gets new connections")),
+            Order::QuiesceService { target: None, .. } => {
+                OrderProgress::Done("the service gets no new connections".into())
+            }
+            Order::ResumeService { target: None, .. } => OrderProgress::Done("the service gets new connections".into()),
             Order::QuiesceService { target: Some(target), .. } => {
-                Reached::Done(format!("the service gets no new connections at {target}"))
+                OrderProgress::Done(format!("the service gets no new connections at {target}"))
             }
             Order::ResumeService { target: Some(target), .. } => {
-                Reached::Done(format!("the service gets new connections at {target}"))
+                OrderProgress::Done(format!("the service gets new connections at {target}"))
             }
             Order::Leave { node, .. } => {
                 let node = node.as_ref().unwrap_or(me);
@@ -520,15 +523,15 @@ impl Router {
                     return self.all_let_go(&all, &format!("{me} has left"));
                 }
                 match self.vipas.values().find(|vipa| vipa.owner.as_ref() == Some(node)) {
-                    Some(vipa) => Reached::YieldRefused(format!("{node} owns {} still", vipa.settings.address)),
-                    None => Reached::Done(format!("{node} has left")),
+                    Some(vipa) => OrderProgress::YieldRefused(format!("{node} owns {} still", vipa.settings.address)),
+                    None => OrderProgress::Done(format!("{node} has left")),
                 }
             }
-            Order::Join { node } => Reached::Done(format!("{} takes part", node.as_ref().unwrap_or(me))),
+            Order::Join { node } => OrderProgress::Done(format!("{} takes part", node.as_ref().unwrap_or(me))),
         }
     }
 
-    fn all_owned_by(&self, now: Moment, vipa: IpAddr, router: &NodeName, what: &str) -> Reached {
+    fn all_owned_by(&self, now: Moment, vipa: IpAddr, router: &NodeName, what: &str) -> OrderProgress {
         for address in self.together_with(vipa) {
             let Some(vipa) = self.vipas.get(&address) else { continue };
             let here = *router == self.settings.me;
@@ -536,7 +539,7 @@ impl Router {
                 continue;
             }
             let owner = vipa.owner.as_ref().map_or("nobody", NodeName::as_str);
-            let why = match vipa.takeback(now, &self.around()).filter(|_| here) {
+            let why = match vipa.takeback(now, &self.overview()).filter(|_| here) {
                 Some(Wait::Targets { unlinked, unread }) => {
                     format!("no link to: {}; not everything is read from: {}", listed(unlinked), listed(unread))
                 }
@@ -548,16 +551,16 @@ impl Router {
                     format!("{router} makes itself ready, or is being handed it")
                 }
             };
-            return Reached::YieldRefused(format!("{address} belongs to {owner} still; {why}"));
+            return OrderProgress::YieldRefused(format!("{address} belongs to {owner} still; {why}"));
         }
-        Reached::Done(format!("{vipa} {what} {router}"))
+        OrderProgress::Done(format!("{vipa} {what} {router}"))
     }
 
-    fn all_let_go(&self, vipas: &[IpAddr], done: &str) -> Reached {
+    fn all_let_go(&self, vipas: &[IpAddr], done: &str) -> OrderProgress {
         let owned = |vipa: &&IpAddr| self.vipas.get(vipa).is_some_and(|vipa| vipa.ownership().is_some());
         match vipas.iter().find(owned) {
-            Some(vipa) => Reached::YieldRefused(format!("{vipa} waits for the next router in line to be ready")),
-            None => Reached::Done(done.into()),
+            Some(vipa) => OrderProgress::YieldRefused(format!("{vipa} waits for the next router in line to be ready")),
+            None => OrderProgress::Done(done.into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Owning a VIPA: the lease, the consent to a successor, and the report of how it came about.
+//! Ownership of a VIPA: the lease, the consent to a successor, and the report of the takeover.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ pub(super) struct Ownership {
     pub(super) epoch: Epoch,
     /// The claim that a majority granted: its round, and when it was sent.
     pub(super) claimed: (u8, Moment),
-    /// Each voter with the sending of the last beat (or claim) of ours that it answered.
+    /// For each voter: when the last beat (or claim) of ours that it answered was sent.
     pub(super) acknowledged: BTreeMap<NodeName, Moment>,
     pub(super) lease: Moment,
     /// Since when this owner has been without a lease.
@@ -66,14 +66,15 @@ impl Ownership {
         ownership
     }
 
-    /// The next thing that time alone brings about; what is looked at with every beat is not among them.
+    /// The next thing that time alone brings about, except for checks with every beat.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let lease = self.fenced.is_none().then_some(self.lease);
         let consent = self.consent.as_ref().map(|consent| consent.until);
         lease.into_iter().chain(consent).min()
     }
 
-    /// How long a predecessor that consented may go on admitting: its youngest connections are reported only after that.
+    /// How long a predecessor that consented may go on admitting: its youngest connections are reported only after
+    /// that.
     pub(super) fn overlap(&self, timing: &Timing) -> Duration {
         match self.report.trigger {
             Trigger::First | Trigger::Failure => Duration::ZERO,
@@ -81,18 +82,18 @@ impl Ownership {
         }
     }
 
-    /// A voter answered what was sent at `sent`. True when the lease became longer.
+    /// A voter answered the message sent at `sent`. True when the lease became longer.
     pub(super) fn acknowledge(&mut self, voter: NodeName, sent: Moment, settings: &Settings) -> bool {
         let last = self.acknowledged.entry(voter).or_default();
         *last = sent.max(*last);
         self.renew(settings)
     }
 
-    /// The lease reaches from the sending of the youngest beat that a majority has answered, shortened by the margin.
+    /// The lease lasts from the sending of the youngest beat that a majority has answered, shortened by the margin.
     fn renew(&mut self, settings: &Settings) -> bool {
         let electors = settings.electors();
         let counts = |(voter, sent): (&NodeName, &Moment)| electors.contains(voter).then_some(*sent);
-        // Once for each VIPA, beat and voter: as few as voters are, they need no place in memory of their own.
+        // Called once for each VIPA, beat and voter: the few voters fit on the stack.
         let mut sent: ArrayVec<Moment, { Voters::MOST }> =
             self.acknowledged.iter().filter_map(counts).take(Voters::MOST).collect();
         sent.sort_unstable_by(|one, other| other.cmp(one));
@@ -103,13 +104,14 @@ impl Ownership {
         longer
     }
 
-    /// Other voters count from now on. A promise of one that stays holds whoever it was given to.
+    /// Handles a change of voters. A promise of a voter that stays holds, whichever list was in force when it was
+    /// given.
     pub(super) fn count_anew(&mut self, settings: &Settings) -> bool {
         self.superseded.retain(|voter| settings.electors().contains(voter));
         self.renew(settings)
     }
 
-    /// Whether enough voters have granted a higher epoch that ours can have no majority again.
+    /// Whether so many voters have granted a higher epoch that ours cannot have a majority again.
     pub(super) fn is_lost(&self, now: Moment, voters: usize) -> bool {
         let left = voters - self.superseded.len().min(voters);
         left < majority(voters) || now >= self.lease && !self.superseded.is_empty()

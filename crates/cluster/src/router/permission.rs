@@ -1,4 +1,4 @@
-//! Messages that this router does not listen to, because their sender may not send them (`crate::authority`).
+//! Messages that this router ignores, because their sender may not send them (`crate::authority`).
 
 use std::net::IpAddr;
 
@@ -32,19 +32,19 @@ impl Knowledge for Router {
 }
 
 impl Router {
-    /// Messages that were not listened to.
+    /// Number of messages that were ignored.
     #[must_use]
     pub fn messages_denied(&self) -> u64 {
         self.denied.total()
     }
 
-    /// Messages of this node that were not listened to.
+    /// Number of messages of this node that were ignored.
     #[must_use]
     pub fn messages_denied_of(&self, node: &NodeName) -> u64 {
         self.denied.of(node)
     }
 
-    /// How much of this message of a linked node is to be listened to. One that is denied is counted, and noted now and then.
+    /// How much of this message of a linked node is accepted. A denied one is counted, and noted now and then.
     pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> Permission {
         let Err(denial) = self.may_send(from, message) else { return Permission::Whole };
         let kind = message.kind();
@@ -62,13 +62,13 @@ impl Router {
                 may_send(&sender, message, self)
             }
             None if *from == self.settings.me => Ok(()),
-            // A node that is not listened to may only say that it goes by other voters.
+            // An ignored node may only report that it goes by other voters.
             None if matches!(message, Message::Voters(_)) => Ok(()),
             None => Err(Denial::OutOfPlace),
         }
     }
 
-    /// Whether this node may say of itself that it owns the VIPA in this epoch, or claim it.
+    /// Whether this node may state that it owns the VIPA in this epoch, or claim it.
     pub(super) fn may_say_as_owner(&self, from: &NodeName, vipa: IpAddr, epoch: Epoch) -> bool {
         match self.peers.get(from) {
             Some(peer) => {
@@ -79,19 +79,19 @@ impl Router {
         }
     }
 
-    /// What a beat may say, and the VIPAs of which its sender may not be the owner: they count as not acknowledged.
+    /// The part of a beat that is accepted, and the VIPAs that its sender may not own: they count as not acknowledged.
     pub(super) fn split_beat(&self, from: &NodeName, beat: &Beat) -> (Beat, Vec<Superseded>) {
         match self.peers.get(from) {
             Some(peer) => {
                 let sender = Sender { node: from, role: &peer.role, incarnation: peer.incarnation };
                 split_beat(&sender, beat, self)
             }
-            // This router's own.
+            // A message of this router itself.
             None => (beat.clone(), Vec::new()),
         }
     }
 
-    /// The linked node that greeted as the same target, if this is another one.
+    /// The linked node that greeted as the same target, if that is another node.
     pub(super) fn same_target(&self, peer: &NodeName, role: &Role) -> Option<NodeName> {
         let Role::Target { .. } = role else { return None };
         let same = |(name, other): &(&NodeName, &super::Peer)| *name != peer && other.role == *role;

@@ -1,4 +1,4 @@
-//! What a target has reported of one VIPA.
+//! A target's reports of one VIPA.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, Protocol};
 use vipa_protocol::{Connections, Part, Position, Run, Standing};
 
-/// How many times the span that a takeback waits for a silent target it waits for one that reports and does not come to an end.
+/// A takeback waits for a silent target one span; for one that reports without coming to an end, this many spans.
 const MOST_SPANS: u32 = 2;
-/// A target that links again within this time is still the one that was waited for.
+/// A target that links again within this time counts as the one that was waited for.
 const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,24 +19,24 @@ pub(super) struct TargetView {
     awaited_since: Moment,
     /// When it last sent a report, or linked.
     heard: Moment,
-    /// How far its log has been taken in. Survives the link.
+    /// How far its log has been read. Kept when the link ends.
     pub(super) seen: Option<Position>,
-    /// What was asked for on this link.
+    /// The request on this link.
     pub(super) asked: Option<(Epoch, Standing)>,
-    /// The last `Associate` it answered in full on this link.
+    /// The last `Associate` that it answered in full on this link.
     pub(super) answered: Option<Epoch>,
-    /// What it listens on; unknown until it says so on this link.
+    /// The ports it listens on; unknown until it reports them on this link.
     pub(super) listening: Option<Vec<(Protocol, u16)>>,
-    /// A snapshot is under way on this link, and leads here.
+    /// A snapshot is being received on this link, and leads to this position.
     collecting: Option<Position>,
-    /// What the shell was told of [`is_warm`](Self::is_warm) last; nothing yet.
-    told_warm: Option<bool>,
+    /// The last value of [`is_warm`](Self::is_warm) that the shell was given; `None` before the first.
+    reported_warm: Option<bool>,
 }
 
-/// What a message of the log is to its receiver.
+/// What a message of the log means to its receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// New: to be installed; and the connections or records in it.
+pub(super) enum LogUpdate {
+    /// New: to be installed; and the number of connections or records in it.
     Run(Run, u64),
     /// Known already.
     Nothing,
@@ -56,24 +56,25 @@ impl TargetView {
             answered: None,
             listening: None,
             collecting: None,
-            told_warm: None,
+            reported_warm: None,
         }
     }
 
     pub(super) fn link(&mut self, address: IpAddr, now: Moment) {
-        let (seen, told_warm) = (self.seen, self.told_warm);
+        let (seen, reported_warm) = (self.seen, self.reported_warm);
         let is_awaited = self.awaited_since != Moment::ZERO && now.since(self.heard) < SOON;
         let awaited_since = if is_awaited { self.awaited_since } else { now };
-        *self = Self { linked: true, awaited_since, heard: now, seen, told_warm, ..Self::new(address) };
+        *self = Self { linked: true, awaited_since, heard: now, seen, reported_warm, ..Self::new(address) };
     }
 
     pub(super) fn unlink(&mut self) {
         let awaited_since = if self.is_warm() { Moment::ZERO } else { self.awaited_since };
-        let (seen, told_warm, heard) = (self.seen, self.told_warm, self.heard);
-        *self = Self { awaited_since, heard, seen, told_warm, ..Self::new(self.address) };
+        let (seen, reported_warm, heard) = (self.seen, self.reported_warm, self.heard);
+        *self = Self { awaited_since, heard, seen, reported_warm, ..Self::new(self.address) };
     }
 
-    /// From where its log is still to be told. What is under way on this link comes before any answer to what is asked now.
+    /// The position from which its log is still to be sent. What is under way on this link comes before any answer to a
+    /// request now.
     pub(super) fn known(&self) -> Option<Position> {
         self.collecting.or(self.seen)
     }
@@ -83,8 +84,8 @@ impl TargetView {
         self.linked && self.answered.is_some() && self.listening.is_some()
     }
 
-    /// Whether it is linked and still to be waited for by a router that wants to know everything. One that has sent no report for
-    /// `patience` is not, nor one that has not come to the end of its reports for twice that span, on one link or on several.
+    /// Whether it is linked and a router that needs everything must still wait for it. Not if it has sent no report for
+    /// `patience`, nor if it has not come to the end of its reports for twice that span, on one link or on several.
     pub(super) fn is_awaited(&self, now: Moment, patience: Duration) -> bool {
         let is_late = now.since(self.awaited_since) >= patience * MOST_SPANS;
         self.linked && !self.is_warm() && !is_late && !self.is_silent(now, patience)
@@ -95,44 +96,45 @@ impl TargetView {
         !self.is_warm() && now.since(self.heard) >= patience
     }
 
-    /// Whether it is warm, if the shell has not been told so.
+    /// The value of `is_warm`, if the shell has not been given it.
     pub(super) fn news_of_warmth(&mut self) -> Option<bool> {
         let warm = self.is_warm();
-        (self.told_warm.replace(warm) != Some(warm)).then_some(warm)
+        (self.reported_warm.replace(warm) != Some(warm)).then_some(warm)
     }
 
     pub(super) fn has_answered(&self, epoch: Epoch) -> bool {
         self.linked && self.answered == Some(epoch) && self.listening.is_some()
     }
 
-    /// Takes one message of the log in, whatever came before it.
-    pub(super) fn take(&mut self, message: Connections, now: Moment) -> Taken {
+    /// Reads one message of the log, whatever came before it.
+    pub(super) fn take(&mut self, message: Connections, now: Moment) -> LogUpdate {
         self.heard = now;
         let Connections { vipa: _, run, upto, answers } = message;
         let taken = match run {
             Run::Tail { after, records } => {
                 let seen = self.seen.filter(|seen| seen.incarnation == upto.incarnation);
-                let Some(seen) = seen.filter(|seen| seen.sequence >= after) else { return Taken::Gap };
+                let Some(seen) = seen.filter(|seen| seen.sequence >= after) else { return LogUpdate::Gap };
                 let known = usize::try_from(seen.sequence - after).unwrap_or(usize::MAX).min(records.len());
                 let fresh = records[known..].to_vec();
                 self.seen = Some(seen.max(upto));
                 match fresh.len() as u64 {
-                    0 => Taken::Nothing,
-                    count => Taken::Run(Run::Tail { after: seen.sequence, records: fresh }, count),
+                    0 => LogUpdate::Nothing,
+                    count => LogUpdate::Run(Run::Tail { after: seen.sequence, records: fresh }, count),
                 }
             }
             Run::Snapshot { part, connections } => {
                 let starts = matches!(part, Part::Only | Part::First);
                 if !starts && self.collecting.is_none() {
-                    return Taken::Gap;
+                    return LogUpdate::Gap;
                 }
-                // Half a snapshot is no position: if the link ends before the rest has come, everything is asked for again.
+                // Half a snapshot is no position: if the link ends before the rest has come, everything is requested
+                // again.
                 (self.collecting, self.seen) = match part {
                     Part::First | Part::Middle => (Some(upto), None),
                     Part::Only | Part::Last => (None, Some(upto)),
                 };
                 let count = connections.len() as u64;
-                Taken::Run(Run::Snapshot { part, connections }, count)
+                LogUpdate::Run(Run::Snapshot { part, connections }, count)
             }
         };
         if answers.is_some() {
@@ -180,13 +182,13 @@ mod tests {
         view.link(ADDRESS, NOW);
         assert_eq!(view.known(), None);
         view.take(part(Part::First, None), NOW);
-        // The epoch becomes another one here: the target is asked anew, and has queued the rest of the snapshot before.
+        // The epoch changes here: the target is asked again, and has queued the rest of the snapshot before.
         assert_eq!(view.known(), Some(at(7)));
         view.take(part(Part::Middle, None), NOW);
         assert!(!view.has_answered(Epoch(2)));
         view.take(part(Part::Last, Some(Epoch(2))), NOW);
         assert_eq!((view.known(), view.answered), (Some(at(7)), Some(Epoch(2))));
-        assert!(matches!(view.take(tail(7, 1, Some(Epoch(3))), NOW), Taken::Run(Run::Tail { after: 7, .. }, 1)));
+        assert!(matches!(view.take(tail(7, 1, Some(Epoch(3))), NOW), LogUpdate::Run(Run::Tail { after: 7, .. }, 1)));
         assert_eq!(view.answered, Some(Epoch(3)));
     }
 
@@ -200,8 +202,8 @@ mod tests {
         view.unlink();
         view.link(ADDRESS, NOW);
         assert_eq!(view.known(), None);
-        assert_eq!(view.take(part(Part::Middle, None), NOW), Taken::Gap);
-        assert_eq!(view.take(tail(7, 1, None), NOW), Taken::Gap);
+        assert_eq!(view.take(part(Part::Middle, None), NOW), LogUpdate::Gap);
+        assert_eq!(view.take(tail(7, 1, None), NOW), LogUpdate::Gap);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which VIPAs have something to do, and when: kept up as each VIPA changes, so that an event costs what it is about and
-//! not a walk over all of them.
+//! Schedule of the VIPAs: which have something to do, and when. It is updated as each VIPA changes, so that an event
+//! costs the VIPAs that it is about and not a walk over all of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,24 +9,24 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vipa_model::Moment;
 
-use super::{Around, vipa::Vipa};
+use super::{RouterView, vipa::Vipa};
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Schedule {
-    /// In the order of time. A VIPA stands where its deadline is, or earlier: an owner's is put off with every beat, and is
-    /// found to have been put off when its old time has come.
+    /// In the order of time. A VIPA is listed at its deadline, or earlier: an owner's deadline is put off with every
+    /// beat, which is noticed when the old time has come.
     timers: BTreeSet<(Moment, IpAddr)>,
     marks: BTreeMap<IpAddr, Marks>,
     owned: BTreeSet<IpAddr>,
-    /// What a stopping router still has to end.
+    /// VIPAs that a stopping router still has to end.
     restless: BTreeSet<IpAddr>,
-    /// The configuration has lost them.
+    /// VIPAs that are no longer in the configuration.
     retired: BTreeSet<IpAddr>,
-    /// How often a VIPA was looked at: what an event costs.
+    /// How often a VIPA was looked at: the cost of events.
     looks: u64,
 }
 
-/// Where a VIPA stands in the lists.
+/// A VIPA's membership of the lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Marks {
     timer: Option<Moment>,
@@ -36,12 +36,12 @@ struct Marks {
 }
 
 impl Schedule {
-    /// Takes in what has become of a VIPA, or of the router around it.
-    pub(super) fn update(&mut self, vipa: &Vipa, around: &Around<'_>) {
+    /// Updates the lists after a change of a VIPA, or of the router.
+    pub(super) fn update(&mut self, vipa: &Vipa, overview: &RouterView<'_>) {
         self.looks += 1;
-        let (address, due) = (vipa.settings.address, vipa.deadline(around));
+        let (address, due) = (vipa.settings.address, vipa.deadline(overview));
         let before = self.marks.entry(address).or_default();
-        let stands = before.timer.filter(|at| *at > around.now && due.is_some_and(|due| *at <= due));
+        let stands = before.timer.filter(|at| *at > overview.now && due.is_some_and(|due| *at <= due));
         let after = Marks {
             timer: stands.or(due),
             owned: vipa.ownership().is_some(),
@@ -54,7 +54,7 @@ impl Schedule {
         }
     }
 
-    /// The router has nothing to do with this VIPA any more.
+    /// Removes a VIPA that this router has no part in any more.
     pub(super) fn forget(&mut self, vipa: IpAddr) {
         if let Some(before) = self.marks.remove(&vipa) {
             self.move_between(vipa, before, Marks::default());

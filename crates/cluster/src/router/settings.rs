@@ -1,4 +1,4 @@
-//! What a router's brain is told at birth.
+//! Settings of a router at its start.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -14,10 +14,10 @@ pub struct Settings {
     /// Of `cluster.key`, which every node must have.
     pub key: KeyDigest,
     pub me: NodeName,
-    /// Of its ports: where targets find what it wraps to come from.
+    /// Addresses of its ports: targets receive tunnelled packets from these.
     pub addresses: Vec<IpAddr>,
     pub incarnation: Incarnation,
-    /// With none of them there is no quorum: a router is its own only elector, and of two that own a VIPA at once the one
+    /// Without voters there is no quorum: a router is its own only elector, and of two that own a VIPA at once the one
     /// of the higher epoch goes on, then the one of the higher rank.
     pub voters: Voters,
     pub timing: Timing,
@@ -25,14 +25,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whose majority grants what this router owns.
+    /// The nodes whose majority grants what this router owns.
     pub(super) fn electors(&self) -> &[NodeName] {
         let alone = self.voters.are_known() && self.voters.names.is_empty();
         if alone { std::slice::from_ref(&self.me) } else { &self.voters.names }
     }
 }
 
-/// What the disk has kept of this router's earlier lives.
+/// What the disk has of this router's earlier lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// They matter only when this router is a voter.
@@ -42,18 +42,18 @@ pub struct Stored {
     pub lists: BTreeMap<IpAddr, StoredLists>,
 }
 
-/// The spans everything is measured by.
+/// Time limits of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     /// The same on every node.
     pub lease: Duration,
-    /// A beat each; at most a quarter of the lease.
+    /// Interval of beats; at most a quarter of the lease.
     pub beat: Duration,
-    /// How far two nodes' clocks may drift apart over a lease, in percent of it, and a bit for waking up late.
+    /// How far two nodes' clocks may drift apart over a lease, in percent of it, with some allowance for late wake-ups.
     pub drift_percent: u32,
     /// A backup waits this much longer for each live router ranked above it.
     pub claim_step: Duration,
-    /// Rebuilding ends after this long, whoever has not answered.
+    /// Rebuilding ends after this long, whichever targets have not answered.
     pub rebuild_deadline: Duration,
     /// Orphans are held for this long after rebuilding.
     pub grace: Duration,
@@ -62,7 +62,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// What fits a lease when nothing else is known.
+    /// Defaults for a lease.
     #[must_use]
     pub fn of_lease(lease: Duration) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Timing {
         }
     }
 
-    /// What the owner's lease is shortened and a backup's patience lengthened by.
+    /// Margin by which the owner's lease is shortened and a backup's patience lengthened.
     #[must_use]
     pub fn margin(&self) -> Duration {
         self.lease * self.drift_percent / 100
@@ -98,7 +98,7 @@ pub struct VipaSettings {
     pub address: IpAddr,
     /// Every router that may own it; ranks are unique.
     pub ranks: Vec<(NodeName, Rank)>,
-    /// This router's own list; `None`: what the owner distributes.
+    /// This router's own list; `None`: the list that the owner distributes.
     pub services: Option<Vec<Service>>,
     /// Whether this router may be the first owner.
     pub activate: bool,
@@ -123,6 +123,6 @@ pub enum Takeback {
     Immediate,
     /// When the VIPA has no connections.
     WhenIdle,
-    /// When an operator says so.
+    /// On an operator's order.
     Manual,
 }

@@ -1,4 +1,4 @@
-//! What `vipactl status` may ask of a router's brain.
+//! Status of a router, for `vipactl status`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,17 +7,17 @@ use vipa_model::{Epoch, Moment, NodeName, Protocol, Rank, Service, Stance};
 use vipa_protocol::{Decision, Position, Role, TakeoverReport};
 
 use super::{
-    Around, Router, State,
+    Router, RouterView, State,
     io::Resting,
     vipa::{Phase, Vipa},
 };
 
-/// A node this router has a link to, and listens to.
+/// A node that this router has a link to, and whose messages it accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     pub node: NodeName,
     pub role: Role,
-    /// Of a router that says it cannot route: why.
+    /// For a router that reports that it cannot route: why.
     pub unfit: Option<String>,
 }
 
@@ -33,18 +33,18 @@ pub struct VipaStatus {
     pub lease: Option<Moment>,
     pub fenced: bool,
     pub yielding_to: Option<NodeName>,
-    /// While this router forwards what still reaches it after a hand-over: until when.
+    /// While this router forwards what still arrives after a hand-over: until when.
     pub lingers_until: Option<Moment>,
     /// The router that comes first by an operator's decision.
     pub placed: Option<NodeName>,
     /// Ranked routers that may not own it: deactivated, or left.
     pub barred: Vec<NodeName>,
-    /// What stands between this router and taking it back; `None` when it is not to.
+    /// What prevents this router from taking it back; `None` when it is not to.
     pub takeback: Option<Wait>,
     pub group: Option<String>,
-    /// The list new connections use here.
+    /// The list that new connections use here.
     pub services: Vec<Service>,
-    /// Where they keep away from.
+    /// Targets that get no new connections.
     pub resting: Vec<Resting>,
     pub targets: Vec<TargetStatus>,
     pub last_report: Option<TakeoverReport>,
@@ -76,12 +76,12 @@ pub enum Wait {
     Unfollowed {
         targets: Vec<NodeName>,
     },
-    /// Others of its group are not ready.
+    /// Other VIPAs of its group are not ready.
     Group,
     Delay {
         until: Moment,
     },
-    /// The last connection's end; how many there are.
+    /// The end of the last connection; how many there are.
     Idle {
         connections: Option<u64>,
     },
@@ -89,7 +89,7 @@ pub enum Wait {
     Order,
 }
 
-/// The little of a VIPA's status that costs nothing to ask for.
+/// The part of a VIPA's status that costs next to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipaBrief {
     pub state: State,
@@ -112,7 +112,7 @@ impl VipaBrief {
 }
 
 impl State {
-    /// What the workers are told of it.
+    /// The stance that the workers get.
     #[must_use]
     pub fn stance(self) -> Stance {
         match self {
@@ -148,13 +148,13 @@ impl Router {
         self.peers.iter().map(status).collect()
     }
 
-    /// Whether there is a link to a node this router listens to.
+    /// Whether there is a link to a node whose messages this router accepts.
     #[must_use]
     pub fn is_linked(&self, node: &NodeName) -> bool {
         self.peers.contains_key(node)
     }
 
-    /// The address of every target that is known of a VIPA, and whether it is linked; some of them more than once.
+    /// The address of every known target of a VIPA, and whether it is linked; some of them more than once.
     pub fn target_links(&self) -> impl Iterator<Item = (IpAddr, bool)> + '_ {
         let targets = self.vipas.values().flat_map(|vipa| vipa.targets.values());
         targets.map(|view| (view.address, view.linked))
@@ -163,14 +163,14 @@ impl Router {
     /// Every configured VIPA, by address.
     #[must_use]
     pub fn vipas(&self) -> Vec<VipaStatus> {
-        self.vipas.values().map(|vipa| vipa.status(&self.around())).collect()
+        self.vipas.values().map(|vipa| vipa.status(&self.overview())).collect()
     }
 
     /// The VIPAs whose connections are to be counted: feed `Event::Counted` about once a second.
     #[must_use]
     pub fn counts_wanted(&self, now: Moment) -> Vec<IpAddr> {
-        let around = self.around();
-        let idle = |vipa: &&Vipa| matches!(vipa.takeback(now, &around), Some(Wait::Idle { .. }));
+        let overview = self.overview();
+        let idle = |vipa: &&Vipa| matches!(vipa.takeback(now, &overview), Some(Wait::Idle { .. }));
         self.vipas.values().filter(idle).map(|vipa| vipa.settings.address).collect()
     }
 
@@ -184,21 +184,21 @@ impl Router {
     /// one while it would lose nothing.
     #[must_use]
     pub fn backups(&self, address: IpAddr) -> Vec<NodeName> {
-        let around = self.around();
+        let overview = self.overview();
         let Some(vipa) = self.vipas.get(&address) else { return Vec::new() };
         let could = |name: &&NodeName| match self.peers.get(*name) {
-            _ if vipa.owner.as_ref() == Some(*name) || vipa.succession(name, &around).is_none() => false,
+            _ if vipa.owner.as_ref() == Some(*name) || vipa.succession(name, &overview).is_none() => false,
             Some(peer) => peer.unfit.is_none(),
             None => {
                 **name == self.settings.me && self.unfit.is_none() && vipa.is_ready(self.now, &self.settings.timing)
             }
         };
         let mut backups: Vec<&NodeName> = vipa.settings.ranks.iter().map(|(name, _)| name).filter(could).collect();
-        backups.sort_by_key(|name| std::cmp::Reverse(vipa.succession(name, &around)));
+        backups.sort_by_key(|name| std::cmp::Reverse(vipa.succession(name, &overview)));
         backups.into_iter().cloned().collect()
     }
 
-    /// What operators have decided, as this router knows it.
+    /// The operators' decisions that this router has.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decision> {
         self.decision_log.all()
@@ -220,7 +220,7 @@ impl Router {
 
     #[must_use]
     pub fn vipa(&self, address: IpAddr) -> Option<VipaStatus> {
-        self.vipas.get(&address).map(|vipa| vipa.status(&self.around()))
+        self.vipas.get(&address).map(|vipa| vipa.status(&self.overview()))
     }
 
     /// Whether a router's list that is known here names the target for this port of the VIPA.
@@ -231,10 +231,10 @@ impl Router {
 }
 
 impl Vipa {
-    fn status(&self, around: &Around<'_>) -> VipaStatus {
-        let (vipa, me) = (self.settings.address, &around.settings.me);
+    fn status(&self, overview: &RouterView<'_>) -> VipaStatus {
+        let (vipa, me) = (self.settings.address, &overview.settings.me);
         let barred =
-            self.settings.ranks.iter().map(|(name, _)| name).filter(|name| !around.decision_log.may_own(vipa, name));
+            self.settings.ranks.iter().map(|(name, _)| name).filter(|name| !overview.decision_log.may_own(vipa, name));
         let ownership = self.ownership();
         let target = |(node, view): (&NodeName, &super::reports::TargetView)| TargetStatus {
             node: node.clone(),
@@ -262,9 +262,9 @@ impl Vipa {
                 | Phase::Rebuilding(_)
                 | Phase::Active(_) => None,
             },
-            placed: around.decision_log.place(vipa).cloned(),
+            placed: overview.decision_log.place(vipa).cloned(),
             barred: barred.cloned().collect(),
-            takeback: self.takeback(around.now, around),
+            takeback: self.takeback(overview.now, overview),
             group: self.settings.group.clone(),
             services: self.services().to_vec(),
             resting: self.resting().to_vec(),

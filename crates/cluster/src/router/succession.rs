@@ -1,14 +1,14 @@
-//! Who comes before whom for a VIPA: ranks, and what bends them.
+//! Order of succession for a VIPA: ranks, and the decisions that override them.
 //!
 //! ```text
 //!   placed by an operator  >  fit, by rank  >  unfit, by rank  >  may not own it: deactivated, left, without a rank
 //! ```
-//! Nodes may differ over it for as long as a decision travels. Then a VIPA moves late or once more; who owns it is
-//! decided by epochs and grants alone.
+//! Nodes may differ about it while a decision travels. Then a VIPA moves late or once more; epochs and grants alone
+//! decide which router owns it.
 
 use vipa_model::{NodeName, Rank};
 
-use super::{Around, vipa::Vipa};
+use super::{RouterView, vipa::Vipa};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Succession {
@@ -25,17 +25,17 @@ pub(super) enum Class {
 
 impl Vipa {
     /// `None`: this router is not to own it.
-    pub(super) fn succession(&self, router: &NodeName, around: &Around<'_>) -> Option<Succession> {
+    pub(super) fn succession(&self, router: &NodeName, overview: &RouterView<'_>) -> Option<Succession> {
         let rank = self.settings.rank(router).filter(|_| !self.retired)?;
-        if !around.decision_log.may_own(self.settings.address, router) {
+        if !overview.decision_log.may_own(self.settings.address, router) {
             return None;
         }
-        let unfit = if *router == around.settings.me {
-            around.unfit
+        let unfit = if *router == overview.settings.me {
+            overview.unfit
         } else {
-            around.peers.get(router).is_some_and(|peer| peer.unfit.is_some())
+            overview.peers.get(router).is_some_and(|peer| peer.unfit.is_some())
         };
-        let placed = around.decision_log.place(self.settings.address) == Some(router);
+        let placed = overview.decision_log.place(self.settings.address) == Some(router);
         let class = match (unfit, placed) {
             (true, _) => Class::Unfit,
             (false, true) => Class::Placed,
@@ -45,22 +45,22 @@ impl Vipa {
     }
 
     /// This router's own.
-    pub(super) fn own_precedence(&self, around: &Around<'_>) -> Option<Succession> {
-        self.succession(&around.settings.me, around)
+    pub(super) fn own_precedence(&self, overview: &RouterView<'_>) -> Option<Succession> {
+        self.succession(&overview.settings.me, overview)
     }
 
     /// Every router that comes before this one.
-    pub(super) fn before_me<'a>(&'a self, around: &'a Around<'_>) -> impl Iterator<Item = &'a NodeName> {
-        let mine = self.own_precedence(around);
+    pub(super) fn before_me<'a>(&'a self, overview: &'a RouterView<'_>) -> impl Iterator<Item = &'a NodeName> {
+        let mine = self.own_precedence(overview);
         let ranked = self.settings.ranks.iter().map(|(name, _)| name);
-        ranked.filter(move |name| **name != around.settings.me && self.succession(name, around) > mine)
+        ranked.filter(move |name| **name != overview.settings.me && self.succession(name, overview) > mine)
     }
 
-    /// The router that would own it if all were well.
-    pub(super) fn rightful<'a>(&'a self, around: &'a Around<'_>) -> Option<&'a NodeName> {
-        let present = |name: &&NodeName| **name == around.settings.me || around.peers.contains_key(*name);
+    /// The router that would own it if all routers were well.
+    pub(super) fn rightful<'a>(&'a self, overview: &'a RouterView<'_>) -> Option<&'a NodeName> {
+        let present = |name: &&NodeName| **name == overview.settings.me || overview.peers.contains_key(*name);
         let ranked = self.settings.ranks.iter().map(|(name, _)| name).filter(present);
-        let first = ranked.max_by_key(|name| self.succession(name, around))?;
-        self.succession(first, around).map(|_| first)
+        let first = ranked.max_by_key(|name| self.succession(name, overview))?;
+        self.succession(first, overview).map(|_| first)
     }
 }

@@ -1,10 +1,10 @@
-//! One VIPA at one router: who owns it, and how this router comes to own it or lets go of it.
+//! One VIPA at one router: which router owns it, and how this router takes it over or lets it go.
 //!
 //! ```text
 //!            owner missed, or it consents        majority would        majority grants        all reported
 //!  Standby ────────────────────────────► Suspecting ──────► Claiming ───────────► Rebuilding ─────────► Active
 //!     ▲  ▲                                    │                 │                      │      or late      │
-//!     │  └──── owner heard, refused, late ────┴─────────────────┘                      │                   │
+//!     │  └─── owner's beat, refused, late ────┴─────────────────┘                      │                   │
 //!     │                                                                                │                   │
 //!     ├────────────────────────── higher epoch, without our consent ───────────────────┴───────────────────┤
 //!     └── lingered ── Yielding ◄── higher epoch, of the router we consented to ────────────────────────────┘
@@ -32,42 +32,42 @@ pub(super) struct Vipa {
     pub(super) settings: VipaSettings,
     started: Moment,
     pub(super) phase: Phase,
-    /// The highest epoch somebody is known to have owned it in, and who that is.
+    /// The highest epoch in which a router is known to have owned it.
     pub(super) epoch: Epoch,
     pub(super) owner: Option<NodeName>,
-    /// The highest epoch anybody spoke of.
+    /// The highest epoch in any message.
     highest: Epoch,
-    /// The owner's last beat here, and the first of the unbroken row of them.
+    /// When the owner's last beat was received.
     heard: Option<Moment>,
     heard_since: Option<Moment>,
     last_sequence: u64,
     /// Since when the owner has consented to this router.
     offered: Option<Moment>,
-    /// The epoch of which the owner's whole table has come.
+    /// The epoch of the owner whose whole table has been received.
     table: Option<Epoch>,
     /// No ballot before this.
     not_before: Moment,
-    /// Ballots lost since the owner was last heard or a voter last linked.
+    /// Ballots lost since the owner was last received or a voter last linked.
     ballots_lost: u32,
-    /// When the owner was last asked to yield, and which targets it then missed here.
+    /// When the owner was last asked to yield, and the targets that it then missed here.
     asked: Option<Moment>,
     unfollowed: Vec<NodeName>,
     /// Since when this router has had all it needs to own it.
     ready_since: Option<Moment>,
-    /// Since when an operator wants it back here.
+    /// Since when an operator has ordered it back here.
     ordered_back: Option<Moment>,
     /// The last count of its connections in the table.
     counted: Option<(Moment, u64)>,
     /// Since when this owner is to own it no more.
     leaving_since: Option<Moment>,
-    /// Who was last consented to and did not take it.
-    snubbed: Option<NodeName>,
-    /// The configuration has lost it.
+    /// The router that was last consented to and did not take it.
+    declined_by: Option<NodeName>,
+    /// It is no longer in the configuration.
     pub(super) retired: bool,
     resting: Vec<Resting>,
-    /// The owner's list, as it distributed it.
+    /// The owner's list, as it was distributed.
     distributed: Option<Vec<Service>>,
-    /// How targets are reached that the list here does not name.
+    /// The paths to targets that the list here does not name.
     paths: LearnedPaths,
     pub(super) targets: BTreeMap<NodeName, TargetView>,
     /// When silent targets were last asked once more.
@@ -85,7 +85,7 @@ pub(super) enum Phase {
     Yielding { until: Moment, to: NodeName },
 }
 
-/// The phases without what they carry.
+/// The phases without their contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -110,12 +110,13 @@ impl fmt::Display for State {
     }
 }
 
-/// What can move the machine.
+/// Inputs of the machine.
 #[derive(Clone, Debug)]
 pub(super) enum Input {
     /// Time has passed.
     Due,
-    Heard {
+    /// A beat of the owner.
+    Beat {
         from: NodeName,
         epoch: Epoch,
         yielding_to: Option<NodeName>,
@@ -130,7 +131,7 @@ pub(super) enum Input {
         from: NodeName,
         refuse: Refuse,
     },
-    /// A voter took our beat of `epoch`.
+    /// A voter acknowledged our beat of `epoch`.
     Acknowledged {
         voter: NodeName,
         epoch: Epoch,
@@ -143,15 +144,15 @@ pub(super) enum Input {
         epoch: Epoch,
         holder: NodeName,
     },
-    /// What a target or the predecessor knows has come in.
+    /// A report of a target or the predecessor's table has arrived.
     Reported,
-    /// A router asks to be consented to; it follows the logs of these targets.
+    /// A router asks for consent; it follows the logs of these targets.
     Asked {
         by: NodeName,
         epoch: Epoch,
         follows: Vec<(NodeName, Incarnation)>,
     },
-    /// Who comes before whom may have changed.
+    /// The order of succession may have changed.
     Reordered,
     Stop,
 }
@@ -179,7 +180,7 @@ impl Vipa {
             ordered_back: None,
             counted: None,
             leaving_since: None,
-            snubbed: None,
+            declined_by: None,
             retired: false,
             resting: Vec::new(),
             distributed,
@@ -190,13 +191,14 @@ impl Vipa {
         }
     }
 
-    /// The machine. Every phase answers every cue.
-    pub(super) fn step(&mut self, cue: Input, cx: &mut Context<'_>) {
+    /// The machine. Every phase answers every input.
+    pub(super) fn step(&mut self, input: Input, cx: &mut Context<'_>) {
         use {Input as C, Phase as P};
-        // Of later voters' epochs, one voter's word would keep this router from ever claiming one of its own.
+        // A single voter that reports an epoch of later voters would otherwise keep this router from ever claiming one
+        // of its own.
         let epochs = cx.settings.voters.epochs();
         let told = |epoch: Epoch| if epoch < epochs.end { epoch } else { Epoch::NONE };
-        match (&mut self.phase, cue) {
+        match (&mut self.phase, input) {
             (P::Standby, C::Due | C::Reported) => self.watch(cx),
             (P::Suspecting(_) | P::Claiming(_), C::Due) => self.ballot_due(cx),
             (P::Rebuilding(_), C::Due) => {
@@ -209,22 +211,22 @@ impl Vipa {
             }
             (P::Yielding { .. }, C::Due) => self.end_lingering(cx),
 
-            (P::Standby, C::Heard { from, epoch, yielding_to, sequence }) => {
+            (P::Standby, C::Beat { from, epoch, yielding_to, sequence }) => {
                 self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx);
                 self.watch(cx);
             }
-            (P::Suspecting(_), C::Heard { from, epoch, yielding_to, sequence }) => {
+            (P::Suspecting(_), C::Beat { from, epoch, yielding_to, sequence }) => {
                 if self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx) && self.offered.is_none() {
                     self.stand_by(cx);
                 }
             }
-            (P::Claiming(candidacy), C::Heard { from, epoch, yielding_to, sequence }) => {
+            (P::Claiming(candidacy), C::Beat { from, epoch, yielding_to, sequence }) => {
                 let lost = epoch >= candidacy.epoch;
                 if self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx) && lost {
                     self.stand_by(cx);
                 }
             }
-            (P::Rebuilding(ownership) | P::Active(ownership), C::Heard { from, epoch, yielding_to, sequence }) => {
+            (P::Rebuilding(ownership) | P::Active(ownership), C::Beat { from, epoch, yielding_to, sequence }) => {
                 if epoch > ownership.epoch {
                     self.step_down(epoch, &from, cx);
                     self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx);
@@ -232,7 +234,7 @@ impl Vipa {
                     self.meet_another_owner(epoch, &from, cx);
                 }
             }
-            (P::Yielding { .. }, C::Heard { from, epoch, yielding_to, sequence }) => {
+            (P::Yielding { .. }, C::Beat { from, epoch, yielding_to, sequence }) => {
                 self.take_beat(from, epoch, yielding_to.as_ref(), sequence, cx);
             }
 
@@ -272,7 +274,7 @@ impl Vipa {
             (P::Rebuilding(ownership) | P::Active(ownership), C::Refused { from, refuse }) => {
                 self.highest = self.highest.max(told(refuse.highest));
                 if refuse.reason == Refusal::Superseded && refuse.highest > ownership.epoch {
-                    // One voter's word decides nothing; where nobody votes, a target's is all there is.
+                    // One voter's report decides nothing; without voters a target's report is all there is.
                     ownership.superseded.insert(from.clone());
                     let electors = cx.settings.electors();
                     if cx.settings.voters.names.is_empty() || ownership.is_lost(cx.now, electors.len()) {
@@ -311,7 +313,7 @@ impl Vipa {
                     self.answer_asker(by, &follows, cx);
                 }
             }
-            // Asked too early or too late; who still wants it asks again.
+            // Asked too early or too late; a router that still wants it asks again.
             (
                 P::Standby | P::Suspecting(_) | P::Claiming(_) | P::Rebuilding(_) | P::Yielding { .. },
                 C::Asked { .. },
@@ -319,7 +321,7 @@ impl Vipa {
 
             (P::Standby, C::Reordered) => self.watch(cx),
             (P::Suspecting(_) | P::Claiming(_), C::Reordered) => {
-                if self.own_precedence(&cx.around()).is_none() {
+                if self.own_precedence(&cx.overview()).is_none() {
                     self.stand_by(cx);
                 }
             }
@@ -351,12 +353,12 @@ impl Vipa {
         let tells = !matches!(from, State::Standby | State::Suspecting | State::Claiming);
         let silent = matches!(self.phase, Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_));
         if !silent || tells {
-            self.say_stance(cx);
+            self.emit_stance(cx);
         }
     }
 
-    /// What the workers are to know of the phase.
-    fn say_stance(&self, cx: &mut Context<'_>) {
+    /// Emits the stance of the phase for the workers.
+    fn emit_stance(&self, cx: &mut Context<'_>) {
         let grace = cx.settings.timing.grace;
         let (stance, quiet_until) = match &self.phase {
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) => (Stance::Standby, cx.now),
@@ -378,28 +380,28 @@ impl Vipa {
         }
     }
 
-    fn tenure_mut(&mut self) -> Option<&mut Ownership> {
+    fn ownership_mut(&mut self) -> Option<&mut Ownership> {
         match &mut self.phase {
             Phase::Rebuilding(ownership) | Phase::Active(ownership) => Some(ownership),
             Phase::Standby | Phase::Suspecting(_) | Phase::Claiming(_) | Phase::Yielding { .. } => None,
         }
     }
 
-    /// What this router's beats say of the VIPA.
+    /// What this router's beats state about the VIPA.
     pub(super) fn owned(&self) -> Option<Owned> {
         let ownership = self.ownership()?;
         let yielding_to = ownership.consent.as_ref().map(|consent| consent.to.clone());
         Some(Owned { vipa: self.settings.address, epoch: ownership.epoch, yielding_to })
     }
 
-    /// Whether a router may say that it owns the VIPA: it has a rank, or owns it or has handed it over here, although the
-    /// configuration has taken its rank since.
+    /// Whether a router may state that it owns the VIPA: it has a rank, or it owns it or has handed it over here,
+    /// although the configuration has removed its rank since.
     pub(super) fn may_be_owned_by(&self, router: &NodeName) -> bool {
         let predecessor = self.ownership().and_then(|ownership| ownership.report.predecessor.as_ref());
         self.settings.rank(router).is_some() || self.owner.as_ref() == Some(router) || predecessor == Some(router)
     }
 
-    /// Of an owner that was heard, or of this router.
+    /// The epoch of an owner that was received, or of this router.
     pub(super) fn owned_epoch(&self) -> Epoch {
         self.epoch
     }

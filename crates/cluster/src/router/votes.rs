@@ -1,4 +1,4 @@
-//! This router as a voter: whose claims it answers, and what with.
+//! This router as a voter: whose claims it answers, and how.
 
 use vipa_model::{Moment, NodeName, Voters};
 use vipa_protocol::Claim;
@@ -11,7 +11,7 @@ impl Router {
         self.settings.electors().contains(&self.settings.me)
     }
 
-    /// The voters by which a router that asks for this one's vote goes; `None`: they do not count here.
+    /// The voters of a router that asks for this one's vote; `None`: they do not count here.
     pub(super) fn asks_with(&self, from: &NodeName) -> Option<&Voters> {
         let mine = &self.settings.voters;
         if *from == self.settings.me { Some(mine) } else { self.membership.answered(mine, from) }
@@ -35,14 +35,14 @@ impl Router {
         }
     }
 
-    /// Sends the claims and votes that have come together.
+    /// Sends the claims and votes of this event.
     pub(super) fn send_ballots(&mut self, now: Moment, out: &mut Outbox) {
         for (to, message) in self.ballots.take() {
             self.send(now, &to, message, out);
         }
     }
 
-    /// What the file of votes is to hold, and the token to confirm it with.
+    /// The contents of the file of votes, and the token that confirms them.
     #[must_use]
     pub fn votes_to_store(&self) -> (u64, Vec<StoredVote>) {
         self.voter.to_store()

@@ -1,4 +1,4 @@
-//! Messages that this target does not listen to, because their sender may not send them (`crate::authority`).
+//! Messages that this target ignores, because their sender may not send them (`crate::authority`).
 
 use std::net::IpAddr;
 
@@ -17,8 +17,8 @@ impl Knowledge for Target {
         self.settings.voters.contain(node)
     }
 
-    /// A target's configuration has no VIPAs and so no ranks: it knows what the routers of a VIPA say. What a backup says
-    /// concerns only what this target tells it.
+    /// A target's configuration has no VIPAs and so no ranks: it uses those that the routers of a VIPA distribute. What
+    /// a backup claims concerns only what this target sends it.
     fn may_be(&self, standing: Standing, vipa: IpAddr, router: &NodeName) -> Option<bool> {
         match standing {
             Standing::Owner => self.vipas.get(&vipa).map(|serving| serving.may_be_owned_by(router)),
@@ -37,13 +37,13 @@ impl Knowledge for Target {
 }
 
 impl Target {
-    /// Messages that were not listened to.
+    /// Number of messages that were ignored.
     #[must_use]
     pub fn messages_denied(&self) -> u64 {
         self.denied.total()
     }
 
-    /// How much of this message of a linked node is to be listened to. One that is denied is counted, and noted now and then.
+    /// How much of this message of a linked node is accepted. A denied one is counted, and noted now and then.
     pub(super) fn permits(&mut self, now: Moment, from: &NodeName, message: &Message, out: &mut Outbox) -> Permission {
         let Some(sender) = self.sender(from) else { return Permission::Nothing };
         let Err(denial) = may_send(&sender, message, self) else { return Permission::Whole };
@@ -54,7 +54,7 @@ impl Target {
         Permission::of_denied(message, &denial)
     }
 
-    /// A linked node, as the author of messages.
+    /// A linked node, as the sender of messages.
     pub(super) fn sender<'a>(&'a self, node: &'a NodeName) -> Option<Sender<'a>> {
         let Peer { role, incarnation } = self.peers.get(node)?;
         Some(Sender { node, role, incarnation: *incarnation })

@@ -1,4 +1,4 @@
-//! One VIPA at one target: its lists, its log, and the routers told of both.
+//! One VIPA at one target: its lists, its log, and the routers that get both.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,31 +16,32 @@ use crate::{
 
 /// Ranks of one VIPA that are kept; more routers no cluster has.
 const MAX_RANKS: usize = 256;
-/// Looks at the kernel by which connections of a translation that no list has any more must have turned up.
+/// Looks at the kernel after which connections of a translation that no list has any more must have been found.
 const LOOKS_FOR_OUTLIVED: u8 = 3;
 
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
     vipa: IpAddr,
-    /// The highest epoch an owner spoke here in.
+    /// The highest epoch of an owner's message here.
     epoch: Epoch,
-    /// What each router distributed last. Outlives the link: a router that died may be back.
+    /// What each router distributed last. Kept when the link ends: a router that died may be back.
     lists: BTreeMap<NodeName, List>,
     /// The routers to which each router that distributes the VIPA gives a rank.
     ranked: BTreeMap<NodeName, BTreeSet<NodeName>>,
-    /// The router that spoke here last as the owner.
+    /// The router that last sent a message here as the owner.
     owner: Option<KnownOwner>,
     routers: BTreeMap<NodeName, Association>,
     log: ConnectionLog,
     listening: BTreeSet<(Protocol, u16)>,
     /// The services' part of it, as it was last sent.
     told: Vec<(Protocol, u16)>,
-    /// How packets come here, by the lists there are and those there were: a connection outlives the list that it came by.
+    /// The paths by which packets come here, of present and former lists: a connection outlives the list that it came
+    /// by.
     paths: LearnedPaths,
-    /// What the routers were told of it.
-    told_paths: Vec<ServicePath>,
-    /// Translations that no list has any more and that connections may have still, and the looks at the kernel since.
-    outlived: BTreeMap<Translated, u8>,
+    /// The paths that the routers were sent.
+    sent_paths: Vec<ServicePath>,
+    /// Translations that no list has any more and that connections may still have, and the looks at the kernel since.
+    former_translations: BTreeMap<Translated, u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,8 +57,8 @@ struct List {
 #[derive(Clone, Debug)]
 struct KnownOwner {
     router: NodeName,
-    /// Another router gave it a rank when it came to own the VIPA. It keeps it until another owns the VIPA: ranks change by reloads, one
-    /// router after the other.
+    /// Another router gave it a rank when it came to own the VIPA. It keeps that until another router owns the VIPA:
+    /// ranks change by reloads, one router after the other.
     had_rank: bool,
 }
 
@@ -70,7 +71,7 @@ struct Association {
 
 #[derive(Clone, Copy, Debug)]
 enum Progress {
-    /// Waits for the look of this token; the router knows the log up to `seen`.
+    /// Waits for the look of this token; the router has read the log up to `seen`.
     Looking { token: u64, seen: Option<Position> },
     /// Has been sent everything up to here.
     Told(Position),
@@ -90,8 +91,8 @@ impl Serving {
             listening: BTreeSet::new(),
             told: Vec::new(),
             paths: LearnedPaths::default(),
-            told_paths: Vec::new(),
-            outlived: BTreeMap::new(),
+            sent_paths: Vec::new(),
+            former_translations: BTreeMap::new(),
         }
     }
 
@@ -99,10 +100,11 @@ impl Serving {
         self.epoch
     }
 
-    /// Whether the router may own the VIPA, by the ranks that the VIPA's other routers have distributed: not if two of them at
-    /// least have, and most of them give it none. One router's word counts neither for itself nor against another.
+    /// Whether the router may own the VIPA, by the ranks that the VIPA's other routers have distributed: not if two of
+    /// them at least have, and most of them give it none. A router's own list does not count for itself, nor a single
+    /// one against another router.
     pub(super) fn may_be_owned_by(&self, router: &NodeName) -> bool {
-        // With every beat, of each VIPA: what costs no search comes first.
+        // Called with every beat, for each VIPA: the check without a search comes first.
         if self.owner.as_ref().is_some_and(|owner| owner.router == *router && owner.had_rank) {
             return true;
         }
@@ -111,7 +113,7 @@ impl Serving {
         all < 2 || with * 2 >= all
     }
 
-    /// The router is the owner from now on.
+    /// Records that the router is the owner from now on.
     fn owned_by(&mut self, router: &NodeName, epoch: Epoch) {
         self.epoch = epoch;
         let is_ranked = self.ranked.iter().any(|(name, ranked)| name != router && ranked.contains(router));
@@ -119,7 +121,8 @@ impl Serving {
         self.owner = Some(KnownOwner { router: router.clone(), had_rank });
     }
 
-    /// Takes back what a router has said as the owner to which the others turn out to give no rank: it was believed before they were heard.
+    /// Withdraws what a router has sent as the owner, if the others turn out to give it no rank: it was accepted before
+    /// their ranks arrived.
     fn depose_unranked_owner(&mut self) {
         let may_be = |owner: &&KnownOwner| self.may_be_owned_by(&owner.router);
         if self.owner.as_ref().is_none_or(|owner| may_be(&owner)) {
@@ -137,8 +140,8 @@ impl Serving {
     /// True when there was one.
     fn forget_list(&mut self, router: &NodeName) -> bool {
         let Some(list) = self.lists.remove(router) else { return false };
-        // Its connections are here still.
-        self.outlived.extend(list.translated.into_iter().map(|translated| (translated, 0)));
+        // Its connections are still here.
+        self.former_translations.extend(list.translated.into_iter().map(|translated| (translated, 0)));
         true
     }
 
@@ -162,9 +165,9 @@ impl Serving {
         self.routers.iter().map(|(name, router)| (name.clone(), router.standing, router.epoch)).collect()
     }
 
-    /// Whether the VIPA must be on this host: a list names it, or somebody still talks to it here.
+    /// Whether the VIPA must be on this host: a list names it, or a router still sends messages about it.
     pub(super) fn is_needed_here(&self) -> bool {
-        let untranslated = self.listed_translations().next().is_none() && self.outlived.is_empty();
+        let untranslated = self.listed_translations().next().is_none() && self.former_translations.is_empty();
         (untranslated && !self.log.live().is_empty()) || self.lists.values().any(|list| list.serves)
     }
 
@@ -182,9 +185,9 @@ impl Serving {
         }
     }
 
-    /// What lists translate, and what they have translated that connections may outlive.
+    /// The translations of lists, and former ones that connections may outlive.
     fn translated(&self) -> BTreeSet<Translated> {
-        self.listed_translations().chain(self.outlived.keys().copied()).collect()
+        self.listed_translations().chain(self.former_translations.keys().copied()).collect()
     }
 
     fn listed_translations(&self) -> impl Iterator<Item = Translated> {
@@ -208,32 +211,32 @@ impl Serving {
             }
             self.owned_by(from, epoch);
             let translated: Vec<_> = self.listed_translations().collect();
-            // An owner of the past has no say any more, until it speaks again.
+            // An owner that is superseded has no say any more, until it sends again.
             self.lists.retain(|_, list| list.standing == Standing::Backup || list.epoch >= epoch);
-            // Its connections are here still.
-            self.outlived.extend(translated.into_iter().map(|translated| (translated, 0)));
+            // Its connections are still here.
+            self.former_translations.extend(translated.into_iter().map(|translated| (translated, 0)));
         }
         let mine: Vec<ServicePath> = services.iter().filter_map(|service| service.path_to(me)).collect();
         let serves = mine.iter().any(|service| service.path.forwarding != Forwarding::Nat);
         let translated = mine.iter().filter_map(|service| Translated::of(service, me)).collect();
         for service in mine {
-            // The owner's list is where most connections come by.
+            // Most connections come by the owner's list.
             match sender {
                 Standing::Owner => self.paths.learn(me, service),
                 Standing::Backup => self.paths.fill(me, service),
             };
         }
-        // What the router has heard of connections here: from before this agent started.
+        // Paths that the router has learned of connections here: from before this agent started.
         for path in paths.into_iter().take(MAX_LEARNED_PATHS).filter(|path| path.target == me) {
             self.paths.fill(me, path.service);
-            self.outlived.extend(Translated::of(&path.service, me).map(|translated| (translated, 0)));
+            self.former_translations.extend(Translated::of(&path.service, me).map(|translated| (translated, 0)));
         }
         let services = services.iter().map(|service| (service.protocol, service.ports)).collect();
         let replaced = self.lists.insert(from.clone(), List { standing: sender, epoch, services, serves, translated });
         let translated = replaced.into_iter().flat_map(|list| list.translated);
-        self.outlived.extend(translated.map(|translated| (translated, 0)));
+        self.former_translations.extend(translated.map(|translated| (translated, 0)));
         let listed: BTreeSet<Translated> = self.listed_translations().collect();
-        self.outlived.retain(|translated, _| !listed.contains(translated));
+        self.former_translations.retain(|translated, _| !listed.contains(translated));
         self.tell_listeners(out);
     }
 
@@ -269,7 +272,7 @@ impl Serving {
         }
     }
 
-    /// Whether nobody has any business with it: no router reports, no list names it, no connection is left.
+    /// Whether no node has any business with it: no router gets reports, no list names it, no connection is left.
     pub(super) fn is_forgotten(&self) -> bool {
         self.routers.is_empty() && self.lists.is_empty() && self.log.live().is_empty()
     }
@@ -279,7 +282,7 @@ impl Serving {
             self.tell_news(out);
         }
         let live = self.log.live();
-        self.outlived.retain(|translated, looks| {
+        self.former_translations.retain(|translated, looks| {
             *looks += 1;
             let of_it = |connection: Connection| translated.port_here(connection.protocol, connection.port).is_some();
             *looks < LOOKS_FOR_OUTLIVED || live.iter().any(|(connection, _)| of_it(connection))
@@ -301,14 +304,14 @@ impl Serving {
         self.tell_listeners(out);
     }
 
-    /// The truth of this moment is in the log: who waited for it is answered.
+    /// The state of this moment is in the log: the routers that waited for it are answered.
     pub(super) fn looked(&mut self, token: u64, out: &mut Outbox) {
         for (name, router) in &mut self.routers {
             let Progress::Looking { token: awaited, seen } = router.progress else { continue };
             if awaited > token {
                 continue;
             }
-            let listeners = Listeners { vipa: self.vipa, listening: self.told.clone(), paths: self.told_paths.clone() };
+            let listeners = Listeners { vipa: self.vipa, listening: self.told.clone(), paths: self.sent_paths.clone() };
             out.push(Output::Send { to: name.clone(), message: Message::Listeners(listeners) });
             send_runs(self.vipa, &self.log, name, seen, Some(router.epoch), out);
             router.progress = Progress::Told(self.log.position());
@@ -333,14 +336,14 @@ impl Serving {
         let mut paths: Vec<ServicePath> = self.paths.all().into_iter().map(|known| known.service).collect();
         // The newest count more.
         paths.drain(..paths.len().saturating_sub(MAX_REPORTED_PATHS));
-        if listening == self.told && paths == self.told_paths {
+        if listening == self.told && paths == self.sent_paths {
             return;
         }
-        (self.told, self.told_paths) = (listening, paths);
+        (self.told, self.sent_paths) = (listening, paths);
         for (name, router) in &self.routers {
             if matches!(router.progress, Progress::Told(_)) {
                 let listeners =
-                    Listeners { vipa: self.vipa, listening: self.told.clone(), paths: self.told_paths.clone() };
+                    Listeners { vipa: self.vipa, listening: self.told.clone(), paths: self.sent_paths.clone() };
                 out.push(Output::Send { to: name.clone(), message: Message::Listeners(listeners) });
             }
         }

@@ -1,6 +1,6 @@
-//! What the shell is to serve, unwrap, watch and look at: kept by VIPA, and told once for all events of a turn.
+//! What the shell is to serve, unwrap, watch and look at: kept by VIPA, and emitted once for all events of a turn.
 //!
-//! With a thousand VIPAs a list of all of them for each event would take longer than the events.
+//! With a thousand VIPAs, a list of all of them for each event would take longer than the events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,12 @@ pub(super) struct Shell {
     served: BTreeSet<IpAddr>,
     tunnelled: BTreeSet<IpAddr>,
     watched: BTreeMap<IpAddr, Watched>,
-    /// VIPAs and routers' addresses, as last told.
+    /// VIPAs and routers' addresses, as last emitted.
     unwrapped: (Vec<IpAddr>, Vec<IpAddr>),
     /// VIPAs of which something may have changed since they were last looked at here.
     touched: BTreeSet<IpAddr>,
     is_all_touched: bool,
-    /// The last look that was asked for and not told.
+    /// The last look that was requested and not emitted.
     look: Option<u64>,
 }
 
@@ -47,20 +47,20 @@ impl Shell {
     }
 }
 
-/// Puts a member in or takes it out; true when that changes the set.
+/// Adds a member or removes it; true when that changes the set.
 fn set(members: &mut BTreeSet<IpAddr>, member: IpAddr, is_in: bool) -> bool {
     if is_in { members.insert(member) } else { members.remove(&member) }
 }
 
 impl Target {
-    /// Whether [`tell`](Self::tell) may have something to say.
+    /// Whether [`tell`](Self::tell) may have something to emit.
     #[must_use]
     pub fn has_changes(&self) -> bool {
         self.shell.is_all_touched || !self.shell.touched.is_empty() || self.shell.look.is_some()
     }
 
-    /// Says what has changed since it was last called: what is to be served, unwrapped and watched, and then the look that
-    /// answers all looks asked for since.
+    /// Emits what has changed since the last call: what is to be served, unwrapped and watched, and then the look that
+    /// answers all looks requested since.
     pub fn tell(&mut self, out: &mut Outbox) {
         let shell = &mut self.shell;
         let mut touched = std::mem::take(&mut shell.touched);

@@ -25,7 +25,7 @@ fn position(sequence: u64) -> Position {
 struct Bench(Target);
 
 impl Bench {
-    /// A target that voted for nobody yet, linked to r1 and r2.
+    /// A target that has voted for no router yet, linked to r1 and r2.
     fn linked() -> Self {
         let settings = Settings {
             cluster: "lab".into(),
@@ -66,7 +66,7 @@ impl Bench {
         self.feed(Event::Connected { peer: name(router), hello })
     }
 
-    /// What comes out, but notes.
+    /// The outputs, except notes.
     fn feed(&mut self, event: Event) -> Vec<Output> {
         self.feed_at(NOW, event)
     }
@@ -124,7 +124,7 @@ fn send(to: &str, message: Message) -> Output {
     Output::Send { to: name(to), message }
 }
 
-/// Of a target that a list names, which reaches it directly.
+/// The distribution of a list that names the target, which reaches it directly.
 fn listeners(to: &str, ports: &[u16]) -> Output {
     let listening = ports.iter().map(|port| (Protocol::Tcp, *port)).collect();
     let path = Delivery::default().path_to(ME);
@@ -310,7 +310,7 @@ fn a_vipa_with_which_nobody_has_any_business_is_forgotten_and_its_log_never_begi
     let out = bench.holds(&[]);
     assert_eq!(out, [Output::Serve { vipas: Vec::new() }, Output::Watch { vipas: Vec::new() }]);
     assert!(bench.0.summaries().is_empty());
-    // Who knows the log of before gets everything, and not the records of another log beyond that place.
+    // A router that has read the previous log gets everything, and not the records of another log beyond that position.
     bench.associate("r2", Standing::Owner, 2, Some(seen));
     bench.holds(&[3]);
     let answer = bench.feed(Event::Looked { token: 2 });
@@ -339,7 +339,7 @@ fn how_the_host_fares_is_told_to_every_router_and_first_of_all_to_a_new_one() {
     assert!(out.contains(&told("r1")), "{out:?}");
 }
 
-/// What `r1` is sent on its next link.
+/// The messages to `r1` on its next link.
 fn connected_anew(bench: &mut Bench) -> Vec<Output> {
     bench.feed(Event::Disconnected { peer: name("r1") });
     let mut out = Vec::new();
@@ -369,7 +369,7 @@ fn the_ethernet_address_is_told_to_every_router_and_first_of_all_to_a_new_one() 
     assert!(!out.contains(&told("r1", mac)) && !out.contains(&told("r1", None)), "{out:?}");
 }
 
-/// What a router is told of how this target is reached.
+/// The paths to this target that a router receives.
 fn paths(out: &[Output]) -> Vec<Forwarding> {
     let said = out.iter().find_map(|output| match output {
         Output::Send { message: Message::Listeners(listeners), .. } => Some(&listeners.paths),
@@ -386,7 +386,7 @@ fn a_router_that_asks_is_told_how_this_target_is_reached_although_its_own_list_d
     bench.distribute("r2", Standing::Owner, 2, &[OTHER]);
     bench.associate("r2", Standing::Owner, 2, None);
     assert_eq!(paths(&bench.feed(Event::Looked { token: 1 })), [Forwarding::Gue]);
-    // Another list that names it counts from now on, and the router hears of it at once.
+    // Another list that names it counts from now on, and the router receives it at once.
     bench.link("r1");
     assert_eq!(paths(&bench.distribute_by(Forwarding::Gre, "r1", Standing::Owner, 3, &[ME])), [Forwarding::Gre]);
     assert_eq!(paths(&bench.distribute_by(Forwarding::Ipip, "r2", Standing::Backup, 3, &[ME])), []);

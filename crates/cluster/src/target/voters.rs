@@ -1,13 +1,13 @@
-//! Whose votes count at this target, and what becomes of peers when that changes.
+//! Voters at this target, and what becomes of peers when they change.
 
 use vipa_model::{Moment, NodeName, Voters};
 use vipa_protocol::Message;
 
 use super::{Note, Outbox, Output, Settings, Target};
-use crate::membership::{Heard, Objection};
+use crate::membership::{ListChange, Objection};
 
 impl Target {
-    /// Whose votes count here.
+    /// The voters whose votes count here.
     #[must_use]
     pub fn voters(&self) -> &Voters {
         &self.settings.voters
@@ -25,28 +25,28 @@ impl Target {
         }
         let was_voter = self.is_voter();
         self.settings.voters = voters.clone();
-        let strangers = self.membership.take_up(now, (&self.settings.me, voters));
+        let ignored_peers = self.membership.take_up(now, (&self.settings.me, voters));
         if self.is_voter() && !was_voter {
             self.voter.keep_silent(now);
         }
         out.push(Output::Note(Note::Voters { voters: voters.clone() }));
-        for to in self.peers.keys().chain(strangers.keys()).cloned() {
+        for to in self.peers.keys().chain(ignored_peers.keys()).cloned() {
             out.push(Output::Send { to, message: Message::Voters(voters.clone()) });
         }
-        for (peer, hello) in strangers {
+        for (peer, hello) in ignored_peers {
             self.connected(now, peer, &hello, out);
         }
     }
 
-    /// A node goes by other voters from now on.
-    pub(super) fn voters_heard(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
+    /// Handles a node's report that it goes by other voters from now on.
+    pub(super) fn handle_voters(&mut self, now: Moment, peer: &NodeName, voters: Voters, out: &mut Outbox) {
         if !self.peers.contains_key(peer) && !self.membership.has_stranger(peer) {
             return;
         }
         match self.membership.heard(now, (&self.settings.me, &self.settings.voters), peer, voters) {
-            Heard::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
-            Heard::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
-            Heard::Nothing => {}
+            ListChange::Introduced(hello) => self.connected(now, peer.clone(), &hello, out),
+            ListChange::Others(voters) => out.push(Output::Note(Note::OtherVoters { peer: peer.clone(), voters })),
+            ListChange::Nothing => {}
         }
     }
 }

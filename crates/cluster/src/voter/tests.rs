@@ -44,12 +44,12 @@ fn granted(claimant: &str, epoch: u64) -> Vec<(Claimant, Grant)> {
 }
 
 impl Voter {
-    /// One that started so long ago that every promise of its earlier life is over.
+    /// A voter that started so long ago that every promise of its earlier life is over.
     pub(crate) fn long_up(lease: Duration, votes: Vec<StoredVote>) -> Self {
         Self { silent_until: Moment::ZERO, ..Self::new(lease, votes, Moment::ZERO) }
     }
 
-    /// One that will do the same at `origin` as this one will at `now`, with nothing left of what makes no difference.
+    /// A voter that will do the same at `origin` as this one will at `now`, without anything that makes no difference.
     pub(crate) fn as_if(&self, now: Moment, origin: Moment) -> Self {
         let shift = |until: &mut Moment| *until = if *until <= now { Moment::ZERO } else { origin + until.since(now) };
         let mut voter = Self { tokens: 0, ..self.clone() };
@@ -241,8 +241,8 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    /// Through restarts and disks that never finish: one grantee an epoch, epochs that never fall, and nobody else's
-    /// grant while a promise stands.
+    /// Through restarts and disks that never finish: one grantee per epoch, epochs that never fall, and no grant to
+    /// another router while a promise stands.
     #[test]
     fn whatever_happens_grants_are_unique_and_promises_are_kept(acts in proptest::collection::vec(act(), 1..80)) {
         let node = |number: u8| name(&format!("r{number}"));
@@ -293,7 +293,7 @@ proptest! {
     }
 }
 
-/// A claim of one of many VIPAs that come and go.
+/// A claim of one of many VIPAs that are added and removed.
 fn claim_of(voter: &mut Voter, now: Moment, vipa: u32, router: &str, epoch: u64) -> Verdict {
     let vipa = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + vipa));
     voter.claim(now, &life(router, 1), &Claim { vipa, epoch: Epoch(epoch), ballot: REAL })

@@ -25,7 +25,7 @@ fn any_state() -> impl Strategy<Value = ConnectionState> {
     prop_oneof![Just(HalfOpen), Just(Established), Just(Closing)]
 }
 
-/// Order and the pages' own rules.
+/// Checks the order and the rules of pages.
 fn assert_sound<const N: usize>(pages: &Pages<N>) {
     assert_eq!((pages.pages.len(), pages.len), (pages.bounds.len(), pages.pages.iter().map(Vec::len).sum()));
     let entries: Vec<_> = pages.iter().collect();
@@ -42,7 +42,7 @@ proptest! {
     // Each case is thousands of steps.
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever is done to it, it holds what a map would.
+    /// After any steps it holds what a map would.
     #[test]
     fn it_holds_what_a_map_would(
         steps in proptest::collection::vec((any_connection(), proptest::option::weighted(0.6, any_state())), 1..3_000)

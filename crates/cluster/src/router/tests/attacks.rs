@@ -1,4 +1,4 @@
-//! A linked target whose certificate is somebody else's: what it says of things that are not its own changes nothing.
+//! A linked target whose certificate an attacker has: what it sends about things that are not its own changes nothing.
 
 use vipa_model::{Epoch, Incarnation, Protocol, Rank, Voters};
 use vipa_protocol::{
@@ -80,7 +80,7 @@ fn what_a_stolen_targets_certificate_says_of_others_changes_nothing() {
         assert_eq!(after.services, before.services, "{kind}: {attack:?}");
         let installed = |(_, output): &(_, Output)| matches!(output, Output::InstallTable { .. });
         assert!(!bench.outputs.iter().any(installed), "{kind}");
-        // And a takeover goes as ever.
+        // A takeover works as before.
         bench.kill("r1");
         bench.run_ms(1_000);
         bench.assert_owner("r2");
@@ -135,7 +135,7 @@ fn one_target_has_one_node_at_a_time() {
     assert!(!bench.outputs.iter().any(refused), "its successor is welcome");
 }
 
-/// A link to t3 is up at this router, and t3 says nothing on it.
+/// A link to t3 is up at this router, and t3 sends nothing on it.
 fn link_silent_target(bench: &mut Bench, router: &str) {
     let mut hello = bench.hello(&name("t1"));
     hello.node = name(THIEF);
@@ -240,7 +240,7 @@ fn one_voters_word_ends_no_ownership() {
 fn one_voter_cannot_drive_the_epochs_to_their_end() {
     let mut bench = Bench::settled();
     let epoch = bench.status("r1").epoch;
-    // Past the end of the epochs that the first version of the voters has, too.
+    // Also past the end of the epochs that the first version of the voters has.
     for round in 1..4_000 {
         let highest = Epoch(epoch.0 + 400_000 * round);
         let refuse = Refuse { vipa: VIPA, epoch, ballot: Ballot::Trial, reason: Refusal::Granted, highest };

@@ -18,7 +18,7 @@ use super::super::{
 use crate::{StoredLists, StoredVote, target};
 
 pub(super) const VIPA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
-/// Another one, where VIPAs are in a group.
+/// Another VIPA, where VIPAs are in a group.
 pub(super) const VIPA2: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 11));
 pub(super) const LEASE: Duration = Duration::from_millis(100);
 
@@ -47,7 +47,7 @@ pub(super) fn connection(client: u16) -> Connection {
     Connection { protocol: Protocol::Tcp, client: ([203, 0, 113, 4], client).into(), port: 80 }
 }
 
-/// Of a takeover that has just begun.
+/// The stance of a takeover that has just begun.
 pub(super) fn report(epoch: Epoch) -> TakeoverReport {
     TakeoverReport {
         vipa: VIPA,
@@ -70,15 +70,15 @@ enum Node {
     Target(Box<target::Target>),
 }
 
-/// One event for whichever kind of node it reaches.
+/// One event, for a router or for a target.
 type Either = (Event, target::Event);
 type Queue = VecDeque<(NodeName, Either)>;
 
-/// r1 (rank 200), r2 (150), r3 (100) and targets t1..; if not said otherwise, r1, r2 and t1 vote.
+/// r1 (rank 200), r2 (150), r3 (100) and targets t1..; unless set otherwise, r1, r2 and t1 vote.
 pub(super) struct Bench {
     pub(super) now: Moment,
     nodes: BTreeMap<NodeName, Node>,
-    /// Whose clock stands still, and where.
+    /// Nodes whose clock stands still, and at which moment.
     stopped: BTreeMap<NodeName, Moment>,
     incarnations: BTreeMap<NodeName, u64>,
     disks: BTreeMap<NodeName, Vec<StoredVote>>,
@@ -95,17 +95,17 @@ pub(super) struct Bench {
     cuts: BTreeSet<(NodeName, NodeName)>,
     pub(super) held: BTreeMap<NodeName, Vec<(Connection, ConnectionState)>>,
     pub(super) listening: BTreeSet<NodeName>,
-    /// Everything that came out of routers but messages, in order.
+    /// All outputs of routers except messages, in order.
     pub(super) outputs: Vec<(NodeName, Output)>,
     pub(super) wire: Vec<(NodeName, NodeName, Message)>,
-    /// Who has a disk that takes nothing.
+    /// Nodes whose disk takes nothing.
     pub(super) broken_disks: BTreeSet<NodeName>,
-    /// How long a vote is on its way to the disk, and those that are.
+    /// How long a vote takes to the disk, and those that are on their way.
     pub(super) disks_take: Duration,
     storing: VecDeque<(Moment, NodeName, u64)>,
     lists: BTreeMap<NodeName, Vec<Service>>,
     voters: Vec<NodeName>,
-    /// Whose votes a node's disk says it goes by, if other voters than at first.
+    /// The voters on a node's disk, if they differ from the first ones.
     goes_by: BTreeMap<NodeName, Voters>,
 }
 
@@ -152,7 +152,7 @@ impl Bench {
         bench
     }
 
-    /// Two routers and three targets; r1 owns the VIPA and everybody is settled.
+    /// Two routers and three targets; r1 owns the VIPA and every node is settled.
     pub(super) fn settled() -> Self {
         let mut bench = Self::new(&[("r1", Some(&["t1", "t2", "t3"])), ("r2", None)], &["t1", "t2", "t3"]);
         bench.run_ms(600);
@@ -195,7 +195,7 @@ impl Bench {
         }
     }
 
-    /// What a router is told at birth.
+    /// The settings of a router at its start.
     pub(super) fn settings(&self, router: &str) -> Settings {
         let me = name(router);
         let vipa = VipaSettings {
@@ -221,24 +221,24 @@ impl Bench {
         }
     }
 
-    /// A router that is not started yet has a list of its own.
+    /// Gives a router that is not started yet a list of its own.
     pub(super) fn list(&mut self, router: &str, candidates: &[&str]) {
         self.lists.insert(name(router), vec![service(candidates)]);
     }
 
-    /// As `list`, of targets that are reached this way.
+    /// As `list`, with targets that are reached by this path.
     pub(super) fn list_by(&mut self, router: &str, forwarding: Forwarding, candidates: &[&str]) {
         let delivery = Delivery { forwarding, ..Delivery::default() };
         self.lists.insert(name(router), vec![Service { delivery, ..service(candidates) }]);
     }
 
-    /// A router's list as it is now is reloaded there.
+    /// Reloads a router's present list there.
     pub(super) fn reload(&mut self, router: &str) {
         let settings = Box::new(self.settings(router));
         self.feed_router(router, Event::Configured { settings });
     }
 
-    /// How this router has last said that the targets are reached that its list does not name.
+    /// The paths that this router last emitted to targets that its list does not name.
     pub(super) fn paths(&self, router: &str) -> Vec<(IpAddr, Forwarding)> {
         let said = self.outputs.iter().rev().find_map(|(node, output)| match output {
             Output::Paths { paths, .. } if node.as_str() == router => Some(paths),
@@ -248,7 +248,7 @@ impl Bench {
         said.into_iter().flatten().map(short).collect()
     }
 
-    /// Whose votes this node goes by when it starts.
+    /// The voters that this node goes by when it starts.
     pub(super) fn goes_by(&self, node: &str) -> Voters {
         self.goes_by.get(&name(node)).cloned().unwrap_or_else(|| self.voters.clone().into())
     }
@@ -258,7 +258,7 @@ impl Bench {
         self.goes_by.insert(name(node), Voters::default());
     }
 
-    /// A configuration with these voters is reloaded at a node.
+    /// Reloads a configuration with these voters at a node.
     pub(super) fn reload_voters(&mut self, node: &str, voters: &Voters) -> Result<(), String> {
         let event = match &self.nodes[&name(node)] {
             Node::Router(router) => {
@@ -284,20 +284,20 @@ impl Bench {
         self.nodes.contains_key(&name(node))
     }
 
-    /// A router's disk is another one: what it was told is gone.
+    /// Replaces a router's disk: what it had stored is gone.
     pub(super) fn forget(&mut self, router: &str) {
         self.decisions.remove(&name(router));
         self.stored_lists.remove(&name(router));
     }
 
-    /// Gone without a word; the others notice the dead link later, or never.
+    /// Stops a node without a message; the others notice the dead link later, or never.
     pub(super) fn kill(&mut self, node: &str) {
         let node = name(node);
         self.nodes.remove(&node);
         self.links.retain(|(from, to)| *from != node && *to != node);
     }
 
-    /// Messages from `one` to `other` vanish; nobody is told.
+    /// Drops messages from `one` to `other`, unnoticed by both.
     pub(super) fn mute(&mut self, one: &str, other: &str) {
         self.links.remove(&(name(one), name(other)));
     }
@@ -306,13 +306,13 @@ impl Bench {
         self.links.insert((name(one), name(other)));
     }
 
-    /// There will be no link between these two.
+    /// Prevents any link between these two.
     pub(super) fn cut(&mut self, one: &str, other: &str) {
         self.cuts.insert((name(one), name(other)));
         self.cuts.insert((name(other), name(one)));
     }
 
-    /// The link ends and both know.
+    /// Ends the link, noticed by both.
     pub(super) fn part(&mut self, one: &str, other: &str) {
         self.mute(one, other);
         self.mute(other, one);
@@ -346,7 +346,7 @@ impl Bench {
         }
     }
 
-    /// Whether a list that this router knows names the target for the service of port 80.
+    /// Whether a list that this router has names the target for the service of port 80.
     pub(super) fn is_listed(&self, router: &str, target: &str) -> bool {
         match &self.nodes[&name(router)] {
             Node::Router(router) => router.is_listed(VIPA, address(target), (Protocol::Tcp, 80)),
@@ -447,7 +447,7 @@ impl Bench {
         }
     }
 
-    /// What the target's kernel holds changes, and the agent sees it.
+    /// The target's kernel holds something else, and the agent sees it.
     pub(super) fn hold(&mut self, node: &str, connections: &[(u16, ConnectionState)]) {
         let held: Vec<_> = connections.iter().map(|(client, state)| (connection(*client), *state)).collect();
         self.held.insert(name(node), held.clone());
@@ -455,7 +455,7 @@ impl Bench {
         self.feed(Queue::from([(name(node), (Event::Timeout, event))]));
     }
 
-    /// Gives an order; what came of it within `span` milliseconds, if it is over by then.
+    /// Gives an order; returns its result within `span` milliseconds, if it is over by then.
     pub(super) fn order(&mut self, router: &str, order: Order, span: u64) -> Option<Stage> {
         self.orders += 1;
         let token = self.orders;
@@ -472,19 +472,19 @@ impl Bench {
         self.outputs.iter().find_map(over)
     }
 
-    /// The order must be carried out.
+    /// Gives an order that must be carried out.
     pub(super) fn obey(&mut self, router: &str, order: Order, span: u64) {
         let said = order.to_string();
         let stage = self.order(router, order, span);
         assert!(matches!(stage, Some(Stage::Done(_))), "{said}: {stage:?}\n{}", self.story());
     }
 
-    /// The node goes on hearing and answering, and to it no time passes.
+    /// Stops the node's clock; it still receives and answers.
     pub(super) fn stop_clock(&mut self, node: &str) {
         self.stopped.insert(name(node), self.now);
     }
 
-    /// It shows the right time again.
+    /// The clock shows the right time again.
     pub(super) fn start_clock(&mut self, node: &str) {
         self.stopped.remove(&name(node));
     }

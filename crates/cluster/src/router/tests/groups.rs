@@ -65,7 +65,7 @@ fn none_is_taken_back_before_all_can_be() {
     assert_both(&bench, "r2");
     assert_eq!(bench.status_of("r1", VIPA).takeback, Some(Wait::Group));
     assert!(matches!(bench.status_of("r1", VIPA2).takeback, Some(Wait::Targets { .. })));
-    // Whoever has kept away from the owner for long is not waited for.
+    // A candidate that has been away from the owner for long is not waited for.
     bench.run_ms(3_000);
     assert_both(&bench, "r1");
 }

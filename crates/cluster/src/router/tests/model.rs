@@ -1,15 +1,17 @@
-//! Ownership of one VIPA, explored to the end of a bound: every order of claims, grants, beats and acknowledgements, each of
-//! them lost, late or doubled, with voters and candidates that crash and clocks that run fast.
+//! Ownership of one VIPA, explored to the end of a bound: every order of claims, grants, beats and acknowledgements,
+//! each of them lost, late or doubled, with voters and candidates that crash and clocks that run fast.
 //!
-//! What moves is the real thing: `Voter` judges, `Candidacy` counts, `Ownership` measures the lease. The model is freer than a router:
-//! a candidate claims when it likes and an owner consents to whom it likes, so ranks and patience prove nothing here.
+//! The moving parts are the real ones: `Voter` decides, `Candidacy` counts, `Ownership` measures the lease. The model
+//! is freer than a router: a candidate claims at any time and an owner consents to any router, so ranks and patience
+//! prove nothing here.
 //!
 //! ```text
 //!   candidate ──claim──► voter ──grant──► candidate, owner from a majority on
 //!   owner ──beat, with consent or without──► voter ──acknowledgement──► owner
 //! ```
-//! A lease is two ticks, half of it margin for drift: an owner may admit for one tick, and a voter's clock may gain one. Time has no
-//! bound: worlds that differ only in what is over are one world (`Representative`), and so are those that differ only in which voter is which.
+//! A lease is two ticks, half of it margin for drift: an owner may admit for one tick, and a voter's clock may gain one.
+//! Time has no bound. Worlds that differ only in expired things are one world (`Representative`), and so are worlds
+//! that differ only in the numbering of voters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,9 +38,9 @@ const VOTERS: usize = 3;
 const TICK: Duration = Duration::from_nanos(1);
 const LEASE_TICKS: u64 = 2;
 const LEASE: Duration = Duration::from_nanos(LEASE_TICKS);
-/// Of the lease, for drift.
+/// The part of the lease that is margin for drift.
 const MARGIN_PERCENT: u32 = 50;
-/// Where a world that stands for others has its present: later than a lease, so that it has a past.
+/// The present of a world that represents others: later than a lease, so that it has a past.
 const PRESENT: Moment = Moment(10);
 
 const I1: &str = "I1: one owner of each epoch";
@@ -57,12 +59,12 @@ static ROUTERS: LazyLock<[NodeName; 3]> = LazyLock::new(|| [name("r1"), name("r2
 struct OwnershipModel {
     candidates: usize,
     epochs: u64,
-    /// Ballots of one life of a candidate, and beats of one ownership that can be succeeded.
+    /// Ballots of one incarnation of a candidate, and beats of one ownership that can be succeeded.
     claims: usize,
     beats: usize,
-    /// How often the same ballot is asked for again.
+    /// How often the same ballot is repeated.
     rounds: u8,
-    /// Of voters and candidates together.
+    /// Crashes of voters and candidates together.
     crashes: u8,
     /// Whether voters' clocks may gain a tick in a lease.
     drift: bool,
@@ -75,7 +77,7 @@ enum Flaw {
     None,
     /// A voter that restarts has forgotten its vote.
     GrantNotKept,
-    /// A voter that restarts speaks at once.
+    /// A voter that restarts answers at once.
     NoSilence,
     /// An owner counts its lease from the answer, not from the question.
     LeaseFromAnswer,
@@ -86,10 +88,11 @@ struct World {
     now: Moment,
     seats: [Seat; VOTERS],
     runners: Vec<Runner>,
-    /// What was ever sent and may still matter: whatever is here may arrive at any time, again and again, or never.
+    /// Messages that were sent and may still matter: each may arrive at any time, again and again, or never.
     wire: BTreeSet<Letter>,
     crashes: u8,
-    /// For the invariants: who owned each epoch, to whom its owner ever consented, and whether a vote was ever taken back.
+    /// For the invariants: the owner of each epoch, the routers to which its owner ever consented, and whether a vote
+    /// was ever withdrawn.
     owners: BTreeMap<Epoch, BTreeSet<(usize, u64)>>,
     consents: BTreeSet<(Epoch, usize)>,
     renewed: bool,
@@ -108,11 +111,11 @@ struct Seat {
     given: Option<(Epoch, Claimant)>,
 }
 
-/// A candidate, in one of its lives.
+/// A candidate, in one of its incarnations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Runner {
     life: u64,
-    /// The highest epoch this life has claimed, and how many it has.
+    /// The highest epoch that this incarnation has claimed, and how many.
     claimed: Epoch,
     claims: usize,
     part: Part,
@@ -122,7 +125,7 @@ struct Runner {
 enum Part {
     Idle,
     Claiming(Candidacy),
-    /// With the moments its beats were sent at.
+    /// With the moments at which its beats were sent.
     Owning(Ownership, Vec<Moment>),
 }
 
@@ -372,7 +375,7 @@ impl World {
         }
     }
 
-    /// Answers to what a candidate no longer asks.
+    /// Answers to claims that a candidate no longer makes.
     fn forget_the_pointless(&mut self) {
         let runners = &self.runners;
         self.wire.retain(|letter| match *letter {
@@ -388,7 +391,7 @@ impl World {
         });
     }
 
-    /// Who may admit connections now, and in which epoch.
+    /// The candidates that may admit connections now, and in which epoch.
     fn admitting(&self) -> impl Iterator<Item = (usize, Epoch)> {
         self.runners.iter().enumerate().filter_map(|(index, runner)| match &runner.part {
             Part::Owning(ownership, _) if self.now < ownership.lease => Some((index, ownership.epoch)),
@@ -402,7 +405,7 @@ impl World {
         self.seats.iter().filter(|seat| seat.disk.iter().any(has)).count()
     }
 
-    /// Of each two of them that follow each other: whether the elder has consented to the younger.
+    /// For each two of them that follow each other: whether the earlier has consented to the later.
     fn admit_together(&self) -> impl Iterator<Item = bool> {
         let mut admitting: Vec<_> = self.admitting().map(|(runner, epoch)| (epoch, runner)).collect();
         admitting.sort_unstable();
@@ -411,7 +414,7 @@ impl World {
         pairs.into_iter()
     }
 
-    /// A number that is the same for whichever voter all this is true of.
+    /// A number that is the same for every voter of which all this is true.
     fn look_of(&self, voter: usize) -> u64 {
         let mut look = DefaultHasher::new();
         self.seats[voter].hash(&mut look);
@@ -428,14 +431,14 @@ impl World {
         look.finish()
     }
 
-    /// The same world in which it is `PRESENT` now, and what is over was over for long.
+    /// The same world with `PRESENT` as its time, and with expired things expired for long.
     fn in_the_present(&self) -> Self {
         let mut world = Self { now: PRESENT, ..self.clone() };
         for seat in &mut world.seats {
             seat.voter = seat.voter.as_if(seat.clock, PRESENT);
             seat.clock = PRESENT;
         }
-        // What is older than a lease is as old as a lease.
+        // Anything older than a lease is as old as a lease.
         let sent = |at: Moment| Moment(PRESENT.0 - LEASE_TICKS.min(self.now.since(at).as_nanos() as u64));
         for runner in &mut world.runners {
             match &mut runner.part {
@@ -499,7 +502,7 @@ impl Letter {
         }
     }
 
-    /// The same letter to or from another voter.
+    /// The same message to or from another voter.
     fn of(&self, other: usize) -> Self {
         let mut letter = self.clone();
         match &mut letter {
@@ -514,7 +517,7 @@ impl Letter {
     }
 }
 
-/// Explores everything within the bound: nothing that must not be is found, and everything that must be possible is.
+/// Explores everything within the bound: nothing forbidden is found, and everything that must be possible is.
 fn prove(bound: OwnershipModel) {
     let checker = bound.checker().threads(2).symmetry().spawn_dfs().join();
     println!("{} states, {} of them different", checker.state_count(), checker.unique_state_count());

@@ -1,4 +1,4 @@
-//! Two routers and nobody to vote: ranks decide, and two owners may be one too many until they hear each other.
+//! Two routers without voters: ranks decide, and there may be two owners until they receive each other's beats.
 
 use vipa_protocol::Trigger;
 
@@ -57,7 +57,8 @@ fn routers_that_do_not_hear_each_other_both_own_until_the_targets_say_who_came_l
         bench.run_ms(1);
         both |= bench.owners().len() == 2;
     }
-    // The targets refuse the lower epoch, so that one of them knows before they hear each other.
+    // The targets refuse the lower epoch, so that one of the routers is informed before the two receive each other's
+    // beats.
     assert!(both || bench.owners().len() == 1, "{}", bench.story());
     bench.join("r1", "r2");
     bench.run_ms(3000);
@@ -67,7 +68,7 @@ fn routers_that_do_not_hear_each_other_both_own_until_the_targets_say_who_came_l
 
 #[test]
 fn of_two_owners_of_one_epoch_the_higher_rank_goes_on() {
-    // Born apart, and no target to tell them: both own epoch 1.
+    // Started apart, and without a target in between: both own epoch 1.
     let mut bench = Bench::with_voters(&[("r1", Some(&["t1"])), ("r2", Some(&["t1"]))], &[], &[]);
     bench.part("r1", "r2");
     bench.run_ms(3000);

@@ -1,4 +1,4 @@
-//! Orders, and what bends the order of succession.
+//! Orders, and what they change in the order of succession.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ fn a_deactivated_vipa_is_owned_by_the_next_and_stays_so_across_restarts() {
     bench.assert_owner("r3");
     bench.kill("r3");
     bench.run_ms(5000);
-    // Deactivated is deactivated, even when nobody else is left.
+    // A deactivated router stays deactivated, even when no other is left.
     assert_eq!(bench.owners(), [""; 0]);
     bench.obey("r1", Order::Reactivate { vipa: VIPA }, 4000);
     bench.assert_owner("r1");
@@ -153,7 +153,7 @@ fn a_router_that_left_owns_nothing_until_it_joins() {
     bench.assert_owner("r2");
     bench.obey("r2", Order::Leave { node: None, force: false }, 300);
     bench.assert_owner("r3");
-    // It was asked to forward what still comes, and does that first.
+    // It was asked to forward what still arrives, and does that first.
     bench.obey("r3", Order::Join { node: Some(name("r1")) }, 3000);
     bench.assert_owner("r1");
     assert_eq!(bench.status("r1").barred, [name("r2")]);
@@ -167,7 +167,7 @@ fn a_quiesced_target_rests_at_every_router_also_at_one_that_comes_later() {
     let resting = Resting { protocol: Protocol::Tcp, ports: vipa_model::PortRange::one(80), target: address("t1") };
     let rest = Output::Rest { vipa: VIPA, resting: vec![resting] };
     assert!(bench.outputs.contains(&(name("r1"), rest.clone())));
-    // It is still asked what it holds, and still has the VIPA.
+    // It still receives requests, and still has the VIPA.
     assert_eq!(bench.status("r1").services[0].candidates.len(), 3);
     bench.start("r2");
     assert!(bench.outputs.contains(&(name("r2"), rest.clone())));
@@ -177,7 +177,7 @@ fn a_quiesced_target_rests_at_every_router_also_at_one_that_comes_later() {
     bench.outputs.clear();
     bench.obey("r2", Order::ResumeTarget { target: address("t1") }, 3500);
     assert!(bench.outputs.contains(&(name("r2"), Output::Rest { vipa: VIPA, resting: Vec::new() })));
-    // The dead router comes back with its old decision, and is told the newer one.
+    // The dead router comes back with its old decision, and receives the newer one.
     bench.outputs.clear();
     bench.start("r1");
     bench.run_ms(10);
@@ -291,7 +291,7 @@ fn a_delayed_takeback_counts_from_when_the_router_is_ready() {
     bench.start("r1");
     bench.run_ms(3000);
     assert!(matches!(bench.status("r1").takeback, Some(Wait::Delay { .. })));
-    // A target's link is lost and comes back: the count begins anew.
+    // A target's link is lost and comes back: the count begins again.
     bench.part("r1", "t2");
     bench.run_ms(100);
     bench.join("r1", "t2");
@@ -321,7 +321,7 @@ fn a_vipa_that_the_configuration_loses_is_handed_over_and_dropped() {
     bench.run_ms(2500);
     assert!(bench.outputs.contains(&(name("r1"), Output::Dropped { vipa: VIPA })));
     assert!(bench.wire.iter().any(|(from, _, message)| *from == name("r1") && matches!(message, Message::Release(_))));
-    // And it comes again.
+    // The decision comes again.
     settings.vipas = vipas;
     bench.feed_router("r1", Event::Configured { settings: Box::new(settings) });
     bench.run_ms(1000);

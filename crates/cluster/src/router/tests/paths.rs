@@ -1,4 +1,4 @@
-//! How a target is reached is known at every router with a rank, whatever its own list says.
+//! The path to a target is known at every router with a rank, whatever its own list names.
 
 use vipa_model::Forwarding;
 

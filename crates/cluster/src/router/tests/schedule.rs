@@ -1,4 +1,4 @@
-//! What events cost when there are many VIPAs: counted in VIPAs looked at, because time says nothing on a busy machine.
+//! Cost of events when there are many VIPAs: counted in VIPAs looked at, because time proves nothing on a busy machine.
 
 use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
@@ -7,11 +7,11 @@ use vipa_protocol::{Listeners, Owned};
 
 use super::super::*;
 
-/// Holds the router's deadline against what it is if every VIPA is asked for its own: it may be earlier, and is never later.
+/// Compares the router's deadline with the earliest of all VIPAs' own: it may be earlier, and is never later.
 pub(super) fn assert_deadline(router: &Router) {
     let beat = router.owns_any().then(|| router.beats.due(&router.settings.timing));
-    let around = router.around();
-    let vipas = router.vipas.values().filter_map(|vipa| vipa.deadline(&around));
+    let overview = router.overview();
+    let vipas = router.vipas.values().filter_map(|vipa| vipa.deadline(&overview));
     let walked = vipas.chain(beat).chain(router.orders.deadline()).min();
     let deadline = router.deadline();
     let is_kept = match walked {
@@ -26,7 +26,7 @@ fn address(vipa: u16) -> IpAddr {
     Ipv4Addr::new(192, 0, high, low).into()
 }
 
-/// A router that is its own only voter, on a disk that writes at once whatever waits.
+/// A router that is its own only voter, with a disk that writes at once.
 struct Alone {
     router: Router,
     now: Moment,
@@ -59,7 +59,7 @@ impl Alone {
         Self { router: Router::new(settings, Stored::default(), now), now, writes: 0 }
     }
 
-    /// Feeds the event, and what comes of it; gives the VIPAs looked at.
+    /// Feeds the event, and what results from it; returns the VIPAs looked at.
     fn feed(&mut self, event: Event) -> u64 {
         let before = self.router.looks();
         let mut events = VecDeque::from([event]);
@@ -172,6 +172,7 @@ fn an_owner_at_rest_looks_at_each_vipa_once_a_beat_and_voter_and_at_its_lease() 
     let mut alone = Alone::new(100);
     alone.run_for(Duration::from_secs(1));
     let looks = alone.run_for(Duration::from_secs(1)) / 100;
-    // Fifty beats: each looked at, and acknowledged by this router itself. A lease ends in 90 ms, and is found to have been put off.
+    // Fifty beats: each looked at, and acknowledged by this router itself. A lease ends in 90 ms, and is found to have
+    // been put off.
     assert!((100..=115).contains(&looks), "{looks}");
 }

@@ -76,7 +76,7 @@ fn an_owner_whose_clock_stands_still_is_succeeded_and_lets_go_when_it_hears_of_i
     let mut bench = Bench::settled();
     bench.stop_clock("r1");
     bench.run_ms(300);
-    // To itself its lease has not passed; the new owner's first words end its ownership all the same.
+    // By its own clock its lease has not passed; the new owner's first message ends its ownership all the same.
     assert_eq!(bench.status("r2").state, State::Active);
     assert_eq!(bench.status("r1").state, State::Standby);
     assert_eq!((bench.status("r1").owner, bench.status("r1").epoch), (Some(name("r2")), Epoch(2)));
@@ -127,7 +127,7 @@ fn a_candidate_that_does_not_answer_delays_the_takeover_only_to_the_deadline() {
     bench.run_ms(1000);
     bench.assert_owner("r2");
     let report = bench.reports().pop().unwrap();
-    // t3 is still believed to be linked, but silent.
+    // t3 still counts as linked, but is silent.
     assert_eq!((report.targets_answered, report.targets_expected), (1, 3));
 }
 
@@ -208,7 +208,7 @@ fn a_voter_whose_disk_fails_gives_no_grant() {
 #[test]
 fn an_owner_without_voters_lets_the_one_backup_it_reaches_succeed_it() {
     let mut bench = Bench::settled();
-    // r1 reaches r2 only one way: no acknowledgement comes back, from nobody.
+    // r1 reaches r2 only one way: no acknowledgement comes back, from any node.
     for target in ["t1", "t2", "t3"] {
         bench.part("r1", target);
     }

@@ -1,4 +1,4 @@
-//! Every phase answers every cue: the whole transition table, written out.
+//! Every phase answers every input: the whole transition table, written out.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,7 +10,7 @@ use vipa_protocol::{Ballot, Refusal, Refuse, Role, Trigger};
 
 use super::{
     super::{
-        Around, Context, Groups, Peer, Settings, Takeback, Timing, VipaSettings,
+        Context, Groups, Peer, RouterView, Settings, Takeback, Timing, VipaSettings,
         beats::Beats,
         election::Candidacy,
         ownership::{Consent, Ownership},
@@ -26,7 +26,7 @@ use crate::{Output, StoredLists, ballots::Ballots, decision_log::DecisionLog};
 
 const NOW: Moment = Moment(10_000_000_000);
 
-/// What the router stands in: r2 of three, epoch 4 known to be r3's, epoch 5 its own claim or ownership.
+/// State of the router: r2 of three, epoch 4 known to be r3's, epoch 5 its own claim or ownership.
 fn machine(state: State) -> (Vipa, Settings) {
     let settings = VipaSettings {
         address: VIPA,
@@ -69,11 +69,11 @@ fn machine(state: State) -> (Vipa, Settings) {
     (vipa, all)
 }
 
-fn after(state: State, cue: Input, prepare: impl FnOnce(&mut Vipa)) -> State {
-    outcome(state, cue, prepare).0
+fn after(state: State, input: Input, prepare: impl FnOnce(&mut Vipa)) -> State {
+    outcome(state, input, prepare).0
 }
 
-fn outcome(state: State, cue: Input, prepare: impl FnOnce(&mut Vipa)) -> (State, Vec<Output>) {
+fn outcome(state: State, input: Input, prepare: impl FnOnce(&mut Vipa)) -> (State, Vec<Output>) {
     let (mut vipa, settings) = machine(state);
     prepare(&mut vipa);
     let peers = ["r1", "r3"]
@@ -89,20 +89,20 @@ fn outcome(state: State, cue: Input, prepare: impl FnOnce(&mut Vipa)) -> (State,
         decision_log: &decision_log,
         groups: &groups,
         unfit: false,
-        stopping: matches!(cue, Input::Stop),
+        stopping: matches!(input, Input::Stop),
         out: &mut out,
         local: &mut local,
         ballots: &mut ballots,
         beats: &mut beats,
     };
-    vipa.step(cue, cx);
+    vipa.step(input, cx);
     let sent = ballots.take().into_iter().filter(|(to, _)| peers.contains_key(to));
     out.extend(sent.map(|(to, message)| Output::Send { to, message }));
     (vipa.state(), out)
 }
 
 fn heard(from: &str, epoch: u64, yielding_to: Option<&str>) -> Input {
-    Input::Heard { from: name(from), epoch: Epoch(epoch), yielding_to: yielding_to.map(name), sequence: 9 }
+    Input::Beat { from: name(from), epoch: Epoch(epoch), yielding_to: yielding_to.map(name), sequence: 9 }
 }
 
 const REAL: Ballot = Ballot::Real { round: 0 };
@@ -125,7 +125,7 @@ fn every_phase_answers_every_cue_as_the_table_says() {
     let acknowledged = Input::Acknowledged { voter: name("r1"), epoch: Epoch(5), sent: NOW };
     let asked = Input::Asked { by: name("r1"), epoch: Epoch(5), follows: Vec::new() };
     let all = [Standby, Suspecting, Claiming, Rebuilding, Active, Yielding];
-    // No target is expected here, so that whatever completes a report ends the rebuilding.
+    // No target is expected here, so that any completed report ends the rebuilding.
     #[rustfmt::skip]
     let table: [(&str, Input, [State; 6]); 16] = [
         // in:                                      Standby     Suspecting  Claiming    Rebuilding  Active   Yielding
@@ -149,9 +149,9 @@ fn every_phase_answers_every_cue_as_the_table_says() {
         ("reordered",       Input::Reordered,        [Standby,    Suspecting, Claiming,   Rebuilding, Active,  Yielding]),
         ("stop",            Input::Stop,             [Standby,    Standby,    Standby,    Rebuilding, Active,  Yielding]),
     ];
-    for (what, cue, expected) in table {
+    for (what, input, expected) in table {
         for (state, expected) in all.into_iter().zip(expected) {
-            assert_eq!(after(state, cue.clone(), |_| {}), expected, "{state}: {what}");
+            assert_eq!(after(state, input.clone(), |_| {}), expected, "{state}: {what}");
         }
     }
 }
@@ -215,7 +215,7 @@ fn an_owner_that_yields_sends_what_has_changed_since_its_consent_and_all_to_anot
 fn ranked_names_are_what_the_table_assumes() {
     let (vipa, settings) = machine(Standby);
     let (peers, decision_log, groups) = (BTreeMap::new(), DecisionLog::default(), Groups::new());
-    let around = Around {
+    let overview = RouterView {
         now: NOW,
         settings: &settings,
         peers: &peers,
@@ -224,6 +224,6 @@ fn ranked_names_are_what_the_table_assumes() {
         unfit: false,
         stopping: false,
     };
-    let above: Vec<&NodeName> = vipa.before_me(&around).collect();
+    let above: Vec<&NodeName> = vipa.before_me(&overview).collect();
     assert_eq!(above, [&name("r1")]);
 }

@@ -1,4 +1,4 @@
-//! Voters come and go while somebody owns the VIPA.
+//! Voters are added and removed while a router owns the VIPA.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ fn the_next_change_waits_until_the_last_has_reached_a_majority_for_two_leases() 
     assert_eq!(bench.reload_voters("r1", &third).unwrap_err(), soon);
     bench.run_ms(250);
     bench.reload_voters("r1", &third).unwrap();
-    // Whoever comes later need not have waited: somebody has.
+    // A later node need not have waited: another one has.
     bench.reload_voters("t3", &third).unwrap();
     let other = list(3, &["r1", "r2", "t2"]);
     assert_eq!(
@@ -128,7 +128,7 @@ fn a_voter_that_was_removed_votes_no_more_and_one_ahead_answers_no_laggard() {
         *from == name("t1") && matches!(message, Message::BeatAck(_) | Message::Votes(_))
     };
     assert!(!bench.wire.iter().any(voted));
-    // Named, for the operator to see, and well as soon as the laggard has the list too.
+    // Named, for the operator to see, and well as soon as the late node has the list too.
     assert!(bench.story().contains("r2: t2: its voters are r1, r2, t2, version 3, and not those of this node"));
     bench.reload_voters("r2", &third).unwrap();
     bench.run_ms(2_000);
@@ -184,7 +184,7 @@ fn a_node_left_behind_is_refused_until_it_has_the_list_of_the_others() {
     assert!(listens(&bench), "{}", bench.story());
 }
 
-/// What may happen while voters change.
+/// Events while voters change.
 #[derive(Clone, Debug)]
 enum Step {
     /// At every node of the set, as far as it may.

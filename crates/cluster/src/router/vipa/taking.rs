@@ -1,4 +1,4 @@
-//! Coming to own a VIPA: the ballots, the takeover, the end of rebuilding.
+//! Taking a VIPA over: the ballots, the takeover, the end of rebuilding.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -7,7 +7,7 @@ use vipa_protocol::{Ballot, Claim, Matter, Order, OwnershipCause, TakeoverReport
 
 use super::{Phase, Vipa};
 use crate::router::{
-    Around, Context, Note, Output,
+    Context, Note, Output, RouterView,
     election::{Candidacy, Standings},
     ownership::Ownership,
     reports::TargetView,
@@ -18,7 +18,7 @@ impl Vipa {
         let epochs = cx.settings.voters.epochs();
         let epoch = self.epoch.max(self.highest).next().max(epochs.start);
         if epoch >= epochs.end {
-            // Others go by later voters. This router has to, too, before it may own anything.
+            // Other nodes go by later voters. This router must adopt them, too, before it may own anything.
             self.not_before = cx.now + cx.settings.timing.lease;
             return;
         }
@@ -56,14 +56,14 @@ impl Vipa {
     }
 
     pub(super) fn ballot_due(&mut self, cx: &mut Context<'_>) {
-        let around = Around { stopping: false, ..cx.around() };
-        if self.deadline(&around).is_some_and(|due| due <= cx.now) {
+        let overview = RouterView { stopping: false, ..cx.overview() };
+        if self.deadline(&overview).is_some_and(|due| due <= cx.now) {
             self.ask_again(cx);
         }
     }
 
-    /// A ballot's time is over. A real one without a rival has another round: a new epoch would only make slow
-    /// disks write once more.
+    /// Ends a ballot whose time has passed. A real one without a rival has another round: a new epoch would only make
+    /// slow disks write once more.
     fn ask_again(&mut self, cx: &mut Context<'_>) {
         if let Phase::Claiming(candidacy) = &mut self.phase
             && let Some(next) = candidacy.again(cx.now)
@@ -76,13 +76,13 @@ impl Vipa {
         }
     }
 
-    /// Back to watching, for as long as keeps two losers of one ballot apart.
+    /// Returns to watching, for a time that keeps two losers of one ballot apart.
     pub(super) fn lose_ballot(&mut self, cx: &mut Context<'_>) {
         let timing = &cx.settings.timing;
-        let above = self.before_me(&cx.around()).count();
+        let above = self.before_me(&cx.overview()).count();
         let step = timing.claim_step * u32::try_from(above).unwrap_or(u32::MAX);
         let (candidacy, pause) = match &self.phase {
-            // Doubled each time, so that a router without voters does not ask them for ever at the pace of beats.
+            // Doubled each time, so that a router without voters does not ask them for ever at the rate of beats.
             Phase::Suspecting(candidacy) => (candidacy, timing.beat * (1 << self.ballots_lost.min(6))),
             Phase::Claiming(candidacy) => (candidacy, timing.lease / 2 + step),
             Phase::Standby | Phase::Rebuilding(_) | Phase::Active(_) | Phase::Yielding { .. } => return,
@@ -90,7 +90,7 @@ impl Vipa {
         let refusals = candidacy.refused.iter().map(|(voter, refusal)| (voter.clone(), *refusal)).collect();
         let note = Note::BallotLost { vipa: self.settings.address, epoch: candidacy.epoch, refusals };
         self.highest = match self.phase {
-            // Some voters gave this epoch away; it is used up.
+            // Some voters have granted this epoch to another router; it is used up.
             Phase::Claiming(_) => self.highest.max(candidacy.epoch),
             _ => self.highest,
         };
@@ -107,8 +107,8 @@ impl Vipa {
         self.enter(Phase::Standby, cx);
     }
 
-    /// A majority granted it: from here on the order of the outputs matters. First the workers must know, then the
-    /// network, then the targets are asked.
+    /// A majority granted it. From here on the order of the outputs matters: first the workers, then the network, then
+    /// the targets.
     pub(super) fn take_over(&mut self, cx: &mut Context<'_>) {
         let Phase::Claiming(candidacy) = &self.phase else { return };
         let us = |from: Moment, to: Moment| u64::try_from(to.since(from).as_micros()).unwrap_or(u64::MAX);
@@ -117,7 +117,7 @@ impl Vipa {
             vipa,
             epoch,
             trigger: candidacy.trigger,
-            cause: self.cause(candidacy, &cx.around()),
+            cause: self.cause(candidacy, &cx.overview()),
             predecessor: self.owner.clone(),
             detect_us: us(candidacy.since, candidacy.asked_first),
             collect_us: us(candidacy.asked_first, cx.now),
@@ -132,7 +132,7 @@ impl Vipa {
         let ownership = Ownership::new(candidacy.granted.clone(), claimed, cx.now, cx.settings, report);
         let until = ownership.lease;
         if until <= cx.now {
-            // The grants took so long that others may have been granted the next epoch already.
+            // The grants took so long that another router may have been granted the next epoch already.
             self.ask_again(cx);
             return;
         }
@@ -152,8 +152,8 @@ impl Vipa {
     }
 
     /// Why this router takes the VIPA over, as far as it is known here.
-    fn cause(&self, candidacy: &Candidacy, around: &Around<'_>) -> OwnershipCause {
-        let (vipa, me, log) = (self.settings.address, &around.settings.me, around.decision_log);
+    fn cause(&self, candidacy: &Candidacy, overview: &RouterView<'_>) -> OwnershipCause {
+        let (vipa, me, log) = (self.settings.address, &overview.settings.me, overview.decision_log);
         let ordered = |order: Order, matter: &Matter| OwnershipCause::Ordered {
             order: order.to_string(),
             given: log.given(matter).cloned(),
@@ -176,7 +176,7 @@ impl Vipa {
                 OwnershipCause::Silent { ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX) }
             }
             Trigger::Takeback | Trigger::Handover => {
-                let unfit = self.owner.as_ref().and_then(|owner| around.peers.get(owner)?.unfit.clone());
+                let unfit = self.owner.as_ref().and_then(|owner| overview.peers.get(owner)?.unfit.clone());
                 if log.place(vipa) == Some(me) {
                     ordered(Order::Move { vipa, to: me.clone() }, &place)
                 } else if let Some(why) = unfit {
@@ -185,8 +185,8 @@ impl Vipa {
                     OwnershipCause::HandedOver
                 } else if self.ordered_back.is_some() {
                     ordered(Order::Takeback { vipa }, &place)
-                } else if self.owner.as_ref().and_then(|owner| self.succession(owner, around))
-                    > self.own_precedence(around)
+                } else if self.owner.as_ref().and_then(|owner| self.succession(owner, overview))
+                    > self.own_precedence(overview)
                 {
                     OwnershipCause::Group
                 } else {
@@ -196,10 +196,10 @@ impl Vipa {
         }
     }
 
-    /// Ends the rebuilding when everybody has answered, or the time for it is over.
+    /// Ends the rebuilding when every target has answered, or its time has passed.
     pub(super) fn rebuilt(&mut self, cx: &mut Context<'_>) {
         let Phase::Rebuilding(ownership) = &self.phase else { return };
-        // A report of many: whoever has not answered yet is soon found, and the census not worth it.
+        // For a report of many messages: a target that has not answered yet is found soon, without a full count.
         let unanswered = |view: &TargetView| view.linked && !view.has_answered(ownership.epoch);
         if cx.now < ownership.rebuild_until && self.targets.values().any(unanswered) {
             return;
@@ -223,7 +223,7 @@ impl Vipa {
     }
 
     /// How many targets are expected to answer for `epoch`, and those that have not: the linked ones and every
-    /// candidate, whether of this router's list or of the owner's before.
+    /// candidate, of this router's list or of the previous owner's.
     pub(super) fn expected_answers(&self, epoch: Epoch) -> (usize, Vec<IpAddr>) {
         let mut expected = self.reporters();
         expected.extend(self.targets.values().filter(|view| view.linked).map(|view| view.address));

@@ -1,4 +1,4 @@
-//! Lists, links and reports: what this router tells the others of a VIPA, and hears from them.
+//! Lists, links and reports of a VIPA: what this router sends to the other nodes, and receives from them.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -12,11 +12,11 @@ use crate::paths::{MAX_LEARNED_PATHS, MAX_REPORTED_PATHS, StoredLists};
 use crate::router::{
     Context, Output, VipaSettings,
     io::Resting,
-    reports::{Taken, TargetView},
+    reports::{LogUpdate, TargetView},
 };
 
 impl Vipa {
-    /// The list new connections use here.
+    /// The list that new connections use here.
     pub(in super::super) fn services(&self) -> &[Service] {
         self.settings.services.as_deref().or(self.distributed.as_deref()).unwrap_or_default()
     }
@@ -30,7 +30,7 @@ impl Vipa {
         candidates
     }
 
-    /// Whether this router's list, the owner's, or one that either had before, names the target for the port.
+    /// Whether this router's list, the owner's, or an earlier one of either, names the target for the port.
     pub(in super::super) fn is_listed(&self, target: IpAddr, (protocol, port): (Protocol, u16)) -> bool {
         let names = |service: &Service| {
             service.protocol == protocol && service.ports.contains(port) && service.candidates.contains(&target)
@@ -39,7 +39,7 @@ impl Vipa {
             || self.paths.is_listed(target, (protocol, port))
     }
 
-    /// Candidates that have an agent, from whom reports can be expected.
+    /// Candidates that have an agent, from which reports can be expected.
     pub(super) fn reporters(&self) -> Vec<IpAddr> {
         let services = || self.services().iter().chain(self.distributed.iter().flatten());
         let tells = |candidate: &IpAddr| {
@@ -49,7 +49,7 @@ impl Vipa {
         self.candidates().into_iter().filter(tells).collect()
     }
 
-    /// First thing of all: the list, so that the candidates' neighbours are known before they are needed.
+    /// Emits the list first of all, so that the candidates' neighbours are resolved before they are needed.
     pub(in super::super) fn greet(&mut self, cx: &mut Context<'_>) {
         let paths = self.paths.all();
         if !paths.is_empty() {
@@ -60,13 +60,13 @@ impl Vipa {
         }
     }
 
-    /// Says what new connections are served with here.
+    /// Emits the list that new connections use here.
     pub(super) fn serve(&mut self, cx: &mut Context<'_>) {
         cx.out.push(Output::ServeWith { vipa: self.settings.address, services: self.services().to_vec() });
         self.rest(cx);
     }
 
-    /// Says where new connections keep away from, when that has changed.
+    /// Emits the targets that get no new connections, when they have changed.
     pub(in super::super) fn rest(&mut self, cx: &mut Context<'_>) {
         let vipa = self.settings.address;
         let named =
@@ -88,7 +88,7 @@ impl Vipa {
         &self.resting
     }
 
-    /// The configuration is another.
+    /// Applies a changed configuration.
     pub(in super::super) fn configure(&mut self, settings: VipaSettings, cx: &mut Context<'_>) {
         let was_retired = std::mem::replace(&mut self.retired, false);
         if self.settings == settings && !was_retired {
@@ -98,7 +98,7 @@ impl Vipa {
         self.settings = settings;
         if before != self.services() {
             self.serve(cx);
-            // The targets that this list has lost may hold connections still.
+            // The targets that this list has lost may still hold connections.
             self.learn(paths_of(&before), cx);
         }
         if self.ownership().is_some() {
@@ -109,7 +109,7 @@ impl Vipa {
         self.step(Input::Reordered, cx);
     }
 
-    /// The configuration has lost it: an owner hands it over first.
+    /// Retires a VIPA that is no longer in the configuration: an owner hands it over first.
     pub(in super::super) fn retire(&mut self, cx: &mut Context<'_>) {
         let owns = self.ownership().is_some();
         if !std::mem::replace(&mut self.retired, true) {
@@ -121,7 +121,7 @@ impl Vipa {
         }
     }
 
-    /// Of a retired one: nobody reports it here any more.
+    /// For a retired VIPA: no target reports it here any more.
     pub(in super::super) fn leave_nothing(&mut self, cx: &mut Context<'_>) {
         let (vipa, epoch) = (self.settings.address, self.epoch);
         let linked = self.targets.iter().filter(|(_, view)| view.linked);
@@ -176,7 +176,7 @@ impl Vipa {
         self.step(Input::Reported, cx);
     }
 
-    /// Says whether a target's reports are complete, when that has changed.
+    /// Emits whether a target's reports are complete, when that has changed.
     fn tell_completeness(&mut self, target: &NodeName, cx: &mut Context<'_>) {
         if let Some(view) = self.targets.get_mut(target)
             && let Some(complete) = view.news_of_warmth()
@@ -210,8 +210,8 @@ impl Vipa {
         }
     }
 
-    /// Asks the linked targets once more that have not answered for long: they may not have believed this router yet, because
-    /// the others' ranks did not name it.
+    /// Asks the linked targets once more that have not answered for long: they may not have accepted this router yet,
+    /// because the other routers' ranks did not name it.
     pub(super) fn ask_silent(&mut self, cx: &mut Context<'_>) {
         let patience = cx.settings.timing.target_patience();
         if cx.now.since(self.asked_again) < patience {
@@ -225,7 +225,7 @@ impl Vipa {
         }
     }
 
-    /// Gives a target the list, and asks it to report from where its log is known.
+    /// Sends a target the list, and asks it to report from the position up to which its log has been read.
     pub(super) fn tell_target(&mut self, target: &NodeName, cx: &mut Context<'_>) {
         if !self.services().is_empty() {
             self.distribute(target, cx);
@@ -259,7 +259,7 @@ impl Vipa {
         cx.send(to, Message::Distribution(distribution));
     }
 
-    /// The owner's list comes: it is kept for the day this router takes over, and used if there is no own one.
+    /// Handles the owner's list: it is stored for a takeover by this router, and used if there is no own one.
     pub(in super::super) fn distributed(&mut self, from: &NodeName, distribution: Distribution, cx: &mut Context<'_>) {
         let Distribution { vipa: _, epoch, sender, ranks: _, services, paths } = distribution;
         let is_new = sender == Standing::Owner && epoch >= self.epoch && *from != cx.settings.me;
@@ -272,7 +272,8 @@ impl Vipa {
         let hearsay = paths.into_iter().take(MAX_LEARNED_PATHS);
         let before = self.services().to_vec();
         let is_new = self.distributed.as_ref() != Some(&services);
-        // A router without a list of its own has the owner's for its list: what the one before named and this one lacks is learned.
+        // A router without a list of its own uses the owner's: paths of the previous list that this one lacks are
+        // learned.
         let known = match self.settings.services {
             Some(_) => paths_of(&services),
             None if is_new => paths_of(&before),
@@ -289,7 +290,7 @@ impl Vipa {
         self.fill_in(hearsay, cx);
     }
 
-    /// Remembers how targets are reached that the list here does not name.
+    /// Records the paths to targets that the list here does not name.
     fn learn(&mut self, paths: impl IntoIterator<Item = TargetPath>, cx: &mut Context<'_>) {
         let own = self.own_paths();
         let mut news = false;
@@ -301,7 +302,7 @@ impl Vipa {
         }
     }
 
-    /// Remembers what another router has heard, where nothing is known here.
+    /// Records paths that another router has learned, where none are known here.
     fn fill_in(&mut self, paths: impl IntoIterator<Item = TargetPath>, cx: &mut Context<'_>) {
         let own = self.own_paths();
         let mut news = false;
@@ -313,7 +314,7 @@ impl Vipa {
         }
     }
 
-    /// By target: what the list here says.
+    /// By target: the paths of the list here.
     fn own_paths(&self) -> BTreeMap<IpAddr, Vec<ServicePath>> {
         let mut own: BTreeMap<IpAddr, Vec<ServicePath>> = BTreeMap::new();
         for TargetPath { target, service } in paths_of(self.services()) {
@@ -341,7 +342,7 @@ impl Vipa {
         let own: Vec<ServicePath> = self.services().iter().filter_map(|service| service.path_to(target)).collect();
         let mut news = false;
         for path in paths.into_iter().take(MAX_REPORTED_PATHS) {
-            news |= !own.iter().any(|own| own.covers_all_of(&path)) && self.paths.learn_heard(target, path);
+            news |= !own.iter().any(|own| own.covers_all_of(&path)) && self.paths.learn_reported(target, path);
         }
         if news {
             self.paths_changed(cx);
@@ -356,14 +357,14 @@ impl Vipa {
         let Some(view) = self.targets.get_mut(from) else { return };
         let target = view.address;
         match view.take(connections, cx.now) {
-            Taken::Run(run, count) => {
+            LogUpdate::Run(run, count) => {
                 cx.out.push(Output::Install { vipa, target, run });
                 if let Phase::Rebuilding(ownership) = &mut self.phase {
                     ownership.report.connections_reported += count;
                 }
             }
-            Taken::Nothing => {}
-            Taken::Gap => self.tell_target(from, cx),
+            LogUpdate::Nothing => {}
+            LogUpdate::Gap => self.tell_target(from, cx),
         }
         self.tell_completeness(from, cx);
         self.step(Input::Reported, cx);
@@ -378,7 +379,7 @@ impl Vipa {
         cx: &mut Context<'_>,
     ) {
         let current = epoch == self.epoch && self.owner.as_ref() == Some(from);
-        // The last parts of a long table may come after we no longer waited for them.
+        // The last parts of a long table may arrive after we no longer waited for them.
         let predecessor = self.ownership().is_some_and(|ownership| ownership.report.predecessor.as_ref() == Some(from));
         if !current && !predecessor {
             return;
@@ -393,12 +394,12 @@ impl Vipa {
     }
 }
 
-/// Whether these say how packets of this service get to this target.
+/// Whether these paths say how packets of this service get to this target.
 fn names(paths: &BTreeMap<IpAddr, Vec<ServicePath>>, target: IpAddr, service: &ServicePath) -> bool {
     paths.get(&target).is_some_and(|known| known.iter().any(|known| known.covers_all_of(service)))
 }
 
-/// How each candidate of these services is reached.
+/// The path to each candidate of these services.
 fn paths_of(services: &[Service]) -> Vec<TargetPath> {
     let paths = |service: &Service| {
         let path = |target: &IpAddr| Some(TargetPath { target: *target, service: service.path_to(*target)? });

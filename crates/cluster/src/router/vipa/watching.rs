@@ -7,7 +7,7 @@ use vipa_protocol::{Message, Trigger, Yield, YieldRefused};
 
 use super::{Input, Phase, Vipa};
 use crate::router::{
-    Around, Context, Note, Settings,
+    Context, Note, RouterView, Settings,
     orders::ORDER_LIMIT,
     reports::TargetView,
     settings::{Takeback, Timing},
@@ -15,16 +15,16 @@ use crate::router::{
     succession::Class,
 };
 
-/// A count of connections says something for so long.
+/// How long a count of connections is valid.
 const COUNT_HOLDS: Duration = Duration::from_secs(3);
 
 impl Vipa {
     /// The moment of the next thing that time alone brings about.
-    pub(in super::super) fn deadline(&self, around: &Around<'_>) -> Option<Moment> {
-        let Around { settings, stopping, .. } = *around;
+    pub(in super::super) fn deadline(&self, overview: &RouterView<'_>) -> Option<Moment> {
+        let RouterView { settings, stopping, .. } = *overview;
         match &self.phase {
             Phase::Standby if stopping => None,
-            Phase::Standby => self.suspicion(around),
+            Phase::Standby => self.suspicion(overview),
             Phase::Suspecting(candidacy) => Some(candidacy.sent + settings.timing.lease / 2),
             Phase::Claiming(candidacy) => Some(candidacy.sent + settings.timing.lease - settings.timing.margin()),
             Phase::Rebuilding(ownership) => {
@@ -32,33 +32,34 @@ impl Vipa {
             }
             Phase::Active(ownership) => ownership.deadline().into_iter().chain(self.leaving(settings)).min(),
             Phase::Yielding { until, .. } if stopping => Some(*until),
-            // A linked successor that was not heard yet may be waiting for slow voters; meanwhile this router serves.
-            Phase::Yielding { until, to } if self.owner.is_none() && around.peers.contains_key(to) => Some(*until),
-            Phase::Yielding { until, .. } => self.suspicion(around).into_iter().chain([*until]).min(),
+            // A linked successor that was not received yet may be waiting for slow voters; meanwhile this router
+            // serves.
+            Phase::Yielding { until, to } if self.owner.is_none() && overview.peers.contains_key(to) => Some(*until),
+            Phase::Yielding { until, .. } => self.suspicion(overview).into_iter().chain([*until]).min(),
         }
     }
 
-    /// When an owner that is to own it no more stops waiting to be asked.
+    /// When an owner that must give up the VIPA stops waiting to be asked.
     fn leaving(&self, settings: &Settings) -> Option<Moment> {
         let waits = self.ownership().is_some_and(|ownership| ownership.consent.is_none());
         self.leaving_since.filter(|_| waits).map(|since| since + settings.timing.consent())
     }
 
-    /// When this router stops believing in the owner: a lease and the margin after its last beat, and a step later for
-    /// each live router that is ranked higher.
-    pub(super) fn suspicion(&self, around: &Around<'_>) -> Option<Moment> {
-        let Around { settings, peers, .. } = *around;
+    /// When this router suspects the owner: a lease and the margin after its last beat, and a step later for each live
+    /// router that is ranked higher.
+    pub(super) fn suspicion(&self, overview: &RouterView<'_>) -> Option<Moment> {
+        let RouterView { settings, peers, .. } = *overview;
         let timing = &settings.timing;
-        self.own_precedence(around)?;
+        self.own_precedence(overview)?;
         if !settings.voters.are_known() {
             return None;
         }
         if let Some(offered) = self.offered {
-            // The table makes the youngest connections known; it is not worth waiting for without end.
+            // The table has the youngest connections; it is not worth waiting for without end.
             let patience = if self.table == Some(self.epoch) { Duration::ZERO } else { timing.lease * 5 };
             return Some((offered + patience).max(self.not_before));
         }
-        let above = self.before_me(around).filter(|name| Some(*name) != self.owner.as_ref());
+        let above = self.before_me(overview).filter(|name| Some(*name) != self.owner.as_ref());
         let mut live = 0;
         let mut absent = 0;
         for name in above {
@@ -68,7 +69,8 @@ impl Vipa {
         let base = match self.heard {
             Some(heard) => heard + patience,
             None if self.epoch == Epoch::NONE && !self.settings.activate => return None,
-            // Nobody was ever heard: first the voters come to speak, then better-ranked routers get their chance.
+            // No owner was ever received: first the voters get time to link, then better-ranked routers get their
+            // chance.
             None => self.started + patience + timing.lease * 2 * absent.min(1),
         };
         Some((base + timing.claim_step * live).max(self.not_before))
@@ -81,7 +83,7 @@ impl Vipa {
         self.ask_silent(cx);
         let ready = self.is_ready(cx.now, &cx.settings.timing);
         self.ready_since = if ready { self.ready_since.or(Some(cx.now)) } else { None };
-        if self.suspicion(&cx.around()).is_none_or(|due| due > cx.now) {
+        if self.suspicion(&cx.overview()).is_none_or(|due| due > cx.now) {
             self.ask_back(cx);
             return;
         }
@@ -94,7 +96,7 @@ impl Vipa {
         self.suspect(trigger, since, cx);
     }
 
-    /// Takes a beat of the owner in. False: it is of the past.
+    /// Handles a beat of the owner. False: it is superseded.
     pub(super) fn take_beat(
         &mut self,
         from: NodeName,
@@ -136,7 +138,7 @@ impl Vipa {
         if self.asked.is_some_and(|asked| cx.now.since(asked) < cx.settings.timing.lease * 10) {
             return;
         }
-        if self.takeback(cx.now, &cx.around()) != Some(Wait::Nothing) {
+        if self.takeback(cx.now, &cx.overview()) != Some(Wait::Nothing) {
             return;
         }
         self.asked = Some(cx.now);
@@ -145,24 +147,24 @@ impl Vipa {
         cx.send(&owner, Message::Yield(Yield { vipa: self.settings.address, epoch: self.epoch, follows }));
     }
 
-    /// What stands between this router and taking the VIPA back; `None`: it is not to be taken back by this router.
-    pub(in super::super) fn takeback(&self, now: Moment, around: &Around<'_>) -> Option<Wait> {
-        let timing = &around.settings.timing;
-        let owner = self.owner.as_ref().filter(|owner| **owner != around.settings.me)?;
+    /// What prevents this router from taking the VIPA back; `None`: this router is not to take it back.
+    pub(in super::super) fn takeback(&self, now: Moment, overview: &RouterView<'_>) -> Option<Wait> {
+        let timing = &overview.settings.timing;
+        let owner = self.owner.as_ref().filter(|owner| **owner != overview.settings.me)?;
         let heard = self.heard.is_some_and(|heard| now.since(heard) < timing.lease);
-        if !heard || !around.peers.contains_key(owner) || !matches!(self.phase, Phase::Standby) {
+        if !heard || !overview.peers.contains_key(owner) || !matches!(self.phase, Phase::Standby) {
             return None;
         }
-        let (mine, theirs) = (self.own_precedence(around)?, self.succession(owner, around));
+        let (mine, theirs) = (self.own_precedence(overview)?, self.succession(owner, overview));
         let unfit = theirs.is_some_and(|theirs| theirs.class == Class::Unfit);
-        let outranked = || self.before_me(around).any(|name| name != owner && around.peers.contains_key(name));
-        // An unfit owner consents unasked, and one that is to own it no more must be asked by the first in line.
+        let outranked = || self.before_me(overview).any(|name| name != owner && overview.peers.contains_key(name));
+        // An unfit owner consents unasked, and one that must give up the VIPA must be asked by the first in line.
         if Some(mine) <= theirs || unfit || theirs.is_none() && outranked() {
             return None;
         }
-        let group = self.settings.group.as_ref().and_then(|group| around.groups.get(group));
-        let gathers = group.and_then(|group| group.home.as_ref()) == Some(&around.settings.me);
-        // Who comes first by more than its rank waits for nobody's policy.
+        let group = self.settings.group.as_ref().and_then(|group| overview.groups.get(group));
+        let gathers = group.and_then(|group| group.home.as_ref()) == Some(&overview.settings.me);
+        // A router that comes first by more than its rank waits for no policy.
         let wanted = self.ordered_back.is_some_and(|since| now.since(since) < ORDER_LIMIT);
         let ordered = wanted || gathers || theirs.is_none_or(|theirs| theirs.class != mine.class);
         if !ordered && self.settings.takeback == Takeback::Manual {
@@ -192,7 +194,7 @@ impl Vipa {
         })
     }
 
-    /// What an operator may want to know of why this router is not ready.
+    /// Why this router is not ready, for an operator.
     fn lacks(&self) -> Wait {
         let linked = |address: &IpAddr| self.targets.values().any(|view| view.linked && view.address == *address);
         let unread = self.targets.values().filter(|view| view.linked && !view.is_warm()).map(|view| view.address);
@@ -200,9 +202,9 @@ impl Vipa {
         Wait::Targets { unlinked, unread }
     }
 
-    /// Whether this router could own the VIPA without losing anything: it has a list, every linked target's log, and
-    /// a link to every candidate, if they have not kept away or been silent for long. The owner knows which have kept away from it
-    /// or told it nothing, too, and does not consent while one of them reports to it.
+    /// Whether this router could own the VIPA without losing anything: it has a list, every linked target's log, and a
+    /// link to every candidate that has not been away or silent for long. The owner has its own record of the
+    /// candidates that have been away or silent, and does not consent while one of them reports to it.
     pub(in super::super) fn is_ready(&self, now: Moment, timing: &Timing) -> bool {
         if self.services().is_empty() {
             return false;
@@ -212,7 +214,7 @@ impl Vipa {
         if linked().any(|view| view.is_awaited(now, patience)) {
             return false;
         }
-        // With every beat of an owner its backups come here, for each VIPA: what says it without the list comes first.
+        // With every beat of an owner its backups run this for each VIPA: the cheapest check comes first.
         let is_linked = |address: &IpAddr| linked().any(|view| view.address == *address);
         self.heard_since.is_some_and(|since| now.since(since) >= patience) || self.reporters().iter().all(is_linked)
     }

@@ -1,4 +1,4 @@
-//! Which routers a target believes about a VIPA.
+//! Which routers a target accepts about a VIPA.
 
 use vipa_model::Rank;
 use vipa_protocol::{Beat, BeatAck, Owned, Superseded};
@@ -82,13 +82,13 @@ fn a_single_routers_word_does_not_count_against_another() {
 #[test]
 fn a_rank_counts_as_soon_as_the_others_have_read_of_it_and_until_its_owner_is_another() {
     let mut bench = Bench::ranked();
-    // A backup is answered whatever its rank: what it hears concerns nobody else.
+    // A backup is answered whatever its rank: what it receives concerns no other node.
     bench.rank("r3", Standing::Backup, 5, &["r1", "r2", "r3"]);
     assert_eq!(bench.beat("r3", &[VIPA], 6), acknowledged("r3", &[(VIPA, 6)]));
     bench.rank("r2", Standing::Backup, 5, &["r1", "r2", "r3"]);
     assert_eq!(bench.beat("r3", &[VIPA], 6), acknowledged("r3", &[]));
     bench.rank("r3", Standing::Owner, 6, &["r1", "r2", "r3"]);
-    // Its rank is taken away, first at the others.
+    // Its rank is removed, first at the other routers.
     bench.rank("r1", Standing::Backup, 6, &["r1", "r2"]);
     bench.rank("r2", Standing::Backup, 6, &["r1", "r2"]);
     assert_eq!(bench.beat("r3", &[VIPA], 6), acknowledged("r3", &[]));
