@@ -1,4 +1,4 @@
-//! Which certified nodes may link: what no certificate says, because it changes while certificates stay.
+//! Admission: which certified nodes may link. Certificates do not state it, because it changes while certificates stay.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -10,7 +10,7 @@ use vipa_protocol::{Hello, Role};
 
 use crate::{certificate::Certified, link::NoLink};
 
-/// What this node's configuration says of other nodes.
+/// What this node's configuration states about other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     /// The routers of the cluster. A router that is not among them is refused.
@@ -19,7 +19,7 @@ pub struct Admission {
     pub addresses: BTreeSet<IpAddr>,
     /// Nodes that may not link, whatever certificate they show.
     pub revoked_nodes: Vec<NodeName>,
-    /// Serial numbers of certificates that count no more: hexadecimal digits in lower case.
+    /// Serial numbers of certificates that are no longer accepted: hexadecimal digits in lower case.
     pub revoked_serials: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ impl Admission {
     }
 }
 
-/// Encodings of a serial number differ in leading zeros.
+/// Whether two serial numbers are equal; encodings differ in leading zeros.
 fn is_same_number(one: &str, other: &str) -> bool {
     one.trim_start_matches('0') == other.trim_start_matches('0')
 }

@@ -1,4 +1,4 @@
-//! What a certificate says: which node it is of, and what that node may be.
+//! Contents of a certificate: the node's name, and the roles that the node may have.
 //!
 //! ```text
 //! subjectAltName   DNS:t1                     the node's name, exactly one
@@ -24,7 +24,7 @@ pub(crate) const TARGET_URI: &str = "vipa://role/target";
 /// Addresses that one certificate may name.
 pub(crate) const MAX_ADDRESSES: usize = 64;
 
-/// What a node may be, by its certificate.
+/// The roles that a node may have, by its certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertifiedRoles {
     pub router: bool,
@@ -32,7 +32,7 @@ pub struct CertifiedRoles {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Why a certificate does not allow what its node says of itself. Each text names the command that issues the right one.
+/// Why a certificate does not allow a node's greeting. Each text names the command that issues the right one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RoleError {
     #[error(
@@ -92,7 +92,7 @@ impl fmt::Display for CertifiedRoles {
     }
 }
 
-/// A certificate, read.
+/// A certificate that has been parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certified {
     pub(crate) node: NodeName,

@@ -1,7 +1,8 @@
 //! Clients of a local socket, served by a bounded number of tasks.
 //!
-//! A new client is always served. Where all places are taken, one gives way: the client that has been waited for longest,
-//! because it sends no request or does not read its answer; if no client is waited for, the one with the oldest request.
+//! A new client is always served. Where all places are taken, one client is disconnected: the one that this process has
+//! waited for longest, because it sends no request or does not read its answer; if this process waits for no client,
+//! the one with the oldest request.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,7 +11,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-/// The tasks that serve the clients of one socket; dropped, all of them end.
+/// The tasks that serve the clients of one socket; all of them end when this is dropped.
 #[derive(Debug)]
 pub struct ClientTasks {
     places: usize,
@@ -23,11 +24,11 @@ struct ClientTask {
     turn: Turn,
 }
 
-/// Whose turn it is in the exchange with one client.
+/// Whether the client or the server has to act next in an exchange.
 #[derive(Clone, Debug)]
 pub struct Turn(Arc<Mutex<(Whose, Instant)>>);
 
-/// In the order in which clients give way.
+/// In the order in which clients are disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     Client,
@@ -35,12 +36,12 @@ enum Whose {
 }
 
 impl Turn {
-    /// From now on this process waits for the client: for its request, or until it reads.
+    /// Sets that this process waits for the client: for its request, or until it reads.
     pub fn of_client(&self) {
         self.set(Whose::Client);
     }
 
-    /// From now on the client waits for its answer.
+    /// Sets that the client waits for its answer.
     pub fn of_server(&self) {
         self.set(Whose::Server);
     }
@@ -61,8 +62,8 @@ impl ClientTasks {
         Self { places: places.max(1), tasks: Vec::new() }
     }
 
-    /// Serves one more client with the task that `serve` makes; it begins with the client's turn. Whether another client had
-    /// to give way for it.
+    /// Serves one more client with the task that `serve` makes, beginning with the client's turn. Returns whether
+    /// another client was disconnected for it.
     pub fn spawn<F>(&mut self, serve: impl FnOnce(Turn) -> F) -> bool
     where
         F: Future<Output = ()> + Send + 'static,

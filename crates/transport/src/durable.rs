@@ -1,4 +1,4 @@
-//! Replacing a file so that a power failure leaves the old text or the new one, and never half of one.
+//! Durable replacement of a file: after a power failure it has the old text or the new one, and never half of one.
 
 use std::{
     fs::{self, File},
@@ -28,7 +28,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("a.json");
         replace(&path, b"old and longer").unwrap();
-        // What a crash may have left.
+        // The rest that a crash may have left.
         fs::write(folder.join("a.json.new"), "[8").unwrap();
         replace(&path, b"new").unwrap();
         let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -1,4 +1,4 @@
-//! The UDP socket, who is let in, and who is dialled.
+//! The UDP socket: which connections are accepted, and which peers are dialled.
 
 use std::{
     collections::HashMap,
@@ -27,54 +27,54 @@ use crate::{
     renewal::{self, Credentials, Listening},
 };
 
-/// Refusals on their way into the log.
+/// Refusals waiting for the log.
 const REFUSALS: usize = 64;
-/// Shortest time between two words about refusing one address.
+/// Shortest time between two log lines about refusing one address.
 const REFUSAL_QUIET: Duration = Duration::from_secs(10);
-/// A peer that is dialled and refuses for the same reason is told of again after this long.
+/// Interval at which a dialled peer that refuses for the same reason is reported again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
-/// Addresses remembered for that; of more, nothing is said.
+/// Addresses remembered for that; refusals of any more are not reported.
 const REFUSED_KEPT: usize = 1024;
-/// What a round trip is taken for until one is measured: nodes are close to each other.
+/// Assumed round-trip time until one is measured: nodes are close to each other.
 const INITIAL_RTT: Duration = Duration::from_millis(30);
-/// Bytes under way on one stream and on one link. Small on purpose: a beat waits behind what is under way already, and
+/// Bytes in flight on one stream and on one link. Small on purpose: a beat waits behind what is in flight already, and
 /// on a local network this still fills a 10 Gbit/s link.
 const STREAM_WINDOW: u32 = 256 << 10;
 const LINK_WINDOW: u32 = 2 * STREAM_WINDOW;
-/// Datagrams waiting in QUIC, bytes; beyond it the oldest go, and a beat that old is worth nothing.
+/// Datagrams waiting in QUIC, bytes; beyond that the oldest are dropped, and a beat that old is worth nothing.
 const DATAGRAM_BYTES: usize = 256 << 10;
 const CONNECTION_ID_BYTES: usize = 8;
 
 #[derive(Clone, Debug)]
 pub struct TransportSettings {
-    /// What this node says of itself on every link, until `Sender::introduce` says otherwise.
+    /// The greeting of this node on every link, until `Sender::introduce` changes it.
     pub hello: Hello,
     /// Where to listen; a node that only dials needs none.
     pub listen: Option<SocketAddr>,
     /// Peers to dial, for ever.
     pub dial: Vec<(NodeName, SocketAddr)>,
-    /// Who may link, until `Sender::admit` says otherwise.
+    /// The nodes that may link, until `Sender::admit` changes it.
     pub admission: Admission,
     pub timing: Timing,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A peer that says nothing for this long is gone.
+    /// Silence after which a peer counts as gone.
     pub idle: Duration,
-    /// How often something is said at least.
+    /// Longest pause between two packets of a live node.
     pub keep_alive: Duration,
     /// Between two attempts at a peer: first and longest.
     pub retry_first: Duration,
     pub retry_longest: Duration,
-    /// Between two looks at the certificate's files.
+    /// Between two checks of the certificate's files.
     pub renewal: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            // Failures are noticed by missing beats; this is to outlast a busy machine.
+            // Failures are noticed by missing beats; this limit must outlast a busy machine.
             idle: Duration::from_secs(2),
             keep_alive: Duration::from_millis(250),
             retry_first: Duration::from_millis(50),
@@ -96,7 +96,8 @@ pub enum StartError {
     NoRuntime,
 }
 
-/// Starts listening and dialling; runs until the `Sender` closes it. Needs the tokio runtime it is called in.
+/// Starts listening and dialling; runs until the `Sender` closes it. Must be called within a tokio runtime, which runs
+/// it.
 pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender, Receiver), StartError> {
     let TransportSettings { hello, listen, dial, admission, timing } = settings;
     if hello.node != identity.node {
@@ -120,7 +121,7 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
     let (inbox, receiver) = inbox();
     let registry = Arc::new(Registry::new(inbox, hello, admission, timing.keep_alive));
     if listen.is_some() {
-        tokio::spawn(welcome(endpoint.clone(), Arc::clone(&registry)));
+        tokio::spawn(accept_all(endpoint.clone(), Arc::clone(&registry)));
     }
     for (peer, address) in dial {
         let dialler = Dialler {
@@ -155,8 +156,8 @@ fn transport(timing: Timing) -> TransportConfig {
     transport
 }
 
-/// Connection ids that any life of this node takes for its own, so that a restarted node answers packets of its former
-/// life's links with a reset (RFC 9000 §10.3) and its peers need not wait for the idle timeout.
+/// Connection ids that every incarnation of this node accepts as its own. So a restarted node answers packets of its
+/// former links with a reset (RFC 9000 §10.3), and its peers need not wait for the idle timeout.
 struct AnyConnectionId;
 
 impl ConnectionIdGenerator for AnyConnectionId {
@@ -175,7 +176,7 @@ impl ConnectionIdGenerator for AnyConnectionId {
     }
 }
 
-async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
+async fn accept_all(endpoint: Endpoint, registry: Arc<Registry>) {
     let handshakes = Handshakes::default();
     let mut refusals = Refusals::default();
     let (told, mut to_tell) = tokio::sync::mpsc::channel::<(SocketAddr, Refused)>(REFUSALS);
@@ -187,8 +188,8 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
                 let (registry, told) = (Arc::clone(&registry), told.clone());
                 tokio::spawn(async move {
                     let address = incoming.remote_address();
-                    if let Err(refused) = let_in(incoming, registry, place).await {
-                        // When even this is full, one more refusal is no news.
+                    if let Err(refused) = accept(incoming, registry, place).await {
+                        // When even this queue is full, one more refusal need not be reported.
                         let _ = told.try_send((address, refused));
                     }
                 });
@@ -204,7 +205,7 @@ async fn welcome(endpoint: Endpoint, registry: Arc<Registry>) {
     }
 }
 
-/// The first packet and its place if the handshake is to begin; any other is answered here.
+/// The first packet and its place if the handshake is to begin; any other packet is answered here.
 fn begin(incoming: Incoming, handshakes: &Handshakes, registry: &Registry) -> Option<(Incoming, Place)> {
     let address = incoming.remote_address().ip().to_canonical();
     let source = if registry.is_peer_address(address) { Source::Peer } else { Source::Other };
@@ -214,7 +215,7 @@ fn begin(incoming: Incoming, handshakes: &Handshakes, registry: &Registry) -> Op
         Decision::Begin(place) => return Some((incoming, place)),
         Decision::Validate => {
             registry.count(|statistics| statistics.handshakes_retried += 1);
-            // Who has not proved its address may always be asked to.
+            // A source that has not proved its address may always be asked to.
             let _ = incoming.retry();
         }
         Decision::Refuse => {
@@ -225,9 +226,9 @@ fn begin(incoming: Incoming, handshakes: &Handshakes, registry: &Registry) -> Op
     None
 }
 
-async fn let_in(incoming: Incoming, registry: Arc<Registry>, place: Place) -> Result<(), Refused> {
+async fn accept(incoming: Incoming, registry: Arc<Registry>, place: Place) -> Result<(), Refused> {
     let Ok(connection) = tokio::time::timeout(HANDSHAKE_LIMIT, incoming.accept()?).await else {
-        // Nobody has proved to be anybody, so that nobody is named: a flood would fill the log.
+        // The peer has proved no identity, so nothing is logged: a flood would fill the log.
         registry.count(|statistics| statistics.handshakes_expired += 1);
         return Ok(());
     };
@@ -235,12 +236,12 @@ async fn let_in(incoming: Incoming, registry: Arc<Registry>, place: Place) -> Re
     link::run(registry, connection?).await
 }
 
-/// When each address was last named for being refused, and how often it was refused since.
+/// For each address: when its refusal was last logged, and how many refusals there were since.
 #[derive(Default)]
 struct Refusals(HashMap<IpAddr, (Instant, u64)>);
 
 impl Refusals {
-    /// Counts one. If it is to be told, how many there are to be told of.
+    /// Counts one. Returns how many to report, if a report is due.
     fn count(&mut self, address: IpAddr, now: Instant) -> Option<u64> {
         let is_quiet = |said: Instant| now.duration_since(said) < REFUSAL_QUIET;
         if let Some((said, since)) = self.0.get_mut(&address) {
@@ -288,7 +289,7 @@ impl Dialler {
                     Err(why) => {
                         let words = printable(&why.to_string(), MAX_REASON);
                         tracing::debug!(%peer, %address, why = words, "no link yet");
-                        // One that refuses is news, now and then; one that is not there is none.
+                        // A peer that refuses is reported now and then; a peer that is not there is not.
                         let why = if is_absence(&why) { String::new() } else { words };
                         if !why.is_empty() {
                             registry.count(|statistics| statistics.refused += 1);
@@ -318,7 +319,7 @@ impl Dialler {
     }
 }
 
-/// Whether nobody answered, somebody just left, or is too busy for a handshake.
+/// Whether the peer did not answer, has just left, or is too busy for a handshake.
 fn is_absence(why: &NoLink) -> bool {
     match why {
         NoLink::Ended(ConnectionError::ConnectionClosed(close)) => {

@@ -1,4 +1,4 @@
-//! Which handshakes are begun, so that a flood of first packets (QUIC Initials) keeps no node from linking.
+//! Limits on handshakes, so that a flood of first packets (QUIC Initials) does not keep nodes from linking.
 //!
 //! ```text
 //! Initial without a token ──► one of UNVALIDATED places free ──► begun
@@ -11,7 +11,7 @@
 //!                                  ▼
 //!                             refused; a node comes back within half a second
 //! ```
-//! Addresses of configured nodes have places of their own, so that others with real addresses do not take them either. A
+//! Addresses of configured nodes have places of their own, so that other real addresses cannot take those either. A
 //! handshake keeps its place for [`HANDSHAKE_LIMIT`] at most.
 
 use std::{
@@ -23,7 +23,8 @@ use std::{
 
 /// Time from the first packet that is answered to the end of the handshake.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(1);
-/// Handshakes at one time with sources that have not proved their address. While no more come, none costs a round trip.
+/// Handshakes at one time with sources that have not proved their address. Up to this number, a handshake costs no
+/// extra round trip.
 const UNVALIDATED: usize = 8;
 /// Handshakes at one time with the addresses of configured nodes, and with all others.
 const PEERS: usize = 64;
@@ -31,12 +32,12 @@ const OTHERS: usize = 32;
 /// Handshakes at one time with one source that has proved its address.
 const PER_SOURCE: usize = 4;
 
-/// What becomes of a first packet.
+/// Decision about a first packet.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// The handshake begins, and lasts no longer than the place is kept.
     Begin(Place),
-    /// The source has to prove its address first (RFC 9000 §8.1.2).
+    /// The source must prove its address first (RFC 9000 §8.1.2).
     Validate,
     Refuse,
 }
@@ -48,7 +49,7 @@ pub(crate) enum Source {
     Other,
 }
 
-/// Whether a source has proved that it receives what is sent to its address.
+/// Whether a source has proved that it receives packets at its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validation {
     Validated,
@@ -57,10 +58,10 @@ pub(crate) enum Validation {
 
 /// The handshakes under way.
 #[derive(Debug, Default)]
-pub(crate) struct Handshakes(Arc<Mutex<Taken>>);
+pub(crate) struct Handshakes(Arc<Mutex<PlacesInUse>>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct PlacesInUse {
     unvalidated: usize,
     peers: usize,
     others: usize,
@@ -68,10 +69,10 @@ struct Taken {
     by_source: HashMap<IpAddr, usize>,
 }
 
-/// A handshake's place, given back when it is dropped.
+/// A handshake's place, freed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<PlacesInUse>>,
     kind: Kind,
 }
 
@@ -97,8 +98,8 @@ impl Handshakes {
     }
 }
 
-impl Taken {
-    /// Whether there was a place.
+impl PlacesInUse {
+    /// Takes a place; false if none is free.
     fn take(&mut self, kind: Kind) -> bool {
         let (places, limit) = match kind {
             Kind::Unvalidated => (&mut self.unvalidated, UNVALIDATED),
@@ -119,7 +120,7 @@ impl Taken {
         true
     }
 
-    fn give_back(&mut self, kind: Kind) {
+    fn free(&mut self, kind: Kind) {
         match kind {
             Kind::Unvalidated => self.unvalidated -= 1,
             Kind::Validated(Source::Peer, _) => self.peers -= 1,
@@ -138,11 +139,12 @@ impl Taken {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).give_back(self.kind);
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).free(self.kind);
     }
 }
 
-/// What counts as one source: an address; of IPv6 a /64, in which a host may have any address, but for those of nodes.
+/// The key by which sources are counted: the address; for IPv6 the /64, in which a host may have any address, except
+/// for addresses of nodes.
 fn source_key(address: IpAddr, source: Source) -> IpAddr {
     match (address, source) {
         (IpAddr::V6(address), Source::Other) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -1,4 +1,4 @@
-//! Who this node is, by its certificate, and whom it believes.
+//! Identity of this node by its certificate, and the authorities that it trusts.
 
 use std::{
     fmt, fs, io,
@@ -20,12 +20,12 @@ use crate::{
     renewal::Files,
 };
 
-/// The application protocol, so that nothing else on the same port is taken for a peer.
+/// The application protocol, so that no other application on the same port is taken for a peer.
 const ALPN: &[u8] = b"vipa";
 /// Context of the key that makes reset tokens; see RFC 9000 §10.3.2.
 const RESET_CONTEXT: &[u8] = b"vipa stateless reset";
 
-/// A node's certificate and key, and the authorities it trusts; checked against each other.
+/// A node's certificate and key, and the authorities that it trusts; checked against each other.
 pub struct Identity {
     pub(crate) node: NodeName,
     pub(crate) roles: CertifiedRoles,
@@ -63,7 +63,7 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads and checks three PEM files. `ca` may hold several authorities, as while one takes the place of another.
+    /// Reads and checks three PEM files. `ca` may hold several authorities, for the time in which one replaces another.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let files = Files::new(ca, certificate, key);
         let authorities = pems::<CertificateDer<'static>>(ca, "certificate")?;
@@ -100,7 +100,7 @@ impl Identity {
             .with_client_auth_cert(chain.clone(), private.clone_key())
             .map_err(mismatch)?;
         client.alpn_protocols = vec![ALPN.into()];
-        // Every link proves both sides anew; a handshake on a local network costs a few milliseconds.
+        // Every link proves both sides again; a handshake on a local network costs a few milliseconds.
         client.resumption = Resumption::disabled();
         let mut server = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -128,14 +128,14 @@ impl Identity {
         self.verifier.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
     }
 
-    /// The node the certificate names.
+    /// The node that the certificate names.
     #[must_use]
     pub fn node(&self) -> &NodeName {
         &self.node
     }
 }
 
-/// The same for every life of the node, so that a restarted one can end the links of its former life at once.
+/// The same for every incarnation of the node, so that a restarted one can end its former links at once.
 fn reset_key(private: &PrivateKeyDer<'_>) -> ring::hmac::Key {
     let extract = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, RESET_CONTEXT);
     ring::hmac::Key::new(ring::hmac::HMAC_SHA256, ring::hmac::sign(&extract, private.secret_der()).as_ref())

@@ -1,7 +1,8 @@
-//! What came in, on its way to the one who waits for it.
+//! Received messages, on their way to the loop that handles them.
 //!
-//! Three queues, each bounded by the bytes in it. A reader of a link waits for room, and QUIC's flow control makes its
-//! peer wait in turn; a beat that finds no room is dropped, as the network may drop it. News of links themselves is bounded by their number and always goes in.
+//! There are three queues, each bounded by the bytes in it. A link's reader waits for room, and QUIC's flow control
+//! makes its peer wait in turn. A beat that finds no room is dropped, as the network may drop it. Events of links
+//! themselves are bounded by their number and always have room.
 
 use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc};
 
@@ -18,15 +19,15 @@ const OVERHEAD: usize = 128;
 
 const _: () = assert!(URGENT_BYTES > MAX_MESSAGE + OVERHEAD && BULK_BYTES > MAX_MESSAGE + OVERHEAD);
 
-/// What happens on the links, in the order it happened on each.
+/// Events of the links, in the order in which they happened on each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// A link is there; messages follow. A link that replaces another comes after the other's `Down`.
+    /// A link is up; messages follow. A link that replaces another comes after the other's `Down`.
     Up {
         peer: NodeName,
         hello: Hello,
     },
-    /// The link is gone; nothing more of it follows.
+    /// The link is gone; no more events of it follow.
     Down {
         peer: NodeName,
     },
@@ -34,18 +35,19 @@ pub enum LinkEvent {
         peer: NodeName,
         message: Message,
     },
-    /// Someone who is no peer: another cluster's certificate, none at all, another version. Changed nothing.
+    /// A connection was refused that is no peer's: with another cluster's certificate, with none, or of another
+    /// version. It has changed nothing.
     Refused(Refusal),
 }
 
-/// Who was refused, or refuses this node, and why.
+/// The node that was refused, or that refuses this node, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// As its certificate says, or as it was dialled; `None`: it has not proved to be anybody.
+    /// By its certificate, or as it was dialled; `None`: it has proved no identity.
     pub node: Option<NodeName>,
     pub address: SocketAddr,
     pub why: String,
-    /// How often since this was last said of that address.
+    /// Refusals since this address was last reported.
     pub times: u64,
 }
 
@@ -70,7 +72,7 @@ enum Item {
     Refused { refusal: Refusal, _room: OwnedSemaphorePermit },
 }
 
-/// The end the links put things into.
+/// The end into which the links put events.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
     beats: PeerQueue,
@@ -84,13 +86,13 @@ struct PeerQueue {
     room: Arc<Semaphore>,
 }
 
-/// The end the daemon's loop waits at.
+/// The end at which the program's loop waits.
 #[derive(Debug)]
 pub struct Receiver {
     beats: mpsc::UnboundedReceiver<Item>,
     urgent: mpsc::UnboundedReceiver<Item>,
     bulk: mpsc::UnboundedReceiver<Item>,
-    /// Taken from `bulk` before it was sure that nothing urgent comes first.
+    /// Taken from `bulk` before it was certain that nothing urgent comes first.
     waiting: Option<Item>,
     live: HashMap<NodeName, LinkId>,
 }
@@ -120,7 +122,7 @@ impl Inbox {
         self.urgent.put(Item::Down { peer });
     }
 
-    /// Says so unless too much waits already; nobody may fill the queue by being refused.
+    /// Reports a refusal unless too many wait already: refused nodes must not fill the queue.
     pub(crate) fn refused(&self, mut refusal: Refusal) {
         // Part of it may be the peer's own words.
         refusal.why = printable(&refusal.why, MAX_REASON);
@@ -148,7 +150,7 @@ impl Inbox {
         lane.put(Item::Message { link, peer: peer.clone(), message, _room: room });
     }
 
-    /// Puts a datagram's message in if there is room; whether there was.
+    /// Puts a datagram's message in if there is room; returns whether there was.
     pub(crate) fn try_beat(&self, link: LinkId, peer: &NodeName, message: Message, bytes: usize) -> bool {
         let room = Arc::clone(&self.beats.room).try_acquire_many_owned(cost(bytes));
         let Ok(room) = room else { return false };
@@ -159,7 +161,7 @@ impl Inbox {
 
 impl PeerQueue {
     fn put(&self, item: Item) {
-        // Without a receiver the daemon is ending, and nobody wants the item.
+        // Without a receiver the program is ending, and the item is not needed.
         let _ = self.queue.send(item);
     }
 }
@@ -169,8 +171,8 @@ fn cost(bytes: usize) -> u32 {
 }
 
 impl Receiver {
-    /// The next event: beats before orders, orders before bulk; `None` when the transport has ended. A beat that overtakes
-    /// its link's `Up` is lost, which the network may do to it as well. Cancel-safe.
+    /// The next event: beats before orders, orders before bulk; `None` when the transport has ended. A beat that
+    /// overtakes its link's `Up` is lost, as it may be in the network. Cancel-safe.
     pub async fn recv(&mut self) -> Option<LinkEvent> {
         loop {
             if let Ok(item) = self.beats.try_recv().or_else(|_| self.urgent.try_recv()) {
@@ -179,7 +181,7 @@ impl Receiver {
                 }
                 continue;
             }
-            // A link's `Up` was put in before its first bulk message, so nothing urgent concerns this one any more.
+            // A link's `Up` was put in before its first bulk message, so no urgent item can still concern this one.
             if let Some(item) = self.waiting.take() {
                 if let Some(event) = self.accept(item) {
                     return Some(event);
@@ -203,7 +205,7 @@ impl Receiver {
         }
     }
 
-    /// The next event of those that are there already, in the same order.
+    /// The next of the events that are there already, in the same order.
     pub fn try_recv(&mut self) -> Option<LinkEvent> {
         loop {
             let urgent = self.beats.try_recv().or_else(|_| self.urgent.try_recv()).ok();
@@ -214,7 +216,7 @@ impl Receiver {
         }
     }
 
-    /// The item as an event, unless its link is no longer the one that counts.
+    /// The item as an event, unless its link has been replaced.
     fn accept(&mut self, item: Item) -> Option<LinkEvent> {
         match item {
             Item::Up { link, peer, hello } => {

@@ -6,12 +6,22 @@
 //!   other messages ──────► orders stream ═══╬══ UDP ══╬═══════► urgent ──┤ when no beat waits
 //!   Connections, Table ──► bulk stream ═════╝         ╚═══════► bulk ────┘ when nothing else does
 //! ```
-//! Datagrams overtake orders, and orders bulk, at both ends: neither the lists of a thousand VIPAs nor a report of a million
-//! connections delays a beat. Within one
-//! stream messages keep their order; between streams they do not. There is one link to a peer at most, and the newest
-//! incarnation has it. Everything is bounded: a peer that does not keep up loses its link and gets a new one, which
-//! the cluster's positions make good. `probe` asks, over the same network, what is no node. `service_manager` tells systemd how a
-//! daemon is.
+//! Datagrams overtake orders, and orders bulk, at both ends: neither the lists of a thousand VIPAs nor a report of a
+//! million connections delays a beat. Messages keep their order within one stream, but not between streams. There is
+//! one link to a peer at most, and the newest incarnation has it. Everything is bounded: a peer that does not keep up
+//! loses its link and gets a new one, on which the cluster's log positions make up for the loss. `probe` sends requests
+//! over the same network to hosts that are no nodes. `service_manager` reports a daemon's state to systemd.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use vipa_transport::{Identity, IdentityError};
+//!
+//! /// Each node has three files that `vipactl pki` makes.
+//! fn load() -> Result<Identity, IdentityError> {
+//!     let folder = Path::new("/etc/vipa/pki");
+//!     Identity::load(&folder.join("ca.pem"), &folder.join("r1.pem"), &folder.join("r1.key"))
+//! }
+//! ```
 
 #![forbid(unsafe_code)]
 

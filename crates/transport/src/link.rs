@@ -1,4 +1,4 @@
-//! One link's life: prove, greet, exchange, end.
+//! Lifetime of one link: authentication, greeting, exchange, end.
 //!
 //! ```text
 //! handshake ──► certificates checked by TLS ──► Hello both ways ──► registered (Up) ──► … ──► closed (Down)
@@ -6,9 +6,9 @@
 //!                     │                              │ older life, name or address of a linked node
 //!                     └──────────── Refused ─────────┘
 //! ```
-//! Who was dialled checks the greeting before it greets, so that a node that is refused has never had a link.
+//! The dialled side checks the greeting before it greets, so that a node that is refused has never had a link.
 //!
-//! Each side opens two unidirectional streams; the first byte says which is which.
+//! Each side opens two unidirectional streams; the first byte states which one a stream is.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -31,12 +31,13 @@ use crate::{
 /// First byte of a stream.
 const ORDERS: u8 = 0;
 const BULK: u8 = 1;
-/// Orders before bulk when both wait; QUIC's datagrams go before both.
+/// Orders before bulk when both wait; QUIC's datagrams come before both.
 const ORDERS_PRIORITY: i32 = 1;
 const BULK_PRIORITY: i32 = 0;
-/// A peer that has proved itself has this long to greet.
+/// Time for a peer that has authenticated to greet.
 const GREETING_LIMIT: Duration = Duration::from_secs(3);
-/// A linked peer that says nothing for so many of its keep-alives is dead: another that comes in its place is admitted.
+/// Keep-alive intervals of silence after which a linked peer counts as dead, so that another peer is admitted in its
+/// place.
 const SILENT_KEEP_ALIVES: u32 = 4;
 
 /// Why a connection did not become a link.
@@ -99,7 +100,7 @@ impl From<ConnectionError> for NoLink {
     }
 }
 
-/// Why a connection did not become a link, and the node, if it has proved to be one.
+/// Why a connection did not become a link, and the node, if it has authenticated as one.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) node: Option<NodeName>,
@@ -138,7 +139,7 @@ pub(crate) async fn run(registry: Arc<Registry>, connection: Connection) -> Resu
     registry.unregister(&peer, id);
     tracing::debug!(%peer, ended = printable(&ended, MAX_REASON), "link down");
     match connection.close_reason().map(NoLink::from) {
-        // The peer heard our greeting after we heard its, and did not like it.
+        // The peer received our greeting after we received its, and refused it.
         Some(why @ NoLink::RefusedUs(_)) => Err(Refused { node, why }),
         _ => Ok(()),
     }
@@ -150,7 +151,7 @@ struct Link {
     orders_out: SendStream,
 }
 
-/// Greets, hears the peer's greeting, checks it, and makes the connection the link to that peer.
+/// Sends the greeting, receives the peer's, checks it, and makes the connection the link to that peer.
 async fn establish(
     registry: &Registry,
     connection: &Connection,
@@ -166,7 +167,7 @@ async fn establish(
         greeted.unwrap_or(Err(NoLink::Silent))
     };
     let hear = || async {
-        let heard = tokio::time::timeout(GREETING_LIMIT, hear_greeting(connection)).await;
+        let heard = tokio::time::timeout(GREETING_LIMIT, receive_greeting(connection)).await;
         heard.unwrap_or(Err(NoLink::Silent))
     };
     let (orders_out, (hello, orders_in)) = match connection.side() {
@@ -205,8 +206,8 @@ fn check(registry: &Registry, certified: &Certified, hello: &Hello, ours: &Hello
     registry.admission().check(certified, hello)
 }
 
-/// Makes the connection the link to its peer. Where a link of the same node, or of the same target's address, is in the way,
-/// that one's peer may be dead and not be missed yet: the newcomer waits until it is known whether it is.
+/// Makes the connection the link to its peer. A link of the same node, or of the same target's address, may be in the
+/// way, whose peer may be dead and not be missed yet: the new connection waits until that is known.
 async fn register(
     registry: &Registry,
     certified: &Certified,
@@ -229,7 +230,7 @@ async fn register(
     }
 }
 
-/// Opens this node's orders, and says hello.
+/// Opens this node's orders stream, and sends the greeting.
 async fn greet(connection: &Connection, ours: &Hello) -> Result<SendStream, NoLink> {
     let lost = |error: &dyn std::fmt::Display| lost(connection, error);
     let mut orders = connection.open_uni().await?;
@@ -240,9 +241,9 @@ async fn greet(connection: &Connection, ours: &Hello) -> Result<SendStream, NoLi
     Ok(orders)
 }
 
-/// The peer's hello, and its orders, which follow.
-async fn hear_greeting(connection: &Connection) -> Result<(Hello, RecvStream), NoLink> {
-    // The peer opens its bulk stream only once it has heard us, so its first stream is its orders.
+/// The peer's greeting, and its orders stream, which follows.
+async fn receive_greeting(connection: &Connection) -> Result<(Hello, RecvStream), NoLink> {
+    // The peer opens its bulk stream only after it has received our greeting, so its first stream is its orders stream.
     let mut orders = connection.accept_uni().await?;
     let mut kind = [0];
     orders.read_exact(&mut kind).await.map_err(|error| lost(connection, &error))?;
@@ -268,13 +269,13 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Reads messages until the stream or the link ends; why.
+    /// Reads messages until the stream or the link ends; returns why.
     async fn read(&self, mut stream: RecvStream, urgency: Urgency) -> String {
         loop {
             match read_message(&mut stream).await {
                 Ok((message, bytes)) => {
                     self.registry.inbox.message(urgency, self.id, &self.peer, message, bytes).await;
-                    // Reading a report takes its time, and beats wait in the same thread.
+                    // Reading a report takes long, and beats wait in the same thread.
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
@@ -352,7 +353,7 @@ enum ReadFailure {
     Garbage(#[from] wire::WireError),
 }
 
-/// The next message and its size on the wire.
+/// The next message, and its size on the wire.
 async fn read_message(stream: &mut RecvStream) -> Result<(Message, usize), ReadFailure> {
     let mut prefix = [0; wire::LENGTH_BYTES];
     stream.read_exact(&mut prefix).await?;

@@ -22,9 +22,9 @@ use vipa_model::NodeName;
 
 use crate::certificate::{CertifiedRoles, MAX_ADDRESSES, ROUTER_URI, TARGET_URI};
 
-/// How long certificates are valid. Ten years: nobody wants to find out by an outage.
+/// How long certificates are valid: ten years, so that none expires unnoticed and causes an outage.
 const VALIDITY: Duration = Duration::from_secs(3_653 * DAY);
-/// A node whose clock is behind believes a new certificate all the same.
+/// How far certificates are dated back, so that a node whose clock is slow accepts a new one.
 const CLOCK_ERROR: Duration = Duration::from_secs(2 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
@@ -48,14 +48,14 @@ pub enum PkiError {
     Addresses(usize),
 }
 
-/// The two files made.
+/// The two files that were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// Makes a new authority in `folder`, which is made if it is not there. Nothing is overwritten.
+/// Makes a new authority in `folder`, which is created if it does not exist. Overwrites nothing.
 pub fn init(folder: &Path) -> Result<Made, PkiError> {
     let made = files(folder, "ca");
     refuse_existing(&made)?;
@@ -69,7 +69,7 @@ pub fn init(folder: &Path) -> Result<Made, PkiError> {
     write_both(folder, made, &certificate.pem(), &key.serialize_pem())
 }
 
-/// Makes a key and a certificate for `node` in these roles, signed by the authority in `folder`. Nothing is overwritten.
+/// Makes a key and a certificate for `node` in these roles, signed by the authority in `folder`. Overwrites nothing.
 pub fn issue(folder: &Path, node: &NodeName, roles: &CertifiedRoles) -> Result<Made, PkiError> {
     if roles.is_empty() {
         return Err(PkiError::NoRole);

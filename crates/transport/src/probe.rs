@@ -1,5 +1,5 @@
-//! Asks an application whether it serves, over the kernel's network: a TCP connection, a page over HTTP/1.1; and a host
-//! whether it lives.
+//! Probes over the kernel's network: whether an application serves, by a TCP connection or a page over HTTP/1.1; and
+//! whether a host lives, by a ping.
 
 use std::{
     io,
@@ -13,10 +13,10 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Bytes of an answer looked at; its first line is what counts.
+/// Bytes of an answer that are read; only its first line matters.
 const MAX_ANSWER: u64 = 4096;
 
-/// Why there is no success, in a few words.
+/// Why a probe failed, in a few words.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     #[error("{0}")]
@@ -33,7 +33,7 @@ pub async fn connect(address: SocketAddr) -> Result<(), ProbeError> {
     Ok(())
 }
 
-/// Asks for `path`; the status, if it is one of `statuses` (both ends included).
+/// Requests `path`; returns the status, if it is one of `statuses` (both ends included).
 pub async fn http(address: SocketAddr, path: &str, statuses: (u16, u16)) -> Result<u16, ProbeError> {
     let mut stream = TcpStream::connect(address).await?;
     let question = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vipa\r\nConnection: close\r\n\r\n");
@@ -62,7 +62,7 @@ pub async fn ping(address: IpAddr) -> Result<(), ProbeError> {
     let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
     socket.set_nonblocking(true)?;
     socket.connect(&SocketAddr::new(address, 0).into())?;
-    // A raw socket is sent to and received from as a datagram's is.
+    // A raw socket sends and receives as a datagram socket does.
     let socket = tokio::net::UdpSocket::from_std(UdpSocket::from(socket))?;
     let mut mark = [0; 8];
     SystemRandom::new().fill(&mut mark).map_err(|_| io::Error::other("the kernel gives no random bytes"))?;
@@ -70,7 +70,7 @@ pub async fn ping(address: IpAddr) -> Result<(), ProbeError> {
     let mut answer = [0; 256];
     loop {
         let length = socket.recv(&mut answer).await?;
-        // IPv4 comes with its header.
+        // An IPv4 packet is received with its header.
         let header = if address.is_ipv4() { usize::from(answer[0] & 15) * 4 } else { 0 };
         let echoed = answer[..length].get(header..).unwrap_or_default();
         if echoed.first() == Some(&reply) && echoed.get(4..12) == Some(&mark[..]) {
@@ -79,7 +79,8 @@ pub async fn ping(address: IpAddr) -> Result<(), ProbeError> {
     }
 }
 
-/// Type, code, checksum, and in the place of identifier, number and data a mark nobody else uses. The kernel sums IPv6's.
+/// Type, code, checksum, and in the place of identifier, number and data a random mark. The kernel computes IPv6's
+/// checksum.
 fn echo(kind: u8, mark: [u8; 8]) -> [u8; 12] {
     let mut message = [0; 12];
     message[0] = kind;
@@ -107,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// Where somebody answers one connection with these bytes, and the question he was asked.
+    /// A server that answers one connection with these bytes, and the request that it received.
     async fn answering(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -115,7 +116,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut question = [0; 512];
             let length = stream.read(&mut question).await.unwrap();
-            // Who was cut off may have heard enough.
+            // A client that was cut off may have read enough.
             let _ = stream.write_all(answer).await;
             String::from_utf8(question[..length].to_vec()).unwrap()
         });

@@ -1,4 +1,4 @@
-//! The links there are, at most one to a peer, and sending on them.
+//! The links, at most one to a peer, and sending on them.
 
 use std::{
     collections::HashMap,
@@ -27,10 +27,10 @@ const ORDERS_BYTES: usize = 8 << 20;
 const BULK_BYTES: usize = 64 << 20;
 /// What a waiting message costs beyond its bytes.
 const OVERHEAD: usize = 128;
-/// Between two looks for room.
+/// Between two checks for room.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Codes a link is closed with (QUIC application error codes).
+/// Codes with which a link is closed (QUIC application error codes).
 pub(crate) mod code {
     use quinn::VarInt;
 
@@ -42,14 +42,14 @@ pub(crate) mod code {
     pub(crate) const SUCCEEDED: VarInt = VarInt::from_u32(5);
 }
 
-/// What the transport has counted since it started.
+/// Counters of the transport since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     pub links_opened: u64,
     pub links_lost: u64,
-    /// Attempts of those who could not prove to be of this cluster, or were of another version.
+    /// Attempts of nodes that could not prove to be of this cluster, or were of another version.
     pub refused: u64,
-    /// Messages that could not be read; on a stream they cost the link.
+    /// Messages that could not be read; on a stream they end the link.
     pub garbage: u64,
     /// Links closed because the peer did not keep up.
     pub too_slow: u64,
@@ -79,8 +79,8 @@ impl fmt::Debug for Sender {
 }
 
 impl Sender {
-    /// Sends `message` to `to`, never blocking. Without a link it is dropped and counted: who is linked is told by
-    /// `LinkEvent`s, and the protocol repeats what matters.
+    /// Sends `message` to `to`, never blocking. Without a link it is dropped and counted: `LinkEvent`s report which
+    /// peers are linked, and the protocol repeats what matters.
     pub fn send(&self, to: &NodeName, message: &Message) {
         self.registry.send(to, message);
     }
@@ -100,12 +100,12 @@ impl Sender {
         true
     }
 
-    /// From now on new links are told this of this node; who is linked has to be told by a message.
+    /// Sets this node's greeting on new links; linked peers must be informed by a message.
     pub fn introduce(&self, hello: Hello) {
         self.registry.state().hello = hello;
     }
 
-    /// From now on these nodes may link. Links of those that no longer may are cut.
+    /// Sets which nodes may link. Links of nodes that no longer may are closed.
     pub fn admit(&self, admission: Admission) {
         self.registry.admit(admission);
     }
@@ -123,12 +123,12 @@ impl Sender {
         self.registry.state().statistics
     }
 
-    /// Where this node listens, or dials from.
+    /// The address at which this node listens, or from which it dials.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.endpoint.local_addr()
     }
 
-    /// Closes every link so that the peers know at once, and waits until they have been told.
+    /// Closes every link so that the peers notice at once, and waits until they have been informed.
     pub async fn close(&self) {
         self.endpoint.close(code::STOPPING, b"this node stops");
         self.endpoint.wait_idle().await;
@@ -142,7 +142,7 @@ pub(crate) struct Registry {
 }
 
 struct State {
-    /// What new links are told of this node.
+    /// This node's greeting on new links.
     hello: Hello,
     admission: Admission,
     links: HashMap<NodeName, Link>,
@@ -153,7 +153,7 @@ struct State {
 struct Link {
     id: LinkId,
     incarnation: Incarnation,
-    /// As the peer greeted, and what its certificate says.
+    /// The peer's greeting, and the contents of its certificate.
     role: Role,
     certified: Certified,
     connection: Connection,
@@ -173,38 +173,38 @@ struct Queue {
     room: Arc<Semaphore>,
 }
 
-/// A framed message and the room it takes.
+/// A framed message and the room that it takes.
 pub(crate) struct Waiting {
     pub(crate) bytes: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
-/// A link just registered: its id and what its writers send from.
+/// A link that was just registered: its id and the queues of its writers.
 pub(crate) struct Registered {
     pub(crate) id: LinkId,
     pub(crate) orders: mpsc::UnboundedReceiver<Waiting>,
     pub(crate) bulk: mpsc::UnboundedReceiver<Waiting>,
 }
 
-/// What became of an attempt to make a connection a link.
+/// Result of an attempt to make a connection a link.
 pub(crate) enum Entry {
     Registered(Registered),
     Refused(NoLink),
-    /// A link is in the way. Whether its peer is alive decides.
+    /// A link is in the way. It stays if its peer is alive.
     Occupied(Occupied),
 }
 
-/// A link that is in a newcomer's way.
+/// A link that is in the way of a new one.
 pub(crate) struct Occupied {
     pub(crate) peer: NodeName,
     pub(crate) id: LinkId,
     pub(crate) connection: Connection,
-    /// What the newcomer is told if the link's peer is alive.
+    /// Sent to the new peer if the old link's peer is alive.
     pub(crate) why: NoLink,
 }
 
 impl Registry {
-    /// `keep_alive`: how often a peer that is alive says something at least.
+    /// `keep_alive`: longest pause between two packets of a live peer.
     pub(crate) fn new(inbox: Inbox, hello: Hello, admission: Admission, keep_alive: Duration) -> Self {
         let (links, last_id, statistics) = (HashMap::new(), LinkId::default(), Statistics::default());
         let state = State { hello, admission, links, last_id, statistics };
@@ -235,7 +235,7 @@ impl Registry {
         state.admission = admission;
     }
 
-    /// Cuts one link whose certificate no authority of this identity has signed. Whether there was one.
+    /// Closes one link whose certificate no authority of this identity has signed. Returns whether there was one.
     pub(crate) fn cut_untrusted(&self, identity: &Identity) -> bool {
         let mut state = self.state();
         let State { links, statistics, .. } = &mut *state;
@@ -247,7 +247,7 @@ impl Registry {
         untrusted.is_some()
     }
 
-    /// The link's task sees this, and takes the link out.
+    /// The link's task notices it, and removes the link.
     fn cut(&self, peer: &NodeName, link: &Link, why: &NoLink, statistics: &mut Statistics) {
         statistics.refused += 1;
         let why = why.to_string();
@@ -279,10 +279,11 @@ impl Registry {
         self.state().links.contains_key(peer)
     }
 
-    /// Makes `connection` the link to the node that it is certified for. The newest life of a node has its link, and of one
-    /// life the newest connection. A later life from the same host replaces the earlier one at once: a process that was
-    /// restarted. From another host it does not take the link of one that is alive, nor one target that of another with its
-    /// address: whether a link that is in the way is alive, the caller finds out.
+    /// Makes `connection` the link to the node of its certificate. The newest incarnation of a node has its link, and
+    /// of one incarnation the newest connection. A later incarnation from the same host replaces the earlier one at
+    /// once: it is a process that was restarted. From another host it does not take the link of one that is alive, nor
+    /// does one target take that of another with its address: the caller finds out whether a link that is in the way is
+    /// alive.
     pub(crate) fn register(&self, certified: &Certified, hello: &Hello, connection: &Connection) -> Entry {
         let mut state = self.state();
         let peer = &certified.node;
@@ -313,7 +314,7 @@ impl Registry {
         let link =
             Link { id, incarnation, role, certified: certified.clone(), connection: connection.clone(), orders, bulk };
         state.statistics.links_opened += 1;
-        // In one go under the lock, so that events of two links to one peer cannot interleave.
+        // In one step under the lock, so that events of two links to one peer cannot interleave.
         if let Some(old) = state.links.insert(peer.clone(), link) {
             old.connection.close(code::REPLACED, b"a newer link has taken over");
             state.statistics.links_lost += 1;
@@ -323,7 +324,7 @@ impl Registry {
         Entry::Registered(Registered { id, orders: orders_out, bulk: bulk_out })
     }
 
-    /// The peer of this link has been silent while another waits for its place.
+    /// Closes this link, whose peer has been silent while another one waits for its place.
     pub(crate) fn evict(&self, peer: &NodeName, id: LinkId) {
         if let Some(link) = self.state().links.get(peer).filter(|link| link.id == id) {
             link.connection.close(code::SUCCEEDED, b"silent while another has come in this node's place");
@@ -331,7 +332,7 @@ impl Registry {
         self.unregister(peer, id);
     }
 
-    /// The link has ended; a newer one of the same peer stays.
+    /// Removes a link that has ended; a newer one of the same peer stays.
     pub(crate) fn unregister(&self, peer: &NodeName, id: LinkId) {
         let mut state = self.state();
         if state.links.get(peer).is_some_and(|link| link.id == id) {
@@ -345,7 +346,7 @@ impl Registry {
         if !self.is_linked(to) {
             return self.count(|statistics| statistics.unsent += 1);
         }
-        // Encoding a large report takes its time, so it is done without the lock.
+        // Encoding a large report takes long, so it is done without the lock.
         let lane = StreamClass::of(message);
         let framed = match wire::encode_framed(message) {
             Ok(bytes) => Bytes::from(bytes),
@@ -358,7 +359,7 @@ impl Registry {
             return;
         };
         let queue = match lane {
-            // What QUIC refuses here (too large for the path) goes the sure way.
+            // A message that QUIC refuses here (too large for the path) is sent on a stream.
             StreamClass::Datagram if link.connection.send_datagram(framed.slice(wire::LENGTH_BYTES..)).is_ok() => {
                 return;
             }
@@ -368,13 +369,13 @@ impl Registry {
         if !queue.put(framed) {
             statistics.too_slow += 1;
             tracing::warn!(peer = %to, "the peer does not keep up; its link is closed");
-            // The link's task sees this, takes it out and says so.
+            // The link's task notices it, removes the link and reports it.
             link.connection.close(code::TOO_SLOW, b"you do not keep up");
         }
     }
 }
 
-/// The way a message takes.
+/// The stream or datagram by which a message is sent.
 enum StreamClass {
     Datagram,
     Orders,
@@ -415,7 +416,8 @@ impl Queue {
         (Self { queue, room: Arc::new(Semaphore::new(bytes)) }, out)
     }
 
-    /// Whether there was room. A link whose writers have ended takes everything, and sends nothing.
+    /// Puts a message into the queue; false if there is no room. A link whose writers have ended takes everything, and
+    /// sends nothing.
     fn put(&self, bytes: Bytes) -> bool {
         let cost = u32::try_from(bytes.len() + OVERHEAD).expect("MAX_MESSAGE fits 32 bits");
         let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(cost) else { return false };

@@ -1,7 +1,8 @@
-//! Certificates renewed without a restart: when the files change and hold together, new links use what is in them.
+//! Renewal of certificates without a restart: when the files change and match each other, new links use them.
 //!
-//! Live links stay, but for those whose certificate no authority of the new files has signed. Files that do not fit each other, as while only one of
-//! them is written yet, change nothing; that they go on not fitting is said once.
+//! Live links stay, except for those whose certificate no authority of the new files has signed. Files that do not
+//! match each other, for example while only one of them is written yet, change nothing; if they still do not match at
+//! the second check, that is logged once.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -17,15 +18,15 @@ use crate::{
     registry::Registry,
 };
 
-/// Between two links that are cut because their authority is trusted no more.
+/// Between two links that are closed because their authority is trusted no more.
 const BETWEEN_CUTS: Duration = Duration::from_secs(1);
-/// First packets that wait to be looked at; more are not read, as if the network had lost them.
+/// First packets waiting to be handled; more are not read, as if the network had lost them.
 const WAITING_HANDSHAKES: usize = 256;
 /// Bytes that may follow one of them while it waits, and all of them.
 const WAITING_BYTES: u64 = 16 << 10;
 const WAITING_BYTES_TOTAL: u64 = 1 << 20;
 
-/// What new links are made with.
+/// The certificate and authorities for new links.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     transport: Arc<TransportConfig>,
@@ -38,12 +39,12 @@ impl Credentials {
         Self { transport, client }
     }
 
-    /// For a link this node dials.
+    /// For links that this node dials.
     pub(crate) fn client(&self) -> ClientConfig {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// For links others dial.
+    /// For links that other nodes dial.
     pub(crate) fn server(&self, identity: &Identity) -> ServerConfig {
         let mut server = ServerConfig::with_crypto(Arc::clone(&identity.server) as _);
         server
@@ -74,7 +75,7 @@ pub(crate) enum Listening {
     No,
 }
 
-/// The files an identity came from, and what they were like just before they were read.
+/// The files of an identity, and their stamps just before they were read.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     ca: PathBuf,
@@ -83,7 +84,7 @@ pub(crate) struct Files {
     read: Stamp,
 }
 
-/// Tells one content of the files from another without reading them.
+/// Distinguishes one content of the files from another without reading them.
 type Stamp = [Option<(u64, i64, i64, u64)>; 3];
 
 impl Files {
@@ -105,7 +106,7 @@ impl Files {
     }
 }
 
-/// Looks at the files every `pace`, for ever.
+/// Checks the files every `pace`, for ever.
 pub(crate) async fn watch(
     files: Files,
     credentials: Credentials,
@@ -116,12 +117,12 @@ pub(crate) async fn watch(
 ) {
     let hello = registry.hello();
     let mut current = files.read;
-    let mut said = String::new();
+    let mut last_problem = String::new();
     let mut cutting = tokio::spawn(async {});
     loop {
         tokio::time::sleep(pace).await;
         let (looked, before) = (files.clone(), current);
-        // The disk may be slow, and beats wait for nobody.
+        // The disk may be slow, and beats must not wait for it.
         let look = tokio::task::spawn_blocking(move || {
             let stamp = looked.stamp();
             (stamp != before).then(|| (stamp, looked.load()))
@@ -129,41 +130,45 @@ pub(crate) async fn watch(
         let Ok(Some((stamp, loaded))) = look.await else { continue };
         match loaded {
             Ok(identity) if identity.node != hello.node => {
-                complain(&mut said, &format!("the new certificate names {}, not {}", identity.node, hello.node));
+                warn_of_repeated(
+                    &mut last_problem,
+                    &format!("the new certificate names {}, not {}", identity.node, hello.node),
+                );
             }
             Ok(identity) => {
                 if let Err(error) = identity.roles.check(&identity.node, &hello.role) {
-                    complain(&mut said, &error.to_string());
+                    warn_of_repeated(&mut last_problem, &error.to_string());
                     continue;
                 }
                 credentials.replace(&identity, &endpoint, listening);
                 current = stamp;
-                said.clear();
+                last_problem.clear();
                 cutting.abort();
                 let registry = Arc::clone(&registry);
                 cutting = tokio::spawn(async move { cut_untrusted(&registry, &identity).await });
                 tracing::info!("the certificate has been renewed: new links use it");
             }
-            Err(error) => complain(&mut said, &error.to_string()),
+            Err(error) => warn_of_repeated(&mut last_problem, &error.to_string()),
         }
     }
 }
 
-/// Cuts the links of certificates that no authority of this identity has signed, one after the other: a peer that has been
-/// renewed meanwhile is linked again before the next link goes, so that an owner keeps a majority of its voters.
+/// Closes the links whose certificate no authority of this identity has signed, one after the other: a peer that has
+/// been renewed meanwhile is linked again before the next link is closed, so that an owner keeps a majority of its
+/// voters.
 async fn cut_untrusted(registry: &Registry, identity: &Identity) {
     while registry.cut_untrusted(identity) {
         tokio::time::sleep(BETWEEN_CUTS).await;
     }
 }
 
-/// The first look may have met files half written; what the second finds again is said.
-fn complain(said: &mut String, why: &str) {
-    let again = format!("said: {why}");
-    if said == why {
+/// Logs what the second check finds again: the first may have met files that were half written.
+fn warn_of_repeated(last_problem: &mut String, why: &str) {
+    let again = format!("again: {why}");
+    if last_problem == why {
         tracing::warn!(%why, "the certificate's files have changed and cannot be used; the old one stays in use");
-        *said = again;
-    } else if *said != again {
-        *said = why.to_owned();
+        *last_problem = again;
+    } else if *last_problem != again {
+        *last_problem = why.to_owned();
     }
 }

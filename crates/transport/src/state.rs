@@ -1,7 +1,7 @@
-//! A node's state on disk: what it has granted, what operators have decided, whose votes count, what other routers' lists say.
+//! A node's state on disk: its grants, the operators' decisions, the voters, and other routers' lists.
 //!
-//! A grant is on the disk before it is sent, or a voter that forgot it could grant the same epoch twice; the same holds
-//! for decisions and lists of voters. A file is replaced whole (`durable`).
+//! A grant is on the disk before it is sent, because a voter that forgot it could grant the same epoch twice; the same
+//! holds for decisions and lists of voters. A file is replaced whole (`durable`).
 //!
 //! ```text
 //!  {"version":1,"sha256":"…","entries":      one line; the checksum is of the bytes that follow, up to the last brace
@@ -10,7 +10,7 @@
 //!  {…}
 //!  ]}
 //! ```
-//! The loop that votes never waits for the disk (`GroupCommit`).
+//! The voting loop never waits for the disk (`GroupCommit`).
 
 mod group_commit;
 mod journal;
@@ -29,7 +29,7 @@ use crate::durable;
 pub use group_commit::{GroupCommit, Outcome, Writes};
 pub use journal::Journal;
 
-/// Of the format. A file of a later version is refused, because what it means is not known here.
+/// Version of the format. A file of a later version is refused, because this release cannot interpret it.
 const VERSION: u32 = 1;
 
 /// The files of a node's state.
@@ -123,7 +123,7 @@ impl<T> fmt::Debug for StateFile<T> {
     }
 }
 
-/// The first line of a file, read as if the entries were not there.
+/// The first line of a file, parsed as if the entries were not there.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -134,12 +134,12 @@ struct Header {
 }
 
 impl<T: Serialize + DeserializeOwned> StateFile<T> {
-    /// Opens the file of this kind in `folder`, which is made if it is not there, and reads what it holds.
+    /// Opens the file of this kind in `folder`, which is created if it does not exist, and reads its entries.
     pub fn open(folder: &Path, kind: Kind) -> Result<(Self, Vec<T>), StateFileError> {
         Self::open_checked(folder, kind, |_| Ok(()))
     }
 
-    /// As [`open`](Self::open); a file with an entry that cannot be is damaged. `check` says why it cannot.
+    /// As [`open`](Self::open); a file with an impossible entry is damaged. `check` returns why an entry is impossible.
     pub fn open_checked(
         folder: &Path,
         kind: Kind,
@@ -155,8 +155,8 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             Err(source) => return Err(StateFileError::Read { path, source }),
         };
         let entries = parse_checked(&text, check).map_err(|wrong| match wrong {
-            Wrong::Damaged(what) => StateFileError::Damaged { path: path.clone(), what, remedy: kind.remedy() },
-            Wrong::Later(found) => StateFileError::Later { path: path.clone(), found },
+            ParseFailure::Damaged(what) => StateFileError::Damaged { path: path.clone(), what, remedy: kind.remedy() },
+            ParseFailure::Later(found) => StateFileError::Later { path: path.clone(), found },
         })?;
         let file = Self { path, entries: PhantomData };
         if is_bare(&text) {
@@ -166,7 +166,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
         Ok((file, entries))
     }
 
-    /// Replaces what the file holds; when this returns, `entries` survive a power failure. Blocks on the disk.
+    /// Replaces the contents of the file; when this returns, `entries` survive a power failure. Blocks on the disk.
     pub fn store(&self, entries: &[T]) -> io::Result<()> {
         durable::replace(&self.path, &format(entries)?)
     }
@@ -176,7 +176,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     }
 }
 
-enum Wrong {
+enum ParseFailure {
     Damaged(String),
     Later(u32),
 }
@@ -196,22 +196,27 @@ fn format<T: Serialize>(entries: &[T]) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn parse_checked<T: DeserializeOwned>(text: &[u8], check: impl Fn(&T) -> Result<(), String>) -> Result<Vec<T>, Wrong> {
+fn parse_checked<T: DeserializeOwned>(
+    text: &[u8],
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<Vec<T>, ParseFailure> {
     let entries: Vec<T> = parse(text)?;
-    entries.iter().try_for_each(check).map_err(Wrong::Damaged)?;
+    entries.iter().try_for_each(check).map_err(ParseFailure::Damaged)?;
     Ok(entries)
 }
 
-/// One value in the format of these files: with a version and a checksum.
+/// Encodes one value in the format of these files: with a version and a checksum.
 pub fn encode_value<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     format(std::slice::from_ref(value))
 }
 
-/// Reads what [`encode_value`] has written; or says what is wrong with it.
+/// Decodes a value of [`encode_value`]; the error describes what is wrong with it.
 pub fn decode_value<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     let mut entries: Vec<T> = parse(text).map_err(|wrong| match wrong {
-        Wrong::Damaged(what) => what,
-        Wrong::Later(found) => format!("it is of format {found}, and this release knows formats up to {VERSION}"),
+        ParseFailure::Damaged(what) => what,
+        ParseFailure::Later(found) => {
+            format!("it is of format {found}, and this release knows formats up to {VERSION}")
+        }
     })?;
     match (entries.pop(), entries.is_empty()) {
         (Some(value), true) => Ok(value),
@@ -219,8 +224,8 @@ pub fn decode_value<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     }
 }
 
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {
-    let damaged = |what: &dyn fmt::Display| Wrong::Damaged(what.to_string());
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, ParseFailure> {
+    let damaged = |what: &dyn fmt::Display| ParseFailure::Damaged(what.to_string());
     if is_bare(text) {
         return serde_json::from_slice(text).map_err(|error| damaged(&error));
     }
@@ -230,7 +235,7 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {
     let header: Header = serde_json::from_slice(&header).map_err(|_| damaged(&"its first line is not one of ours"))?;
     match header.version {
         VERSION => {}
-        later if later > VERSION => return Err(Wrong::Later(later)),
+        later if later > VERSION => return Err(ParseFailure::Later(later)),
         none => return Err(damaged(&format_args!("there is no format {none}"))),
     }
     let body = rest[1..].strip_suffix(b"}\n").ok_or_else(|| damaged(&"its end is missing"))?;
@@ -240,12 +245,12 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Vec<T>, Wrong> {
     serde_json::from_slice(body).map_err(|error| damaged(&error))
 }
 
-/// Whether a release before format 1 wrote this: the bare list, in which nothing shows damage that leaves it a list.
+/// Whether a release before format 1 wrote this: the bare list, in which damage that leaves it a list does not show.
 fn is_bare(text: &[u8]) -> bool {
     text.starts_with(b"[")
 }
 
-/// Says in the log that a file of an earlier release has been read without a checksum, once, and has one now.
+/// Logs once that a file of an earlier release has been read without a checksum, and has one now.
 pub fn tell_rewritten(path: &Path) {
     tracing::info!(path = %path.display(), "an earlier release wrote this file without a checksum; it is rewritten with one");
 }

@@ -34,7 +34,7 @@ fn message(number: u64) -> LinkEvent {
     LinkEvent::Message { peer: name("a"), message: numbered(number) }
 }
 
-/// Everything that can be received now.
+/// All events that can be received now.
 async fn drain(receiver: &mut Receiver) -> Vec<LinkEvent> {
     let mut events = Vec::new();
     while let Ok(event) = tokio::time::timeout(Duration::from_millis(20), receiver.recv()).await {
@@ -77,7 +77,7 @@ async fn nothing_of_a_link_follows_its_end_nor_shows_up_in_the_next_one() {
 #[tokio::test]
 async fn a_bulk_message_taken_before_its_links_up_was_seen_waits_for_it() {
     let (inbox, mut receiver) = inbox();
-    // The state a wake-up on the bulk queue leaves when the urgent one was looked at a moment earlier.
+    // The state that a wake-up on the bulk queue leaves if the urgent queue was checked a moment earlier.
     inbox.message(Urgency::Bulk, 1, &name("a"), numbered(1), 10).await;
     receiver.waiting = receiver.bulk.recv().await;
     inbox.up(1, name("a"), hello());

@@ -6,8 +6,8 @@
 //!                     ▲                   │ request
 //!                     └─ done, or failed ─┴─► writing, stale
 //! ```
-//! Every write has all entries, so the first write that begins after a request confirms it, and nothing is refused for
-//! number. The disk alone decides how often that is.
+//! Every write has all entries, so the first write that begins after a request confirms that request, and no request is
+//! refused because there are too many. The disk alone limits the rate of writes.
 
 use std::{
     fmt, io,
@@ -20,12 +20,12 @@ use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 use super::StateFile;
 
-/// After a write that failed, the next one begins so much later.
+/// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_millis(250);
-/// A slow disk is reported once, until no write was slow for so long.
+/// A slow disk is reported again only after a time of this length without a slow write.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How a write ended.
+/// Result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All entries up to this token are on the disk.
@@ -34,7 +34,7 @@ pub enum Outcome {
     Failed { why: String },
 }
 
-/// The writes of one file.
+/// Counters of one file's writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     pub stored: u64,
@@ -65,8 +65,8 @@ pub struct GroupCommit<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> GroupCommit<T> {
-    /// Call it within a runtime. A write that takes longer than `slow` is reported in the log, as is a disk that refuses:
-    /// each once for as long as it lasts.
+    /// Starts the writer; to be called within a runtime. A write that takes longer than `slow` is logged, and so is a
+    /// disk that refuses: once for as long as it lasts.
     #[must_use]
     pub fn start(file: StateFile<T>, slow: Duration) -> Self {
         let name = file.path().display().to_string();
@@ -85,13 +85,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> GroupCommit<T> {
         Self { entries, outcomes, slow, is_stale: false, is_writing: false, writes: Writes::default() }
     }
 
-    /// There is something new to be written.
+    /// Records that there is something new to be written.
     pub fn request(&mut self) {
         self.is_stale = true;
     }
 
-    /// Begins a write if there is something new and no write is under way. `entries` gives all there are, and the token
-    /// that confirms them. Call it before waiting for anything else.
+    /// Begins a write if there is something new and no write is under way. `entries` returns all entries, and the token
+    /// that confirms them. To be called before waiting for anything else.
     pub fn flush(&mut self, entries: impl FnOnce() -> (u64, Vec<T>)) {
         if self.is_stale && !self.is_writing {
             self.is_stale = false;
@@ -158,7 +158,7 @@ impl<S> Writer<S> {
     }
 }
 
-/// What the log is told about the disk.
+/// State of the log messages about the disk.
 #[derive(Debug)]
 struct Report {
     name: String,

@@ -1,4 +1,4 @@
-//! Who may link, by certificate and by configuration.
+//! Which nodes may link, by certificate and by configuration.
 
 use std::{fs, time::Instant};
 
@@ -35,7 +35,8 @@ async fn an_authority_takes_the_place_of_another_while_links_live() {
     assert!(matches!(next_of_links(&mut c).await, LinkEvent::Up { .. }));
     assert_eq!(next_of_links(&mut b).await, LinkEvent::Up { peer: name("c"), hello: hello("c", 2) });
 
-    // New certificates, then the old authority goes: what it has signed is cut, and linked again by the new certificates.
+    // First new certificates are installed, then the old authority is removed: links by its certificates are closed,
+    // and opened again with the new ones.
     fs::write(renewed.folder().join("ca.pem"), &new).expect("it is written");
     for node in ["a", "b"] {
         renewed.identity(node);
@@ -107,7 +108,7 @@ async fn a_node_may_be_only_what_its_certificate_says() {
     let dials: Vec<_> = (0..3).map(|_| dial()).collect();
     let [first, second, third] = dials.try_into().expect("three");
 
-    // A node's own certificate is checked before it says a word.
+    // A node's own certificate is checked before it sends anything.
     let start_as = |hello: Hello| {
         let timing = Timing::default();
         start(TransportSettings { hello, listen: None, dial: vec![], admission: admission(), timing }, &t1)
@@ -175,7 +176,7 @@ async fn a_copied_certificate_is_refused_while_the_first_is_alive() {
     assert!(why.contains("a is linked already"), "{why}");
     a.send("b", &release(1));
     assert_eq!(b.expect_message("a").await, release(1));
-    // The first dies without a word: its keep-alives stay away, and the copy is admitted.
+    // The first dies silently: its keep-alives stop, and the copy is admitted.
     kill(a).await;
     b.expect_down("a").await;
     assert_eq!(b.expect_up("a").await.incarnation, Incarnation(2));

@@ -1,4 +1,4 @@
-//! Nodes link while others begin handshakes and never go on with them.
+//! Nodes link while many sources begin handshakes and never continue them.
 
 use std::{
     collections::BTreeMap,
@@ -12,15 +12,16 @@ use vipa_transport::LinkEvent;
 
 use super::{Cluster, LOCALHOST, kill, name, stranger};
 
-/// First packets of the flood, each of another connection; all are sent again once they are through.
+/// First packets of the flood, each of another connection; all are sent again at the end of a round.
 const INITIALS: usize = 2_000;
 const SOURCES: u8 = 64;
 /// 2,000 in a second.
 const EVERY: Duration = Duration::from_millis(5);
 const AT_ONCE: usize = 10;
-/// Where a first packet's connection id stands: its length, then its bytes (RFC 9000 §17.2).
+/// Where a first packet has its connection id: its length, then its bytes (RFC 9000 §17.2).
 const ID_LENGTH: usize = 5;
-/// A node links under the flood: a handshake takes milliseconds, the longest pause between two attempts half a second.
+/// Time for a node to link under the flood: a handshake takes milliseconds, the longest pause between two attempts half
+/// a second.
 const SOON: Duration = Duration::from_secs(3);
 
 /// First packets of valid handshakes, as a client of this cluster's protocol sends them.
@@ -46,7 +47,7 @@ async fn initials(cluster: &Cluster) -> Vec<Vec<u8>> {
     by_id.into_values().collect()
 }
 
-/// Sends first packets from many addresses until it is dropped; nobody there ever answers.
+/// Sends first packets from many addresses until it is dropped; none of these ever answers.
 struct Flood {
     stop: Option<mpsc::Sender<()>>,
     sender: Option<JoinHandle<()>>,
@@ -61,7 +62,7 @@ impl Flood {
             let mut packets = initials.iter().cycle().zip(sources.iter().cycle());
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
                 for (packet, source) in packets.by_ref().take(AT_ONCE) {
-                    // What does not fit into the receiver's buffer is lost.
+                    // Packets that do not fit into the receiver's buffer are lost.
                     let _ = source.send_to(packet, at);
                 }
             }

@@ -22,9 +22,9 @@ use vipa_transport::{
 
 const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// The tests of the workspace share the machine: a peer that only waits for the processor shall not be taken for dead.
+/// The tests of the workspace share the machine: a peer that only waits for the processor must not count as dead.
 const IDLE: Duration = Duration::from_secs(4);
-/// Between two looks at the certificates.
+/// Between two checks of the certificates.
 const RENEWAL: Duration = Duration::from_millis(50);
 /// Nothing here takes this long on any machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ fn name(text: &str) -> NodeName {
     text.parse().expect("a node name")
 }
 
-/// A cluster's certificates in a folder that goes with it.
+/// A cluster's certificates, in a folder that is removed with it.
 struct Cluster(tempfile::TempDir);
 
 impl Cluster {
@@ -152,7 +152,7 @@ impl Node {
         self.sender.send(&name(to), message);
     }
 
-    /// Nothing happens for `time`.
+    /// Asserts that nothing happens for `time`.
     async fn expect_silence(&mut self, time: Duration) {
         if let Ok(event) = tokio::time::timeout(time, self.receiver.recv()).await {
             panic!("{} expected nothing, not {event:?}", self.name);
@@ -308,7 +308,7 @@ async fn a_peer_that_takes_nothing_loses_its_link_and_nothing_grows_without_limi
     };
     assert_eq!(event, LinkEvent::Down { peer: name("b") });
     assert_eq!(a.sender.statistics().too_slow, 1);
-    // It comes back by itself.
+    // It links again by itself.
     a.expect_up("b").await;
     drop(b);
 }
@@ -342,7 +342,7 @@ async fn a_peer_that_trusts_us_but_has_no_certificate_of_ours_is_refused() {
     let endpoint = stranger(&ours, None);
     let connection = endpoint.connect(b.address(), "b").unwrap().await;
     if let Ok(connection) = connection {
-        // The client side of TLS 1.3 is done before the server has seen the certificate; nothing comes of it.
+        // The client side of TLS 1.3 is done before the server has seen the certificate; nothing results from it.
         assert!(connection.accept_uni().await.is_err());
     }
     assert!(matches!(b.next().await, LinkEvent::Refused { .. }));
@@ -397,7 +397,7 @@ async fn a_node_that_gives_itself_another_name_than_its_certificate_is_refused()
         LinkEvent::Refused(refusal) => assert!(refusal.why.contains("version"), "{refusal}"),
         other => panic!("{other:?}"),
     }
-    // Who heard b's greeting before b's refusal had a link for a moment.
+    // A node that received b's greeting before b's refusal had a link for a moment.
     loop {
         match receiver.recv().await {
             Some(LinkEvent::Refused { .. }) => break,
@@ -566,7 +566,7 @@ fn a_transport_outside_a_runtime_says_so() {
     assert!(matches!(start(settings, &cluster.identity("a")), Err(StartError::NoRuntime)));
 }
 
-/// Ends a node without a word to its peers; its port is free afterwards.
+/// Ends a node without a message to its peers; its port is free afterwards.
 async fn kill(mut node: Node) {
     let runtime = node.runtime.take().expect("it runs");
     let address = node.address();
@@ -576,7 +576,8 @@ async fn kill(mut node: Node) {
     drop(UdpSocket::bind(address).expect("its port is free"));
 }
 
-/// A QUIC client of this cluster's protocol that is no node: it trusts `cluster`, and shows `node`'s certificate or none.
+/// A QUIC client of this cluster's protocol that is no node: it trusts `cluster`, and shows `node`'s certificate or
+/// none.
 fn stranger(cluster: &Cluster, node: Option<&str>) -> quinn::Endpoint {
     let file = |name: String| cluster.folder().join(name);
     let mut roots = rustls::RootCertStore::empty();

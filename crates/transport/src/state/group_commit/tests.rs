@@ -4,7 +4,7 @@ use tokio::time::sleep;
 
 use super::*;
 
-/// What the disk has, and whether it takes anything.
+/// The disk's contents, and whether it takes anything.
 #[derive(Clone, Default)]
 struct Disk {
     entries: Arc<Mutex<Vec<u64>>>,
