@@ -1,8 +1,8 @@
-//! What the agent's BPF programs have in common.
+//! Definitions that the agent's BPF programs share.
 
 use std::net::IpAddr;
 
-/// An address as the programs know it: IPv4 as IPv4-mapped IPv6, in the network's order.
+/// An address as the programs store it: IPv4 as IPv4-mapped IPv6, in network order.
 pub(crate) type Address = [u8; 16];
 
 pub(crate) fn address_of(address: IpAddr) -> Address {

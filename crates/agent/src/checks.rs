@@ -1,4 +1,5 @@
-//! The configured checks, each in a task of its own: asked at its pace, cut off at its limit, told when its verdict changes.
+//! The configured checks, each in a task of its own: run at its interval, stopped at its time limit, reported when its
+//! verdict changes.
 
 use std::process::Stdio;
 
@@ -11,7 +12,7 @@ use vipa_model::{Check, Probe, Verdict};
 use vipa_protocol::{CheckResult, load::MAX_CHECK_DETAIL};
 use vipa_transport::probe;
 
-/// Starts all checks. First comes what is known before any answer: that nothing is.
+/// Starts all checks. The first results are those before any answer: nothing is known.
 pub(crate) fn start(checks: &[Check]) -> (Vec<CheckResult>, mpsc::Receiver<(usize, CheckResult)>) {
     let (told, news) = mpsc::channel(checks.len().max(1));
     for (index, check) in checks.iter().cloned().enumerate() {
@@ -46,7 +47,7 @@ fn result(check: &Check, verdict: Verdict, detail: &str) -> CheckResult {
     CheckResult { name: check.name.clone(), port: check.port, passing: verdict.passes(), detail: shortened(detail) }
 }
 
-/// As much of a detail as routers are told.
+/// The part of a detail that is sent to routers.
 pub(crate) fn shortened(detail: &str) -> String {
     let end = (0..=MAX_CHECK_DETAIL.min(detail.len())).rev().find(|&end| detail.is_char_boundary(end));
     detail[..end.unwrap_or_default()].to_owned()
@@ -66,7 +67,7 @@ async fn ask(check: &Check) -> Result<(), String> {
     time::timeout(limit, answer).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
 }
 
-/// Runs a program in a process group of its own. When this is dropped, all of the group is killed.
+/// Runs a program in a process group of its own. When this is dropped, the whole group is killed.
 async fn run(words: &[String]) -> Result<(), String> {
     let (program, arguments) = words.split_first().ok_or("no program")?;
     let mut command = Command::new(program);
@@ -79,12 +80,12 @@ async fn run(words: &[String]) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(status.to_string()) }
 }
 
-/// The processes a check has started.
+/// The processes that a check has started.
 struct Group(Pid);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // What ended by itself is not there any more.
+        // A process that has ended by itself is not there any more.
         let _ = killpg(self.0, Signal::SIGKILL);
     }
 }

@@ -1,10 +1,10 @@
-//! Leaving without breaking anything: no new connections, those there are run out, then the agent goes.
+//! Draining: no new connections, the present ones are left to end, then the agent stops.
 //!
 //! ```text
 //!   vipa-agent drain ──► socket of the running agent (`orders`)      {"drain":{"timeout_s":60}}, "cancel"
 //!                    ◄── a line now and then ──                      {"connections":12,"left_s":48,…}
 //! ```
-//! The same begins with SIGTERM where `drain_timeout_s` says so.
+//! SIGTERM begins the same if `drain_timeout_s` is set.
 
 use std::{
     io::{BufRead, Write},
@@ -17,11 +17,11 @@ use tokio::time::Instant;
 
 use crate::orders::Wish;
 
-/// A host without connections leaves after this long at the earliest: routers hear of it, and what is on the way arrives.
+/// Shortest drain of a host without connections: routers receive the intent, and what is on the way arrives.
 pub(crate) const NOTICE: Duration = Duration::from_secs(1);
-/// Between two looks at what is left, each told to those who wait.
+/// Interval at which the remaining connections are counted, and reported to waiting clients.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
-/// A drain that nobody limits ends after this long.
+/// Longest drain, if no limit is given.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub(crate) struct Progress {
     pub(crate) stage: Stage,
     /// Live connections to the VIPAs.
     pub(crate) connections: u64,
-    /// Until it leaves whatever there is.
+    /// Seconds until it stops with whatever is left.
     pub(crate) left_s: u64,
 }
 
@@ -37,11 +37,11 @@ pub(crate) struct Progress {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Stage {
     Draining,
-    /// Nothing is left: the agent leaves.
+    /// Nothing is left: the agent stops.
     Drained,
-    /// Time is over: the agent leaves all the same.
+    /// The time has passed: the agent stops all the same.
     OutOfTime,
-    /// It serves, as it was asked to.
+    /// It serves again, as requested.
     Serving,
 }
 
@@ -68,7 +68,8 @@ impl Drain {
     }
 }
 
-/// `vipa-agent drain`: tells the running agent, and prints how it goes. False: connections were left when time was over.
+/// `vipa-agent drain`: sends the request to the running agent, and prints the progress. False: connections were left
+/// when the time had passed.
 pub(crate) fn ask(socket: &Path, wish: Wish) -> anyhow::Result<bool> {
     use anyhow::Context;
     let shown = socket.display();

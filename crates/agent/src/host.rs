@@ -1,12 +1,13 @@
-//! The host as the routers want it: a thread of its own puts the VIPAs on the interface and has tunnels unwrapped.
+//! The host's setup as the routers need it: a thread of its own puts the VIPAs on the interface and has tunnels
+//! unwrapped.
 //!
 //! ```text
 //!   agent's loop ── Wanted: always the whole, the last counts ──► thread ──► address ──► kernel, host.json
 //!                ── Query ──► thread                                     └─► decap ────► kernel, tunnels.json
 //!                ◄── HostStatus
 //! ```
-//! The loop that beats, votes and answers never waits for this thread: netlink and disks may take their time. What changes while
-//! the thread works is taken together with what it changes next.
+//! The loop that beats, votes and answers never waits for this thread: netlink and disks may be slow. Changes that
+//! arrive while the thread works are applied together.
 
 use std::{collections::BTreeSet, convert::Infallible, net::IpAddr, path::Path, thread, time::Duration};
 
@@ -28,34 +29,35 @@ use crate::{
     misplaced::{self, Misplaced},
 };
 
-/// After a change that follows another one closely more is waited for, so that it is made together.
+/// After a change that follows another one closely, further changes are waited for this long, so that they are made
+/// together.
 const GATHER: Duration = Duration::from_millis(10);
 const CLOSELY: Duration = Duration::from_millis(100);
-/// Changes that take long are gathered for so many times as long, and for this long at most.
+/// Changes that take long are gathered for this many times as long, and for the next constant at most.
 const REST: u32 = 3;
 const LONGEST_REST: Duration = Duration::from_millis(100);
-/// What the kernel's sockets tell waits no longer for the host to be as it is wanted.
+/// Reports about sockets wait no longer than this for the host's setup.
 const HOLD: Duration = Duration::from_millis(500);
-/// What could not be set up is tried again after this long.
+/// Pause before a failed setup is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often it is looked whether what was set up is still there.
+/// Interval at which the setup is checked.
 const LOOK: Duration = Duration::from_secs(3);
-/// How often it is said what tunnels brought, when they brought anything.
+/// Interval at which packets from tunnels are logged, if there were any.
 const REPORT: Duration = Duration::from_secs(60);
 /// Queries that wait for the thread.
 const QUERIES: usize = 8;
-/// Who asks for the status gets it without the host's part when the thread is busy for longer.
+/// If the thread is busy for longer than this, a status is given without the host's part.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Leaving takes no longer, whatever netlink or the disk does: what is under way is written down already.
+/// Time limit for stopping, however slow netlink or the disk is: what is under way is recorded already.
 const LONGEST_STOP: Duration = Duration::from_secs(10);
 
-/// What this host is to be like.
+/// The wanted setup of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Wanted {
     vipas: BTreeSet<IpAddr>,
     tunnels: Tunnels,
     inherited: Inherited,
-    /// Counts the changes.
+    /// Number of changes.
     version: u64,
 }
 
@@ -65,7 +67,7 @@ enum Query {
     Stop(Departure, oneshot::Sender<anyhow::Result<()>>),
 }
 
-/// What an agent that ends does with the host.
+/// What an agent that ends does with the host's setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Departure {
     /// VIPAs, settings and tunnels stay for the connections that use them, and for the next agent.
@@ -74,16 +76,16 @@ pub(crate) enum Departure {
     Restore,
 }
 
-/// The asking end; dropping it ends the thread, and what is set up stays.
+/// Handle of the thread; dropping it ends the thread, and the setup stays.
 #[derive(Debug)]
 pub(crate) struct Host {
     wanted: watch::Sender<Wanted>,
     next: Wanted,
-    /// `next` is another than the thread knows.
+    /// `next` differs from what the thread has.
     is_due: bool,
-    /// The version of what the host is like, as far as that succeeded.
+    /// The version of the setup that was last completed.
     made: watch::Receiver<u64>,
-    /// When something was wanted that the host was not like yet.
+    /// Since when the wanted setup has differed from the completed one.
     changed: Instant,
     misplaced: watch::Receiver<Vec<Misplaced>>,
     link_address: watch::Receiver<Option<Mac>>,
@@ -92,7 +94,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Takes over what an earlier agent left; ready when that is known.
+    /// Takes over what an earlier agent left; ready when that has been read.
     pub(crate) async fn start(agent: &config::Agent, state_dir: &Path) -> anyhow::Result<Self> {
         let (wanted, wanted_out) = watch::channel(Wanted::default());
         let (making, made) = watch::channel(0);
@@ -125,18 +127,18 @@ impl Host {
         Ok(Self { wanted, next, is_due: false, made, changed, misplaced, link_address, queries, ended })
     }
 
-    /// Exactly these VIPAs are to be on this host.
+    /// Sets exactly these VIPAs to be on this host.
     pub(crate) fn serve(&mut self, vipas: Vec<IpAddr>) {
         self.want(|wanted| wanted.vipas = vipas.into_iter().collect());
     }
 
-    /// Exactly what these routers wrap for these VIPAs is to be unwrapped.
+    /// Sets exactly the packets that these routers encapsulate for these VIPAs to be unwrapped.
     pub(crate) fn unwrap(&mut self, vipas: Vec<IpAddr>, routers: Vec<IpAddr>) {
         let tunnels = Tunnels { vipas: vipas.into_iter().collect(), routers: routers.into_iter().collect() };
         self.want(|wanted| wanted.tunnels = tunnels);
     }
 
-    /// What an earlier agent left and nobody has asked for goes.
+    /// Removes what an earlier agent left and no router has asked for.
     pub(crate) fn release_inherited(&mut self) {
         self.want(|wanted| wanted.inherited = Inherited::Release);
     }
@@ -146,7 +148,7 @@ impl Host {
         self.is_due = true;
     }
 
-    /// Tells the thread what is wanted by now, all of it at once.
+    /// Sends the thread the whole wanted setup.
     pub(crate) fn flush(&mut self) {
         if std::mem::take(&mut self.is_due) {
             if *self.made.borrow() == self.next.version {
@@ -157,28 +159,28 @@ impl Host {
         }
     }
 
-    /// Returns when the host is as it is wanted, or `HOLD` after it was not. What a router hears of listeners has it send new
-    /// connections, so the VIPA is to be here by then.
+    /// Returns when the host has the wanted setup, or `HOLD` after the setup was changed. A router sends new
+    /// connections as soon as listeners are reported to it, so the VIPA must be here by then.
     pub(crate) fn until_made(&self) -> impl Future<Output = ()> + use<> {
         let (version, until) = (self.next.version, self.changed + HOLD);
         let mut made = self.made.clone();
         async move {
-            // Neither time nor the thread's end is a reason to be silent about connections.
+            // Neither the time limit nor the thread's end is a reason to report no connections.
             let _ = timeout_at(until, made.wait_for(|made| *made == version)).await;
         }
     }
 
-    /// What routers are told of VIPAs that are where this host answers for them, if there are some.
+    /// The failing check that routers receive about misplaced VIPAs, if there are some.
     pub(crate) fn misplaced(&self) -> Option<CheckResult> {
         misplaced::check(&self.misplaced.borrow())
     }
 
-    /// The Ethernet address of the interface that holds this target's address, as often as it changes.
+    /// The Ethernet address of the interface that holds this target's address, whenever it changes.
     pub(crate) fn link_address(&self) -> watch::Receiver<Option<Mac>> {
         self.link_address.clone()
     }
 
-    /// Asks how it is; the answer comes when the thread has time, or says that it has none.
+    /// Requests the status; the answer comes when the thread has time, or states that it has none.
     pub(crate) fn status(&self) -> impl Future<Output = HostStatus> + Send + 'static {
         let (reply, answer) = oneshot::channel();
         let asked = self.queries.try_send(Query::Status(reply));
@@ -193,7 +195,7 @@ impl Host {
         }
     }
 
-    /// Returns when the thread has ended, which it does only by a fault.
+    /// Returns when the thread has ended, which only a fault causes.
     pub(crate) async fn ended(&mut self) {
         // Nothing is ever sent.
         let _ = (&mut self.ended).await;
@@ -214,15 +216,15 @@ impl Host {
     }
 }
 
-/// What the thread has.
+/// State of the thread.
 struct Worker {
     wanted: watch::Receiver<Wanted>,
     made: watch::Sender<u64>,
     applied: Instant,
-    /// How long that took.
+    /// How long the last change took.
     took: Duration,
     addresses: Addresses,
-    /// For what routers are told.
+    /// For the check that routers receive.
     misplaced: watch::Sender<Vec<Misplaced>>,
     decap: Decap,
     netlink: JoinHandle<()>,
@@ -272,7 +274,7 @@ impl Worker {
                     None => return,
                 },
                 () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => self.apply().await,
-                // What fails is not tried again at every change.
+                // After a failure changes alone do not cause another attempt.
                 changed = self.wanted.changed(), if retry.is_none() => {
                     if changed.is_err() {
                         return;
@@ -289,11 +291,11 @@ impl Worker {
         }
     }
 
-    /// Makes the host be as it is wanted; what fails is said once and tried again.
+    /// Gives the host the wanted setup; a failure is logged once and tried again.
     async fn apply(&mut self) {
         let began = Instant::now();
         let Wanted { vipas, tunnels, inherited, version } = self.wanted.borrow_and_update().clone();
-        // First who unwraps: a VIPA that is here is to be reached in every way.
+        // Unwrapping first: a VIPA on this host must be reachable by every path.
         let unwrapped = self.decap.unwrap(&tunnels, inherited).await;
         let served = self.addresses.serve(&vipas, inherited).await;
         let failures: Vec<String> =
@@ -309,7 +311,7 @@ impl Worker {
         self.note(&failures);
     }
 
-    /// What others have taken away is put there again.
+    /// Restores what others have removed.
     async fn look_after(&mut self) {
         let gone = (self.addresses.are_gone().await, self.decap.is_gone().await);
         let misplaced = self.addresses.misplaced();
@@ -360,7 +362,7 @@ impl Worker {
         }
     }
 
-    /// What keeps packets from where they should go.
+    /// Conditions that keep packets from their destinations.
     async fn remarks(&self) -> Vec<String> {
         let mut remarks: Vec<String> = self.addresses.misplaced().iter().map(ToString::to_string).collect();
         remarks.extend(self.decap.remarks().await);
@@ -386,7 +388,7 @@ fn connect() -> anyhow::Result<(JoinHandle<()>, Handle)> {
     Ok((tokio::spawn(connection), handle))
 }
 
-/// `vipa-agent cleanup`: undoes what an agent that is stopped has left on this host; what was undone, a line each.
+/// `vipa-agent cleanup`: undoes what a stopped agent has left on this host; returns what was undone, a line each.
 pub(crate) async fn clean_up(agent: &config::Agent, state_dir: &Path) -> anyhow::Result<Vec<String>> {
     let (_netlink, handle) = connect()?;
     let mut undone = crate::address::clean_up(state_dir, &handle).await?;

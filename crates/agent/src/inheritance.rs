@@ -1,22 +1,22 @@
-//! How long what an earlier agent left on this host stays without being asked for.
+//! How long the setup of an earlier agent stays on this host without being asked for.
 //!
 //! ```text
 //!   started ──► Keep ──all routers linked for SETTLED, or one for PATIENCE──► Release
 //! ```
-//! An agent that stops leaves the VIPAs and tunnels as they are. Its successor learns little by little, router by router, what is
-//! wanted. What nobody has asked for by the end goes. The time runs only while routers are linked: without a link nobody can say what
-//! is wanted, and connections may live.
+//! An agent that stops leaves the VIPAs and tunnels as they are. Its successor receives what is wanted one router after
+//! the other. What no router has asked for by the end of this time is removed. The time runs only while routers are
+//! linked: without a link nothing states what is wanted, and connections may live.
 
 use std::time::Duration;
 
 use vipa_model::Moment;
 
-/// Time for routers that are linked to tell everything they want.
+/// Time for linked routers to send everything that they want.
 const SETTLED: Duration = Duration::from_secs(10);
-/// A router that stays away for so long is no longer waited for.
+/// Absence after which a router is no longer waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What becomes of what an earlier agent left.
+/// What is done with the setup that an earlier agent left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Inherited {
     #[default]
@@ -41,7 +41,7 @@ pub(crate) struct Inheritance {
 }
 
 impl Inheritance {
-    /// Whether the time is over at this moment, and was not before.
+    /// Whether the time has just ended: at this moment, and not before.
     pub(crate) fn ends(&mut self, now: Moment, linked: Linked) -> bool {
         let (some, all) = match linked {
             Linked::None => (false, false),
@@ -62,7 +62,7 @@ impl Inheritance {
 mod tests {
     use super::*;
 
-    /// The second at which the time ends, asked every second for as long as `linked` says something.
+    /// The second at which the time ends, asked every second for as long as `linked` has items.
     fn end(linked: impl IntoIterator<Item = Linked>) -> Option<u64> {
         let mut inheritance = Inheritance::default();
         let mut ends = Vec::new();
@@ -79,7 +79,7 @@ mod tests {
     fn it_ends_once_when_all_routers_have_been_linked_for_long_enough() {
         assert_eq!(end([Linked::All; 100]), Some(10));
         assert_eq!(end([[Linked::None; 50], [Linked::All; 50]].concat()), Some(60));
-        // A break begins the time anew.
+        // A break begins the time again.
         assert_eq!(end([&[Linked::All; 9][..], &[Linked::Some], &[Linked::All; 20]].concat()), Some(20));
     }
 
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn without_a_link_it_does_not_end() {
         assert_eq!(end([Linked::None; 10_000]), None);
-        // Nor after a link that was lost before anybody could have told everything.
+        // Nor after a link that was lost before the router could have sent everything.
         assert_eq!(end([&[Linked::All; 5][..], &[Linked::None; 10_000]].concat()), None);
     }
 }

@@ -1,8 +1,8 @@
-//! The Ethernet address of the interface that holds this target's address, found when it changes.
+//! The Ethernet address of the interface that holds this target's address, followed as it changes.
 //!
-//! Routers are told, so that no forged ARP or neighbour discovery takes this target's packets away, and so that a replaced card is
-//! known at once. The kernel says when an interface or an address changes (rtnetlink's groups); what it says may get lost,
-//! so the interfaces are looked at now and then all the same.
+//! Routers receive it, so that no forged ARP or neighbour discovery diverts this target's packets, and so that a
+//! replaced network card is known at once. The kernel reports changes of interfaces and addresses (rtnetlink's groups).
+//! A report may get lost, so the interfaces are also checked at intervals.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -27,11 +27,11 @@ use vipa_model::Mac;
 use crate::netlink::{addresses_of, all_addresses, link_by_index};
 
 const GROUPS: [MulticastGroup; 3] = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-/// After word of a change more is waited for, so that it is looked at together.
+/// After a report of a change, further ones are waited for this long, so that all are handled together.
 const GATHER: Duration = Duration::from_millis(10);
-/// Between two looks without word of a change.
+/// Between two checks without a report of a change.
 const LOOK: Duration = Duration::from_secs(10);
-/// After a failure of netlink.
+/// Pause after a failure of netlink.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The interface that holds the address.
@@ -42,7 +42,7 @@ struct Holder {
     mac: Option<Mac>,
 }
 
-/// Tells the Ethernet address of the interface that holds `address`, whenever it changes, until nobody listens.
+/// Sends the Ethernet address of the interface that holds `address`, whenever it changes, until there is no receiver.
 pub(crate) async fn follow(address: IpAddr, told: watch::Sender<Option<Mac>>) {
     let mut before = None;
     while !told.is_closed() {
@@ -96,7 +96,7 @@ fn concerns(message: &NetlinkMessage<RouteNetlinkMessage>, address: IpAddr, hold
             is_of(of, address)
         }
         NetlinkPayload::InnerMessage(_) => false,
-        // The kernel has lost words of changes.
+        // The kernel has lost reports of changes.
         _ => true,
     }
 }

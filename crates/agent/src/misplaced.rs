@@ -1,5 +1,5 @@
-//! VIPAs on an interface where this host answers ARP and neighbour discovery for them: its clients' packets come here past the
-//! routers, all of them.
+//! Misplaced VIPAs: on an interface where this host answers ARP and neighbour discovery for them, so that all packets
+//! of their clients come here past the routers.
 
 use std::{fmt, fs, net::IpAddr};
 
@@ -30,12 +30,12 @@ impl fmt::Display for Misplaced {
     }
 }
 
-/// Those that have been found, and told of.
+/// The misplaced VIPAs that were found and logged.
 #[derive(Debug, Default)]
 pub(crate) struct MisplacedList(Vec<Misplaced>);
 
 impl MisplacedList {
-    /// Takes in what a look has found; the log tells of what is new, and of the end.
+    /// Applies the result of a check; new ones and the end are logged.
     pub(crate) fn set(&mut self, found: Vec<Misplaced>) {
         for new in found.iter().filter(|new| !self.0.contains(new)) {
             tracing::error!("{new}; before that this host gets no new connections");
@@ -71,7 +71,7 @@ fn answers_nobody(interface: &str) -> bool {
     settings.into_iter().max() >= Some(ANSWERS_NOBODY)
 }
 
-/// What routers are told: a check that fails as long as there are some.
+/// The check that routers receive: it fails as long as there are misplaced VIPAs.
 pub(crate) fn check(misplaced: &[Misplaced]) -> Option<CheckResult> {
     let detail = shortened(&misplaced.first()?.to_string());
     Some(CheckResult { name: "vipa-address".into(), port: None, passing: false, detail })

@@ -1,7 +1,7 @@
-//! What the agent asks the kernel by rtnetlink: interfaces by name, and the addresses of one.
+//! The agent's rtnetlink requests: interfaces by name, and the addresses of one.
 //!
-//! That something is not there is an answer; any other error is an error, or the agent would take for gone what it only
-//! could not ask for.
+//! That something does not exist is an answer. Any other error is returned as an error; otherwise the agent would take
+//! for gone what it only could not query.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -77,7 +77,8 @@ pub(crate) async fn all_addresses(handle: &Handle) -> Result<Vec<(u32, IpAddr)>,
     let own = |message: AddressMessage| {
         let index = message.header.index;
         message.attributes.into_iter().filter_map(move |attribute| match attribute {
-            // `Address` is the other end's on a point-to-point link, and the same as `Local` elsewhere; IPv6 has it alone.
+            // `Address` is the other end's on a point-to-point link, and the same as `Local` elsewhere; IPv6 has
+            // `Address` alone.
             AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some((index, address)),
             _ => None,
         })
@@ -88,7 +89,8 @@ pub(crate) async fn all_addresses(handle: &Handle) -> Result<Vec<(u32, IpAddr)>,
     Ok(addresses)
 }
 
-/// The name of an interface on which this host answers ARP and neighbour discovery; `None`: it is gone, or a loopback or dummy.
+/// The name of an interface on which this host answers ARP and neighbour discovery; `None`: it is gone, or a loopback
+/// or dummy interface.
 pub(crate) async fn answering_interface(handle: &Handle, index: u32) -> Result<Option<String>, Error> {
     let Some(link) = link_by_index(handle, index).await? else { return Ok(None) };
     if link.header.flags.intersects(LinkFlags::Loopback | LinkFlags::Noarp) {

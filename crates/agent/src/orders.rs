@@ -1,4 +1,4 @@
-//! The socket of the running agent: `vipa-agent drain` and `vipa-agent status` ask there.
+//! The socket of the running agent, for `vipa-agent drain` and `vipa-agent status`.
 //!
 //! ```text
 //!   one line of JSON, a wish ──► "status", {"drain":{"timeout_s":60}}, "cancel"
@@ -33,18 +33,18 @@ use vipa_transport::{
 use crate::drain::Progress;
 
 const MAX_ORDER: u64 = 4096;
-/// Clients at one time; of more, one gives way for the next.
+/// Clients at one time; when there are more, one is disconnected for the next.
 const MAX_CLIENTS: usize = 8;
-/// How long a client may take to say its wish, and to read a word.
+/// Time for a client to send its request, and to read a reply.
 const CLIENT_LIMIT: Duration = Duration::from_secs(5);
-/// Words kept for a client that does not read.
+/// Replies kept for a client that does not read.
 const WORDS: usize = 16;
 
-/// What somebody asks of the agent.
+/// A request to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Wish {
-    /// Say how it is.
+    /// Report the status.
     Status,
     Drain {
         /// `None`: as long as it takes.
@@ -64,7 +64,7 @@ impl Wish {
     }
 }
 
-/// What the agent says to that; whoever asked knows what to expect.
+/// The agent's reply; the client knows from its request which kind to expect.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Word {
@@ -72,10 +72,10 @@ pub(crate) enum Word {
     Status(Box<AgentStatus>),
 }
 
-/// A wish on its way to the agent's loop, and where its words go.
+/// A request on its way to the agent's loop, and the channel for its replies.
 pub(crate) type Order = (Wish, mpsc::Sender<Word>);
 
-/// The socket that takes wishes; its file goes with it.
+/// The socket that accepts requests; its file is removed with it.
 #[derive(Debug)]
 pub(crate) struct OrderSocket {
     path: PathBuf,
@@ -109,7 +109,7 @@ impl OrderSocket {
 
 impl Drop for OrderSocket {
     fn drop(&mut self) {
-        // It may have been removed by hand; there is nobody to tell.
+        // It may have been removed by hand; there is nothing to report.
         let _ = fs::remove_file(&self.path);
     }
 }

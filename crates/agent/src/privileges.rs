@@ -1,4 +1,5 @@
-//! What this process may do: the few capabilities it names, and nothing else, for itself and whatever it starts.
+//! Privileges of this process: the few capabilities that it names, and no others, for itself and everything that it
+//! starts.
 //!
 //! | capability | for |
 //! |---|---|
@@ -7,7 +8,7 @@
 //! | `CAP_SYS_ADMIN` | the same on kernels before 5.8, which have no `CAP_BPF`; entering other network namespaces |
 //! | `CAP_SYS_PTRACE` | naming those as `/proc/PID/ns/net` |
 //!
-//! As root or not makes no difference from here on: root's other powers are capabilities too.
+//! From here on it makes no difference whether the agent runs as root: root's other powers are capabilities too.
 
 use std::fs;
 
@@ -17,14 +18,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 /// Kernels whose last capability is lower have no `CAP_BPF`, number 39 (Linux 5.8).
 const CAP_BPF_NUMBER: u8 = 39;
 
-/// Whether other network namespaces are to be looked into.
+/// Whether other network namespaces are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Elsewhere {
     Yes,
     No,
 }
 
-/// What is kept, of what this process was given.
+/// The capabilities to keep, of those that this process was given.
 fn named(elsewhere: Elsewhere) -> CapsHashSet {
     let last = fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok();
     let last = last.and_then(|text| text.trim().parse::<u8>().ok());
@@ -38,11 +39,12 @@ fn named(elsewhere: Elsewhere) -> CapsHashSet {
     named
 }
 
-/// Gives everything else up, for good. Before any thread is started: each has capabilities of its own.
+/// Drops all other capabilities, permanently. To be called before any thread is started: each has capabilities of its
+/// own.
 pub(crate) fn drop_the_rest(elsewhere: Elsewhere) -> anyhow::Result<()> {
     let named = named(elsewhere);
     let permitted = caps::read(None, CapSet::Permitted).context("cannot read this process's capabilities")?;
-    // Whoever may not lower the bounding set could not raise anything by it either.
+    // A process that may not lower the bounding set could not raise anything by it either.
     if permitted.contains(&Capability::CAP_SETPCAP) {
         for capability in caps::runtime::thread_all_supported() {
             if !named.contains(&capability) {
@@ -50,7 +52,8 @@ pub(crate) fn drop_the_rest(elsewhere: Elsewhere) -> anyhow::Result<()> {
             }
         }
     }
-    // What a check starts shall have none: only ambient ones pass to a program of a user that is not root.
+    // Programs that a check starts must have none: only ambient capabilities pass to a program of a user that is not
+    // root.
     if caps::runtime::ambient_set_supported().is_ok() {
         caps::clear(None, CapSet::Ambient)?;
     }
@@ -91,7 +94,7 @@ mod tests {
             assert_eq!(unit(key), named, "{key}");
         }
         assert_eq!(unit("NoNewPrivileges"), ["yes"]);
-        // What would keep the agent from its work.
+        // Settings that would keep the agent from its work.
         for key in ["ProtectKernelTunables", "PrivateNetwork", "PrivateUsers"] {
             let set = UNIT.lines().any(|line| line.starts_with(&format!("{key}=yes")));
             assert!(!set, "{key} would keep it from this host's network");

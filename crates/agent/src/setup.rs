@@ -1,12 +1,12 @@
-//! `vipa-agent --print-setup`: what the agent would change on this host, without changing it; and `vipa-agent cleanup`, which
-//! undoes what it has changed.
+//! `vipa-agent --print-setup`: the changes that the agent would make on this host, without making them; and `vipa-agent
+//! cleanup`, which undoes them.
 
 use anyhow::Context;
 use vipa_model::config::{Agent, Config};
 
 use crate::{address, decap, host, kernel};
 
-/// Prints it.
+/// Prints the changes.
 pub(crate) async fn print(config: &Config, agent: &Agent) -> anyhow::Result<()> {
     let (connection, netlink, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
     tokio::spawn(connection);
@@ -21,7 +21,7 @@ pub(crate) async fn print(config: &Config, agent: &Agent) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Undoes what an agent that is stopped has left on this host, and prints it.
+/// Undoes what a stopped agent has left on this host, and prints it.
 pub(crate) async fn clean_up(config: &Config, agent: &Agent) -> anyhow::Result<()> {
     let admin = &config.node.admin;
     anyhow::ensure!(
@@ -37,7 +37,7 @@ pub(crate) async fn clean_up(config: &Config, agent: &Agent) -> anyhow::Result<(
     Ok(())
 }
 
-/// One thing that would be changed, or is to be known.
+/// One change that would be made, or a remark.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) what: &'static str,

@@ -1,4 +1,4 @@
-//! `vipa-agent status`: what the running agent knows and does, told by its socket to who may open that.
+//! `vipa-agent status`: the state of the running agent, sent over its socket to clients that may open that.
 
 use std::{
     io::{BufRead, BufReader, Write as _},
@@ -11,14 +11,14 @@ use vipa_protocol::AgentStatus;
 
 use crate::orders::Wish;
 
-/// How `vipa-agent status` says it.
+/// Output form of `vipa-agent status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Text,
     Json,
 }
 
-/// `vipa-agent status`: asks the running agent, and prints its answer.
+/// `vipa-agent status`: queries the running agent, and prints its answer.
 pub(crate) fn ask(socket: &Path, form: Form) -> anyhow::Result<()> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
         format!("no agent answers on {}; does it run, and with this configuration?", socket.display())

@@ -1,5 +1,5 @@
-//! GUE by the kernel: a UDP port of `fou`, which takes UDP and GUE away and hands what is inside to the tunnel devices.
-//! By generic netlink (`linux/fou.h`).
+//! GUE by the kernel: a UDP port of `fou`, which removes UDP and GUE and passes the inner packet to the tunnel devices.
+//! Configured by generic netlink (`linux/fou.h`).
 
 use std::{io, net::IpAddr};
 
@@ -10,14 +10,14 @@ use rtnetlink::packet_core::{
     DecodeError, DefaultNla, Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, ParseableParametrized,
 };
 
-/// Where routers send GUE.
+/// The UDP port to which routers send GUE.
 const GUE_PORT: u16 = 6_080;
 const VERSION: u8 = 1;
 const TYPE_GUE: u8 = 2;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// What is asked of `fou`.
+/// Commands of `fou`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     Add = 1,
@@ -70,7 +70,7 @@ impl Emitable for Request {
     }
 }
 
-/// Nothing that `fou` says beside errors is listened to.
+/// Replies of `fou` other than errors are ignored.
 impl ParseableParametrized<[u8], GenlHeader> for Request {
     fn parse_with_param(_: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
         Ok(Self { command: header.cmd, attributes: Vec::new() })
@@ -82,7 +82,7 @@ pub(super) async fn open(own: IpAddr) -> io::Result<()> {
     request(Request::new(Command::Add, own)).await
 }
 
-/// Closes it.
+/// Closes the port at this address.
 pub(super) async fn close(own: IpAddr) -> io::Result<()> {
     request(Request::new(Command::Delete, own)).await
 }

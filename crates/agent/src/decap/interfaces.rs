@@ -1,4 +1,4 @@
-//! The interfaces that tunnels arrive at, and what hangs on an interface's way in.
+//! The interfaces at which tunnels arrive, and the filters on their ingress.
 
 use std::{
     collections::BTreeSet,
@@ -20,17 +20,17 @@ use rtnetlink::{
 use super::{DecapError, Means};
 use crate::netlink::{interface_of, link_by_name};
 
-/// What a tunnel adds at most: IPv6, UDP and GUE.
+/// Bytes that a tunnel adds at most: IPv6, UDP and GUE.
 const MOST_OVERHEAD: u32 = 52;
-/// What every IPv6 link carries (RFC 8200 §5).
+/// MTU that every IPv6 link has at least (RFC 8200 §5).
 const LEAST_MTU: u32 = 1_280;
 /// The largest packet that most clients' own links carry.
 const CLIENTS_MTU: u32 = 1_500;
-/// Headers of IP and TCP without options: a segment is so much less than its packet.
+/// Headers of IP and TCP without options: a segment is smaller than its packet by this much.
 const IPV4_AND_TCP: u32 = 40;
 const IPV6_AND_TCP: u32 = 60;
 
-/// What may keep packets from getting through on an interface, whichever means unwraps them.
+/// Conditions that may keep packets from getting through on an interface, whichever means unwraps them.
 pub(super) async fn remarks(interface: &str, link: &Link, means: Means, handle: &Handle) -> Vec<String> {
     let mut remarks = Vec::new();
     if !link.is_ethernet && means == Means::Bpf {
@@ -72,7 +72,7 @@ pub(super) async fn remarks(interface: &str, link: &Link, means: Means, handle: 
 }
 
 impl Means {
-    /// Offloads that make one packet of several which this cannot take apart again. The kernel's devices unwrap what the
+    /// Offloads that merge packets which this means cannot separate again. The kernel's devices unwrap packets that the
     /// kernel itself has merged.
     const fn misses(self) -> &'static [&'static str] {
         match self {
@@ -82,7 +82,7 @@ impl Means {
     }
 }
 
-/// Whether this host's default routes tell clients of segments that fit into `inside` bytes.
+/// Whether this host's default routes advertise to clients segments that fit into `inside` bytes.
 async fn are_told_of_less(inside: u32, handle: &Handle) -> bool {
     let ipv4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let ipv6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
@@ -99,7 +99,7 @@ async fn are_told_of_less(inside: u32, handle: &Handle) -> bool {
     is_told
 }
 
-/// A default route; those that refuse, as every host has one of IPv6's, lead nowhere.
+/// A default route that leads to clients; routes that refuse, of which every host has one for IPv6, lead nowhere.
 fn leads_to_clients(route: &RouteMessage) -> bool {
     route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
 }
@@ -133,7 +133,7 @@ async fn merging(interface: &str, offloads: &[&'static str]) -> Vec<&'static str
     on
 }
 
-/// What there is to know of an interface.
+/// Properties of an interface.
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) is_ethernet: bool,

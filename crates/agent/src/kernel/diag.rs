@@ -1,4 +1,4 @@
-//! The kernel's socket tables over netlink (sock_diag(7)): dumps, and notices of sockets that are gone.
+//! The kernel's socket tables over netlink (sock_diag(7)): dumps, and notices of destroyed sockets.
 //!
 //! ```text
 //! request   nlmsghdr 16 │ inet_diag_req_v2 56: family protocol ext pad │ states 4 │ inet_diag_sockid 48
@@ -6,8 +6,8 @@
 //!                       │ expires 4 rqueue 4 wqueue 4 uid 4 inode 4 │ attributes
 //! sockid    sport 2 dport 2 (network order) │ src 16 │ dst 16 │ interface 4 │ cookie 8
 //!
-//! A dump is no photograph: the kernel walks its table in steps, and when sockets ahead of a step are gone it passes
-//! over as many that live. Asking for one connection by name (`Diag::find`) is exact.
+//! A dump is no consistent snapshot: the kernel walks its table in steps, and when sockets ahead of a step are
+//! destroyed it skips as many that live. A request for one connection by name (`Diag::find`) is exact.
 //! ```
 //! All other numbers are in the host's order (linux/inet_diag.h, linux/netlink.h).
 
@@ -33,7 +33,7 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
-/// Where the request's sockid begins.
+/// Offset of the request's sockid.
 const SOCKID: usize = HEADER + 8;
 const ANSWER: usize = 72;
 const AF_INET: u8 = 2;
@@ -44,7 +44,7 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const TCP_DESTROY_GROUPS: u32 = 1 << 0 | 1 << 2;
 /// Bytes read from the kernel at once.
 const BUFFER: usize = 256 * 1024;
-/// Notices of ends the kernel keeps for us while we look elsewhere, bytes.
+/// Bytes of notices that the kernel keeps for us while we are busy elsewhere.
 const NOTICE_QUEUE: usize = 8 << 20;
 
 /// A set of TCP states, as the bits of `include/net/tcp_states.h`.
@@ -52,7 +52,8 @@ const NOTICE_QUEUE: usize = 8 << 20;
 pub(crate) struct States(u32);
 
 impl States {
-    /// SYN-SENT and SYN-RECEIVED up to the last acknowledgement, not TIME-WAIT: its socket holds no application's data any more.
+    /// SYN-SENT and SYN-RECEIVED up to the last acknowledgement, but not TIME-WAIT: its socket holds no application's
+    /// data any more.
     pub(crate) const CONNECTIONS: Self = Self(
         1 << TcpState::Established as u32
             | 1 << TcpState::SynSent as u32
@@ -63,7 +64,7 @@ impl States {
             | 1 << TcpState::LastAck as u32
             | 1 << TcpState::Closing as u32,
     );
-    /// Where a connection may be that waits to be accepted.
+    /// The states of a connection that waits to be accepted.
     pub(crate) const ACCEPTABLE: Self = Self(1 << TcpState::Established as u32 | 1 << TcpState::CloseWait as u32);
     pub(crate) const LISTENERS: Self = Self(1 << TcpState::Listen as u32);
     /// UDP sockets that are bound and not connected.
@@ -112,16 +113,16 @@ pub(crate) struct Socket {
     pub(crate) remote: (IpAddr, u16),
     /// A socket bound to any IPv6 address that serves IPv4 clients too.
     pub(crate) takes_ipv4: bool,
-    /// Of a TCP listener: the connections that wait to be accepted, and how many may.
+    /// For a TCP listener: the connections that wait to be accepted, and how many may.
     pub(crate) waiting: u32,
     pub(crate) room: u32,
     /// No application holds it: it has not been accepted yet, or it is closed.
     pub(crate) is_nobodys: bool,
-    /// Tells sockets with one address apart.
+    /// Distinguishes sockets with one address.
     pub(crate) cookie: u64,
 }
 
-/// A netlink socket that asks for dumps.
+/// A netlink socket that requests dumps.
 #[derive(Debug)]
 pub(crate) struct Diag {
     socket: OwnedFd,
@@ -132,12 +133,12 @@ pub(crate) struct Diag {
 impl Diag {
     pub(crate) fn open() -> io::Result<Self> {
         let socket = open(0)?;
-        // A kernel that does not answer must not stop the agent for good.
+        // A kernel that does not answer must not block the agent for ever.
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(10, 0))?;
         Ok(Self { socket, buffer: vec![0; BUFFER], sequence: 0 })
     }
 
-    /// One that the kernel never answers.
+    /// A socket that the kernel never answers.
     #[cfg(test)]
     pub(crate) fn broken() -> io::Result<Self> {
         let (socket, _closed) = std::os::unix::net::UnixDatagram::pair()?;
@@ -155,7 +156,7 @@ impl Diag {
         Ok(())
     }
 
-    /// The TCP socket that has this connection to `local` now, whether one of an application or what remains of it.
+    /// The TCP socket that has this connection to `local` now, whether an application's or the rest of one.
     pub(crate) fn find(&mut self, local: (IpAddr, u16), remote: (IpAddr, u16)) -> io::Result<Option<Socket>> {
         self.sequence = self.sequence.wrapping_add(1);
         let Some(request) = exact_request(local, remote, self.sequence) else { return Ok(None) };
@@ -163,7 +164,7 @@ impl Diag {
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
             for Message { kind, sequence, body } in messages(&self.buffer[..length]) {
-                // Without a connection of that name the kernel answers with who listens there.
+                // Without a connection of that name the kernel answers with the listener there.
                 let is_it = |socket: &Socket| socket.state != TcpState::Listen && socket.remote == remote;
                 match kind {
                     _ if sequence != self.sequence => {}
@@ -184,7 +185,7 @@ impl Diag {
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
         for message in messages(&self.buffer[..length]) {
             match message {
-                // Left over from a dump that was broken off.
+                // Left over from a dump that was interrupted.
                 Message { sequence, .. } if sequence != self.sequence => {}
                 Message { kind: NLMSG_DONE, .. } => return Ok(Progress::Done),
                 Message { kind: NLMSG_ERROR, body, .. } => return Err(error_of(body)),
@@ -206,14 +207,14 @@ enum Progress {
     Done,
 }
 
-/// A netlink socket on which the kernel tells of every TCP socket that is gone.
+/// A netlink socket on which the kernel reports every destroyed TCP socket.
 #[derive(Debug)]
 pub(crate) struct Ends {
     socket: OwnedFd,
     buffer: Vec<u8>,
 }
 
-/// What reading the notices led to.
+/// Result of reading the notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notices {
     All,
@@ -277,7 +278,7 @@ fn request(family: u8, protocol: Protocol, states: States, sequence: u32) -> [u8
     bytes
 }
 
-/// Asks for one TCP socket, whatever its state. `None` when the addresses are of two families.
+/// Requests one TCP socket, whatever its state. `None` when the addresses are of two families.
 fn exact_request(local: (IpAddr, u16), remote: (IpAddr, u16), sequence: u32) -> Option<[u8; REQUEST]> {
     let family = match (local.0, remote.0) {
         (IpAddr::V4(_), IpAddr::V4(_)) => AF_INET,
@@ -311,7 +312,7 @@ struct Message<'a> {
     body: &'a [u8],
 }
 
-/// The netlink messages in what was read; a damaged one ends the list.
+/// The netlink messages in the bytes that were read; a damaged one ends the list.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.get(..HEADER)?;

@@ -1,4 +1,4 @@
-//! What keeps the kernel's sockets from being followed.
+//! Errors that keep the kernel's sockets from being followed.
 
 use std::io;
 
@@ -19,7 +19,7 @@ pub(crate) enum KernelError {
 /// Why the thread has nothing more to do.
 pub(super) struct Over;
 
-/// What went wrong, or that all is over.
+/// A failure, or the end of the thread's work.
 pub(super) enum Stop {
     Over,
     Failed(io::Error),

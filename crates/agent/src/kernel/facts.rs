@@ -1,4 +1,4 @@
-//! What the thread that follows connections counts, for the rest of the agent.
+//! Counters of the thread that follows connections, for the rest of the agent.
 
 use std::{
     collections::BTreeMap,
@@ -17,21 +17,22 @@ pub(crate) type Place = (IpAddr, PortRange);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
-    /// Differences between BPF and the kernel's lists that were nobody's delay, and were put right.
+    /// Differences between BPF and the kernel's lists that no delay explains, and that were repaired.
     pub(crate) repaired: u64,
     begun: BTreeMap<Place, Begun>,
 }
 
-/// What clients have begun at one service.
+/// Connections that clients have begun at one service.
 #[derive(Clone, Copy, Debug, Default)]
 struct Begun {
     handshakes: u64,
-    /// Of them, those that came to be connections.
+    /// Those that were established.
     established: u64,
 }
 
 impl Facts {
-    /// A connection is in a state, and was in another before or unknown. Only clients' count.
+    /// Counts a connection's change from one state, or from an unknown one, to another. Only clients' connections
+    /// count.
     pub(super) fn begun(
         &mut self,
         watch: &Watch,
@@ -60,7 +61,8 @@ impl Facts {
         self.begun.retain(|place, _| watch.get(&place.0).is_some_and(|watched| is_of(watched, *place)));
     }
 
-    /// What has become of what clients began; `listeners`: with what waits to be accepted; `late`: what waited in vain.
+    /// The result of connections that clients began; `listeners`: those waiting to be accepted; `late`: those that
+    /// waited in vain.
     pub(crate) fn served(&self, listeners: &[ListenerLoad], late: &BTreeMap<Place, u64>) -> Vec<Served> {
         let waiting = |(vipa, ports): Place| -> u64 {
             let of_it = listeners.iter().filter(|load| load.vipa == vipa && ports.contains(load.port));
@@ -81,13 +83,13 @@ pub(crate) fn is_of(watched: &Watched, (vipa, ports): Place) -> bool {
     watched.vipa == vipa && watched.services.contains(&(Protocol::Tcp, ports))
 }
 
-/// As one thread writes them and another reads them.
+/// Counters that one thread writes and another reads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared(Arc<Mutex<Facts>>);
 
 impl Shared {
     pub(super) fn write(&self, facts: &Facts) {
-        // Numbers are whole whoever panicked.
+        // The numbers are consistent whichever thread panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(facts);
     }
 

@@ -1,4 +1,4 @@
-//! Who listens on which port of the VIPAs.
+//! Listeners on the ports of the VIPAs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,10 @@ use super::{
     whose::note_listener,
 };
 
-/// Listening ports told of one VIPA; a service on all ports of a busy host has fewer.
+/// Listening ports reported for one VIPA; a service on all ports of a busy host has fewer.
 const MAX_LISTENING: usize = 8192;
 
-/// A listening socket, as far as it matters whose it is.
+/// A listening socket, with the properties that assign it to VIPAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Listener {
     protocol: Protocol,
@@ -33,8 +33,8 @@ impl Listener {
 }
 
 impl Observer {
-    /// Tells who listens where it has changed. As long as the listening sockets stay the same there is nothing to work out, which
-    /// for a thousand VIPAs is most of what a look at them costs.
+    /// Reports listeners where they have changed. While the listening sockets stay the same there is nothing to
+    /// compute, and for a thousand VIPAs that computation is most of the cost of a look.
     pub(super) fn tell_listening(&mut self) -> Result<(), Stop> {
         let mut listeners: Vec<(Protocol, Socket)> = Vec::new();
         let serves = |protocol| move |watched: &&Watched| watched.services.iter().any(|(of, _)| *of == protocol);

@@ -1,4 +1,4 @@
-//! A network namespace of this host, as far as its sockets go.
+//! A network namespace of this host, for reading its sockets.
 
 use std::{
     fs::File,
@@ -16,26 +16,26 @@ use nix::{
 
 use super::diag::{Diag, Ends};
 
-/// Where `ip netns` keeps names.
+/// Folder in which `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
 
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) diag: Diag,
-    /// Needed as long as a connection lives that nothing else tells the end of.
+    /// Needed as long as a connection lives whose end nothing else reports.
     pub(crate) ends: Option<Ends>,
-    /// How BPF programs know it.
+    /// The namespace's identification in BPF programs.
     pub(crate) cookie: io::Result<u64>,
 }
 
 impl Namespace {
-    /// The one this thread is in.
+    /// The namespace of this thread.
     pub(crate) fn own() -> io::Result<Self> {
         Ok(Self { diag: Diag::open()?, ends: Some(Ends::open()?), cookie: cookie() })
     }
 
-    /// Another one: the name that `ip netns` knows it by, or the path of its file. Netlink sockets belong to the namespace
-    /// they were made in, so a thread of its own goes there to make them.
+    /// Another namespace: by its name for `ip netns`, or by the path of its file. Netlink sockets belong to the
+    /// namespace in which they were made, so a thread of its own enters that one to make them.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
         let path: PathBuf = if name.starts_with('/') { name.into() } else { Path::new(NAMED).join(name) };
         let file = File::open(path)?;

@@ -1,10 +1,11 @@
-//! Sockets as they change, told by a BPF program on the root of the cgroup tree (`bpf/observe.bpf.c`) through a ring.
+//! Socket events as they happen: from a BPF program on the root of the cgroup tree (`bpf/observe.bpf.c`), through a
+//! ring.
 //!
 //! ```text
 //! event   local 16 │ remote 16 │ local port 2 │ remote port 2 │ kind 1 │ state before 1 │ state now 1 │ – 1
 //! ```
-//! Ports and states are numbers of the host's, addresses as in a packet, IPv4 ones as IPv4-mapped IPv6 ones.
-//! The program goes when this process does: it hangs there by a link whose only owner we are.
+//! Ports and states are in the host's byte order; addresses are as in a packet, IPv4 ones as IPv4-mapped IPv6 ones. The
+//! program is removed when this process ends: it is attached by a link that only this process owns.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +50,7 @@ pub(crate) enum RingError {
     Map(#[from] MapError),
 }
 
-/// What would be changed on this host.
+/// The changes that this would make on this host.
 pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
     let how = match (agent.observe, cgroup_root()) {
         (Observe::Diag, _) => "no program; connections are followed by sock_diag".to_owned(),
@@ -62,10 +63,10 @@ pub(crate) fn plan(agent: &config::Agent) -> Vec<Item> {
     vec![Item::new("bpf", how)]
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Happening {
-    /// Somebody began or ceased to listen.
+    /// A socket began or ceased to listen.
     Listening,
     Connection {
         local: (IpAddr, u16),
@@ -74,7 +75,7 @@ pub(crate) enum Happening {
     },
 }
 
-/// What has become of a connection.
+/// The new state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Became {
     State(TcpState),
@@ -89,7 +90,7 @@ pub(crate) struct Ring {
     lost: Array<MapData, u64>,
     lost_before: u64,
     namespaces: Vec<u64>,
-    /// Holds the program and its link.
+    /// Keeps the program and its link.
     _bpf: Ebpf,
 }
 
@@ -109,13 +110,13 @@ impl Ring {
         let program = bpf.program_mut(PROGRAM).expect("the object has it");
         let program: &mut SockOps = program.try_into().map_err(load_error)?;
         program.load().map_err(load_error)?;
-        // By a link, which leaves room for other people's programs whatever the mode.
+        // Attached by a link, which leaves room for other programs whatever the mode.
         let attached = program.attach(cgroup, CgroupAttachMode::Single);
         attached.map_err(|source| RingError::Attach { path, source: Box::new(source) })?;
         Ok(Self { events, watched, lost, lost_before: 0, namespaces, _bpf: bpf })
     }
 
-    /// Makes sockets of exactly these local addresses be told.
+    /// Makes the program report sockets of exactly these local addresses.
     pub(crate) fn watch(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), RingError> {
         let place = |namespace: &u64, address: IpAddr| {
             let mut place = [0; 24];
@@ -135,12 +136,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Readable when something has happened.
+    /// Readable when an event has happened.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 
-    /// The next thing that has happened, if anything has.
+    /// The next event, if there is one.
     pub(crate) fn next(&mut self) -> Option<Happening> {
         let mut happened = None;
         while happened.is_none() {
@@ -149,7 +150,7 @@ impl Ring {
         happened
     }
 
-    /// Whether anything has got lost since the last call: a whole look is needed.
+    /// Whether an event has been lost since the last call: a whole look is needed.
     pub(crate) fn has_lost(&mut self) -> Result<bool, RingError> {
         let lost = self.lost.get(&0, 0)?;
         Ok(std::mem::replace(&mut self.lost_before, lost) != lost)
@@ -183,7 +184,7 @@ fn happening_of(event: &[u8]) -> Option<Happening> {
     let [kind, before, now] = [event[36], event[37], event[38]];
     let became = match (kind, TcpState::of(before), TcpState::of(now)) {
         (2, _, _) => return Some(Happening::Listening),
-        // The kernel swaps the socket for a smaller one in which the client may still be heard.
+        // The kernel replaces the socket by a smaller one that may still receive data of the client.
         (_, Some(TcpState::FinWait2), Some(TcpState::Close)) => Became::Unclear,
         (_, _, Some(TcpState::Close) | None) => Became::Gone,
         (_, _, Some(state)) => Became::State(state),

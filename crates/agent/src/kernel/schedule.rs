@@ -1,4 +1,4 @@
-//! When the next whole look at the kernel's sockets is due: as often as its cost allows, and soon after a loss.
+//! Schedule of whole looks at the kernel's sockets: as often as their cost allows, and soon after a loss.
 //!
 //! ```text
 //!   begin ──► look ──► finish ──► due after a pause that grows with the look's cost
@@ -7,21 +7,21 @@
 
 use std::time::{Duration, Instant};
 
-/// A look may take this share of the time: one part in `LOOK_SHARE`; one that only verifies, one in `VERIFY_SHARE`.
+/// Share of the time that a look may take: one part in `LOOK_SHARE`; for one that only verifies, one in `VERIFY_SHARE`.
 const LOOK_SHARE: u32 = 10;
 const VERIFY_SHARE: u32 = 200;
 /// The longest time between two looks, whatever they cost.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// The same, and the shortest, of those that only verify.
+/// The longest and the shortest time between two looks that only verify.
 const SLOWEST_TO_VERIFY: Duration = Duration::from_secs(60);
 const FASTEST_TO_VERIFY: Duration = Duration::from_secs(1);
 
-/// What a look is for.
+/// Purpose of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookKind {
-    /// The lists are the truth.
+    /// The lists are authoritative.
     Observe,
-    /// The ring is the truth, and the lists confirm it.
+    /// The ring is authoritative, and the lists confirm it.
     Verify,
 }
 
@@ -29,12 +29,12 @@ pub(super) enum LookKind {
 pub(super) struct LookSchedule {
     pace: Duration,
     due: Instant,
-    /// An event was lost after the last look began; only a later look finds what it told.
+    /// An event was lost after the last look began; only a later look finds what it reported.
     incomplete: bool,
 }
 
 impl LookSchedule {
-    /// `pace` is the shortest time between two looks that nobody asked for.
+    /// `pace` is the shortest time between two looks that were not requested.
     pub(super) fn new(now: Instant, pace: Duration) -> Self {
         Self { pace, due: now, incomplete: false }
     }
@@ -52,7 +52,7 @@ impl LookSchedule {
         self.due = now;
     }
 
-    /// An event was lost.
+    /// Records that an event was lost.
     pub(super) fn lose(&mut self, now: Instant) {
         self.incomplete = true;
         self.due = now;
@@ -85,7 +85,7 @@ mod tests {
     const PACE: Duration = Duration::from_millis(50);
     const COSTLY: Duration = Duration::from_millis(300);
 
-    /// How long after a look the next one is due; `during` happens while it is under way.
+    /// How long after a look the next one is due; `during` happens while the look is under way.
     fn pause(kind: LookKind, took: Duration, during: impl FnOnce(&mut LookSchedule, Instant)) -> Duration {
         let now = Instant::now();
         let mut looks = LookSchedule::new(now, PACE);

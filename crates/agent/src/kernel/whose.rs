@@ -1,4 +1,4 @@
-//! Whose a socket is: which VIPA's connections and listeners the kernel's sockets are.
+//! Assignment of the kernel's sockets to VIPAs: their connections and listeners.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use vipa_model::{Connection, ConnectionState, PortRange, Protocol};
 
 use super::diag::{Socket, TcpState};
 
-/// What is watched, by VIPA.
+/// The watched addresses and ports, by VIPA.
 pub(super) type Watch = BTreeMap<IpAddr, Watched>;
 
-/// Whose connection a socket is: a VIPA's, under its own address, or by `nat` under this target's. Of several VIPAs that
-/// are translated to one port here the first is named, because the kernel knows no more.
+/// The VIPA and connection of a socket: under the VIPA's own address, or by `nat` under this target's. Of several VIPAs
+/// that are translated to one port here the first is named, because the kernel distinguishes no further.
 pub(super) fn connection_of(
     watch: &Watch,
     local: (IpAddr, u16),
@@ -31,7 +31,7 @@ pub(super) fn connection_of(
     })
 }
 
-/// Under which addresses and ports the kernel may have a connection to a VIPA: the VIPA's, and those of `nat`.
+/// The addresses and ports under which the kernel may have a connection to a VIPA: the VIPA's, and those of `nat`.
 pub(super) fn sockets_of(watch: &Watch, vipa: IpAddr, connection: &Connection) -> Vec<(IpAddr, u16)> {
     let translated = watch.get(&vipa).map_or(&[][..], |watched| &watched.translated);
     let translated = translated
@@ -40,20 +40,20 @@ pub(super) fn sockets_of(watch: &Watch, vipa: IpAddr, connection: &Connection) -
     std::iter::once((vipa, connection.port)).chain(translated).collect()
 }
 
-/// The local addresses of all sockets that may be of interest.
+/// The local addresses of all sockets that may matter.
 pub(super) fn addresses(watch: &Watch) -> BTreeSet<IpAddr> {
     let translated = watch.values().flat_map(|watched| &watched.translated).map(|service| service.address);
     watch.keys().copied().chain(translated).collect()
 }
 
-/// The VIPA's services that a client's connection is of; none of one that this host opened from the VIPA. Routers may cut
-/// services otherwise, so that a port is of several.
+/// The VIPA's services that a client's connection belongs to; none for a connection that this host opened from the
+/// VIPA. Routers may divide services differently, so that a port belongs to several.
 pub(crate) fn services_of(watched: &Watched, protocol: Protocol, port: u16) -> impl Iterator<Item = PortRange> {
     let services = watched.services.iter().filter(move |(of, ports)| *of == protocol && ports.contains(port));
     services.map(|(_, ports)| *ports)
 }
 
-/// Notes the ports of these VIPAs that a listener or bound socket listens on.
+/// Records the ports of these VIPAs on which a listener or bound socket listens.
 pub(super) fn note_listener(
     vipas: &[&Watched],
     protocol: Protocol,

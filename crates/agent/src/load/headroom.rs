@@ -1,17 +1,17 @@
-//! From what a host measures of itself to its share of new connections: a few steps, changed slowly. Pure.
+//! Headroom: a host's share of new connections, from its own measurements, in a few steps that change slowly. Pure.
 //!
-//! A share that follows every breath of the host moves clients for nothing, and the targets' shares swing against each
-//! other: so what is measured is smoothed over some seconds, a step is changed only once the smoothed value is clearly
-//! beyond it, and not again for a while.
+//! A share that follows every fluctuation of the host moves clients for nothing, and makes the targets' shares
+//! oscillate against each other. So measurements are smoothed over some seconds; a step changes only once the smoothed
+//! value is clearly beyond it, and not again for a while.
 
 use std::time::Duration;
 
 use vipa_model::Moment;
 use vipa_protocol::{HostLoad, load::FULL_HEADROOM};
 
-/// What lies this long back counts for a third of what is measured now.
+/// Age at which a measurement counts for a third of a present one.
 const MEMORY: Duration = Duration::from_secs(5);
-/// A new step stands at least as long.
+/// Shortest time for which a new step stands.
 const REST: Duration = Duration::from_secs(5);
 /// How far beyond the middle of its step a smoothed value must be, in steps.
 const SLACK: f64 = 1.0;
@@ -31,7 +31,7 @@ impl Default for Headroom {
 }
 
 impl Headroom {
-    /// Takes a measurement in; the step that follows from it.
+    /// Applies a measurement; returns the resulting step.
     pub(crate) fn measure(&mut self, now: Moment, permille: u16) -> u8 {
         let elapsed = self.measured.map_or(Duration::ZERO, |before| now.since(before));
         self.measured = Some(now);
@@ -47,11 +47,11 @@ impl Headroom {
     }
 }
 
-/// What a host has left, of a thousand parts: the least of what its processors, its run queue and its fullest accept
-/// queue have.
+/// What a host has left, in thousandths: the least of what its processors, its run queue and its fullest accept queue
+/// have left.
 pub(crate) fn left_permille(host: &HostLoad, fullest_queue_permille: u16) -> u16 {
     let idle = 1000_u16.saturating_sub(host.cpu_permille);
-    // When all processors are busy, the queue before them still tells a busy host from a drowning one.
+    // When all processors are busy, their run queue still distinguishes a busy host from an overloaded one.
     let by_run_queue = (100 * 250 / host.runnable_percent.max(100)) as u16;
     // Waiting for a processor alone never takes more than three quarters.
     let by_pressure = 1000_u16.saturating_sub((u32::from(host.pressure_permille) * 3 / 4) as u16);
@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(left_permille(&host(0, 0), 900), 100);
     }
 
-    /// The steps told when a value is measured once a second.
+    /// The steps reported when a value is measured once a second.
     fn told(headroom: &mut Headroom, seconds: std::ops::Range<u64>, permille: impl Fn(u64) -> u16) -> Vec<u8> {
         let mut told: Vec<u8> = seconds.map(|s| headroom.measure(Moment(s * 1_000_000_000), permille(s))).collect();
         told.dedup();

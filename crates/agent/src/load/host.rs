@@ -1,16 +1,16 @@
-//! The host's own figures, from /proc.
+//! The host's own measurements, from /proc.
 
 use std::{fs, io, time::Duration};
 
 use vipa_protocol::HostLoad;
 
-/// Reads the figures that grow, and tells what they did since the last time.
+/// Reads the cumulative counters, and returns their changes since the last time.
 #[derive(Debug, Default)]
 pub(crate) struct HostGauge {
     before: Option<Totals>,
 }
 
-/// What only grows.
+/// Cumulative counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     /// Clock ticks of all processors, and those of them that were idle or waiting for a disk.
@@ -21,7 +21,7 @@ struct Totals {
 }
 
 impl HostGauge {
-    /// `elapsed`: since the last call. Leaves the connections to who knows them.
+    /// `elapsed`: since the last call. Leaves the number of connections to the caller.
     pub(crate) fn read(&mut self, elapsed: Duration) -> io::Result<HostLoad> {
         let stat = fs::read_to_string("/proc/stat")?;
         // Absent where the kernel was built or started without PSI.
@@ -55,7 +55,7 @@ fn ticks(stat: &str) -> Totals {
     Totals { ticks: fields.iter().sum(), idle_ticks: idle, stalled_us: 0 }
 }
 
-/// `procs_running`, for each `cpuN`. Whoever reads this runs, and does not count.
+/// `procs_running`, for each `cpuN`. The reading process runs, and does not count.
 fn runnable_percent(stat: &str) -> u32 {
     let running = stat.lines().find_map(|line| line.strip_prefix("procs_running ")).and_then(|n| n.trim().parse().ok());
     let is_cpu =

@@ -1,4 +1,4 @@
-//! Accept queues: which listeners accept what comes. Pure.
+//! Accept queues: which listeners accept their connections. Pure.
 //!
 //! ```text
 //!              something waits, and for HALF the queue has not been seen to fall
@@ -8,20 +8,20 @@
 //!       │                                  ▼
 //!       └── the queue is half empty ─── Stalled            Full: more wait than there is room for, twice in a row
 //! ```
-//! A queue that stays as long as it was may be that of a busy server that accepts as fast as clients come. So a length
-//! alone condemns nobody: who waits is named, and is asked for again.
+//! A queue of constant length may be that of a busy server that accepts as fast as clients come. So the length alone
+//! proves nothing: waiting connections are sampled by name, and checked again.
 //!
-//! Who waited in a stalled queue, or in one whose listener has gone, was not served in time, whoever takes it afterwards: its
-//! client may have given up long ago. Such connections are counted as they leave the queue.
+//! A connection that waited in a stalled queue, or in one whose listener is gone, was not served in time, whoever
+//! accepts it afterwards: its client may have given up long ago. Such connections are counted as they leave the queue.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use vipa_model::Moment;
 use vipa_protocol::Accepting;
 
-/// A listener that accepts nothing for as long as this, while somebody waits, does not serve.
+/// A listener that accepts nothing for this long, while a connection waits, does not serve.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// From here on it is suspected.
+/// Time after which it is suspected.
 const HALF: Duration = Duration::from_millis(500);
 /// Waiting connections named in one sample.
 pub(crate) const SAMPLE: usize = 16;
@@ -32,19 +32,19 @@ pub(crate) type End = (IpAddr, u16);
 /// One listening socket as the kernel shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// Tells listeners of one port apart.
+    /// Distinguishes listeners of one port.
     pub(crate) cookie: u64,
     pub(crate) local: End,
     pub(crate) waiting: u32,
     pub(crate) room: u32,
 }
 
-/// What must be asked of the kernel before more can be said.
+/// A question to the kernel whose answer decides about a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// Who waits to be accepted on this port? At most `SAMPLE` of them.
+    /// Which connections wait to be accepted on this port? At most `SAMPLE` of them.
     WhoWaits { cookie: u64, port: u16 },
-    /// What has become of these?
+    /// What has become of these connections?
     WhatOfThem { cookie: u64, who: Vec<(End, End)> },
 }
 
@@ -53,15 +53,15 @@ pub(crate) enum Question {
 pub(crate) enum Fortune {
     Waits,
     Accepted,
-    /// Ended; whether it had been accepted, nobody knows.
+    /// Ended; whether it had been accepted is unknown.
     Gone,
 }
 
-/// The queues of the listeners there are.
+/// The queues of the present listeners.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     queues: BTreeMap<u64, Queue>,
-    /// Connections that waited in vain since they were last asked for, by their listener's cookie.
+    /// Connections that waited in vain since they were last taken, by their listener's cookie.
     late: BTreeMap<u64, u32>,
 }
 
@@ -69,17 +69,17 @@ pub(crate) struct Queues {
 struct Queue {
     seen: Seen,
     accepting: Accepting,
-    /// Since when no connection is known to have been accepted; meaningful while something waits.
+    /// Since when no connection is known to have been accepted; has a meaning while a connection waits.
     still_since: Moment,
-    /// Who waited when it became suspect.
+    /// The connections that waited when it became suspect.
     sample: Option<Vec<(End, End)>>,
-    /// Waiting when it was found stalled.
+    /// The number of waiting connections when it was found stalled.
     stalled_at: u32,
     was_full: bool,
 }
 
 impl Queues {
-    /// Takes in a look at all listeners, and says what to ask next; the answers go to `sampled` and `learnt`.
+    /// Applies a look at all listeners, and returns the next questions; the answers go to `sampled` and `learnt`.
     pub(crate) fn observe(&mut self, now: Moment, listeners: &[Seen]) -> Vec<Question> {
         self.queues.retain(|cookie, queue| {
             let stays = listeners.iter().any(|seen| seen.cookie == *cookie);
@@ -99,33 +99,33 @@ impl Queues {
         questions
     }
 
-    /// The connections that waited in vain and have left their queues since this was last asked, by their listener's cookie.
+    /// The connections that waited in vain and have left their queues since the last call, by their listener's cookie.
     pub(crate) fn take_late(&mut self) -> BTreeMap<u64, u32> {
         std::mem::take(&mut self.late)
     }
 
-    /// The answer to `WhoWaits`.
+    /// Applies the answer to `WhoWaits`.
     pub(crate) fn sampled(&mut self, cookie: u64, who: Vec<(End, End)>) {
         if let Some(queue) = self.queues.get_mut(&cookie) {
             queue.sample = Some(who);
         }
     }
 
-    /// The answer to `WhatOfThem`.
+    /// Applies the answer to `WhatOfThem`.
     pub(crate) fn learnt(&mut self, now: Moment, cookie: u64, fortunes: &[Fortune]) {
         if let Some(queue) = self.queues.get_mut(&cookie) {
             queue.judge(now, fortunes);
         }
     }
 
-    /// Every listener with something waiting or in trouble.
+    /// Every listener in trouble, or with waiting connections.
     pub(crate) fn notable(&self) -> impl Iterator<Item = (&Seen, Accepting)> {
         let queues = self.queues.values();
         let notable = queues.filter(|queue| queue.seen.waiting > 0 || queue.accepting != Accepting::Yes);
         notable.map(|queue| (&queue.seen, queue.accepting))
     }
 
-    /// How full the fullest queue is, of a thousand parts.
+    /// How full the fullest queue is, in thousandths.
     pub(crate) fn fullest_permille(&self) -> u16 {
         let fill = |queue: &Queue| u64::from(queue.seen.waiting) * 1000 / u64::from(queue.seen.room.max(1));
         self.queues.values().map(|queue| fill(queue).min(1000) as u16).max().unwrap_or_default()
@@ -176,8 +176,8 @@ impl Queue {
 
     fn judge(&mut self, now: Moment, fortunes: &[Fortune]) {
         let count = |wanted| fortunes.iter().filter(|fortune| **fortune == wanted).count();
-        // Most are gone: served quickly, for all we know. Nobody to be named at all, while the queue does not shrink:
-        // they all gave up, and their places are still taken.
+        // Most are gone: they were probably served quickly. No waiting connection can be named while the queue does not
+        // shrink: their clients gave up, and they still occupy their places.
         if count(Fortune::Accepted) > 0 || count(Fortune::Gone) > count(Fortune::Waits) {
             self.moved(now);
         } else {

@@ -1,4 +1,4 @@
-//! What the agent does to the host, and undoes.
+//! Changes that the agent makes on the host, and undoes.
 
 use vipa_model::PortRange;
 
@@ -205,7 +205,7 @@ fn what_may_keep_packets_of_tunnels_away_is_said_whichever_means_unwraps_them() 
         let both = |line: &str| [by_bpf.contains(line), host.setup().contains(line)];
         let late = "advmss 1408 (IPv6: 1388) of the route to the clients has them send less";
         assert_eq!(both(late), [true, true], "{}", host.setup());
-        // Who tells clients of less, or carries more, has nothing to be told.
+        // An interface that advertises less to clients, or carries more, needs no remark.
         run("ip", "route add default dev v0 advmss 1408");
         let said = host.setup();
         assert!(said.contains("1448 bytes fit into the longest headers\n") && !said.contains(late), "{said}");

@@ -1,4 +1,4 @@
-//! What the agent tells of its configured checks.
+//! The agent's reports of its configured checks.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{
     router::{Router, View},
 };
 
-/// The check's name, whether it passes, and what it says.
+/// The check's name, whether it passes, and its detail.
 fn told(view: &View) -> Vec<(&str, bool, &str)> {
     let checks = view.load.as_ref().map_or(&[][..], |load| &load.checks);
     checks.iter().map(|check| (check.name.as_str(), check.passing, check.detail.as_str())).collect()
@@ -79,7 +79,7 @@ fn a_vipa_on_an_outward_interface_is_told_as_a_check_that_fails_until_it_is_take
         assert!(host.status().contains(sentence), "{}", host.status());
         run("ip", "address del 192.0.2.10/24 dev outward");
         router.until("nothing fails any more", |view| told(view).is_empty());
-        // On an interface that answers nobody it does no harm.
+        // On an interface without ARP answers it does no harm.
         run("ip", "link set outward arp off");
         run("ip", "address add 192.0.2.10/24 dev outward");
         router.listen_for(std::time::Duration::from_secs(5));

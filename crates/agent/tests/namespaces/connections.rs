@@ -1,4 +1,4 @@
-//! What the agent tells of real connections.
+//! The agent's reports of real connections.
 
 use std::{
     collections::BTreeSet,
@@ -77,8 +77,8 @@ fn a_connection_the_server_half_closed_is_closing_and_held_until_the_client_clos
     });
 }
 
-/// The kernel swaps the socket of such a connection for a smaller one, which is no end: the client's own FIN, and
-/// whatever it sent before that, are still to come.
+/// The kernel replaces the socket of such a connection by a smaller one, which is no end: the client's own FIN, and
+/// what it sent before that, are still to come.
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_connection_the_server_closed_first_is_held_until_the_client_has_closed_too() {
@@ -163,14 +163,14 @@ fn a_new_owner_gets_thousands_of_connections_as_a_snapshot_and_a_warm_one_nothin
         let mut pairs: Vec<Pair> = (0..5_000).map(|_| open(&listener)).collect();
         let held: BTreeSet<_> = pairs.iter().map(|pair| pair.connection).collect();
 
-        // Cold: the answer alone must say it all, whatever the agent's last look had seen.
+        // Cold: the answer alone must have everything, whatever the agent's last look had seen.
         let mut second = Router::start(host, "r2");
         second.until_linked();
         second.associate(2);
         assert_eq!(second.view.live.keys().copied().collect::<BTreeSet<_>>(), held);
         assert_eq!((second.view.snapshots, second.view.records.len()), (1, 0));
 
-        // Warm: it was told all along and asks only for what it has not seen.
+        // Warm: the router was sent every change and asks only for what it has not seen.
         first.until("it knows all", |view| view.live.len() == held.len());
         let young = open(&listener);
         first.associate(3);
@@ -184,7 +184,7 @@ fn a_new_owner_gets_thousands_of_connections_as_a_snapshot_and_a_warm_one_nothin
     });
 }
 
-/// While the kernel lists its sockets others come and go; one that stays must be in every list.
+/// While the kernel lists its sockets, others come and go; one that stays must be in every list.
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn a_connection_that_lives_is_never_told_to_have_ended_whatever_comes_and_goes_beside_it() {

@@ -1,7 +1,7 @@
 //! Tunnels unwrapped by the kernel's own devices: the same frames as for the BPF program (`tunnels`).
 //!
 //! Not every kernel has such devices. `make test-tunnels` runs these tests on one that does, as a process
-//! (`tests/tunnels`); on one that does not, what is tested is that the agent says so.
+//! (`tests/tunnels`). On one that does not, the tests check that the agent reports it.
 
 use std::{
     fs::File,
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// Whether this machine's kernel has them; the target says that it must.
+/// Whether this machine's kernel has them; the Make target states that it must.
 fn kernel_has_devices() -> bool {
     let mut probe = Command::new("ip");
     probe.args(["link", "add", "probe", "type", "ipip", "remote", "10.9.0.9"]);
@@ -39,7 +39,7 @@ fn kernel_has_devices() -> bool {
     has
 }
 
-/// A wire, and an address on it that routers send to; routers and clients are beyond it.
+/// A wire, and an address on it to which routers send; routers and clients are beyond it.
 fn prepare(host: &Host, here: &str) -> Wire {
     host.configure_tunnels(here, "v0");
     host.configure("decap = \"kernel\"\nobserve = \"diag\"");
@@ -154,7 +154,7 @@ fn a_crash_leaves_the_kernel_s_devices_at_work_and_the_successor_takes_them_over
         router.distribute_by(Forwarding::Ipip, 2, VIPA.into(), HERE);
         wire.send(&good(b"after"));
         assert_eq!(next(&socket), Some((CLIENT, b"after".to_vec())));
-        // What others take away is put there again.
+        // What others remove is restored.
         let one = run("ip", "-o link show type ipip");
         let name = one.split([' ', '@']).find(|word| word.starts_with("vipa-")).expect("one is ours");
         run("ip", &format!("link del {name}"));
@@ -195,10 +195,10 @@ impl FarEnd {
         run("ip", &format!("netns exec {} {command}", self.0))
     }
 
-    /// Makes an interface `t0`, and wraps whatever is sent there in GUE until it is gone.
+    /// Makes an interface `t0`, and encapsulates everything sent there in GUE until it is gone.
     fn wrap_in_gue(&self, to: &str) -> thread::JoinHandle<()> {
         for settings in [
-            // What comes out at the other end shall be whole packets.
+            // The packets at the other end must be whole.
             "ip link add t0 mtu 1400 type veth peer name t1",
             "ethtool -K t0 tx off tso off gso off",
             "ip link set t0 arp off",
@@ -221,19 +221,19 @@ impl FarEnd {
                     [0x86, 0xdd] => 41,
                     _ => continue,
                 };
-                // What is lost is sent again, by TCP.
+                // TCP repeats what is lost.
                 let _ = tunnel.send_to(&[&[0, number, 0, 0], packet].concat(), to);
             }
         })
     }
 }
 
-/// How the far end wraps what it sends.
+/// How the far end encapsulates what it sends.
 #[derive(Debug)]
 enum Wrapping {
-    /// By a device of its kernel's.
+    /// By a device of its kernel.
     Device(String),
-    /// Not every kernel that takes GUE can send it; so by hand.
+    /// By hand, because not every kernel that receives GUE can send it.
     Gue,
 }
 
@@ -244,8 +244,8 @@ impl Drop for FarEnd {
     }
 }
 
-/// A host whose devices take tunnels, nginx and iperf3 on both VIPAs, and a client at the far end of the wire for each of these:
-/// a device there, and the VIPA it leads to.
+/// A host whose devices take tunnels, nginx and iperf3 on both VIPAs, and a client at the far end of the wire for each
+/// of these: a device there, and the VIPA to which it leads.
 fn curl_and_iperf3_pass(host: &Host, here: &str, ways: &[(Wrapping, &str)]) {
     let _wire = prepare(host, here);
     let far = FarEnd::new();
@@ -331,8 +331,8 @@ fn curl_and_iperf3_pass_the_kernel_s_devices_over_ipv6_in_both_families() {
     });
 }
 
-/// By default who unwraps is chosen: where BPF may be used, that (`tunnels`); where it may not, the kernel's devices; where
-/// there are none either, the agent says both in one sentence.
+/// By default the means is chosen: BPF where it may be used (`tunnels`); the kernel's devices where it may not; where
+/// there are none either, the agent reports both in one sentence.
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn where_bpf_is_not_allowed_the_kernel_s_devices_unwrap_and_where_there_are_none_that_is_said() {

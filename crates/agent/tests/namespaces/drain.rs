@@ -1,4 +1,4 @@
-//! Leaving without breaking anything.
+//! Draining without breaking a connection.
 
 use std::{
     io::Read,
@@ -19,7 +19,7 @@ fn intends(view: &View, intent: Intent) -> bool {
     view.load.as_ref().is_some_and(|load| load.intent == intent)
 }
 
-/// Whether a command succeeded, and what it said.
+/// Whether a command succeeded, and its output.
 fn end_of(mut command: Child) -> (bool, String) {
     let status = command.wait().expect("a child of ours");
     let mut said = String::new();

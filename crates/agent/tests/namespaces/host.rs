@@ -1,4 +1,4 @@
-//! A host of its own, and the agent on it.
+//! A host of its own, with the agent on it.
 
 use std::{
     fs::{self, File},
@@ -76,11 +76,11 @@ impl Host {
     pub(crate) fn new() -> Self {
         run("ip", "link set lo up");
         run("ip", "address add 10.9.0.1/24 dev lo");
-        // What a host has before Vipa comes; a namespace may begin with the machine's own.
+        // Settings of a host before Vipa is installed; a namespace may begin with the machine's own.
         set_sysctl("conf/all/arp_ignore", "0");
         set_sysctl("conf/all/arp_announce", "0");
-        // A kernel that is behind drops what comes over `lo`, and nobody sends a reset again; its connection, half closed, would
-        // outlive our patience by as much again.
+        // An overloaded kernel drops packets on `lo`, and a reset is not repeated; its connection, half closed, would
+        // outlive the test's patience by as much again.
         set_sysctl("tcp_fin_timeout", "10");
         let thread = nix::unistd::gettid();
         let folder = std::env::temp_dir().join(format!("vipa-agent-{}-{thread}", std::process::id()));
@@ -139,29 +139,29 @@ address = "10.9.0.31"
         self.configure(&format!("interface = \"{interface}\""));
     }
 
-    /// Makes the next agent look into this network namespace too.
+    /// Makes the next agent read this network namespace too.
     pub(crate) fn configure_namespace(&self, path: &str) {
         self.configure(&format!("namespaces = [\"{path}\"]"));
     }
 
-    /// What `vipa-agent --print-setup` says.
+    /// Output of `vipa-agent --print-setup`.
     pub(crate) fn setup(&self) -> String {
         run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("--print-setup {}", self.config().display()))
     }
 
-    /// What `vipa-agent status` says of the running agent.
+    /// Output of `vipa-agent status` of the running agent.
     pub(crate) fn status(&self) -> String {
         run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("status --config {}", self.config().display()))
     }
 
-    /// The same as JSON.
+    /// Output of `vipa-agent status` as JSON.
     pub(crate) fn status_for_programs(&self) -> serde_json::Value {
         let said =
             run(env!("CARGO_BIN_EXE_vipa-agent"), &format!("status --json --config {}", self.config().display()));
         serde_json::from_str(&said).expect("JSON")
     }
 
-    /// `vipa-agent cleanup`, which must succeed; what it printed.
+    /// Runs `vipa-agent cleanup`, which must succeed; returns its output.
     pub(crate) fn clean_up(&self) -> String {
         let output = self.try_clean_up();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -184,7 +184,7 @@ address = "10.9.0.31"
             .expect("it starts")
     }
 
-    /// Makes the next agent have this address, and take tunnels at this interface.
+    /// Gives the next agent this address, and makes it accept tunnels at this interface.
     pub(crate) fn configure_tunnels(&self, address: &str, interface: &str) {
         let text = fs::read_to_string(self.config()).expect("the configuration");
         let (head, _) = text.split_once("[agent]").expect("the section");
@@ -192,12 +192,12 @@ address = "10.9.0.31"
         fs::write(self.config(), text).expect("it is written");
     }
 
-    /// What the agents of this host have said.
+    /// The logs of this host's agents.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder().join("agent.log")).expect("a log")
     }
 
-    /// What the agent keeps of its changes to this host.
+    /// The agent's record of its changes to this host.
     pub(crate) fn kept_changes(&self) -> PathBuf {
         self.folder().join("state/host.json")
     }
@@ -206,7 +206,7 @@ address = "10.9.0.31"
         self.start(Command::new(env!("CARGO_BIN_EXE_vipa-agent")))
     }
 
-    /// As a user that is not root, with the two capabilities it names and no other.
+    /// Starts the agent as a user that is not root, with the two capabilities that it names and no others.
     pub(crate) fn start_unprivileged_agent(&self) -> Agent {
         self.start_with("-all,+net_admin,+bpf")
     }
@@ -217,7 +217,7 @@ address = "10.9.0.31"
     }
 
     fn start_with(&self, capabilities: &str) -> Agent {
-        // Where it was built may be nobody else's to enter.
+        // The folder of the build may be closed to other users.
         let program = self.folder().join("vipa-agent");
         fs::copy(env!("CARGO_BIN_EXE_vipa-agent"), &program).expect("it is copied");
         run("chown", &format!("-R nobody {}", self.folder().display()));
@@ -259,7 +259,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// SIGTERM; returns when it has ended, which must be of its own will and well.
+    /// Sends SIGTERM; returns when the agent has ended by itself and successfully.
     pub(crate) fn stop(self) {
         self.signal(Signal::SIGTERM);
         self.until_ended();
@@ -283,7 +283,7 @@ impl Agent {
         self.child.try_wait().expect("a child of ours").is_some()
     }
 
-    /// Returns when it has ended, which must be of its own will and well.
+    /// Returns when it has ended by itself and successfully.
     pub(crate) fn until_ended(mut self) {
         let mut ended = None;
         until("the agent ends", || {
@@ -307,7 +307,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Ended already, perhaps.
+        // It may have ended already.
         let _: (io::Result<()>, _) = (self.child.kill(), self.child.wait());
         if thread::panicking() {
             eprintln!("the agent said:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
@@ -324,7 +324,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a command that must succeed; what it printed.
+/// Runs a command that must succeed; returns its output.
 pub(crate) fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split(' ')).output().expect("the program is installed");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! What the agent tells of who listens.
+//! The agent's reports of listeners.
 
 use std::net::{TcpListener, UdpSocket};
 

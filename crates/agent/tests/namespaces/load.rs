@@ -1,4 +1,4 @@
-//! What the agent tells of how its host fares: accept queues, processors.
+//! The agent's reports of its host's load: accept queues, processors.
 
 use std::{
     net::TcpStream,
@@ -13,7 +13,7 @@ use crate::{
     sockets::{Pair, abort, begin_to_open, connect_from, open, serve},
 };
 
-/// What the router knows of the only listener; one that is not told of accepts, and nothing waits.
+/// The reported state of the only listener; one that is not reported accepts, and nothing waits.
 fn queue(view: &View) -> (Accepting, u32) {
     let listeners = view.load.as_ref().map_or(&[][..], |load| &load.listeners);
     listeners.first().map_or((Accepting::Yes, 0), |queue| (queue.accepting, queue.waiting))
@@ -43,7 +43,7 @@ fn a_host_tells_how_it_fares_from_its_first_link_on_and_about_once_a_second() {
     });
 }
 
-/// Handshakes begun, established and accepted, as last told.
+/// Handshakes begun, established and accepted, as last reported.
 fn served(view: &View) -> Option<(u64, u64, u64)> {
     let served = view.load.as_ref()?.served.first()?;
     Some((served.begun, served.established, served.accepted))
@@ -104,7 +104,7 @@ fn a_server_that_accepts_nothing_is_told_within_two_seconds_and_again_when_it_se
         router.until("the three came too late", |view| served(view) == Some((3, 3, 0)));
         let _pair = open(&listener);
         router.until("the next one did not", |view| served(view) == Some((4, 4, 1)));
-        // Those whose server goes away while they wait are accepted by nobody.
+        // Connections whose server ends while they wait are never accepted.
         let _left: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect((VIPA, 80)).unwrap()).collect();
         router.until("two wait", |view| queue(view).1 == 2);
         drop(listener);

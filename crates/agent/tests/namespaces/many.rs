@@ -1,4 +1,4 @@
-//! A thousand VIPAs: they are here soon, at little cost, and nobody waits for them.
+//! A thousand VIPAs: they are on the host soon and at little cost, and no answer waits for them.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ fn vipas_on_lo() -> usize {
     run("ip", "-o -4 address show dev lo").matches("192.168.").count()
 }
 
-/// Sends beats, and takes in what comes, until `is_over`; how long each answer took.
+/// Sends beats, and receives, until `is_over`; returns how long each answer took.
 fn beat_until(router: &mut Router, mut is_over: impl FnMut(&[Message]) -> bool) -> Vec<Duration> {
     let mut sent: Vec<Instant> = Vec::new();
     let mut answered: Vec<Duration> = Vec::new();
@@ -61,7 +61,7 @@ fn summary(mut times: Vec<Duration>) -> (Duration, Duration, Duration) {
     (part(500), part(900), part(1000))
 }
 
-/// The processor time that the agent has taken.
+/// The processor time that the agent has used.
 fn processor_time(agent: &Agent) -> Duration {
     let ticks: u32 = [11, 12].map(|index| agent.stat(index)).iter().sum();
     Duration::from_millis(10) * ticks
@@ -84,7 +84,7 @@ fn a_thousand_vipas_come_by_few_dumps_and_files_and_no_beat_waits_for_them() {
             let (vipa, epoch) = (vipa(number), Epoch(1));
             router.send(&Message::Associate(Associate { vipa, epoch, standing: Standing::Owner, seen: None }));
         }
-        // Counted beside the beats, because it takes its time itself.
+        // Counted beside the beats, because counting takes long itself.
         let (tell, all_here) = mpsc::channel();
         let counting = thread::spawn(move || {
             until("they are on lo", || vipas_on_lo() == usize::from(COUNT));
@@ -122,7 +122,7 @@ fn a_thousand_vipas_come_by_few_dumps_and_files_and_no_beat_waits_for_them() {
     });
 }
 
-/// What it costs when nothing happens.
+/// Cost when nothing happens.
 fn at_rest(host: &Host, agent: &Agent, router: &mut Router) {
     const TIME: Duration = Duration::from_secs(6);
     let dumps_before = number(&host.status_for_programs(), "address_dumps");
@@ -140,8 +140,8 @@ fn at_rest(host: &Host, agent: &Agent, router: &mut Router) {
     assert_prompt(most, slowest);
 }
 
-/// Bounds for a debug build on a machine that is busy with other things; a release build on a quiet one answers within 5 ms. A loop
-/// that waits for the host is silent for seconds.
+/// Limits for a debug build on a busy machine; a release build on a quiet one answers within 5 ms. A loop that waits
+/// for the host is silent for seconds.
 fn assert_prompt(most: Duration, slowest: Duration) {
     assert!(most < Duration::from_millis(500), "{most:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");

@@ -39,7 +39,7 @@ impl Ring {
         // struct tpacket_req: block size, blocks, frame size, frames.
         set(&socket, PACKET_TX_RING, &[BLOCK as u32, 1, BLOCK as u32, 1]);
         let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, socket.as_raw_fd());
-        // SAFETY: mmap(2) with no address asked for touches no memory of ours; the length is the ring's.
+        // SAFETY: mmap(2) without a requested address touches no memory of ours; the length is the ring's.
         let memory = unsafe { libc::mmap(ptr::null_mut(), BLOCK, access, libc::MAP_SHARED, fd, 0) };
         assert_ne!(memory, libc::MAP_FAILED, "the ring is mapped: {}", io::Error::last_os_error());
         Self { socket, memory, linear }
@@ -55,7 +55,8 @@ impl Ring {
         ring[HEADER + VIRTIO_HEADER..][..frame.len()].copy_from_slice(frame);
         ring[4..8].copy_from_slice(&((VIRTIO_HEADER + frame.len()) as u32).to_ne_bytes());
         ring[..4].copy_from_slice(&STATUS_SEND.to_ne_bytes());
-        // SAFETY: send(2) with no buffer of ours: the kernel takes what is in the ring, and returns when it is done with it.
+        // SAFETY: send(2) without a buffer of ours: the kernel takes what is in the ring, and returns when it is done
+        // with it.
         let sent = unsafe { libc::send(self.socket.as_raw_fd(), ptr::null(), 0, 0) };
         assert!(sent > 0, "the wire is there: {}", io::Error::last_os_error());
     }
@@ -70,7 +71,7 @@ impl Drop for Ring {
 
 fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
     let (fd, length) = (socket.as_raw_fd(), size_of_val(value) as libc::socklen_t);
-    // SAFETY: setsockopt(2) reads as many bytes as it is told of a value that lives until it returns.
+    // SAFETY: setsockopt(2) reads as many bytes as are passed here of a value that lives until it returns.
     let set = unsafe { libc::setsockopt(fd, libc::SOL_PACKET, option, ptr::from_ref(value).cast(), length) };
     assert_eq!(set, 0, "packet socket's option {option}: {}", io::Error::last_os_error());
 }

@@ -1,4 +1,4 @@
-//! A router as the agent sees one: real links, and a view of what the agent reported.
+//! A router as the agent sees one: real links, and a view of the agent's reports.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use vipa_transport::{Admission, Identity, LinkEvent, Receiver, Sender, StartErro
 
 use crate::host::{Host, PATIENCE, until};
 
-/// The routers the agent dials.
+/// The routers that the agent dials.
 pub(crate) const ROUTERS: [(&str, &str); 2] = [("r1", "127.0.0.1:7401"), ("r2", "127.0.0.1:7402")];
 pub(crate) const VIPA: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The address that makes the agent a candidate, and one of another target.
@@ -29,11 +29,11 @@ pub(crate) const ELSEWHERE: &str = "10.9.0.32";
 pub(crate) const HERE6: &str = "fd09::31";
 /// A VIPA of the other family.
 pub(crate) const VIPA6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
-/// Where the routers' tunnels come from.
+/// The address that the routers' tunnels come from.
 pub(crate) const PORT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 21);
 pub(crate) const PORT6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x21);
 
-/// What the agent has told a router of the VIPA.
+/// The agent's reports of the VIPA to a router.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) linked: bool,
@@ -46,15 +46,15 @@ pub(crate) struct View {
     pub(crate) snapshots: usize,
     /// Every record of every tail, as it came.
     pub(crate) records: Vec<Record>,
-    /// How the agent's host fares, as it last said, and how often it has.
+    /// The agent's last load report, and the number of them.
     pub(crate) load: Option<Load>,
     pub(crate) loads: usize,
-    /// Everything that is no report.
+    /// Every message that is no report.
     pub(crate) others: Vec<Message>,
 }
 
 impl View {
-    /// The changes told of one connection.
+    /// The reported changes of one connection.
     pub(crate) fn story_of(&self, connection: &Connection) -> Vec<Change> {
         self.records.iter().filter(|record| record.connection == *connection).map(|record| record.change).collect()
     }
@@ -65,7 +65,7 @@ impl View {
             Message::Connections(report) => {
                 match report.run {
                     Run::Tail { after, records } => {
-                        // An answer begins where the question said, though more may have been told in between.
+                        // An answer begins at the requested position, though more may have been reported in between.
                         let known = self.position.map_or(0, |position| position.sequence);
                         let answer = report.answers.is_some();
                         assert!(after == known || answer && after < known, "a tail begins where the last report ended");
@@ -99,11 +99,11 @@ impl View {
     }
 }
 
-/// A router that lives until it is dropped, which is a kill: its peers are told nothing.
+/// A router that lives until it is dropped, which acts as a kill: its peers are not informed.
 #[derive(Debug)]
 pub(crate) struct Router {
     name: &'static str,
-    /// The one it owns.
+    /// The runtime that it owns.
     vipa: IpAddr,
     sender: Sender,
     receiver: Receiver,
@@ -151,7 +151,7 @@ impl Router {
         }
     }
 
-    /// Waits until what the agent has told makes it so.
+    /// Waits until the agent's reports fulfil the condition.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&View) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -165,13 +165,13 @@ impl Router {
         self.until("the agent is linked", |view| view.linked);
     }
 
-    /// Takes in whatever comes for `time`.
+    /// Receives for `time`.
     pub(crate) fn listen_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while self.hear(end) {}
     }
 
-    /// Takes in one event; false when none came before `deadline`.
+    /// Receives one event; false when none came before `deadline`.
     fn hear(&mut self, deadline: Instant) -> bool {
         let event =
             self.runtime.block_on(async { tokio::time::timeout_at(deadline.into(), self.receiver.recv()).await });
@@ -190,7 +190,7 @@ impl Router {
         true
     }
 
-    /// What comes within `time`, and when; the view does not hear of it.
+    /// The messages within `time`, and their times; the view does not receive them.
     pub(crate) fn messages_for(&mut self, time: Duration) -> Vec<(Message, Instant)> {
         let end = Instant::now() + time;
         let mut messages = Vec::new();
@@ -218,7 +218,7 @@ impl Router {
         router
     }
 
-    /// Says as the owner of `epoch` who may serve these TCP ports of the VIPA.
+    /// Distributes, as the owner of `epoch`, the candidates of these TCP ports of the VIPA.
     pub(crate) fn distribute(&self, epoch: u64, ports: PortRange, candidates: &[&str]) {
         self.distribute_services(epoch, &[(Protocol::Tcp, ports)], candidates);
     }
@@ -256,7 +256,7 @@ impl Router {
         }));
     }
 
-    /// Says as the owner of `epoch` that this target gets the VIPA's datagrams in this way.
+    /// Distributes, as the owner of `epoch`, that this target gets the VIPA's datagrams by this path.
     pub(crate) fn distribute_by(&self, forwarding: Forwarding, epoch: u64, vipa: IpAddr, here: &str) {
         let service = Service {
             protocol: Protocol::Udp,
@@ -279,7 +279,8 @@ impl Router {
         }));
     }
 
-    /// Says as the owner of `epoch` that `nat` sends the connections of one TCP port of the VIPA to another one here.
+    /// Distributes, as the owner of `epoch`, that `nat` translates the connections of one TCP port of the VIPA to
+    /// another one here.
     pub(crate) fn distribute_by_nat(&self, epoch: u64, port: u16, target_port: u16) {
         let delivery = Delivery { forwarding: Forwarding::Nat, target_port: Some(target_port), ..Delivery::default() };
         let service = Service {
@@ -303,7 +304,7 @@ impl Router {
         }));
     }
 
-    /// Asks as the owner of `epoch` for everything this router has not seen yet, and waits for the answer.
+    /// Asks, as the owner of `epoch`, for everything that this router has not seen yet, and waits for the answer.
     #[track_caller]
     pub(crate) fn associate(&mut self, epoch: u64) {
         let epoch = Epoch(epoch);
@@ -318,8 +319,8 @@ impl Router {
     }
 }
 
-/// The address may be taken for a moment by what another test begins: its process has a copy of the socket that the router before
-/// this one had, until it runs its program.
+/// The address may be in use for a moment because of another test's start: its process has a copy of the previous
+/// router's socket until it runs its program.
 fn start_once_free(settings: &TransportSettings, identity: &Identity) -> (Sender, Receiver) {
     let mut started = None;
     until("the address is free", || match start(settings.clone(), identity) {

@@ -1,4 +1,4 @@
-//! Real servers, crowds of clients, crashes in between: what the agent tells is what the kernel has.
+//! Real servers, many clients, and crashes in between: the agent's reports equal the kernel's state.
 
 use std::{
     collections::BTreeMap,
@@ -32,12 +32,12 @@ use crate::{
     sockets::{Pair, abort, connect_from, open, open_as, reset, serve},
 };
 
-/// So long after the last change router and kernel agree. A tenth of a second is owed, which an agent built for development does not
-/// keep on every machine.
+/// Time after the last change in which router and kernel agree. A tenth of a second is required, which a debug build of
+/// the agent does not achieve on every machine.
 const CONVERGENCE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 100 });
 /// Connections a second.
 const CHURN: u32 = 5_000;
-/// At most so many tries of a second each.
+/// Attempts at most, of a second each.
 const ROUNDS: u64 = 8;
 /// Threads that make them, and how many connections each holds at a time.
 const MAKERS: u32 = 4;
@@ -64,18 +64,19 @@ fn kernel_list(vipa: IpAddr) -> BTreeMap<Connection, ConnectionState> {
     listed.lines().filter_map(connection).collect()
 }
 
-/// A server that is somebody else's, ended with the test.
+/// A server program of another project, ended with the test.
 pub(crate) struct Server(pub(crate) Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Which takes its workers along.
+        // This also ends its workers.
         let pid = i32::try_from(self.0.id()).expect("a process id");
         let _ = (kill(Pid::from_raw(pid), Signal::SIGTERM), self.0.wait());
     }
 }
 
-/// An echo by a process for each connection; it takes clients of both families by one socket, and shares the port with its like.
+/// An echo server with a process for each connection; it serves clients of both families by one socket, and shares the
+/// port with other instances.
 fn socat() -> Server {
     let listen = "TCP6-LISTEN:80,ipv6only=0,reuseaddr,reuseport,fork,backlog=512";
     let server = Command::new("socat").args([listen, "PIPE"]).stdin(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -86,7 +87,7 @@ fn socat() -> Server {
 pub(crate) fn nginx(host: &Host) -> Server {
     let folder = host.folder().display();
     let config = host.folder().join("nginx.conf");
-    // It may write to no folder of the machine's own.
+    // It must write to no folder of the machine's own.
     let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary: String = kinds.iter().map(|kind| format!("{kind}_temp_path {folder}/{kind}; ")).collect();
     let text = format!(
@@ -133,7 +134,7 @@ fn ask(to: SocketAddr) -> TcpStream {
     client
 }
 
-/// Not the VIPA, which the kernel would take of its own.
+/// Not the VIPA, which the kernel would choose by itself.
 fn client_of(vipa: IpAddr) -> IpAddr {
     let address = if vipa.is_ipv4() { "10.9.0.1" } else { "fd09::1" };
     address.parse().expect("an address")
@@ -152,7 +153,7 @@ fn clients_of_servers_are_told(vipa: IpAddr) -> impl Fn(&Host) + Copy + Send + '
         for client in clients.drain(..100) {
             drop(client);
         }
-        // The server answers what it has got and closes.
+        // The server answers what it has received and closes.
         for client in &clients[..50] {
             client.shutdown(Shutdown::Write).expect("it is open");
         }
@@ -201,9 +202,9 @@ fn nginx_s_clients_are_told_as_the_kernel_lists_them() {
     });
 }
 
-/// Opens and ends connections in every way there is, `CHURN` a second, until it is stopped. One thread alone would be the limit.
+/// Opens and ends connections in every way, `CHURN` a second, until it is stopped. One thread alone would be the limit.
 struct Churn {
-    /// Each with what stops it when dropped.
+    /// Each with the sender that stops it when dropped.
     makers: Vec<(mpsc::Sender<()>, thread::JoinHandle<u32>)>,
 }
 
@@ -217,7 +218,7 @@ impl Churn {
         Self { makers: (0..MAKERS).map(maker).collect() }
     }
 
-    /// How many there were.
+    /// The number of connections.
     fn stop(self) -> u32 {
         let (stops, makers): (Vec<_>, Vec<_>) = self.makers.into_iter().unzip();
         drop(stops);
@@ -225,7 +226,7 @@ impl Churn {
     }
 }
 
-/// One maker's share. It accepts what comes, be it another's client.
+/// One maker's share. It accepts any connection, also another maker's client.
 fn make(maker: u32, listener: &TcpListener, stopped: &mpsc::Receiver<()>) -> u32 {
     let began = Instant::now();
     let mut count = 0;
@@ -238,7 +239,7 @@ fn make(maker: u32, listener: &TcpListener, stopped: &mpsc::Receiver<()>) -> u32
         // The server may be that of another maker's client.
         for (index, Pair { client, server, .. }) in batch.into_iter().enumerate() {
             match index % 4 {
-                // The client closes first, the server does, half of it, or it is broken off.
+                // The client closes first, the server closes first, half of it is closed, or it is reset.
                 0 => drop((client, server)),
                 1 => drop((server, client)),
                 2 => {
@@ -264,7 +265,7 @@ fn what_is_told_converges_at_once_whatever_comes_and_goes() {
         let listener = serve();
         let held: Vec<Pair> = (0..500).map(|_| open(&listener)).collect();
         let mut rounds: Vec<(f64, Duration)> = Vec::new();
-        // A machine that is busy with other things may be late, but not always.
+        // A busy machine may be late, but not always.
         let is_met = |(rate, time): &(f64, Duration)| *rate >= f64::from(CHURN) && *time < CONVERGENCE;
         for epoch in 2..2 + ROUNDS {
             let began = Instant::now();
@@ -273,13 +274,13 @@ fn what_is_told_converges_at_once_whatever_comes_and_goes() {
             let count = churn.stop();
             let ended = Instant::now();
             let rate = f64::from(count) / (ended - began).as_secs_f64();
-            // Changes are told in their order: who knows of this one has heard of all before it.
+            // Changes are reported in their order: a router that has this one has received all before it.
             let last = open(&listener);
             let is_last = |view: &View| view.live.contains_key(&last.connection);
             let is_told = |view: &View| is_last(view) && view.live.len() == held.len() + 1;
             router.until("only the held ones are left", |view| !view.linked || is_told(view));
             if !router.view.linked {
-                // So busy that it cost the link; that round says nothing.
+                // The machine was so busy that the link was lost; that round proves nothing.
                 router.until_linked();
                 router.distribute(epoch, PortRange::one(80), &[HERE]);
                 router.associate(epoch);
@@ -328,7 +329,7 @@ fn an_agent_killed_in_the_middle_of_it_all_is_followed_by_one_that_knows_everyth
         churn.stop();
         router.until("only the held ones are left", |view| view.live.len() == held.len());
         assert_eq!(router.view.live, kernel_list(VIPA.into()));
-        // Those that are older than the agent end like any other.
+        // Connections that are older than the agent end like any other.
         held.into_iter().for_each(abort);
         router.until("none is left", |view| view.live.is_empty());
     });
@@ -407,7 +408,7 @@ fn thousands_at_once_are_told_and_gone_at_once() {
     });
 }
 
-/// While the agent stands still, more happens than the ring between it and the kernel has room for.
+/// While the agent is stopped, more happens than the ring between it and the kernel has room for.
 #[test]
 #[ignore = "needs root: make test-agent"]
 fn what_the_ring_had_no_room_for_is_found_by_looking() {
@@ -426,7 +427,7 @@ fn what_the_ring_had_no_room_for_is_found_by_looking() {
         agent.signal(Signal::SIGCONT);
         until("the loss is noticed", || host.log().contains("more happened to connections than the ring has room for"));
         router.listen_for(Duration::from_millis(500));
-        // Standing still for so long may have cost the link.
+        // The stop may have been long enough to lose the link.
         router.until_linked();
         router.distribute(2, PortRange::one(80), &[HERE]);
         router.associate(2);

@@ -19,7 +19,7 @@ use crate::{host::until, router::VIPA};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 
-/// Both ends of a connection, and what routers call it.
+/// Both ends of a connection, and its name for routers.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) connection: Connection,
@@ -42,7 +42,7 @@ pub(crate) fn open(listener: &TcpListener) -> Pair {
     open_from(CLIENT, listener)
 }
 
-/// As one of many clients, which are of many addresses: one would run out of ports.
+/// Connects as one of many clients with many addresses: one address would run out of ports.
 pub(crate) fn open_as(number: u32, listener: &TcpListener) -> Pair {
     let [.., last] = (1 + number % 250).to_be_bytes();
     open_from(Ipv4Addr::new(10, 9, 0, last), listener)
@@ -65,7 +65,7 @@ pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> nix::Result<TcpStr
     Ok(client.into())
 }
 
-/// A client that is connecting and does not wait for it.
+/// A client that begins to connect and does not wait.
 pub(crate) fn begin_to_open() -> (Connection, TcpStream) {
     let client = socket_of_a_client(CLIENT, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
     let begun = connect(client.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(VIPA, 80)));
@@ -74,8 +74,9 @@ pub(crate) fn begin_to_open() -> (Connection, TcpStream) {
     (connection_of(client.local_addr().expect("an address")), client)
 }
 
-/// Ends a connection by a reset: neither side has anything left to wait for. The server closes when that has arrived, which on a
-/// busy host may be after the client's own close is over; before, it would send a FIN. Should the reset be lost, that is what it does.
+/// Ends a connection by a reset, so that neither side has anything left to wait for. The server closes when the reset
+/// has arrived, which on a busy host may be after the client's own close has returned; before that it would send a FIN.
+/// If the reset is lost, the server sends a FIN.
 pub(crate) fn abort(pair: Pair) {
     reset(pair.client);
     pair.server.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
@@ -85,7 +86,7 @@ pub(crate) fn abort(pair: Pair) {
     }
 }
 
-/// A client that breaks off.
+/// A client that resets its connection.
 pub(crate) fn reset(client: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&client, sockopt::Linger, &linger).expect("a socket");

@@ -1,4 +1,4 @@
-//! The agent as systemd starts it from its unit, with all of the unit's hardening. Only on a machine made for that:
+//! The agent as systemd starts it from its unit, with all of the unit's hardening. Runs only on a machine made for it:
 //! `make test-systemd` (`tests/systemd`).
 
 use std::{fs, path::Path};
@@ -14,7 +14,7 @@ use crate::{
 const PROGRAM: &str = "/usr/bin/vipa-agent";
 const ETC: &str = "/etc/vipa";
 
-/// Puts the configuration and the certificates where the unit has them.
+/// Puts the configuration and the certificates where the unit expects them.
 fn install(host: &Host) {
     let text = fs::read_to_string(host.config()).expect("the configuration");
     let folder = host.folder().display().to_string();

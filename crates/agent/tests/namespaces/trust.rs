@@ -1,4 +1,4 @@
-//! What the agent may do, and what it opens.
+//! The agent's privileges, and what it opens.
 
 use std::{fs, net::TcpListener};
 
@@ -17,7 +17,7 @@ const NAMED: u64 = 1 << 12 | 1 << 39;
 fn assert_has_only_what_it_names(agent: &Agent) {
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         let bits = u64::from_str_radix(&agent.status(set), 16).unwrap();
-        // Who is not root may not lower the bounding set, and with no new privileges gains nothing by it.
+        // A user that is not root may not lower the bounding set, and with no new privileges gains nothing by it.
         assert!(bits == NAMED || set == "CapBnd" && agent.status("Uid").starts_with("65534"), "{set} {bits:x}");
     }
     for set in ["CapInh", "CapAmb"] {
@@ -45,7 +45,7 @@ fn root_gives_up_all_that_the_agent_does_not_name_and_it_works_and_listens_nowhe
         let mut router = Router::start(host, "r1");
         works(&mut router);
         assert_has_only_what_it_names(&agent);
-        // This namespace's listeners: none is left when the test's own is gone, but what the agent might have.
+        // This namespace's listeners: none is left when the test's own is gone, except those that the agent might have.
         let listening = |file: &str| {
             let table = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();
             table.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A")).count()

@@ -1,4 +1,4 @@
-//! What the agent does with what routers wrap: real frames on a veth pair, real sockets behind it.
+//! Packets that routers encapsulate, at the agent: real frames on a veth pair, real sockets behind it.
 //!
 //! ```text
 //!   a test's frames ──► v1 ═══ v0 ──► ingress: the agent's program ──► the kernel ──► UDP socket on the VIPA
@@ -38,7 +38,7 @@ pub(crate) struct Wire {
 enum Sender {
     /// The kernel copies frames into one linear buffer.
     Copying(OwnedFd),
-    /// The kernel sends frames from pages, but for their beginning.
+    /// The kernel sends frames from pages, except their beginning.
     Paged(RefCell<Ring>),
 }
 
@@ -54,7 +54,7 @@ impl Wire {
         Self { sender: Sender::Paged(RefCell::new(Ring::new(packet_socket("v1", None), linear))) }
     }
 
-    /// Another sending end, for another thread, of the wire that there is.
+    /// Another sending end of the present wire, for another thread.
     pub(crate) fn another() -> Self {
         Self { sender: Sender::Copying(packet_socket("v1", None)) }
     }
@@ -79,7 +79,7 @@ impl Wire {
     }
 }
 
-/// Sends frames at this interface of the namespace, and of a protocol receives them.
+/// Sends frames at this interface of the namespace, and receives those of a protocol.
 pub(crate) fn packet_socket(interface: &str, protocol: Option<SockProtocol>) -> OwnedFd {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).expect("a socket");
     let mut interfaces = getifaddrs().expect("interfaces");
@@ -139,7 +139,7 @@ pub(crate) fn datagram(vipa: IpAddr, class: u8, text: &[u8]) -> Vec<u8> {
     ip(client, vipa, class, 17, &udp)
 }
 
-/// As routers wrap it.
+/// As routers encapsulate it.
 pub(crate) fn wrapped(kind: Forwarding, source: IpAddr, destination: IpAddr, class: u8, inner: &[u8]) -> Vec<u8> {
     let inner_is_ipv4 = inner[0] >> 4 == 4;
     let number = if inner_is_ipv4 { 4 } else { 41 };
@@ -167,7 +167,7 @@ pub(crate) fn serve(vipa: IpAddr) -> UdpSocket {
     socket
 }
 
-/// What comes next, if anything does.
+/// The next frame, if there is one.
 pub(crate) fn next(socket: &UdpSocket) -> Option<(IpAddr, Vec<u8>)> {
     let mut text = [0; 100];
     socket.recv_from(&mut text).ok().map(|(length, from)| (from.ip(), text[..length].to_vec()))
@@ -181,7 +181,7 @@ pub(crate) fn until_unwrapped(socket: &UdpSocket, wire: &Wire, packet: &[u8]) {
     while next(socket).is_some() {}
 }
 
-/// What hangs on the interface.
+/// The filters on the interface.
 fn filters() -> usize {
     run("tc", "filter show dev v0 ingress").lines().filter(|line| line.contains("direct-action")).count()
 }
@@ -190,7 +190,7 @@ fn has_clsact() -> bool {
     run("tc", "qdisc show dev v0").contains("clsact")
 }
 
-/// An agent to which every kind of tunnel brought what was sent to `here`, for both VIPAs.
+/// An agent to which every kind of tunnel brought the datagrams that were sent to `here`, for both VIPAs.
 pub(crate) fn everything_arrives(host: &Host, wire: &Wire, here: &str, port: IpAddr) -> Agent {
     let agent = host.start_agent();
     let mut router = Router::start(host, "r1");
@@ -233,7 +233,7 @@ fn every_tunnel_of_ipv6_is_unwrapped_whichever_family_is_inside() {
     });
 }
 
-/// The ends of headers, and places within them: Ethernet, outer IPv4, its UDP ports, GUE, within the inner header.
+/// The ends of headers, and offsets within them: Ethernet, outer IPv4, its UDP ports, GUE, within the inner header.
 const LINEAR_PARTS: [u16; 6] = [14, 20, 34, 38, 46, 60];
 
 #[test]
@@ -261,7 +261,7 @@ fn tunnelled(host: &Host) -> (Agent, Router, Wire, UdpSocket) {
     unwrapping(host, Wire::new())
 }
 
-/// An agent that unwraps what comes by `wire` for the VIPA.
+/// An agent that unwraps the VIPA's packets from `wire`.
 pub(crate) fn unwrapping(host: &Host, wire: Wire) -> (Agent, Router, Wire, UdpSocket) {
     let agent = host.start_agent();
     let mut router = Router::start(host, "r1");
@@ -297,7 +297,7 @@ fn what_no_router_sent_or_no_vipa_is_meant_by_is_not_unwrapped_and_counted() {
         six[29] = 41;
         wire.send(&six);
         wire.send(&tunnel(Forwarding::Ipip, &datagram(VIPA.into(), 0, b"cut off")[..12]));
-        // Congested on the way, of a connection that cannot be told so.
+        // Marked as congested on the path, for a connection without ECN.
         wire.send(&wrapped(Forwarding::Ipip, PORT.into(), here, 3, &datagram(VIPA.into(), 0, b"not to be marked")));
         wire.send(&wrapped(Forwarding::Gue, PORT.into(), here, 3, &datagram(VIPA.into(), 1, b"marked")));
         wire.send(&good(b"good"));

@@ -1,4 +1,4 @@
-//! An agent that is stopped, killed or upgraded costs its host's clients nothing.
+//! Stopping, killing or upgrading an agent costs its host's clients nothing.
 //!
 //! ```text
 //!   numbered datagrams ──► v1 ═══ v0 ──► bare, and in each kind of tunnel ──► UDP socket on the VIPA
@@ -29,7 +29,7 @@ const ON_LO: &str = "192.0.2.10/32";
 /// Between two packets.
 const GAP: Duration = Duration::from_millis(2);
 
-/// Sends numbered datagrams until it is told to stop; how many.
+/// Sends numbered datagrams until it is stopped; returns how many.
 fn send_until(stopped: &mpsc::Receiver<()>) -> u32 {
     let wire = Wire::another();
     let here: IpAddr = HERE.parse().expect("an address");
@@ -58,7 +58,7 @@ fn receive_all(socket: &UdpSocket) -> BTreeSet<u32> {
     numbers
 }
 
-/// Segments that this namespace's TCP has sent again.
+/// Segments that this namespace's TCP has retransmitted.
 fn retransmitted() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").expect("the kernel tells");
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
@@ -76,7 +76,7 @@ fn exchange(pair: &mut Pair) {
     pair.client.read_exact(&mut byte).expect("it is open");
 }
 
-/// Exchanges bytes until it is told to stop.
+/// Exchanges bytes until it is stopped.
 fn exchange_until(pair: &mut Pair, stopped: &mpsc::Receiver<()>) {
     while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
         exchange(pair);
@@ -96,7 +96,7 @@ fn nothing_is_lost(host: &Host) {
     let mut router = Router::start(host, "r1");
     distribute(&mut router, 1);
     let socket = crate::tunnels::serve(VIPA.into());
-    // A machine that is busy with other things must not lose what the host got.
+    // A busy machine must not lose what the host received.
     setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20)).expect("root may");
     let here = HERE.parse().expect("an address");
     let bare = datagram(VIPA.into(), 0, &[0; 4]);
@@ -158,7 +158,7 @@ fn what_an_earlier_agent_left_stays_until_every_router_could_ask_for_it_and_goes
         agent.stop();
         r1.until("the link is lost", |view| !view.linked);
 
-        // Taken out of the lists meanwhile: no router knows the VIPA any more.
+        // Removed from the lists meanwhile: no router has the VIPA any more.
         let agent = host.start_agent();
         r1.until_linked();
         r1.listen_for(Duration::from_secs(12));

@@ -82,7 +82,7 @@ fn a_connection_is_found_by_its_name_until_it_is_gone_and_its_listener_is_not_ta
     };
     assert_eq!(state(), Some(TcpState::Established));
     drop(server);
-    // On a busy machine the kernel takes its time.
+    // On a busy machine the kernel may be slow.
     let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let wait = || {
         assert!(std::time::Instant::now() < limit, "the kernel never told of the end");

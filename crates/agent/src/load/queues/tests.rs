@@ -22,12 +22,12 @@ impl Server {
         self.queues.observe(self.now(), &[Seen { cookie: 7, local: HERE, waiting, room: 8 }])
     }
 
-    /// Looks until something is asked, at most `looks` times.
+    /// Looks until a question is asked, at most `looks` times.
     fn until_asked(&mut self, waiting: u32, looks: usize) -> Option<(usize, Question)> {
         (1..=looks).find_map(|count| Some((count, self.look(waiting).pop()?)))
     }
 
-    /// Suspects it with two named, and asks what became of them.
+    /// Makes it suspect with a sample of two, and asks what became of them.
     fn suspect(&mut self) {
         self.look(2);
         let (looks, question) = self.until_asked(2, 20).unwrap();
