@@ -1,7 +1,7 @@
-//! How a target fares, in its own words: told to every router about once a second, and at once when something changes
-//! that decides over new connections.
+//! Load of a target, by its own measurement: sent to every router about once a second, and at once when something
+//! changes that affects new connections.
 //!
-//! All routers hear the same words, and what they make of them is arithmetic: so they choose alike.
+//! All routers receive the same numbers, and compute with them in the same way: so they choose alike.
 
 use std::net::IpAddr;
 
@@ -10,65 +10,66 @@ use vipa_model::{PortRange, Protocol};
 
 /// The headroom of an idle host. Few steps, so that a table of weights is not rebuilt for nothing.
 pub const FULL_HEADROOM: u8 = 16;
-/// Listeners told of; those that have nothing waiting and accept are told of by being left out.
+/// Listeners that are reported; those without waiting connections that accept are left out.
 pub const MAX_LISTENER_LOADS: usize = 1024;
 /// Configured checks of one target.
 pub const MAX_CHECKS: usize = 64;
-/// Services whose connections are told of.
+/// Services whose connections are reported.
 pub const MAX_SERVED: usize = 4096;
-/// Bytes of what a check says of itself.
+/// Bytes of a check's detail.
 pub const MAX_CHECK_DETAIL: usize = 200;
 
-/// Target → router.
+/// Sent by a target to routers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     pub intent: Intent,
     /// Its share of new connections where weights follow the load, 1 to [`FULL_HEADROOM`].
     pub headroom: u8,
     pub host: HostLoad,
-    /// Only those with something waiting, and those that do not accept.
+    /// Only listeners with waiting connections, and those that do not accept.
     pub listeners: Vec<ListenerLoad>,
     pub checks: Vec<CheckResult>,
     /// By service.
     pub served: Vec<Served>,
 }
 
-/// What has become of the TCP connections that clients began to a service, counted since the agent's start. The router
-/// counts those that it sent.
+/// Results of the TCP connections that clients began to a service, counted since the agent's start. The router counts
+/// those that it has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Served {
     pub vipa: IpAddr,
     /// As the service was distributed.
     pub ports: PortRange,
-    /// Handshakes that were at least half done here.
+    /// Handshakes that became at least half-open here.
     pub begun: u64,
-    /// Of them, those that came to be connections.
+    /// Those of them that were established.
     pub established: u64,
-    /// Of these, those that the application has taken in time: neither do they still wait for it, nor did they wait while it
-    /// took none, nor has it gone and left them.
+    /// Those of the established ones that the application has accepted in time. They do not still wait, they did not
+    /// wait while it accepted none, and it has not ended and left them.
     pub accepted: u64,
 }
 
-/// What the target itself wants.
+/// What the target itself requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Intent {
     #[default]
     Serve,
-    /// It is about to leave: no new connections; those it has run out.
+    /// It is about to stop: no new connections; the present ones are left to end.
     Drain,
 }
 
-/// The whole host, not only what Vipa sends it.
+/// Load of the whole host, not only of Vipa's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostLoad {
-    /// Time the processors were not idle, of a thousand parts, over the last second or so.
+    /// Time in which the processors were not idle, in thousandths, over the last second or so.
     pub cpu_permille: u16,
-    /// Processes that could run, those that do among them, in hundredths for each processor.
+    /// Processes that run or could run, in hundredths per processor.
     pub runnable_percent: u32,
-    /// Time in which some process waited for a processor (PSI), of a thousand parts; 0 where the kernel does not tell.
+    /// Time in which some process waited for a processor (PSI), in thousandths; 0 where the kernel does not report it.
     pub pressure_permille: u16,
-    /// TCP connections this host has accepted in its life: who sends it SYNs and sees this stand still does not reach it.
+    /// TCP connections that this host has accepted since its start: if it stands still while a router sends SYNs, these
+    /// do not arrive.
     pub passive_opens: u64,
     /// Live connections to the VIPAs.
     pub connections: u64,
@@ -97,12 +98,12 @@ pub enum Accepting {
     Stalled,
 }
 
-/// What a configured check last found.
+/// The last result of a configured check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckResult {
     #[serde(deserialize_with = "crate::text::name")]
     pub name: String,
-    /// Whose port it is about; `None`: the whole target.
+    /// The port that it is about; `None`: the whole target.
     pub port: Option<u16>,
     pub passing: bool,
     /// Why it fails, or what it found, in a few words.
@@ -111,7 +112,7 @@ pub struct CheckResult {
 }
 
 impl Load {
-    /// What is known before the first look: nothing that keeps anybody away.
+    /// The load before the first measurement: nothing that keeps connections away.
     #[must_use]
     pub fn unknown() -> Self {
         Self {
@@ -124,7 +125,7 @@ impl Load {
         }
     }
 
-    /// Whether somebody who balances by `earlier` must hear of this at once.
+    /// Whether a router that balances by `earlier` must receive this at once.
     #[must_use]
     pub fn decides_otherwise_than(&self, earlier: &Self) -> bool {
         let troubles = |load: &Self| -> Vec<(IpAddr, Protocol, u16, Accepting)> {
@@ -141,7 +142,7 @@ impl Load {
             || failing(self) != failing(earlier)
     }
 
-    /// Whether it is within the limits of this page; what is not comes from no agent of ours.
+    /// Whether it is within the limits of this module; a load beyond them is from no agent of ours.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         (1..=FULL_HEADROOM).contains(&self.headroom)
@@ -151,7 +152,7 @@ impl Load {
             && self.checks.iter().all(|check| check.detail.len() <= MAX_CHECK_DETAIL)
     }
 
-    /// What is told of one listener; `None`: nothing waits there, and it accepts.
+    /// The report of one listener; `None`: nothing waits there, and it accepts.
     #[must_use]
     pub fn listener(&self, vipa: IpAddr, protocol: Protocol, port: u16) -> Option<&ListenerLoad> {
         self.listeners

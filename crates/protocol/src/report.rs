@@ -1,4 +1,4 @@
-//! What a router tells about a change of ownership once it is over.
+//! A router's report about a change of ownership, once it is over.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::event::OwnershipCause;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
-    /// Nobody had owned it.
+    /// No router had owned it.
     First,
     /// The owner was missed.
     Failure,
@@ -21,16 +21,16 @@ pub enum Trigger {
     Handover,
 }
 
-/// One change of ownership, from the new owner's side. Spans in microseconds, one after the other.
+/// One change of ownership, by the new owner. Spans in microseconds, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TakeoverReport {
     pub vipa: IpAddr,
     pub epoch: Epoch,
     pub trigger: Trigger,
-    /// The same in full.
+    /// The trigger in full.
     #[serde(default)]
     pub cause: OwnershipCause,
-    /// The owner before, if one was known.
+    /// The previous owner, if one was known.
     pub predecessor: Option<NodeName>,
     /// Last beat of the predecessor (or the request for takeback) → asking the voters.
     pub detect_us: u64,
@@ -40,7 +40,7 @@ pub struct TakeoverReport {
     pub rebuild_us: u64,
     pub targets_answered: u32,
     pub targets_expected: u32,
-    /// Targets whose log was known from before, so that only its tail was asked for.
+    /// Targets whose log was known from before, so that only its tail was requested.
     pub targets_warm: u32,
     /// Records and connections the targets reported while rebuilding.
     pub connections_reported: u64,

@@ -1,4 +1,4 @@
-//! Messages as bytes.
+//! Encoding of messages as bytes.
 //!
 //! ```text
 //!  0        4
@@ -9,7 +9,7 @@
 
 use crate::Message;
 
-/// Longest message, bytes. A snapshot is sent in parts of far less.
+/// Longest message, bytes. A snapshot is sent in parts that are far shorter.
 pub const MAX_MESSAGE: usize = 4 << 20;
 /// Bytes of the length before a message on a stream.
 pub const LENGTH_BYTES: usize = 4;
@@ -26,13 +26,13 @@ pub enum WireError {
     Trailing(usize),
 }
 
-/// The message without a length, as it goes into a datagram.
+/// Encodes the message without a length, for a datagram.
 pub fn encode(message: &Message) -> Result<Vec<u8>, WireError> {
     let bytes = postcard::to_stdvec(message).map_err(|cause| WireError::Malformed { cause })?;
     if bytes.len() > MAX_MESSAGE { Err(WireError::TooLong(bytes.len())) } else { Ok(bytes) }
 }
 
-/// The message with its length before it, as it goes on a stream.
+/// Encodes the message with its length before it, for a stream.
 pub fn encode_framed(message: &Message) -> Result<Vec<u8>, WireError> {
     let framed = postcard::to_extend(message, vec![0; LENGTH_BYTES]);
     let mut bytes = framed.map_err(|cause| WireError::Malformed { cause })?;
@@ -45,13 +45,13 @@ pub fn encode_framed(message: &Message) -> Result<Vec<u8>, WireError> {
     Ok(bytes)
 }
 
-/// How many bytes the message after this length has.
+/// The number of bytes of the message after this length prefix.
 pub fn length(prefix: [u8; LENGTH_BYTES]) -> Result<usize, WireError> {
     let length = u32::from_be_bytes(prefix) as usize;
     if length > MAX_MESSAGE { Err(WireError::TooLong(length)) } else { Ok(length) }
 }
 
-/// Reads one whole message without its length. Never panics, whatever the bytes.
+/// Decodes one whole message without its length. Never panics, whatever the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Message, WireError> {
     if bytes.len() > MAX_MESSAGE {
         return Err(WireError::TooLong(bytes.len()));
