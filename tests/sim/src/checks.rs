@@ -1,4 +1,4 @@
-//! TAKEOVER.md's invariants; those of the connection tables are in `table`.
+//! Checks of TAKEOVER.md's invariants; those about connection tables are in `table`.
 
 mod table;
 
@@ -20,28 +20,28 @@ use crate::{
 };
 
 const MS: Time = 1_000_000;
-/// After the faults have stopped, the rightful owner owns and every connection goes on within this time.
+/// Time after the end of the faults within which the rightful owner owns and every connection makes progress.
 const RECOVERY: Time = 5500 * MS;
-/// Connections at work and those that ended lately; far more means that something keeps them.
+/// Connections at work and those that ended lately; far more means that entries are not removed.
 const MOST_KNOWN: u64 = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
-    /// Who owned each epoch.
+    /// The owner of each epoch.
     pub(crate) owners: BTreeMap<(IpAddr, Epoch), usize>,
     briefs: BTreeMap<(usize, IpAddr), VipaBrief>,
-    /// To whom the owner of each epoch consented; one that changes its mind may be too late.
+    /// The routers to which the owner of each epoch consented; a withdrawn consent may come too late.
     consents: BTreeSet<(IpAddr, Epoch, NodeName)>,
     pub(crate) lost_power: BTreeSet<usize>,
-    /// A forged SYN of the connection has reached this router when its target's agent was away or had not answered yet. Such a
-    /// SYN is the client's as far as the router can tell, so it may be placed at another target.
+    /// A forged SYN of the connection has reached this router when its target's agent was away or had not answered yet.
+    /// The router cannot distinguish such a SYN from the client's, so it may place it at another target.
     pub(crate) exposed: BTreeSet<(usize, Generation)>,
-    /// Entries that ageing ought to have removed, at which router, and since when.
+    /// Entries that ageing should have removed, at which router, and since when.
     overdue: BTreeMap<(usize, Connection), Time>,
 }
 
 impl World {
-    /// I1, I2, I3, I8: after everything that moved a router.
+    /// I1, I2, I3, I8: checked after everything that moved a router.
     pub(crate) fn check_router(&mut self, router: usize) {
         let Some(gateway) = &self.gateways[router] else { return };
         if !gateway.adds_up() {
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Two routers that may both admit are an owner and the successor it consents to, and no others.
+    /// Two routers that may both admit are an owner and the successor that it consents to, and no others.
     fn check_single_owner(&mut self, vipa: IpAddr) {
         let mut live: Vec<(Epoch, usize)> = Vec::new();
         for (router, gateway) in self.gateways.iter().enumerate() {
@@ -136,12 +136,12 @@ impl World {
                 return;
             }
             let known = gateway.knows(&connection(port));
-            // The end of the connection before is known here, and the holder of this one has not answered yet.
+            // The end of the previous connection is known here, and the holder of this one has not answered yet.
             if matches!(known, Some((_, FlowState::Ended))) && !gateway.is_complete(holder) {
                 return;
             }
-            // A backup passes on what comes to it to the target that it knows. One that holds an earlier connection of the port
-            // acknowledges what does not fit, which harms nobody (RFC 9293 §3.10.7.4).
+            // A backup forwards packets to the target that it has in its table. A target that holds an earlier
+            // connection of the port acknowledges segments that do not fit, which does no harm (RFC 9293 §3.10.7.4).
             if gateway.is_backup() && self.hosts[target].holds_any(port) {
                 return;
             }
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    /// R4, in weather that excuses nothing.
+    /// R4: a connection broke, under faults that excuse no break.
     pub(crate) fn check_break(&mut self, port: u16, holder: Option<usize>, by: Option<usize>) {
         let generation = self.dialogs.get(&port).map(|(dialog, _)| dialog.generation);
         let excused = holder.is_some_and(|holder| self.checks.lost_power.contains(&holder))

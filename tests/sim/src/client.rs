@@ -1,5 +1,5 @@
-//! Clients: each opens a connection, sends numbered requests one at a time, sends again what is not answered, and may
-//! close in one of several ways, or fall silent. What they see is what counts.
+//! Clients: each opens a connection, sends numbered requests one at a time, repeats what is not answered, and may close
+//! in one of several ways, or fall silent. The checks judge by what clients receive.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -30,7 +30,7 @@ pub(crate) enum Stage {
     HalfClosed,
     Closing,
     Closed,
-    /// Reset while opening: nobody listened. The client tries again.
+    /// Reset while opening: no target listened. The client tries again.
     Refused,
     /// Reset while open or half-closed.
     Broken,
@@ -54,7 +54,7 @@ enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DialogLimit {
     Any,
-    /// It ends before the run does, unless something prevents it.
+    /// It ends before the run does, unless a fault prevents it.
     Short,
 }
 
@@ -76,23 +76,23 @@ pub(crate) struct Dialog {
     /// Requests after which it ends.
     length: u64,
     ending: Ending,
-    /// Pieces of late data that have come.
+    /// Pieces of late data that have arrived.
     late: u64,
     half_close_acked: bool,
 }
 
-/// What a dialog wants when its time comes.
-pub(crate) struct Wish {
+/// What a dialog does when its time comes.
+pub(crate) struct ClientAction {
     pub(crate) segment: Option<Segment>,
-    /// It is a repetition: ask who has the VIPA, too.
+    /// It is a repetition: also ask by ARP which router has the VIPA.
     pub(crate) asks: bool,
     /// When to be called again.
     pub(crate) again: Option<Time>,
 }
 
-/// What an answer leads to.
+/// Result of an answer.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct AnswerEffect {
     pub(crate) reply: Option<Segment>,
     /// When to act next, if that is sooner than planned.
     pub(crate) again: Option<Time>,
@@ -140,21 +140,21 @@ impl Dialog {
         matches!(self.stage, Stage::Open | Stage::HalfClosed)
     }
 
-    /// Whether it makes no progress although it ought to have made some by `time`.
+    /// Whether it makes no progress although it should have made some by `time`.
     pub(crate) fn is_late(&self, time: Time) -> bool {
         (self.is_open() || self.stage == Stage::Opening) && self.progress.max(self.silent_until) < time
     }
 
-    /// Its time has come: sends, or sends again.
-    pub(crate) fn act(&mut self) -> Wish {
-        let nothing = Wish { segment: None, asks: false, again: None };
+    /// Acts when its time has come: sends, or repeats.
+    pub(crate) fn act(&mut self) -> ClientAction {
+        let nothing = ClientAction { segment: None, asks: false, again: None };
         if self.stage == Stage::Open && self.number >= self.length && !self.waiting {
             self.stage = match self.ending {
                 Ending::ClientFirst | Ending::ServerFirst => Stage::Closing,
                 Ending::HalfClose { .. } => Stage::HalfClosed,
                 Ending::Abort => {
                     self.stage = Stage::Closed;
-                    return Wish { segment: Some(Segment::Rst), ..nothing };
+                    return ClientAction { segment: Some(Segment::Rst), ..nothing };
                 }
             };
         }
@@ -175,10 +175,10 @@ impl Dialog {
             self.retry = (self.retry * 2).min(LONGEST_RETRY);
         }
         self.waiting = true;
-        Wish { segment: Some(segment), asks, again: Some(self.retry) }
+        ClientAction { segment: Some(segment), asks, again: Some(self.retry) }
     }
 
-    /// What a client says to an answer of a connection that it no longer has.
+    /// What a client sends in reply to an answer of a connection that it no longer has.
     pub(crate) fn disown(answer: Answer) -> Option<Segment> {
         match answer {
             Answer::SynAck | Answer::AckFin(_) | Answer::Late(_) | Answer::Fin => Some(Segment::Rst),
@@ -186,27 +186,27 @@ impl Dialog {
         }
     }
 
-    /// An answer of this connection has come.
-    pub(crate) fn receive(&mut self, now: Time, answer: Answer, from: Option<usize>) -> Heard {
+    /// Handles an answer of this connection.
+    pub(crate) fn receive(&mut self, now: Time, answer: Answer, from: Option<usize>) -> AnswerEffect {
         match (self.stage, answer) {
             (Stage::Opening, Answer::SynAck) => {
                 self.stage = Stage::Open;
                 self.holder = from;
                 self.mark_progress(now);
-                Heard { again: Some(0), ..Heard::default() }
+                AnswerEffect { again: Some(0), ..AnswerEffect::default() }
             }
             (Stage::Opening, Answer::Reset) => self.end(Stage::Refused),
             (Stage::Open, Answer::Ack(number)) if number == self.number => {
                 self.number += 1;
                 self.mark_progress(now);
                 self.silent_until = now + self.pace;
-                Heard { again: Some(self.pace), ..Heard::default() }
+                AnswerEffect { again: Some(self.pace), ..AnswerEffect::default() }
             }
             (Stage::Open, Answer::AckFin(number)) if number == self.number => {
                 self.number += 1;
                 self.stage = Stage::Closing;
                 self.mark_progress(now);
-                Heard { again: Some(0), ..Heard::default() }
+                AnswerEffect { again: Some(0), ..AnswerEffect::default() }
             }
             (Stage::HalfClosed, Answer::HalfCloseAck) if !self.half_close_acked => {
                 self.half_close_acked = true;
@@ -214,34 +214,34 @@ impl Dialog {
                 if let Ending::HalfClose { silence } = self.ending {
                     self.silent_until = now + silence;
                 }
-                Heard::default()
+                AnswerEffect::default()
             }
             (Stage::HalfClosed, Answer::Late(piece)) if piece <= self.late => {
                 self.late = self.late.max(piece + 1);
                 self.half_close_acked = true;
                 self.mark_progress(now);
-                Heard { reply: Some(Segment::AckLate(piece)), ..Heard::default() }
+                AnswerEffect { reply: Some(Segment::AckLate(piece)), ..AnswerEffect::default() }
             }
             (Stage::HalfClosed, Answer::Fin) => {
                 self.stage = Stage::Closed;
-                Heard { reply: Some(Segment::LastAck), ..Heard::default() }
+                AnswerEffect { reply: Some(Segment::LastAck), ..AnswerEffect::default() }
             }
             (Stage::Open | Stage::HalfClosed, Answer::Reset) => self.end(Stage::Broken),
             (Stage::Closing, Answer::FinAck | Answer::Reset) => self.end(Stage::Closed),
             // In TIME-WAIT.
             (Stage::Closed, Answer::Fin) if self.late > 0 => {
-                Heard { reply: Some(Segment::LastAck), ..Heard::default() }
+                AnswerEffect { reply: Some(Segment::LastAck), ..AnswerEffect::default() }
             }
             (Stage::Closed | Stage::Refused | Stage::Broken, answer) => {
-                Heard { reply: Self::disown(answer), ..Heard::default() }
+                AnswerEffect { reply: Self::disown(answer), ..AnswerEffect::default() }
             }
-            (Stage::Opening | Stage::Open | Stage::HalfClosed | Stage::Closing, _) => Heard::default(),
+            (Stage::Opening | Stage::Open | Stage::HalfClosed | Stage::Closing, _) => AnswerEffect::default(),
         }
     }
 
-    fn end(&mut self, stage: Stage) -> Heard {
+    fn end(&mut self, stage: Stage) -> AnswerEffect {
         self.stage = stage;
-        Heard::default()
+        AnswerEffect::default()
     }
 
     fn mark_progress(&mut self, now: Time) {
@@ -251,7 +251,7 @@ impl Dialog {
     }
 }
 
-/// Who has the VIPA?
+/// An ARP request for the VIPA.
 pub(crate) fn question() -> HeapPacket {
     packet().macs(CLIENT_MAC, [0xff; 6]).arp_request(CLIENT, VIPA_V4).padded().build()
 }

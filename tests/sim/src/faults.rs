@@ -1,4 +1,4 @@
-//! What goes wrong, and when.
+//! Faults, and when they happen.
 
 use crate::{
     network::NodeId,
@@ -7,25 +7,25 @@ use crate::{
 };
 
 const MS: Time = 1_000_000;
-/// The cluster is left alone until then.
+/// No faults before this time.
 const FIRST: Time = 1500 * MS;
 
-/// How much is allowed to go wrong.
+/// Which faults are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
     /// Routers die, stop and stall, datagrams get lost: no connection may break.
     Rough,
-    /// Links are cut, agents and targets die too: what must hold holds still, but connections may break.
+    /// Links are cut, agents and targets die too: the invariants hold, but connections may break.
     Storm,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// The router is gone without a word, and back after a while.
+    /// The router dies without a message, and is back after a while.
     Crash { router: usize, back: Time },
-    /// It is asked to stop, and starts again a while after it has.
+    /// The router is asked to stop, and starts again some time after it has.
     Stop { router: usize },
-    /// A process stops and goes on.
+    /// A process stops and continues.
     Pause { node: NodeId, span: Time },
     /// A target stops listening for a while.
     Deaf { target: usize, span: Time },
@@ -33,29 +33,30 @@ pub(crate) enum Fault {
     Loss { permille: u64 },
     /// A link carries nothing for a while.
     Cut { one: NodeId, other: NodeId, span: Time },
-    /// No link of a node does.
+    /// All links of a node carry nothing for a while.
     Isolate { node: NodeId, span: Time },
-    /// A link is cut, and meanwhile a node that may have promised something restarts in no time.
+    /// A link is cut, and meanwhile a node that may have made a promise restarts at once.
     Amnesia { one: NodeId, other: NodeId, node: NodeId },
     /// The agent dies; its kernel does not notice.
     AgentCrash { target: usize, back: Time },
-    /// A target loses all it holds.
+    /// A target loses everything that it holds.
     PowerLoss { target: usize, back: Time },
     /// A voter's disk takes this long from now on.
     SlowDisk { node: NodeId, each: Time },
-    /// Nothing gets from the one node to the other for a while; the other way is open.
+    /// Nothing gets from the one node to the other for a while; the other direction is open.
     OneWay { from: NodeId, to: NodeId, span: Time },
-    /// An agent does not get done with looking at its kernel for so long.
+    /// An agent does not finish a look at its kernel for this long.
     Mute { target: usize, span: Time },
-    /// A router cannot route for a while, and knows it.
+    /// A router cannot route for a while, and its self-check reports it.
     Unfit { router: usize, span: Time },
-    /// An operator adds each of these nodes to the voters, or takes it away, in every node's file: the next one so long after the one before.
+    /// An operator adds each of these nodes to the voters, or removes it, in every node's file: each one `pace` after
+    /// the previous one.
     Voters { nodes: Vec<NodeId>, pace: Time },
     /// Nothing gets from the nodes of this set to the others, nor back.
     Split { some: Vec<NodeId>, span: Time },
-    /// An operator wants something of a router.
+    /// An operator gives a router an order.
     Order { router: usize, wish: Wish },
-    /// A router reads a configuration in which its list is another.
+    /// A router reads a configuration with another list.
     Reload { router: usize, list: Option<Vec<usize>> },
 }
 
@@ -159,7 +160,7 @@ fn wish(scene: &Scenario, random: &mut Random) -> Wish {
     }
 }
 
-/// At least one of them.
+/// At least one of the targets.
 pub(crate) fn some_targets(targets: usize, random: &mut Random) -> Vec<usize> {
     let some: Vec<usize> = (0..targets).filter(|_| random.chance(600)).collect();
     if some.is_empty() { vec![random.index(targets)] } else { some }

@@ -1,5 +1,5 @@
-//! A router: the real brain, the real connection table and the real worker, with as little control between them as
-//! will do.
+//! A router: the real cluster logic, the real connection table and the real worker, with as little control between them
+//! as possible.
 
 use std::{
     cell::RefCell,
@@ -35,10 +35,10 @@ use crate::world::{VIPA, VIPA_V4, router_address, router_mac, target_address, ta
 const KEY: ClusterKey = ClusterKey::new(*b"one sim, one key");
 const THE_VIPA: VipaId = VipaId(0);
 
-/// Connections the table has room for: few, so that ageing looks at each entry twice a second and oftener.
+/// Connections that the table has room for: few, so that ageing reads each entry at least twice a second.
 pub(crate) const MOST_ENTRIES: usize = 256;
-/// Short, so that every limit is reached in a run. In three states, in which packets are written down seldom, the table adds
-/// [`SELDOM_WRITTEN`].
+/// Short, so that every limit is reached in a run. In three states, in which packets seldom refresh the tick, the table
+/// adds [`SELDOM_WRITTEN`].
 pub(crate) const AGES: AgeLimits = AgeLimits {
     half_open: Duration::from_millis(6000),
     open: Duration::from_secs(3_600),
@@ -50,7 +50,7 @@ pub(crate) const AGES: AgeLimits = AgeLimits {
 };
 pub(crate) const SELDOM_WRITTEN: Duration = Duration::from_secs(4);
 
-/// Maglev tables by the targets in them: they are large, and always the same few.
+/// Maglev tables by their targets: they are large, and always the same few.
 pub(crate) type Pickers = Rc<RefCell<BTreeMap<Vec<usize>, Picker>>>;
 
 pub(crate) struct Gateway {
@@ -70,38 +70,38 @@ pub(crate) struct Gateway {
     pub(crate) listeners: BTreeMap<usize, bool>,
     deadline: Arc<Deadline>,
     generation: u64,
-    /// Snapshots under way: what each target has named so far.
+    /// Snapshots under way: the connections that each target has named so far.
     sweeps: BTreeMap<usize, BTreeSet<Connection>>,
     disputes: Disputes,
-    /// Targets whose logs are to be read anew.
+    /// Targets whose logs are to be read again.
     read_anew: Vec<usize>,
-    /// When disputes were looked at last.
+    /// When disputes were last resolved.
     settled: Tick,
-    /// What targets were reported to hold when their agents were away, and what went to another target then: by the
-    /// client's second SYN, or by the other target's report. A target that is back tells only what is new in its log, so
-    /// this stays as it is until its next snapshot.
+    /// Connections that targets were reported to hold when their agents were away, and that went to another target
+    /// then: by the client's second SYN, or by the other target's report. A target that is back sends only the new
+    /// records of its log, so this lasts until its next snapshot.
     overruled: BTreeSet<(usize, Connection)>,
     relapse: Option<Relapse>,
     pickers: Pickers,
     stale: bool,
-    /// What it goes through, written down as `vipad` does.
+    /// A recording of its events, as `vipad` makes one.
     pub(crate) tape: Option<Vec<u8>>,
 }
 
-/// A rule of a connection's life that is broken on purpose, so that it is seen that the checks notice.
+/// A rule of a connection's life that is broken on purpose, to prove that the checks notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relapse {
-    /// A reported end removes whatever entry has these addresses and ports.
+    /// A reported end removes any entry with these addresses and ports.
     EndsRemove,
-    /// What its target reports as closing ages.
+    /// A connection that its target reports as closing ages.
     ClosingAges,
-    /// A FIN or RST that passes takes an entry back that its target has reported.
+    /// A FIN or RST takes back an entry that its target has reported.
     FlagsDecide,
-    /// A successor is told of connections that have ended, and takes them for open.
+    /// A successor receives ended connections as open ones.
     EndsComeBack,
 }
 
-/// What is left for the world to do.
+/// Outputs that are left for the world to carry out.
 pub(crate) enum Errand {
     Send { to: NodeName, message: Message },
     StoreVotes,
@@ -321,7 +321,7 @@ impl Gateway {
         self.disputes.report_end(&self.flows, &key(connection), |of| of == target, Tick::from(now));
     }
 
-    /// What the target had reported and its snapshot lacks has ended.
+    /// Ends the connections that the target had reported and that its snapshot lacks.
     fn sweep(&mut self, now: Moment, target: usize, named: &BTreeSet<Connection>) {
         let held = self.known().into_iter().filter(|(_, holder, state)| *holder == target && state.is_held());
         for (connection, _, _) in held.filter(|(connection, _, _)| !named.contains(connection)) {
@@ -353,7 +353,7 @@ impl Gateway {
         self.flows.lookup(&key(connection)).map(|hit| (usize::from(hit.target.0), hit.state))
     }
 
-    /// Does something that may give an entry another target, and remembers if its target had reported it.
+    /// Runs `act`, which may give an entry another target, and records it if the former target had reported it.
     fn overrule_if_moved(&mut self, connection: &Connection, act: impl FnOnce(&mut Self)) {
         let before = self.knows(connection);
         act(self);
@@ -366,12 +366,12 @@ impl Gateway {
         }
     }
 
-    /// Whether this router has given to another target what this one holds, while its agent was away.
+    /// Whether this router has given a connection that this target holds to another one, while its agent was away.
     pub(crate) fn has_overruled(&self, holder: usize, connection: &Connection) -> bool {
         self.overruled.contains(&(holder, *connection))
     }
 
-    /// Whether this target's report of it waits to be settled.
+    /// Whether this target's report of the connection waits to be settled.
     pub(crate) fn is_claimed(&self, target: usize, connection: &Connection) -> bool {
         self.disputes.is_claimed(&key(connection), id(target))
     }
@@ -390,7 +390,7 @@ impl Gateway {
         self.flows.lookup(&key(connection)).map(|hit| hit.silence(now))
     }
 
-    /// The targets new connections may go to.
+    /// The targets that new connections may go to.
     pub(crate) fn eligible(&self) -> Vec<usize> {
         let listed = |target: &usize| {
             let address = target_address(*target);
@@ -444,7 +444,7 @@ impl Gateway {
         self.channel.publish(Arc::new(Routes::build(self.generation, KEY, lists)));
     }
 
-    /// A packet of this connection may arrive, and the worker turns once; says what leaves.
+    /// Delivers a packet of this connection, if there is one, and runs one turn of the worker; returns what leaves.
     pub(crate) fn turn(
         &mut self,
         now: Moment,
@@ -490,13 +490,13 @@ impl Gateway {
         self.worker.tx(PortId(0)).map(|tx| std::mem::take(&mut tx.sent)).unwrap_or_default()
     }
 
-    /// Every packet has one fate.
+    /// Whether every packet has one fate.
     pub(crate) fn adds_up(&self) -> bool {
         self.channel.totals().add_up()
     }
 }
 
-/// The VIPA whose packets this is about.
+/// The VIPA that this output is about.
 fn vipa_of(output: &Output) -> Option<IpAddr> {
     match output {
         Output::Rest { vipa, .. }
@@ -526,7 +526,7 @@ fn vipa_of(output: &Output) -> Option<IpAddr> {
     }
 }
 
-/// Of a VIPA that no client connects to: nothing, but for its table, which a successor waits for.
+/// Handles an output for a VIPA that no client connects to: only its table matters, which a successor waits for.
 fn without_packets(output: Output) -> Vec<Errand> {
     let Output::SendTable { to, vipa, epoch, .. } = output else { return Vec::new() };
     let message = Message::Table(Table { vipa, epoch, entries: Vec::new(), part: Part::Only });

@@ -1,4 +1,4 @@
-//! A target: its agent's brain, and a model of its kernel's TCP.
+//! A target: its agent's cluster logic, and a model of its kernel's TCP.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,9 +21,9 @@ use crate::{
 const MS: Time = 1_000_000;
 /// Pieces of data that a server sends after a half-close.
 const PIECES: u64 = 3;
-/// Until a piece that is not acknowledged is sent again.
+/// Time after which a piece that is not acknowledged is repeated.
 const RESEND: Time = 200 * MS;
-/// A half-open connection is given up after this time.
+/// Time after which a half-open connection is given up.
 const HALF_OPEN_LIMIT: Time = 3000 * MS;
 
 /// One end of a connection.
@@ -31,7 +31,7 @@ const HALF_OPEN_LIMIT: Time = 3000 * MS;
 pub(crate) struct Endpoint {
     generation: Generation,
     pub(crate) state: ConnectionState,
-    /// Since when it is half-open, or has been more.
+    /// Since when it is half-open, or more than that.
     pub(crate) since: Time,
     /// The next request's number.
     expected: u64,
@@ -39,15 +39,15 @@ pub(crate) struct Endpoint {
     late: Option<u64>,
 }
 
-/// What a segment to this host led to.
+/// Result of a segment to this host.
 #[derive(Default)]
 pub(crate) struct Reaction {
-    /// An answer, and the connection that it is of.
+    /// An answer, and the connection that it belongs to.
     pub(crate) answer: Option<(Generation, Answer)>,
     pub(crate) change: Option<Change>,
     /// Late data is to be sent then.
     pub(crate) late_at: Option<Time>,
-    /// This request came before the other, which is the next one: bytes were lost.
+    /// The first request came before the second, which was the next one: bytes were lost.
     pub(crate) hole: Option<(u64, u64)>,
 }
 
@@ -65,18 +65,18 @@ pub(crate) struct Host {
     pub(crate) index: usize,
     pub(crate) brain: Target,
     pub(crate) endpoints: BTreeMap<u16, Endpoint>,
-    /// Closed in order, or in TIME-WAIT: a FIN sent again is answered.
+    /// Closed in order, or in TIME-WAIT: a repeated FIN is answered.
     closed: BTreeSet<(u16, Generation)>,
-    /// Its agent hears of every change at once; any other only lists what there is.
+    /// Its agent receives every change at once; without this it only lists what there is.
     tells: bool,
-    /// Changes that the agent has not yet taken in.
+    /// Changes that the agent has not yet received.
     untold: Vec<Record>,
     pub(crate) listens: bool,
     pub(crate) serves: bool,
     pub(crate) watched: Vec<IpAddr>,
     /// Whether the host has power, and whether its agent runs.
     pub(crate) powered: bool,
-    /// Its agent gets done with no look before this.
+    /// Its agent finishes no look before this.
     pub(crate) mute_until: Time,
 }
 
@@ -97,14 +97,14 @@ impl Host {
         }
     }
 
-    /// The agent starts again; the kernel has not noticed.
+    /// Restarts the agent; the kernel does not notice.
     pub(crate) fn restart_agent(&mut self, voters: Voters, life: u64, votes: Vec<StoredVote>, now: Moment) {
         self.brain = brain(self.index, voters, life, votes, now);
         self.watched.clear();
         self.untold.clear();
     }
 
-    /// All the kernel held is gone.
+    /// Removes everything that the kernel held.
     pub(crate) fn lose_power(&mut self) {
         self.powered = false;
         self.endpoints.clear();
@@ -130,13 +130,13 @@ impl Host {
         out
     }
 
-    /// The changes that the kernel has told since they were last taken.
+    /// The changes that the kernel has reported since they were last taken.
     pub(crate) fn take_told(&mut self) -> Option<Event> {
         let records = std::mem::take(&mut self.untold);
         (!records.is_empty()).then_some(Event::Changed { vipa: VIPA, records })
     }
 
-    /// What a look at the kernel finds, as events.
+    /// The result of a look at the kernel, as events.
     pub(crate) fn look(&mut self, now: Time) -> Vec<Event> {
         let is_over = |endpoint: &Endpoint| {
             endpoint.state == ConnectionState::HalfOpen && now >= endpoint.since + HALF_OPEN_LIMIT
@@ -153,7 +153,7 @@ impl Host {
         told.into_iter().chain(self.watched.iter().flat_map(of)).collect()
     }
 
-    /// The connections held, as a router ought to know them.
+    /// The connections held, as a router should have them.
     pub(crate) fn held(&self) -> BTreeMap<Connection, ConnectionState> {
         self.endpoints.iter().map(|(port, endpoint)| (connection(*port), endpoint.state)).collect()
     }
@@ -172,7 +172,7 @@ impl Host {
         self.endpoints.contains_key(&port)
     }
 
-    /// A client's segment arrives.
+    /// Handles a client's segment.
     pub(crate) fn receive(&mut self, now: Time, received: &Received) -> Reaction {
         if !self.serves {
             return Reaction::silence();
@@ -216,7 +216,7 @@ impl Host {
         Reaction { change: Some(Change::Opened(state)), ..Reaction::answer(generation, Answer::SynAck) }
     }
 
-    /// Of the connection that is held.
+    /// Handles a segment of the connection that is held.
     fn segment(&mut self, now: Time, received: &Received) -> Reaction {
         let Received { port, generation, server, segment } = *received;
         let Some(end) = self.endpoints.get_mut(&port) else { return Reaction::silence() };
@@ -273,7 +273,7 @@ impl Host {
         Reaction { answer, change: Some(Change::Closed), ..Reaction::default() }
     }
 
-    /// Late data is due, or due again; the answer, and when to ask next.
+    /// Late data is due, or due again: returns the answer, and when to ask next.
     pub(crate) fn send_late(&self, now: Time, port: u16, generation: Generation) -> Option<(Answer, Time)> {
         let endpoint = self.endpoints.get(&port).filter(|endpoint| endpoint.generation == generation)?;
         Some((late_answer(endpoint.late?), now + RESEND))
@@ -294,7 +294,7 @@ fn brain(index: usize, voters: Voters, life: u64, votes: Vec<StoredVote>, now: M
         incarnation: Incarnation(life),
         voters,
         lease: lease(),
-        // Small, so that a router left behind for a while needs a snapshot.
+        // Small, so that a router that was cut off for a while needs a snapshot.
         kept_records: 64,
     };
     Target::new(settings, votes, now)

@@ -1,5 +1,5 @@
-//! A whole cluster in one thread from one seed: the routers' and targets' real brains, the real connection table, the
-//! real worker, model clients and kernels, and a bad network between them.
+//! Simulation of a whole cluster in one thread from one seed: the real cluster logic of routers and targets, the real
+//! connection table, the real worker, model clients and kernels, and a bad network between them.
 //!
 //! ```text
 //!   clients ──frames──► Gateway (worker, flow, cluster::Router) ──frames──► Host (kernel model, cluster::target)
@@ -8,8 +8,13 @@
 //!      └──────────────────────────────── direct return ───────────────────────────────────────┘
 //! ```
 //!
-//! Everything is decided by the seed: run it again and the same happens. After every step `checks` looks for a
-//! violation of TAKEOVER.md's invariants; a run that ends badly can be told as a story.
+//! The seed decides everything: a second run does the same. After every step `checks` looks for a violation of
+//! TAKEOVER.md's invariants; a run that fails can be repeated with a log of its events (a story).
+//!
+//! ```no_run
+//! // Seed 1, without a story of its events.
+//! assert!(vipa_sim::simulate(1, false).is_ok());
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! `vipa-sim`: runs seeds, and tells the story of the first that fails.
+//! `vipa-sim`: runs seeds, and prints the story of the first one that fails.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,32 +24,32 @@ struct Arguments {
     /// Run this seed only.
     #[arg(long)]
     seed: Option<u64>,
-    /// Somebody forges segments in half of the scenes. One seed of a thousand fails: a connection of a target whose agent is
-    /// away may be moved by a forged SYN.
+    /// Forge segments in half of the runs. One seed of a thousand fails: a forged SYN may move a connection of a target
+    /// whose agent is away.
     #[arg(long, conflicts_with = "hostile")]
     attacked: bool,
-    /// A peer with a certificate sends messages of every kind with numbers, names and addresses that do harm where they are
-    /// believed, until the faults end. Without ROLE each seed decides what it is.
+    /// Add a peer with a certificate that sends messages of every kind, with numbers, names and addresses that do harm
+    /// if they are accepted, until the faults end. Without ROLE each seed chooses the role.
     #[arg(long, value_name = "ROLE", num_args = 0..=1)]
     hostile: Option<Option<HostileRole>>,
-    /// Tell everything that happens.
+    /// Print everything that happens.
     #[arg(long)]
     story: bool,
-    /// With one seed: tell every change of the connections from this client port too.
+    /// With one seed: also print every change of the connections from this client port.
     #[arg(long, requires = "seed", value_name = "PORT")]
     follow: Option<u16>,
-    /// Go on after a failure.
+    /// Continue after a failure.
     #[arg(long)]
     all: bool,
-    /// Instead, run one cluster without packets of so many routers, targets and VIPAs, and say what it costs.
+    /// Instead, run one cluster without packets of this many routers, targets and VIPAs, and print what it costs.
     #[arg(long, num_args = 3, value_names = ["ROUTERS", "TARGETS", "VIPAS"])]
     scale: Option<Vec<usize>>,
-    /// Instead, go through what a router recorded (`vipactl record start`), and say whether the same comes of it.
+    /// Instead, replay what a router recorded (`vipactl record start`), and check that the results are the same.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
 }
 
-/// Lines of a failed run's story that are told without being asked for.
+/// Lines of a failed run's story that are printed without a request.
 const LAST_LINES: usize = 80;
 
 fn main() -> ExitCode {
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs a large cluster and says what each of its nodes had to say and to keep.
+/// Runs a large cluster, and prints the messages and memory of its nodes.
 fn grow(size: Size, seed: u64) -> ExitCode {
     let Bill { starting, router, target, death, orphaned, moved, writes, votes } = match scale::run(size, seed) {
         Ok(bill) => bill,
@@ -119,7 +119,7 @@ fn grow(size: Size, seed: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Replays a recording, and tells its story up to the first fault.
+/// Replays a recording, and prints its story up to the first fault.
 fn go_through(file: &Path, told: Detail) -> ExitCode {
     let shown = file.display();
     let bytes = match std::fs::read(file) {

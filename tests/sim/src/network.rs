@@ -1,4 +1,4 @@
-//! The links between nodes: streams that keep their order until the link breaks, datagrams that promise nothing.
+//! The links between nodes: streams that keep their order until the link breaks, and datagrams that guarantee nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use vipa_protocol::Message;
 use crate::{random::Random, world::Time};
 
 const MS: Time = 1_000_000;
-/// A link that carries nothing for this long is dead to both ends.
+/// Silence after which a link is dead to both ends.
 pub(crate) const IDLE_LIMIT: Time = 1000 * MS;
 
 /// A node's number: routers first, then targets.
@@ -31,13 +31,13 @@ fn class(message: &Message) -> Class {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     pub(crate) up: bool,
-    /// Counts the links between these two; a message belongs to one.
+    /// Number of the link between these two nodes; a message belongs to one link.
     pub(crate) generation: u64,
-    /// Nothing gets through, since then.
+    /// Since when nothing gets through.
     pub(crate) cut: Option<Time>,
-    /// Nothing that this node sends does, since then.
+    /// Since when messages of this node do not get through.
     pub(crate) mute: Option<(NodeId, Time)>,
-    /// What streams carry while the link is cut, in order.
+    /// Messages that streams hold while the link is cut, in order.
     parked: Vec<(NodeId, NodeId, Message)>,
     /// When the last message of each stream arrives.
     last: BTreeMap<(NodeId, Class), Time>,
@@ -97,7 +97,7 @@ impl Network {
                 || now + if random.chance(10) { random.within(0..30 * MS) } else { random.within(MS / 20..3 * MS) };
             return (0..copies).map(|_| (late(), letter(message.clone()))).collect();
         }
-        // What is parked already comes before it, although the way may be free again by now.
+        // Parked messages come before it, although the link may carry again by now.
         if link.swallows(from) || link.parked.iter().any(|(parked, ..)| *parked == from) {
             link.parked.push((from, to, message));
             return Vec::new();
@@ -107,7 +107,7 @@ impl Network {
         vec![(*last, letter(message))]
     }
 
-    /// The link carries again; what streams kept is sent on.
+    /// The link carries again; messages that streams held are sent on.
     pub(crate) fn heal(&mut self, now: Time, one: NodeId, other: NodeId, random: &mut Random) -> Vec<(Time, Letter)> {
         let Some(link) = self.link(one, other) else { return Vec::new() };
         (link.cut, link.mute) = (None, None);
@@ -121,12 +121,12 @@ impl Link {
         self.cut.is_some() || self.mute.is_some_and(|(mute, _)| mute == from)
     }
 
-    /// Since when it has not carried both ways, without which it is no link for long.
+    /// Since when it has not carried in both directions; a link does not survive that for long.
     pub(crate) fn broken(&self) -> Option<Time> {
         self.cut.into_iter().chain(self.mute.map(|(_, since)| since)).min()
     }
 
-    /// A new link, or none; whatever the old one carried is lost.
+    /// Replaces the link by a new one, or by none; messages on the old one are lost.
     pub(crate) fn renew(&mut self, up: bool) {
         self.up = up;
         self.generation += 1;

@@ -1,4 +1,4 @@
-//! Chance, from a seed (xorshift64*, Vigna 2016).
+//! Random numbers from a seed (xorshift64*, Vigna 2016).
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number of `range`, which is not empty.
+    /// A number of `range`, which must not be empty.
     pub(crate) fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + (self.next() >> 11) % (range.end - range.start)
     }

@@ -1,5 +1,5 @@
-//! Replays what a real `vipad` has recorded (`vipactl record start`): its events go through a router again, what comes of each must
-//! be what was recorded, and what one router can be held to is checked after every step.
+//! Replay of what a real `vipad` has recorded (`vipactl record start`). Its events are fed to a router again, and each
+//! must lead to the recorded outputs. After every step the invariants that concern one router are checked.
 
 mod story;
 mod witness;
@@ -17,25 +17,25 @@ use vipa_model::Moment;
 
 use self::{story::Clock, witness::Witness};
 
-/// How much of it is told.
+/// How much of the story is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// What an operator would want to know.
+    /// Events that matter to an operator.
     InShort,
-    /// Every event and all that came of it.
+    /// Every event and all its outputs.
     Whole,
 }
 
-/// What was replayed without a fault.
+/// Summary of a replay without a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
     pub events: usize,
     pub outputs: usize,
-    /// The last event ended the process: what it led to was not recorded any more.
+    /// The last event ended the process: its outputs were not recorded any more.
     pub broken_off: bool,
 }
 
-/// Where a recording is not what it must be.
+/// Position and kind of the first fault in a recording.
 #[derive(Debug, thiserror::Error)]
 #[error("{at}: {fault}")]
 pub struct ReplayError {
@@ -74,10 +74,9 @@ pub enum Fault {
     Violated(String),
 }
 
-/// Goes through the whole of `bytes`; `tell` gets the story, line by line.
+/// Replays the whole of `bytes`; `tell` receives the story, line by line.
 ///
-/// # Errors
-/// The first thing that is not as it must be.
+/// # Errors The first fault.
 pub fn replay(bytes: &[u8], told: Detail, tell: &mut dyn FnMut(&str)) -> Result<Replayed, ReplayError> {
     let at_first = |fault| ReplayError { at: Place::Beginning, fault };
     let mut recording = Recording::read(bytes).map_err(|error| at_first(error.into()))?;
@@ -127,7 +126,8 @@ fn handle(router: &mut Router, at: Moment, event: Event) -> Vec<Output> {
     outputs
 }
 
-/// A router that panicked in service panics here too, and so may one that somebody has made up. Nothing of it is used after that.
+/// Catches panics. A router that panicked in service panics here too, and so may a fabricated recording. The router is
+/// not used after that.
 fn guarded<T>(act: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(act)).ok()
 }

@@ -1,13 +1,13 @@
-//! A large cluster without packets: real brains of routers and targets on one clock, a network that loses nothing and takes one
-//! time for all, a disk for each node and a kernel for each target. Counted are what each node says, in messages and in bytes as
-//! they are on the wire, how often it writes, and the VIPAs that its events make it look at.
+//! A large cluster without packets: the real cluster logic of routers and targets on one clock, a network that loses
+//! nothing and delays all messages alike, a disk for each node and a kernel for each target. It counts each node's
+//! messages and their bytes on the wire, its writes, and the VIPAs that its events make it look at.
 //!
 //! ```text
 //!   started, linked, everything owned ──► a second of calm ──► a router dies ──► its VIPAs are owned again
 //! ```
-//! A disk writes all votes that wait at once, with two syncs of 1 to 20 ms, by the seed. An agent's look at its kernel takes 1 to
-//! 8 ms and begins after the addresses that were to be set, each of which takes a request. Both go on beside the loop of their
-//! node. What the loops themselves cost is not simulated.
+//! A disk writes all waiting votes at once, with two syncs of 1 to 20 ms, by the seed. An agent's look at its kernel
+//! takes 1 to 8 ms and begins after the addresses that were to be set, each of which takes a request. Both go on beside
+//! the loop of their node. The cost of the loops themselves is not simulated.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,10 +28,10 @@ use vipa_protocol::{Message, wire};
 
 use crate::random::Random;
 
-/// As `lease_ms` is by default.
+/// The default of `lease_ms`.
 const LEASE: Duration = Duration::from_millis(100);
 const LATENCY: Duration = Duration::from_micros(200);
-/// A sync of a disk, microseconds: from a local flash disk to a busy network one.
+/// A sync of a disk, microseconds: from a local flash disk to a busy network disk.
 const SYNC_US: Range<u64> = 1_000..20_000;
 /// A write is synced, and then its folder.
 const SYNCS: usize = 2;
@@ -44,15 +44,15 @@ const RANKED: usize = 3;
 const CANDIDATES: usize = 4;
 const SETTLING: Duration = Duration::from_secs(3);
 const CALM: Duration = Duration::from_secs(1);
-/// After a router has died, its VIPAs are owned again within this time.
+/// Time after a router's death within which its VIPAs are owned again.
 const RECOVERY: Duration = Duration::from_secs(1);
-/// Heartbeats of an owner, each to everybody, and their answers: more in a calm second than this for each peer means that
-/// something else is said again and again.
+/// Messages of a calm second per peer: an owner's beats to every node, and the answers. More than this means that other
+/// messages are repeated again and again.
 const MOST_MESSAGES_A_PEER: u64 = 120;
-/// As the brains have it.
+/// As in the cluster logic.
 const VIPAS_IN_A_BEAT: usize = 30;
 
-/// How large the cluster is.
+/// Size of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub routers: usize,
@@ -60,20 +60,20 @@ pub struct Size {
     pub vipas: usize,
 }
 
-/// What was seen.
+/// Results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Bill {
     /// In all, from the first link until everything is owned.
     pub starting: Traffic,
-    /// In a calm second: the router and the target that say most.
+    /// In a calm second: the router and the target that send most.
     pub router: Traffic,
     pub target: Traffic,
-    /// In the second after a router's death, all together.
+    /// In the second after a router's death, all nodes together.
     pub death: Traffic,
     /// From the death until the last VIPA was owned again.
     pub orphaned: Duration,
     pub moved: usize,
-    /// Writes of votes since the start, all together, and for the votes of how many claims.
+    /// Writes of votes since the start, all together, and the number of claims whose votes they had.
     pub writes: u64,
     pub votes: u64,
 }
@@ -105,7 +105,7 @@ struct Beside {
     /// Votes wait that the write under way does not have.
     stale: bool,
     writing: bool,
-    /// The last look asked for while one is under way.
+    /// The last look that was requested while one is under way.
     to_look: Option<u64>,
     looking: bool,
     /// Until when the agent sets addresses, and which are set.
@@ -127,11 +127,11 @@ struct Crowd {
     ids: BTreeMap<NodeName, usize>,
     brains: Vec<Brain>,
     said: Vec<Traffic>,
-    /// All under way for the same time, so in the order they arrive in.
+    /// All are under way for the same time, so they are in order of arrival.
     wire: VecDeque<(Moment, usize, usize, Message)>,
     timers: Vec<Option<Moment>>,
-    /// Routers that have been fed since their timers were set. Most messages of a moment are for few of them, and to look for a deadline
-    /// takes a walk over a router's VIPAs.
+    /// Routers that have been fed since their timers were set. Most messages of a moment are for few of them, and
+    /// finding a deadline takes a walk over a router's VIPAs.
     fed: BTreeSet<usize>,
     beside: Vec<Beside>,
     /// By due time, then in the order in which they began.
@@ -139,14 +139,13 @@ struct Crowd {
     begun: u64,
     writes: u64,
     votes: u64,
-    /// By due time; one that is no longer its node's is passed over.
+    /// By due time; an entry that is no longer its node's alarm is skipped.
     alarms: BTreeMap<(Moment, usize), ()>,
 }
 
 /// Runs a cluster of this size; the seed decides how long disks and kernels take.
 ///
-/// # Errors
-/// A sentence about what was not as it must be.
+/// # Errors A sentence about what was wrong.
 pub fn run(size: Size, seed: u64) -> Result<Bill, String> {
     let mut crowd = Crowd::new(size, seed);
     crowd.link_all();
@@ -159,13 +158,13 @@ pub fn run(size: Size, seed: u64) -> Result<Bill, String> {
     bill.router = crowd.said[..size.routers].iter().copied().max().unwrap_or_default();
     bill.target = crowd.said[size.routers..].iter().copied().max().unwrap_or_default();
     let peers = (size.routers + size.targets) as u64;
-    // An owner of many names them in several beats each time.
+    // An owner of many VIPAs sends several beats each time.
     let beats = size.vipas.div_ceil(VIPAS_IN_A_BEAT) as u64;
     if bill.router.messages > peers * MOST_MESSAGES_A_PEER * beats {
         return Err(format!("a router says too much in a calm second: {}", bill.router));
     }
     crowd.said.fill(Traffic::default());
-    // A router that is no voter: what is asked of voters then is the most.
+    // A router that is no voter: this leads to the most requests to voters.
     let dying = size.routers - 1;
     bill.moved = crowd.owned_by(dying);
     crowd.brains[dying] = Brain::Dead;
@@ -342,7 +341,7 @@ impl Crowd {
         self.tasks.insert((until, self.begun), task);
     }
 
-    /// A vote waits for the disk: a write of all begins, or follows the one under way.
+    /// A vote waits for the disk: a write of all votes begins, or follows the one under way.
     fn store(&mut self, node: usize) {
         self.votes += 1;
         self.beside[node].stale = true;
@@ -365,7 +364,7 @@ impl Crowd {
         self.begin(self.now + Duration::from_micros(takes), Task::Stored { node, token });
     }
 
-    /// So many addresses are to be on the host: those that have come or gone are a request each.
+    /// The number of addresses that must be on the host: each one that is added or removed is a request.
     fn serve(&mut self, node: usize, vipas: usize) {
         let Beside { busy_until, served, .. } = &mut self.beside[node];
         let requests = u32::try_from(served.abs_diff(vipas)).unwrap_or(u32::MAX);
@@ -373,7 +372,7 @@ impl Crowd {
         *served = vipas;
     }
 
-    /// A look that begins now answers everybody who asked before.
+    /// A look that begins now answers all earlier requests.
     fn look(&mut self, node: usize, token: u64) {
         if self.beside[node].looking {
             self.beside[node].to_look = Some(token);

@@ -1,8 +1,8 @@
-//! What client and server say to each other, and how a client's segment stands in a frame.
+//! Segments between client and server, and how a client's segment is encoded in a frame.
 //!
-//! A client may use its port again while segments of the connection before are still under way. The two ends tell these
-//! apart as TCP does, by numbers that a router does not read: the sequence number of a client's segment names the
-//! connection, its acknowledgement number names the connection and the server that answered.
+//! A client may use its port again while segments of the previous connection are still under way. The two ends
+//! distinguish these as TCP does, by numbers that a router does not read: the sequence number of a client's segment
+//! names the connection, its acknowledgement number names the connection and the server that answered.
 
 use vipa_packet::{HeapPacket, Parsed, TcpFlags, build::packet};
 
@@ -16,11 +16,11 @@ use crate::{
 pub(crate) struct Generation(pub(crate) u32);
 
 impl Generation {
-    /// Of a segment that an attacker made up: no connection of a client is this.
+    /// The generation of an attacker's segment: no connection of a client has this one.
     pub(crate) const FORGED: Self = Self(0);
 }
 
-/// From a client.
+/// A segment of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Segment {
     Syn,
@@ -35,14 +35,14 @@ pub(crate) enum Segment {
     HalfClose {
         silence: Time,
     },
-    /// This piece of the late data has come.
+    /// This piece of the late data has arrived.
     AckLate(u64),
-    /// The server's FIN after its late data has come.
+    /// The server's FIN after its late data has arrived.
     LastAck,
     Rst,
 }
 
-/// From a server, or from a router that knows no such connection.
+/// A segment of a server, or of a router that has no such connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     SynAck,
@@ -67,7 +67,7 @@ pub(crate) enum Answer {
 pub(crate) struct Received {
     pub(crate) port: u16,
     pub(crate) generation: Generation,
-    /// The target whose SYN-ACK the client goes by.
+    /// The target whose SYN-ACK the client has accepted.
     pub(crate) server: Option<usize>,
     pub(crate) segment: Segment,
 }
@@ -81,7 +81,7 @@ const LAST_ACK: u8 = 4;
 const HEADER: usize = 20;
 
 impl Received {
-    /// The frame of it, to the router with this MAC.
+    /// Its frame, to the router with this MAC.
     pub(crate) fn frame(&self, router: [u8; 6]) -> HeapPacket {
         let Self { port, generation: Generation(generation), server, segment } = *self;
         let sequence = generation << 8;
@@ -125,7 +125,8 @@ impl Received {
     }
 }
 
-/// The connection that a router's reset is about (RFC 9293 §3.10.7.1): it has the numbers of the segment that it answers.
+/// The connection that a router's reset is about (RFC 9293 §3.10.7.1): it has the numbers of the segment that it
+/// answers.
 pub(crate) fn reset_connection(frame: &[u8], parsed: &Parsed, flags: TcpFlags) -> Option<Generation> {
     let [sequence, acknowledged] = numbers(frame, parsed)?;
     Some(Generation(if flags.has(TcpFlags::ACK) { acknowledged } else { sequence } >> 8))

@@ -1,8 +1,8 @@
-//! The clock, the queue of what happens next, and everything there is.
+//! The world of a run: its clock, the queue of events, and everything in it.
 
+mod fault_events;
 mod follow;
 mod hostile;
-mod misfortune;
 mod nodes;
 mod orders;
 mod packets;
@@ -34,29 +34,29 @@ use crate::{
     segment::{Answer, Generation},
 };
 
-/// Nanoseconds since the simulation began, on nobody's clock.
+/// Nanoseconds since the simulation began, on no node's clock.
 pub(crate) type Time = u64;
 const MS: Time = 1_000_000;
 
 pub(crate) const VIPA_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 pub(crate) const VIPA: IpAddr = IpAddr::V4(VIPA_V4);
-/// Of the same group, where there is one; nobody connects to it.
+/// The other VIPA of the group, if there is one; no client connects to it.
 pub(crate) const COMPANION: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
 pub(crate) const PORT: u16 = 80;
-/// Nothing goes wrong any more from here on.
+/// No faults from here on.
 pub(crate) const CALM: Time = 6000 * MS;
-/// Clients fall silent here, so that everybody's view can be compared at the end.
+/// Clients fall silent here, so that all nodes' states can be compared at the end.
 const SILENCE: Time = 13_500 * MS;
 const END: Time = 14_000 * MS;
-/// Operators take back what they ordered, a while after the last node has come back.
+/// Operators take back their orders, a while after the last node has come back.
 const UNDO: Time = CALM + 2000 * MS;
 /// Connections at work at the same time.
 const DIALOGS: usize = 24;
-/// On the cable between client, router and target.
+/// Delay of the cable between client, router and target.
 const HOP: Time = MS / 10;
-/// Between two looks at all tables.
+/// Between two checks of all tables.
 const AUDIT: Time = 100 * MS;
-/// Frames a stopped router's port keeps.
+/// Frames that a stopped router's port keeps.
 const RING: usize = 512;
 
 pub(crate) fn lease() -> Duration {
@@ -87,43 +87,43 @@ pub(crate) fn target_mac(index: usize) -> [u8; 6] {
     [2, 0, 0, 0, 2, index as u8]
 }
 
-/// The cast.
+/// The nodes of a run, and their settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) weather: Weather,
     pub(crate) routers: usize,
     pub(crate) targets: usize,
-    /// At first.
+    /// The voters at first.
     voters: Vec<NodeName>,
     /// There is another VIPA that moves together with the first.
     grouped: bool,
     /// How seldom agents look at their kernels unasked, and how long a look takes at most.
     seldom: Time,
     look: Time,
-    /// The router that is to own the VIPA when all is well.
+    /// The router that owns the VIPA when all nodes are well.
     pub(crate) first: usize,
     /// Each router's own list, as targets.
     lists: Vec<Option<Vec<usize>>>,
     takeback: Takeback,
     takeback_delay: Duration,
-    /// Whether each target's agent hears of changes; any other only lists what there is.
+    /// Whether each target's agent receives changes; without this it only lists what there is.
     tells: Vec<bool>,
-    /// Somebody sends segments of others' connections.
+    /// An attacker sends segments of clients' connections.
     attacked: bool,
-    /// What a peer is that sends hostile messages.
+    /// The role of a peer that sends hostile messages.
     pub(crate) hostile: Option<HostileRole>,
-    /// How far the clocks may drift apart, as the configuration says; they keep to it.
+    /// How far the clocks may drift apart by the configuration; they stay within it.
     drift_percent: u32,
 }
 
-/// How a run went.
+/// Result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     pub steps: u64,
     pub ownerships: usize,
     pub connections: u64,
     pub broken: u64,
-    /// Lists of voters after the first that all nodes have come to go by.
+    /// Lists of voters after the first that all nodes have adopted.
     pub voters_changed: u64,
 }
 
@@ -143,13 +143,13 @@ impl std::ops::AddAssign for Summary {
 pub struct Failure {
     pub at_ms: f64,
     pub what: String,
-    /// What led there, when it was asked for.
+    /// The events before it, if a story was requested.
     pub story: Vec<String>,
 }
 
 pub(crate) struct Node {
     pub(crate) name: NodeName,
-    /// Counts its starts.
+    /// Number of its starts.
     life: u64,
     pub(crate) alive: bool,
     paused_until: Time,
@@ -159,7 +159,7 @@ pub(crate) struct Node {
     pub(crate) disk: Vec<StoredVote>,
     pub(crate) decisions: Vec<Decision>,
     pub(crate) lists: BTreeMap<IpAddr, StoredLists>,
-    /// Whose votes it counts, as its disk has them.
+    /// The voters that it counts, as its disk has them.
     pub(crate) voters: Option<Voters>,
     disk_speed: Time,
     disk_free: Time,
@@ -169,7 +169,7 @@ pub(crate) struct Node {
     frames_waiting: usize,
 }
 
-/// A file that is written whole: what comes while one write is under way goes with the next one, as in `transport::state`.
+/// A file that is written whole: requests during one write are served by the next one, as in `transport::state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Storing {
     Nothing,
@@ -226,48 +226,48 @@ pub(crate) struct World {
     next_port: u16,
     /// Connections begun.
     generations: u32,
-    /// The router the clients' ARP table names.
+    /// The router in the clients' ARP table.
     vipa_at: Option<usize>,
     pickers: Pickers,
     /// Each router's own list, as it is configured now.
     lists: Vec<Option<Vec<usize>>>,
-    /// Orders under way that must be carried out in the end.
     /// The lists of voters that operators have written, by version: the last is in every node's file.
     lists_of_voters: Vec<Voters>,
+    /// Orders under way that must be carried out in the end.
     insisted: BTreeMap<u64, (usize, Wish)>,
     orders: u64,
     pub(crate) checks: Checks,
     pub(crate) story: Option<Vec<String>>,
-    /// The connection whose every change the story tells, and its state when it was told last.
+    /// The connection whose every change the story has, and its last state in the story.
     followed: Option<Followed>,
     pub(crate) failure: Option<String>,
     pub(crate) summary: Summary,
-    /// What routers recorded, if they are to.
+    /// The routers' recordings, if requested.
     tapes: Option<Vec<Vec<u8>>>,
     relapse: Option<Relapse>,
     /// The peer that sends hostile messages, until it is revoked.
     hostile: Option<Hostile>,
 }
 
-/// Who means harm.
+/// Attackers of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attacks {
     None,
-    /// In half of the scenes somebody sends segments with forged flags.
+    /// In half of the runs an attacker sends segments with forged flags.
     Segments,
     /// A peer with a certificate of the cluster sends messages of every kind.
     Messages(HostileRole),
 }
 
-/// What the certificate of a hostile peer says.
+/// The role in a hostile peer's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HostileRole {
     /// A router without a rank for any VIPA.
     Router,
     /// A target that is on no list and does not vote.
     Target,
-    /// A router with the lowest rank. It may own the VIPA and lead connections anywhere (docs/security.md): what must hold is that
-    /// no epoch falls, is granted twice, or is owned without a majority.
+    /// A router with the lowest rank. It may own the VIPA and lead connections anywhere (docs/security.md); still no
+    /// epoch may fall, be granted twice, or be owned without a majority.
     RankedRouter,
 }
 
@@ -277,8 +277,7 @@ impl HostileRole {
 
 /// As [`simulate`], with attacks.
 ///
-/// # Errors
-/// The violation, with its story if `told`.
+/// # Errors The violation, with its story if `told`.
 pub fn simulate_attacked(seed: u64, attacks: Attacks, told: bool) -> Result<Summary, Failure> {
     World::new(seed, told, attacks).run()
 }
@@ -291,7 +290,7 @@ pub fn simulate(seed: u64, told: bool) -> Result<Summary, Failure> {
     World::new(seed, told, Attacks::None).run()
 }
 
-/// As [`simulate_attacked`], with a story that tells every change of the connections from this client port.
+/// As [`simulate_attacked`], with a story of every change of the connections from this client port.
 ///
 /// # Errors
 /// The violation, with its story.
@@ -299,7 +298,7 @@ pub fn simulate_followed(seed: u64, attacks: Attacks, port: u16) -> Result<Summa
     World { followed: Some(Followed::new(port)), ..World::new(seed, true, attacks) }.run()
 }
 
-/// The same with a rule broken.
+/// As [`simulate`], with a rule broken.
 ///
 /// # Errors
 /// The violation that this leads to.
@@ -307,7 +306,7 @@ pub fn simulate_relapse(seed: u64, relapse: Relapse) -> Result<Summary, Failure>
     World { relapse: Some(relapse), ..World::new(seed, false, Attacks::Segments) }.run()
 }
 
-/// What each life of each router of `seed` has recorded; some recordings begin in the middle of one.
+/// The recordings of each life of each router of `seed`; some recordings begin in the middle of one.
 #[must_use]
 pub fn recordings(seed: u64) -> Vec<Vec<u8>> {
     let mut world = World { tapes: Some(Vec::new()), ..World::new(seed, false, Attacks::None) };
@@ -499,7 +498,7 @@ impl World {
         (passed * 1_000_000).div_ceil(u128::from(rate)) as Time
     }
 
-    /// A process that does not run does nothing now; what happens to it waits.
+    /// A process that does not run does nothing now; its events wait.
     fn who_must_run(&self, what: &What) -> Option<NodeId> {
         match what {
             What::Timer(node)

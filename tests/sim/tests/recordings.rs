@@ -1,4 +1,4 @@
-//! What routers go through in the simulator, recorded as `vipad` records it, and replayed.
+//! Recordings of routers in the simulator, made as `vipad` makes them, and replayed.
 
 use std::time::Duration;
 
@@ -56,12 +56,12 @@ fn what_is_cut_off_or_damaged_is_an_error_and_no_panic() {
     for place in (0..whole.len()).step_by(whole.len() / 50) {
         let mut damaged = whole.clone();
         damaged[place] ^= 0x55;
-        // It may still be a recording, of something else.
+        // It may still be a recording, with other contents.
         let _ = replay(&damaged, Detail::InShort, &mut |_| ());
     }
 }
 
-/// Of a router that is alone, and one event.
+/// The recording of a router that is alone, with one event.
 fn a_recording() -> Vec<u8> {
     let settings = Settings {
         cluster: "replayed".into(),

@@ -11,7 +11,7 @@ fn the_first_seeds_hold() {
     }
 }
 
-/// Seeds that once failed, and what they found.
+/// Seeds that once failed, and the fault that they found.
 #[test]
 fn seeds_that_once_failed_hold() {
     for (seed, found) in [
@@ -48,7 +48,7 @@ fn the_first_seeds_hold_against_a_hostile_peer_of_each_role() {
     }
 }
 
-/// Seeds that once failed, and what they found.
+/// Seeds that once failed, and the fault that they found.
 #[test]
 fn seeds_that_once_failed_hold_against_a_hostile_router_without_a_rank() {
     for (seed, found) in [
@@ -65,7 +65,7 @@ fn seeds_that_once_failed_hold_against_a_hostile_router_without_a_rank() {
     }
 }
 
-/// Some seed of the first few fails when a rule of a connection's life is broken.
+/// Asserts that one of the first few seeds fails when a rule of a connection's life is broken.
 #[track_caller]
 fn assert_noticed(relapse: Relapse) {
     let noticed = (0..SEEDS_TO_NOTICE).any(|seed| vipa_sim::simulate_relapse(seed, relapse).is_err());

@@ -1,7 +1,8 @@
-//! I7: a router's connection table is what the targets hold.
+//! I7: a router's connection table equals what the targets hold.
 //!
-//! Whenever a router has read everything that a target has to report, its table has exactly the connections of that target
-//! as held. What no target has reported is gone within a bound. A report takes no longer than a bound.
+//! Whenever a router has read everything that a target has to report, its table has exactly the connections of that
+//! target as held. A connection that no target has reported is removed within a time limit. A report takes no longer
+//! than a time limit.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use crate::{
     world::{CALM, Time, VIPA, World, target_address},
 };
 
-/// Ageing comes round within this time, and time is kept in ticks of a quarter of a second.
+/// Time in which ageing walks the table once, in ticks of a quarter of a second.
 const AGEING: Duration = Duration::from_millis(1250);
 /// How long an entry may be overdue: its target has become complete a moment ago, or the router did not run.
 const OVERDUE: Time = 1500 * MS;
-/// Messages are under way this long at most once the network is calm.
+/// Longest time for which a message is under way once the network is calm.
 const UNDER_WAY: Time = 50 * MS;
-/// A report of what another target has is settled within this time.
+/// Time within which a report of another target's connection is settled.
 const SETTLING: Time = 1250 * MS;
 
 impl World {
@@ -31,7 +32,7 @@ impl World {
         }
     }
 
-    /// From time to time.
+    /// Called from time to time.
     pub(crate) fn check_tables(&mut self) {
         for router in 0..self.scene.routers {
             self.check_ages(router);
@@ -61,18 +62,19 @@ impl World {
         known.is_some() && known == position.map(|summary| summary.position)
     }
 
-    /// What the target holds, the router has as held there, and nothing else.
+    /// The router has exactly the connections that the target holds as held there.
     pub(super) fn check_table(&mut self, router: usize, target: usize) {
         let Some(gateway) = &self.gateways[router] else { return };
         let held = self.hosts[target].held();
         let mut wrong = Vec::new();
         for (connection, _) in held.iter().filter(|(_, state)| **state != ConnectionState::HalfOpen) {
             let entry = gateway.knows(connection);
-            // At another one it is disputed: that one's end is still to be reported, or it holds the connection too.
+            // At another target it is disputed: that target's end is still to be reported, or it holds the connection
+            // too.
             let fits = entry.is_some_and(
                 |(holder, state)| if holder == target { state.is_held() } else { gateway.is_complete(holder) },
             );
-            // A claim is settled within a bound, which the check of promptness holds.
+            // A claim is settled within a time limit, which the check of promptness enforces.
             let waits = gateway.has_overruled(target, connection) || gateway.is_claimed(target, connection);
             if !fits && !waits {
                 wrong.push(format!("t{} holds {connection:?}, the table has {entry:?}", target + 1));
@@ -89,7 +91,8 @@ impl World {
         }
     }
 
-    /// What the target has held for longer than a report takes, the router has as held there, whatever is under way.
+    /// The router has every connection that the target has held for longer than a report takes as held there, whatever
+    /// is under way.
     fn check_promptness(&mut self, router: usize, target: usize) {
         let Some(gateway) = &self.gateways[router] else { return };
         let before = self.now.saturating_sub(self.scene.longest_report() + UNDER_WAY + SETTLING);
@@ -112,7 +115,7 @@ impl World {
         }
     }
 
-    /// What its target has not reported is gone within its limit.
+    /// A connection that its target has not reported is removed within its limit.
     fn check_ages(&mut self, router: usize) {
         let Some(gateway) = &self.gateways[router] else { return };
         let now = Tick::from(self.local(router));

@@ -1,4 +1,4 @@
-//! A recording as a story: who speaks, and the events and outputs that an operator would want to read.
+//! The story of a recording: which router recorded it, and the events and outputs that matter to an operator.
 
 use std::fmt::Debug;
 
@@ -14,7 +14,7 @@ use super::Detail;
 /// Characters of an event or output that are shown.
 const MOST_SHOWN: usize = 1000;
 
-/// Turns the router's clock into the calendar's.
+/// Converts the router's clock to the calendar.
 #[derive(Clone, Debug)]
 pub(super) struct Clock {
     began: Moment,
@@ -26,7 +26,7 @@ impl Clock {
         Self { began: title.began, began_unix_ms: title.began_unix_ms }
     }
 
-    /// The time of day, UTC, and how long after the beginning.
+    /// The time of day, UTC, and the time since the beginning.
     pub(super) fn time(&self, at: Moment) -> String {
         let passed = at.since(self.began);
         let ms = self.began_unix_ms.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)) % 86_400_000;
@@ -36,7 +36,7 @@ impl Clock {
     }
 }
 
-/// Who recorded, and how it stood then.
+/// The router that recorded, and its state at the beginning.
 pub(super) fn opening(recording: &Recording<'_>) -> Vec<String> {
     let (Title { node, release, .. }, router) = (&recording.title, &recording.router);
     let hello = router.hello();
@@ -64,7 +64,7 @@ pub(super) fn before(clock: &Clock, at: Moment, event: &Event, told: Detail) -> 
         | Event::ReadAnew { .. }
         | Event::Stop => true,
         Event::Received { message, .. } => is_new(message),
-        // Of these the router itself makes a note.
+        // The router itself makes a note of these.
         Event::Connected { .. } | Event::Disconnected { .. } => false,
         Event::Timeout | Event::VotesStored { .. } | Event::DecisionsStored { .. } | Event::Counted { .. } => false,
     };
@@ -141,7 +141,7 @@ fn is_new(message: &Message) -> bool {
     }
 }
 
-/// As Rust would write it, on one line, and not more than can be read.
+/// The `Debug` text on one line, cut to a readable length.
 pub(super) fn shortened(what: &impl Debug) -> String {
     let whole = format!("{what:?}");
     match whole.char_indices().nth(MOST_SHOWN) {

@@ -1,4 +1,4 @@
-//! Those of TAKEOVER.md's invariants that one router can be held to without the others.
+//! Those of TAKEOVER.md's invariants that can be checked for one router without the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,14 +9,14 @@ use vipa_cluster::{Event, Note, Output, Router, State, StoredVote};
 use vipa_model::{Epoch, Moment, NodeName};
 use vipa_protocol::{Ballot, Grant, Message, Vote, Votes};
 
-/// What was seen so far.
+/// What the steps so far have shown.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
-    /// Who granted which epoch to this router.
+    /// The voters that granted each epoch to this router.
     grants: BTreeMap<(IpAddr, Epoch), BTreeSet<NodeName>>,
     /// Ballots that were under way when the recording began: their grants may have come before.
     begun: BTreeSet<IpAddr>,
-    /// The votes that were last to be stored, and under which token.
+    /// The votes that were last to be stored, and their token.
     votes: BTreeMap<IpAddr, StoredVote>,
     storing: BTreeMap<(IpAddr, Epoch), u64>,
     stored: u64,
@@ -35,7 +35,7 @@ impl Witness {
         witness
     }
 
-    /// Looks at one step; the error is what must not be.
+    /// Checks one step; the error is the violation.
     pub(super) fn watch(
         &mut self,
         at: Moment,
@@ -107,14 +107,14 @@ impl Witness {
         if let Some(before) = before.as_ref().filter(|before| falls(before)) {
             return Err(format!("I2: the vote {before:?} became {vote:?}"));
         }
-        // A vote that waits already is asked for again in another round; the first write that has it confirms it.
+        // A vote that already waits is requested again in another round; the first write that has it confirms it.
         if before.as_ref() != Some(vote) {
             self.storing.insert((vote.vipa, vote.epoch), token);
         }
         Ok(())
     }
 
-    /// Epochs only grow, and who comes to own one was granted it by a majority.
+    /// Epochs only grow, and a router that comes to own one was granted it by a majority.
     fn look_at_state(&mut self, vipa: IpAddr, router: &Router) -> Result<(), String> {
         let Some(brief) = router.brief(vipa) else { return Ok(()) };
         let now = (brief.state, brief.epoch);

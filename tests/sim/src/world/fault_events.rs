@@ -1,4 +1,4 @@
-//! Faults, as they strike, and the calm after them.
+//! Faults as they happen, and the calm after them.
 
 use vipa_cluster::{Event, target};
 

@@ -1,8 +1,8 @@
-//! Follows the connections of one client port: the story tells each change of a table entry and of what a target holds.
+//! Follows the connections of one client port: the story has each change of a table entry and of what a target holds.
 
 use super::World;
 
-/// A client port, and the state of its connections at every node when it was last told.
+/// A client port, and the last state of its connections at every node in the story.
 pub(super) struct Followed {
     port: u16,
     told: Vec<String>,
@@ -15,7 +15,7 @@ impl Followed {
 }
 
 impl World {
-    /// Tells where the followed connections stand, if that has changed in this step.
+    /// Adds the state of the followed connections to the story, if it has changed in this step.
     pub(super) fn tell_followed(&mut self) {
         let Some(followed) = &self.followed else { return };
         let (port, before) = (followed.port, &followed.told);
@@ -34,7 +34,7 @@ impl World {
         }
     }
 
-    /// A line for each node that knows a connection of this port.
+    /// A line for each node that has a connection of this port.
     fn state_of(&self, port: u16) -> Vec<String> {
         let mut lines = Vec::new();
         for (router, gateway) in self.gateways.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! A peer that means harm, with a certificate of the cluster: it is linked to every node that its role may be linked to, and sends
-//! messages of every kind with what does harm where it is believed. Its links end with the faults, as if it were revoked.
+//! A hostile peer with a certificate of the cluster: it links to every node that its role allows, and sends messages of
+//! every kind with contents that do harm if they are accepted. Its links end with the faults, as if it were revoked.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,16 +11,18 @@ use vipa_protocol::{Hello, Message, MessageKind, Role, VERSION};
 use super::{CALM, HostileRole, MS, PORT, Scenario, Time, What, World, router_name, target_address, target_name};
 use crate::{client::CLIENT, network::NodeId};
 
-/// Its links begin when the cluster stands: until two routers have distributed a VIPA, targets believe every router (docs/security.md).
+/// Its links begin when the cluster is complete: until two routers have distributed a VIPA, targets accept every router
+/// (docs/security.md).
 pub(super) const FIRST: Time = 1000 * MS;
 /// Between two messages, at most.
 const PACE: Time = 4 * MS;
-/// Of a thousand turns, those with which it ends a link and greets anew.
+/// Turns, of a thousand, in which it ends a link and greets again.
 const NEW_LINKS: usize = 10;
-/// The violations that a router with a rank must not lead to.
+/// The violations that a router with a rank must not cause.
 const RANKED_MUST_NOT: [&str; 3] = ["I1:", "I2:", "I3:"];
 
-/// Whether a violation counts where the hostile peer is this: what its role allows is not held against the others.
+/// Whether a violation counts with a hostile peer of this role: what its role allows is not counted against the honest
+/// nodes.
 pub(super) fn demands(role: HostileRole, violation: &str) -> bool {
     match role {
         HostileRole::Router | HostileRole::Target => true,
@@ -33,7 +35,7 @@ pub(super) struct Hostile {
     messages: HostileMessages,
     random: SplitMix64,
     life: u64,
-    /// The lives of the nodes it is linked to.
+    /// The incarnations of the nodes that it is linked to.
     linked: Vec<Option<u64>>,
 }
 
@@ -73,7 +75,7 @@ fn name(role: HostileRole) -> NodeName {
     name.parse().expect("a node name")
 }
 
-/// As a target.
+/// Its address as a target.
 fn address() -> IpAddr {
     Ipv4Addr::new(198, 51, 100, 99).into()
 }
@@ -94,7 +96,7 @@ fn hello(role: HostileRole, life: u64, voters: Voters) -> Hello {
     }
 }
 
-/// A router that says it goes by later voters than anybody holds up the next change of them (docs/security.md).
+/// A router that claims later voters than any node has delays the next change of voters (docs/security.md).
 fn voters_versions(role: HostileRole) -> Vec<u32> {
     match role {
         HostileRole::Router | HostileRole::RankedRouter => vec![0, 1, u32::MAX - 1, u32::MAX],
@@ -108,14 +110,14 @@ impl World {
         Some((name(role), Rank(1)))
     }
 
-    /// An honest node has sent something to a node that is none of the honest ones.
+    /// An honest node has sent a message to a node that is not one of the honest ones.
     pub(super) fn post_to_hostile(&mut self, to: &NodeName, message: &Message) {
         if let Some(hostile) = self.hostile.as_mut().filter(|hostile| name(hostile.role) == *to) {
             hostile.messages.learn(message);
         }
     }
 
-    /// One message to one node.
+    /// Sends one message to one node.
     pub(super) fn hostile_turn(&mut self) {
         let Some(hostile) = &mut self.hostile else { return };
         if self.now >= CALM {
@@ -166,7 +168,7 @@ impl World {
         self.feed(node, event, target::Event::Disconnected { peer });
     }
 
-    /// Its links end for good. The link to a node that is stopped ends when the node runs again.
+    /// Ends its links for good. The link to a node that is stopped ends when the node runs again.
     fn revoke_hostile(&mut self) {
         let Some(hostile) = &self.hostile else { return };
         let linked = hostile.linked.clone();

@@ -1,4 +1,4 @@
-//! Nodes and the links between them: starting, dying, telling each other, looking at kernels.
+//! Nodes and the links between them: starts, deaths, messages, and looks at kernels.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// Feeds a node whichever of the two events is for its kind.
+    /// Feeds a node the event for its kind.
     pub(super) fn feed(&mut self, node: NodeId, router_event: Event, target_event: target::Event) {
         if !self.nodes[node].alive {
             return;
@@ -252,7 +252,7 @@ impl World {
         }
     }
 
-    /// Puts away what the router has recorded; it goes on with another recording, from the middle of its life.
+    /// Stores the router's recording; the router continues with another one, from the middle of its life.
     pub(super) fn keep_tape(&mut self, router: usize) {
         let now = self.local(router);
         let (Some(tapes), Some(gateway)) = (&mut self.tapes, &mut self.gateways[router]) else { return };
@@ -284,7 +284,7 @@ impl World {
         }
     }
 
-    /// Votes wait for the disk: a write of all begins, or follows the one under way.
+    /// Votes wait for the disk: a write of all votes begins, or follows the one under way.
     pub(super) fn store_votes(&mut self, node: NodeId) {
         if self.nodes[node].storing_votes != Storing::Nothing {
             self.nodes[node].storing_votes = Storing::UnderWayAndStale;
@@ -351,7 +351,8 @@ impl World {
         written
     }
 
-    /// What a process that dies has given to the disk may still get there, but not after the next one has read the disk.
+    /// Data that a dying process has given to the disk may still get there, but not after the next process has read the
+    /// disk.
     pub(super) fn disk_written(&mut self, node: NodeId, life: u64, votes: Vec<StoredVote>) {
         if self.nodes[node].life != life {
             return;
@@ -360,7 +361,7 @@ impl World {
         self.nodes[node].disk = votes;
     }
 
-    /// The agent looks at its kernel: because it was asked to, or because it is time.
+    /// The agent looks at its kernel: because of a request, or because it is time.
     pub(super) fn look(&mut self, node: NodeId, life: u64, token: Option<u64>) {
         if !self.lives(node, life) {
             return;

@@ -1,4 +1,4 @@
-//! Operators: what they order of routers, and reloaded configurations.
+//! Operators: their orders to routers, and reloaded configurations.
 
 use vipa_cluster::{Event, Stage, target};
 use vipa_model::Protocol;
@@ -8,7 +8,7 @@ use super::{MS, NodeId, PORT, UNDO, VIPA, What, World, router_name, target_addre
 use crate::faults::Wish;
 
 impl World {
-    /// Gives an order; one that is insisted on is given again until it is carried out.
+    /// Gives an order; one that must succeed is given again until it is carried out.
     pub(super) fn order(&mut self, router: usize, wish: Wish, insist: bool) {
         let runs = self.nodes[router].alive && self.nodes[router].paused_until <= self.now;
         if !runs {
@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// In the end everything is to be as it was configured first, and the VIPA where it belongs.
+    /// In the end everything must be as it was configured first, and the VIPA at its first router.
     pub(super) fn undo_orders(&mut self) {
         let first = self.scene.first;
         let ask = |world: &mut Self, after, router, wish| {
@@ -84,10 +84,10 @@ impl World {
         }
     }
 
-    /// What the router's file says is another from now on; one that runs reads it.
+    /// Changes the router's file; a router that runs reads it.
     pub(super) fn reload(&mut self, router: usize, list: Option<Vec<usize>>) {
         self.lists[router] = list;
-        // Who does not run reads it when it starts.
+        // A router that does not run reads it when it starts.
         let Some(voters) = self.voters_of(router) else { return };
         let settings = Box::new(self.settings(router, self.nodes[router].life, voters));
         self.feed(router, Event::Configured { settings }, target::Event::Looked { token: 0 });

@@ -4,7 +4,7 @@ use vipa_packet::{Body, HeapPacket, PacketBuf, TcpFlags};
 
 use super::{HOP, MS, SILENCE, Time, What, World, router_mac};
 use crate::{
-    client::{Dialog, DialogLimit, Heard, Stage, connection, question},
+    client::{AnswerEffect, Dialog, DialogLimit, Stage, connection, question},
     host::Reaction,
     segment::{Answer, Generation, Received, Segment, reset_connection},
 };
@@ -19,7 +19,7 @@ impl World {
             self.note_exposure(router, port);
         }
         let Some(gateway) = &mut self.gateways[router] else { return };
-        // A connection of which nothing is known goes to who may have it, and to nobody else.
+        // A connection that is in no table goes only to targets that are allowed to get it.
         let fresh = syn.filter(|port| gateway.knows(&connection(*port)).is_none());
         let allowed = fresh.map(|_| gateway.eligible());
         let sent = gateway.turn(now, arriving, of);
@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// A forged SYN is at this router.
+    /// A forged SYN has arrived at this router.
     fn note_exposure(&mut self, router: usize, port: u16) {
         let (Some(gateway), Some((dialog, _))) = (&self.gateways[router], self.dialogs.get(&port)) else { return };
         if dialog.holder.is_some_and(|holder| !gateway.is_complete(holder)) {
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// An agent that hears of changes takes them in at once, if it runs.
+    /// An agent that receives changes handles them at once, if it runs.
     fn tell_changes(&mut self, target: usize) {
         let node = self.scene.routers + target;
         if self.runs(node)
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// A client connects; from this port, or from one that was not used before.
+    /// A client connects: from this port, or from one that was not used before.
     pub(super) fn open_dialog(&mut self, at: Time, port: Option<u16>, tenure: DialogLimit) {
         let port = port.unwrap_or_else(|| {
             self.next_port += 1;
@@ -160,7 +160,7 @@ impl World {
         self.stage_changed(port, before, None);
     }
 
-    /// A client's segment leaves for the router that has the VIPA. A few take longer than those sent after them.
+    /// Sends a client's segment to the router that has the VIPA. A few take longer than those sent after them.
     fn send(&mut self, segment: &Received) {
         let Some(router) = self.vipa_at else { return };
         let late = if self.random.chance(30) { self.random.within(0..20 * MS) } else { 0 };
@@ -173,7 +173,7 @@ impl World {
         let Some((dialog, at)) = self.dialogs.get_mut(&port) else { return };
         let before = dialog.stage;
         let reply = if generation == dialog.generation {
-            let Heard { reply, again } = dialog.receive(now, answer, from);
+            let AnswerEffect { reply, again } = dialog.receive(now, answer, from);
             if let Some(soon) = again {
                 *at = now + soon;
                 let due = *at;
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// Somebody who knows a connection's addresses and ports, and not its numbers, sends segments of it.
+    /// An attacker with a connection's addresses and ports, but not its numbers, sends segments of it.
     pub(super) fn attack(&mut self) {
         if self.now >= SILENCE {
             return;

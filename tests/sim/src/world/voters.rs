@@ -1,17 +1,17 @@
-//! Voters that change: operators write the next list into every node's file, and each node takes it up when it may.
+//! Changes of voters: operators write the next list into every node's file, and each node adopts it when it may.
 
 use vipa_cluster::{Event, at_start, target};
 use vipa_model::Voters;
 
 use super::{CALM, MS, NodeId, What, World};
 
-/// How often a node that may not take up its file's voters yet tries again.
+/// How often a node that may not adopt its file's voters yet tries again.
 const AGAIN: u64 = 300 * MS;
 /// Voters at least, and at most.
 const VOTERS: std::ops::RangeInclusive<usize> = 3..=5;
 
 impl World {
-    /// Whose votes a node that runs counts.
+    /// The voters that a running node counts.
     pub(crate) fn voters_of(&self, node: NodeId) -> Option<Voters> {
         if !self.nodes[node].alive {
             return None;
@@ -22,7 +22,7 @@ impl World {
         }
     }
 
-    /// A node starts: what its disk has counts, or what its file has.
+    /// A node starts: the voters on its disk count, or else those of its file.
     pub(super) fn remember_voters(&mut self, node: NodeId) -> Voters {
         let (voters, wanted) = at_start(self.nodes[node].voters.take(), self.named());
         self.nodes[node].voters = Some(voters.clone());
@@ -32,12 +32,12 @@ impl World {
         voters
     }
 
-    /// What every node's file names now.
+    /// The voters that every node's file names now.
     pub(crate) fn named(&self) -> &Voters {
         &self.lists_of_voters[self.lists_of_voters.len() - 1]
     }
 
-    /// One voter more or less, whether the change before has reached everybody or not.
+    /// Adds or removes one voter, whether the previous change has reached every node or not.
     pub(super) fn change_voters(&mut self, node: NodeId) {
         let (name, before) = (self.nodes[node].name.clone(), self.named());
         let (version, mut names) = (before.version + 1, before.names.clone());
@@ -57,10 +57,10 @@ impl World {
         }
     }
 
-    /// A node reads its file: other voters go to the disk first, if it may go by them. When it may not go by the last list, the operator
-    /// gives it the latest that it may go by: that of others, or the next.
+    /// A node reads its file: other voters go to the disk first, if it may adopt them. If it may not adopt the last
+    /// list, the operator gives it the latest that it may adopt: that of other nodes, or the next.
     pub(super) fn go_by_the_file(&mut self, node: NodeId) {
-        // One that does not run reads it when it starts.
+        // A node that does not run reads it when it starts.
         let Some(now) = self.voters_of(node).filter(|voters| voters != self.named()) else { return };
         let mut later = self.lists_of_voters.iter().rev().filter(|list| list.version > now.version);
         let may = later.find(|list| self.may_go_by(node, list)).cloned();
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    /// Whether a node that runs may go by these.
+    /// Whether a running node may adopt these.
     fn may_go_by(&self, node: NodeId, named: &Voters) -> bool {
         let now = self.local(node);
         let judged = match node.checked_sub(self.scene.routers) {
