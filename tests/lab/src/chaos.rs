@@ -1,14 +1,15 @@
-//! Chaos: misfortunes that one seed decides, done to a cluster of three routers and four targets while thousands of
-//! connections are checked byte by byte, some of them silent for long, some half closed, some from ports used again at once.
+//! Chaos: faults that one seed decides, on a cluster of three routers and four targets, while thousands of connections
+//! are checked byte by byte. Some of the connections are silent for long, some half closed, some use their ports again
+//! at once.
 //!
 //! ```text
-//! seed ──► schedule ──► misfortunes, each with a beginning and an end ──► runner ──► the cluster
-//!          (pure)       two at a time at most                             tells the story
+//! seed ──► schedule ──► faults, each with a beginning and an end ──► runner ──► the cluster
+//!          (pure)       two at a time at most                        logs the story
 //! ```
-//! Planned changes are among them: moves, reloads, targets quiesced, routers that leave and join.
+//! Planned changes are among the faults: moves, reloads, targets quiesced, routers that leave and join.
 //!
-//! Whatever happens, one router stays whole and a majority of the voters too; the rest is the cluster's business. In the
-//! end everything is mended, and every connection must be there to its last byte, but for those of killed servers.
+//! At every moment one router and a majority of the voters are unaffected. In the end every fault is over, and every
+//! connection must be there to its last byte, except those of killed servers.
 
 mod clients;
 mod evidence;
@@ -16,25 +17,25 @@ mod runner;
 mod schedule;
 
 pub use runner::{Outcome, run};
-pub use schedule::{Misfortune, What, schedule};
+pub use schedule::{ScheduledFault, What, schedule};
 
 use std::time::Duration;
 
 /// Routers of the cluster; `r1` ranks highest.
 pub const ROUTERS: u8 = 3;
 pub const TARGETS: u8 = 4;
-/// Whose word counts; at most two of them are hindered at a time.
+/// The voters; at most two of them are affected at a time.
 pub const VOTERS: [&str; 5] = ["r1", "r2", "r3", "t1", "t2"];
 
-/// What a run shall be.
+/// Settings of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub seed: u64,
-    /// How long there are misfortunes; then all is mended.
+    /// How long there are faults; after that they end.
     pub time: Duration,
     pub connections: usize,
     /// Clients of one request a connection, of each ending.
     pub requesters: u16,
-    /// By what agents learn of connections, as `agent.observe` has it.
+    /// How agents follow connections, as in `agent.observe`.
     pub observe: String,
 }

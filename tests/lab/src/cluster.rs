@@ -9,8 +9,8 @@
 //!                         └─ client 10.77.0.51 …        VIPA 10.77.0.100, port 80
 //! ```
 //!
-//! A router's kernel has its own address, for what the nodes tell each other; its DPDK port has another on the same
-//! wire. Nothing sleeps for a guessed time: readiness is asked for with `vipactl`.
+//! A router's kernel has an address of its own, for messages between nodes; its DPDK port has another one on the same
+//! wire. No wait is a guessed time: readiness is queried with `vipactl`.
 
 mod agreement;
 mod config;
@@ -42,18 +42,19 @@ pub const VIPA: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const VIPA6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
 pub const SERVICE_PORT: u16 = 80;
 
-/// How long a cluster may take to do what it does in a moment on an idle machine.
+/// Time limit for steps that an idle machine does in a moment.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// More connections than this from one address would run out of ports.
 const CONNECTIONS_PER_ADDRESS: usize = 25_000;
-/// As many servers share a target's port as keep each below the files a process may open.
+/// Connections per server: a target's port is shared by so many servers that each stays below the number of files that
+/// a process may open.
 const CONNECTIONS_PER_SERVER: usize = 8_000;
 
-/// What a router's DPDK port is made of.
+/// Kind of a router's DPDK port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// A packet socket on the very interface the kernel uses.
+    /// A packet socket on the very interface that the kernel uses.
     AfPacket,
     /// A TAP device bridged to the interface.
     Tap,
@@ -70,38 +71,38 @@ impl FromStr for Ports {
     }
 }
 
-/// What a cluster shall be like; the defaults are the demo's.
+/// Properties of a cluster; the defaults are the demo's.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Names the folder of the logs: `target/lab/<name>`.
+    /// Name of the folder for the logs: `target/lab/<name>`.
     pub name: String,
     pub routers: u8,
     pub targets: u8,
     pub ports: Ports,
     /// Names of nodes. Empty: all routers, and targets up to five in all (three, when there are fewer nodes).
     pub voters: Vec<String>,
-    /// Nobody votes: the routers' ranks alone decide.
+    /// No node votes: the routers' ranks alone decide.
     pub no_quorum: bool,
     pub lease_ms: u64,
     /// Candidates by router, numbers of targets; a router not named here has all of them.
     pub candidates: BTreeMap<String, Vec<u8>>,
-    /// Routers without services of their own: they use what the owner distributes.
+    /// Routers without services of their own: they use those that the owner distributes.
     pub inherits: Vec<String>,
     /// Targets without a server.
     pub silent: Vec<u8>,
-    /// Targets without an agent: the routers ask them themselves.
+    /// Targets without an agent: the routers probe them themselves.
     pub agentless: Vec<u8>,
     /// Routers that are not started.
     pub absent: Vec<String>,
     /// Routers of the cluster without a rank for any VIPA.
     pub rankless: Vec<String>,
-    /// Targets without a kernel, and how many connections each tells of; see [`crate::replay`].
+    /// Targets without a kernel, and how many connections each reports; see [`crate::replay`].
     pub replays: BTreeMap<u8, u32>,
-    /// Connections each server shall be able to hold.
+    /// Connections that each server must be able to hold.
     pub connections: usize,
     /// How the VIPAs' packets get to the targets.
     pub way: TargetPlan,
-    /// Routers whose own lists have another forwarding than `way` says, by router.
+    /// Routers whose own lists have another forwarding than `way`, by router.
     pub forwarding_of: BTreeMap<String, &'static str>,
     /// Further lines of every router's `[[port]]`, and of every service.
     pub port_lines: String,
@@ -134,7 +135,7 @@ pub struct TargetPlan {
     pub vipa6: bool,
     /// There is an IPv4 VIPA; not where `nat` has IPv6 targets alone.
     pub vipa4: bool,
-    /// Targets have their IPv6 addresses for their names.
+    /// Targets have their IPv6 addresses as their names.
     pub targets6: bool,
 }
 
@@ -185,10 +186,10 @@ impl Plan {
 
     /// Starts the cluster, waits until it is ready, runs `story` and takes everything down again.
     ///
-    /// # Panics
-    /// When anything fails; what it is, what the routers have counted, and the ends of all logs are shown before, in this order.
+    /// # Panics When anything fails. The failure, the routers' counters, and the ends of all logs are printed before,
+    /// in this order.
     pub fn run(self, story: impl FnOnce(&mut Cluster) -> Result<()>) {
-        // A test that failed has cleaned up all the same, so a poisoned lock is as good as any.
+        // A test that failed has cleaned up all the same, so a poisoned lock may be used.
         let _alone = self.alone.then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner));
         let _beside = (!self.alone).then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner));
         let mut cluster = None;
@@ -225,7 +226,7 @@ impl Plan {
     }
 }
 
-/// The machine is for all who wait most of their time, or for one who does not.
+/// The machine is shared by clusters that wait most of their time, or used by one that does not.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// A running cluster.
@@ -241,7 +242,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// What the agent on the first router's host calls itself.
+    /// Node name of the agent on the first router's host.
     pub const OWN_TARGET: &str = "own";
 
     /// Builds the network, makes the certificates, and starts every process; does not wait for them to agree.
@@ -300,7 +301,7 @@ impl Cluster {
         &self.plan.way
     }
 
-    /// What a target calls itself.
+    /// Node name of a target.
     #[must_use]
     pub fn own_address(&self, target: &str) -> IpAddr {
         let number = target.trim_start_matches('t').parse().unwrap_or(0);
@@ -322,7 +323,7 @@ impl Cluster {
         [(vipa4, IpAddr::from(VIPA)), (vipa6, IpAddr::from(VIPA6))].into_iter().filter(|(there, _)| *there)
     }
 
-    /// Starts an agent and a server on the first router's own host, as `serves_itself` foresees.
+    /// Starts an agent and a server on the first router's own host, for `serves_itself`.
     pub fn start_own_target(&self) -> Result<Target> {
         let host = self.routers.get("r1").map(|router| router.host().clone()).context("the plan has no r1")?;
         Target::on_router(&self.lab, &self.plan, host)
@@ -343,7 +344,7 @@ impl Cluster {
         (VIPA, SERVICE_PORT).into()
     }
 
-    /// Starts a client of the service with so many long-lived connections, and waits until all are open.
+    /// Starts a client of the service with this many long-lived connections, and waits until all are open.
     pub fn client(&self, connections: usize) -> Result<Client> {
         self.client_with(&ClientPlan::new(Self::service(), connections))
     }
@@ -371,7 +372,7 @@ impl Cluster {
         Client::start(&self.client, "client", &plan)
     }
 
-    /// Cuts what `router` and `node` tell each other, both ways; packets of clients pass as before.
+    /// Drops messages between `router` and `node`, in both directions; packets of clients pass as before.
     pub fn cut(&mut self, router: &str, node: &str) -> Result<()> {
         let address = self.control_address(node);
         self.router(router).host().nft(&format!(
@@ -388,7 +389,7 @@ impl Cluster {
         self.router(router).host().nft(&format!("delete table ip cut-{node}\n"))
     }
 
-    /// Cuts what the clients and `router` tell each other, both ways; the nodes hear each other as before.
+    /// Drops packets between the clients and `router`, in both directions; messages between nodes pass as before.
     pub fn cut_clients(&self, router: &str) -> Result<()> {
         let client = self.client.name();
         self.lab.switch().nft(&format!(
@@ -404,7 +405,7 @@ impl Cluster {
         self.lab.switch().nft(&format!("delete table bridge cut-{router}\n"))
     }
 
-    /// From now on the switch loses so many of a hundred packets.
+    /// Makes the switch drop this percentage of the packets.
     pub fn lose(&self, percent: u8) -> Result<()> {
         self.lab.switch().nft(&format!(
             "add table bridge loss\n\
@@ -433,7 +434,7 @@ impl Cluster {
         self.routers.keys().chain(self.targets.keys()).cloned().collect()
     }
 
-    /// Where `node` is reached by the other nodes.
+    /// The address at which the other nodes reach `node`.
     fn control_address(&mut self, node: &str) -> Ipv4Addr {
         match self.targets.get(node) {
             Some(target) => target.address(),
@@ -441,13 +442,13 @@ impl Cluster {
         }
     }
 
-    /// An agent on a host of its own that says it is `name` and trusts the cluster, but has its certificate from
-    /// somebody else.
+    /// An agent on a host of its own that claims to be `name` and trusts the cluster, but has its certificate from
+    /// another authority.
     pub fn foreign_target(&self, name: &str) -> Result<Target> {
         Target::foreign(&self.lab, &self.plan, name)
     }
 
-    /// The ends of all logs, on standard error.
+    /// Prints the ends of all logs on standard error.
     pub fn show_logs(&self) {
         let logs = self.lab.logs();
         let mut files: Vec<_> =

@@ -1,10 +1,10 @@
-//! Long runs: connections opened and closed all the time, owners that change, configurations that change; and what the
-//! processes keep of it.
+//! Long runs: connections opened and closed all the time, owners that change, configurations that change; and the
+//! resources that the processes keep.
 //!
-//! Two stories, one measure. `soak` opens and closes connections as fast as it is asked, and changes the owner, kills it and
-//! restarts agents in turn. `reloads` changes VIPAs, services and targets by reload again and again. Beside either the
-//! resident memory, threads and open files of every process are sampled: what they are in the end is what they were after
-//! the first part.
+//! There are two stories with one measure. `soak` opens and closes connections at the given rate, and in turn changes
+//! the owner, kills it and restarts agents. `reloads` changes VIPAs, services and targets by reload again and again.
+//! During both, the resident memory, threads and open files of every process are sampled: at the end they must be what
+//! they were after the first part.
 
 use std::{
     collections::BTreeMap,
@@ -29,14 +29,14 @@ const TARGETS: u8 = 3;
 const LONG_LIVED: usize = 200;
 /// Between two samples.
 const SAMPLE: Duration = Duration::from_secs(2);
-/// How often the state is told.
+/// Interval at which the state is printed.
 const PROGRESS: Duration = Duration::from_secs(30);
 /// Reloads after which a process has all that it needs.
 const SETTLED: u32 = 100;
-/// What a process may have grown by in the end: allocators keep pages, and samples of a busy process differ.
+/// Permitted growth of a process: allocators keep pages, and samples of a busy process differ.
 const GROWTH_PERCENT: u64 = 15;
 const GROWTH_KIB: u64 = 12 * 1024;
-/// Threads and files that come and go with what happens at the moment of a sample.
+/// Threads and files that come and go with the activity at the moment of a sample.
 const PASSING: u64 = 8;
 
 /// Which story, and how long.
@@ -44,11 +44,11 @@ const PASSING: u64 = 8;
 pub enum Story {
     /// Connections, owners and agents come and go for this time.
     Soak { time: Duration, fresh_per_second: u32 },
-    /// So many reloads under traffic.
+    /// This many reloads under traffic.
     Reloads { count: u32, fresh_per_second: u32 },
 }
 
-/// What a process has at one moment.
+/// Resources of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Footprint {
     pub resident_kib: u64,
@@ -63,7 +63,7 @@ pub struct Growth {
     pub end: Footprint,
 }
 
-/// The end of a run.
+/// Result of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Endured {
     pub story: String,
@@ -132,7 +132,7 @@ impl Footprint {
     }
 }
 
-/// Appends what was measured to the file that `ROWS` names, if it names one: a line of JSON with the time and the commit.
+/// Appends the measurements to the file that `ROWS` names, if it is set: a line of JSON with the time and the commit.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -149,12 +149,12 @@ pub fn append_row(kind: &str, measured: &impl Serialize) -> Result<()> {
     writeln!(rows, "{row}").with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Runs the story; an error when the cluster does not find its way.
+/// Runs the story; an error when the cluster does not recover.
 pub fn run(story: Story) -> Result<Endured> {
     let plan = Plan {
         routers: ROUTERS,
         targets: TARGETS,
-        // Its table has room for what is half-open, open and just ended at this pace.
+        // Its table has room for the connections that are half-open, open and just ended at this rate.
         connections: 100_000,
         ..Plan::new("endurance")
     };
@@ -172,8 +172,8 @@ struct Runner {
     started: Instant,
     told: Instant,
     sampled: Instant,
-    /// The highest of each process in the part in which it settles, and in the last part; by process number, because one that
-    /// has been restarted begins anew.
+    /// The highest values of each process in the part in which it settles, and in the last part; by process number,
+    /// because a restarted process begins again.
     settled: BTreeMap<(String, u32), Footprint>,
     end: BTreeMap<(String, u32), Footprint>,
     owners: u64,
@@ -219,7 +219,7 @@ impl Runner {
         Ok(self.judge(&report))
     }
 
-    /// What is done to the cluster, in turn; each ends with the highest-ranked router as owner.
+    /// Changes to the cluster, in turn; after each the highest-ranked router is the owner.
     fn soak(&mut self, client: &Client, time: Duration) -> Result<()> {
         let vipa = VIPA.to_string();
         let mut turn = 0_usize;
@@ -257,7 +257,7 @@ impl Runner {
         Ok(())
     }
 
-    /// A VIPA, a service and a target come and go, each time by other addresses.
+    /// Adds and removes a VIPA, a service and a target, each time with other addresses.
     fn reload_often(&mut self, client: &Client, count: u32) -> Result<()> {
         let file = self.cluster.router("r1").config().to_owned();
         let first = fs::read_to_string(&file)?;
@@ -298,7 +298,7 @@ impl Runner {
         self.cluster.router("r1").vipactl(&["reload"]).map(drop)
     }
 
-    /// Looks at everything for a while, but not beyond the end.
+    /// Checks everything for a while, but not beyond the end.
     fn watch(&mut self, client: &Client, while_: Duration, end: Duration) -> Result<()> {
         let until = (self.started.elapsed() + while_).min(end);
         while self.started.elapsed() < until {
@@ -340,7 +340,7 @@ impl Runner {
         for (process, now) in self.footprints()? {
             let all = if part == 0 { &mut self.settled } else { &mut self.end };
             let kept = all.entry(process).or_default();
-            // Until it has settled the most counts, in the end what it has.
+            // Until it has settled the highest values count, at the end the present ones.
             *kept = if part == 0 { kept.most(now) } else { now };
         }
         Ok(())

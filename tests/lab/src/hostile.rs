@@ -1,6 +1,6 @@
-//! A peer that means harm: a node's certificate and address, the real protocol on the real transport, and nothing of a node's manners.
-//! It sends each router every kind of message with the numbers that are likeliest to be taken for true or to overflow, and then
-//! all of them at random, until it is ended.
+//! A hostile peer: it has a node's certificate and address, and uses the real protocol on the real transport, but keeps
+//! none of its rules. It sends each router every kind of message with the numbers that are most likely to be accepted
+//! or to overflow, and then all of them at random, until it is ended.
 
 use std::{
     net::Ipv4Addr,
@@ -21,12 +21,12 @@ use vipa_hostile::{HostileMessages, KnownCluster, SplitMix64};
 
 use crate::cluster::{SERVICE_PORT, VIPA};
 
-/// Of each kind, before kinds come at random.
+/// Messages of each kind, before kinds are chosen at random.
 const OF_EACH_KIND: usize = 40;
-/// Between two messages to each linked router: what a busy machine still has time for.
+/// Between two messages to each linked router: a rate that a busy machine can still handle.
 const PACE: Duration = Duration::from_millis(5);
 
-/// Runs until SIGTERM with a node's configuration, an agent's or a router's; then says what it has done in one line.
+/// Runs until SIGTERM with a node's configuration, an agent's or a router's; then prints what it has done in one line.
 pub fn attack(config: &Path, seed: u64) -> Result<()> {
     let name = config.display().to_string();
     let text = std::fs::read_to_string(config).with_context(|| format!("cannot read {name}"))?;
@@ -97,12 +97,12 @@ async fn run(config: &Config, seed: u64) -> Result<()> {
         }
     }
     let Peer { sent, refused, .. } = peer;
-    // Where the refusals stand.
+    // The position of the refusals.
     eprintln!("{}", serde_json::json!({ "sent": sent, "refused": refused }));
     Ok(())
 }
 
-/// The nodes of the lab, some of which are nobody.
+/// The nodes of the lab, some of which do not exist.
 fn known_cluster(me: &NodeName) -> KnownCluster {
     let nodes = ["r1", "r2", "r3", "t1", "t2", "t3", "nobody"].iter().filter_map(|name| name.parse().ok());
     KnownCluster {

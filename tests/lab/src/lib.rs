@@ -1,9 +1,9 @@
 //! Whole clusters in network namespaces, on real kernels' TCP stacks, for the whole-system tests and the demo.
 //!
-//! [`cluster`] is the whole; [`netns`] makes the network, [`process`] runs what lives in it, [`load`] is the client's
-//! and the servers' work, [`ledger`] counts what got lost,
-//! [`replay`] stands in for a kernel with more connections than there is room for, [`chaos`] breaks whatever may break,
-//! [`endurance`] goes on for long, [`scale`] has many VIPAs, and [`hostile`] is a node that means harm.
+//! [`cluster`] is a whole cluster. [`netns`] makes its network, [`process`] runs the processes in it, [`load`] is the
+//! clients' and servers' traffic, and [`packet_ledger`] counts lost packets. [`replay`] stands in for a kernel with more
+//! connections than the machine has room for, [`chaos`] injects faults, [`endurance`] runs for long, [`scale`] has many
+//! VIPAs, and [`hostile`] is a hostile node.
 
 pub mod chaos;
 pub mod cluster;

@@ -1,9 +1,10 @@
-//! Real TCP connections that notice everything: a lost, doubled, changed or foreign byte, a reset, a stall.
+//! Real TCP connections that detect every fault: a lost, doubled, changed or foreign byte, a reset, a stall.
 //!
-//! Every connection goes on exchanging numbered, checksummed messages: the client sends one, the server answers with
-//! the same payload, its own name and a number it chose when it accepted the connection. Beside them there are connections of one
-//! request, which end in every way that TCP has and use their ports again at once. The program `vipa-load` is
-//! both ends; [`Client`] runs as many client processes as the number of connections needs and adds their reports up.
+//! Every connection exchanges numbered, checksummed messages: the client sends one, and the server answers with the
+//! same payload, its own name and a number that it chose when it accepted the connection. Beside them there are
+//! connections of one request, which end in every way that TCP has and use their ports again at once. The program
+//! `vipa-load` is both ends; [`Client`] runs as many client processes as the number of connections needs and adds up
+//! their reports.
 
 mod announcements;
 mod client;
@@ -41,11 +42,11 @@ use std::time::Duration;
 /// An exchange that takes longer is a stall: TCP's own repair of a short outage is well below it.
 pub const STALL: Duration = Duration::from_secs(3);
 
-/// A connection of one request that has not ended so long after its silence is late: a lost SYN is repeated after 1 s and 3 s,
-/// lost data at first after 0.2 s.
+/// A connection of one request is late if it has not ended this long after its silence: a lost SYN is repeated after 1
+/// s and 3 s, lost data at first after 0.2 s.
 pub const LATE: Duration = Duration::from_secs(8);
 
-/// A killed process may still get a packet or two out; answers to messages sent so shortly after a mark say nothing.
+/// A killed process may still send a packet or two; answers to messages sent so shortly after a mark prove nothing.
 pub const SETTLE: Duration = Duration::from_millis(2);
 
 /// How often both ends report.

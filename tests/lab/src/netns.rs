@@ -11,9 +11,9 @@
 //! no interface of ours ever exists in the root namespace. Every name carries the process that made it: two checkouts
 //! can run side by side.
 //!
-//! Cleaning up is the work of a *guardian*: a small shell that waits for the end of its input and then ends every
-//! process of our namespaces and deletes them. Its input ends when the lab is dropped and also when our process dies,
-//! however it dies. What even a guardian could not remove (it was killed too) is swept by the next lab.
+//! A *guardian* cleans up: a small shell that waits for the end of its input and then ends every process of our
+//! namespaces and deletes them. Its input ends when the lab is dropped, and also when our process dies in any way. The
+//! next lab removes what a guardian that was killed too has left.
 
 use std::{
     ffi::OsStr,
@@ -31,7 +31,7 @@ use crate::process::Process;
 
 const PREFIX: &str = "vipa-lab-";
 
-/// Ends all that runs in the namespaces of lab `$1` and removes whatever the lab left on this machine.
+/// Ends everything that runs in the namespaces of lab `$1` and removes all that the lab left on this machine.
 const REMOVE: &str = r#"
     remove() {
         for ns in $(ip netns list | cut -d' ' -f1 | grep "^$1-"); do
@@ -45,7 +45,7 @@ const REMOVE: &str = r#"
 /// How many labs this process has made, so that each has its own name.
 static MADE: Mutex<u32> = Mutex::new(0);
 
-/// A switch and whatever is plugged into it. Gone when dropped.
+/// A switch and the hosts plugged into it. Removed when dropped.
 pub struct Lab {
     tag: String,
     dir: PathBuf,
@@ -55,7 +55,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// `name` names the folder the logs go to: `target/lab/<name>`.
+    /// `name` is the name of the folder for the logs: `target/lab/<name>`.
     pub fn new(name: &str) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root: run it as root");
         sweep()?;
@@ -102,7 +102,7 @@ impl Lab {
         &self.dir
     }
 
-    /// Where the processes' logs are kept, also after the lab is gone.
+    /// The folder of the processes' logs, which is kept after the lab is gone.
     #[must_use]
     pub fn logs(&self) -> &Path {
         &self.logs
@@ -124,7 +124,7 @@ impl Lab {
         ])?;
         ip(&["-n", &switch, "link", "set", name, "master", "br0", "up"])?;
         let host = Host { name: name.into(), namespace, switch, logs: self.logs.clone() };
-        // Packets meet DPDK ports, which take checksums and segments as they are on the wire.
+        // Packets reach DPDK ports, which take checksums and segments as they are on the wire.
         host.run("ethtool", ["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"])?;
         host.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
         host.sysctl("net.ipv4.conf.default.rp_filter", "0")?;
@@ -176,7 +176,7 @@ impl Host {
         &self.name
     }
 
-    /// The namespace's name, for messages that tell how to look around in it.
+    /// The namespace's name, for messages that explain how to examine it.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -194,7 +194,7 @@ impl Host {
         command
     }
 
-    /// Runs a command to its end; its output, or an error that shows what it said.
+    /// Runs a command to its end; returns its output, or an error with the output.
     pub fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String> {
         finish(self.command(program, arguments))
     }
@@ -209,7 +209,8 @@ impl Host {
         self.start(name, self.command(program, arguments))
     }
 
-    /// The same in this host's network alone: `ip netns exec` hides the machine's cgroups, which BPF programs hang on.
+    /// The same in this host's network alone: `ip netns exec` hides the machine's cgroups, to which BPF programs are
+    /// attached.
     pub(crate) fn spawn_on_machine<S: AsRef<OsStr>>(
         &self,
         name: &str,
@@ -229,7 +230,7 @@ impl Host {
         Process::start(name, command, log)
     }
 
-    /// Like [`Self::spawn`], but its input and output are ours; what it says on standard error goes to the log.
+    /// Like [`Self::spawn`], but its input and output are ours; its standard error goes to the log.
     pub fn converse<S: AsRef<OsStr>>(
         &self,
         name: &str,
@@ -262,7 +263,7 @@ impl Host {
         self.run("sh", ["-c", &format!("echo '{value}' > /proc/sys/{}", key.replace('.', "/"))]).map(drop)
     }
 
-    /// Pulls the host's plug at the switch, or puts it back.
+    /// Unplugs the host at the switch, or plugs it in again.
     pub fn plug(&self, plug: Plug) -> Result<()> {
         let state = match plug {
             Plug::In => "up",
@@ -271,12 +272,12 @@ impl Host {
         ip(&["-n", &self.switch, "link", "set", &self.name, state]).map(drop)
     }
 
-    /// Takes the host's interface away, as when its card is pulled out.
+    /// Removes the host's interface, as when its card is pulled out.
     pub fn remove_interface(&self) -> Result<()> {
         ip(&["-n", &self.switch, "link", "del", &self.name]).map(drop)
     }
 
-    /// Makes the interface anew with these addresses, after [`Self::remove_interface`].
+    /// Makes the interface again with these addresses, after [`Self::remove_interface`].
     pub fn make_interface(&self, mac: &str, addresses: &[Ipv4Addr]) -> Result<()> {
         let Self { name, namespace, switch, .. } = self;
         ip(&[
@@ -343,10 +344,10 @@ fn ip(arguments: &[&str]) -> Result<String> {
     finish(command)
 }
 
-/// Runs `command` to its end; its standard output.
+/// Runs `command` to its end; returns its standard output.
 pub(crate) fn finish(mut command: Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    // `vipactl` ends so when its answer is one to look at.
+    // `vipactl` ends with this status when its answer needs attention.
     const LOOK: i32 = 5;
     if !output.status.success() && output.status.code() != Some(LOOK) {
         let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
@@ -361,7 +362,7 @@ pub(crate) fn finish(mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Removes what labs of dead processes left behind.
+/// Removes what labs of dead processes have left.
 fn sweep() -> Result<()> {
     let mut tags: Vec<String> = Vec::new();
     for line in ip(&["netns", "list"])?.lines() {

@@ -1,6 +1,6 @@
-//! Counts packets of a service where they leave the client and where they reach the targets: what is missing was lost.
+//! Counts of a service's packets where they leave the client and where they reach the targets: the difference was lost.
 //!
-//! The switch counts what comes out of the client's wire, each target what comes in on its own, both by nftables. The
+//! The switch counts what comes out of the client's wire, each target what arrives on its own, both by nftables. The
 //! two sums are comparable when the wire is quiet: pause the client first.
 
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ impl PacketLedger {
         let switch = lab.switch();
         let device = client.name();
         let matching = format!("ip daddr {} tcp dport {}", service.ip(), service.port());
-        // Ingress of the switch's port: there the client's large segments are cut already.
+        // At the ingress of the switch's port the client's large segments are already cut.
         switch.nft(&format!(
             "add table netdev ledger\nadd counter netdev ledger seen\n\
              add chain netdev ledger watch {{ type filter hook ingress device \"{device}\" priority 0; }}\n\
@@ -60,7 +60,7 @@ impl PacketLedger {
 }
 
 impl Account {
-    /// What happened since `earlier`.
+    /// The increase since `earlier`.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self { sent: self.sent - earlier.sent, arrived: self.arrived - earlier.arrived }
@@ -72,7 +72,7 @@ impl Account {
     }
 }
 
-/// What the counter `seen` of a table has counted.
+/// The value of the counter `seen` of a table.
 pub(crate) fn packets(host: &Host, family: &str, table: &str) -> Result<u64> {
     let text = host.run("nft", ["-j", "list", "counter", family, table, "seen"])?;
     let json: serde_json::Value = serde_json::from_str(&text)?;

@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// How often a condition of the outside world is looked at.
+/// How often a condition outside this process is checked.
 pub(crate) const LOOK: Duration = Duration::from_millis(10);
 
 pub struct Process {
@@ -43,7 +43,7 @@ impl Process {
         &self.log
     }
 
-    /// How it ended, when it has.
+    /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -53,14 +53,14 @@ impl Process {
         kill(Pid::from_raw(id), signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// SIGKILL; the process has no chance to say goodbye. Returns when it is gone.
+    /// Sends SIGKILL, so the process cannot end in good order. Returns when it is gone.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// SIGTERM, then waits for the end; an error when that takes longer than `patience` or the process ends badly.
+    /// Sends SIGTERM and waits for the end; an error when that takes longer than `patience` or the process ends badly.
     pub fn stop(&mut self, patience: Duration) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let until = Instant::now() + patience;
@@ -99,7 +99,7 @@ impl Drop for Process {
     }
 }
 
-/// The last `lines` of a file; why it cannot be read, when it cannot.
+/// The last `lines` of a file; or why it cannot be read.
 #[must_use]
 pub fn tail(path: &Path, lines: usize) -> String {
     match fs::read(path) {
@@ -112,7 +112,7 @@ pub fn tail(path: &Path, lines: usize) -> String {
     }
 }
 
-/// Waits until `look` finds something; an error that says what was waited for when it does not within `patience`.
+/// Waits until `look` finds something; the error names what was waited for when it does not within `patience`.
 pub fn wait<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let until = Instant::now() + patience;
     loop {

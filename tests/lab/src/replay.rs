@@ -1,5 +1,5 @@
-//! A target without a kernel: the real protocol on the real transport, but the connections it tells of are nobody's. It stands in
-//! where a machine has no room for a million real ones.
+//! A target without a kernel: the real protocol on the real transport, but the connections that it reports do not
+//! exist. It is used where a machine has no room for a million real ones.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,8 @@ const PER_CLIENT: u32 = 50_000;
 /// Made-up clients have addresses from here on, 256 for each target (the range of RFC 6598).
 const CLIENTS: u32 = u32::from_be_bytes([100, 64, 0, 0]);
 
-/// Runs until SIGTERM with an agent's configuration, and tells every router of `connections` connections to each VIPA.
+/// Runs until SIGTERM with an agent's configuration, and reports `connections` connections to each VIPA to every
+/// router.
 pub fn replay(config: &Path, connections: u32) -> Result<()> {
     let name = config.display().to_string();
     let text = std::fs::read_to_string(config).with_context(|| format!("cannot read {name}"))?;
@@ -91,7 +92,7 @@ async fn run(config: &Config, connections: u32) -> Result<()> {
     }
 }
 
-/// No two targets have the same.
+/// No two targets have the same one.
 fn made_up(target: IpAddr, count: u32) -> Vec<(Connection, ConnectionState)> {
     let number = match target {
         IpAddr::V4(address) => u32::from(address.octets()[3]),

@@ -1,7 +1,8 @@
 //! Many VIPAs on real processes: how long a cold start and a takeover of all of them take, and what they cost at rest.
 //!
-//! Three routers and three targets on one machine. Times are taken where a user sees them: announcements at a client's
-//! interface, `vipactl status` from its start to its end. All VIPAs have the same owner, one service and the same candidates.
+//! Three routers and three targets on one machine. Times are measured where a user sees them: announcements at a
+//! client's interface, `vipactl status` from its start to its end. All VIPAs have the same owner, one service and the
+//! same candidates.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,7 @@ use crate::{
 const ROUTERS: u8 = 3;
 const TARGETS: u8 = 3;
 const LEASE_MS: u64 = 500;
-/// How long everything may take on a slow machine before the run is given up.
+/// Time after which the run is given up, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The time over which processor time at rest is measured.
 const REST: Duration = Duration::from_secs(10);
@@ -33,14 +34,14 @@ const REST: Duration = Duration::from_secs(10);
 const BETWEEN_ANSWERS: Duration = Duration::from_millis(100);
 /// How long `vipactl status` may take for each thousand VIPAs.
 const STATUS_MS_PER_THOUSAND: u64 = 100;
-/// Answers at rest of which the median counts.
+/// Answers at rest of which the median is used.
 const ANSWERS: usize = 9;
 /// How long a client waits for its connection to a VIPA.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Between two looks at the announcements.
+/// Between two readings of the announcements.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What one number of VIPAs came to; all times in milliseconds.
+/// Results for one number of VIPAs; all times in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     pub vipas: u32,
@@ -88,7 +89,7 @@ impl fmt::Display for Measured {
 }
 
 impl Measured {
-    /// Whether an operator has waited too long.
+    /// Whether an operator has to wait too long.
     #[must_use]
     pub fn is_status_late(&self) -> bool {
         let allowed = STATUS_MS_PER_THOUSAND * u64::from(self.vipas).div_ceil(1_000);
@@ -188,9 +189,9 @@ impl Story<'_> {
         })
     }
 
-    /// Opens a connection to each VIPA and closes it: what targets say of their services is about all of them from then on.
+    /// Opens a connection to each VIPA and closes it: from then on the targets' reports cover all services.
     fn touch_each(&mut self) -> Result<()> {
-        // By way of the owner's port: the kernel keeps no thousands of neighbours.
+        // By the owner's port: the kernel keeps no thousands of neighbours.
         let owner = self.cluster.router("r1").port_address().to_string();
         self.cluster.client_host().ip(&["route", "replace", "10.78.0.0/16", "via", &owner])?;
         let vipas = (1..self.vipas).map(address).chain([VIPA]);
@@ -209,7 +210,7 @@ impl Story<'_> {
         Ok(asked.elapsed())
     }
 
-    /// Listens for announcements from now on; the log that they are written to.
+    /// Captures announcements from now on; returns the log that they are written to.
     fn watch(&self, name: &str) -> Result<Process> {
         let host = self.cluster.client_host();
         let process = host.spawn(&format!("announcements-{name}"), programs::path("vipa-load")?, ["announcements"])?;
@@ -243,7 +244,7 @@ impl Story<'_> {
         })
     }
 
-    /// Until the highest-ranked router owns everything and every target is known everywhere.
+    /// Until the highest-ranked router owns everything and every router has all targets.
     fn wait_settled(&mut self) -> Result<()> {
         for name in ["r1", "r2", "r3"] {
             wait(&format!("{name} to agree that r1 owns everything"), PATIENCE, || {
@@ -254,7 +255,7 @@ impl Story<'_> {
                 (owned == self.vipas).then_some(())
             })?;
         }
-        // Agents set addresses up, audits begin.
+        // Agents set up addresses, and audits begin.
         sleep(Duration::from_secs(3));
         Ok(())
     }
@@ -286,7 +287,7 @@ fn last(announcements: &[Announcement]) -> u64 {
     announcements.last().map_or(0, |last| last.at)
 }
 
-/// What all threads of a process have used, but for the workers, which poll.
+/// Processor time of all threads of a process except the workers, which poll.
 fn processor_time(process: u32) -> Result<Duration> {
     const TICKS_PER_SECOND: f64 = 100.0;
     let mut ticks = 0;

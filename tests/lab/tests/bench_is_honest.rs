@@ -1,4 +1,5 @@
-//! The lab itself: what it builds is there, what it breaks is noticed, what it made is gone afterwards. No router.
+//! Tests of the lab itself: what it builds exists, faults that it injects are detected, and nothing that it made is
+//! left afterwards. No router.
 
 use std::{net::SocketAddr, process::Command, thread::sleep, time::Duration};
 
@@ -11,7 +12,7 @@ use vipa_lab::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Delayed acknowledgements are out by then.
+/// Time after which delayed acknowledgements have been sent.
 const QUIET: Duration = Duration::from_millis(300);
 
 fn client_and_server(lab: &Lab) -> Result<(Host, Host, Server)> {
@@ -89,7 +90,7 @@ fn the_ledger_balances_when_nothing_is_lost_and_shows_what_is() -> Result<()> {
     let mut client = Client::start(&host, "client", &plan(100)?)?;
     client.wait_open(PATIENCE)?;
     client.mark()?;
-    // Until everyone has sent one of the messages that span several segments.
+    // Until every client has sent one of the messages that span several segments.
     client.wait_for("messages", PATIENCE, |report| report.messages >= 100 * 16)?;
     client.pause()?;
     sleep(QUIET);
@@ -114,7 +115,7 @@ fn a_lab_leaves_nothing_behind() -> Result<()> {
     let lab = Lab::new("bench_clean")?;
     let tag = lab.tag().to_string();
     let (_client, _t1, _server) = client_and_server(&lab)?;
-    // A process the lab does not know of, in one of its namespaces.
+    // A process that the lab has not started, in one of its namespaces.
     let mut stray = lab.host("stray", &[])?.command("sleep", ["1000"]).spawn()?;
     drop(lab);
     stray.wait()?;

@@ -1,8 +1,8 @@
-//! Random misfortunes under checked connections; see `vipa_lab::chaos`.
+//! Random faults under checked connections; see `vipa_lab::chaos`.
 //!
 //! `T` (seconds), `SEED`, `CONNECTIONS` and `REQUESTERS` (clients of one request a connection, of each ending) and
-//! `OBSERVE` (`bpf` or `diag`) come from the environment. The last line is made for scripts; the exit status is
-//! not zero when a connection broke that no killed server held.
+//! `OBSERVE` (`bpf` or `diag`) are environment variables. The last line is made for scripts. The exit status is not
+//! zero when a connection broke that no killed server held.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -44,7 +44,7 @@ fn settings() -> Result<Settings> {
 fn again(settings: &Settings) -> String {
     let Settings { seed, time, connections, requesters, observe } = settings;
     format!(
-        "the same misfortunes again: make chaos SEED={seed} T={} CONNECTIONS={connections} REQUESTERS={requesters} \
+        "the same faults again: make chaos SEED={seed} T={} CONNECTIONS={connections} REQUESTERS={requesters} \
          OBSERVE={observe}",
         time.as_secs()
     )

@@ -1,6 +1,6 @@
 //! The demo: a router dies under live connections, comes back, and no connection breaks.
 //!
-//! `CONNECTIONS` and `PORTS` come from the environment. The last line of standard output is made for scripts; the exit
+//! `CONNECTIONS` and `PORTS` are environment variables. The last line of standard output is made for scripts. The exit
 //! status is not zero when any connection broke.
 
 use std::{
@@ -17,11 +17,11 @@ use vipa_lab::{
 };
 use vipa_protocol::{Trigger, admin::TakeoverRecord};
 
-/// Delayed acknowledgements and closing handshakes are through by then.
+/// Time after which delayed acknowledgements and closing handshakes are through.
 const QUIET: Duration = Duration::from_millis(400);
-/// Traffic before anything happens.
+/// Traffic before the first event.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How often a wait says how far it has come.
+/// Interval at which a wait prints its progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -49,7 +49,7 @@ fn settings() -> Result<(usize, Ports)> {
     Ok((connections, variable("PORTS", "af_packet").parse()?))
 }
 
-/// What the last line says.
+/// Contents of the last line.
 struct Verdict {
     asked: u64,
     kept: u64,
@@ -139,7 +139,7 @@ impl Demo {
         Ok(client)
     }
 
-    /// Kills the owner; milliseconds from the kill to the first packet that the backup forwarded.
+    /// Kills the owner; returns the milliseconds from the kill to the first packet that the backup forwarded.
     fn takeover(&mut self, client: &mut Client) -> Result<u64> {
         let before = client.report();
         self.say("SIGKILL to vipad on r1, the owner, under this traffic");
@@ -153,7 +153,7 @@ impl Demo {
         Ok(first.div_ceil(1000))
     }
 
-    /// Starts the old owner again, which takes the VIPA back; packets sent and arrived meanwhile.
+    /// Starts the old owner again, which takes the VIPA back; returns the packets sent and received meanwhile.
     fn takeback(&mut self, client: &mut Client) -> Result<Account> {
         let targets = self.cluster.target_hosts();
         let ledger = PacketLedger::open(self.cluster.lab(), self.cluster.client_host(), targets, Cluster::service())?;
@@ -205,7 +205,7 @@ impl Demo {
         }
     }
 
-    /// The takeover report: the new owner's account and the client's.
+    /// The takeover report: by the new owner, and by the client.
     fn report(router: &str, record: &TakeoverRecord, before: &Report, after: &Report, own_line: (&str, String)) {
         let report = &record.report;
         let name = if report.trigger == Trigger::Takeback { "takeback" } else { "takeover" };
@@ -233,7 +233,7 @@ impl Demo {
         println!("[{:5.1} s] {what}", self.started.elapsed().as_secs_f64());
     }
 
-    /// Shows what a person would see.
+    /// Prints the status for a person.
     fn show(&mut self, arguments: &[&str]) -> Result<()> {
         println!("\n  $ vipactl {}", arguments.join(" "));
         for line in self.cluster.router("r1").vipactl(arguments)?.lines() {

@@ -1,7 +1,7 @@
-//! Long runs under connections that come and go; see `vipa_lab::endurance`.
+//! Long runs with connections that come and go; see `vipa_lab::endurance`.
 //!
-//! `T` (seconds) or `RELOADS`, and `FRESH` (connections a second), come from the environment. The last line is made for
-//! scripts; the exit status is not zero when a connection broke or a process has grown.
+//! `T` (seconds) or `RELOADS`, and `FRESH` (connections a second), are environment variables. The last line is made for
+//! scripts. The exit status is not zero when a connection broke or a process has grown.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Both ends of the lab's load: real TCP connections that notice every byte. See `vipa_lab::load`.
+//! Both ends of the lab's load: real TCP connections that verify every byte. See `vipa_lab::load`.
 
 use std::{
     net::{IpAddr, SocketAddr, SocketAddrV4},
@@ -17,11 +17,11 @@ use vipa_lab::{hostile::attack, replay::replay};
 #[derive(Parser)]
 #[command(name = "vipa-load", about = "Real TCP connections that notice every byte: both ends")]
 enum Order {
-    /// Serve: answer every message, and check that it is the one that should come
+    /// Serve: answer every message, and check that it is the expected one
     Serve {
         #[arg(long)]
         listen: SocketAddr,
-        /// Told to the clients with every answer; at most 16 bytes
+        /// Sent to the clients with every answer; at most 16 bytes
         #[arg(long)]
         name: String,
     },
@@ -59,7 +59,7 @@ enum Order {
         count: u64,
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// SYNs of ever new clients instead
+        /// Send SYNs instead, each of a new client
         #[arg(long)]
         flood: bool,
         /// Frames a second; without it as fast as the link takes them
@@ -70,7 +70,7 @@ enum Order {
     Request {
         #[arg(long)]
         vipa: SocketAddr,
-        /// Given several times, the clients use them in turn
+        /// If given several times, the clients use them in turn
         #[arg(long, required = true)]
         ending: Vec<Ending>,
         #[arg(long, default_value_t = 1)]
@@ -97,7 +97,7 @@ enum Order {
         #[arg(long, default_value_t = 20)]
         patience_s: u64,
     },
-    /// Send segments in the names of clients, with wrong sequence numbers
+    /// Send segments with clients' addresses and ports, and wrong sequence numbers
     Spoof {
         #[arg(long, default_value = "eth0")]
         interface: String,
@@ -109,11 +109,11 @@ enum Order {
         /// A client's address and port; may be given several times
         #[arg(long)]
         client: Vec<SocketAddrV4>,
-        /// Given several times: one segment of each, in this order
+        /// If given several times: one segment of each, in this order
         #[arg(long, required = true)]
         flags: Vec<Flags>,
     },
-    /// Say that others' addresses are this host's own, by ARP replies and neighbour advertisements, until killed
+    /// Claim others' addresses for this host, by ARP replies and neighbour advertisements, until killed
     Forge {
         #[arg(long, default_value = "eth0")]
         interface: String,
@@ -129,9 +129,9 @@ enum Order {
         #[arg(long, default_value_t = 1000)]
         per_second: u32,
     },
-    /// Begin handshakes of links to routers, from many invented addresses, and never go on with them
+    /// Begin handshakes of links to routers, from many invented addresses, and never continue them
     Handshakes {
-        /// Where a router listens; given several times, they get them in turn
+        /// Where a router listens; if given several times, in turn
         #[arg(long, required = true)]
         to: Vec<SocketAddr>,
         #[arg(long, default_value_t = 2000)]
@@ -144,7 +144,7 @@ enum Order {
         #[arg(long)]
         listen: SocketAddr,
     },
-    /// Be a target that tells of connections that nobody has
+    /// Act as a target that reports connections that do not exist
     Replay {
         /// An agent's configuration
         #[arg(long)]
@@ -152,7 +152,7 @@ enum Order {
         #[arg(long)]
         connections: u32,
     },
-    /// Be a node that sends the routers every kind of message with every number that does harm, until SIGTERM
+    /// Act as a node that sends the routers every kind of message with every harmful number, until SIGTERM
     Hostile {
         /// The configuration of a router or of an agent
         #[arg(long)]
@@ -165,7 +165,7 @@ enum Order {
         #[arg(long)]
         listen: SocketAddr,
     },
-    /// Send UDP datagrams to a VIPA and want each back
+    /// Send UDP datagrams to a VIPA and expect each back
     Ask {
         #[arg(long)]
         vipa: SocketAddr,

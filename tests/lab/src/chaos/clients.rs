@@ -1,5 +1,5 @@
-//! Who uses the service meanwhile: connections that talk, connections that are silent for long, and connections of one request, which
-//! are half closed for a while or use their ports again at once.
+//! Clients of the service during the run: connections with steady traffic, connections that are silent for long, and
+//! connections of one request, which are half closed for a while or use their ports again at once.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::{
     load::{Client, ClientPlan, Ending, Report, RequestReport, RequestSettings, Requests},
 };
 
-/// One silent connection for so many that talk.
+/// Connections with steady traffic for each silent one.
 const TALKING_PER_SILENT: usize = 20;
-/// Ports of each of them, below those that the kernel chooses from.
+/// Ports of each client, below those that the kernel chooses from.
 const FIRST_PORT: u16 = 700;
 const PORTS: u16 = 4;
-/// No silence is longer, however long the run.
+/// Longest silence, however long the run is.
 const LONGEST_SILENCE: Duration = Duration::from_secs(150);
 
 pub(super) struct Clients {
@@ -37,7 +37,7 @@ fn silence(settings: &Settings) -> Duration {
 }
 
 impl Clients {
-    /// Starts all and waits until the long-lived connections are open.
+    /// Starts all clients and waits until the long-lived connections are open.
     pub(super) fn start(cluster: &Cluster, settings: &Settings) -> Result<Self> {
         let longest = silence(settings);
         let talking = cluster.client_with(&ClientPlan::new(Cluster::service(), settings.connections))?;
@@ -76,7 +76,7 @@ impl Clients {
         Reports { talking: self.talking.report(), silent: self.silent.report(), requests: self.requests.report() }
     }
 
-    /// Ends all in good order.
+    /// Ends all clients in good order.
     pub(super) fn finish(self, settings: &Settings) -> Result<Reports> {
         let requests = self.requests.finish(PATIENCE + silence(settings))?;
         Ok(Reports {

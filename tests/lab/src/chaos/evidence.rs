@@ -1,6 +1,7 @@
-//! What everybody says of a connection that is late, while it still is: the client's kernel, the targets' and the routers' tables.
+//! Evidence about a late connection, collected while it is late: from the client's kernel, the targets' kernels and the
+//! routers' tables.
 //!
-//! A connection that breaks is told 30 s after the fault, when nobody remembers it any more.
+//! A broken connection is reported 30 s after the fault, when no node has its state any more.
 
 use std::{collections::BTreeSet, fmt::Write as _, thread::JoinHandle};
 
@@ -9,22 +10,22 @@ use crate::{
     netns::Host,
 };
 
-/// At most so many connections are looked into; the first ones tell the most.
+/// Late connections that are examined; the first ones are the most useful.
 const MOST: usize = 20;
-/// How long the packets of a connection are written down, in the form that `timeout` takes.
+/// How long the packets of a connection are captured, in the format of `timeout`.
 const WATCHED: &str = "4";
 
-/// Looks once into each connection that is late.
+/// Examines each late connection once.
 #[derive(Default)]
 pub(super) struct Evidence {
     late: BTreeSet<u16>,
     seen: usize,
-    /// Packets that are being written down.
+    /// Captures under way.
     packets: Vec<(u16, JoinHandle<String>)>,
 }
 
 impl Evidence {
-    /// What is known of the connections that have become late since the last look.
+    /// Evidence about the connections that have become late since the last call.
     pub(super) fn look(&mut self, cluster: &mut Cluster, late: &[u16]) -> Vec<String> {
         let late: BTreeSet<u16> = late.iter().copied().collect();
         let new: Vec<u16> = late.difference(&self.late).copied().collect();
@@ -48,7 +49,7 @@ impl Evidence {
     }
 }
 
-/// The sockets of a client's port at everybody, and the entries of it in every table.
+/// The sockets of a client's port on all hosts, and its entries in every table.
 fn state(cluster: &mut Cluster, port: u16) -> String {
     let mut text = format!("port {port} is late.");
     let mut add = |who: &str, what: &str| {
@@ -82,7 +83,7 @@ fn state(cluster: &mut Cluster, port: u16) -> String {
     text
 }
 
-/// Writes down what the client sends and hears on this port.
+/// Captures what the client sends and receives on this port.
 fn packets(client: &Host, port: u16) -> JoinHandle<String> {
     let filter = format!("host {VIPA} and port {port}");
     let mut command = client.command("timeout", [WATCHED, "tcpdump", "-i", "any", "-ntt", "-c", "200", &filter]);

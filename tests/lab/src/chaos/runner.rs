@@ -1,4 +1,4 @@
-//! Does what the schedule says, and tells what it sees.
+//! Runs the schedule, and logs what it observes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,21 +22,21 @@ use crate::{
     process::wait,
 };
 
-/// Between two looks at the cluster.
+/// Between two checks of the cluster.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often the clients' state is told.
+/// Interval at which the clients' state is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// The candidates as the plan writes them, and without the last.
+/// The candidates as in the plan, and without the last one.
 const WHOLE_LIST: &str = "\"10.77.0.33\", \"10.77.0.34\"]";
 const SHORT_LIST: &str = "\"10.77.0.33\"]";
 
-/// The end of a run.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub settings: Settings,
-    pub misfortunes: usize,
-    /// Changes of owner that were seen.
+    pub faults: usize,
+    /// Changes of owner that were observed.
     pub owners: usize,
     pub asked: u64,
     pub kept: u64,
@@ -46,7 +46,7 @@ pub struct Outcome {
     pub broken: u64,
     pub fresh_ok: u64,
     pub fresh_failed: u64,
-    /// Connections of one request that ended as they should.
+    /// Connections of one request that ended correctly.
     pub requests_kept: u64,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             settings,
-            misfortunes,
+            faults,
             owners,
             asked,
             kept,
@@ -68,7 +68,7 @@ impl fmt::Display for Outcome {
         let Settings { seed, time, .. } = settings;
         write!(
             f,
-            "chaos: seed {seed}, {} s, {misfortunes} misfortunes, {owners} changes of owner: kept {kept} of {asked} \
+            "chaos: seed {seed}, {} s, {faults} faults, {owners} changes of owner: kept {kept} of {asked} \
              connections, {lost_with_servers} lost with killed servers, {broken} broken; new ones: {fresh_ok} good, \
              {fresh_failed} failed; {requests_kept} of one request, half-closed or on ports used again",
             time.as_secs()
@@ -76,14 +76,14 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs the whole; an error when the cluster does not find its way back.
+/// Runs the whole schedule; an error when the cluster does not recover.
 pub fn run(settings: Settings) -> Result<Outcome> {
     let plan = Plan {
         routers: ROUTERS,
         targets: TARGETS,
         connections: settings.connections,
         voters: VOTERS.map(String::from).to_vec(),
-        // A target whose agent is away for longer than a takeover waits knows its connections all the same.
+        // A target whose agent is away for longer than a takeover waits still holds its connections.
         service_lines: "orphans = \"drop\"".into(),
         // Half-closed connections are silent for longer.
         table_lines: "closing_s = 2\n".into(),
@@ -102,27 +102,27 @@ struct Runner {
     cluster: Cluster,
     settings: Settings,
     started: Instant,
-    /// Routers that answer nobody now.
+    /// Routers that answer no queries now.
     dumb: BTreeSet<String>,
     owner: Option<(u64, String)>,
     owners: usize,
     killed_servers: BTreeSet<String>,
     /// From the kill of a target's servers until they listened again; see [`clock`].
     outages: Vec<(u64, u64)>,
-    /// Orders that have not been answered: the words, and who waits.
+    /// Orders that have not been answered: their words, and the receiver of the answer.
     orders: Vec<(String, JoinHandle<Result<String>>)>,
     evidence: Evidence,
     broken_told: u64,
     told: Instant,
 }
 
-/// One end of a misfortune.
+/// The beginning or the end of a fault.
 enum Edge {
     Begins,
     Ends,
 }
 
-/// Of lost connections.
+/// Counts of lost connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
     KilledServers,
@@ -132,7 +132,7 @@ enum Whose {
 impl Runner {
     fn start(plan: Plan, settings: Settings) -> Result<Self> {
         println!(
-            "{ROUTERS} routers, {TARGETS} targets, voters {}; {} connections; seed {}, {} s of misfortunes",
+            "{ROUTERS} routers, {TARGETS} targets, voters {}; {} connections; seed {}, {} s of faults",
             VOTERS.join(", "),
             settings.connections,
             settings.seed,
@@ -193,14 +193,14 @@ impl Runner {
         Ok(outcome)
     }
 
-    fn judge(&self, misfortunes: usize, end: &Reports) -> Outcome {
+    fn judge(&self, faults: usize, end: &Reports) -> Outcome {
         let Reports { talking, silent, requests } = end;
         for fault in talking.faults.iter().chain(&silent.faults).chain(&requests.faults) {
             println!("  fault: {fault}");
         }
         Outcome {
             settings: self.settings.clone(),
-            misfortunes,
+            faults,
             owners: self.owners,
             asked: talking.asked + silent.asked,
             kept: talking.kept + silent.kept,
@@ -213,7 +213,7 @@ impl Runner {
         }
     }
 
-    /// Connections lost that no killed server held, or would have answered.
+    /// Lost connections that no killed server held, or would have answered.
     fn broken(&self, Reports { talking, silent, requests }: &Reports) -> u64 {
         let beside =
             |(began, ended): &&(u64, u64)| !self.outages.iter().any(|(from, until)| ended > from && began < until);
@@ -235,7 +235,7 @@ impl Runner {
         lost.iter().filter(|(server, _)| counts(server)).map(|(_, count)| count).sum()
     }
 
-    /// Looks at everything until that moment of the run.
+    /// Checks everything until that moment of the run.
     fn watch(&mut self, clients: &mut Clients, until: Duration) -> Result<()> {
         while self.started.elapsed() < until {
             if let Some(end) = self.cluster.ended() {
@@ -274,7 +274,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Says when the VIPA has another owner.
+    /// Logs when the VIPA has another owner.
     fn look(&mut self) {
         let mut newest = self.owner.clone();
         for number in 1..=ROUTERS {
@@ -316,7 +316,7 @@ impl Runner {
                 let reports = clients.report();
                 let open =
                     [reports.talking, reports.silent].iter().filter_map(|report| report.servers.get(name)).sum::<u64>();
-                // Until they listen again, which is told at the end.
+                // Until they listen again, which is logged at the end.
                 self.outages.push((clock(), u64::MAX));
                 cluster.target(name).kill_servers()?;
                 self.killed_servers.insert(name.clone());
@@ -380,20 +380,20 @@ impl Runner {
         Ok(())
     }
 
-    /// A router that can be asked.
+    /// A router that answers queries.
     fn somebody(&self) -> String {
         let all = (1..=ROUTERS).map(|number| format!("r{number}"));
         all.into_iter().find(|name| !self.dumb.contains(name)).unwrap_or_else(|| "r1".into())
     }
 
-    /// Gives an order and does not wait for it: in the middle of misfortunes it may be refused, or never be answered.
+    /// Gives an order and does not wait for it: during faults it may be refused, or never be answered.
     fn order(&mut self, router: &str, words: &[&str]) -> Result<()> {
         let answer = self.cluster.router(router).vipactl_beside(words)?;
         self.orders.push((format!("{router}: vipactl {}", words.join(" ")), answer));
         Ok(())
     }
 
-    /// Tells what orders came to.
+    /// Logs the results of orders.
     fn collect_answers(&mut self) {
         let mut open = Vec::new();
         for (words, answer) in std::mem::take(&mut self.orders) {
@@ -405,7 +405,7 @@ impl Runner {
                 Ok(Ok(_)) => self.say(&format!("    {words}: done")),
                 Ok(Err(why)) => {
                     let text = why.to_string();
-                    // What vipactl says itself, without the command line before it.
+                    // The message of vipactl, without the command line before it.
                     let said = text.rsplit("vipactl: ").next().unwrap_or(&text);
                     self.say(&format!("    {words}: {}", said.trim_end()));
                 }
@@ -424,7 +424,7 @@ impl Runner {
         Ok(fs::rename(next, file)?)
     }
 
-    /// Orders and reloads that the misfortunes prevented are given again, until they are carried out.
+    /// Gives orders and reloads that the faults prevented again, until they are carried out.
     fn repeat_orders(&mut self) -> Result<()> {
         let mut orders: Vec<(String, Vec<String>)> = Vec::new();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();

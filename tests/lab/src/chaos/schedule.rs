@@ -1,19 +1,19 @@
-//! What happens when: all of it follows from the seed.
+//! The schedule of faults: the seed decides all of it.
 
 use std::{fmt, time::Duration};
 
 use super::{ROUTERS, TARGETS, VOTERS};
 
-/// At most so many misfortunes at the same time.
+/// Faults at the same time, at most.
 const AT_ONCE: usize = 2;
-/// What was hindered has found its place again so long after its misfortune's end; until then it does not count as whole.
+/// Time after the end of its fault in which an affected node recovers; until then it does not count as unaffected.
 const RECOVERY: Duration = Duration::from_secs(2);
-/// Between the beginnings of two misfortunes, milliseconds.
+/// Between the beginnings of two faults, milliseconds.
 const GAP_MS: (u64, u64) = (100, 1_500);
-/// A server is killed so rarely, because its connections are lost for the rest of the run.
+/// Servers are killed this rarely, because their connections are lost for the rest of the run.
 const BETWEEN_KILLED_SERVERS: Duration = Duration::from_secs(90);
 
-/// Something that happens to somebody.
+/// A fault, and the node that it affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// SIGKILL; started again at the end.
@@ -22,22 +22,22 @@ pub enum What {
     StopRouter(String),
     /// SIGSTOP, and SIGCONT at the end.
     FreezeRouter(String),
-    /// The plug pulled at the switch, and put back.
+    /// Unplugged at the switch, and plugged in again.
     Unplug(String),
-    /// What it and all other nodes tell each other is lost; clients' packets are not.
+    /// Messages between the node and all other nodes are lost; clients' packets are not.
     CutOff(String),
-    /// Two routers do not hear each other.
+    /// Messages between two routers are lost.
     CutApart(String, String),
-    /// The clients and this router do not hear each other; the nodes do.
+    /// Packets between the clients and this router are lost; messages between nodes are not.
     CutClients(String),
     /// SIGKILL to an agent; started again at the end. Its server lives on.
     KillAgent(String),
     FreezeAgent(String),
     /// SIGKILL to a target's servers: its connections are lost, and no others.
     KillServers(String),
-    /// So many of a hundred packets are lost, whoever sends them.
+    /// This percentage of all packets is lost, whoever sends them.
     Loss(u8),
-    /// The VIPA is ordered to this router, and back to where it belongs at the end.
+    /// The VIPA is ordered to this router, and back to its first router at the end.
     Move(String),
     /// This router is ordered to leave, and to join again at the end.
     Leave(String),
@@ -48,7 +48,7 @@ pub enum What {
 }
 
 impl What {
-    /// The node that cannot be counted on meanwhile.
+    /// The node that does not count as unaffected meanwhile.
     #[must_use]
     pub fn hinders(&self) -> Option<&str> {
         match self {
@@ -67,7 +67,7 @@ impl What {
     }
 }
 
-/// As the story tells it.
+/// As in the log.
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -90,28 +90,28 @@ impl fmt::Display for What {
     }
 }
 
-/// What happens, from when to when, counted from the beginning of the run.
+/// A fault and its time, from the beginning of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfortune {
+pub struct ScheduledFault {
     pub from: Duration,
     pub until: Duration,
     pub what: What,
 }
 
-/// All misfortunes of a run in the order of their beginnings; the last is over at `time`.
+/// All faults of a run in the order of their beginnings; the last is over at `time`.
 #[must_use]
-pub fn schedule(seed: u64, time: Duration) -> Vec<Misfortune> {
+pub fn schedule(seed: u64, time: Duration) -> Vec<ScheduledFault> {
     let mut chance = Chance(seed);
-    let mut all: Vec<Misfortune> = Vec::new();
+    let mut all: Vec<ScheduledFault> = Vec::new();
     let mut now = Duration::from_millis(chance.between(GAP_MS));
     loop {
         let what = draw(&mut chance);
         let lasts = match what {
-            // Clients wait for 30 s; TCP's own waits double meanwhile.
+            // Clients wait for 30 s; TCP's retransmission timeouts double meanwhile.
             What::CutClients(_) | What::Loss(_) => Duration::from_millis(chance.between((300, 3_000))),
             _ => Duration::from_millis(chance.between((200, 6_000))),
         };
-        let next = Misfortune { from: now, until: now + lasts, what };
+        let next = ScheduledFault { from: now, until: now + lasts, what };
         if next.until > time {
             return all;
         }
@@ -122,15 +122,15 @@ pub fn schedule(seed: u64, time: Duration) -> Vec<Misfortune> {
     }
 }
 
-/// Whether enough stays whole, with what has been decided already.
-fn may_happen(next: &Misfortune, all: &[Misfortune]) -> bool {
+/// Whether enough nodes stay unaffected, with the faults decided so far.
+fn may_happen(next: &ScheduledFault, all: &[ScheduledFault]) -> bool {
     let under_way = || all.iter().filter(|one| one.until > next.from);
-    let killed = |one: &&Misfortune| matches!(one.what, What::KillServers(_));
+    let killed = |one: &&ScheduledFault| matches!(one.what, What::KillServers(_));
     let mut servers = all.iter().filter(killed);
     if matches!(next.what, What::KillServers(_)) && servers.any(|one| one.from + BETWEEN_KILLED_SERVERS > next.from) {
         return false;
     }
-    let loses = |one: &Misfortune| matches!(one.what, What::Loss(_));
+    let loses = |one: &ScheduledFault| matches!(one.what, What::Loss(_));
     if under_way().count() >= AT_ONCE || (loses(next) && under_way().any(loses)) {
         return false;
     }
@@ -148,14 +148,14 @@ fn may_happen(next: &Misfortune, all: &[Misfortune]) -> bool {
     };
     let routers = with(|node| node.starts_with('r'));
     let voters = with(|node| VOTERS.contains(&node));
-    // Nobody has two misfortunes at once, and a target that is heard of by nobody leaves nobody who knows better.
+    // No node has two faults at once, and a target that no node can reach must leave another that is up to date.
     let same = recovering().any(|one| one.what.hinders() == Some(node));
     let targets = with(|node| node.starts_with('t'));
     !same && routers < usize::from(ROUTERS) && voters * 2 < VOTERS.len() && targets < 2 && (targets == 0 || routers < 2)
 }
 
 fn draw(chance: &mut Chance) -> What {
-    // Half of what befalls a router befalls the one that usually owns.
+    // Half of the faults of routers are those of the usual owner.
     let router = |chance: &mut Chance| {
         let number = if chance.below(2) == 0 { 1 } else { 1 + chance.below(u64::from(ROUTERS)) };
         format!("r{number}")

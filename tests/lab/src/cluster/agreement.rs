@@ -1,5 +1,5 @@
-//! Whether every router's connection table is what the targets' kernels hold: no connection missing, none too many, each at the
-//! target that holds it.
+//! Checks that every router's connection table equals what the targets' kernels hold: no connection missing, none too
+//! many, each at the target that holds it.
 //!
 //! ```text
 //!   ss in each target's host ──► what is held ──┐
@@ -7,7 +7,7 @@
 //!   vipactl connections at each router ─────────┘
 //!   vipactl audit at each router ──► every target agrees
 //! ```
-//! Clients must be quiet meanwhile: a report takes its time.
+//! Clients must be quiet meanwhile, because a report takes some time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +32,8 @@ const LIMIT: &str = "1000000";
 /// Differences shown in an error.
 const SHOWN: usize = 8;
 
-/// Entries that no target has reported: a connection may have come and gone between two looks of an agent, or the entry's router was
-/// told of it by another.
+/// Entries that no target has reported: a connection may have come and gone between two looks of an agent, or another
+/// router has sent the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreported {
     /// They may still be there: the table keeps them for some 15 seconds.
@@ -43,11 +43,12 @@ pub enum Unreported {
 }
 
 impl Cluster {
-    /// Waits until every running router's table holds exactly the TCP connections to the VIPA that the targets' kernels hold, and
-    /// an audit at each finds no difference. Targets whose agent does not run, and those that have none, are left out.
+    /// Waits until every running router's table holds exactly the TCP connections to the VIPA that the targets' kernels
+    /// hold, and an audit at each finds no difference. Targets whose agent does not run, and those that have none, are
+    /// left out.
     ///
-    /// Handshakes may differ: a SYN is lost before it comes to its target, and in a flood the table forgets half-open connections
-    /// that targets still hold.
+    /// Handshakes may differ: a SYN is lost before it reaches its target, and in a flood the table forgets half-open
+    /// connections that targets still hold.
     pub fn wait_agreement(&mut self, unreported: Unreported) -> Result<()> {
         let routers = self.running_routers();
         let mut last = String::new();
@@ -78,13 +79,13 @@ impl Cluster {
         self.routers.values().filter(|router| router.is_running()).map(|router| router.name().to_owned()).collect()
     }
 
-    /// The targets whose agents tell of what their kernels hold.
+    /// The targets whose agents report what their kernels hold.
     fn followed(&self) -> BTreeSet<String> {
         let followed = self.targets.values().filter(|target| target.is_followed());
         followed.map(|target| target.name().to_owned()).collect()
     }
 
-    /// How tables and targets differ now, in words.
+    /// The present differences between tables and targets, in words.
     fn differing(&mut self, routers: &[String], unreported: Unreported) -> Result<Option<String>> {
         let followed = self.followed();
         let mut held = BTreeMap::new();
@@ -141,7 +142,8 @@ impl Router {
     }
 }
 
-/// The connections to the VIPA, or to the target's own address where `nat` has named it, that a host's kernel holds.
+/// The connections to the VIPA, or to the target's own address where `nat` translates to it, that a host's kernel
+/// holds.
 fn held_by(host: &Host, own: IpAddr) -> Result<BTreeMap<Held, Stage>> {
     let text = host.run("ss", ["-Htn", "state", "connected", "exclude", "time-wait"])?;
     let mut held = BTreeMap::new();
@@ -149,7 +151,7 @@ fn held_by(host: &Host, own: IpAddr) -> Result<BTreeMap<Held, Stage>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [state, .., local, remote] = words[..] else { continue };
         let (Some(local), Some(remote)) = (address(local), address(remote)) else { continue };
-        // The servers serve VIPAs alone; a target's other connections are its agent's, which are of UDP.
+        // The servers serve VIPAs alone; a target's other connections are its agent's, which use UDP.
         if local.ip() == VIPA || local.ip() == super::VIPA6 || local.ip() == own {
             let stage = if state == "SYN-RECV" { Stage::HalfOpen } else { Stage::Open };
             held.insert((remote, host.name().to_owned()), stage);
@@ -158,7 +160,7 @@ fn held_by(host: &Host, own: IpAddr) -> Result<BTreeMap<Held, Stage>> {
     Ok(held)
 }
 
-/// An address as `ss` writes it; an IPv4-mapped one is the IPv4 address that it is.
+/// An address as `ss` writes it; an IPv4-mapped one is returned as the IPv4 address.
 fn address(text: &str) -> Option<SocketAddr> {
     let address: SocketAddr = text.parse().ok()?;
     Some(SocketAddr::new(address.ip().to_canonical(), address.port()))

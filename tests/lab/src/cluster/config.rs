@@ -30,7 +30,7 @@ pub(super) fn target_address(target: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 30 + target)
 }
 
-/// What a target calls itself.
+/// Node name of a target.
 pub(super) fn agent_address(plan: &Plan, target: u8) -> IpAddr {
     if plan.way.targets6 {
         return Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x30 + u16::from(target)).into();
@@ -46,7 +46,7 @@ pub(super) fn make_certificates(lab: &Lab, plan: &Plan) -> Result<()> {
     issue(lab, "pki", routers.chain(targets).chain(own))
 }
 
-/// A node and, of a target, its address.
+/// A node and, for a target, its address.
 type Certified = (String, Option<IpAddr>);
 
 /// A certificate authority of its own in `<lab>/<folder>`, and certificates for `nodes`.
@@ -68,7 +68,7 @@ pub(super) fn issue(lab: &Lab, folder: &str, nodes: impl IntoIterator<Item = Cer
     Ok(())
 }
 
-/// Writes the configuration of router `number`; where it is.
+/// Writes the configuration of router `number`; returns its path.
 pub(super) fn write_router(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
     let name = format!("r{number}");
     let mut text = head(lab, &name, "pki", Some(control_address(number)))?;
@@ -149,12 +149,12 @@ connections = {table}
     save(lab, &name, &text)
 }
 
-/// Writes the configuration of target `number`; where it is.
+/// Writes the configuration of target `number`; returns its path.
 pub(super) fn write_target(lab: &Lab, plan: &Plan, number: u8) -> Result<PathBuf> {
     write_agent(lab, plan, &format!("t{number}"), agent_address(plan, number), "pki")
 }
 
-/// Writes the configuration of an agent whose certificate is in `<lab>/<pki>`; where it is.
+/// Writes the configuration of an agent whose certificate is in `<lab>/<pki>`; returns its path.
 pub(super) fn write_agent(lab: &Lab, plan: &Plan, name: &str, address: IpAddr, pki: &str) -> Result<PathBuf> {
     let mut text = head(lab, name, pki, None)?;
     cluster(&mut text, plan)?;

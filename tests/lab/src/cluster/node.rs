@@ -36,9 +36,9 @@ pub struct Router {
     process: Option<Process>,
     /// Killed, and perhaps not yet gone.
     killed: Option<Process>,
-    /// Lives so far, all of them in one log.
+    /// Starts so far, all of them in one log.
     starts: usize,
-    /// When the present one began, milliseconds since 1970.
+    /// When the present process began, milliseconds since 1970.
     pub(super) started_unix_ms: u64,
 }
 
@@ -83,7 +83,7 @@ impl Router {
         &self.host
     }
 
-    /// Where the other nodes reach it.
+    /// The address at which the other nodes reach it.
     #[must_use]
     pub fn control_address(&self) -> Ipv4Addr {
         control_address(self.number)
@@ -116,24 +116,24 @@ impl Router {
 
     /// Bridges the TAP device that `vipad` makes to the wire.
     fn plumb(&self, process: &mut Process) -> Result<()> {
-        // Until the port is open DPDK gives the kernel's end the port's address again.
+        // Until the port is open, DPDK gives the kernel's end the port's address again.
         wait("vipad to open its TAP port", PATIENCE, || {
             let opened = process.tail(usize::MAX).matches("the port is open").count();
             (opened >= self.starts || process.ended().is_some()).then_some(())
         })?;
-        // The port keeps its address; were the kernel's end to have the same, the bridge would take the port's
-        // packets for its own.
+        // The port keeps its address. If the kernel's end had the same, the bridge would take the port's packets for
+        // its own.
         let mac = format!("02:56:49:50:54:{:02x}", self.number);
         let plumb = || {
             self.host.ip(&["link", "set", "dtap0", "address", &mac])?;
-            // The kernel's own 500 packets are less than a burst of 2,000 clients.
+            // The kernel's default of 500 packets is less than a burst of 2,000 clients.
             self.host.ip(&["link", "set", "dtap0", "txqueuelen", "10000"])?;
             self.host.ip(&["link", "set", "dtap0", "master", "br0", "up"])
         };
         plumb().map(drop).with_context(|| format!("{}'s log ends:\n{}", self.name(), process.tail(20)))
     }
 
-    /// SIGKILL; the moment it was sent, see [`clock`]. Does not wait for the last of its memory to be given back.
+    /// Sends SIGKILL; returns the moment, see [`clock`]. Does not wait until the last of its memory is freed.
     pub fn kill(&mut self) -> Result<u64> {
         let moment = clock();
         self.running()?.signal(Signal::SIGKILL)?;
@@ -141,36 +141,36 @@ impl Router {
         Ok(moment)
     }
 
-    /// SIGTERM, and waits for its orderly end.
+    /// Sends SIGTERM, and waits for its orderly end.
     pub fn stop(&mut self) -> Result<()> {
         self.running()?.stop(PATIENCE)?;
         self.process = None;
         Ok(())
     }
 
-    /// SIGHUP: it reads its configuration again.
+    /// Sends SIGHUP: it reads its configuration again.
     pub fn hang_up(&mut self) -> Result<()> {
         self.running()?.signal(Signal::SIGHUP)
     }
 
-    /// It was started, and neither stopped nor killed since.
+    /// Whether it was started, and neither stopped nor killed since.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// The process itself, for a look at its threads.
+    /// The process itself, to examine its threads.
     pub fn process_id(&mut self) -> Result<u32> {
         Ok(self.running()?.id())
     }
 
-    /// All that it has written since it was started, dead or alive.
+    /// Everything that it has logged since it was started, dead or alive.
     pub fn log_text(&self) -> Result<String> {
         let process = self.process.as_ref().or(self.killed.as_ref());
         process.map(|process| process.tail(usize::MAX)).with_context(|| format!("{} was not started", self.name()))
     }
 
-    /// Stops the process where it stands (SIGSTOP), for [`Self::go_on`].
+    /// Stops the process with SIGSTOP, until [`Self::go_on`].
     pub fn freeze(&mut self) -> Result<()> {
         self.running()?.signal(Signal::SIGSTOP)
     }
@@ -184,14 +184,14 @@ impl Router {
         self.process.as_mut().with_context(|| format!("{name} does not run"))
     }
 
-    /// How its process ended, when it has ended by itself.
+    /// How its process ended, if it has ended by itself.
     pub fn ended(&mut self) -> Option<String> {
         let process = self.process.as_mut()?;
         let status = process.ended()?;
         Some(format!("{} ended: {status}\n{}", process.name(), process.tail(20)))
     }
 
-    /// Waits until it has ended by itself and badly; what it said last. It can be started again.
+    /// Waits until it has ended by itself with a failure; returns its last log lines. It can be started again.
     pub fn wait_failure(&mut self, patience: Duration) -> Result<String> {
         let end = wait(&format!("{} to end", self.name()), patience, || self.ended())?;
         let status = self.running()?.ended();
@@ -202,14 +202,14 @@ impl Router {
         Ok(end)
     }
 
-    /// What `vipactl …` says to this router, as a person sees it.
+    /// Output of `vipactl …` at this router, as a person sees it.
     pub fn vipactl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(programs::path("vipactl")?);
         command.arg("--socket").arg(&self.socket).args(arguments);
         finish(command)
     }
 
-    /// The same beside everything else: an order may take its time, and this router may be paused.
+    /// The same in the background: an order may take long, and this router may be paused.
     pub fn vipactl_beside(&self, arguments: &[&str]) -> Result<JoinHandle<Result<String>>> {
         let mut command = Command::new(programs::path("vipactl")?);
         command.arg("--socket").arg(&self.socket).args(arguments);
@@ -244,11 +244,11 @@ pub struct Target {
     number: u8,
     config: PathBuf,
     agent: Option<Process>,
-    /// Instead of an agent: one that tells of so many connections.
+    /// Instead of an agent: one that reports this many connections.
     replays: Option<u32>,
     servers: Vec<Server>,
     server_count: usize,
-    /// What its servers listen on: any address, of both families where there are two.
+    /// The address on which its servers listen: any address, of both families where there are two.
     any: IpAddr,
 }
 
@@ -263,7 +263,7 @@ impl Target {
         }
         let any = if plan.way.has_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         if plan.way.forwarding == "nat" {
-            // Answers to the client must pass the router, which the VIPA's owner is.
+            // Answers to the client must pass the router that owns the VIPA.
             host.ip(&["route", "add", "10.77.0.51/32", "via", &VIPA.to_string()])?;
             if plan.way.has_ipv6() {
                 host.ip(&["-6", "route", "add", "fd77::51/128", "via", &VIPA6.to_string()])?;
@@ -346,35 +346,35 @@ impl Target {
         Ok(())
     }
 
-    /// What an administrator of a host without an agent does: the VIPA on `lo`, of which ARP says nothing.
+    /// Sets up a host without an agent as an administrator does: the VIPA on `lo`, without ARP answers for it.
     pub(super) fn serve_without_agent(&self) -> Result<()> {
         self.host.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
         self.host.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
         self.host.ip(&["address", "add", &format!("{VIPA}/32"), "dev", "lo"]).map(drop)
     }
 
-    /// SIGKILL to the agent; the servers and their connections live on.
+    /// Sends SIGKILL to the agent; the servers and their connections live on.
     pub fn kill_agent(&mut self) -> Result<()> {
         self.agent.take().context("the agent does not run")?.kill()
     }
 
-    /// Its agent was neither stopped nor killed since its start, and tells of what the kernel holds.
+    /// Whether its agent was neither stopped nor killed since its start, and reports what the kernel holds.
     pub(super) fn is_followed(&self) -> bool {
         self.agent.is_some() && self.replays.is_none()
     }
 
-    /// SIGHUP to the agent.
+    /// Sends SIGHUP to the agent.
     pub fn hang_up_agent(&mut self) -> Result<()> {
         self.agent.as_ref().context("the agent does not run")?.signal(Signal::SIGHUP)
     }
 
-    /// Where the agent's configuration is.
+    /// Path of the agent's configuration.
     #[must_use]
     pub fn config(&self) -> &std::path::Path {
         &self.config
     }
 
-    /// SIGTERM to the agent, and waits for its orderly end.
+    /// Sends SIGTERM to the agent, and waits for its orderly end.
     pub fn stop_agent(&mut self) -> Result<()> {
         self.agent.take().context("the agent does not run")?.stop(PATIENCE)
     }
@@ -385,7 +385,7 @@ impl Target {
         self.agent.as_ref().map(Process::id)
     }
 
-    /// What a stopped agent has left on the host is undone.
+    /// Undoes what a stopped agent has left on the host.
     pub fn clean_up(&self) -> Result<String> {
         let arguments = ["cleanup".as_ref(), "--config".as_ref(), self.config.as_os_str()];
         finish(self.host.command(programs::path("vipa-agent")?, arguments))
@@ -407,7 +407,7 @@ impl Target {
         Ok(())
     }
 
-    /// SIGKILL to the servers: the kernel resets their connections.
+    /// Sends SIGKILL to the servers: the kernel resets their connections.
     pub fn kill_servers(&mut self) -> Result<()> {
         for mut server in self.servers.drain(..) {
             server.kill()?;
@@ -415,7 +415,7 @@ impl Target {
         Ok(())
     }
 
-    /// SIGSTOP to the servers: the kernel goes on opening connections for them, and nobody accepts.
+    /// Sends SIGSTOP to the servers: the kernel still opens connections for them, and none is accepted.
     pub fn freeze_servers(&mut self) -> Result<()> {
         self.servers.iter().try_for_each(|server| server.signal(Signal::SIGSTOP))
     }
@@ -424,7 +424,7 @@ impl Target {
         self.servers.iter().try_for_each(|server| server.signal(Signal::SIGCONT))
     }
 
-    /// `vipa-agent drain`: what it says once the agent has left.
+    /// Runs `vipa-agent drain`; returns its output once the agent has stopped.
     pub fn drain_agent(&mut self) -> Result<String> {
         let mut command = Command::new(programs::path("vipa-agent")?);
         command.args(["drain", "--timeout", "60", "--config"]).arg(&self.config);
@@ -433,14 +433,14 @@ impl Target {
         Ok(said)
     }
 
-    /// How its agent ended, when it has ended by itself.
+    /// How its agent ended, if it has ended by itself.
     pub fn ended(&mut self) -> Option<String> {
         let agent = self.agent.as_mut()?;
         let status = agent.ended()?;
         Some(format!("the agent of {} ended: {status}\n{}", agent.name(), agent.tail(20)))
     }
 
-    /// Connections its servers hold now, and faults they have seen.
+    /// Connections that its servers hold now, and faults that they have seen.
     #[must_use]
     pub fn served(&self) -> Served {
         let mut served = Served::default();
@@ -455,7 +455,7 @@ impl Target {
         served
     }
 
-    /// The kernel's answer: does this host have `address` on any interface?
+    /// Whether this host's kernel has `address` on any interface.
     pub fn has_address(&self, address: impl Into<IpAddr>) -> Result<bool> {
         let address = address.into();
         let length = if address.is_ipv4() { 32 } else { 128 };
@@ -478,12 +478,12 @@ pub enum Presence {
     Absent,
 }
 
-/// The account of all servers of a target.
+/// The sum of the reports of a target's servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     pub open: u64,
     pub accepted: u64,
-    /// Connections of one request that ended as the request said.
+    /// Connections of one request that ended as the request asked.
     pub requests: u64,
     pub broken: u64,
     pub faults: Vec<String>,

@@ -1,4 +1,4 @@
-//! What routers say of themselves, asked with `vipactl`, and waiting for what they shall say.
+//! The routers' own state, queried with `vipactl`, and waits for a wanted state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,14 +26,14 @@ use crate::process::wait;
 pub struct View {
     pub epoch: u64,
     pub owner: Option<String>,
-    /// It takes itself for the owner, be it rebuilding or active.
+    /// Whether it is the owner by its own state, rebuilding or active.
     pub owns: bool,
     pub rebuilding: bool,
     /// Its lease has run out.
     pub fenced: bool,
-    /// Candidates of the list it would use, or uses, for new connections.
+    /// Candidates of the list that it would use, or uses, for new connections.
     pub candidates: BTreeSet<IpAddr>,
-    /// Linked targets whose connections it knows.
+    /// Linked targets whose connections it has read completely.
     pub warm: BTreeSet<String>,
     /// Linked targets that listen on the service's port.
     pub listening: BTreeSet<String>,
@@ -50,7 +50,7 @@ impl Router {
         self.view_of(VIPA.into())
     }
 
-    /// The same of another VIPA.
+    /// The same view of another VIPA.
     pub fn view_of(&self, address: IpAddr) -> Result<View> {
         let status: Status = self.ask(&["status"])?;
         // There may be an IPv6 one alone.
@@ -76,7 +76,7 @@ impl Router {
         })
     }
 
-    /// How many VIPAs it takes this router to own; those whose owner's lease has run out do not count.
+    /// How many VIPAs this router owns by its own state; those whose owner's lease has run out do not count.
     pub fn owned_by(&self, owner: &str) -> Result<u32> {
         let status: Status = self.ask(&["status"])?;
         let owned = |vipa: &&vipa_protocol::admin::VipaStatus| {
@@ -87,7 +87,7 @@ impl Router {
         Ok(status.vipas.iter().filter(owned).count() as u32)
     }
 
-    /// How it knows the connections of targets without an agent.
+    /// How it learns the connections of targets without an agent.
     pub fn table_replica_of(&self) -> Result<Option<MirrorStatus>> {
         let status: Status = self.ask(&["status"])?;
         Ok(status.vipas.into_iter().find(|vipa| vipa.address == VIPA).and_then(|vipa| vipa.mirror))
@@ -99,13 +99,13 @@ impl Router {
         Ok(self.takeovers_ever()?.into_iter().filter(now).collect())
     }
 
-    /// Those of its earlier lives too.
+    /// Also those of its earlier starts.
     pub fn takeovers_ever(&self) -> Result<Vec<TakeoverRecord>> {
         let Takeovers { records } = self.ask(&["takeovers"])?;
         Ok(records.into_iter().filter(|record| record.report.vipa == VIPA).collect())
     }
 
-    /// Who gets new connections of the VIPA's first service, by node.
+    /// Shares of new connections of the VIPA's first service, by node.
     pub fn distribution(&self) -> Result<BTreeMap<String, DistributionRow>> {
         let Distribution { vipas } = self.ask(&["distribution"])?;
         let vipa = vipas.into_iter().find(|vipa| vipa.vipa == VIPA).context("no such VIPA")?;
@@ -120,7 +120,7 @@ impl Router {
         Ok(total)
     }
 
-    /// The same, worker by worker.
+    /// Its counters, worker by worker.
     pub fn workers_counters(&self) -> Result<Vec<BTreeMap<String, u64>>> {
         let Counters { workers, .. } = self.ask(&["counters"])?;
         Ok(workers)
@@ -146,8 +146,8 @@ impl Router {
 }
 
 impl Cluster {
-    /// Waits until the highest-ranked router that was started owns the VIPA, all that were started know it and have
-    /// heard of every target, and every target that has servers is known to listen.
+    /// Waits until the highest-ranked router that was started owns the VIPA, all that were started have it and a link
+    /// to every target, and every target that has servers is known to listen.
     pub fn wait_ready(&mut self) -> Result<()> {
         let started: Vec<_> = self.routers.keys().filter(|name| !self.plan.absent.contains(name)).cloned().collect();
         let owner = started.first().context("the plan starts no router")?.clone();
@@ -195,7 +195,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until `router` says of a target's fitness for new connections what is wanted.
+    /// Waits until `router` reports the wanted fitness of a target for new connections.
     pub fn wait_fitness(
         &mut self,
         router: &str,
@@ -218,8 +218,9 @@ impl Cluster {
         found.with_context(|| format!("{router}'s last word of {target}: {last:#?}"))
     }
 
-    /// Waits until `router` has completed a takeover with this trigger after the last one that was waited for, or after the cluster
-    /// was ready: on a busy machine the first owner is not always the highest-ranked router, and the VIPA was taken back once.
+    /// Waits until `router` has completed a takeover with this trigger after the last one that was waited for, or after
+    /// the cluster was ready: on a busy machine the first owner is not always the highest-ranked router, and the VIPA
+    /// was taken back once.
     pub fn wait_takeover(&mut self, router: &str, trigger: Trigger) -> Result<TakeoverRecord> {
         let mut last = None;
         let found = wait(&format!("{router} to complete a {trigger:?}"), PATIENCE, || {
@@ -237,7 +238,7 @@ impl Cluster {
         found.with_context(|| format!("{router}'s last word: {last:#?}; its view: {:#?}", self.router(router).view()))
     }
 
-    /// The counters of all routers that are not zero, for messages that ask where packets went.
+    /// The counters of all routers that are not zero, for messages about missing packets.
     #[must_use]
     pub fn counters(&self) -> String {
         let mut text = String::new();
@@ -260,5 +261,5 @@ impl Cluster {
     }
 }
 
-/// Between two questions to a router, besides the time the question takes.
+/// Between two queries to a router, besides the time that the query takes.
 const LOOK: Duration = Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! Who announces which address: the gratuitous ARP frames that reach a host, and when each was first seen.
+//! Announcements of addresses: the gratuitous ARP frames that reach a host, and when each was first seen.
 
 use std::{collections::BTreeSet, io::Write, net::Ipv4Addr, os::fd::AsRawFd};
 
@@ -43,7 +43,7 @@ pub fn announcements() -> Result<()> {
     }
 }
 
-/// The announcements in what [`announcements`] has written.
+/// The announcements in the output of [`announcements`].
 #[must_use]
 pub fn read_announcements(text: &str) -> Vec<Announcement> {
     let line = |line: &str| {

@@ -1,6 +1,6 @@
 //! The client's end: many long-lived connections, and a few fresh ones all the time.
 //!
-//! One thread, one task a connection. Orders come as lines on standard input:
+//! One thread, one task per connection. Orders come as lines on standard input:
 //!
 //! - `mark NS`: from now on measure from this moment of the machine's monotonic clock;
 //! - `fresh N`: open, use and close N fresh connections now;
@@ -36,13 +36,13 @@ use super::{
 
 /// Connections being opened at the same time.
 const OPENING: usize = 64;
-/// A fresh connection that is not open and answered by then has failed; a lost SYN is repeated after 1 s and 3 s.
+/// Time after which a fresh connection without an answer has failed; a lost SYN is repeated after 1 s and 3 s.
 const FRESH_PATIENCE: Duration = Duration::from_secs(7);
 /// Fresh connections are begun this often; at higher rates several at once.
 const TICKS_PER_SECOND: u32 = 250;
 /// Exchanges of a fresh connection before it is closed.
 const FRESH_EXCHANGES: u64 = 3;
-/// How often a person is told.
+/// Interval of reports for a person.
 const WATCHED: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -55,33 +55,33 @@ pub struct ClientSettings {
     pub interval: Duration,
     /// Fresh connections a second, all the time.
     pub fresh_per_second: u32,
-    /// A connection without an answer for this long is broken.
+    /// Time without an answer after which a connection is broken.
     pub patience: Duration,
     pub voice: Voice,
 }
 
-/// For whom the client reports.
+/// The reader of the client's reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
-    /// For the driver, which gives orders.
+    /// The driver, which gives orders.
     Json,
-    /// For a person who watches.
+    /// A person who watches.
     Words,
 }
 
-/// Runs until told to finish; one report a line on standard output.
+/// Runs until it is told to finish; one report a line on standard output.
 pub fn run(settings: ClientSettings) -> Result<()> {
     ensure!(settings.patience > STALL, "the patience must be longer than a stall, {STALL:?}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, run_on(settings))
 }
 
-/// What all tasks of the process share.
+/// State that all tasks of the process share.
 struct Shared {
     settings: ClientSettings,
     tally: RefCell<ClientReport>,
     pace: watch::Sender<Pace>,
-    /// Makes connection numbers unlike those of any other process.
+    /// Makes connection numbers differ from those of any other process.
     salt: u64,
 }
 
@@ -101,10 +101,10 @@ struct ClientReport {
     lanes: Vec<LongConnection>,
 }
 
-/// What the reports need to know about one long-lived connection.
+/// State of one long-lived connection for the reports.
 #[derive(Clone, Default)]
 struct LongConnection {
-    /// When the message was sent whose answer is awaited; 0: none is.
+    /// When the message was sent whose answer is awaited; 0: no message.
     waiting_since: u64,
     last_answer: u64,
     /// `None` when the connection is not open.
@@ -146,7 +146,7 @@ async fn run_on(settings: ClientSettings) -> Result<()> {
         if orders.is_finished() && !finishing {
             bail!("the orders ended before `finish`");
         }
-        // To end in the middle of a fresh connection would be a reset that the server counts.
+        // Ending in the middle of a fresh connection would be a reset that the server counts.
         if tasks.is_empty() && finishing && shared.tally.borrow().fresh_busy == 0 {
             break;
         }
@@ -220,7 +220,7 @@ async fn long_lived(shared: Rc<Shared>, opening: Rc<Semaphore>, number: usize) {
     }
 }
 
-/// Exchanges messages until told to finish, then closes in good order.
+/// Exchanges messages until it is told to finish, then closes in good order.
 async fn keep_talking(shared: &Shared, talk: &mut Talk, number: usize) -> Result<(), Loss> {
     let interval = shared.settings.interval;
     let mut pace = shared.pace.subscribe();
@@ -298,7 +298,7 @@ async fn fresh_one(shared: Rc<Shared>, number: u64) {
     }
 }
 
-/// An open connection and how far its conversation has come.
+/// An open connection, and the state of its exchange.
 struct Talk {
     stream: TcpStream,
     local: SocketAddr,
@@ -354,7 +354,7 @@ impl Talk {
         Ok(())
     }
 
-    /// Says that no more will come and sees that nothing more was to come from the other end.
+    /// Closes the sending half and checks that the other end sends nothing more.
     async fn close(&mut self, patience: Duration) -> Result<(), Loss> {
         self.stream.shutdown().await?;
         let mut rest = [0; 1];

@@ -20,7 +20,7 @@ pub fn echo(listen: SocketAddr) -> Result<()> {
     }
 }
 
-/// Sends `count` datagrams of `size` bytes, each from a port of its own, and wants every byte back.
+/// Sends `count` datagrams of `size` bytes, each from a port of its own, and expects every byte back.
 pub fn ask(vipa: SocketAddr, size: usize, count: u16) -> Result<()> {
     for number in 0..count {
         let any: SocketAddr = if vipa.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -29,7 +29,7 @@ pub fn ask(vipa: SocketAddr, size: usize, count: u16) -> Result<()> {
         socket.connect(vipa)?;
         let sent: Vec<u8> = (0..size).map(|at| scramble(at as u64 ^ u64::from(number) << 32) as u8).collect();
         let mut got = vec![0; 1 << 16];
-        // A datagram may be lost; three in a row are not by chance.
+        // A datagram may be lost; three in a row are not lost by chance.
         let back = (0..3).find_map(|_| {
             socket.send(&sent).ok()?;
             socket.recv(&mut got).ok()

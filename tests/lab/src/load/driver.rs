@@ -1,4 +1,4 @@
-//! Runs client and server processes in hosts, gives them orders and adds their reports up.
+//! Runs client and server processes in hosts, gives them orders and adds up their reports.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -21,10 +21,10 @@ use crate::{
     programs,
 };
 
-/// One process's share: well below the files a process may open (20,000 on the lab's machine).
+/// Connections of one process: well below the files that a process may open (20,000 on the lab's machine).
 const PER_PROCESS: usize = 8_000;
 
-/// What the client shall do.
+/// Settings of the client.
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
     pub vipa: SocketAddr,
@@ -35,7 +35,7 @@ pub struct ClientPlan {
     pub messages_per_second: u32,
     /// Fresh connections a second.
     pub fresh_per_second: u32,
-    /// A connection without an answer for this long is broken.
+    /// Time without an answer after which a connection is broken.
     pub patience: Duration,
 }
 
@@ -104,14 +104,14 @@ impl Client {
         sum
     }
 
-    /// Measure from now on: the longest exchange, the first answer. Returns the moment, see [`clock`].
+    /// Restarts the measurements: the longest exchange, the first answer. Returns the moment, see [`clock`].
     pub fn mark(&mut self) -> Result<u64> {
         let moment = clock();
         self.mark_at(moment)?;
         Ok(moment)
     }
 
-    /// Measure from that moment on.
+    /// Restarts the measurements from that moment on.
     pub fn mark_at(&mut self, moment: u64) -> Result<()> {
         self.order(&format!("mark {moment}\n"))
     }
@@ -124,8 +124,8 @@ impl Client {
         Ok(())
     }
 
-    /// Opens `count` fresh connections, waits for the end of all of them, and tells how many succeeded.
-    /// Other fresh connections must not be running.
+    /// Opens `count` fresh connections, waits for the end of all of them, and returns how many succeeded. Other fresh
+    /// connections must not be running.
     pub fn fresh_and_wait(&mut self, count: u32) -> Result<Fresh> {
         let before = self.report();
         self.fresh(count)?;
@@ -143,7 +143,7 @@ impl Client {
         Ok(Fresh { ok: after.fresh_ok - before.fresh_ok, failed: after.fresh_failed - before.fresh_failed, servers })
     }
 
-    /// Waits until a report that was made after the last order meets the condition; an error tells the last report when none does.
+    /// Waits until a report that was made after the last order meets the condition; the error has the last report.
     pub fn wait_for(&mut self, what: &str, patience: Duration, met: impl Fn(&Report) -> bool) -> Result<Report> {
         let mut ended = None;
         let found = wait(what, patience, || {
@@ -184,7 +184,7 @@ impl Client {
         self.order("resume\n")
     }
 
-    /// One last exchange on every connection, then closes all and waits for the final account.
+    /// One last exchange on every connection, then closes all and waits for the final report.
     pub fn finish(mut self, patience: Duration) -> Result<Report> {
         self.order("finish\n")?;
         self.wait_for("the client to finish", patience, |report| report.finished)
@@ -254,7 +254,7 @@ impl Requests {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until a report meets the condition; an error tells the last one when none does.
+    /// Waits until a report meets the condition; the error has the last one.
     pub fn wait_for(
         &mut self,
         what: &str,
@@ -266,7 +266,7 @@ impl Requests {
             if met(&report) {
                 return Some(Some(report));
             }
-            // What it has said last is read before it counts as ended.
+            // Its last report is read before it counts as ended.
             (self.process.ended().is_some() && self.reader.is_finished() && !met(&self.report())).then_some(None)
         });
         match found {
@@ -276,7 +276,7 @@ impl Requests {
         }
     }
 
-    /// Waits until so many further connections have ended well, or one has not.
+    /// Waits until this many further connections have ended well, or one has not.
     pub fn wait_further(&mut self, count: u64, patience: Duration) -> Result<RequestReport> {
         let before = self.report();
         self.wait_for(&format!("{count} further connections"), patience, |report| {
@@ -284,22 +284,22 @@ impl Requests {
         })
     }
 
-    /// Lets every connection end, begins no other, and waits for the final account.
+    /// Lets every connection end, begins no other, and waits for the final report.
     pub fn finish(mut self, patience: Duration) -> Result<RequestReport> {
-        // One that had so many to do may have ended already.
+        // A client with a limited number of connections may have ended already.
         let _ = self.orders.write_all(b"finish\n");
         self.wait_for("the client to finish", patience, |report| report.finished)
     }
 }
 
-/// A server process in a host, and its account.
+/// A server process in a host, and its report.
 pub struct Server {
     process: Process,
     latest: Arc<Mutex<ServerReport>>,
 }
 
 impl Server {
-    /// Starts a server and waits until it listens. Several may listen at the same place.
+    /// Starts a server and waits until it listens. Several may listen at the same address.
     pub fn start(host: &Host, listen: SocketAddr) -> Result<Self> {
         let name = host.name().to_string();
         let arguments = ["serve", "--name", &name, "--listen", &listen.to_string()].map(String::from);
@@ -325,13 +325,13 @@ impl Server {
         self.process.signal(signal)
     }
 
-    /// SIGKILL: its kernel resets the connections it held.
+    /// Sends SIGKILL: its kernel resets the connections it held.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
 }
 
-/// Keeps the latest report a process has printed.
+/// Keeps the latest report that a process has printed.
 fn follow<R: DeserializeOwned + Send + 'static>(output: ChildStdout, first: R) -> (Arc<Mutex<R>>, JoinHandle<()>) {
     let latest = Arc::new(Mutex::new(first));
     let reported = Arc::clone(&latest);

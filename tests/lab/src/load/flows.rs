@@ -1,4 +1,4 @@
-//! UDP flows that each keep their port, and servers that answer with their name: who serves which flow.
+//! UDP flows that each keep their port, and servers that answer with their name: which server gets which flow.
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::netns::Host;
 
-/// A datagram that has no answer by then is sent again.
+/// Time after which a datagram without an answer is sent again.
 const ANSWER: Duration = Duration::from_millis(500);
-/// How often a server looks whether it is still wanted.
+/// Interval at which a server checks whether it should end.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A UDP server on a host. It ends when it is dropped.
@@ -39,7 +39,7 @@ fn serve(socket: &UdpSocket, name: &str, wanted: &Weak<()>) {
     while wanted.strong_count() > 0 {
         let Ok((length, from)) = socket.recv_from(&mut bytes) else { continue };
         let answer = [&bytes[..length], name.as_bytes()].concat();
-        // A client sends again what has no answer.
+        // A client repeats a datagram that has no answer.
         let _ = socket.send_to(&answer, from);
     }
 }
@@ -53,7 +53,7 @@ pub struct UdpFlows {
 }
 
 impl UdpFlows {
-    /// So many sockets on a host, all for one service. Nothing is sent.
+    /// Opens `count` sockets on a host, all for one service. Sends nothing.
     pub fn open(host: &Host, service: SocketAddr, count: usize) -> Result<Self> {
         let open = move || -> std::io::Result<Vec<UdpSocket>> {
             let socket = || {
@@ -66,12 +66,12 @@ impl UdpFlows {
         Ok(Self { sockets: host.inside(open)??, asked: 0 })
     }
 
-    /// Sends a datagram on each flow. The name of the server that answers, by flow.
+    /// Sends a datagram on each flow; returns the name of the server that answers, by flow.
     pub fn ask(&mut self, patience: Duration) -> Result<Vec<String>> {
         self.asked += 1;
         let number = self.asked.to_be_bytes();
         let until = Instant::now() + patience;
-        // A refused datagram is as good as a lost one.
+        // A refused datagram counts as a lost one.
         self.sockets.iter().for_each(|socket| drop(socket.send(&number)));
         let one = |(flow, socket): (usize, &UdpSocket)| loop {
             if let Some(name) = answer(socket, number)? {
@@ -94,7 +94,7 @@ impl UdpFlows {
     }
 }
 
-/// The server's name in the answer to this datagram; `None`: there was none in time.
+/// The server's name in the answer to this datagram; `None`: no answer in time.
 fn answer(socket: &UdpSocket, number: [u8; 4]) -> Result<Option<String>> {
     let until = Instant::now() + ANSWER;
     let mut bytes = [0; 64];

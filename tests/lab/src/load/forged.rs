@@ -1,4 +1,4 @@
-//! Forged ARP replies and neighbour advertisements: somebody says that addresses of others are its own.
+//! Forged ARP replies and neighbour advertisements: a host claims addresses of other hosts.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -10,15 +10,15 @@ use anyhow::{Result, ensure};
 
 use super::spray::{Wire, folded, sum};
 
-/// How often it is looked how many are due.
+/// Interval at which due frames are sent.
 const PACE: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug)]
 pub struct ForgedSettings {
     pub interface: String,
-    /// Who is told: a router's port.
+    /// The receiver: a router's port.
     pub to: [u8; 6],
-    /// The addresses of others.
+    /// The addresses of other hosts.
     pub claims: Vec<IpAddr>,
     /// The port's own address, to which an advertisement is sent; of the claims' family.
     pub told: IpAddr,
@@ -54,7 +54,7 @@ fn reply((own, claim): ([u8; 6], Ipv4Addr), (to, told): ([u8; 6], Ipv4Addr)) -> 
     [&to[..], &own, &[8, 6], &header, &own, &claim.octets(), &to, &told.octets()].concat()
 }
 
-/// A solicited neighbour advertisement that overrides what is known (RFC 4861, 4.4).
+/// A solicited neighbour advertisement with the override flag (RFC 4861, 4.4).
 fn advertisement((own, claim): ([u8; 6], Ipv6Addr), (to, told): ([u8; 6], Ipv6Addr)) -> Vec<u8> {
     let message = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &claim.octets(), &[2, 1], &own].concat();
     let length = (message.len() as u16).to_be_bytes();

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 pub(super) const HEADER: usize = 64;
-/// Payloads are smaller; a greater length is a sign of foreign or lost bytes.
+/// Payloads are shorter; a greater length is a sign of foreign or lost bytes.
 const MAX_PAYLOAD: usize = 16 * 1024;
 const ASK: u32 = u32::from_be_bytes(*b"ask\n");
 const ANSWER: u32 = u32::from_be_bytes(*b"ans\n");
@@ -29,7 +29,7 @@ pub(super) enum Kind {
     Request,
 }
 
-/// Everything in the header but what is computed.
+/// The header without its computed fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
@@ -42,13 +42,13 @@ pub(super) struct Frame {
     pub(super) payload: Vec<u8>,
 }
 
-/// Why a message could not be had.
+/// Why no message could be read.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The peer closed the connection between two messages.
     Closed,
     Socket(io::Error),
-    /// Bytes that are not the message they should be.
+    /// Bytes that are not the expected message.
     Wrong(String),
 }
 
@@ -136,7 +136,7 @@ pub(super) fn scramble(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Reads eight bytes at a time; every byte and its place matter.
+/// Reads eight bytes at a time; every byte and its position matter.
 fn checksum(parts: &[&[u8]]) -> u64 {
     let mut sum = 0x5649_5041u64;
     for part in parts {

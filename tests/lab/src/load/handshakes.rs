@@ -1,4 +1,4 @@
-//! Handshakes of links that are begun and never gone on with, from many invented addresses: QUIC Initials.
+//! Handshakes of links that are begun and never continued, from many invented addresses: QUIC Initials.
 
 use std::{
     collections::BTreeMap,
@@ -9,25 +9,25 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Different first packets; when all are through they are sent again.
+/// Different first packets; when all have been sent they are sent again.
 const INITIALS: usize = 2_000;
-/// First packets that a socket's buffer takes for sure.
+/// First packets that a socket's buffer certainly takes.
 const AT_ONCE: usize = 32;
-/// Where a first packet's connection id stands: its length, then its bytes (RFC 9000 §17.2).
+/// Where a first packet has its connection id: its length, then its bytes (RFC 9000 §17.2).
 const ID_LENGTH: usize = 5;
 /// Invented addresses: 198.18.0.0/15 is for such tests (RFC 2544).
 const SOURCES: u8 = 200;
 
 #[derive(Clone, Debug)]
 pub struct HandshakeSettings {
-    /// Where routers listen, in turn.
+    /// Addresses at which routers listen, in turn.
     pub to: Vec<SocketAddr>,
     pub per_second: u32,
     pub duration: Duration,
 }
 
-/// Begins handshakes and never goes on. The host has to have 198.18.0.0/15 as its own:
-/// `ip route add local 198.18.0.0/15 dev lo`.
+/// Begins handshakes and never continues. The host must have 198.18.0.0/15 as its own: `ip route add local
+/// 198.18.0.0/15 dev lo`.
 pub fn handshakes(settings: &HandshakeSettings) -> Result<()> {
     let HandshakeSettings { to, per_second, duration } = settings;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
@@ -42,7 +42,7 @@ pub fn handshakes(settings: &HandshakeSettings) -> Result<()> {
             break;
         }
         std::thread::sleep((begin + due).saturating_duration_since(Instant::now()));
-        // A router that just restarts does not listen, and what does not fit into its buffer is lost.
+        // A router that just restarts does not listen, and packets that do not fit into its buffer are lost.
         let _ = source.send_to(packet, to);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the two ends report, one JSON object a line.
+//! Reports of the two ends, one JSON object a line.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::client::Loss;
 
-/// A client process's account of all its connections since its start.
+/// A client process's report on all its connections since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Long-lived connections asked for.
+    /// Long-lived connections requested.
     pub asked: u64,
     /// Long-lived connections that are open now.
     pub open: u64,
@@ -41,7 +41,7 @@ pub struct Report {
     pub faults: Vec<String>,
     /// Exchanges under way, those of fresh connections included.
     pub busy: u64,
-    /// Orders obeyed so far.
+    /// Orders carried out so far.
     pub orders: u64,
     /// Everything is over; the last report.
     pub finished: bool,
@@ -51,9 +51,9 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     pub reset: u64,
-    /// The other end closed though nobody asked it to.
+    /// The other end closed, unasked.
     pub closed: u64,
-    /// No answer within the client's patience.
+    /// No answer within the client's time limit.
     pub timeout: u64,
     /// A byte lost, doubled, changed, or from another connection.
     pub mismatch: u64,
@@ -76,25 +76,25 @@ impl Broken {
     }
 }
 
-/// The account of clients of one request a connection.
+/// Report of clients of one request a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestReport {
     /// Connections that were begun.
     pub asked: u64,
-    /// Those whose server has said its name.
+    /// Those whose server has sent its name.
     pub answered: u64,
-    /// Those that ended as they should, every byte verified.
+    /// Those that ended correctly, every byte verified.
     pub kept: u64,
     pub broken: Broken,
     /// The broken ones by server.
     pub lost: BTreeMap<String, u64>,
-    /// Broken ones whose server had not said its name: from their SYN to their end, see [`super::clock`].
+    /// Broken ones whose server had not sent its name: from their SYN to their end, see [`super::clock`].
     pub unanswered: Vec<(u64, u64)>,
-    /// Further ones, of which no time is told.
+    /// Further ones, for which no time is reported.
     pub unanswered_more: u64,
     /// The kept ones by server.
     pub servers: BTreeMap<String, u64>,
-    /// The ports of connections that are under way and later than [`super::LATE`] allows.
+    /// The ports of connections under way that are later than [`super::LATE`] allows.
     pub late: Vec<u16>,
     /// The longest life of a connection, its silence not counted.
     pub longest_ms: u64,
@@ -104,11 +104,11 @@ pub struct RequestReport {
     pub finished: bool,
 }
 
-/// At most this many faults are told in words.
+/// At most this many faults are reported in words.
 pub(super) const FAULTS: usize = 8;
 
 impl Report {
-    /// Adds another process's account to this one.
+    /// Adds another process's report to this one.
     pub(super) fn add(&mut self, other: &Self) {
         let Self {
             asked,
@@ -182,18 +182,18 @@ impl fmt::Display for Report {
     }
 }
 
-/// A server's account of what it has seen since its start.
+/// A server's report since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {
     pub server: String,
     pub accepted: u64,
     pub open: u64,
     pub messages: u64,
-    /// Connections of one request that ended as the request said.
+    /// Connections of one request that ended as the request asked.
     pub requests: u64,
     /// Connections that the client closed in good order.
     pub finished: u64,
-    /// Connections lost: reset, or a message that was not the one that should come.
+    /// Connections lost: reset, or a message that was not the expected one.
     pub broken: u64,
     pub faults: Vec<String>,
 }

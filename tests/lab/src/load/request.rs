@@ -1,4 +1,5 @@
-//! A connection of one request. The request says how the connection ends: which end closes first, how, and after what silence.
+//! A connection of one request. The request states how the connection ends: which end closes first, how, and after what
+//! silence.
 //!
 //! ```text
 //!   client                                   server
@@ -24,7 +25,7 @@ use super::frame::{Frame, Kind, Trouble, scramble};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
-    /// The server closes once it has answered, as HTTP/1.0 has it: the client may use its port again at once.
+    /// The server closes once it has answered, as in HTTP/1.0: the client may use its port again at once.
     ServerCloses,
     /// The client resets the connection once it has the answer, and may use its port again at once.
     ClientResets,
@@ -38,7 +39,7 @@ pub enum Ending {
     ServerHalfCloses,
 }
 
-/// What a client asks for, as the payload of a [`Kind::Request`].
+/// The client's request, as the payload of a [`Kind::Request`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) ending: Ending,
@@ -58,7 +59,7 @@ impl Request {
     }
 }
 
-/// The bytes of a connection that its server, or its client, sends.
+/// The bytes that a connection's server, or its client, sends.
 fn body(connection: u64, bytes: usize) -> Vec<u8> {
     let mut seed = scramble(connection);
     let mut body = Vec::with_capacity(bytes + 8);
@@ -121,7 +122,7 @@ pub(super) async fn answer(
         }
         Ending::ServerCloses | Ending::ServerPauses | Ending::ClientHalfCloses => {
             stream.shutdown().await.map_err(Trouble::Socket)?;
-            // The other half is closed already when the client has closed it first.
+            // The other half is closed already if the client has closed it first.
             read_end(stream).await
         }
         Ending::ServerHalfCloses => {
@@ -132,7 +133,7 @@ pub(super) async fn answer(
     }
 }
 
-/// The client's end once the connection is open. `named` is told the server's name as soon as the server has said it.
+/// The client's end once the connection is open. `named` receives the server's name as soon as the server has sent it.
 pub(super) async fn ask(
     mut stream: TcpStream,
     request: &Request,
@@ -177,7 +178,7 @@ pub(super) async fn connect(vipa: SocketAddr, port: u16) -> std::io::Result<TcpS
             socket.bind(any)?;
         }
         match socket.connect(vipa).await {
-            // The last acknowledgement of the connection before is still under way.
+            // The last acknowledgement of the previous connection is still under way.
             Err(error) if port != 0 && error.kind() == std::io::ErrorKind::AddrNotAvailable => {
                 sleep(Duration::from_millis(1)).await;
             }

@@ -1,7 +1,7 @@
 //! Clients of one request a connection, one connection after the other, from few ports.
 //!
-//! Each of several clients has some ports of its own and uses them in turn, each again as soon as its connection has ended. The
-//! line `finish` on standard input lets every connection end and begins no other.
+//! Each of several clients has some ports of its own and uses them in turn, each again as soon as its connection has
+//! ended. The line `finish` on standard input lets every connection end and begins no other.
 
 use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -21,27 +21,27 @@ use super::{
     request::{Ending, Request, ask, connect},
 };
 
-/// Connections that ended before a server had answered, of which the times are told.
+/// Connections that ended before a server had answered and whose times are reported.
 const MOST_SPANS: usize = 4096;
 
 #[derive(Clone, Debug)]
 pub struct RequestSettings {
     pub vipa: SocketAddr,
-    /// Client `n` uses the ending of place `n`, from the beginning again after the last.
+    /// Client number `n` uses ending number `n`, from the first one again after the last.
     pub endings: Vec<Ending>,
     pub clients: u16,
     /// Connections of all clients together; `None`: until `finish`.
     pub count: Option<u64>,
-    /// The first client's first port, and the ports of each; with none of its own the kernel chooses.
+    /// The first client's first port, and the ports of each; without any the kernel chooses.
     pub first_port: u16,
     pub ports: u16,
-    /// The silence of connections that have one is drawn from these bounds.
+    /// Bounds from which the silence of connections that have one is drawn.
     pub silence_ms: (u64, u64),
     pub answer_bytes: usize,
     pub late_bytes: usize,
     /// Between two connections of one client.
     pub interval: Duration,
-    /// A connection that has not ended so long after its silence is broken.
+    /// A connection that has not ended this long after its silence is broken.
     pub patience: Duration,
 }
 
@@ -65,7 +65,7 @@ impl RequestSettings {
     }
 }
 
-/// Runs to the last connection, or until told to finish; one report a line on standard output.
+/// Runs to the last connection, or until it is told to finish; one report a line on standard output.
 pub fn request(settings: RequestSettings) -> Result<()> {
     ensure!(!settings.endings.is_empty() && settings.clients > 0, "nothing is asked for");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,5 +1,5 @@
-//! The server's end: answers every message, and checks that each is the next of its connection. A connection whose first message is a
-//! request ends as the request says.
+//! The server's end: answers every message, and checks that each is the next one of its connection. A connection whose
+//! first message is a request ends as the request states.
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 

@@ -39,7 +39,7 @@ pub struct SpoofSettings {
     pub flags: Vec<Flags>,
 }
 
-/// Sends the segments. Their sequence number is 1, which is in no connection's window but by chance.
+/// Sends the segments. Their sequence number is 1, which is in a connection's window only by chance.
 pub fn spoof(settings: &SpoofSettings) -> Result<()> {
     let SpoofSettings { interface, to, vipa, clients, flags } = settings;
     let wire = Wire::open(interface)?;

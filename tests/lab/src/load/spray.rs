@@ -16,7 +16,7 @@ use super::frame::scramble;
 
 const MIN_FRAME: usize = 14;
 const MAX_FRAME: usize = 1514;
-/// Frames between two looks at the clock.
+/// Frames between two readings of the clock.
 const PACED: u64 = 32;
 
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct SpraySettings {
     pub per_second: Option<u32>,
 }
 
-/// Sends `count` frames, each spoilt in a way of its own.
+/// Sends `count` frames, each damaged in a way of its own.
 pub fn spray(settings: &SpraySettings) -> Result<()> {
     send(settings, |own, number| spoilt(settings, own, number))
 }
@@ -89,7 +89,7 @@ impl Wire {
         Ok(Self { raw, interface, own })
     }
 
-    /// Sends a frame; a link that takes no more just now loses it.
+    /// Sends a frame; a link that takes no more at the moment loses it.
     pub(super) fn send(&self, frame: &[u8]) -> Result<()> {
         match sendto(self.raw.as_raw_fd(), frame, &self.interface, MsgFlags::empty()) {
             Ok(_) | Err(nix::Error::ENOBUFS) => Ok(()),
@@ -98,7 +98,7 @@ impl Wire {
     }
 }
 
-/// Computes both checksums of a frame of [`tcp`]; targets look at them.
+/// Computes both checksums of a frame of [`tcp`], which targets verify.
 pub(super) fn fill_checksums(frame: &mut [u8]) {
     frame[24..26].fill(0);
     frame[50..52].fill(0);
@@ -108,8 +108,8 @@ pub(super) fn fill_checksums(frame: &mut [u8]) {
     frame[50..52].copy_from_slice(&folded(tcp).to_be_bytes());
 }
 
-/// One of five kinds, by its number: random bytes; a random packet behind a good Ethernet header; a good SYN cut
-/// short; a good SYN with bytes changed; a segment of a connection nobody has.
+/// One of five kinds, by its number: random bytes; a random packet behind a good Ethernet header; a good SYN cut short;
+/// a good SYN with bytes changed; a segment of a connection that does not exist.
 fn spoilt(settings: &SpraySettings, own: [u8; 6], number: u64) -> Vec<u8> {
     let mut chance = scramble(settings.seed ^ scramble(number));
     let mut draw = |below: usize| {
@@ -148,7 +148,7 @@ fn spoilt(settings: &SpraySettings, own: [u8; 6], number: u64) -> Vec<u8> {
     }
 }
 
-/// A TCP segment without payload to the service; its TCP checksum is not computed, no router looks at it.
+/// A TCP segment without payload to the service; its TCP checksum is not computed, because no router verifies it.
 fn tcp(settings: &SpraySettings, own: [u8; 6], flags: u8, client_port: u16) -> Vec<u8> {
     let client = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 250), client_port);
     segment((own, settings.to), client, SocketAddrV4::new(settings.vipa, settings.port), flags)

@@ -1,4 +1,4 @@
-//! A web server for `curl`: `GET /N` gives N bytes, whose value is their place's.
+//! A web server for `curl`: `GET /N` gives N bytes, each with its offset as its value.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -16,7 +16,7 @@ pub fn web(listen: SocketAddr) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
         std::thread::spawn(move || {
-            // A client that goes away is none of our business.
+            // A client that disconnects is no fault.
             let _ = answer(stream);
         });
     }

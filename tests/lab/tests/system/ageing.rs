@@ -1,4 +1,5 @@
-//! What ends leaves the table: at once where its target says so, however long the table would have kept it.
+//! Ended connections leave the table: at once if their target reports the end, however long the table would have kept
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ fn r03_a_connection_that_ends_leaves_the_table_as_soon_as_its_target_says_so() {
         all_kept(cluster, client)?;
         let ended = Instant::now();
         for router in ["r1", "r2"] {
-            // Those of which only the end of a handshake was seen stay for a while.
+            // Connections of which only the end of a handshake was seen stay for a while.
             cluster
                 .wait_view(router, "the ended ones to be gone", |view| view.connections < CONNECTIONS as u64 / 20)?;
         }

@@ -1,5 +1,5 @@
-//! A target without an agent beside others with one: the routers ask it themselves, and the owner tells its backups what
-//! they need to keep its connections.
+//! A target without an agent beside others with one: the routers probe it themselves, and the owner sends its backups
+//! what they need to keep its connections.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use vipa_protocol::{Eligibility, Trigger, admin::MirrorStatus};
 
 use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
 
-/// The one without an agent, which has no other name.
+/// The target without an agent, whose name is its address.
 const T3: &str = "10.77.0.33";
 
 #[test]
@@ -37,7 +37,7 @@ fn a_target_without_an_agent_keeps_its_connections_through_a_takeover_and_a_take
         })?;
         println!("{of_t3} connections of an agentless target are told, {behind} ms behind");
         assert!(behind < 2_000, "{behind} ms");
-        // Whoever has been there for longer than that is kept.
+        // Connections that are older than that are kept.
         std::thread::sleep(Duration::from_millis(behind));
         let takeover = kill_the_owner(cluster, &mut client)?;
         assert_eq!((takeover.report.targets_answered, takeover.report.targets_expected), (2, 2));

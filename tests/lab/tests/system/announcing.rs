@@ -1,5 +1,5 @@
-//! Where a VIPA is, told beyond the network: hooks, and a real BIRD at each router that announces the VIPA by BGP to a
-//! BIRD upstream, which the client's packets pass.
+//! Announcements of a VIPA beyond the network: hooks, and a real BIRD at each router that announces the VIPA by BGP to
+//! a BIRD upstream, through which the client's packets pass.
 //!
 //! ```text
 //!   client ──► up (BIRD, AS 65000) ──► r1 or r2 (vipad, and BIRD, AS 65001) ──► targets ──► client
@@ -19,7 +19,7 @@ use crate::{CONNECTIONS, all_kept, everyone_answered, nothing_lost};
 
 const UP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 61);
 
-/// What docs/operations.md says.
+/// As in docs/operations.md.
 const ROUTER: &str = r#"
 log stderr all;
 router id CONTROL;
@@ -69,7 +69,7 @@ fn bird(cluster: &Cluster, host: &Host, text: &str) -> Result<Process> {
     host.spawn(&format!("bird-{}", host.name()), "/usr/sbin/bird", arguments)
 }
 
-/// The router upstream, and the BIRDs of all three; the client's packets to the VIPA go by way of it from now on.
+/// The router upstream, and the BIRDs of all three; the client's packets to the VIPA take it from now on.
 fn upstream(cluster: &mut Cluster) -> Result<(Host, Vec<Process>)> {
     let up = cluster.lab().host("upstream", &[UP])?;
     up.sysctl("net.ipv4.ip_forward", "1")?;
@@ -100,7 +100,7 @@ fn wait_route(cluster: &mut Cluster, up: &Host, router: &str) -> Result<()> {
 #[test]
 fn bird_announces_a_vipa_where_it_is_owned_and_no_connection_breaks_when_it_moves() {
     let mut plan = Plan::new("announcing_bird");
-    // A starved machine shall not fence an owner here: what is counted is what a change of owner loses.
+    // A busy machine must not fence an owner here: the test counts what a change of owner loses.
     plan.lease_ms = 500;
     plan.further = "[announce]\ninterface = \"vipa0\"\n".into();
     plan.run(|cluster| {
@@ -108,7 +108,7 @@ fn bird_announces_a_vipa_where_it_is_owned_and_no_connection_breaks_when_it_move
         wait_route(cluster, &up, "r1")?;
         let mut client = cluster.client(CONNECTIONS)?;
 
-        // Killed: its interface is gone with it, and its BIRD, which lives on, withdraws what it announced.
+        // Killed: its interface is gone with it, and its BIRD, which lives on, withdraws its announcement.
         let killed = cluster.router("r1").kill()?;
         client.mark_at(killed)?;
         wait_route(cluster, &up, "r2")?;
@@ -120,7 +120,7 @@ fn bird_announces_a_vipa_where_it_is_owned_and_no_connection_breaks_when_it_move
             wait_route(cluster, &up, "r1")
         })?;
 
-        // Stopped where it stands it goes on announcing; the newer epoch is preferred.
+        // Stopped by SIGSTOP it continues to announce; the newer epoch is preferred.
         cluster.router("r1").freeze()?;
         client.mark()?;
         wait_route(cluster, &up, "r2")?;

@@ -1,4 +1,4 @@
-//! Planned changes under traffic: a reload; and a router that is unfit and knows it.
+//! Planned changes under traffic: a reload; and a router whose self-check finds it unfit.
 
 use std::{fs, thread::sleep, time::Duration};
 
@@ -45,7 +45,7 @@ fn a_reload_is_taken_up_whole_or_not_at_all_and_loses_no_packet() {
     plan.run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
         nothing_lost(cluster, &mut client, |cluster| {
-            // A mistake changes nothing, and is named with its place.
+            // A mistake changes nothing, and is reported with its position.
             edit(cluster, "r1", |text| text.replace("protocol = \"tcp\"", "protocoll = \"tcp\""))?;
             let mistake = cluster.router("r1").vipactl(&["reload"]).unwrap_err().to_string();
             ensure!(mistake.contains("r1.toml:") && mistake.contains("did you mean `protocol`"), "{mistake}");
@@ -64,7 +64,7 @@ fn a_reload_is_taken_up_whole_or_not_at_all_and_loses_no_packet() {
                 cluster.wait_view(router, "to have three candidates", |view| view.candidates.len() == 3)?;
             }
 
-            // What needs a restart holds back the rest, unless it is said otherwise.
+            // A change that needs a restart holds back the rest, unless the opposite is requested.
             edit(cluster, "r1", |text| {
                 text.replace("lease_ms = 200", "lease_ms = 300") + "\n[hooks]\ntimeout_ms = 77\n"
             })?;
@@ -106,7 +106,7 @@ fn a_signal_reloads_and_ranks_that_change_places_move_the_vipa_without_a_lost_pa
     });
 }
 
-/// Why the router says it is unfit.
+/// The router's own reason for being unfit.
 fn unfit(cluster: &mut Cluster, router: &str) -> Option<String> {
     let text = cluster.router(router).vipactl(&["status", "--json"]).ok()?;
     serde_json::from_str::<Status>(&text).ok()?.unfit

@@ -1,4 +1,4 @@
-//! Another station on the clients' network has the VIPA, too: a router that somebody has forgotten.
+//! Another station on the clients' network has the VIPA, too: an old router that was left running.
 
 use std::{
     net::Ipv4Addr,
@@ -18,11 +18,11 @@ use crate::{CONNECTIONS, all_kept, everyone_answered};
 
 const FORGOTTEN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 71);
 const FORGOTTEN6: &str = "fd77::71";
-/// Without an answer to it, the clients of a station that announces the VIPA come back when the router refreshes its announcement,
-/// which is once a minute.
+/// Without an answer to it, the clients of a station that announces the VIPA come back when the router refreshes its
+/// announcement, which is once a minute.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A host that has both VIPAs on its outward interface and drops what comes for them.
+/// A host that has both VIPAs on its outward interface and drops packets to them.
 fn forgotten(cluster: &Cluster) -> Result<Host> {
     let host = cluster.lab().host("forgotten", &[FORGOTTEN])?;
     host.nft(
@@ -36,7 +36,7 @@ fn forgotten(cluster: &Cluster) -> Result<Host> {
     Ok(host)
 }
 
-/// Waits until the clients are answered again after the other station has spoken.
+/// Waits until the clients are answered again after the other station's announcement.
 fn soon_answered(client: &mut Client) -> Result<()> {
     let began = Instant::now();
     client.mark()?;
@@ -55,7 +55,7 @@ fn soon_pinged(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the owner names the station, and how often it has heard it.
+/// Waits until the owner names the station, and the number of its announcements.
 fn named(cluster: &mut Cluster, mac: &str, vipa: &str) -> Result<()> {
     let line = format!("ADDRESS CONFLICT: station {mac} on port p0 says that it has {vipa} ");
     let status = wait("the station to be named", PATIENCE, || {
@@ -74,16 +74,16 @@ fn a_station_that_announces_the_vipa_is_answered_and_named_and_the_clients_go_on
         let host = forgotten(cluster)?;
         let mac = host.mac()?;
         host.ip(&["address", "add", &format!("{VIPA}/24"), "dev", "eth0"])?;
-        // What is said right after a takeover may be an echo of the owner before.
+        // An announcement right after a takeover may be an echo of the previous owner.
         sleep(Duration::from_secs(3));
-        // It comes up, and says so several times in a row, as keepalived does.
+        // It starts, and announces itself several times in a row, as keepalived does.
         for _ in 0..3 {
             host.ip(&["link", "set", "eth0", "down"])?;
             host.ip(&["link", "set", "eth0", "up"])?;
         }
         soon_answered(&mut client)?;
         named(cluster, &mac, &VIPA.to_string())?;
-        // It looks for the client as the VIPA.
+        // It asks for the client with the VIPA as its address.
         host.run("sh", ["-c", &format!("ping -c 1 -W 1 -I {VIPA} 10.77.0.51; true")])?;
         soon_answered(&mut client)?;
 

@@ -1,4 +1,4 @@
-//! Neighbours that ignore gratuitous ARP learn from a question where the VIPA is.
+//! Neighbours that ignore gratuitous ARP learn by their own request where the VIPA is.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use vipa_lab::{
 
 use crate::{CONNECTIONS, all_kept, everyone_answered};
 
-/// A kernel that has not been told asks again only when it has given up its old knowledge, after 20 to 40 s.
+/// A kernel without an announcement asks again only when its old entry has expired, after 20 to 40 s.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The client's host hears no announcement from now on; questions and answers it does.
+/// The client's host receives no announcement from now on; it still receives requests and answers.
 fn deafen(cluster: &Cluster) -> Result<()> {
     cluster.lab().switch().nft(
         "add table bridge deaf\n\

@@ -1,4 +1,4 @@
-//! What fails besides the owner costs only what it held.
+//! A failure of a node other than the owner costs only what that node held.
 
 use std::thread::sleep;
 
@@ -71,13 +71,13 @@ fn r04_a_target_that_vanishes_in_the_takeover_costs_only_its_own_connections() {
         let own = client.report().servers["t3"];
         let t3 = cluster.target("t3").host().clone();
         t3.plug(Plug::Out)?;
-        // What it answered before has arrived, and nobody misses it yet.
+        // Its earlier answers have arrived, and no node misses it yet.
         sleep(QUIET);
         let killed = cluster.router("r1").kill()?;
         client.mark_at(killed)?;
         cluster.wait_takeover("r2", Trigger::Failure)?;
         client.wait_for("the others to be answered", PATIENCE, |report| report.silent_since_mark == own)?;
-        // Back before the client's patience ends: TCP repairs even these.
+        // Back before the client's time limit ends: TCP repairs even these.
         t3.plug(Plug::In)?;
         everyone_answered(&mut client)?;
         let end = client.finish(PATIENCE)?;
@@ -96,7 +96,8 @@ fn r06_an_agent_that_is_killed_or_stops_in_good_order_leaves_its_address_until_c
         ensure!(cluster.target("t1").has_address(VIPA)?, "connections live on when an agent dies");
         cluster.wait_view("r1", "t1 to be missed", |view| !view.linked.contains("t1"))?;
         cluster.target("t1").start_agent()?;
-        // Linked again, it has taken its address over; before that there would be nobody to stop in good order.
+        // When it is linked again, it has taken its address over; before that there would be no process to stop in good
+        // order.
         cluster.wait_view("r1", "t1 to be back", |view| view.linked.contains("t1"))?;
         cluster.target("t1").stop_agent()?;
         ensure!(cluster.target("t1").has_address(VIPA)?, "connections live on when an agent stops");

@@ -1,10 +1,10 @@
-//! A target's agent tells its Ethernet address: forged ARP does not move it, and a replaced card is known at once.
+//! A target's agent reports its Ethernet address: forged ARP does not change it, and a replaced card is known at once.
 //!
 //! ```text
 //!   client ──► r1, owner ──► t1, t2, t3        forger ──► r1: t1, t2, t3 are mine, a thousand times a second
 //! ```
-//! The router's port is a TAP device here, so that the forged frames come to `vipad` alone. The kernel beside an `af_packet` port believes
-//! them too, and loses its links to the targets.
+//! The router's port is a TAP device here, so that only `vipad` receives the forged frames. The kernel beside an
+//! `af_packet` port accepts them too, and loses its links to the targets.
 
 use std::{
     thread::sleep,
@@ -25,7 +25,7 @@ use crate::{all_kept, everyone_answered, hostile::vipa_mac};
 const CONNECTIONS: usize = 200;
 /// How long answers are forged.
 const FORGING: Duration = Duration::from_secs(10);
-/// A kernel that gets nothing any more has its neighbours asked again only after 20 to 40 s.
+/// A kernel that receives nothing any more asks its neighbours again only after 20 to 40 s.
 const SOON: Duration = Duration::from_secs(5);
 
 /// Forges answers for all targets, until it is dropped.
@@ -38,7 +38,7 @@ fn forge(cluster: &mut Cluster) -> Result<Process> {
     forger.spawn("forger", programs::path("vipa-load")?, arguments)
 }
 
-/// The targets hear no question for their addresses any more; answers to their own questions they do.
+/// The targets receive no requests for their addresses any more; they still receive answers to their own.
 fn silence(cluster: &Cluster) -> Result<()> {
     let rule = |target: &str| format!("add rule bridge silent through oifname {target} arp operation request drop\n");
     let rules: String = cluster.targets().iter().map(|target| rule(target)).collect();
@@ -50,7 +50,7 @@ fn counted(cluster: &mut Cluster, counter: &str) -> Result<u64> {
     Ok(cluster.router("r1").counters()?.get(counter).copied().unwrap_or(0))
 }
 
-/// Waits until the owner has used the address that each target tells: their stations have answered it.
+/// Waits until the owner has used the address that each target reports: their stations have answered it.
 fn wait_told(cluster: &mut Cluster) -> Result<()> {
     for target in cluster.targets() {
         let mac = cluster.target(&target).host().mac()?;
@@ -60,7 +60,7 @@ fn wait_told(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Nobody waits for an answer for long.
+/// Asserts that no connection waits long for an answer.
 fn nobody_stalls(client: &mut Client, during: Duration) -> Result<()> {
     let began = Instant::now();
     client.mark()?;

@@ -1,4 +1,5 @@
-//! A connection of which one half is closed lives for as long as its ends want, silence included: what its target holds does not age.
+//! A half-closed connection lives for as long as its ends want, silence included: a connection that its target holds
+//! does not age.
 
 use std::{
     thread::sleep,
@@ -18,9 +19,9 @@ use crate::requests_kept;
 
 /// Half-closed connections, of each direction.
 const EACH: u16 = 12;
-/// What comes after the silence.
+/// Bytes sent after the silence.
 const LATE_BYTES: usize = 2_000_000;
-/// `closing_s` is 2, and an entry may be kept four seconds longer than it says.
+/// `closing_s` is 2, and an entry may be kept four seconds longer than it states.
 const SILENCE: Duration = Duration::from_secs(10);
 
 fn start_clients(cluster: &Cluster, name: &str) -> Result<Requests> {
@@ -58,7 +59,7 @@ fn half_closed_connections_outlive_a_silence_longer_than_closing_s_and_a_takeove
     });
 }
 
-/// Waits until the servers have had every byte of so many connections.
+/// Waits until the servers have received every byte of this many connections.
 fn served(cluster: &mut Cluster, count: u64) -> Result<()> {
     wait(&format!("the servers to have served {count} connections"), PATIENCE, || {
         let served = cluster.targets().iter().map(|name| cluster.target(name).served().requests).sum::<u64>();

@@ -28,7 +28,7 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
         let of_t1 = old.report().servers.get("t1").copied().context("t1 serves some")?;
         let mut client = cluster.client_with(&quiet_client(0))?;
         cluster.target("t1").freeze_servers()?;
-        // About a third of these reach t1, whose kernel opens them: nobody there accepts.
+        // About a third of these reach t1, whose kernel opens them: its application accepts none.
         client.fresh(60)?;
         let began = Instant::now();
         for router in ["r1", "r2"] {
@@ -55,7 +55,7 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
             "t1's server accepts {told} % of what is sent to it, {} ms after it was stopped",
             began.elapsed().as_millis()
         );
-        // Nobody else is touched: whoever has a connection elsewhere is answered, and new ones all go there.
+        // No other target is affected: connections elsewhere are answered, and new ones all go there.
         old.mark()?;
         old.wait_for("all but t1's to be answered", PATIENCE, |report| report.silent_since_mark == of_t1)?;
         let before = client.report();
@@ -92,10 +92,10 @@ fn a_server_that_is_stopped_loses_its_traffic_within_two_seconds_and_has_it_agai
     });
 }
 
-/// As far as it goes within seconds, and without a busy processor, which all hosts of the lab share.
+/// As far as it changes within seconds, and without a busy processor, which all hosts of the lab share.
 #[test]
 fn a_target_that_completes_half_of_its_handshakes_gets_half_a_share() {
-    // How busy the host is counts too.
+    // The host's own load counts too.
     let plan = Plan { alone: true, service_lines: "weights = \"load\"\n".into(), ..Plan::new("health_half_a_share") };
     plan.run(|cluster| {
         let mut client = cluster.client_with(&quiet_client(0))?;
@@ -114,7 +114,7 @@ fn a_target_that_completes_half_of_its_handshakes_gets_half_a_share() {
         })?;
         println!("{:?} is served, so t1's weight is {} of {}", t1.responsiveness, t1.weight, t2.weight);
         cluster.target("t1").host().nft("delete table ip half\n")?;
-        // Of so many chance moves a share by some hundredths.
+        // With this many, chance changes a share by some hundredths.
         let later = cluster.client_with(&quiet_client(2_000))?;
         let servers = later.report().servers;
         let of = |target: &str| servers.get(target).copied().unwrap_or_default() as f64;
@@ -147,7 +147,7 @@ fn a_drained_target_loses_nothing_and_gets_nothing_new() {
 fn a_target_that_no_packet_reaches_is_found_out_by_what_was_sent_in_vain() {
     Plan::new("health_unreachable").run(|cluster| {
         let mut client = cluster.client_with(&quiet_client(0))?;
-        // Its agent stays linked, its server listens, and what routers forward is lost on the last step.
+        // Its agent stays linked, its server listens, and packets that routers forward are lost on the last step.
         cluster.target("t1").host().nft(
             "add table ip deaf\n\
              add chain ip deaf in { type filter hook prerouting priority -300; }\n\
@@ -178,7 +178,7 @@ fn new_connections_go_where_the_fewest_live_ones_are() {
         let client = cluster.client_with(&quiet_client(100))?;
         let servers = client.report().servers;
         assert!(servers.values().all(|&count| (40..=60).contains(&count)), "{servers:?}");
-        // One that comes late gets all new ones, until it has as many as the others.
+        // A target that joins late gets all new connections, until it has as many as the others.
         cluster.target("t3").start_servers()?;
         cluster.wait_view("r1", "t3's listener", |view| view.listening.contains("t3"))?;
         std::thread::sleep(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! What does not belong to the cluster learns nothing and changes nothing.
+//! A host that does not belong to the cluster learns nothing and changes nothing.
 
 use std::{thread::sleep, time::Duration};
 
@@ -12,7 +12,7 @@ use vipa_protocol::Trigger;
 
 use crate::{CONNECTIONS, all_kept, everyone_answered};
 
-/// The Ethernet address behind the VIPA, as the client's kernel learned it.
+/// The Ethernet address of the VIPA in the client's kernel.
 pub(crate) fn vipa_mac(cluster: &Cluster) -> Result<String> {
     let text = cluster.client_host().ip(&["neigh", "show", "to", &VIPA.to_string()])?;
     let mac = text.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);

@@ -1,5 +1,6 @@
-//! Nodes with certificates of the cluster that mean harm: they send every kind of message with every number that does harm where it
-//! is believed. What a node's role does not allow changes nothing, and what it allows concerns nobody else.
+//! Hostile nodes with certificates of the cluster: they send every kind of message with every number that does harm if
+//! it is accepted. Messages that a node's role does not allow change nothing, and those that it allows concern no other
+//! node.
 
 use std::{thread::sleep, time::Duration};
 
@@ -14,7 +15,7 @@ use vipa_lab::{
 };
 
 const CHECKED: usize = 200;
-/// Every kind of message has come several times by then, whatever else the machine does.
+/// Time in which every kind of message arrives several times, whatever else the machine does.
 const ATTACK: Duration = Duration::from_secs(12);
 /// The hostile nodes: a voter that is a candidate, a candidate, a target on no list, a router without a rank.
 const HOSTILE: [&str; 4] = ["t3", "t4", "t5", "r3"];

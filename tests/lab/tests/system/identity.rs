@@ -1,5 +1,5 @@
-//! A connection is not its addresses and ports: clients that use their ports again at once lose nothing, however late the report
-//! of an earlier connection comes.
+//! A connection is not its addresses and ports: clients that use their ports again at once lose nothing, however late
+//! the report of an earlier connection arrives.
 
 use std::{thread::sleep, time::Duration};
 
@@ -79,8 +79,9 @@ fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_rest
     let way = TargetPlan { forwarding: "nat", ..TargetPlan::default() };
     Plan { way, targets: 1, ..Plan::new("identity_nat_agent") }.run(|cluster| {
         let resets = cluster.client_host().count("input", "ip saddr 10.77.0.100 tcp flags & rst == rst")?;
-        // A target that sends its last ACK and its FIN at once may have them overtake each other on their way through other
-        // kernels; then the client acknowledges twice, and the target's kernel resets what it no longer has (RFC 9293 §3.10.7.1).
+        // If a target sends its last ACK and its FIN at once, they may overtake each other on their way through other
+        // kernels. Then the client acknowledges twice, and the target's kernel resets the connection that it no longer
+        // has (RFC 9293 §3.10.7.1).
         let of_the_target =
             cluster.target("t1").host().count("output", "ip saddr 10.77.0.31 tcp flags & rst == rst")?;
         let settings = RequestSettings {
@@ -113,8 +114,8 @@ fn a_translated_client_that_has_closed_gets_no_reset_when_its_targets_agent_rest
     });
 }
 
-/// The acknowledgement of a client's FIN is lost until the client sends it again after seconds: only its target, which holds the
-/// connection in TIME-WAIT, can answer it, and until then the client cannot use its port again.
+/// The acknowledgement of a client's FIN is lost until the client repeats the FIN after seconds. Only the client's
+/// target, which holds the connection in TIME-WAIT, can answer it, and until then the client cannot use its port again.
 #[test]
 fn a_clients_last_segments_reach_their_target_although_the_network_was_deaf_for_seconds() {
     const DEAF: Duration = Duration::from_secs(4);
@@ -139,7 +140,7 @@ fn a_clients_last_segments_reach_their_target_although_the_network_was_deaf_for_
                  tcp flags & (fin | syn | rst | psh | ack) == ack drop\n }\n}\n",
             )?;
             if takes_over {
-                // The successor has just been started: no target tells it of what is in TIME-WAIT.
+                // The successor has just been started: no target reports connections in TIME-WAIT to it.
                 cluster.router("r1").start()?;
                 cluster.wait_takeover("r1", Trigger::Takeback)?;
             }

@@ -1,6 +1,6 @@
-//! Whole clusters: real kernels' TCP stacks, real packets, a real kill. A test's name begins with the requirement it
-//! proves (each file says what its own is). Run with `make test-system`, as root, two at a time:
-//! most of their time they wait. A plan that needs the machine for itself says so.
+//! Whole clusters: real kernels' TCP stacks, real packets, real kills. A test's name begins with the requirement that
+//! it proves (each file states its own). Run with `make test-system`, as root, two at a time, because they wait most of
+//! the time. A plan that needs the whole machine states that.
 
 mod ageing;
 mod agentless;
@@ -59,7 +59,7 @@ use vipa_protocol::{Trigger, admin::TakeoverRecord};
 /// Long-lived connections in most tests: enough to be on every target, few enough for a busy machine.
 const CONNECTIONS: usize = 300;
 
-/// Lets the client's connections end: every one ended as it should.
+/// Lets the client's connections end, and asserts that every one ended correctly.
 fn requests_kept(client: Requests) -> Result<RequestReport> {
     let end = client.finish(PATIENCE)?;
     ensure!(end.kept == end.asked && end.broken.total() == 0, "connections were lost: {end:#?}");
@@ -80,15 +80,15 @@ fn everyone_answered(client: &mut Client) -> Result<Report> {
     client.wait_for("an answer on every connection since the mark", PATIENCE, |report| report.silent_since_mark == 0)
 }
 
-/// Ends the client: every connection was kept to its last byte, every fresh one succeeded, and the servers agree; before the end,
-/// every router knew the connections that the targets held and no others.
+/// Ends the client, and asserts that every connection was kept to its last byte, every fresh one succeeded, and the
+/// servers agree. Before the end, every router had the connections that the targets held and no others.
 fn all_kept(cluster: &mut Cluster, mut client: Client) -> Result<Report> {
     client.pause()?;
     cluster.wait_agreement(Unreported::MayBe)?;
     all_there(cluster, client)
 }
 
-/// The same in a cluster whose connections are not those of the one VIPA at its targets alone.
+/// The same in a cluster whose targets have connections other than those of the one VIPA.
 fn all_there(cluster: &mut Cluster, client: Client) -> Result<Report> {
     let end = client.finish(PATIENCE)?;
     ensure!(end.kept == end.asked && end.broken.total() == 0, "connections were lost: {end:#?}");
@@ -100,7 +100,7 @@ fn all_there(cluster: &mut Cluster, client: Client) -> Result<Report> {
     Ok(end)
 }
 
-/// Delayed acknowledgements and closing handshakes are through by then.
+/// Time after which delayed acknowledgements and closing handshakes are through.
 const QUIET: Duration = Duration::from_millis(400);
 
 /// Does `change` under traffic and counts every packet.

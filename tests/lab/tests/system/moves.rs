@@ -1,5 +1,5 @@
-//! The VIPA moves between routers again and again while connections come and go: tables stay what the targets hold, and a SYN
-//! that is sent again goes where the first went.
+//! The VIPA moves between routers again and again while connections come and go. The tables stay equal to what the
+//! targets hold, and a repeated SYN goes to the target of the first one.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn move_to(cluster: &mut Cluster, router: &str) -> Result<()> {
 
 #[test]
 fn after_many_moves_under_churn_every_router_knows_what_the_targets_hold_and_nothing_else() {
-    // A router that has yielded forwards for two seconds before it may own again: three moves take so long.
+    // A router that has yielded forwards for two seconds before it may own again: three moves take that long.
     const MOVES: usize = 50;
     Plan { routers: 3, ..Plan::new("moves_many") }.run(|cluster| {
         let plan = ClientPlan { fresh_per_second: 200, ..ClientPlan::new(Cluster::service(), CONNECTIONS) };
@@ -42,7 +42,7 @@ fn after_many_moves_under_churn_every_router_knows_what_the_targets_hold_and_not
     });
 }
 
-/// The client loses so many of a hundred of its first SYN-ACKs, and sends its SYN again a second later.
+/// The client loses this percentage of its first SYN-ACKs, and repeats its SYN a second later.
 const LOST_PERCENT: u8 = 40;
 const OPENED: u64 = 5_000;
 

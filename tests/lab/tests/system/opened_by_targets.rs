@@ -1,5 +1,5 @@
-//! Connections that a target opens with the VIPA as their source: the server's answers come to the VIPA's owner, which knows the
-//! connection from the target.
+//! Connections that a target opens with the VIPA as their source: the server's answers come to the VIPA's owner, which
+//! has the connection from the target's report.
 
 use anyhow::{Result, ensure};
 use vipa_lab::{
@@ -9,12 +9,12 @@ use vipa_lab::{
 
 use crate::{all_kept, everyone_answered, kill_the_owner};
 
-/// Of the server beside the clients.
+/// Port of the server beside the clients.
 const FAR_PORT: u16 = 9_000;
-/// Of its address: `cluster` says where the client is.
+/// Its address: `cluster` defines where the client is.
 const FAR: [u8; 4] = [10, 77, 0, 51];
 
-/// A target opens fifty connections and more, through a takeover and after it; none waits for a SYN-ACK that is sent again.
+/// A target opens fifty connections and more, during a takeover and after it; none waits for a repeated SYN-ACK.
 fn targets_open_connections(name: &str, way: TargetPlan) {
     let plan = Plan { way, ..Plan::new(name) };
     plan.run(|cluster| {

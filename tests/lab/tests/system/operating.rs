@@ -1,4 +1,4 @@
-//! What an operator does beside the traffic: rehearse, compare, audit. Nothing of it costs a packet.
+//! An operator's commands during traffic: rehearse, compare, audit. None of them costs a packet.
 
 use std::{fs, time::Duration};
 
@@ -20,7 +20,7 @@ fn ask<T: serde::de::DeserializeOwned>(cluster: &mut Cluster, router: &str, ques
     serde_json::from_str(&text).with_context(|| format!("{router} says {text}"))
 }
 
-/// All linked targets agree with `router`'s table; how many connections they hold.
+/// Asserts that all linked targets agree with `router`'s table; returns how many connections they hold.
 fn agreed(cluster: &mut Cluster, router: &str, targets: usize) -> Result<u64> {
     let audit: Audit = ask(cluster, router, &["audit"])?;
     ensure!(audit.targets.len() == targets, "{audit:?}");
@@ -104,7 +104,7 @@ fn each_vipas_takeover_report_has_its_own_figures() {
             (cluster.router("r2").view_of(OTHER.into()).ok()?.connections == FEW as u64).then_some(())
         })?;
 
-        // An agent that does not answer: there is time to forward something while the table is rebuilt.
+        // An agent that does not answer: there is time to forward packets while the table is rebuilt.
         cluster.target("t3").freeze_agent()?;
         kill_the_owner(cluster, &mut client)?;
         cluster.target("t3").thaw_agent()?;

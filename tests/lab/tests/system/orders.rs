@@ -1,4 +1,4 @@
-//! What an operator orders, under traffic: no order costs a packet, and what was decided outlives takeovers and restarts.
+//! Operators' orders under traffic: no order costs a packet, and a decision outlives takeovers and restarts.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn owns(cluster: &mut Cluster, router: &str) -> Result<bool> {
     Ok(cluster.router(router).view()?.owns)
 }
 
-/// Long enough for a takeback that must not come to have come.
+/// Time in which a takeback that must not happen would have happened.
 const NOTHING_HAPPENS: Duration = Duration::from_secs(1);
 
 fn warm(cluster: &mut Cluster, router: &str) -> Result<()> {
@@ -40,7 +40,7 @@ fn a_vipa_is_moved_stays_there_over_a_restart_and_is_taken_back_without_a_lost_p
         nothing_lost(cluster, &mut client, |cluster| {
             order(cluster, "r1", &["vipa", "move", &vipa, "r2"])?;
             ensure!(owns(cluster, "r2")? && !owns(cluster, "r1")?, "the order is answered once it is carried out");
-            // The rank of r1 is higher, and it would take the VIPA back were it not for the order.
+            // The rank of r1 is higher, and it would take the VIPA back without the order.
             cluster.router("r1").stop()?;
             cluster.router("r1").start()?;
             warm(cluster, "r1")?;
@@ -123,7 +123,7 @@ fn a_quiesced_target_keeps_what_it_has_and_gets_nothing_new_over_a_takeover_too(
         order(cluster, "r2", &["target", "resume", &t1])?;
         ensure!(of_t1(&mut client)? > 0);
 
-        // The same of one service, at one target.
+        // The same for one service, at one target.
         let service = format!("{VIPA}:80/tcp");
         order(cluster, "r2", &["service", "quiesce", &service, &t1])?;
         ensure!(of_t1(&mut client)? == 0);

@@ -1,4 +1,4 @@
-//! Attack and overload: those who are connected do not notice.
+//! Attack and overload: established connections are not affected.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::{CONNECTIONS, all_kept, hostile::vipa_mac};
 
 /// SYNs, each of another client that never answers: ten times what the connection table holds.
 const FLOOD: u64 = 1_000_000;
-/// As many as the machine sends, receives, forwards and answers with two processors.
+/// A rate at which the machine can send, receive, forward and answer with two processors.
 const PER_SECOND: u32 = 50_000;
 
 #[test]
 fn r04_a_flood_of_a_million_syns_is_not_noticed_by_those_who_are_connected() {
     Plan { alone: true, ..Plan::new("r04_flood") }.run(|cluster| {
-        // The flood's clients have a way back, so that targets keep half-open connections and report them.
+        // The flood's clients have a route back, so that targets keep half-open connections and report them.
         for host in cluster.target_hosts() {
             host.ip(&["route", "add", "198.18.0.0/15", "via", "10.77.0.51"])?;
         }
@@ -42,14 +42,14 @@ fn r04_a_flood_of_a_million_syns_is_not_noticed_by_those_who_are_connected() {
         let view = cluster.router("r1").view()?;
         ensure!(view.owns && view.confirmed >= CONNECTIONS as u64, "reported connections went: {view:?}");
         ensure!(cluster.router("r2").takeovers()?.len() == took_over, "the flood moved the VIPA");
-        // Those who came during the flood were served too.
+        // Connections that were opened during the flood were served too.
         let end = all_kept(cluster, client)?;
         ensure!(end.fresh_ok > 20, "{end:#?}");
         Ok(())
     });
 }
 
-/// Sends the flood from the client's host, at a pace that the machine can keep.
+/// Sends the flood from the client's host, at a rate that the machine can keep.
 fn flood(cluster: &mut Cluster) -> Result<()> {
     let mac = vipa_mac(cluster)?;
     let tool = programs::path("vipa-load")?;

@@ -26,11 +26,12 @@ fn wait_status(cluster: &mut Cluster, router: &str, text: &str) -> Result<String
 fn a_vipa_on_the_routers_own_kernel_makes_it_unfit_at_once_and_from_its_start() {
     Plan::new("own_kernel_router").run(|cluster| {
         let mut client = cluster.client_with(&quiet(0))?;
-        // The client's host knows where the VIPA is. If it had to ask now, the kernel that has the VIPA would answer as well.
+        // The client's host has the VIPA resolved. If it had to ask now, the kernel that has the VIPA would answer as
+        // well.
         client.fresh_and_wait(10)?;
         let host = cluster.router("r1").host().clone();
         let address = format!("{VIPA}/32");
-        // Its kernel resets the connections that it is sent.
+        // Its kernel resets the connections that it receives.
         host.ip(&["address", "add", &address, "dev", "eth0"])?;
         let sentence =
             format!("this host's kernel has {VIPA} on eth0 and resets its connections: ip address del {VIPA} dev eth0");

@@ -1,4 +1,4 @@
-//! The owner cut off from some and not from others. Cut off from all nodes: `r07_takeback.rs`.
+//! The owner is cut off from some nodes and not from others. Cut off from all nodes: `r07_takeback.rs`.
 
 use std::{
     thread::sleep,
@@ -40,7 +40,7 @@ fn r04_clients_that_do_not_reach_the_owner_for_a_while_go_on_where_they_were() {
         let mut client = cluster.client(CONNECTIONS)?;
         let before = cluster.router("r1").view()?;
         cluster.cut_clients("r1")?;
-        // What was beyond the owner then is still answered.
+        // Connections that were outside the owner's partition are still answered.
         sleep(QUIET);
         client.mark()?;
         sleep(LONG);

@@ -1,4 +1,4 @@
-//! A router's port whose device is replaced, or that leads nowhere.
+//! A router's port whose device is replaced, or that has no connection to the network.
 
 use std::{
     thread::sleep,
@@ -17,7 +17,7 @@ use crate::{CONNECTIONS, all_kept, everyone_answered};
 /// Longer than a router takes to be fit again after a fault (`autonomics.fit_after_ms`) and to take back.
 const LONG_ENOUGH: Duration = Duration::from_secs(9);
 
-/// `r2` owns the VIPA, and goes on owning it.
+/// Asserts that `r2` owns the VIPA, and continues to.
 fn stays_at_r2(cluster: &mut Cluster, client: &mut Client) -> Result<()> {
     client.mark()?;
     everyone_answered(client)?;
@@ -61,7 +61,7 @@ fn a_port_that_leads_nowhere_loses_its_vipas_and_gets_none_back_in_this_life_or_
     Plan { ports: Ports::Tap, ..Plan::new("ports_nowhere") }.run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
         let host = cluster.router("r1").host().clone();
-        // Its link stays up, and the routers hear each other by another interface.
+        // Its link stays up, and the routers exchange messages by another interface.
         let unplug = || host.ip(&["link", "set", "dtap0", "nomaster"]);
         let plug = || host.ip(&["link", "set", "dtap0", "master", "br0"]);
         let began = Instant::now();
@@ -74,7 +74,7 @@ fn a_port_that_leads_nowhere_loses_its_vipas_and_gets_none_back_in_this_life_or_
         ensure!(status.contains("UNFIT: nobody on the network of port p0 answers"), "{status}");
         stays_at_r2(cluster, &mut client)?;
 
-        // The same from the first moment of a life: unplugged before anything could be taken back.
+        // The same from the start of a process: unplugged before anything could be taken back.
         cluster.router("r1").kill()?;
         cluster.router("r1").start()?;
         unplug()?;

@@ -1,4 +1,4 @@
-//! R2: on takeover the targets tell which of them listen; a candidate without a listener gets no new connection.
+//! R2: on takeover the targets report which of them listen; a candidate without a listener gets no new connection.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use vipa_lab::{
 
 use crate::{CONNECTIONS, all_kept, kill_the_owner};
 
-/// A client whose fresh connections come only when asked for.
+/// A client whose fresh connections are opened only on request.
 fn quiet_client(connections: usize) -> ClientPlan {
     ClientPlan { fresh_per_second: 0, ..ClientPlan::new(Cluster::service(), connections) }
 }

@@ -1,4 +1,4 @@
-//! R3: from the targets' messages alone the backup constructs the connection table.
+//! R3: the backup constructs the connection table from the targets' messages alone.
 
 use std::{thread::sleep, time::Duration};
 

@@ -1,4 +1,4 @@
-//! R5: a backup's own list takes new connections; existing ones stay where they are, on the list or not.
+//! R5: a backup's own list takes new connections; existing ones stay at their targets, on the list or not.
 
 use anyhow::ensure;
 use vipa_lab::{
@@ -50,8 +50,8 @@ fn r05_a_backups_list_may_have_nobody_of_the_owners_and_each_keeps_what_the_othe
     });
 }
 
-/// The owner's targets are reached by `way`, the backup's own list has another target alone, which it reaches directly: every
-/// connection of the owner's targets lives on through the takeover, and the rehearsal said so.
+/// The owner's targets are reached by `way`; the backup's own list has another target alone, which it reaches directly.
+/// Every connection of the owner's targets lives on through the takeover, as the rehearsal has predicted.
 fn connections_are_reached_that_the_own_list_leaves_out(name: &str, way: TargetPlan) {
     let own = if way.forwarding == "nat" { "nat" } else { "direct" };
     let plan = Plan {

@@ -14,7 +14,7 @@ use vipa_protocol::Trigger;
 
 use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner, nothing_lost};
 
-/// At most one router may believe, at one moment, that it owns the VIPA and may admit connections.
+/// At most one router may hold, at one moment, that it owns the VIPA and may admit connections.
 fn at_most_one_owner(cluster: &mut Cluster) -> Result<()> {
     let owning: Vec<_> = ["r1", "r2"]
         .into_iter()
@@ -45,7 +45,7 @@ fn r07_a_returning_router_of_higher_rank_takes_the_vipa_back() {
 fn r07_a_router_cut_off_from_the_others_fences_itself_and_there_are_never_two_owners() {
     Plan::new("r07_partition").run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
-        // Only what the nodes tell each other is cut: packets of clients still reach both routers.
+        // Only messages between nodes are cut: packets of clients still reach both routers.
         for node in ["r2", "t1", "t2", "t3"] {
             cluster.cut("r1", node)?;
         }

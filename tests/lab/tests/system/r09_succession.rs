@@ -29,7 +29,7 @@ fn r09_the_second_backup_takes_over_when_the_first_one_dies_too_and_the_first_ta
         let first = kill_the_owner(cluster, &mut client)?;
         let second = kill_and_follow(cluster, &mut client, ("r2", "r3"))?;
         ensure!(second.report.epoch > first.report.epoch, "{first:?} {second:?}");
-        // The middle one first: each time the highest rank alive owns.
+        // The middle one first: each time the highest-ranked live router owns.
         cluster.router("r2").start()?;
         let back = cluster.wait_takeover("r2", Trigger::Takeback)?;
         ensure!(back.report.epoch > second.report.epoch, "{second:?} {back:?}");
@@ -46,7 +46,7 @@ fn r09_the_second_backup_takes_over_when_the_first_one_dies_too_and_the_first_ta
 fn r09_a_backup_that_dies_in_the_middle_of_its_takeover_is_followed_by_the_next() {
     chain("r09_middle").run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
-        // It does not vote; r2's takeover waits for it until its deadline, and that is the middle.
+        // It does not vote; r2's takeover waits for it until its deadline, and the second kill comes in that time.
         cluster.target("t3").freeze_agent()?;
         cluster.router("r1").kill()?;
         let middle = cluster.wait_view("r2", "to be rebuilding", |view| view.rebuilding)?;

@@ -1,5 +1,5 @@
-//! R10: a router may be its own target, and its kernel is reached through its ports as well: ping, TCP, and a flood that
-//! starves nobody.
+//! R10: a router may be its own target, and its kernel is reached through its ports as well: ping, TCP, and a flood
+//! that does not starve other traffic.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,7 +16,7 @@ use vipa_lab::{
 
 use crate::{CONNECTIONS, all_kept, all_there, everyone_answered, hostile::vipa_mac};
 
-/// The kernel's interface behind the port, and what it has there.
+/// The kernel's interface behind the port, and its addresses.
 const INTERFACE: &str = "k0";
 const KERNEL: &str = "10.78.0.1";
 const KERNEL6: &str = "fd78::1";
@@ -26,10 +26,10 @@ fn plan(name: &str) -> Plan {
     Plan { ports: Ports::Tap, targets: 2, port_lines, ..Plan::new(name) }
 }
 
-/// Gives the interface its addresses, and the client's host neighbours of theirs.
+/// Gives the interface its addresses, and the client's host addresses in the same networks.
 fn address(cluster: &mut Cluster) -> Result<()> {
     let router = cluster.router("r1").host().clone();
-    // The bridge is on the same wire; what is the interface's is not to be answered there.
+    // The bridge is on the same wire; it must not answer for the interface's addresses.
     router.sysctl("net.ipv4.conf.br0.arp_ignore", "1")?;
     router.sysctl(&format!("net.ipv6.conf.{INTERFACE}.disable_ipv6"), "0")?;
     router.ip(&["address", "add", &format!("{KERNEL}/24"), "dev", INTERFACE])?;
@@ -44,7 +44,7 @@ fn address(cluster: &mut Cluster) -> Result<()> {
 
 #[test]
 fn r10_the_routers_kernel_is_reached_through_its_port_and_a_flood_to_it_starves_nobody() {
-    // Little enough for a flood on a busy machine to be more.
+    // Low enough for a flood on a busy machine to exceed it.
     let kernel = plan("r10_kernel");
     let port_lines = format!("{}kernel_packets_per_second = 8000\n", kernel.port_lines);
     Plan { port_lines, ..kernel }.run(|cluster| {
@@ -141,7 +141,7 @@ fn r10_a_router_is_owner_of_one_vipa_backup_of_another_and_target_of_a_third_at_
         let served = open(cluster, SERVED)?;
         ensure!(served.report().servers.keys().eq(["r1"]), "{:?}", served.report().servers);
         let mut clients = [owned, backed_up, served];
-        // r1 takes over what it backs up; what it serves has nobody else and waits for its owner.
+        // r1 takes over what it backs up; the VIPA that it only serves has no other router and waits for its owner.
         cluster.router("r2").kill()?;
         owns(cluster, "r1", BACKED_UP)?;
         for client in &mut clients[..2] {

@@ -1,6 +1,6 @@
 //! R11: TCP and UDP, IPv4 and IPv6, a service on one port or all ports, through every way of forwarding: real clients
-//! (`curl`, `iperf3`, `ping`), real servers. On TAP ports, because DPDK's af_packet driver has the kernel put the parts of
-//! packets together and loses what is then larger than a frame.
+//! (`curl`, `iperf3`, `ping`), real servers. On TAP ports, because DPDK's af_packet driver has the kernel reassemble
+//! fragments and loses packets that are then larger than a frame.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,7 +34,7 @@ pub(crate) fn start_servers(cluster: &Cluster) -> Result<Vec<Process>> {
             servers.push(host.spawn(&name("echo"), &load, ["echo", "--listen", &at])?);
         }
     }
-    // A test of iperf3's has two connections, which must meet at one target: only this one listens.
+    // A test of iperf3 has two connections, which must reach one target: only this one listens.
     if let Some(host) = cluster.target_hosts().first() {
         let arguments = ["--server", "--forceflush", "--port", &IPERF.to_string()];
         servers.push(host.spawn(&format!("{}-iperf", host.name()), "iperf3", arguments)?);
@@ -48,7 +48,8 @@ pub(crate) fn start_servers(cluster: &Cluster) -> Result<Vec<Process>> {
     Ok(servers)
 }
 
-/// A datagram's answer comes from the address its socket is bound to: the VIPA, or this host's own where `nat` names it.
+/// A datagram's answer comes from the address that its socket is bound to: the VIPA, or this host's own where `nat`
+/// translates to it.
 fn udp_addresses(cluster: &Cluster, host: &Host) -> Vec<IpAddr> {
     let way = cluster.delivery();
     if way.forwarding == "nat" {
@@ -58,7 +59,7 @@ fn udp_addresses(cluster: &Cluster, host: &Host) -> Vec<IpAddr> {
     vipas.into_iter().filter(|(there, _)| *there).map(|(_, vipa)| vipa).collect()
 }
 
-/// Everything a client does, to each VIPA there is.
+/// Everything that a client does, to each VIPA there is.
 fn everything_passes(way: TargetPlan, name: &str) {
     let plan = Plan { way: TargetPlan { all_ports: true, ..way }, ports: Ports::Tap, targets: 2, ..Plan::new(name) };
     plan.run(|cluster| {
@@ -86,7 +87,7 @@ fn everything_passes(way: TargetPlan, name: &str) {
     });
 }
 
-/// Waits until the client gets a page of the VIPA's.
+/// Waits until the client gets a page of the VIPA.
 pub(crate) fn wait_served(cluster: &mut Cluster, vipa: IpAddr) -> Result<()> {
     let client = cluster.client_host().clone();
     let page = format!("http://{}/1", SocketAddr::new(vipa, WEB));
@@ -108,7 +109,7 @@ fn use_service(cluster: &mut Cluster, vipa: IpAddr) -> Result<()> {
         ensure!(size == PAGE.to_string(), "curl got {size} bytes of {PAGE}");
     }
     let to = vipa.to_string();
-    // The client sends: every full segment meets the way's MTU.
+    // The client sends: every full segment reaches the path's MTU.
     let arguments = ["--client", &to, "--port", &IPERF.to_string(), "--bytes", "20M", "--connect-timeout", "5000"];
     client.run("iperf3", arguments)?;
     client.run("ping", ["-c", "3", "-i", "0.2", "-W", "2", &to])?;

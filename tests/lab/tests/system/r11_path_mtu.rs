@@ -1,4 +1,5 @@
-//! R11, path MTU: who sends more than fits is told, by us about tunnels and through us about what lies behind the client.
+//! R11, path MTU: a sender of packets that are too large gets an error, from us about tunnels and through us about the
+//! path behind the client.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -15,7 +16,7 @@ use crate::r11_families::{ECHO, IPERF, WEB, start_servers, wait_served};
 const HOP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 60);
 const HOP_FAR: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 2);
-/// What fits between the two.
+/// MTU between the two.
 const NARROW: &str = "1300";
 const PAGE: usize = 3_000_000;
 
@@ -34,7 +35,8 @@ fn r11_a_client_learns_a_tunnels_mtu_from_the_router_where_segments_are_not_clam
         let tool = programs::path("vipa-load")?.display().to_string();
         for vipa in [IpAddr::from(VIPA), IpAddr::from(VIPA6)] {
             wait_served(cluster, vipa)?;
-            // Nothing has been learnt yet: IPv4's full-size parts are cut, and of IPv6's the sender is told.
+            // Nothing has been learned yet: IPv4's full-size packets are fragmented, and for IPv6's the sender gets an
+            // error.
             let echo = SocketAddr::new(vipa, ECHO).to_string();
             client.run(&tool, ["ask", "--vipa", &echo, "--size", "10000", "--count", "4"])?;
             let (to, port) = (vipa.to_string(), IPERF.to_string());
@@ -50,7 +52,8 @@ fn r11_a_client_learns_a_tunnels_mtu_from_the_router_where_segments_are_not_clam
     });
 }
 
-/// A client behind a hop that takes small packets only, and says so to the VIPA, whose name the large ones carry.
+/// A client behind a hop that takes small packets only. The hop reports that to the VIPA, which is the source of the
+/// large ones.
 fn a_narrow_path_is_told_to_the_target(name: &str, forwarding: &'static str) {
     let way = TargetPlan { forwarding, ..TargetPlan::default() };
     let plan = Plan { port_lines: format!("gateway = \"{HOP}\"\n"), ..plan(name, way) };
@@ -68,7 +71,7 @@ fn a_narrow_path_is_told_to_the_target(name: &str, forwarding: &'static str) {
         hop.sysctl("net.ipv4.ip_forward", "1")?;
         hop.ip(&["route", "add", &FAR.to_string(), "dev", "eth0", "mtu", "lock", NARROW])?;
         far.ip(&["route", "add", "default", "via", &HOP_FAR.to_string()])?;
-        // With nat answers must pass the router.
+        // With nat, answers must pass the router.
         let back = if forwarding == "nat" { VIPA } else { HOP };
         for target in cluster.target_hosts() {
             target.ip(&["route", "add", "10.79.0.0/24", "via", &back.to_string()])?;

@@ -1,5 +1,5 @@
-//! R11: servers as distributions package them, behind one VIPA of each family: nginx with workers that share a port, socat
-//! with sockets that take clients of both families or share a port, and one that answers datagrams.
+//! R11: servers as distributions package them, behind one VIPA of each family: nginx with workers that share a port,
+//! socat with sockets that take clients of both families or share a port, and one that answers datagrams.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ use vipa_protocol::Trigger;
 
 use crate::r11_families::{ECHO, WEB, wait_served};
 
-/// Where socat answers what it is told.
+/// Port at which socat echoes.
 const TALK: u16 = 7;
-/// A download that takes five seconds, longer than a takeover. It is nginx that sends so slowly: a client that reads slowly
-/// has most of the file in its socket's buffer before the router is killed, and may read that in one go.
+/// A download that takes five seconds, longer than a takeover. nginx limits the rate: a client that reads slowly would
+/// have most of the file in its socket's buffer before the router is killed, and could read that in one go.
 const FILE: usize = 6_000_000;
 const RATE: &str = "1000k";
 
@@ -43,14 +43,14 @@ fn nginx(cluster: &Cluster, host: &Host) -> Result<Process> {
     host.spawn(&format!("{name}-nginx"), "nginx", arguments)
 }
 
-/// Everything that serves on one target.
+/// All servers on one target.
 fn serve(cluster: &Cluster, host: &Host) -> Result<Vec<Process>> {
     let mut servers = vec![nginx(cluster, host)?];
     let talk = format!("TCP6-LISTEN:{TALK},ipv6only=0,reuseaddr,reuseport,fork");
     for number in 0..2 {
         servers.push(host.spawn(&format!("{}-talk-{number}", host.name()), "socat", [talk.as_str(), "PIPE"])?);
     }
-    // A datagram's answer comes from the address its socket is bound to.
+    // A datagram's answer comes from the address that its socket is bound to.
     for (number, listen) in [
         format!("UDP4-RECVFROM:{ECHO},bind={VIPA},reuseport,fork"),
         format!("UDP6-RECVFROM:{ECHO},bind=[{VIPA6}],reuseport,fork"),

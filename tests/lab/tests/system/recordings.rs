@@ -1,4 +1,4 @@
-//! What a real `vipad` records, `vipa-sim` goes through again and comes to the same.
+//! `vipa-sim` replays what a real `vipad` has recorded, with the same results.
 
 use std::{path::PathBuf, process::Command};
 
@@ -11,7 +11,7 @@ use vipa_protocol::{Trigger, admin::Status};
 
 use crate::{CONNECTIONS, all_kept, everyone_answered, kill_the_owner};
 
-/// Has a router record; the file.
+/// Makes a router record; returns the file.
 fn record(cluster: &mut Cluster, router: &str) -> Result<PathBuf> {
     let router = cluster.router(router);
     router.vipactl(&["record", "start", "--limit-mb", "16"])?;
@@ -19,7 +19,7 @@ fn record(cluster: &mut Cluster, router: &str) -> Result<PathBuf> {
     Ok(status.recording.context("the status names the file")?.into())
 }
 
-/// The story of a recording that holds.
+/// The story of a recording without a fault.
 fn replay(file: &PathBuf) -> Result<String> {
     let told = Command::new(programs::path("vipa-sim")?).arg("--replay").arg(file).output()?;
     let story = String::from_utf8(told.stdout)?;

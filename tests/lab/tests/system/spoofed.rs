@@ -1,4 +1,5 @@
-//! Segments in the name of a client that did not send them, with sequence numbers that its target refuses, change nothing.
+//! Segments in the name of a client that did not send them, with sequence numbers that its target refuses, change
+//! nothing.
 
 use std::{thread::sleep, time::Duration};
 
@@ -13,9 +14,9 @@ use crate::{all_kept, everyone_answered, hostile::vipa_mac};
 
 /// Idle connections that each kind of segment is sent to.
 const EACH: usize = 200;
-/// What is sent in the name of each client, one after the other.
+/// Segments sent in the name of each client, one after the other.
 const KINDS: [&[&str]; 5] = [&["fin"], &["rst"], &["rst", "syn"], &["syn"], &["fin-rst"]];
-/// `closing_s` and `half_open_s` are 2, and an entry may be kept four seconds longer than they say.
+/// `closing_s` and `half_open_s` are 2, and an entry may be kept four seconds longer than they state.
 const AGED: Duration = Duration::from_secs(8);
 
 #[test]

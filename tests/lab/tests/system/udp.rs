@@ -22,7 +22,7 @@ use crate::{
 
 const PORT: u16 = 5_353;
 const FLOWS: usize = 90;
-/// The owner looks for pinned flows once a second; a busy machine takes longer.
+/// The owner checks pinned flows once a second; a busy machine takes longer.
 const TOLD: Duration = Duration::from_secs(3);
 
 fn service() -> SocketAddr {
@@ -73,7 +73,7 @@ fn udp_flows_of_a_quiesced_target_stay_there_until_they_run_out_and_new_ones_go_
         let placed = new.ask(PATIENCE)?;
         ensure!(!placed.contains(&"t1".to_owned()), "new flows go elsewhere: {:?}", UdpFlows::by_server(&placed));
 
-        // The flows fall silent: the target runs out of them, and they begin anew elsewhere.
+        // The flows fall silent: the target has none left, and they begin again at other targets.
         cluster.router("r1").vipactl(&["target", "quiesce", &t1, "--drain"])?;
         let after = flows.ask(PATIENCE)?;
         ensure!(!after.contains(&"t1".to_owned()), "{:?}", UdpFlows::by_server(&after));
@@ -81,7 +81,7 @@ fn udp_flows_of_a_quiesced_target_stay_there_until_they_run_out_and_new_ones_go_
     });
 }
 
-/// Pinned flows that the owner tells, or that the backup has been told.
+/// Pinned flows that the owner sends, or that the backup has received.
 fn replicated(cluster: &mut Cluster, router: &str) -> Option<u64> {
     match cluster.router(router).table_replica_of().ok()?? {
         MirrorStatus::Telling { connections, left_out: 0, .. } => Some(connections),
@@ -98,7 +98,7 @@ fn udp_flows_stay_at_their_target_through_an_unplanned_takeover_although_the_can
         let before = flows.ask(PATIENCE)?;
         ensure!(UdpFlows::by_server(&before).len() == 2, "{before:?}");
 
-        // A candidate more, and one that gets no new flows: hashing finds fewer than half of them now.
+        // One candidate more, and one that gets no new flows: hashing finds fewer than half of them now.
         for router in ["r1", "r2"] {
             edit(cluster, router, |text| {
                 text.replace("\"10.77.0.31\", \"10.77.0.32\"]", "\"10.77.0.31\", \"10.77.0.32\", \"10.77.0.33\"]")

@@ -1,4 +1,4 @@
-//! A client with a fixed source port comes again after it and its target both vanished without a word.
+//! A client with a fixed source port comes again after it and its target both vanished without a message.
 
 use std::{thread::sleep, time::Duration};
 
@@ -36,7 +36,7 @@ fn a_fixed_port_whose_client_and_target_vanished_is_served_anew_by_its_first_syn
             targets.iter().find(|name| cluster.target(name).served().open == 1).cloned()
         })?;
         cluster.wait_view("r1", "the connection to be reported", |view| view.confirmed == 1)?;
-        // Nothing of the client's end reaches anybody.
+        // No packet of the client's end reaches any host.
         cluster.client_host().nft(
             "add table ip silent\nadd chain ip silent out { type filter hook output priority 0; }\n\
              add rule ip silent out tcp dport 80 drop\n",

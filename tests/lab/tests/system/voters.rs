@@ -1,4 +1,4 @@
-//! Voters come and go by reload, one at a time, under traffic.
+//! Voters are added and removed by reload, one at a time, under traffic.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn status(cluster: &mut Cluster, router: &str) -> Option<Status> {
     serde_json::from_str(&cluster.router(router).vipactl(&["status", "--json"]).ok()?).ok()
 }
 
-/// On every node, the owner first; each router has taken it up when this goes on to the next node.
+/// On every node, the owner first; each router has adopted it before this continues with the next node.
 fn reload_everywhere(cluster: &mut Cluster, version: u32, voters: &[&str]) -> Result<()> {
     for router in ["r1", "r2"] {
         name_voters(cluster, router, version, voters)?;

@@ -1,6 +1,6 @@
-//! A worker's panic ends `vipad` in good order. No order of the product makes a worker panic, so a debugger does: it stops the worker
-//! where it begins to keep house, and goes on in `core::panicking::panic` as if that had been called there. What unwinds, and what the
-//! rest of the process makes of it, is the program as it is shipped.
+//! A worker's panic ends `vipad` in good order. No order of the product makes a worker panic, so a debugger does: it
+//! stops the worker at the beginning of its housekeeping, and continues in `core::panicking::panic` as if that had been
+//! called there. The unwinding, and the reaction of the rest of the process, are those of the program as it is shipped.
 
 use std::{fs, process::Command};
 
@@ -60,18 +60,18 @@ impl Image {
     }
 }
 
-/// Has a worker of this process panic.
+/// Makes a worker of this process panic.
 fn panic_in_a_worker(process: u32) -> Result<()> {
     let image = Image::of(process)?;
     let (housekeep, panic) =
         (image.address("vipa_dataplane::worker::Worker<R,T>::housekeep")?, image.address("core::panicking::panic")?);
-    // Between the end of the process's variables and the end of their page nothing is kept.
+    // The rest of the page behind the process's variables is unused.
     let location = image.end()?.next_multiple_of(8);
     let (file, word) = (location + 24, location + 32);
     ensure!(location % 4096 < 4096 - 64, "no room behind the variables");
     let mut orders =
         vec!["set language c".into(), format!("break *{housekeep:#x}"), "continue".into(), "delete".into()];
-    // A `core::panic::Location`: where the file's name is, how long it is with its zero, line and column.
+    // A `core::panic::Location`: the file name's address, its length with its zero, line and column.
     orders.extend([format!("set {{long}}{location:#x} = {file:#x}"), format!("set {{long}}{:#x} = 4", location + 8)]);
     orders.push(format!("set {{long}}{:#x} = 0x100000001", location + 16));
     let bytes = |at: u64, text: &str| -> Vec<String> {
@@ -99,7 +99,7 @@ fn panic_in_a_worker(process: u32) -> Result<()> {
 #[test]
 #[ignore = "needs gdb: make test-worker-panic"]
 fn a_router_whose_worker_panics_hands_over_says_so_and_ends_and_no_connection_breaks() {
-    // While the debugger looks at the process no beat is sent; what is tested is what comes after.
+    // While the debugger examines the process no beat is sent; the test is about what follows.
     Plan { lease_ms: 10_000, ..Plan::new("worker_panic") }.run(|cluster| {
         let mut client = cluster.client(CONNECTIONS)?;
         let process = cluster.router("r1").process_id()?;

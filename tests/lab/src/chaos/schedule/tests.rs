@@ -2,8 +2,8 @@ use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The nodes that cannot be counted on at that moment.
-fn hindered(all: &[Misfortune], moment: Duration) -> Vec<&str> {
+/// The nodes that do not count as unaffected at that moment.
+fn hindered(all: &[ScheduledFault], moment: Duration) -> Vec<&str> {
     all.iter().filter(|one| one.from <= moment && one.until >= moment).filter_map(|one| one.what.hinders()).collect()
 }
 
@@ -30,7 +30,7 @@ fn a_router_and_a_majority_of_the_voters_stay_whole_whatever_happens() {
             let mut once = nodes.clone();
             once.sort_unstable();
             once.dedup();
-            assert_eq!(once.len(), nodes.len(), "one misfortune a node: {nodes:?}");
+            assert_eq!(once.len(), nodes.len(), "one fault a node: {nodes:?}");
             assert!(nodes.iter().filter(|node| node.starts_with('r')).count() < usize::from(ROUTERS), "{nodes:?}");
             assert!(nodes.iter().filter(|node| VOTERS.contains(node)).count() * 2 < VOTERS.len(), "{nodes:?}");
         }

@@ -1,10 +1,10 @@
-//! The client must notice whatever a router or a server could do to its bytes.
+//! The client must detect every fault of a router or a server in its bytes.
 
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use super::*;
 
-/// What a client says of two exchanges with a server whose answers are made by `answer`.
+/// The client's report of two exchanges with a server whose answers `answer` makes.
 fn told_of(answer: fn(Frame) -> Vec<Frame>) -> Vec<Result<(), String>> {
     told_of_bytes(move |ask| {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Both ends agree on every ending, and each notices what the other, or a router between them, does wrong.
+//! Both ends agree on every ending, and each detects faults of the other, or of a router between them.
 
 use tokio::net::TcpListener;
 
@@ -13,7 +13,7 @@ const ENDINGS: [Ending; 6] = [
     Ending::ServerHalfCloses,
 ];
 
-/// How a connection ended at the client and at a server that does as `serve` does.
+/// How a connection ended at the client and at a server that acts as `serve` does.
 fn ends(
     ending: Ending,
     serve: impl AsyncFnOnce(TcpStream, Frame) -> Result<(), Trouble> + 'static,
