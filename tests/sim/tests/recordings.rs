@@ -65,6 +65,7 @@ fn what_is_cut_off_or_damaged_is_an_error_and_no_panic() {
 fn a_recording() -> Vec<u8> {
     let settings = Settings {
         cluster: "replayed".into(),
+        key: vipa_protocol::KeyDigest::default(),
         me: "r1".parse().unwrap(),
         addresses: Vec::new(),
         incarnation: Incarnation(1),
