@@ -179,7 +179,8 @@ impl Bench {
     /// An active VIPA with one service, as "address:port/protocol" or "[address]:port/protocol", and targets that all
     /// serve it.
     ///
-    /// # Panics When the service cannot be parsed, or there is no memory for a small connection table.
+    /// # Panics
+    /// When the service cannot be parsed, or there is no memory for a small connection table.
     #[must_use]
     pub fn with_service<const N: usize>(service: &str, targets: [&str; N]) -> Self {
         Self::with_limits(service, targets, 10_000, Limits::default())
@@ -279,7 +280,8 @@ impl Bench {
 
     /// [`turn`](Self::turn) with any bytes.
     ///
-    /// # Panics When the worker reports another number of received packets than it was given.
+    /// # Panics
+    /// When the worker reports another number of received packets than it was given.
     pub fn turn_frames(&mut self, frames: impl IntoIterator<Item = HeapPacket>) -> Vec<HeapPacket> {
         let arriving = &mut self.rx().arriving;
         arriving.extend(frames);

@@ -183,7 +183,8 @@ pub enum Hop {
 impl Routes {
     /// Sorts each VIPA's services. Of several VIPAs or targets with one address, lookups find the first one.
     ///
-    /// # Panics With more than 65,535 VIPAs or targets, which their ids cannot name.
+    /// # Panics
+    /// With more than 65,535 VIPAs or targets, which their ids cannot name.
     #[must_use]
     pub fn build(generation: u64, key: ClusterKey, lists: RouteLists) -> Self {
         let RouteLists { ports, mut vipas, targets, neighbours, returns, capture } = lists;

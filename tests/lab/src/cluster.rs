@@ -186,7 +186,8 @@ impl Plan {
 
     /// Starts the cluster, waits until it is ready, runs `story` and takes everything down again.
     ///
-    /// # Panics When anything fails. The failure, the routers' counters, and the ends of all logs are printed before,
+    /// # Panics
+    /// When anything fails. The failure, the routers' counters, and the ends of all logs are printed before,
     /// in this order.
     pub fn run(self, story: impl FnOnce(&mut Cluster) -> Result<()>) {
         // A test that failed has cleaned up all the same, so a poisoned lock may be used.

@@ -76,7 +76,8 @@ pub enum Fault {
 
 /// Replays the whole of `bytes`; `tell` receives the story, line by line.
 ///
-/// # Errors The first fault.
+/// # Errors
+/// The first fault.
 pub fn replay(bytes: &[u8], told: Detail, tell: &mut dyn FnMut(&str)) -> Result<Replayed, ReplayError> {
     let at_first = |fault| ReplayError { at: Place::Beginning, fault };
     let mut recording = Recording::read(bytes).map_err(|error| at_first(error.into()))?;

@@ -145,7 +145,8 @@ struct Crowd {
 
 /// Runs a cluster of this size; the seed decides how long disks and kernels take.
 ///
-/// # Errors A sentence about what was wrong.
+/// # Errors
+/// A sentence about what was wrong.
 pub fn run(size: Size, seed: u64) -> Result<Bill, String> {
     let mut crowd = Crowd::new(size, seed);
     crowd.link_all();

@@ -277,7 +277,8 @@ impl HostileRole {
 
 /// As [`simulate`], with attacks.
 ///
-/// # Errors The violation, with its story if `told`.
+/// # Errors
+/// The violation, with its story if `told`.
 pub fn simulate_attacked(seed: u64, attacks: Attacks, told: bool) -> Result<Summary, Failure> {
     World::new(seed, told, attacks).run()
 }
