@@ -35,8 +35,8 @@ ok        owner    every VIPA has one owner (1)
     assert_eq!((at(None), at(Some("200"))), (wide.into(), wide.into()));
     let narrow = at(Some("80"));
     let row = "\
-CRITICAL  targets  nobody serves 10.77.0.100 tcp/80: 10.77.0.31: its check
-                   \"web\" fails: status 503 (and 1 more targets)
+CRITICAL  targets  nobody serves 10.77.0.100 tcp/80: 10.77.0.31: its check \"web\"
+                   fails: status 503 (and 1 more targets)
 WARNING   links    router r2 has no link
 ";
     assert!(narrow.contains(row), "{narrow}");

@@ -58,6 +58,8 @@ fn healthy() -> Status {
         interferences: Vec::new(),
         leases_lost: 0,
         recording: None,
+        config_file: None,
+        unconfirmed_ms: None,
         health: HealthFacts {
             now_unix_ms: NOW,
             vipas: vec![VipaFacts { vipa: VIPA, backups: vec![node("r2")], services: vec![service(vec![], 1)] }],
