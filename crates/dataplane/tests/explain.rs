@@ -4,9 +4,12 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree};
 use support::*;
-use vipa_dataplane::bench::{Bench, KERNEL, target_mac};
+use vipa_dataplane::{
+    Limits,
+    bench::{Bench, KERNEL, target_mac},
+};
 use vipa_flow::{FlowState, Tick};
 use vipa_handoff::{AnyKey, Count, Fate, ForwardingAction, NextPacket, PacketOutcome, SourceRule, explain};
 use vipa_model::{Balance, Connection, Moment, Orphans, Protocol, Sources, Stance, TargetId, Unserved, VipaId};
@@ -122,7 +125,8 @@ fn world() -> impl Strategy<Value = World> {
 
 /// A bench in that world, and the connection's key.
 fn bench_of(world: &World) -> (Bench, AnyKey) {
-    let mut bench = Bench::with_service(&format!("192.0.2.10:80/{}", world.protocol.name()), [T0, T1]);
+    let service = format!("192.0.2.10:80/{}", world.protocol.name());
+    let mut bench = Bench::with_limits(&service, [T0, T1], 100, Limits::default());
     let now = bench.now;
     let client = SocketAddr::new(CLIENT.parse().unwrap(), world.client_port);
     let connection = Connection { protocol: world.protocol, client, port: world.port };
@@ -192,7 +196,7 @@ fn done_by_a_worker(bench: &mut Bench, world: &World) -> PacketOutcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn what_is_explained_is_what_a_worker_does(world in world()) {
@@ -219,7 +223,7 @@ fn the_worlds_of_the_property_have_all_outcomes() {
     use std::collections::BTreeSet;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen = BTreeSet::new();
-    for _ in 0..3_000 {
+    for _ in 0..600 {
         let world = world().new_tree(&mut runner).unwrap().current();
         let (bench, key) = bench_of(&world);
         for packet in [NextPacket::Syn, NextPacket::Segment, NextPacket::Datagram] {
