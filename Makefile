@@ -148,6 +148,15 @@ test-capture: PACKAGES += tshark
 test-capture: deps ## tshark reads what `vipactl capture` writes
 	$(CARGO) test -p vipa-cli --test capture -- --ignored
 
+.PHONY: api-description
+api-description: ## Write docs/api/openapi.json anew from the program
+	WRITE=1 $(CARGO) test -q -p vipa-web --lib the_description_in_the_tree
+
+.PHONY: test-web
+test-web: PACKAGES += chromium
+test-web: deps build ## The web page of a real router in headless Chromium: a takeover is seen to happen (root)
+	$(CARGO) test --release $(BUILT) --test system -- --ignored web_page
+
 .PHONY: test-system test-worker-panic
 test-worker-panic: PACKAGES += gdb binutils
 test-worker-panic: deps build ## A debugger has a worker of a real router panic (root)

@@ -236,6 +236,15 @@ enum Pki {
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
     },
+    /// Make the certificate and key of somebody who uses the API, signed by the authority in the same folder: no node links with it
+    Client {
+        /// The name in api.read or api.operate of the routers' configurations
+        #[arg(value_name = "NAME")]
+        name: NodeName,
+        /// Folder of the certificates
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -311,6 +320,16 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
         Command::GenerateMan { folder, configuration } => {
             manual::write_all(Arguments::command(), folder, configuration)?;
             return Ok((String::new(), 0));
+        }
+        Command::Pki(Pki::Client { name, dir }) => {
+            let pki::Made { certificate, key } = pki::issue_client(dir, name)?;
+            let text = format!(
+                "{}: {name}'s certificate, as a client of the API\n{}: its key; both go to {name}, with ca.pem\n\
+                 Next: name {name} in [api] of the routers' configurations: read = [\"{name}\"], or operate\n",
+                certificate.display(),
+                key.display()
+            );
+            return Ok((text, 0));
         }
         Command::Status => Request::Status,
         Command::Health => Request::Health,

@@ -637,7 +637,8 @@ fn certificates_are_made_by_two_commands() {
         fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
     assert_eq!(files, ["ca.key", "ca.pem", "r1.key", "r1.pem", "t1.key", "t1.pem"]);
-
+    let text = stdout(&vipactl(&["pki", "client", "alice", "--dir", dir_text]));
+    assert!(text.contains("alice.key: its key; both go to alice, with ca.pem\nNext: name alice in [api]"), "{text}");
     let again = stderr(&vipactl(&["pki", "issue", "r1", "--router", "--dir", dir_text]));
     assert!(again.contains("exists already; remove it first"), "{again}");
     let elsewhere = folder.path().join("none");

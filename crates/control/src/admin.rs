@@ -1,6 +1,7 @@
 //! Operators: their requests and orders, reloads of the configuration, the recorder, and questions to other nodes.
 
 pub(crate) mod capture;
+pub(crate) mod client;
 pub(crate) mod compare;
 pub(crate) mod confirm;
 pub(crate) mod connections;

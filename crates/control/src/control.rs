@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_handoff::{ControlChannel, Count, Flows, Frame, Note, PortRoute};
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, Throttle, VipaId, config::Config};
@@ -16,6 +16,7 @@ use vipa_transport::{
 use crate::{
     admin::{
         capture::Running,
+        client::AdminClient,
         confirm::Trial,
         events::EventLog,
         health::HealthState,
@@ -77,6 +78,8 @@ const NOTES_AT_ONCE: usize = 256;
 /// A router's control: all it knows, and its ends of what it talks through.
 pub struct Control {
     pub(crate) config: Arc<Config>,
+    /// The same, for other threads.
+    pub(crate) configs: watch::Sender<Arc<Config>>,
     pub(crate) cluster: Router,
     pub(crate) routing: RoutingState,
     pub(crate) flows: Arc<Flows>,
@@ -155,6 +158,7 @@ pub struct Failure(String);
 pub struct Ends {
     pub(crate) events: Receiver,
     pub(crate) admin: AdminSocket,
+    pub(crate) questions: (AdminClient, mpsc::Receiver<Question>),
     pub(crate) asked: mpsc::Receiver<Query>,
     pub(crate) finished: mpsc::Receiver<Finished>,
     pub(crate) counted: mpsc::Receiver<Result<ConnectionCounts, CountFailed>>,
@@ -223,6 +227,7 @@ impl Control {
         let own_kernel = OwnKernel::start(&config.ports);
         let routing = RoutingState::new(vipa_balance::ClusterKey::new(config.cluster.key), ports, &config.vipas);
         Self {
+            configs: watch::Sender::new(Arc::clone(&config)),
             config,
             cluster,
             routing,
@@ -286,9 +291,8 @@ impl Control {
 
     /// Runs until it is told to stop, or must, and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) -> Result<(), Failure> {
-        let Ends { mut events, admin, mut asked, mut finished, mut counted, mut fresh } = ends;
-        let (questions_in, mut questions) = mpsc::channel::<Question>(16);
-        tokio::spawn(admin.serve(questions_in, self.counts.clients.clone()));
+        let Ends { mut events, admin, mut questions, mut asked, mut finished, mut counted, mut fresh } = ends;
+        tokio::spawn(admin.serve(questions.0.0.clone(), self.counts.clients.clone()));
 
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -300,7 +304,7 @@ impl Control {
                 () = sleep_until(deadline) => self.feed(Event::Timeout),
                 // An operator is answered in the middle of a takeover too. What that costs is kept to a part of the time.
                 Some(counts) = counted.recv() => self.answer(|control| control.counted(counts.as_ref())),
-                Some((request, reply)) = questions.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
+                Some((request, reply)) = questions.1.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
                     self.answer(|control| control.asked(request, reply));
                 }
                 Some(event) = events.recv() => {

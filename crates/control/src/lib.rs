@@ -22,6 +22,7 @@ mod settings;
 mod startup;
 mod table;
 
+pub use admin::client::AdminClient;
 pub use admin::reload::Check;
 pub use clock::Clock;
 pub use control::{Control, Ends, Failure, Packets, Signal};

@@ -18,6 +18,7 @@ use vipa_transport::{
 
 use crate::{
     admin::{
+        client::AdminClient,
         queries::QuerySender,
         query_jobs::Audits,
         reload::{Check, Reader},
@@ -133,7 +134,8 @@ impl Prepared {
             lists,
         };
         let control = Control::new(config, cluster, packets, outside);
-        Ok((control, Ends { events, admin, asked, finished, counted, fresh }))
+        let questions = AdminClient::new();
+        Ok((control, Ends { events, admin, questions, asked, finished, counted, fresh }))
     }
 }
 

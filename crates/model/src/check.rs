@@ -17,6 +17,7 @@ pub enum Probe {
 
 /// How often, how long, and after how many answers of a kind it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pace {
     pub interval: Duration,
     /// No answer by then is a failure.

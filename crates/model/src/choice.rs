@@ -8,6 +8,7 @@ use crate::Pace;
 
 /// What decides each candidate's share, beside `Balance`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Choice {
     pub weights: Weights,
     /// Candidates whose configured weight is not [`Choice::USUAL_WEIGHT`].
@@ -18,6 +19,7 @@ pub struct Choice {
 
 /// A candidate that tells nothing of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Agentless {
     pub address: IpAddr,
     pub question: Question,
@@ -26,6 +28,7 @@ pub struct Agentless {
 
 /// What a router asks a host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Question {
     /// Does it answer an ICMP echo request?
     Ping,
@@ -47,6 +50,7 @@ impl fmt::Display for Question {
 
 /// Where a candidate's weight comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Weights {
     /// The configuration alone.

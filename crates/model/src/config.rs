@@ -9,6 +9,7 @@
 //! derive, because serde stops at the first mistake and knows no place for what is missing.
 
 mod announce;
+mod api;
 mod changes;
 mod check;
 mod problems;
@@ -22,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+pub use api::{Api, ApiListen, ApiRoles, ApiTls};
 pub use changes::{Change, Effect};
 pub use problems::{ConfigErrors, Problem};
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub hooks: Hooks,
     pub autonomics: Autonomics,
     pub vipas: Vec<Vipa>,
+    /// Present where the router has an HTTP API.
+    pub api: Option<Api>,
     /// Present at a target.
     pub agent: Option<Agent>,
 }

@@ -74,8 +74,24 @@ impl<'de> Deserialize<'de> for NodeName {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for NodeName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "NodeName".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A node's name: one DNS label.",
+            "type": "string",
+            "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        })
+    }
+}
+
 /// Number of an ownership of one VIPA. Only ever grows; 0 means "never owned".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Epoch(pub u64);
 
 impl Epoch {
@@ -95,10 +111,12 @@ impl fmt::Display for Epoch {
 
 /// A router's place in the order of succession for one VIPA, 1 to 254; the highest alive owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rank(pub u8);
 
 /// One life of a node's process; a restarted process has a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Incarnation(pub u64);
 
 impl Incarnation {
@@ -127,6 +145,7 @@ pub struct PortId(pub u16);
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Tcp,
@@ -146,6 +165,7 @@ impl Protocol {
 
 /// Transport-layer ports `first..=last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PortRange {
     pub first: u16,
     pub last: u16,
@@ -178,6 +198,7 @@ impl fmt::Display for PortRange {
 
 /// How a router gets a connection's packets to its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Forwarding {
     /// Direct return: the destination MAC becomes the target's; the target answers the client itself.
@@ -219,6 +240,7 @@ impl Forwarding {
 
 /// How a service's packets get to its targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Delivery {
     pub forwarding: Forwarding,
     /// Candidates that are reached another way than the others.
@@ -256,10 +278,13 @@ impl Delivery {
 
 /// Which clients a service admits, and how fast. Asked about new connections only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sources {
     /// When not empty, only these, as far as `deny` has no longer prefix.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub allow: Vec<IpNet>,
     /// Not these, as far as `allow` has no longer prefix.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub deny: Vec<IpNet>,
     /// Most new connections a second from one client address (an IPv6 client's /64).
     pub new_per_second: Option<u32>,
@@ -267,6 +292,7 @@ pub struct Sources {
 
 /// How the target of a new connection is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     /// Consistent hashing of the client's address and port (Maglev, NSDI 2016 §3.4).
@@ -294,6 +320,7 @@ impl Balance {
 
 /// What happens to a TCP packet whose connection nobody knows, once rebuilding is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Orphans {
     /// Answered with a reset after a grace time, so that the client does not wait for nothing.
@@ -341,6 +368,7 @@ impl Unserved {
 
 /// VIPA + protocol + ports, and who may serve it. The VIPA stands where the service is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Service {
     pub protocol: Protocol,
     pub ports: PortRange,
@@ -370,6 +398,7 @@ pub enum Stance {
 
 /// One connection to a VIPA as seen from the VIPA's side. The VIPA stands where the connection is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
     pub protocol: Protocol,
     pub client: SocketAddr,

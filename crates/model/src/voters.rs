@@ -13,6 +13,7 @@ use crate::{Epoch, NodeName};
 const EPOCHS: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Voters {
     /// From 1; 0 is that of a node which does not know yet whose votes count.
     pub version: u32,

@@ -49,6 +49,7 @@ pub const DEFAULT_RECORDING_MB: u32 = 64;
 
 /// One line in either direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Versioned<T> {
     pub version: u16,
     #[serde(flatten)]
@@ -72,6 +73,7 @@ impl<T> Versioned<T> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     Status,
@@ -141,6 +143,7 @@ pub enum Request {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Record {
     /// At most so much on the disk; what is beyond replaces the oldest.
@@ -151,6 +154,7 @@ pub enum Record {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "answer", content = "data", rename_all = "kebab-case")]
 pub enum Answer {
     Status(Box<Status>),
@@ -180,18 +184,21 @@ pub enum Answer {
 
 /// A sentence for who gave an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Said {
     pub sentence: String,
 }
 
 /// Those that are as configured again are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Decisions {
     pub decisions: Vec<Decision>,
 }
 
 /// The router at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     pub node: NodeName,
     pub cluster: String,
@@ -254,6 +261,7 @@ pub struct Status {
 
 /// A VIPA whose owner changes again and again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Flapping {
     pub vipa: IpAddr,
     /// Within the last minute.
@@ -262,6 +270,7 @@ pub struct Flapping {
 
 /// Who was refused, or refuses this router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RefusedPeer {
     /// As its certificate says, or as it was dialled; not there if it has proved to be nobody.
     pub node: Option<NodeName>,
@@ -275,6 +284,7 @@ pub struct RefusedPeer {
 
 /// A target that reports more connections than its share of the connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OverShare {
     pub target: IpAddr,
     /// Reports that were not taken in since it is over.
@@ -283,6 +293,7 @@ pub struct OverShare {
 
 /// A VIPA that another station says it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AddressConflict {
     pub vipa: IpAddr,
     /// The station, and the port where it was heard.
@@ -298,6 +309,7 @@ pub struct AddressConflict {
 
 /// A tunnel's path that takes less than the port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NarrowPath {
     pub target: IpAddr,
     /// What it takes, bytes of IP, the tunnel's own headers included.
@@ -307,6 +319,7 @@ pub struct NarrowPath {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Link {
     pub node: NodeName,
     /// The target's address; `None` for routers.
@@ -316,6 +329,7 @@ pub struct Link {
 
 /// What a router is to a VIPA at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Stance {
     Standby,
@@ -329,6 +343,7 @@ pub enum Stance {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VipaStatus {
     pub address: IpAddr,
     pub epoch: Epoch,
@@ -353,6 +368,7 @@ pub struct VipaStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "part", rename_all = "lowercase")]
 pub enum MirrorStatus {
     /// The owner tells these backups.
@@ -369,6 +385,7 @@ pub enum MirrorStatus {
 
 /// What bends a VIPA's order of succession, and what becomes of it next.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Succession {
     /// The VIPAs of one group move together.
@@ -388,6 +405,7 @@ pub struct Succession {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TargetStatus {
     pub address: IpAddr,
     /// Known once its agent has been linked.
@@ -410,6 +428,7 @@ pub struct TargetStatus {
 /// How much of what is sent to a target is served there, in hundredths, of the last ten seconds or so; `None`: too few
 /// connections came to tell. Routers count by target, so `reached` is of all its services together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Responsiveness {
     /// Of the connections this router sent, those whose handshake began there.
     pub reached: Option<u8>,
@@ -433,11 +452,13 @@ impl Responsiveness {
 
 /// Who may serve what, who does, and how it is spread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Distribution {
     pub vipas: Vec<VipaDistribution>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VipaDistribution {
     pub vipa: IpAddr,
     pub epoch: Epoch,
@@ -445,6 +466,7 @@ pub struct VipaDistribution {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceDistribution {
     pub service: Service,
     /// Candidates in the order of the service, then other targets that still hold connections of it.
@@ -452,6 +474,7 @@ pub struct ServiceDistribution {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DistributionRow {
     pub target: IpAddr,
     pub node: Option<NodeName>,
@@ -479,6 +502,7 @@ pub struct DistributionRow {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Takeovers {
     /// Complete ones, oldest first, the latest few dozen.
     pub records: Vec<TakeoverRecord>,
@@ -486,6 +510,7 @@ pub struct Takeovers {
 
 /// A change of ownership, as the cluster and the packet path saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TakeoverRecord {
     #[serde(flatten)]
     pub report: TakeoverReport,
@@ -513,6 +538,7 @@ pub struct TakeoverRecord {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counters {
     /// When they were read, microseconds of the router's own clock since its start: it only goes forward.
     #[serde(default)]
@@ -525,6 +551,7 @@ pub struct Counters {
 
 /// A takeover rehearsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drill {
     pub vipa: IpAddr,
     pub owner: Option<NodeName>,
@@ -547,6 +574,7 @@ pub struct Drill {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DrillTarget {
     pub address: IpAddr,
     pub node: Option<NodeName>,
@@ -570,6 +598,7 @@ pub struct DrillTarget {
 
 /// What would be lost, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Loss {
     pub target: IpAddr,
     /// `None`: nobody can tell how many.
@@ -579,18 +608,21 @@ pub struct Loss {
 
 /// Where other routers' configurations for a VIPA differ from this one's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diff {
     pub vipa: IpAddr,
     pub peers: Vec<Peer>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Peer {
     pub node: NodeName,
     pub answer: PeerAnswer,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerAnswer {
     /// In these; when there are none, in nothing.
@@ -602,6 +634,7 @@ pub enum PeerAnswer {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiffRow {
     pub what: String,
     pub here: String,

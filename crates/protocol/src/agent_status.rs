@@ -19,6 +19,7 @@ const PORTS_NAMED: usize = 8;
 
 /// What a running agent knows and does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentStatus {
     pub version: String,
     pub node: NodeName,
@@ -40,6 +41,7 @@ pub struct AgentStatus {
 
 /// A VIPA in short, for who asks this target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VipaSummary {
     pub vipa: IpAddr,
     pub epoch: Epoch,
@@ -56,6 +58,7 @@ pub struct VipaSummary {
 
 /// What is changed on this host and how that goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostStatus {
     /// What is changed on this host now, a line each.
     pub setup: Vec<String>,
@@ -70,6 +73,7 @@ pub struct HostStatus {
 
 /// What the host's part has cost since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostWork {
     /// Dumps of the addresses of the interface that carries the VIPAs.
     pub address_dumps: u64,

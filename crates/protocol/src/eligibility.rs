@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The first reason that applies, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "code", rename_all = "kebab-case")]
 pub enum Eligibility {
     Fit,

@@ -25,6 +25,7 @@ pub const MAX_EVENTS: usize = 2_048;
 
 /// Something that one node saw happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterEvent {
     /// By the clock of `node`, milliseconds since 1970.
     pub unix_ms: u64,
@@ -37,6 +38,7 @@ pub struct ClusterEvent {
 
 /// An event with what is made of it, for who shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventRow {
     #[serde(flatten)]
     pub event: ClusterEvent,
@@ -48,6 +50,7 @@ pub struct EventRow {
 
 /// What happened, by all routers that have answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Events {
     /// The oldest first.
     pub events: Vec<EventRow>,
@@ -65,6 +68,7 @@ impl From<ClusterEvent> for EventRow {
 
 /// How much an event asks for attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventLevel {
     News,
@@ -74,6 +78,7 @@ pub enum EventLevel {
 
 /// Why a router came to own a VIPA.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OwnershipCause {
     /// Nobody had owned it.
@@ -104,6 +109,7 @@ pub enum OwnershipCause {
 
 /// A service of a VIPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceKey {
     pub vipa: IpAddr,
     pub protocol: Protocol,
@@ -112,6 +118,7 @@ pub struct ServiceKey {
 
 /// A limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitKind {
     /// The connection table is full: the least valuable connections are given up.
@@ -126,6 +133,7 @@ pub enum LimitKind {
 
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadResult {
     Applied {
@@ -143,6 +151,7 @@ pub enum ReloadResult {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     Started {

@@ -43,6 +43,7 @@ const NAMED: usize = 4;
 
 /// A verdict; the worse one is the greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     #[default]
@@ -75,6 +76,7 @@ impl fmt::Display for Severity {
 
 /// One check and what it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HealthCheck {
     /// One word, always the same.
     pub name: String,
@@ -85,6 +87,7 @@ pub struct HealthCheck {
 
 /// The verdict on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Health {
     pub node: NodeName,
     /// That of the worst check.
@@ -95,6 +98,7 @@ pub struct Health {
 
 /// What only health looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HealthFacts {
     /// The node's clock, milliseconds since 1970.
@@ -111,6 +115,7 @@ pub struct HealthFacts {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VipaFacts {
     pub vipa: IpAddr,
     /// Routers beside the owner that are linked, fit and allowed to own it, the first in line first. This router is one of them only
@@ -120,6 +125,7 @@ pub struct VipaFacts {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceFacts {
     pub service: String,
     /// The candidates that get no new connections, and why.
@@ -130,6 +136,7 @@ pub struct ServiceFacts {
 
 /// A port and what its NIC has dropped since it was last looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PortFacts {
     pub port: String,
     pub dropped: u64,
@@ -137,6 +144,7 @@ pub struct PortFacts {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReloadFacts {
     pub unix_ms: u64,
     /// Why it changed nothing, if it should have.
@@ -145,6 +153,7 @@ pub struct ReloadFacts {
 
 /// The last comparison of each target's connections with the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuditFacts {
     pub agreeing: u64,
     /// Target and VIPA.
@@ -152,6 +161,7 @@ pub struct AuditFacts {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CertificateFacts {
     /// Whose it is: "this router", "the authority".
     pub subject: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A digest of the cluster's name keyed by `cluster.key` (`vipa_transport::key_digest` makes it). Who does not have the key learns
 /// nothing from it, because the key has 128 random bits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyDigest([u8; 32]);
 
 impl KeyDigest {

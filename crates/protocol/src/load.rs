@@ -21,6 +21,7 @@ pub const MAX_CHECK_DETAIL: usize = 200;
 
 /// Sent by a target to routers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Load {
     pub intent: Intent,
     /// Its share of new connections where weights follow the load, 1 to [`FULL_HEADROOM`].
@@ -36,6 +37,7 @@ pub struct Load {
 /// Results of the TCP connections that clients began to a service, counted since the agent's start. The router counts
 /// those that it has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Served {
     pub vipa: IpAddr,
     /// As the service was distributed.
@@ -51,6 +53,7 @@ pub struct Served {
 
 /// What the target itself requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Intent {
     #[default]
@@ -61,6 +64,7 @@ pub enum Intent {
 
 /// Load of the whole host, not only of Vipa's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostLoad {
     /// Time in which the processors were not idle, in thousandths, over the last second or so.
     pub cpu_permille: u16,
@@ -77,6 +81,7 @@ pub struct HostLoad {
 
 /// An accept queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListenerLoad {
     pub vipa: IpAddr,
     pub protocol: Protocol,
@@ -89,6 +94,7 @@ pub struct ListenerLoad {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Accepting {
     Yes,
@@ -100,6 +106,7 @@ pub enum Accepting {
 
 /// The last result of a configured check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CheckResult {
     #[serde(deserialize_with = "crate::text::name")]
     pub name: String,

@@ -212,6 +212,7 @@ pub struct Distribution {
 
 /// What the sending router is to the VIPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Standing {
     Owner,
     Backup,
@@ -230,6 +231,7 @@ pub struct Associate {
 
 /// A place in a target's connection log of one VIPA: everything up to and including `sequence`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Position {
     pub incarnation: Incarnation,
     pub sequence: u64,

@@ -14,6 +14,7 @@ use vipa_model::{NodeName, Protocol};
 
 /// What a decision is about; there is one decision in force on each.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Matter {
     /// Which router comes before all others for this VIPA, whatever the ranks say.
@@ -29,6 +30,7 @@ pub enum Matter {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Ruling {
     /// As the configuration has it. DecisionAck, so that it wins over an older ruling that comes late.
@@ -40,6 +42,7 @@ pub enum Ruling {
 
 /// Decisions about one matter in their order: the higher stamp counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stamp {
     /// One more than the highest its maker knew.
     pub count: u64,
@@ -47,6 +50,7 @@ pub struct Stamp {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Decision {
     pub matter: Matter,
     pub ruling: Ruling,
@@ -58,6 +62,7 @@ pub struct Decision {
 
 /// A person who gave an order at a node's admin socket, as that node's kernel and user database know it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Operator {
     pub uid: u32,
     /// `None`: the user database has none.
@@ -74,6 +79,7 @@ impl Default for Operator {
 
 /// Who gave an order, and when.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Given {
     pub by: Operator,
     /// By the clock of the node it was given at, milliseconds since 1970.
@@ -120,6 +126,7 @@ impl fmt::Display for Decision {
 
 /// What an operator wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// `to` owns the VIPA, and goes on being first in line for it until it is moved again or taken back.

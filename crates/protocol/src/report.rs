@@ -9,6 +9,7 @@ use crate::event::OwnershipCause;
 
 /// Why a router came to own a VIPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
     /// No router had owned it.
@@ -23,6 +24,7 @@ pub enum Trigger {
 
 /// One change of ownership, by the new owner. Spans in microseconds, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TakeoverReport {
     pub vipa: IpAddr,
     pub epoch: Epoch,

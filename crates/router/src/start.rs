@@ -11,7 +11,7 @@ use tokio::{
     signal::unix::{self, SignalKind},
     sync::mpsc,
 };
-use vipa_control::{Clock, Packets, Prepared, Signal};
+use vipa_control::{AdminClient, Clock, Control, Packets, Prepared, Signal};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
@@ -20,6 +20,7 @@ use vipa_model::{
     config::{Config, Idle},
     with_causes,
 };
+use vipa_web::{AdminHandler, ApiLimits, ApiListener, ApiServer};
 
 use crate::{
     fit,
@@ -39,6 +40,7 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     // What can be refused is refused before a port is touched.
     fit::check(&config)?;
     let prepared = Prepared::new(&config, file, |next| fit::check(next).map_err(|error| with_causes(error.as_ref())))?;
+    let api = config.api.as_ref().map(ApiListener::open).transpose()?;
     let flows = Arc::new(tables(&config)?);
     // Kept until control has ended, and with it the last announcement.
     let tun = config.announce.interface.as_deref().map(Tun::open).transpose()?;
@@ -65,12 +67,14 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     if record {
         control.record_from_now_on();
     }
+    let api = api.map(|api| start_api(api, &control, ends.admin_client())).transpose()?;
     tracing::info!(node = %config.node.name, workers = workers.len(), "vipad runs");
     let ended = runtime.block_on(async {
         let (tell, told) = mpsc::channel(1);
         tokio::spawn(signals.pass_on(alarmed, tell));
         control.run(ends, told).await
     });
+    drop(api);
     drop(inside);
     drop(tun);
 
@@ -143,6 +147,15 @@ impl Signals {
             }
         }
     }
+}
+
+/// Serves the API on a thread of its own, with what control says.
+fn start_api(listener: ApiListener, control: &Control, client: AdminClient) -> anyhow::Result<ApiServer> {
+    let ask: AdminHandler = Arc::new(move |request, operator, progress| {
+        let client = client.clone();
+        Box::pin(async move { client.ask(request, operator, progress).await })
+    });
+    Ok(listener.start(ask, control.configs(), ApiLimits::default())?)
 }
 
 /// What a worker's thread takes with it.

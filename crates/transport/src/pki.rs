@@ -77,9 +77,39 @@ pub fn issue(folder: &Path, node: &NodeName, roles: &CertifiedRoles) -> Result<M
     if roles.addresses.len() > MAX_ADDRESSES {
         return Err(PkiError::Addresses(roles.addresses.len()));
     }
-    if !matches!(ServerName::try_from(node.as_str()), Ok(ServerName::DnsName(_))) || node.as_str() == "ca" {
-        return Err(PkiError::Name(node.clone()));
+    let mut params = named_params(node)?;
+    if roles.router {
+        params.subject_alt_names.push(SanType::URI(ROUTER_URI.try_into()?));
     }
+    if !roles.addresses.is_empty() {
+        params.subject_alt_names.push(SanType::URI(TARGET_URI.try_into()?));
+        params.subject_alt_names.extend(roles.addresses.iter().copied().map(SanType::IpAddress));
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    sign(folder, node, &params)
+}
+
+/// Makes a key and a certificate for a client of the API, which is no node: no node links with it. Nothing is overwritten.
+pub fn issue_client(folder: &Path, name: &NodeName) -> Result<Made, PkiError> {
+    let mut params = named_params(name)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    sign(folder, name, &params)
+}
+
+fn named_params(name: &NodeName) -> Result<CertificateParams, PkiError> {
+    if !matches!(ServerName::try_from(name.as_str()), Ok(ServerName::DnsName(_))) || name.as_str() == "ca" {
+        return Err(PkiError::Name(name.clone()));
+    }
+    let mut params = CertificateParams::new([name.to_string()])?;
+    params.distinguished_name = named(name.as_str());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params);
+    Ok(params)
+}
+
+/// Makes a key and signs its certificate by the authority in `folder`.
+fn sign(folder: &Path, node: &NodeName, params: &CertificateParams) -> Result<Made, PkiError> {
     let made = files(folder, node.as_str());
     refuse_existing(&made)?;
     let authority = files(folder, "ca");
@@ -93,19 +123,6 @@ pub fn issue(folder: &Path, node: &NodeName, roles: &CertifiedRoles) -> Result<M
     let issuer = Issuer::from_ca_cert_pem(&ca_certificate, ca_key).map_err(bad(&authority.certificate))?;
 
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new([node.to_string()])?;
-    if roles.router {
-        params.subject_alt_names.push(SanType::URI(ROUTER_URI.try_into()?));
-    }
-    if !roles.addresses.is_empty() {
-        params.subject_alt_names.push(SanType::URI(TARGET_URI.try_into()?));
-        params.subject_alt_names.extend(roles.addresses.iter().copied().map(SanType::IpAddress));
-    }
-    params.distinguished_name = named(node.as_str());
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params);
     let certificate = params.signed_by(&key, &issuer)?;
     write_both(folder, made, &certificate.pem(), &key.serialize_pem())
 }

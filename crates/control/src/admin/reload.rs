@@ -198,6 +198,7 @@ impl Control {
         self.self_check.set(next.autonomics.clone());
         self.routing.configure(&next.vipas);
         self.config = next;
+        self.configs.send_replace(Arc::clone(&self.config));
         let settings = Box::new(settings(&self.config, self.cluster.hello().incarnation));
         self.feed(Event::Configured { settings });
         self.links.introduce(self.cluster.hello());

@@ -2,7 +2,10 @@
 
 use std::{fmt::Debug, net::IpAddr};
 
-use super::{AdminAccess, Announce, Autonomics, Cluster, Config, Dpdk, Hooks, Node, Pki, Table, Vipa, Workers};
+use super::{
+    AdminAccess, Announce, Api, ApiListen, ApiRoles, ApiTls, Autonomics, Cluster, Config, Dpdk, Hooks, Node, Pki,
+    Table, Vipa, Workers,
+};
 use crate::{NodeName, PortRange, Protocol, Rank, Service, Voters};
 
 /// One difference, in words.
@@ -31,7 +34,8 @@ impl Config {
     #[must_use]
     pub fn changes(&self, next: &Self) -> Vec<Change> {
         let mut list = List::default();
-        let Self { node, pki, cluster, dpdk, ports, workers, table, announce, hooks, autonomics, vipas, agent } = self;
+        let Self { node, pki, cluster, dpdk, ports, workers, table, announce, hooks, autonomics, vipas, api, agent } =
+            self;
         list.node(node, &next.node);
         list.pki(pki, &next.pki);
         list.cluster(cluster, &next.cluster);
@@ -53,6 +57,7 @@ impl Config {
         list.hooks(hooks, &next.hooks);
         list.autonomics(autonomics, &next.autonomics);
         list.vipas(vipas, &next.vipas);
+        list.api(api.as_ref(), next.api.as_ref());
         list.restart("agent", agent.as_ref(), next.agent.as_ref());
         list.0
     }
@@ -67,7 +72,9 @@ impl Config {
         let voters = if live { &next.cluster.voters } else { &self.cluster.voters };
         let cluster = Cluster { voters: voters.clone(), ..self.cluster.clone() };
         let Pki { revoked_nodes, revoked_serials, .. } = next.pki.clone();
+        let roles = |api: &Api| next.api.as_ref().map_or_else(|| api.roles.clone(), |next| next.roles.clone());
         Self {
+            api: self.api.as_ref().map(|api| Api { roles: roles(api), ..api.clone() }),
             pki: Pki { revoked_nodes, revoked_serials, ..self.pki.clone() },
             table,
             announce: Announce { repeat, refresh, ..self.announce.clone() },
@@ -207,6 +214,26 @@ impl List {
         self.live("autonomics.stall_ms", stall, &new.stall);
     }
 
+    fn api(&mut self, old: Option<&Api>, new: Option<&Api>) {
+        let (Some(old), Some(new)) = (old, new) else {
+            let shown = |api: Option<&Api>| api.map_or_else(|| NONE.into(), |api| listen(&api.listen));
+            if old.is_some() || new.is_some() {
+                self.say("api", shown(old), shown(new), Effect::Restart);
+            }
+            return;
+        };
+        let Api { listen: place, roles, page } = old;
+        if *place != new.listen {
+            self.say("api.listen", listen(place), listen(&new.listen), Effect::Restart);
+        }
+        self.restart("api.page", page, &new.page);
+        let ApiRoles { read, operate, read_group, operate_group } = roles;
+        self.live("api.read", Words(read.clone()), Words(new.roles.read.clone()));
+        self.live("api.operate", Words(operate.clone()), Words(new.roles.operate.clone()));
+        self.live("api.read_group", read_group, &new.roles.read_group);
+        self.live("api.operate_group", operate_group, &new.roles.operate_group);
+    }
+
     fn vipas(&mut self, old: &[Vipa], new: &[Vipa]) {
         for vipa in old {
             match new.iter().find(|other| other.address == vipa.address) {
@@ -294,6 +321,17 @@ struct Words(Vec<String>);
 impl Debug for Words {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0.join(", "))
+    }
+}
+
+/// As the configuration has it, and the files where there are some.
+fn listen(listen: &ApiListen) -> String {
+    match listen {
+        ApiListen::Unix(path) => format!("unix:{}", path.display()),
+        ApiListen::Loopback(address) => format!("{address}, tls none"),
+        ApiListen::Tls(ApiTls { address, certificate, key, authority }) => {
+            format!("{address}, {}, {}, {}", certificate.display(), key.display(), authority.display())
+        }
     }
 }
 

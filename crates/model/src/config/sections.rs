@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     ADMIN_SOCKET, AdminAccess, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node,
-    Observe, Pki, Port, Program, Table, Workers, announce, check,
+    Observe, Pki, Port, Program, Table, Workers, announce, api, check,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -65,6 +65,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let (table_section, agent_section) = (section(problems, "table"), section(problems, "agent"));
     let (announce_section, hooks_section) = (section(problems, "announce"), section(problems, "hooks"));
     let autonomics_section = section(problems, "autonomics");
+    let api_section = section(problems, "api");
     let port_sections = top.tables(problems, "port", "port");
     let vipa_sections = top.tables(problems, "vipa", "vipa");
     top.finish(problems);
@@ -87,6 +88,10 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let announce = announce::read_announce(problems, announce_section);
     let hooks = announce::read_hooks(problems, hooks_section);
     let autonomics = announce::read_autonomics(problems, autonomics_section);
+    if !is_router && api_section.is_present() {
+        problems.add::<()>(api_section.span.clone(), "[api] is of a router, and this is a target; leave it out");
+    }
+    let api = api::read_api(problems, api_section, pki.as_ref(), file);
     let agent = if is_target { Some(read_agent(problems, agent_section)) } else { None };
     let ports = read_ports(problems, port_sections);
 
@@ -108,7 +113,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         None => None,
     };
     let (pki, dpdk, ports, workers, table) = (pki?, dpdk?, ports?, workers?, table?);
-    let (announce, hooks, autonomics, vipas) = (announce?, hooks?, autonomics?, vipas?);
+    let (announce, hooks, autonomics, vipas, api) = (announce?, hooks?, autonomics?, vipas?, api?);
     Some(Config {
         node,
         pki,
@@ -121,6 +126,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         hooks,
         autonomics,
         vipas,
+        api,
         agent,
     })
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use vipa_model::{Connection, NodeName};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditMode {
     Look,
@@ -14,12 +15,14 @@ pub enum AuditMode {
 
 /// The connection table against what the targets hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Audit {
     /// Every linked target of every VIPA asked about.
     pub targets: Vec<TargetAudit>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TargetAudit {
     pub vipa: IpAddr,
     pub target: IpAddr,
@@ -28,6 +31,7 @@ pub struct TargetAudit {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditResult {
     /// The table has exactly the established connections that the target holds; how many.
@@ -46,12 +50,14 @@ pub enum AuditResult {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuditExample {
     pub connection: Connection,
     pub difference: Difference,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Difference {
     /// The target holds it, the table does not know it.

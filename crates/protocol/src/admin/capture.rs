@@ -12,6 +12,7 @@ pub const MAX_CAPTURE_S: u64 = 3_600;
 
 /// What is captured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CaptureFilter {
     /// Packets from and to this VIPA only.
     pub vipa: Option<IpAddr>,
@@ -25,6 +26,7 @@ pub struct CaptureFilter {
 
 /// What was captured since it was last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Captured {
     pub packets: Vec<CapturedPacket>,
     /// Nothing more will come.
@@ -34,6 +36,7 @@ pub struct Captured {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CapturedPacket {
     /// Nanoseconds since 1970.
     pub unix_ns: u64,

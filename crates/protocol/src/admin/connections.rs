@@ -10,6 +10,7 @@ pub const MAX_COUNTED: usize = 100_000;
 
 /// Which connections are meant: those that meet all that is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ConnectionFilter {
     pub vipa: Option<IpAddr>,
@@ -20,6 +21,7 @@ pub struct ConnectionFilter {
 
 /// What connections are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CountBy {
     Target,
@@ -46,6 +48,7 @@ impl CountBy {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connections {
     /// In the table and meant, whether shown or not.
     pub total: u64,
@@ -60,6 +63,7 @@ pub struct Connections {
 
 /// One row of a count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CountedConnections {
     /// A target's or client's address, a state, or a service as `192.0.2.10:80/tcp`.
     pub name: String,
@@ -67,6 +71,7 @@ pub struct CountedConnections {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConnectionRow {
     pub vipa: IpAddr,
     pub connection: Connection,
@@ -89,6 +94,7 @@ impl ConnectionFilter {
 
 /// How far the router knows a connection's life to have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     HalfOpen,

@@ -9,6 +9,7 @@ use super::{Stage, Stance};
 use crate::eligibility::Eligibility;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     pub vipa: IpAddr,
     pub connection: Connection,
@@ -30,6 +31,7 @@ pub struct Explanation {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ExplainedPacket {
     /// A TCP segment that opens the connection.
@@ -40,6 +42,7 @@ pub enum ExplainedPacket {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExplainedEntry {
     pub target: IpAddr,
     pub node: Option<NodeName>,
@@ -51,6 +54,7 @@ pub struct ExplainedEntry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExplainedService {
     /// `tcp/80`, `udp/53-60`.
     pub name: String,
@@ -64,6 +68,7 @@ pub struct ExplainedService {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ExplainedChoice {
     /// The hash of the connection's addresses and ports.
@@ -73,6 +78,7 @@ pub enum ExplainedChoice {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExplainedCandidate {
     pub target: IpAddr,
     pub node: Option<NodeName>,
@@ -82,6 +88,7 @@ pub struct ExplainedCandidate {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExplainedPath {
     pub target: IpAddr,
     pub node: Option<NodeName>,
@@ -107,6 +114,7 @@ pub struct ExplainedPath {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExplainedFate {
     /// The counter of the packet's fate, or `held` while it waits.
     pub name: String,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How far a reload goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadMode {
     /// Says what would change, and changes nothing.
@@ -16,6 +17,7 @@ pub enum ReloadMode {
 
 /// What a reload found, and did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reload {
     pub file: String,
     pub changes: Vec<ReloadChange>,
@@ -26,6 +28,7 @@ pub struct Reload {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReloadChange {
     pub what: String,
     pub from: String,
@@ -34,6 +37,7 @@ pub struct ReloadChange {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReloadOutcome {
     /// The file says what the router does already.

@@ -44,6 +44,7 @@ mod told;
 mod udp;
 mod vanished;
 mod voters;
+mod web_page;
 mod worker_panic;
 
 use std::{thread::sleep, time::Duration};
