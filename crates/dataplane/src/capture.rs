@@ -1,9 +1,9 @@
-//! A worker while an operator looks at its packets.
+//! A worker during a packet capture.
 //!
-//! The receive queues are taken out of the worker and kept here, so that its turns find none, and what arrives is worked off when it
-//! keeps house, which it then does after every turn: the same steps as in a turn, one packet at a time. What the counters say before and
-//! after a packet is its fate, and what waits for the ports is what it became. Without a capture nothing of this is touched: whether
-//! there is one is looked at where the worker keeps house, and costs packets nothing.
+//! The receive queues are moved out of the worker and kept here, so that its turns find none. Arriving packets are
+//! processed in the housekeeping, which then follows every turn: the same steps as in a turn, one packet at a time. The
+//! change of the counters by a packet is its fate, and the packets that wait for the ports are its results. Without a
+//! capture nothing of this is touched: the check for one is in the worker's housekeeping, and costs packets nothing.
 
 use std::{iter, mem, sync::Arc, time::Duration};
 
@@ -23,17 +23,17 @@ use crate::{
     worker::{BURSTS_A_TURN, ReceivedBurst, VerdictApplier, Worker},
 };
 
-/// A capture under way, and the queues that are worked off for it.
+/// A capture under way, and the queues that are processed for it.
 pub(crate) struct Capturing<R: Rx> {
     capture: Arc<Capture>,
     pub(crate) rx_ports: Vec<RxPort<R>>,
     overloads: Vec<Overload>,
-    /// What waits, so that it has its fate here, too.
+    /// Held packets, so that they get their fates here, too.
     hold: HoldQueue<R::Buf>,
 }
 
 impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
-    /// Begins or ends what the routes say, and takes a turn while there is a capture. Says whether there is one.
+    /// Begins or ends the capture in the routes, and takes a turn while there is one. Returns whether there is one.
     pub(crate) fn follow_capture(&mut self, clock: &impl Fn() -> Moment) -> bool {
         let now = clock();
         let wanted = self.routes.snapshot().capture.as_ref().filter(|capture| !capture.is_over(now));
@@ -53,7 +53,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         true
     }
 
-    /// The queues come back.
+    /// Returns the queues to the worker.
     pub(crate) fn end_capture(&mut self) {
         if let Some(capturing) = self.capturing.take() {
             let Capturing { capture: _, rx_ports, overloads, hold } = *capturing;
@@ -77,7 +77,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             let verdict = decide_again(&context, &held, &mut self.admission);
             let mut applier = VerdictApplier { hold, fragments: &mut self.fragments, tx_ports: &mut self.tx_ports };
             applier.apply_held(&context, held, verdict);
-            // What goes on waiting has no fate yet.
+            // A packet that is held further has no fate yet.
             before.record(capture, (counters, &mut self.tx_ports), (context.now, port, frame), false);
         }
         let mut received = 0;
@@ -129,7 +129,8 @@ impl Before {
         Self { fates: Fate::all().map(|fate| counters.read(fate)).collect(), held: counters.read(Count::Held) }
     }
 
-    /// Sends what the packet became, and records it and that. `is_new`: it has just come, so that it has a fate or is held.
+    /// Sends the results of the packet, and records them and the packet. `is_new`: it has just arrived, so that it has
+    /// a fate or is held.
     fn record<T: Tx>(
         self,
         capture: &Capture,
@@ -166,7 +167,7 @@ impl Before {
         };
         let outgoing = outgoing.into_iter().map(|(port, frame)| record(port, true, frame));
         for packet in iter::once(record(port, false, frame)).chain(outgoing) {
-            // What is too much is counted there.
+            // The capture counts what it has no room for.
             let _ = capture.record(packet);
         }
     }

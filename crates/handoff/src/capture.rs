@@ -1,7 +1,7 @@
-//! Packets that an operator looks at: what workers copy for control while that is wanted.
+//! Packet capture for operators: copies of packets that workers make for control on request.
 //!
-//! A capture is part of the routes. Workers look for one when they keep house, not for each packet; while there is one they take packets
-//! one at a time, so that what each packet's counters say afterwards is that packet's fate.
+//! A capture is part of the routes. Workers check for one in their housekeeping, not for each packet. While there is
+//! one they take packets one at a time, so that the change of the counters by each packet is that packet's fate.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -11,18 +11,18 @@ use vipa_sync::{Counter, Flag, Mailbox};
 
 use crate::Fate;
 
-/// Records that control has not read yet; more are lost and counted.
+/// Records that control has not read yet; any more are lost and counted.
 const RECORDS: usize = 4_096;
 /// Bytes kept of a packet.
 pub const CAPTURED_BYTES: usize = 1_600;
 
-/// What became of a captured packet.
+/// Fate of a captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapturedFate {
     Fate(Fate),
-    /// It waits; what becomes of it is another record.
+    /// It is held; its fate is in another record.
     Held,
-    /// A fate that could not be told: two at once, or none.
+    /// A fate that could not be determined: two at once, or none.
     Unknown,
 }
 
@@ -38,14 +38,14 @@ impl CapturedFate {
     }
 }
 
-/// A packet as it came in or went out.
+/// A packet as it arrived or left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureRecord {
     pub at: Moment,
     pub port: PortId,
     pub is_outgoing: bool,
     pub fate: CapturedFate,
-    /// The frame's, of which `bytes` has the first [`CAPTURED_BYTES`].
+    /// Length of the frame, of which `bytes` has the first [`CAPTURED_BYTES`].
     pub length: u32,
     pub bytes: Box<[u8]>,
 }
@@ -63,8 +63,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Of packets with this VIPA's address (`None`: of all) and a fate whose name matches one of the patterns, separated by commas (`*`
-    /// stands for anything); `limit` records at most, from `now` on for so long at most.
+    /// Captures packets with this VIPA's address (`None`: all) and a fate whose name matches one of the patterns,
+    /// separated by commas (`*` stands for any text): `limit` records at most, from `now` on for this long at most.
     ///
     /// # Errors
     /// A sentence when a pattern matches no fate.
@@ -90,13 +90,13 @@ impl Capture {
         })
     }
 
-    /// Whether there is nothing more to be captured.
+    /// Whether the capture is over.
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
         self.stopped.is_raised() || now >= self.until || self.taken.read() >= self.limit
     }
 
-    /// Ends it.
+    /// Ends the capture.
     pub fn stop(&self) {
         self.stopped.raise();
     }
@@ -107,7 +107,7 @@ impl Capture {
         self.vipa.is_none_or(|vipa| has_address(frame, vipa))
     }
 
-    /// Whether packets of this fate are.
+    /// Whether packets of this fate are to be captured.
     #[must_use]
     pub fn has_fate(&self, fate: CapturedFate) -> bool {
         let index = match fate {
@@ -129,7 +129,7 @@ impl Capture {
         self.records.try_receive()
     }
 
-    /// Packets that found no room.
+    /// Packets that were lost because there was no room.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.records.refused()
@@ -142,12 +142,12 @@ impl fmt::Debug for Capture {
     }
 }
 
-/// Whether `name` is what the pattern says; `*` stands for anything.
+/// Whether `name` matches the pattern; `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, rest)) => name.strip_prefix(head).is_some_and(|name| {
-            // Each place where the rest may begin.
+            // Each position at which the rest may begin.
             (0..=name.len()).any(|at| name.is_char_boundary(at) && matches(rest, &name[at..]))
         }),
     }

@@ -1,20 +1,23 @@
-//! What a worker does with the next packet of a connection, found out without a packet and without changing anything.
+//! Explanation of what a worker does with the next packet of a connection, computed without a packet and without
+//! changing anything.
 //!
-//! The rules that are asked here are the ones that the workers ask: the methods of [`VipaRoute`], [`ServiceRoute`] and [`Routes`] below.
-//! A property test holds the result to what a worker does with the packet (`dataplane/tests/explain.rs`). Not foreseen is what one worker
-//! alone counts: limits on new connections and on answers, overload, and connections for which the table had no place.
+//! It uses the same rules as the workers: the methods of [`VipaRoute`], [`ServiceRoute`] and [`Routes`] below. A
+//! property test compares the result with what a worker does with the packet (`dataplane/tests/explain.rs`). It does
+//! not predict what one worker alone counts: limits on new connections and on answers, overload, and connections for
+//! which the table had no slot.
 
 use vipa_flow::{FlowState, Hit, Tick};
 use vipa_model::{Moment, Orphans, Protocol, Stance, TargetId, Unserved};
 
 use crate::{AnyKey, Fate, Flows, LocalReply, Reason, Routes, ServiceRoute, VipaRoute};
 
-/// Ticks after its end from which on an entry says nothing about the next connection of its addresses and ports: two seconds.
+/// Ticks after its end from which on an entry says nothing about the next connection of its addresses and ports: two
+/// seconds.
 const ENDED_EARLIER: u16 = 8;
-/// Ticks after which a target's report is older than a rebuilding: one second, about what a rebuilding may take.
+/// Ticks after which a target's report is older than a rebuilding: one second, about as long as a rebuilding may take.
 const OLD_REPORT: u16 = 4;
 
-/// The packet that is asked about.
+/// The packet to explain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextPacket {
     /// A TCP segment that opens a connection.
@@ -24,7 +27,7 @@ pub enum NextPacket {
     Datagram,
 }
 
-/// What becomes of the packet.
+/// Result for the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketOutcome {
     Forward(TargetId),
@@ -44,7 +47,7 @@ pub enum ChosenBy {
     Turn(u64),
 }
 
-/// What is known of a connection, and what becomes of its next packet.
+/// State of a connection, and the result for its next packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explained {
     pub packet: NextPacket,
@@ -55,8 +58,8 @@ pub struct Explained {
 }
 
 impl VipaRoute {
-    /// Whether a SYN that is sent again may reach another router than the one before: both then choose alike. The yielding
-    /// owner tells its successor of what it admitted before.
+    /// Whether a repeated SYN may reach another router than the first one: both then choose alike. The yielding owner
+    /// sends its successor what it has admitted before.
     #[inline]
     #[must_use]
     pub fn is_changing_hands(&self, now: Moment) -> bool {
@@ -66,8 +69,8 @@ impl VipaRoute {
         }
     }
 
-    /// Whether new connections that nobody serves are refused now: only an owner says so that knows what the targets serve. One
-    /// without any service may only not have heard of them.
+    /// Whether new connections that no target serves are refused now. Only an owner that has all targets' listeners
+    /// refuses. A VIPA without any service may only lack reports.
     #[inline]
     #[must_use]
     pub fn refuses_unserved(&self, now: Moment) -> bool {
@@ -82,7 +85,7 @@ impl VipaRoute {
         self.stance == Stance::Rebuilding || self.stance != Stance::Standby && now < self.quiet_until
     }
 
-    /// What becomes of a new connection that may not be opened, for this reason.
+    /// The fate of a packet of a new connection that may not be opened, for this reason.
     #[inline]
     #[must_use]
     pub fn not_opened(&self, protocol: Protocol, reason: Reason, now: Moment) -> Fate {
@@ -104,7 +107,7 @@ impl ServiceRoute {
         if by_hash { self.picker.pick_by_hash(hash) } else { self.picker.pick(hash, turn) }
     }
 
-    /// Whether UDP flows and half-open connections that are at this target stay there: it serves, or it drains.
+    /// Whether UDP flows and half-open connections stay at this target: it serves, or it drains.
     #[inline]
     #[must_use]
     pub fn keeps_begun(&self, target: TargetId) -> bool {
@@ -113,14 +116,15 @@ impl ServiceRoute {
 }
 
 impl Routes {
-    /// Whether nobody will ever say what has become of a connection, and a SYN of its client says that it is over there: its
-    /// target's agent has been away for long; or it is away, and the target does not answer its neighbours either; or it is
-    /// away, nobody here sees whether the target lives, and this is the client's second SYN without any other segment. A
-    /// target that answers its neighbours answers a SYN as well, though its SYN-ACK may get lost. `is_linked`: the target's agent is.
+    /// Whether no report about a connection is to be expected and its client's SYN shows that it is over. That is so in
+    /// three cases: the target's agent has been away for long; or it is away, and the target does not answer its
+    /// neighbours either; or it is away, nobody here sees whether the target lives, and this is the client's second SYN
+    /// without any other segment. A target that answers its neighbours answers a SYN as well, though its SYN-ACK may
+    /// get lost. `is_linked`: the target's agent is.
     #[inline]
     #[must_use]
     pub fn is_lost(&self, hit: &Hit, is_linked: bool, now: Tick) -> bool {
-        /// A SYN that the network has doubled is no second one: half a second.
+        /// A SYN that the network has duplicated is no second one: half a second.
         const SENT_AGAIN: u16 = 2;
         if is_linked {
             return false;
@@ -130,7 +134,7 @@ impl Routes {
             || !self.is_answering(hit.target) && hit.state == FlowState::Reopened && hit.silence(now) >= SENT_AGAIN
     }
 
-    /// Whether the targets are still reporting, this one's agent is not linked, and its report is old.
+    /// Whether the targets are still reporting, this target's agent is not linked, and its report is old.
     #[inline]
     #[must_use]
     pub fn is_in_doubt(
@@ -147,8 +151,9 @@ impl Routes {
             && vipa.is_some_and(|vipa| vipa.stance == Stance::Rebuilding)
     }
 
-    /// Why this router does not forward a SYN of a connection in the table: another may own the VIPA and place it elsewhere. A router
-    /// that was stopped finds SYNs of that time in its queues. An owner sends the target on a backup's own host its SYNs.
+    /// Why this router does not forward a SYN of a connection in the table: another router may own the VIPA and place
+    /// it elsewhere. A router that was stopped finds SYNs of that time in its queues. An owner forwards SYNs to the
+    /// target on a backup's own host.
     #[inline]
     #[must_use]
     pub fn begins_elsewhere(&self, vipa: &VipaRoute, hit: &Hit, now: Moment) -> Option<Reason> {
@@ -160,7 +165,7 @@ impl Routes {
     }
 }
 
-/// Whether the connection ended so long ago that the next one of these addresses and ports may be elsewhere.
+/// Whether the connection ended so long ago that the next one of these addresses and ports may be at another target.
 #[inline]
 #[must_use]
 pub fn has_ended_earlier(hit: &Hit, now: Tick) -> bool {
