@@ -80,6 +80,9 @@ fn width() -> Option<usize> {
 fn wrapped(line: &str, before: usize, room: usize) -> Vec<String> {
     let Some((begin, _)) = line.char_indices().nth(before) else { return vec![line.to_owned()] };
     let (head, sentence) = line.split_at(begin);
+    if sentence.chars().count() <= room {
+        return vec![line.to_owned()];
+    }
     let (mut parts, mut part) = (Vec::new(), head.to_owned());
     let mut length = 0;
     for word in sentence.split(' ') {

@@ -406,6 +406,7 @@ fn repeated_syn<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admissi
     let placed = match hit.state {
         FlowState::HalfOpen if keeps_begun(context, key, hit.target) => None,
         FlowState::HalfOpen if !table.is_linked(hit.target) && context.routes.is_answering(hit.target) => None,
+        FlowState::Closing | FlowState::Ended if stays_for_successor(context, key, hit) => None,
         FlowState::Ended if has_ended_earlier(context, hit) => place_anew(context, key, hit, state, admission),
         FlowState::Closing | FlowState::Ended if serves(context, key, hit.target) => None,
         FlowState::HalfOpen | FlowState::Closing | FlowState::Ended => place_anew(context, key, hit, state, admission),
@@ -426,6 +427,16 @@ fn repeated_syn<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit, admissi
 /// As [`vipa_handoff::Routes::is_lost`].
 fn is_lost<K: Family>(context: &TurnContext<'_>, hit: Hit) -> bool {
     context.routes.is_lost(&hit, K::table(context.flows).is_linked(hit.target), context.tick)
+}
+
+/// Whether the next connection of the same addresses and ports stays at the target of the last one, although that gets no other new
+/// connections: while the VIPA changes hands, because the successor has been told of the last one and sends the segments of the next
+/// one there until its target has reported it. The target answers: it drains, or it has lost its agent only.
+fn stays_for_successor<K: Family>(context: &TurnContext<'_>, key: &K, hit: Hit) -> bool {
+    let answers = || !K::table(context.flows).is_linked(hit.target) && context.routes.is_answering(hit.target);
+    context.routes.vipa(key.vipa()).is_some_and(|vipa| vipa.is_changing_hands(context.now))
+        && !has_ended_earlier(context, hit)
+        && (keeps_begun(context, key, hit.target) || answers())
 }
 
 /// Whether this router gives new connections of the service to this target.

@@ -52,6 +52,15 @@ pub fn target_of(bench: &Bench, port: u16) -> u8 {
     bench.connection(CLIENT, port, 80).expect("it is in the table").0 as u8
 }
 
+/// A bench on which a client's first SYN has passed; the SYN, the target that it went to, and the other target.
+pub fn after_first_syn() -> (Bench, Builder, u8, u8) {
+    let mut bench = bench();
+    let syn = segment(40_000).syn();
+    bench.turn([&syn]);
+    let before = target_of(&bench, 40_000);
+    (bench, syn, before, 1 - before)
+}
+
 /// The ends of a tunnel from the router to this target.
 pub fn outer(target: &str) -> TunnelEndpoints {
     match target.parse().unwrap() {
