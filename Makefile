@@ -194,13 +194,13 @@ many: build ## Cold start and takeover of MANY VIPAs each (MANY="1 200 1000 4000
 test-docker: build ## The cluster in containers: kill the owner's, check every connection (skipped without an engine)
 	@docker/test
 
-# The renderer's version is fixed, as those of `audit` are. Building it takes minutes, once.
-MDBOOK := 0.5.4
+# The renderer's version is fixed, as those of `audit` are: Debian 13 has the same one. Building it takes minutes, once.
+MDBOOK := 0.4.48
 .PHONY: book
 book: ## The book, docs/book/SUMMARY.md, as HTML in target/book/html, every link of it checked; builds mdbook the first time
 	@[ "$$($(TOOLS)/bin/mdbook --version 2>/dev/null)" = "mdbook v$(MDBOOK)" ] || $(CARGO) install -q --locked --root $(TOOLS) --no-default-features --features search mdbook@$(MDBOOK) || \
-	  { echo "make book: mdbook cannot be built here: it needs the registry of crates and a Rust that is new enough; or put the program \
-	mdbook into $(TOOLS)/bin" >&2; exit 1; }
+	  { echo "make book: mdbook cannot be built here: it needs the registry of crates and a Rust that is new enough; or put \
+	mdbook $(MDBOOK) into $(TOOLS)/bin" >&2; exit 1; }
 	@docs/book/build $(TOOLS)/bin/mdbook $(TARGET)/book
 
 # Machines made of namespaces; they need neither a hypervisor nor names in `ip netns`.
@@ -209,6 +209,12 @@ test-book: build ## The book's commands exist, and its first cluster works as th
 	@PATH="$(abspath $(TARGET))/release:$$PATH" docs/book/check-commands
 	@export PATH="$(abspath $(TARGET))/release:$$PATH" MACHINES=/var/tmp/vipa-test-book-$$PPID; \
 	  trap 'docs/book/machines down' EXIT; trap 'exit 1' INT TERM; docs/book/run-page docs/book/first-cluster.md
+
+.PHONY: test-book-packages
+test-book-packages: PACKAGES += dpkg-dev binutils
+test-book-packages: deps ## The same in a debootstrap root with nothing but Debian and the packages (root, a Debian mirror)
+	$(CARGO) build -p vipa-router -p vipa-agent -p vipa-cli
+	@tests/book-packages $(TARGET)/book-packages $(TARGET)/debug
 
 # 8 GB is more than they need; a bound set too wide shall end them, and not the machine.
 .PHONY: model
