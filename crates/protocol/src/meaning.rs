@@ -25,15 +25,23 @@ pub fn meaning_of(counter: &str) -> Option<Meaning> {
         // A row may point to the one above it or to another counter.
         if remedy == "as above" {
             remedy.clone_from(&before);
-        } else if let Some(other) = remedy.strip_prefix("as ").filter(|other| other.contains('.') && *other != name) {
-            remedy = meaning_of(other).map_or(remedy.clone(), |other| other.remedy);
         }
         if name == counter {
-            return Some(Meaning { counts, remedy });
+            return Some(match remedy.strip_prefix("as ").filter(|other| other.contains('.') && *other != name) {
+                Some(other) => Meaning { counts, remedy: own_remedy(other).unwrap_or_default() },
+                None => Meaning { counts, remedy },
+            });
         }
         before = remedy;
     }
     None
+}
+
+/// What stands in the row of this counter itself: a row that others point to points to none.
+fn own_remedy(counter: &str) -> Option<String> {
+    let start = format!("| `{counter}` |");
+    let row = PAGE.lines().find_map(|line| line.strip_prefix(&start))?;
+    row.trim_end_matches('|').split(" | ").nth(1).map(plain)
 }
 
 /// Markdown as plain text: no code marks, and a link's text with its page.
@@ -72,6 +80,15 @@ mod tests {
         assert_eq!(remedy("dropped.hold-expired"), remedy("dropped.hold-full"));
         assert_eq!(remedy("dropped.orphan"), remedy("replied.reset"));
         assert_eq!(remedy("replied.unreachable"), remedy("dropped.no-target"));
+    }
+
+    #[test]
+    fn every_row_of_the_page_is_found_and_none_points_to_one_that_points_on() {
+        for line in PAGE.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (name, _) = line.split_once("` |").unwrap();
+            let meaning = meaning_of(name).unwrap();
+            assert!(!meaning.counts.is_empty() && !meaning.remedy.starts_with("as "), "{name}: {meaning:?}");
+        }
     }
 
     #[test]
