@@ -157,6 +157,14 @@ test-web: PACKAGES += chromium
 test-web: deps build ## The web page of a real router in headless Chromium: a takeover is seen to happen (root)
 	$(CARGO) test --release $(BUILT) --test system -- --ignored web_page
 
+# The rules and metrics by Debian's promtool, and a Prometheus that scrapes a cluster whose owner is killed.
+.PHONY: test-monitoring
+test-monitoring: PACKAGES += prometheus
+test-monitoring: deps build ## Alert rules and metrics by promtool, and a real Prometheus beside a cluster: two minutes (root)
+	promtool check rules docs/monitoring/vipa.rules.yml
+	promtool test rules docs/monitoring/vipa.rules.test.yml
+	$(CARGO) test --release $(BUILT) --test system -- --ignored --nocapture monitoring::
+
 .PHONY: test-system test-worker-panic
 test-worker-panic: PACKAGES += gdb binutils
 test-worker-panic: deps build ## A debugger has a worker of a real router panic (root)

@@ -34,6 +34,7 @@ use crate::{
     inheritance::{Inheritance, Linked},
     kernel::{Kernel, Sight},
     load::{LoadReport, LoadWatch},
+    metrics::Metrics,
     orders::{OrderSocket, Wish, Word},
     voting::Voting,
 };
@@ -51,7 +52,7 @@ pub(crate) struct Agent {
     pub(crate) target: Target,
     origin: Instant,
     pub(crate) links: Sender,
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     load: LoadWatch,
     votes: GroupCommit<StoredVote>,
     pub(crate) voting: Voting,
@@ -68,9 +69,10 @@ pub(crate) struct Agent {
     /// Those it dials.
     pub(crate) routers: Vec<NodeName>,
     /// As the routers were told last.
-    told: Option<Load>,
+    pub(crate) told: Option<Load>,
     /// Of telling the host and the kernel's reader what has changed: with thousands of VIPAs that takes long.
     changes_throttle: Throttle,
+    pub(crate) metrics: Metrics,
 }
 
 /// Runs until SIGTERM or SIGINT. What was changed on this host stays, unless the host was drained of its connections.
@@ -95,6 +97,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
         .with_context(|| {
             format!("cannot open {}, where `vipa-agent drain` and `status` ask", config.node.admin.display())
         })?;
+    let (metrics, mut scrapes) = Metrics::start(config)?;
     let (checks, mut answers) = checks::start(&config_agent.checks);
     let (load, mut conditions) = LoadWatch::start().context("cannot watch this host's load")?;
 
@@ -124,6 +127,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
         routers: config.cluster.routers.iter().map(|(name, _)| name.clone()).collect(),
         told: None,
         changes_throttle: Throttle::default(),
+        metrics,
     };
     tracing::info!(node = %config.node.name, "reporting to {} router(s)", config.cluster.routers.len());
 
@@ -195,6 +199,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
                 agent.fare();
             }
             Some((wish, waiting)) = orders.recv() => agent.order(wish, waiting),
+            Some(reply) = scrapes.recv() => agent.scraped(reply),
             _ = drain_tick.tick(), if agent.drain.is_some() => {
                 match agent.tell_progress() {
                     Stage::Drained => break Departure::Restore,
@@ -257,6 +262,9 @@ impl Agent {
     }
 
     fn link(&mut self, event: LinkEvent) {
+        if let LinkEvent::Up { peer, .. } | LinkEvent::Down { peer } = &event {
+            self.metrics.link_changed(peer);
+        }
         match event {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
             LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
@@ -385,10 +393,16 @@ impl Agent {
     fn carry_out(&mut self, out: Outbox) {
         for output in out {
             match output {
-                Output::Send { to, message } => self.links.send(&to, &message),
+                Output::Send { to, message } => {
+                    self.metrics.sends(&to, &message);
+                    self.links.send(&to, &message);
+                }
                 Output::StoreVote { .. } => self.votes.request(),
                 Output::Look { token } => self.kernel.look(token),
-                Output::Serve { vipas } => self.host.serve(vipas),
+                Output::Serve { vipas } => {
+                    self.metrics.serves(vipas.len());
+                    self.host.serve(vipas);
+                }
                 Output::Unwrap { vipas, routers } => self.host.unwrap(vipas, routers),
                 Output::Watch { vipas } => {
                     self.load.watch(vipas.clone());

@@ -71,6 +71,8 @@ const BEGINNING: Duration = Duration::from_secs(10);
 /// With BPF listeners are looked at only every so many paces: the ring tells of those of TCP.
 const LISTENERS_SHARE: u32 = 4;
 
+/// How [`Kernel::followed`] says it.
+const BY_BPF: &str = "BPF, verified by sock_diag";
 /// Comes before every other place and connection.
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const NOBODY: Connection = Connection {
@@ -119,7 +121,7 @@ impl Kernel {
             here.push(Namespace::open(name).map_err(|source| KernelError::Namespace { name: name.clone(), source })?);
         }
         let ring = open_ring(sight.observe, &here)?;
-        let followed = if ring.is_some() { "BPF, verified by sock_diag" } else { "sock_diag alone" };
+        let followed = if ring.is_some() { BY_BPF } else { "sock_diag alone" };
         let facts = Shared::default();
         let observer = Observer::new((here, ring), (orders_in, woken, told), sight.pace, facts.clone());
         thread::Builder::new().name("kernel".into()).spawn(move || observer.run())?;
@@ -138,6 +140,10 @@ impl Kernel {
     /// How connections are followed.
     pub(crate) fn followed(&self) -> &'static str {
         self.followed
+    }
+
+    pub(crate) fn follows_by_bpf(&self) -> bool {
+        self.followed == BY_BPF
     }
 
     /// What has been counted so far.
@@ -425,6 +431,7 @@ impl Observer {
             && ring.has_lost()?
         {
             tracing::warn!("more happened to connections than the ring has room for; looking at all of them");
+            self.counted.overflows += 1;
             self.looks.lose(Instant::now());
         }
         Ok(())

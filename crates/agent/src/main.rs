@@ -14,6 +14,7 @@ mod inheritance;
 mod kernel;
 mod link_address;
 mod load;
+mod metrics;
 mod misplaced;
 mod netlink;
 mod orders;
@@ -64,8 +65,8 @@ Examples:
 It puts the VIPAs that the routers name on the configured interface, usually lo, and has their tunnels unwrapped. SIGTERM and
 SIGINT end it and leave both for the connections that use them, so that a restart or an upgrade costs nothing. With its last
 connection drained, or when `cleanup` says so, everything is undone. With `drain_timeout_s`, SIGTERM drains first and a second
-one does not. It opens no listening port. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run it as
-root, or as the unit vipa-agent.service does.
+one does not. It listens on no port but that of [metrics]. It needs CAP_NET_ADMIN and CAP_BPF, and gives up whatever else it is started with: run
+it as root, or as the unit vipa-agent.service does.
 The log goes to standard error; RUST_LOG sets its level, for example RUST_LOG=debug or RUST_LOG=info,vipa_agent=debug."
 )]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

@@ -49,6 +49,7 @@ impl Agent {
     pub(crate) fn reload(&mut self, file: &Path) {
         match crate::read(file) {
             Ok((config, _)) => {
+                self.metrics.reloaded(true);
                 self.revoke(&config);
                 self.voting.wanted = Some(config.cluster.voters).filter(|voters| voters != self.target.voters());
                 match self.voting.wanted {
@@ -58,7 +59,10 @@ impl Agent {
                     ),
                 }
             }
-            Err(error) => tracing::warn!("the configuration was not reloaded: {}", with_causes(error.as_ref())),
+            Err(error) => {
+                self.metrics.reloaded(false);
+                tracing::warn!("the configuration was not reloaded: {}", with_causes(error.as_ref()));
+            }
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) fn of_answer(answer: &Answer) -> u8 {
         | Answer::Distribution(_)
         | Answer::Takeovers(_)
         | Answer::Counters(_)
+        | Answer::Ports(_)
+        | Answer::Workers(_)
         | Answer::Decisions(_)
         | Answer::Progress(_)
         | Answer::Done(_)

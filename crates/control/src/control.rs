@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use vipa_cluster::{Event, Outbox, Output, Router, StoredVote};
 use vipa_handoff::{ControlChannel, Count, Flows, Frame, Note, PortRoute};
+use vipa_metrics::SnapshotRequest;
 use vipa_model::{Epoch, Moment, NodeName, PortId, Rank, Stance, Throttle, VipaId, config::Config};
 use vipa_protocol::{Decision, EventKind, Message, TakeoverReport, admin::ReloadMode};
 use vipa_transport::{
@@ -20,6 +21,7 @@ use crate::{
         confirm::Trial,
         events::EventLog,
         health::HealthState,
+        metrics::Metrics,
         orders::Orders,
         queries::{Query, Waiting},
         query_jobs::{Audits, Finished},
@@ -86,6 +88,7 @@ pub struct Control {
     pub(crate) channel: ControlChannel,
     pub(crate) takeovers: Takeovers,
     pub(crate) counts: Counts,
+    pub(crate) metrics: Metrics,
     pub(crate) refusals: Refusals,
     pub(crate) clock: Clock,
     pub(crate) reports: Reports,
@@ -163,6 +166,7 @@ pub struct Ends {
     pub(crate) finished: mpsc::Receiver<Finished>,
     pub(crate) counted: mpsc::Receiver<Result<ConnectionCounts, CountFailed>>,
     pub(crate) fresh: mpsc::Receiver<Fresh>,
+    pub(crate) scrapes: mpsc::Receiver<SnapshotRequest>,
 }
 
 /// The packet path as control sees it.
@@ -198,6 +202,7 @@ pub(crate) struct Outside {
     pub(crate) decisions: GroupCommit<Decision>,
     pub(crate) voters: Voting,
     pub(crate) lists: ListKeeper,
+    pub(crate) metrics: Metrics,
 }
 
 impl Control {
@@ -214,6 +219,7 @@ impl Control {
             reader,
             voters,
             lists,
+            metrics,
         } = outside;
         let advertiser = Advertiser::start(config.node.name.clone(), &config.hooks, &config.announce);
         let announcements = Announcements::new(&config.announce);
@@ -234,6 +240,7 @@ impl Control {
             channel,
             takeovers,
             counts: Counts::default(),
+            metrics,
             refusals: Refusals::default(),
             clock,
             reports: Reports::new(Arc::clone(&flows)),
@@ -291,7 +298,8 @@ impl Control {
 
     /// Runs until it is told to stop, or must, and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) -> Result<(), Failure> {
-        let Ends { mut events, admin, mut questions, mut asked, mut finished, mut counted, mut fresh } = ends;
+        let Ends { mut events, admin, mut questions, mut asked, mut finished, mut counted, mut fresh, mut scrapes } =
+            ends;
         tokio::spawn(admin.serve(questions.0.0.clone(), self.counts.clients.clone()));
 
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -306,6 +314,9 @@ impl Control {
                 Some(counts) = counted.recv() => self.answer(|control| control.counted(counts.as_ref())),
                 Some((request, reply)) = questions.1.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
                     self.answer(|control| control.asked(request, reply));
+                }
+                Some(reply) = scrapes.recv(), if self.answers_throttle.is_due(self.clock.now()) => {
+                    self.answer(|control| control.scraped(reply));
                 }
                 Some(event) = events.recv() => {
                     self.link(event);
@@ -407,6 +418,9 @@ impl Control {
     }
 
     fn link(&mut self, event: LinkEvent) {
+        if let LinkEvent::Up { peer, .. } | LinkEvent::Down { peer } = &event {
+            self.metrics.link_changed(peer);
+        }
         match event {
             LinkEvent::Up { peer, hello } => self.feed(Event::Connected { peer, hello }),
             LinkEvent::Down { peer } => self.feed(Event::Disconnected { peer }),
@@ -628,6 +642,7 @@ impl Control {
         self.look_at_condition(now);
         self.count_connections(now);
         self.seek_voters(now);
+        self.compare_configurations(now);
         self.channel.reclaim();
         self.give_back(now);
         self.look_at_owners(now);

@@ -30,3 +30,4 @@ pub use network::paths::{Lists, Paths};
 pub use network::self_check::{PortCondition, PortDevice, Probe};
 pub use startup::{ControlError, Prepared};
 pub use table::reports::{Reporter, Reports, Taken};
+pub use vipa_protocol::admin::PortStatistics;

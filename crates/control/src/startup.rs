@@ -2,9 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use tokio::sync::mpsc;
 use vipa_balance::ClusterKey;
 use vipa_cluster::{Router, Stored, StoredVote, check_stored_decision, check_stored_vote};
 use vipa_handoff::Routes;
+use vipa_metrics::{ServerError, SnapshotRequest};
 use vipa_model::{
     Incarnation, Voters,
     config::{Cluster, Config},
@@ -19,6 +21,7 @@ use vipa_transport::{
 use crate::{
     admin::{
         client::AdminClient,
+        metrics::Metrics,
         queries::QuerySender,
         query_jobs::Audits,
         reload::{Check, Reader},
@@ -41,10 +44,11 @@ pub enum ControlError {
     Transport(#[from] StartError),
     #[error("cannot open the admin socket {path}: {source}")]
     Admin { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Metrics(#[from] ServerError),
 }
 
 /// What control needs and has, before there are ports.
-#[derive(Debug)]
 pub struct Prepared {
     config: Arc<Config>,
     file: PathBuf,
@@ -58,6 +62,8 @@ pub struct Prepared {
     wanted: Option<Voters>,
     stored: Stored,
     lists: ListKeeper,
+    metrics: Metrics,
+    scrapes: mpsc::Receiver<SnapshotRequest>,
 }
 
 impl Prepared {
@@ -85,7 +91,22 @@ impl Prepared {
         let (keeper, lists) = ListKeeper::open(&config.node.state_dir)?;
         let stored = Stored { votes, decisions, lists };
         let lists = keeper;
-        Ok(Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored, lists })
+        let (metrics, scrapes) = Metrics::start(&config)?;
+        Ok(Self {
+            config,
+            file,
+            check,
+            identity,
+            admin,
+            vote_file,
+            decision_file,
+            voters_file,
+            wanted,
+            stored,
+            lists,
+            metrics,
+            scrapes,
+        })
     }
 
     /// The workers' first snapshot.
@@ -96,8 +117,21 @@ impl Prepared {
 
     /// With ports open and workers at the other end of `channel`: links up, ready to run.
     pub fn start(self, packets: Packets) -> Result<(Control, Ends), ControlError> {
-        let Self { config, file, check, identity, admin, vote_file, decision_file, voters_file, wanted, stored, lists } =
-            self;
+        let Self {
+            config,
+            file,
+            check,
+            identity,
+            admin,
+            vote_file,
+            decision_file,
+            voters_file,
+            wanted,
+            stored,
+            lists,
+            metrics,
+            scrapes,
+        } = self;
         let cluster = Router::new(settings(&config, incarnation()), stored, packets.clock.now());
         let me = &config.node.name;
         let dial = config.cluster.routers.iter().filter(|(peer, _)| me < peer).cloned().collect();
@@ -118,7 +152,7 @@ impl Prepared {
         let transfers = TableTransfers::start(Arc::clone(&packets.flows), links.clone());
         let (connection_counters, counted) = ConnectionCounters::new();
         let decisions = GroupCommit::start(decision_file, slow);
-        let (read, fresh) = tokio::sync::mpsc::channel(4);
+        let (read, fresh) = mpsc::channel(4);
         let reader = Reader { file, check, fresh: read };
         let voters = Voting::start(voters_file, slow, config.cluster.voters.clone(), wanted);
         let outside = Outside {
@@ -132,10 +166,11 @@ impl Prepared {
             reader,
             voters,
             lists,
+            metrics,
         };
         let control = Control::new(config, cluster, packets, outside);
         let questions = AdminClient::new();
-        Ok((control, Ends { events, admin, questions, asked, finished, counted, fresh }))
+        Ok((control, Ends { events, admin, questions, asked, finished, counted, fresh, scrapes }))
     }
 }
 

@@ -23,7 +23,7 @@ mod doubt;
 mod unrecorded;
 
 use vipa_flow::{Admitted, FlowState, FlowTable, Hit};
-use vipa_handoff::{AnyKey, Count, Fate, LocalReply, Reason, ServiceRoute, VipaRoute};
+use vipa_handoff::{AnyKey, Count, Fate, LocalReply, Reason, ServiceRoute, VipaCount, VipaRoute};
 use vipa_model::{Orphans, PortId, Protocol, Stance, TargetId};
 use vipa_packet::{PacketBuf, TcpFlags, has_last_hop};
 
@@ -487,6 +487,7 @@ fn place_anew<K: Family>(
     };
     if K::table(context.flows).redirect(&hit, target, state, context.tick) {
         context.shared.counters.add(Count::FlowOpened, 1);
+        context.shared.vipas.add(key.vipa(), VipaCount::Opened, 1);
         count_admitted(context, target, state);
         return Some(Verdict::Forward(target));
     }
@@ -633,6 +634,7 @@ fn open<K: Family>(context: &TurnContext<'_>, key: &K, target: TargetId, state: 
         Admitted::Opened | Admitted::OpenedEvicting(_) => {}
     }
     counters.add(Count::FlowOpened, 1);
+    context.shared.vipas.add(key.vipa(), VipaCount::Opened, 1);
     count_admitted(context, target, state);
     Some(Verdict::Forward(target))
 }

@@ -111,6 +111,8 @@ pub struct Worker<R: Rx, T: Tx<Buf = R::Buf>> {
     /// Turns since the last housekeeping.
     turns: u32,
     housekept: Moment,
+    /// When the last turn began, and the packets that it brought.
+    last_turn: (Moment, usize),
     /// When held packets were last looked up, and by which generation of the routes.
     retried: (Moment, u64),
     duty: Duty,
@@ -149,6 +151,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
             flows,
             turns: 0,
             housekept: Moment::ZERO,
+            last_turn: (Moment::ZERO, 0),
             retried: (Moment::ZERO, 0),
             duty: Duty::Backup,
             vectors: Vectors::of_this_processor(),
@@ -183,8 +186,9 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
     fn turn_wide(&mut self, clock: impl Fn() -> Moment) -> usize {
         let routes = self.routes.snapshot();
         let now = clock();
+        self.shared.load.add(self.last_turn.1, now.since(self.last_turn.0));
         let mut context = TurnContext { routes, flows: &self.flows, shared: &self.shared, now, tick: Tick::from(now) };
-        let mut received = 0;
+        let (began, mut received) = (now, 0);
         let columns = &mut *self.columns;
         let mut settler =
             VerdictApplier { hold: &mut self.hold, fragments: &mut self.fragments, tx_ports: &mut self.tx_ports };
@@ -229,6 +233,7 @@ impl<R: Rx, T: Tx<Buf = R::Buf>> Worker<R, T> {
         self.tx_ports.transmit(&self.shared.counters);
         self.shared.counters.add(Count::Received, received as u64);
         self.shared.counters.set(Count::Holding, (self.hold.len() + self.fragments.waiting()) as u64);
+        self.last_turn = (began, received);
         self.send_frames();
         self.housekeep_sometimes(now, &clock);
         received

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use vipa_model::{Mac, PortId, TargetId, VipaId};
 use vipa_sync::{Flag, Heartbeat, Mailbox, Publish, Reader, Versions, WorkerCounterList};
 
-use crate::{Counters, Routes, Totals, VipaCounters, VipaTotals};
+use crate::{Counters, Routes, Totals, VipaCount, VipaCounters, VipaTotals, WorkerLoad};
 
 /// Notes of one worker that control has not read yet; more are refused and counted. Only ARP, neighbour discovery and
 /// ICMP errors make notes, and they are repeated.
@@ -102,6 +102,7 @@ pub struct WorkerShared {
     pub frames: Mailbox<Frame>,
     /// Incremented once in each turn.
     pub heartbeat: Heartbeat,
+    pub load: WorkerLoad,
 }
 
 impl WorkerShared {
@@ -113,6 +114,7 @@ impl WorkerShared {
             notes: Mailbox::new(NOTES),
             frames: Mailbox::new(FRAMES),
             heartbeat: Heartbeat::default(),
+            load: WorkerLoad::default(),
         }
     }
 }
@@ -203,6 +205,12 @@ impl ControlChannel {
     #[must_use]
     pub fn admitted(&self, way: TargetId) -> u64 {
         self.workers.iter().map(|shared| shared.admitted.read(usize::from(way.0))).sum()
+    }
+
+    /// Connections of a VIPA that all workers have placed.
+    #[must_use]
+    pub fn opened(&self, vipa: VipaId) -> u64 {
+        self.workers.iter().map(|shared| shared.vipas.read(vipa, VipaCount::Opened)).sum()
     }
 
     /// Each worker's side of the channel, for code that counts or watches each worker alone.

@@ -210,7 +210,7 @@ impl Totals {
     }
 }
 
-/// Counters of a worker for each VIPA, for takeover reports. Later fragments have no ports and are not counted here.
+/// Counters of a worker for each VIPA, for takeover reports and metrics. Later fragments have no ports and are not counted here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum VipaCount {
@@ -224,9 +224,11 @@ pub enum VipaCount {
     Left,
     /// Packets forwarded while a VIPA of this router was being rebuilt.
     Forwarded,
+    /// Connections placed at a target.
+    Opened,
 }
 
-const VIPA_COUNTS: usize = 5;
+const VIPA_COUNTS: usize = 6;
 
 /// One worker's counters by VIPA: written by that worker alone, read by any thread.
 pub struct VipaCounters {
@@ -246,7 +248,7 @@ impl VipaCounters {
         self.cells.add(usize::from(vipa.0) * VIPA_COUNTS + count as usize, n);
     }
 
-    fn read(&self, vipa: VipaId, count: VipaCount) -> u64 {
+    pub(crate) fn read(&self, vipa: VipaId, count: VipaCount) -> u64 {
         self.cells.read(usize::from(vipa.0) * VIPA_COUNTS + count as usize)
     }
 }

@@ -30,6 +30,7 @@ mod disputes;
 mod explain;
 mod fate;
 mod flows;
+mod load;
 mod routes;
 
 pub use capture::{CAPTURED_BYTES, Capture, CaptureRecord, CapturedFate};
@@ -39,6 +40,7 @@ pub use disputes::{Disputes, Origin};
 pub use explain::{ChosenBy, Explained, NextPacket, PacketOutcome, explain, has_ended_earlier};
 pub use fate::{Fate, LocalReply, Reason};
 pub use flows::{AnyKey, Claim, Flows, Reported};
+pub use load::WorkerLoad;
 pub use routes::{
     ForwardingAction, Hop, L2Rewrite, NextHop, PortRoute, ReturnRoute, Rewrite, RewriteAction, RouteLists, Routes,
     ServiceRoute, SourceRule, TargetRoute, VipaRoute, next_neighbour,

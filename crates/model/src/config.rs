@@ -12,6 +12,7 @@ mod announce;
 mod api;
 mod changes;
 mod check;
+mod metrics;
 mod problems;
 mod read;
 mod sections;
@@ -25,6 +26,7 @@ use std::{
 
 pub use api::{Api, ApiListen, ApiRoles, ApiTls};
 pub use changes::{Change, Effect};
+pub use metrics::{Metrics, MetricsListen};
 pub use problems::{ConfigErrors, Problem};
 
 use crate::{Check, NodeName, Rank, Service, Unserved, Voters};
@@ -43,6 +45,7 @@ pub struct Config {
     pub announce: Announce,
     pub hooks: Hooks,
     pub autonomics: Autonomics,
+    pub metrics: Metrics,
     pub vipas: Vec<Vipa>,
     /// Present where the router has an HTTP API.
     pub api: Option<Api>,

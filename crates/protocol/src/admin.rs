@@ -12,6 +12,7 @@ mod audit;
 mod capture;
 mod connections;
 mod explain;
+mod ports;
 mod reload;
 mod request;
 
@@ -38,6 +39,7 @@ pub use explain::{
     ExplainedCandidate, ExplainedChoice, ExplainedEntry, ExplainedFate, ExplainedPacket, ExplainedPath,
     ExplainedService, Explanation,
 };
+pub use ports::{PortList, PortStatistics, PortStatus, WorkerList, WorkerStatus};
 pub use reload::{Reload, ReloadChange, ReloadMode, ReloadOutcome};
 
 /// Version of this vocabulary.
@@ -93,6 +95,8 @@ pub enum Request {
     Distribution,
     Takeovers,
     Counters,
+    Ports,
+    Workers,
     /// Takes a changed configuration up.
     Reload {
         mode: ReloadMode,
@@ -164,6 +168,8 @@ pub enum Answer {
     Distribution(Distribution),
     Takeovers(Takeovers),
     Counters(Counters),
+    Ports(PortList),
+    Workers(WorkerList),
     Reload(Reload),
     Audit(Audit),
     Drill(Drill),

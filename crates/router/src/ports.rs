@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
-use vipa_control::{PortCondition, PortDevice, Probe};
+use vipa_control::{PortCondition, PortDevice, PortStatistics, Probe};
 use vipa_dataplane::{BURST, Limits, Rx, RxPort, Tx};
 use vipa_dpdk::{
     Device, DevicePresence, Eal, EalMemory, EalOptions, EthPort, Level, Mbuf, Pool, PoolOptions, PortOptions, RxQueue,
@@ -147,7 +147,7 @@ pub(crate) fn open(config: &config::Config, eal: &Eal, devices: &[Device], limit
 /// How the ports are at the moment it is called. It has them from then on.
 pub(crate) fn probe(ports: Vec<Named>) -> Probe {
     let ports = Rc::new(ports);
-    let all = Rc::clone(&ports);
+    let (all, counted) = (Rc::clone(&ports), Rc::clone(&ports));
     let arrived = move || {
         let outside = all.iter().filter(|port| !port.of_kernel);
         outside.filter_map(|Named { name, port, .. }| Some((name.clone(), port.arrived()?))).collect()
@@ -167,7 +167,17 @@ pub(crate) fn probe(ports: Vec<Named>) -> Probe {
         };
         ports.iter().map(condition).collect()
     };
-    Probe { conditions: Box::new(conditions), arrived: Box::new(arrived) }
+    let statistics = move || {
+        let statistics = |Named { port, .. }: &Named| port.stats().map(port_statistics);
+        counted.iter().map(statistics).collect()
+    };
+    Probe { conditions: Box::new(conditions), arrived: Box::new(arrived), statistics: Box::new(statistics) }
+}
+
+fn port_statistics(stats: vipa_dpdk::Stats) -> PortStatistics {
+    let vipa_dpdk::Stats { received, sent, received_bytes, sent_bytes, missed, receive_errors, send_errors, no_buffer } =
+        stats;
+    PortStatistics { received, received_bytes, sent, sent_bytes, missed, receive_errors, send_errors, no_buffer }
 }
 
 /// What the workers know of a port. Its kernel interface is opened after all ports.

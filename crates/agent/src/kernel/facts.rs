@@ -19,6 +19,8 @@ pub(crate) type Place = (IpAddr, PortRange);
 pub(crate) struct Facts {
     /// Differences between BPF and the kernel's lists that no delay explains, and that were repaired.
     pub(crate) repaired: u64,
+    /// Times that the ring was full, so that something got lost.
+    pub(crate) overflows: u64,
     begun: BTreeMap<Place, Begun>,
 }
 

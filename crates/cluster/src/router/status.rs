@@ -1,6 +1,6 @@
 //! Status of a router, for `vipactl status`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use vipa_model::{Epoch, Moment, NodeName, Protocol, Rank, Service, Stance};
@@ -164,6 +164,34 @@ impl Router {
     #[must_use]
     pub fn vipas(&self) -> Vec<VipaStatus> {
         self.vipas.values().map(|vipa| vipa.status(&self.overview())).collect()
+    }
+
+    /// Beats of this owner that each voter has not answered yet, the most of any VIPA that it owns. Since an answer takes its time, 1
+    /// is as good as 0.
+    #[must_use]
+    pub fn beats_unanswered(&self, now: Moment) -> BTreeMap<NodeName, u64> {
+        let mut unanswered: BTreeMap<NodeName, u64> = BTreeMap::new();
+        let beat = self.settings.timing.beat.as_nanos().max(1);
+        for ownership in self.vipas.values().filter_map(Vipa::ownership) {
+            for voter in self.settings.electors() {
+                let answered = ownership.acknowledged.get(voter).copied().unwrap_or(ownership.granted_at);
+                let beats = u64::try_from(now.since(answered).as_nanos() / beat).unwrap_or(u64::MAX);
+                let most = unanswered.entry(voter.clone()).or_default();
+                *most = beats.max(*most);
+            }
+        }
+        unanswered
+    }
+
+    /// For each target, of how many VIPAs this router has not read all that the target reports.
+    #[must_use]
+    pub fn targets_behind(&self) -> BTreeMap<IpAddr, u64> {
+        let mut behind: BTreeMap<IpAddr, u64> = BTreeMap::new();
+        let views = self.vipas.values().flat_map(|vipa| vipa.targets.values());
+        for view in views.filter(|view| view.linked && !view.is_warm()) {
+            *behind.entry(view.address).or_default() += 1;
+        }
+        behind
     }
 
     /// The VIPAs whose connections are to be counted: feed `Event::Counted` about once a second.

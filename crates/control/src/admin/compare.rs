@@ -94,7 +94,7 @@ fn services(here: &[Service], there: &[Service], row: &mut impl FnMut(&str, Stri
     }
 }
 
-fn service_name(service: &Service) -> String {
+pub(crate) fn service_name(service: &Service) -> String {
     let protocol = service.protocol.name();
     let (first, last) = (service.ports.first, service.ports.last);
     if first == last { format!("{protocol}/{first}") } else { format!("{protocol}/{first}-{last}") }

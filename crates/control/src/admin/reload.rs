@@ -109,6 +109,7 @@ impl Control {
             Err(mistakes) => {
                 tracing::warn!("the configuration was not reloaded: {mistakes}");
                 self.counts.reloads_refused += 1;
+                self.metrics.reloaded(false);
                 Answer::Error(format!("nothing was changed:\n{mistakes}"))
             }
         };
@@ -150,6 +151,13 @@ impl Control {
         if mode != ReloadMode::DryRun && outcome != ReloadOutcome::NeedsRestart {
             let overtaken = self.voting.overtake("another reload came before its voters were on the disk");
             self.counts.reloads_refused += u64::from(overtaken);
+        }
+        match outcome {
+            ReloadOutcome::Rehearsed => {}
+            ReloadOutcome::NeedsRestart => self.metrics.reloaded(false),
+            ReloadOutcome::Applied | ReloadOutcome::AppliedInPart | ReloadOutcome::Unchanged => {
+                self.metrics.reloaded(true)
+            }
         }
         match outcome {
             ReloadOutcome::Applied | ReloadOutcome::AppliedInPart => {

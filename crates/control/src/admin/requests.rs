@@ -9,7 +9,7 @@ use vipa_protocol::{
 };
 
 use crate::{
-    admin::{connections, explain, socket::Reply, status},
+    admin::{connections, explain, hardware, socket::Reply, status},
     control::Control,
     ownership::restart_gap::unix_ms,
 };
@@ -46,6 +46,8 @@ impl Control {
             Request::Explain { vipa, connection } => reply.end(explain::explain(self, vipa, &connection)),
             Request::Takeovers => reply.end(status::takeovers(self)),
             Request::Counters => reply.end(Answer::Counters(status::counters(self))),
+            Request::Ports => reply.end(Answer::Ports(hardware::ports(self))),
+            Request::Workers => reply.end(Answer::Workers(hardware::workers(self))),
             Request::Decisions => reply.end(status::decisions(self)),
             Request::Events { since_unix_ms, vipa } => self.tell_events(since_unix_ms, vipa, reply),
             Request::Health => reply.end(Answer::Health(self.assess())),

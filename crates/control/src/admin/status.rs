@@ -326,6 +326,14 @@ fn distribution_rows(
 pub(crate) fn counters(control: &Control) -> Counters {
     let named = |totals: &vipa_handoff::Totals| totals.iter().map(|(name, n)| (name.to_string(), n)).collect();
     let mut total: BTreeMap<String, u64> = named(&control.channel.totals());
+    total.extend(control_counts(control));
+    let workers = control.channel.workers().iter().map(|shared| named(&shared.counters.totals())).collect();
+    Counters { at_us: control.clock.now().0 / 1_000, total, workers }
+}
+
+/// What control counts, beside the workers.
+pub(crate) fn control_counts(control: &Control) -> BTreeMap<String, u64> {
+    let mut total = BTreeMap::new();
     total.insert("notes.refused".into(), control.channel.notes_refused());
     total.extend(control.routing.neighbours.counts());
     total.insert("neighbour.unasked".into(), control.neighbour_prompts.left_out());
@@ -338,8 +346,7 @@ pub(crate) fn counters(control: &Control) -> Counters {
     total.extend(control.audits.named());
     total.extend(control.self_check.counts());
     total.extend(control.recorder.counts());
-    let workers = control.channel.workers().iter().map(|shared| named(&shared.counters.totals())).collect();
-    Counters { at_us: control.clock.now().0 / 1_000, total, workers }
+    total
 }
 
 #[cfg(test)]

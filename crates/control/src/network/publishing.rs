@@ -43,6 +43,7 @@ impl Control {
         let complete = if self.routes_stale { Vec::new() } else { std::mem::take(&mut self.complete) };
         for report in complete {
             self.neighbour_prompts.want_anew(report.vipa);
+            self.metrics.took_over(&report);
             self.takeovers.finish(report, |vipa| self.channel.vipa_totals(vipa), self.clock.now());
         }
     }

@@ -90,6 +90,13 @@ impl Accounts {
         self.targets.remove(&target);
     }
 
+    /// Of all services of a target together.
+    pub(crate) fn of_target(&self, target: IpAddr) -> Responsiveness {
+        let Some(account) = self.targets.get(&target) else { return Responsiveness::default() };
+        let services = account.services.values();
+        percentages(account.sent, services.fold(Recent::default(), |sum, service| sum.and(service.recent)))
+    }
+
     /// Of all services of a VIPA together.
     pub(crate) fn of_vipa(&self, target: IpAddr, vipa: IpAddr) -> Responsiveness {
         let (first, last) = (PortRange { first: 0, last: 0 }, PortRange { first: u16::MAX, last: u16::MAX });

@@ -17,6 +17,7 @@ use std::{
 
 use vipa_cluster::Event;
 use vipa_model::{Moment, PortId, config::Autonomics};
+use vipa_protocol::admin::PortStatistics;
 
 use crate::control::Control;
 
@@ -56,6 +57,8 @@ pub struct Probe {
     /// Frames that each port's interface has received since it is there, whoever read them, by the port's name. Without those
     /// of which nobody counts while no router runs.
     pub arrived: Box<dyn Fn() -> BTreeMap<String, u64>>,
+    /// What every port's driver has counted; `None` where it does not. A NIC may be asked for it, so only who wants to know pays.
+    pub statistics: Box<dyn Fn() -> Vec<Option<PortStatistics>>>,
 }
 
 /// What one look shows.

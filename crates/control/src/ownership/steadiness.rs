@@ -120,6 +120,11 @@ impl Changes {
 }
 
 impl OwnerChanges {
+    /// When the VIPA's owner last changed, as far as this router has seen it.
+    pub(crate) fn changed(&self, vipa: IpAddr) -> Option<Moment> {
+        self.vipas.get(&vipa)?.at.back().copied()
+    }
+
     pub(crate) fn is_due(&self, now: Moment) -> bool {
         self.looked.is_none_or(|looked| now.since(looked) >= LOOK)
     }

@@ -3,8 +3,8 @@
 use std::{fmt::Debug, net::IpAddr};
 
 use super::{
-    AdminAccess, Announce, Api, ApiListen, ApiRoles, ApiTls, Autonomics, Cluster, Config, Dpdk, Hooks, Node, Pki,
-    Table, Vipa, Workers,
+    AdminAccess, Announce, Api, ApiListen, ApiRoles, ApiTls, Autonomics, Cluster, Config, Dpdk, Hooks, Metrics, Node,
+    Pki, Table, Vipa, Workers,
 };
 use crate::{NodeName, PortRange, Protocol, Rank, Service, Voters};
 
@@ -34,8 +34,22 @@ impl Config {
     #[must_use]
     pub fn changes(&self, next: &Self) -> Vec<Change> {
         let mut list = List::default();
-        let Self { node, pki, cluster, dpdk, ports, workers, table, announce, hooks, autonomics, vipas, api, agent } =
-            self;
+        let Self {
+            node,
+            pki,
+            cluster,
+            dpdk,
+            ports,
+            workers,
+            table,
+            announce,
+            hooks,
+            autonomics,
+            metrics,
+            vipas,
+            api,
+            agent,
+        } = self;
         list.node(node, &next.node);
         list.pki(pki, &next.pki);
         list.cluster(cluster, &next.cluster);
@@ -56,6 +70,8 @@ impl Config {
         list.announce(announce, &next.announce);
         list.hooks(hooks, &next.hooks);
         list.autonomics(autonomics, &next.autonomics);
+        let Metrics { listen } = metrics;
+        list.restart("metrics.listen", listen, &next.metrics.listen);
         list.vipas(vipas, &next.vipas);
         list.api(api.as_ref(), next.api.as_ref());
         list.restart("agent", agent.as_ref(), next.agent.as_ref());

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     ADMIN_SOCKET, AdminAccess, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node,
-    Observe, Pki, Port, Program, Table, Workers, announce, api, check,
+    Observe, Pki, Port, Program, Table, Workers, announce, api, check, metrics,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -64,7 +64,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
     let (dpdk_section, workers_section) = (section(problems, "dpdk"), section(problems, "workers"));
     let (table_section, agent_section) = (section(problems, "table"), section(problems, "agent"));
     let (announce_section, hooks_section) = (section(problems, "announce"), section(problems, "hooks"));
-    let autonomics_section = section(problems, "autonomics");
+    let (autonomics_section, metrics_section) = (section(problems, "autonomics"), section(problems, "metrics"));
     let api_section = section(problems, "api");
     let port_sections = top.tables(problems, "port", "port");
     let vipa_sections = top.tables(problems, "vipa", "vipa");
@@ -92,6 +92,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         problems.add::<()>(api_section.span.clone(), "[api] is of a router, and this is a target; leave it out");
     }
     let api = api::read_api(problems, api_section, pki.as_ref(), file);
+    let metrics = metrics::read_metrics(problems, metrics_section);
     let agent = if is_target { Some(read_agent(problems, agent_section)) } else { None };
     let ports = read_ports(problems, port_sections);
 
@@ -113,7 +114,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         None => None,
     };
     let (pki, dpdk, ports, workers, table) = (pki?, dpdk?, ports?, workers?, table?);
-    let (announce, hooks, autonomics, vipas, api) = (announce?, hooks?, autonomics?, vipas?, api?);
+    let (announce, hooks, autonomics, metrics, vipas, api) = (announce?, hooks?, autonomics?, metrics?, vipas?, api?);
     Some(Config {
         node,
         pki,
@@ -125,6 +126,7 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         announce,
         hooks,
         autonomics,
+        metrics,
         vipas,
         api,
         agent,

@@ -147,7 +147,26 @@ fn a_router_is_read_and_what_is_not_said_has_its_default() {
     let autonomics = Autonomics { unfit_after: ms(500), fit_after: ms(5_000), stall: ms(250) };
     assert_eq!(config.autonomics, autonomics);
     assert_eq!(config.hooks, Hooks { owned: None, released: None, timeout: Duration::from_secs(5) });
+    assert_eq!(config.metrics, Metrics { listen: None });
     assert_eq!(config.agent, None);
+}
+
+#[test]
+fn metrics_are_served_at_an_address_or_a_socket() {
+    let listen = |value: &str| {
+        let section = format!("[metrics]\nlisten = \"{value}\"\n[[port]]");
+        changed("[[port]]", &section).map(|config| config.metrics.listen)
+    };
+    for value in ["127.0.0.1:9781", "[::1]:9781", "unix:/run/vipa/metrics.sock"] {
+        assert_eq!(listen(value).unwrap().unwrap().to_string(), value);
+    }
+    for value in ["9781", "localhost:9781", "unix:metrics.sock", "unix:", "/run/vipa/metrics.sock"] {
+        let error = listen(value).unwrap_err().to_string();
+        assert!(
+            error.contains("an IP address and a port such as \"127.0.0.1:9781\", or \"unix:\" and a whole path"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

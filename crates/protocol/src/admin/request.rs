@@ -18,6 +18,8 @@ impl Request {
             | Self::Distribution
             | Self::Takeovers
             | Self::Counters
+            | Self::Ports
+            | Self::Workers
             | Self::Drill { .. }
             | Self::Diff { .. }
             | Self::Decisions

@@ -16,6 +16,7 @@ mod hostile;
 mod hostile_peer;
 mod identity;
 mod looking;
+mod monitoring;
 mod moves;
 mod opened_by_targets;
 mod operating;
