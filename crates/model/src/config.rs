@@ -13,6 +13,8 @@ mod api;
 mod changes;
 mod check;
 mod metrics;
+mod device;
+mod place;
 mod problems;
 mod read;
 mod sections;
@@ -27,6 +29,8 @@ use std::{
 pub use api::{Api, ApiListen, ApiRoles, ApiTls};
 pub use changes::{Change, Effect};
 pub use metrics::{Metrics, MetricsListen};
+pub use device::{driver_of, largest_mtu};
+pub use place::{ConfigPlace, Fit, Misfit};
 pub use problems::{ConfigErrors, Problem};
 
 use crate::{Check, NodeName, Rank, Service, Unserved, Voters};
@@ -356,12 +360,17 @@ pub enum Decap {
 impl Config {
     /// Reads `text`, the content of `file`. Routers and targets tell themselves apart by what they configure.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigErrors> {
-        sections::config(file, text, None)
+        sections::config(file, text, None, None)
     }
 
     /// As `parse`, and what `program` needs must be there.
     pub fn parse_for(program: Program, file: &str, text: &str) -> Result<Self, ConfigErrors> {
-        sections::config(file, text, Some(program))
+        sections::config(file, text, Some(program), None)
+    }
+
+    /// As `parse_for`; ports and VIPAs must fit each other, too, and what does not is among the mistakes.
+    pub fn parse_fitting(program: Program, file: &str, text: &str, fit: Fit) -> Result<Self, ConfigErrors> {
+        sections::config(file, text, Some(program), Some(fit))
     }
 
     /// Every key there is, as `section.key`: what the documentation must name.

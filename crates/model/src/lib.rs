@@ -6,6 +6,7 @@ pub mod calendar;
 mod check;
 mod choice;
 pub mod config;
+mod date;
 mod failure;
 mod nouns;
 mod path;
@@ -17,6 +18,7 @@ mod voters;
 
 pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Agentless, Choice, Question, Weights};
+pub use date::rfc3339;
 pub use failure::with_causes;
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName,

@@ -270,13 +270,13 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-fn quoted(keys: &[&str]) -> String {
+pub(super) fn quoted(keys: &[&str]) -> String {
     let quoted: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
     quoted.join(", ")
 }
 
 /// Edits (insert, remove, replace a letter) between two words.
-fn distance(from: &str, to: &str) -> usize {
+pub(super) fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {
         let mut diagonal = i;

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use toml::de::DeTable;
+use toml::{Spanned, de::DeTable};
 
 use super::{
-    ADMIN_SOCKET, AdminAccess, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Idle, KernelDriver, Memory, Node,
-    Observe, Pki, Port, Program, Table, Workers, announce, api, check, metrics,
+    ADMIN_SOCKET, AdminAccess, Agent, Cluster, Config, ConfigErrors, Decap, Dpdk, Fit, Idle, KernelDriver, Memory,
+    Misfit, Node, Observe, Pki, Port, Program, Table, Workers, announce, api, check, device, metrics,
     problems::Problems,
     read::{At, Section, Value, choice, flag, host, list, node, number, parsed, text},
     vipa,
@@ -25,7 +25,12 @@ const LONGEST_SILENCE_S: u64 = 14_400;
 
 const SOCKET: &str = "an IP address and a port such as \"10.0.0.1:7400\"";
 
-pub(super) fn config(file: &str, text: &str, program: Option<Program>) -> Result<Config, ConfigErrors> {
+pub(super) fn config(
+    file: &str,
+    text: &str,
+    program: Option<Program>,
+    fit: Option<Fit>,
+) -> Result<Config, ConfigErrors> {
     let mut problems = Problems::default();
     let (tree, syntax) = DeTable::parse_recoverable(text);
     for error in syntax {
@@ -35,7 +40,8 @@ pub(super) fn config(file: &str, text: &str, program: Option<Program>) -> Result
         // What was recovered would be blamed for things that are there but could not be read.
         return Err(problems.into_errors(file, text));
     }
-    match read(&mut problems, file, Section::top(&tree), program) {
+    let further = fit.map(|fit| Further { fit, tree: &tree });
+    match read(&mut problems, file, Section::top(&tree), program, further) {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(problems.into_errors(file, text)),
     }
@@ -47,13 +53,25 @@ pub(super) fn all_keys() -> Vec<String> {
     let (tree, _) = DeTable::parse_recoverable(every_section);
     let mut problems = Problems::default();
     // What is wrong with it is beside the point.
-    let _ = read(&mut problems, "", Section::top(&tree), None);
+    let _ = read(&mut problems, "", Section::top(&tree), None, None);
     problems.keys.sort();
     problems.keys.dedup();
     problems.keys
 }
 
-fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Option<Program>) -> Option<Config> {
+/// What else ports and VIPAs must meet, and where in the file they are.
+struct Further<'d> {
+    fit: Fit,
+    tree: &'d Spanned<DeTable<'d>>,
+}
+
+fn read(
+    problems: &mut Problems,
+    file: &str,
+    mut top: Section<'_>,
+    program: Option<Program>,
+    further: Option<Further<'_>>,
+) -> Option<Config> {
     let mut section = |problems: &mut Problems, path| {
         let value = top.get(problems, path);
         Section::of(path, value, problems)
@@ -102,6 +120,11 @@ fn read(problems: &mut Problems, file: &str, mut top: Section<'_>, program: Opti
         ports: ports.as_deref().unwrap_or_default(),
     };
     let vipas = vipa::read_all(problems, vipa_sections, &surroundings);
+    if let (Some(Further { fit, tree }), Some(ports), Some(vipas)) = (further, &ports, &vipas) {
+        for Misfit { place, message } in fit(ports, vipas) {
+            problems.add::<()>(place.span(tree), message);
+        }
+    }
     let (node, cluster) = (node?, cluster?);
     if is_router || node.listen.is_some() {
         check_router(problems, &node, &cluster, ports.as_deref(), node_span);
@@ -165,10 +188,11 @@ fn read_node(problems: &mut Problems, mut section: Section<'_>, user: Program) -
     let state_dir = state_dir?.map_or_else(|| Path::new(user.state_root()).join(name.as_str()), |dir| dir.value.into());
     let default_admin = || Path::new(user.runtime_root()).join(name.as_str()).join(ADMIN_SOCKET);
     let admin = admin?.map_or_else(default_admin, |admin| admin.value.into());
-    let listen = listen?.map(|listen| listen.value);
-    if listen.is_some_and(|listen| listen.port() == 0) {
-        return problems.add(section.span, "`node.listen` needs a port other nodes can know: not 0");
+    let listen = listen?;
+    if let Some(At { span, .. }) = listen.as_ref().filter(|listen| listen.value.port() == 0) {
+        return problems.add(span.clone(), "`node.listen` needs a port other nodes can know, such as 7400: not 0");
     }
+    let listen = listen.map(|listen| listen.value);
     Some(Node { name, listen, state_dir, admin, access: AdminAccess::default() })
 }
 
@@ -351,7 +375,9 @@ fn read_ports(problems: &mut Problems, sections: Vec<Section<'_>>) -> Option<Vec
                 ("device", other.device == port.device),
                 ("address", other.address == port.address),
             ];
-            same.iter().find(|(_, same)| *same).map(|(what, _)| format!("port {} has this {what} already", other.name))
+            same.iter()
+                .find(|(_, same)| *same)
+                .map(|(what, _)| format!("port {} has this {what} already; each port needs its own", other.name))
         });
         if let Some(message) = clash {
             problems.add::<()>(section.span, message);
@@ -363,7 +389,7 @@ fn read_ports(problems: &mut Problems, sections: Vec<Section<'_>>) -> Option<Vec
 
 fn read_port(problems: &mut Problems, section: &mut Section<'_>) -> Option<Port> {
     let name = section.required(problems, "name", "name = \"p0\"", text);
-    let device = section.required(problems, "device", "device = \"net_af_packet0,iface=eth0\"", text);
+    let device = section.required(problems, "device", "device = \"net_af_packet0,iface=eth0\"", device::device);
     let address = section.required(problems, "address", "address = \"10.0.0.1/24\"", network);
     let gateway = section.optional(problems, "gateway", parsed::<Ipv4Addr>("an IPv4 address such as \"10.0.0.254\""));
     let address6 = section.optional(problems, "address6", network6);
@@ -378,6 +404,15 @@ fn read_port(problems: &mut Problems, section: &mut Section<'_>) -> Option<Port>
     let mtu = section.or(problems, "mtu", 1_500, number(576..=9_600, "a number of bytes"));
     let promiscuous = section.or(problems, "promiscuous", false, flag);
     section.finish(problems);
+    if let (Some(At { value: device, .. }), Some(At { value: mtu, span })) = (&device, &mtu)
+        && let Some(largest) = device::largest_mtu(device).filter(|largest| mtu > largest)
+    {
+        let message = format!(
+            "{} carries no more than an mtu of {largest}: set mtu = {largest}, or use a driver for larger frames, such as net_af_xdp",
+            device::driver_of(device).unwrap_or(device)
+        );
+        problems.add::<()>(span.clone(), message);
+    }
     let (address, prefix_length) = address?.value;
     let gateway = gateway?;
     if let Some(At { value: gateway, span }) = &gateway {
