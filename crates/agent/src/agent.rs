@@ -24,7 +24,7 @@ use vipa_transport::{
     Admission, Identity, LinkEvent, Sender, Timing, TransportSettings,
     access::AccessRules,
     service_manager::ServiceManager,
-    state::{GroupCommit, Kind, Outcome, StateFile, check_former_state},
+    state::{GroupCommit, Kind, Outcome, StateFile, StateLock, check_former_state},
 };
 
 use crate::{
@@ -80,6 +80,7 @@ pub(crate) async fn run(file: &Path, config: &Config, config_agent: &AgentConfig
     let pki = &config.pki;
     let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
     check_former_state(&config.node.state_dir)?;
+    let _lock = StateLock::take(&config.node.state_dir)?;
     let (vote_file, stored) = StateFile::open_checked(&config.node.state_dir, Kind::Votes, check_stored_vote)?;
     // A vote that takes longer holds a takeover up.
     let slow = config.cluster.lease / 2;

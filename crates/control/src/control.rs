@@ -11,7 +11,7 @@ use vipa_protocol::{Decision, EventKind, Message, TakeoverReport, admin::ReloadM
 use vipa_transport::{
     LinkEvent, Receiver, Refusal, Sender,
     service_manager::ServiceManager,
-    state::{GroupCommit, Outcome},
+    state::{GroupCommit, Outcome, StateLock},
 };
 
 use crate::{
@@ -159,6 +159,8 @@ pub struct Failure(String);
 /// What the loop waits on, beside its timers.
 #[derive(Debug)]
 pub struct Ends {
+    /// Of the state directory, until control has ended.
+    pub(crate) lock: StateLock,
     pub(crate) events: Receiver,
     pub(crate) admin: AdminSocket,
     pub(crate) questions: (AdminClient, mpsc::Receiver<Question>),
@@ -298,8 +300,9 @@ impl Control {
 
     /// Runs until it is told to stop, or must, and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) -> Result<(), Failure> {
-        let Ends { mut events, admin, mut questions, mut asked, mut finished, mut counted, mut fresh, mut scrapes } =
-            ends;
+        let Ends {
+            lock: _lock, mut events, admin, mut questions, mut asked, mut finished, mut counted, mut fresh, mut scrapes,
+        } = ends;
         tokio::spawn(admin.serve(questions.0.0.clone(), self.counts.clients.clone()));
 
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);

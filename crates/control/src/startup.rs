@@ -15,7 +15,7 @@ use vipa_protocol::Decision;
 use vipa_transport::{
     Admission, Identity, IdentityError, StartError, Timing, TransportSettings,
     access::AccessRules,
-    state::{GroupCommit, Kind, StateFile, StateFileError, check_former_state},
+    state::{GroupCommit, Kind, StateFile, StateFileError, StateLock, check_former_state},
 };
 
 use crate::{
@@ -53,6 +53,7 @@ pub struct Prepared {
     config: Arc<Config>,
     file: PathBuf,
     check: Check,
+    lock: StateLock,
     identity: Identity,
     admin: AdminSocket,
     vote_file: StateFile<StoredVote>,
@@ -73,6 +74,7 @@ impl Prepared {
         let pki = &config.pki;
         let identity = Identity::load(&pki.ca, &pki.certificate, &pki.key)?;
         check_former_state(&config.node.state_dir)?;
+        let lock = StateLock::take(&config.node.state_dir)?;
         let (vote_file, votes) = StateFile::open_checked(&config.node.state_dir, Kind::Votes, check_stored_vote)?;
         let (decision_file, decisions) =
             StateFile::open_checked(&config.node.state_dir, Kind::Decisions, check_stored_decision)?;
@@ -96,6 +98,7 @@ impl Prepared {
             config,
             file,
             check,
+            lock,
             identity,
             admin,
             vote_file,
@@ -121,6 +124,7 @@ impl Prepared {
             config,
             file,
             check,
+            lock,
             identity,
             admin,
             vote_file,
@@ -170,7 +174,7 @@ impl Prepared {
         };
         let control = Control::new(config, cluster, packets, outside);
         let questions = AdminClient::new();
-        Ok((control, Ends { events, admin, questions, asked, finished, counted, fresh, scrapes }))
+        Ok((control, Ends { lock, events, admin, questions, asked, finished, counted, fresh, scrapes }))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Durable replacement of a file: after a power failure it has the old text or the new one, and never half of one.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -10,10 +11,25 @@ use std::{
 /// When this returns, the new text survives a power failure. Blocks on the disk.
 pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("json.new");
-    let mut file = File::create(&beside)?;
+    put_in_place(File::create(&beside)?, &beside, path, text)
+}
+
+/// As [`replace`], of a file that only those may read whom `mode` allows to.
+pub fn replace_with_mode(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    // One that a crash has left may have another mode.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    put_in_place(file, &beside, path, text)
+}
+
+fn put_in_place(mut file: File, beside: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
+    fs::rename(beside, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

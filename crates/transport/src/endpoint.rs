@@ -67,6 +67,8 @@ pub struct Timing {
     /// Between two attempts at a peer: first and longest.
     pub retry_first: Duration,
     pub retry_longest: Duration,
+    /// Longest time between two attempts at a peer that refuses.
+    pub refused_longest: Duration,
     /// Between two checks of the certificate's files.
     pub renewal: Duration,
 }
@@ -79,6 +81,7 @@ impl Default for Timing {
             keep_alive: Duration::from_millis(250),
             retry_first: Duration::from_millis(50),
             retry_longest: Duration::from_millis(500),
+            refused_longest: Duration::from_secs(5),
             renewal: Duration::from_secs(5),
         }
     }
@@ -119,7 +122,7 @@ pub fn start(settings: TransportSettings, identity: &Identity) -> Result<(Sender
     let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(cannot)?;
 
     let (inbox, receiver) = inbox();
-    let registry = Arc::new(Registry::new(inbox, hello, admission, timing.keep_alive));
+    let registry = Arc::new(Registry::new(inbox, hello, admission, identity, timing.keep_alive));
     if listen.is_some() {
         tokio::spawn(accept_all(endpoint.clone(), Arc::clone(&registry)));
     }
@@ -188,7 +191,9 @@ async fn accept_all(endpoint: Endpoint, registry: Arc<Registry>) {
                 let (registry, told) = (Arc::clone(&registry), told.clone());
                 tokio::spawn(async move {
                     let address = incoming.remote_address();
-                    if let Err(refused) = accept(incoming, registry, place).await {
+                    if let Err(refused) = accept(incoming, registry, place).await
+                        && !is_farewell(&refused.why)
+                    {
                         // When even this queue is full, one more refusal need not be reported.
                         let _ = told.try_send((address, refused));
                     }
@@ -300,8 +305,10 @@ impl Dialler {
                                 (said_at, times) = (Instant::now(), 0);
                             }
                         }
+                        // Nobody mends a refusal within moments; who is merely away may be back at once.
+                        let longest = if why.is_empty() { timing.retry_longest } else { timing.refused_longest };
                         said = why;
-                        pause = (pause * 2).min(timing.retry_longest);
+                        pause = (pause * 2).min(longest);
                     }
                 }
             }
@@ -319,6 +326,11 @@ impl Dialler {
     }
 }
 
+/// Whether the other side has left by itself: it stops, or has only asked (`reach`).
+fn is_farewell(why: &NoLink) -> bool {
+    matches!(why, NoLink::Ended(ConnectionError::ApplicationClosed(close)) if close.error_code == code::STOPPING)
+}
+
 /// Whether the peer did not answer, has just left, or is too busy for a handshake.
 fn is_absence(why: &NoLink) -> bool {
     match why {
@@ -332,7 +344,6 @@ fn is_absence(why: &NoLink) -> bool {
             busy.contains(&close.error_code)
         }
         NoLink::Ended(ConnectionError::TimedOut | ConnectionError::Reset) | NoLink::Silent => true,
-        NoLink::Ended(ConnectionError::ApplicationClosed(close)) => close.error_code == code::STOPPING,
-        _ => false,
+        _ => is_farewell(why),
     }
 }

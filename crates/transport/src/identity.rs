@@ -4,6 +4,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -17,6 +18,7 @@ use vipa_model::NodeName;
 
 use crate::{
     certificate::{Certified, CertifiedRoles, RoleError},
+    expiry::CertificateInfo,
     renewal::Files,
 };
 
@@ -33,6 +35,8 @@ pub struct Identity {
     pub(crate) client: Arc<QuicClientConfig>,
     pub(crate) reset_key: Arc<ring::hmac::Key>,
     pub(crate) files: Files,
+    /// The node's first.
+    pub(crate) certificates: Arc<Vec<CertificateInfo>>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -48,6 +52,10 @@ pub enum IdentityError {
     Read { path: PathBuf, source: io::Error },
     #[error("{path} holds no {what} in PEM: {cause}; make it anew with `vipactl pki`")]
     Pem { path: PathBuf, what: &'static str, cause: rustls_pki_types::pem::Error },
+    #[error("{path} cannot be read: {why}; make it anew with `vipactl pki`")]
+    Unreadable { path: PathBuf, why: &'static str },
+    #[error("{path}: {what}")]
+    Time { path: PathBuf, what: String },
     #[error("{path} names no node: {why}; make it with `vipactl pki issue NODE`")]
     NotANode { path: PathBuf, why: &'static str },
     #[error("{path} cannot be used: {cause}")]
@@ -77,18 +85,22 @@ impl Identity {
         }
         let bad_authority = |cause: String| IdentityError::Authority { ca: ca.into(), cause };
         let mut roots = RootCertStore::empty();
-        for authority in authorities {
-            roots.add(authority).map_err(|error| bad_authority(error.to_string()))?;
+        for authority in &authorities {
+            roots.add(authority.clone()).map_err(|error| bad_authority(error.to_string()))?;
         }
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .map_err(|error| bad_authority(error.to_string()))?;
-        verifier.verify_client_cert(&chain[0], &[], UnixTime::now()).map_err(|cause| IdentityError::NotAccepted {
-            certificate: certificate.into(),
-            ca: ca.into(),
-            cause,
+        let infos = [&chain[0]].into_iter().chain(&authorities).map(CertificateInfo::read);
+        let certificates: Vec<_> = infos.collect::<Result<_, _>>().map_err(|why| bad_authority(why.into()))?;
+        verifier.verify_client_cert(&chain[0], &[], UnixTime::now()).map_err(|cause| {
+            let now = SystemTime::now();
+            match certificates[0].warning(now).filter(|_| is_about_time(&cause)) {
+                Some(what) => IdentityError::Time { path: certificate.into(), what },
+                None => IdentityError::NotAccepted { certificate: certificate.into(), ca: ca.into(), cause },
+            }
         })?;
 
         let mismatch = |cause| IdentityError::KeyMismatch { key: key.into(), certificate: certificate.into(), cause };
@@ -120,7 +132,14 @@ impl Identity {
             reset_key: Arc::new(reset_key),
             files,
             verifier,
+            certificates: Arc::new(certificates),
         })
+    }
+
+    /// What the node's certificate says of itself, and then what each authority's says.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateInfo] {
+        &self.certificates
     }
 
     /// Whether one of the authorities has signed this certificate, and it is valid now.
@@ -133,6 +152,12 @@ impl Identity {
     pub fn node(&self) -> &NodeName {
         &self.node
     }
+}
+
+fn is_about_time(cause: &rustls::Error) -> bool {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let rustls::Error::InvalidCertificate(error) = cause else { return false };
+    matches!(error, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
 }
 
 /// The same for every incarnation of the node, so that a restarted one can end its former links at once.

@@ -13,7 +13,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, Side};
@@ -24,6 +24,7 @@ use vipa_protocol::{Hello, Message, VERSION, text::MAX_REASON, wire};
 
 use crate::{
     certificate::{Certified, RoleError},
+    expiry::{self, Whose},
     inbox::{LinkId, Urgency},
     registry::{Entry, Registered, Registry, Waiting, code, refuse},
 };
@@ -67,12 +68,17 @@ pub(crate) enum NoLink {
     AddressTaken { address: IpAddr, by: NodeName, linked: SocketAddr },
     #[error("{node} cannot be in its life {life}")]
     Life { node: NodeName, life: u64 },
-    #[error("{node} is of an earlier life than the {node} that is linked from {linked}")]
+    #[error(
+        "{node} is of an earlier life than the {node} that is linked from {linked}: if two processes use this name and certificate, stop \
+         one, or give it its own (`vipactl pki issue`)"
+    )]
     Older { node: NodeName, linked: SocketAddr },
     #[error("it did not greet in time")]
     Silent,
     #[error("it does not greet as a node does: {0}")]
     Greeting(String),
+    #[error("{0}")]
+    CertificateTime(String),
     #[error("its certificate is not accepted here ({0}); do both come from the same `vipactl pki init`?")]
     Untrusted(String),
     #[error("it does not accept this node's certificate ({0}); do both come from the same `vipactl pki init`?")]
@@ -88,9 +94,16 @@ impl From<ConnectionError> for NoLink {
         // TLS alerts are these QUIC errors (RFC 9001 §4.8).
         let is_tls = |code: quinn::TransportErrorCode| (0x100..0x200).contains(&u64::from(code));
         match error {
-            ConnectionError::TransportError(error) if is_tls(error.code) => Self::Untrusted(error.reason),
+            ConnectionError::TransportError(error) if is_tls(error.code) => {
+                let time = expiry::explain(&error.reason, Whose::Peer, SystemTime::now());
+                time.map_or(Self::Untrusted(error.reason), Self::CertificateTime)
+            }
             ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
-                Self::Distrusting(String::from_utf8_lossy(&close.reason).into_owned())
+                let reason = String::from_utf8_lossy(&close.reason).into_owned();
+                let time = expiry::explain(&reason, Whose::Own, SystemTime::now());
+                time.map_or(Self::Distrusting(reason), |why| {
+                    Self::CertificateTime(format!("it refuses this node: {why}"))
+                })
             }
             ConnectionError::ApplicationClosed(close) if close.error_code == code::REFUSED => {
                 Self::RefusedUs(String::from_utf8_lossy(&close.reason).into_owned())

@@ -20,10 +20,16 @@ use rcgen::{
 use rustls_pki_types::ServerName;
 use vipa_model::NodeName;
 
-use crate::certificate::{CertifiedRoles, MAX_ADDRESSES, ROUTER_URI, TARGET_URI};
+use crate::{
+    certificate::{CertifiedRoles, MAX_ADDRESSES, ROUTER_URI, TARGET_URI},
+    durable,
+    expiry::CertificateInfo,
+};
 
-/// How long certificates are valid: ten years, so that none expires unnoticed and causes an outage.
-const VALIDITY: Duration = Duration::from_secs(3_653 * DAY);
+/// Days for which certificates are valid where nobody says how many: ten years, so that none expires unnoticed and causes an outage.
+pub const DEFAULT_DAYS: u32 = 3_653;
+/// Most days: a century.
+pub const MOST_DAYS: u32 = 36_525;
 /// How far certificates are dated back, so that a node whose clock is slow accepts a new one.
 const CLOCK_ERROR: Duration = Duration::from_secs(2 * DAY);
 const DAY: u64 = 24 * 60 * 60;
@@ -44,6 +50,10 @@ pub enum PkiError {
     Name(NodeName),
     #[error("a certificate says what its node may be: add --router, or --target ADDRESS, or both")]
     NoRole,
+    #[error("{path} cannot be renewed: {why}; issue it with its roles, --router or --target ADDRESS")]
+    NotRenewable { path: PathBuf, why: String },
+    #[error("a certificate is valid for 1 to {MOST_DAYS} days, and not for {0}")]
+    Days(u32),
     #[error("{0} addresses are more than the {MAX_ADDRESSES} that a certificate may name")]
     Addresses(usize),
 }
@@ -57,6 +67,11 @@ pub struct Made {
 
 /// Makes a new authority in `folder`, which is created if it does not exist. Overwrites nothing.
 pub fn init(folder: &Path) -> Result<Made, PkiError> {
+    init_for(folder, DEFAULT_DAYS)
+}
+
+/// As [`init`], valid for so many days, at most [`MOST_DAYS`].
+pub fn init_for(folder: &Path, days: u32) -> Result<Made, PkiError> {
     let made = files(folder, "ca");
     refuse_existing(&made)?;
     let key = KeyPair::generate()?;
@@ -64,20 +79,57 @@ pub fn init(folder: &Path) -> Result<Made, PkiError> {
     params.distinguished_name = named("Vipa cluster authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params);
+    set_validity(&mut params, days)?;
     let certificate = params.self_signed(&key)?;
-    write_both(folder, made, &certificate.pem(), &key.serialize_pem())
+    write_both(folder, made, &Pems { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// Makes a key and a certificate for `node` in these roles, signed by the authority in `folder`. Overwrites nothing.
+/// Makes a key and a certificate for `node` in these roles, signed by the authority in `folder`. Nothing is overwritten.
 pub fn issue(folder: &Path, node: &NodeName, roles: &CertifiedRoles) -> Result<Made, PkiError> {
+    issue_for(folder, node, roles, DEFAULT_DAYS)
+}
+
+/// As [`issue`], valid for so many days, at most [`MOST_DAYS`].
+pub fn issue_for(folder: &Path, node: &NodeName, roles: &CertifiedRoles, days: u32) -> Result<Made, PkiError> {
+    issue_new(folder, node, &node_params(node, roles, days)?)
+}
+
+/// Makes a key and a certificate for a client of the API, which is no node: no node links with it. Nothing is overwritten.
+pub fn issue_client(folder: &Path, name: &NodeName) -> Result<Made, PkiError> {
+    let mut params = named_params(name, DEFAULT_DAYS)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    issue_new(folder, name, &params)
+}
+
+/// Replaces the certificate of `node` in `folder` by one with a new key, a new serial number and the same roles, valid for so many days
+/// from now. Also of one that has expired.
+pub fn renew(folder: &Path, node: &NodeName, days: u32) -> Result<Made, PkiError> {
+    let made = files(folder, node.as_str());
+    let not_renewable = |why: String| PkiError::NotRenewable { path: made.certificate.clone(), why };
+    let old = CertificateInfo::read_file(&made.certificate).map_err(|error| not_renewable(error.to_string()))?;
+    let of_node = old.into_iter().find(|old| old.node.as_ref() == Some(node) && !old.roles.is_empty());
+    let old = of_node.ok_or_else(|| not_renewable(format!("it is no certificate of {node} in a role")))?;
+    let Pems { certificate, key } = sign(folder, &node_params(node, &old.roles, days)?)?;
+    replace(&made.key, key.as_bytes(), 0o600)?;
+    replace(&made.certificate, certificate.as_bytes(), 0o644)?;
+    Ok(made)
+}
+
+fn issue_new(folder: &Path, name: &NodeName, params: &CertificateParams) -> Result<Made, PkiError> {
+    let made = files(folder, name.as_str());
+    refuse_existing(&made)?;
+    let pems = sign(folder, params)?;
+    write_both(folder, made, &pems)
+}
+
+fn node_params(node: &NodeName, roles: &CertifiedRoles, days: u32) -> Result<CertificateParams, PkiError> {
     if roles.is_empty() {
         return Err(PkiError::NoRole);
     }
     if roles.addresses.len() > MAX_ADDRESSES {
         return Err(PkiError::Addresses(roles.addresses.len()));
     }
-    let mut params = named_params(node)?;
+    let mut params = named_params(node, days)?;
     if roles.router {
         params.subject_alt_names.push(SanType::URI(ROUTER_URI.try_into()?));
     }
@@ -86,17 +138,10 @@ pub fn issue(folder: &Path, node: &NodeName, roles: &CertifiedRoles) -> Result<M
         params.subject_alt_names.extend(roles.addresses.iter().copied().map(SanType::IpAddress));
     }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    sign(folder, node, &params)
+    Ok(params)
 }
 
-/// Makes a key and a certificate for a client of the API, which is no node: no node links with it. Nothing is overwritten.
-pub fn issue_client(folder: &Path, name: &NodeName) -> Result<Made, PkiError> {
-    let mut params = named_params(name)?;
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    sign(folder, name, &params)
-}
-
-fn named_params(name: &NodeName) -> Result<CertificateParams, PkiError> {
+fn named_params(name: &NodeName, days: u32) -> Result<CertificateParams, PkiError> {
     if !matches!(ServerName::try_from(name.as_str()), Ok(ServerName::DnsName(_))) || name.as_str() == "ca" {
         return Err(PkiError::Name(name.clone()));
     }
@@ -104,14 +149,18 @@ fn named_params(name: &NodeName) -> Result<CertificateParams, PkiError> {
     params.distinguished_name = named(name.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
-    set_validity(&mut params);
+    set_validity(&mut params, days)?;
     Ok(params)
 }
 
+/// Both files of a certificate, not written yet.
+struct Pems {
+    certificate: String,
+    key: String,
+}
+
 /// Makes a key and signs its certificate by the authority in `folder`.
-fn sign(folder: &Path, node: &NodeName, params: &CertificateParams) -> Result<Made, PkiError> {
-    let made = files(folder, node.as_str());
-    refuse_existing(&made)?;
+fn sign(folder: &Path, params: &CertificateParams) -> Result<Pems, PkiError> {
     let authority = files(folder, "ca");
     let read = |path: &Path| fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.into(), source });
     let (ca_certificate, ca_key) = (read(&authority.certificate)?, read(&authority.key)?);
@@ -121,10 +170,9 @@ fn sign(folder: &Path, node: &NodeName, params: &CertificateParams) -> Result<Ma
     };
     let ca_key = KeyPair::from_pem(&ca_key).map_err(bad(&authority.key))?;
     let issuer = Issuer::from_ca_cert_pem(&ca_certificate, ca_key).map_err(bad(&authority.certificate))?;
-
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
-    write_both(folder, made, &certificate.pem(), &key.serialize_pem())
+    Ok(Pems { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 fn named(name: &str) -> DistinguishedName {
@@ -133,10 +181,14 @@ fn named(name: &str) -> DistinguishedName {
     distinguished
 }
 
-fn set_validity(params: &mut CertificateParams) {
+fn set_validity(params: &mut CertificateParams, days: u32) -> Result<(), PkiError> {
+    if !(1..=MOST_DAYS).contains(&days) {
+        return Err(PkiError::Days(days));
+    }
     let now = SystemTime::now();
     params.not_before = (now - CLOCK_ERROR).into();
-    params.not_after = (now + VALIDITY).into();
+    params.not_after = (now + Duration::from_secs(u64::from(days) * DAY)).into();
+    Ok(())
 }
 
 fn files(folder: &Path, name: &str) -> Made {
@@ -148,11 +200,11 @@ fn refuse_existing(made: &Made) -> Result<(), PkiError> {
     existing.map_or(Ok(()), |path| Err(PkiError::Exists { path: path.clone() }))
 }
 
-fn write_both(folder: &Path, made: Made, certificate: &str, key: &str) -> Result<Made, PkiError> {
+fn write_both(folder: &Path, made: Made, pems: &Pems) -> Result<Made, PkiError> {
     fs::create_dir_all(folder).map_err(|source| PkiError::Write { path: folder.into(), source })?;
     // The key first: a certificate without its key would look complete.
-    write(&made.key, key, 0o600)?;
-    write(&made.certificate, certificate, 0o644)?;
+    write(&made.key, &pems.key, 0o600)?;
+    write(&made.certificate, &pems.certificate, 0o644)?;
     Ok(made)
 }
 
@@ -163,4 +215,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
         file.sync_all()
     };
     write().map_err(|source| PkiError::Write { path: path.into(), source })
+}
+
+fn replace(path: &Path, text: &[u8], mode: u32) -> Result<(), PkiError> {
+    durable::replace_with_mode(path, text, mode).map_err(|source| PkiError::Write { path: path.into(), source })
 }

@@ -17,6 +17,7 @@ use vipa_protocol::{Hello, Message, Role, wire};
 use crate::{
     admission::Admission,
     certificate::Certified,
+    expiry::CertificateInfo,
     identity::Identity,
     inbox::{Inbox, LinkId, Refusal},
     link::NoLink,
@@ -110,6 +111,13 @@ impl Sender {
         self.registry.admit(admission);
     }
 
+    /// What this node's certificate says of itself, and then what each authority's says that it trusts; of the files that are in use now.
+    /// [`expiry`](crate::expiry) says how long each is valid.
+    #[must_use]
+    pub fn certificates(&self) -> Arc<Vec<CertificateInfo>> {
+        self.registry.certificates()
+    }
+
     /// Peers with a link, sorted.
     #[must_use]
     pub fn linked(&self) -> Vec<NodeName> {
@@ -145,6 +153,8 @@ struct State {
     /// This node's greeting on new links.
     hello: Hello,
     admission: Admission,
+    /// This node's, and those of the authorities it trusts.
+    certificates: Arc<Vec<CertificateInfo>>,
     links: HashMap<NodeName, Link>,
     last_id: LinkId,
     statistics: Statistics,
@@ -205,10 +215,25 @@ pub(crate) struct Occupied {
 
 impl Registry {
     /// `keep_alive`: longest pause between two packets of a live peer.
-    pub(crate) fn new(inbox: Inbox, hello: Hello, admission: Admission, keep_alive: Duration) -> Self {
+    pub(crate) fn new(
+        inbox: Inbox,
+        hello: Hello,
+        admission: Admission,
+        identity: &Identity,
+        keep_alive: Duration,
+    ) -> Self {
         let (links, last_id, statistics) = (HashMap::new(), LinkId::default(), Statistics::default());
-        let state = State { hello, admission, links, last_id, statistics };
+        let certificates = Arc::clone(&identity.certificates);
+        let state = State { hello, admission, certificates, links, last_id, statistics };
         Self { inbox, keep_alive, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn certificates(&self) -> Arc<Vec<CertificateInfo>> {
+        Arc::clone(&self.state().certificates)
+    }
+
+    pub(crate) fn set_certificates(&self, identity: &Identity) {
+        self.state().certificates = Arc::clone(&identity.certificates);
     }
 
     pub(crate) fn keep_alive(&self) -> Duration {

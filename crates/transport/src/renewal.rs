@@ -5,19 +5,23 @@
 //! the second check, that is logged once.
 
 use std::{
+    collections::HashMap,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig};
 
 use crate::{
+    expiry::{CertificateInfo, Expiry, expiry},
     identity::{Identity, IdentityError},
     registry::Registry,
 };
 
+/// A certificate that is not valid is told of again after this long.
+const WARN_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Between two links that are closed because their authority is trusted no more.
 const BETWEEN_CUTS: Duration = Duration::from_secs(1);
 /// First packets waiting to be handled; more are not read, as if the network had lost them.
@@ -63,7 +67,7 @@ impl Credentials {
     }
 }
 
-fn client(identity: &Identity, transport: &Arc<TransportConfig>) -> ClientConfig {
+pub(crate) fn client(identity: &Identity, transport: &Arc<TransportConfig>) -> ClientConfig {
     let mut client = ClientConfig::new(Arc::clone(&identity.client) as _);
     client.transport_config(Arc::clone(transport));
     client
@@ -116,10 +120,12 @@ pub(crate) async fn watch(
     pace: Duration,
 ) {
     let hello = registry.hello();
+    let mut warnings = Warnings::default();
     let mut current = files.read;
     let mut last_problem = String::new();
     let mut cutting = tokio::spawn(async {});
     loop {
+        warnings.say(&registry.certificates(), SystemTime::now());
         tokio::time::sleep(pace).await;
         let (looked, before) = (files.clone(), current);
         // The disk may be slow, and beats must not wait for it.
@@ -141,6 +147,7 @@ pub(crate) async fn watch(
                     continue;
                 }
                 credentials.replace(&identity, &endpoint, listening);
+                registry.set_certificates(&identity);
                 current = stamp;
                 last_problem.clear();
                 cutting.abort();
@@ -150,6 +157,53 @@ pub(crate) async fn watch(
             }
             Err(error) => warn_of_repeated(&mut last_problem, &error.to_string()),
         }
+    }
+}
+
+/// What has been said of each certificate's dates.
+#[derive(Default)]
+struct Warnings(HashMap<String, (Stage, SystemTime)>);
+
+/// Each is said once, and one after the last warning once a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Days(u16),
+    Over,
+    Early,
+}
+
+impl Warnings {
+    fn say(&mut self, certificates: &[CertificateInfo], now: SystemTime) {
+        for certificate in certificates {
+            if let Some((stage, what)) = self.due(certificate, now) {
+                match stage {
+                    Stage::Days(days) if days > 1 => tracing::warn!("{what}"),
+                    _ => tracing::error!("{what}"),
+                }
+            }
+        }
+        self.0.retain(|serial, _| certificates.iter().any(|certificate| certificate.serial == *serial));
+    }
+
+    fn due(&mut self, certificate: &CertificateInfo, now: SystemTime) -> Option<(Stage, String)> {
+        let stage = match expiry(certificate, now) {
+            Expiry::Valid { .. } => {
+                self.0.remove(&certificate.serial);
+                return None;
+            }
+            Expiry::ExpiresSoon { days, .. } => Stage::Days(days),
+            Expiry::Expired { .. } => Stage::Over,
+            Expiry::NotYetValid { .. } => Stage::Early,
+        };
+        let is_said = self.0.get(&certificate.serial).is_some_and(|(before, at)| {
+            *before == stage
+                && (matches!(stage, Stage::Days(_)) || now.duration_since(*at).is_ok_and(|since| since < WARN_AGAIN))
+        });
+        if is_said {
+            return None;
+        }
+        self.0.insert(certificate.serial.clone(), (stage, now));
+        Some((stage, certificate.warning(now)?))
     }
 }
 
@@ -170,5 +224,35 @@ fn warn_of_repeated(last_problem: &mut String, why: &str) {
         *last_problem = again;
     } else if *last_problem != again {
         *last_problem = why.to_owned();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_warning_is_said_once_and_an_expired_certificate_once_a_day() {
+        const DAY: i64 = 24 * 60 * 60;
+        let certificate = CertificateInfo {
+            subject: "r1".into(),
+            issuer: "ca".into(),
+            serial: "01".into(),
+            is_authority: false,
+            node: "r1".parse().ok(),
+            roles: crate::CertifiedRoles::router(),
+            not_before: 0,
+            not_after: 40 * DAY,
+        };
+        let mut warnings = Warnings::default();
+        let mut said = Vec::new();
+        for hour in 0..24 * 43 {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3_600);
+            said.extend(warnings.due(&certificate, now).map(|(stage, _)| (hour, stage)));
+        }
+        let days = Stage::Days;
+        let expected = [(10 * 24, days(30)), (26 * 24, days(14)), (33 * 24, days(7)), (39 * 24, days(1))];
+        let over = [40 * 24 + 1, 41 * 24 + 1, 42 * 24 + 1].map(|hour| (hour, Stage::Over));
+        assert_eq!(said, [&expected[..], &over].concat());
     }
 }

@@ -14,6 +14,7 @@
 
 mod group_commit;
 mod journal;
+mod lock;
 
 use std::{
     fmt, fs, io,
@@ -28,6 +29,7 @@ use vipa_model::config::Program;
 use crate::durable;
 pub use group_commit::{GroupCommit, Outcome, Writes};
 pub use journal::Journal;
+pub use lock::StateLock;
 
 /// Version of the format. A file of a later version is refused, because this release cannot interpret it.
 const VERSION: u32 = 1;
@@ -76,6 +78,11 @@ pub enum StateFileError {
         "cannot use {path} for what this node must remember: {source}; check that state_dir exists and is writable"
     )]
     Folder { path: PathBuf, source: io::Error },
+    #[error(
+        "{folder} is in use by {holder}: a state directory is of one node and one process; stop that process, or give this node a \
+         `node.state_dir` of its own"
+    )]
+    InUse { folder: PathBuf, holder: String },
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path} is damaged ({what}); {remedy}")]

@@ -134,3 +134,17 @@ fn votes_in_the_folder_of_an_earlier_release_are_not_forgotten() {
     // A folder that somebody has named is that person's choice.
     check_former_state(former.path()).unwrap();
 }
+
+#[test]
+fn a_folder_has_one_user_and_a_second_one_is_told_whose_it_is() {
+    let folder = tempdir().unwrap();
+    assert_eq!(StateLock::holder(folder.path()).unwrap(), None);
+    let first = StateLock::take(folder.path()).unwrap();
+    let refused = StateLock::take(folder.path()).unwrap_err().to_string();
+    let holder = format!("is in use by process {} (", std::process::id());
+    assert!(refused.contains(&holder) && refused.contains("`node.state_dir` of its own"), "{refused}");
+    assert!(StateLock::holder(folder.path()).unwrap().is_some());
+    drop(first);
+    assert_eq!(StateLock::holder(folder.path()).unwrap(), None);
+    StateLock::take(folder.path()).unwrap();
+}

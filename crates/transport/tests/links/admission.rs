@@ -1,10 +1,15 @@
 //! Which nodes may link, by certificate and by configuration.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use vipa_model::Incarnation;
 use vipa_protocol::{Hello, Role};
-use vipa_transport::{Admission, CertifiedRoles, LinkEvent, StartError, Timing, TransportSettings, start};
+use vipa_transport::{
+    Admission, CertifiedRoles, LinkEvent, ReachResult, Refusal, StartError, Timing, TransportSettings, reach, start,
+};
 
 use super::{Cluster, LOCALHOST, Node, RENEWAL, admission, hello, kill, linked, name, release};
 
@@ -192,4 +197,30 @@ async fn a_restarted_process_is_linked_at_once_although_nobody_has_missed_the_ki
     b.expect_down("a").await;
     assert_eq!(b.expect_up("a").await.incarnation, Incarnation(2));
     assert!(began.elapsed() < Timing::default().keep_alive, "it waited {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_peer_is_asked_for_a_link_and_notices_nothing() {
+    let (cluster, other) = (Cluster::new(), Cluster::new());
+    let mut b = cluster.listen("b", 1, LOCALHOST);
+    let patience = Duration::from_secs(5);
+    let asked =
+        |identity, address, patience| async move { reach(&identity, &name("b"), address, patience).await.unwrap() };
+    assert_eq!(asked(cluster.identity("a"), b.address(), patience).await, ReachResult::Answers);
+    match asked(other.identity("a"), b.address(), patience).await {
+        ReachResult::Refuses(why) => assert!(why.contains("vipactl pki init"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let deaf = std::net::UdpSocket::bind(LOCALHOST).unwrap();
+    let silent = asked(cluster.identity("a"), deaf.local_addr().unwrap(), Duration::from_millis(200)).await;
+    assert_eq!(silent, ReachResult::Silent);
+    // The stranger's attempt is told, who only asked is not.
+    let mut told = Vec::new();
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(500), b.receiver.recv()).await {
+        told.push(event);
+    }
+    assert!(
+        told.len() <= 1 && told.iter().all(|event| matches!(event, LinkEvent::Refused(Refusal { node: None, .. }))),
+        "{told:?}"
+    );
 }

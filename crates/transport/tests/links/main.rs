@@ -600,3 +600,19 @@ fn stranger(cluster: &Cluster, node: Option<&str>) -> quinn::Endpoint {
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
     endpoint
 }
+
+#[test]
+fn a_renewed_certificate_is_of_the_same_node_and_roles_and_has_another_key_and_serial_number() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::new();
+    let roles = CertifiedRoles { router: true, ..CertifiedRoles::target([VIPA]) };
+    let before = cluster.identity_as("r1", &roles).certificates()[0].clone();
+    let made = pki::renew(cluster.folder(), &name("r1"), 365).unwrap();
+    let after = cluster.identity_as("r1", &roles).certificates()[0].clone();
+    assert_eq!((&after.node, &after.roles), (&before.node, &before.roles));
+    assert_ne!(after.serial, before.serial);
+    assert!(after.not_after < before.not_after, "365 days and not ten years");
+    assert_eq!(fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(pki::renew(cluster.folder(), &name("r2"), 365).unwrap_err().to_string().contains("cannot be renewed"));
+    assert!(pki::renew(cluster.folder(), &name("r1"), 0).is_err());
+}
