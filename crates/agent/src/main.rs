@@ -35,6 +35,7 @@ use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     prelude::*,
 };
+use vipa_doctor::{DiagnosisLevel, Root};
 use vipa_model::{
     config::{Agent, Config, Program},
     with_causes,
@@ -50,6 +51,7 @@ use crate::{orders::Wish, privileges::Elsewhere, status::Form};
     after_help = "\
 Examples:
   vipa-agent --check t1.toml       say every mistake in the configuration, with line and column
+  vipa-agent --check t1.toml --here and whether this machine can do it, with the command that mends what is wrong
   vipa-agent --print-setup t1.toml say what it would change on this host
   vipa-agent --config t1.toml      run in the foreground, beside the server
   vipa-agent drain --config t1.toml --timeout 60
@@ -79,6 +81,9 @@ struct Arguments {
     /// Check this configuration and exit
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
+    /// And check whether this machine can do what it asks: certificates, addresses, the state directory, routers
+    #[arg(long, requires = "check")]
+    here: bool,
     /// Say what would be changed on this host, and exit
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "check"])]
     print_setup: Option<PathBuf>,
@@ -138,7 +143,7 @@ fn main() -> ExitCode {
             ask_for_status(config, if *json { Form::Json } else { Form::Text }).map(|()| true)
         }
         Arguments { order: Some(Order::Cleanup { config }), .. } => clean_up(config).map(|()| true),
-        Arguments { check: Some(file), .. } => check(file).map(|()| true),
+        Arguments { check: Some(file), here, .. } => check(file, *here),
         Arguments { print_setup: Some(file), .. } => print_setup(file).map(|()| true),
         Arguments { config: Some(file), .. } => run(file).map(|()| true),
         Arguments { config: None, .. } => unreachable!("clap requires one of them"),
@@ -168,10 +173,12 @@ fn generate_man(folder: &Path) -> ExitCode {
     }
 }
 
-fn check(file: &Path) -> anyhow::Result<()> {
+fn check(file: &Path, here: bool) -> anyhow::Result<bool> {
     let (config, agent) = read(file)?;
     println!("{}: valid; target {} at {}", file.display(), config.node.name, agent.address);
-    Ok(())
+    let findings = if here { vipa_doctor::examine(&config, &Root::default()) } else { Vec::new() };
+    findings.iter().for_each(|finding| println!("{finding}"));
+    Ok(vipa_doctor::worst(&findings) < DiagnosisLevel::Harm)
 }
 
 fn print_setup(file: &Path) -> anyhow::Result<()> {

@@ -6,9 +6,11 @@ mod ask;
 mod bundle;
 mod capture;
 mod completion;
+mod doctor;
 mod events;
 mod manual;
 mod order;
+mod pki_show;
 mod rates;
 mod show;
 mod status;
@@ -45,6 +47,9 @@ Examples:
   vipactl pki init --dir pki            make the cluster's authority: pki/ca.pem and pki/ca.key
   vipactl pki issue r1 --router --dir pki               make a router's certificate: pki/r1.pem and pki/r1.key
   vipactl pki issue t1 --target 10.0.0.31 --dir pki     make a target's, for the address that it serves at
+  vipactl pki show pki                  whose certificates there are, for what, and until when
+  vipactl pki issue r1 --renew --dir pki                a new one for the same node and roles
+  vipactl doctor r1.toml                can this machine do what the configuration asks? What mends it?
   vipactl status                        who owns what, who is linked, which targets are known
   vipactl health                        is all well? For people, monitoring and HEALTHCHECK
   vipactl events -f --since 10m         what has happened in the last ten minutes, and what happens
@@ -86,6 +91,16 @@ enum Command {
     /// Make the cluster's certificates, by which nodes prove to each other who they are
     #[command(subcommand)]
     Pki(Pki),
+    /// Whether this machine can do what a configuration asks: one line a check, with the command that mends what is wrong
+    ///
+    /// Looks at drivers, cards, cores, memory, hugepages, certificates, files, addresses, offloads and the state directory, and asks the
+    /// other routers for a link and the targets behind tunnels for a long packet. Changes nothing. Ends with status 1 if something would
+    /// do harm. Run it as the user that runs the daemon, or as root. A running daemon is not disturbed.
+    Doctor {
+        /// The configuration of a router or a target
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
     /// The router at a glance: VIPAs, owners, targets, links; a target's agent answers too
     Status,
     /// Is this node healthy? A line for each check, the worst first; exit status 0 ok, 1 WARNING, 2 CRITICAL
@@ -216,6 +231,9 @@ enum Record {
 enum Pki {
     /// Make a new authority: ca.pem goes to every node, ca.key signs and stays with you
     Init {
+        /// How long it is valid; no node's certificate should be valid for longer
+        #[arg(long, value_name = "DAYS", default_value_t = pki::DEFAULT_DAYS)]
+        days: u32,
         /// Folder of the certificates
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
@@ -232,6 +250,12 @@ enum Pki {
         /// The node may be a target, and report connections to these addresses (agent.address) only
         #[arg(long, group = "role", value_name = "ADDRESS", value_delimiter = ',')]
         target: Vec<IpAddr>,
+        /// Replace the certificate and key that are there: the same name and roles, a new key and serial number
+        #[arg(long, group = "role", conflicts_with_all = ["router", "target"])]
+        renew: bool,
+        /// How long it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = pki::DEFAULT_DAYS)]
+        days: u32,
         /// Folder of the certificates
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
@@ -244,6 +268,12 @@ enum Pki {
         /// Folder of the certificates
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
+    },
+    /// Say what certificates say: whose, for what, from whom, until when, and what to do about it
+    Show {
+        /// A PEM file, or a folder with some
+        #[arg(value_name = "FILE|DIR", default_value = ".")]
+        path: PathBuf,
     },
 }
 
@@ -296,8 +326,8 @@ fn tell_counters(arguments: &Arguments, shown: rates::Shown) -> anyhow::Result<(
 fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
     let order = |order, drain| Ok((order::carry_out(arguments.socket.as_deref(), arguments.json, order, drain)?, 0));
     let request = match &arguments.command {
-        Command::Pki(Pki::Init { dir }) => {
-            let pki::Made { certificate, key } = pki::init(dir)?;
+        Command::Pki(Pki::Init { days, dir }) => {
+            let pki::Made { certificate, key } = pki::init_for(dir, *days)?;
             let text = format!(
                 "{}: the cluster's authority; goes to every node\n{}: its key; signs certificates, goes to no node\n\
                  Next: vipactl pki issue NODE --router --dir {dir}, and for each target NODE --target ADDRESS --dir {dir}\n",
@@ -307,9 +337,19 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
             );
             return Ok((text, 0));
         }
-        Command::Pki(Pki::Issue { node, router, target, dir }) => {
+        Command::Pki(Pki::Show { path }) => return pki_show::show(path, arguments.json),
+        Command::Pki(Pki::Issue { node, renew: true, days, dir, .. }) => {
+            let pki::Made { certificate, key } = pki::renew(dir, node, *days)?;
+            let text = format!(
+                "{}: {node}'s new certificate, valid for {days} days\n{}: its new key; copy both over {node}'s, which takes them up by itself\n",
+                certificate.display(),
+                key.display()
+            );
+            return Ok((text, 0));
+        }
+        Command::Pki(Pki::Issue { node, router, target, days, dir, .. }) => {
             let roles = CertifiedRoles { router: *router, addresses: target.clone() };
-            let pki::Made { certificate, key } = pki::issue(dir, node, &roles)?;
+            let pki::Made { certificate, key } = pki::issue_for(dir, node, &roles, *days)?;
             let text = format!(
                 "{}: {node}'s certificate, as {roles}\n{}: its key; both go to {node}, with ca.pem\n",
                 certificate.display(),
@@ -331,6 +371,7 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
             );
             return Ok((text, 0));
         }
+        Command::Doctor { config } => return doctor::examine(config, arguments.json),
         Command::Status => Request::Status,
         Command::Health => Request::Health,
         Command::Events(events) => {

@@ -18,6 +18,7 @@ use vipa_protocol::admin::{Answer, AuditResult, Diff, Drill, PeerAnswer, Reload,
 const NO_ANSWER: u8 = 4;
 const REFUSED: u8 = 1;
 const NOT_FOUND: u8 = 3;
+/// An answer that somebody should look at.
 pub(crate) const LOOK: u8 = 5;
 
 /// Why there is no answer.

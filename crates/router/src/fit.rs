@@ -7,7 +7,7 @@ use anyhow::bail;
 use vipa_handoff::{PortRoute, next_neighbour};
 use vipa_model::{
     Forwarding, Mac,
-    config::{Config, Port},
+    config::{Config, ConfigPlace, Misfit, Port, Vipa},
 };
 use vipa_packet::Encapsulation;
 
@@ -18,23 +18,30 @@ const LEAST_IPV6: u16 = 1_280;
 /// The same of IPv4 (RFC 1122 §3.3.2).
 const LEAST_IPV4: u16 = 576;
 
-/// The first thing that does not fit, in a sentence.
-pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+/// Everything that does not fit, in a sentence each, with its place in the file.
+pub(crate) fn misfits(ports: &[Port], vipas: &[Vipa]) -> Vec<Misfit> {
     let nowhere = Mac([0; 6]);
-    let routes: Vec<PortRoute> = config.ports.iter().map(|port| ports::route(port, nowhere)).collect();
-    for vipa in &config.vipas {
-        for service in vipa.services.iter().flatten() {
-            for candidate in &service.candidates {
-                let way = PathNeeds {
-                    vipa: vipa.address,
-                    candidate: *candidate,
-                    how: service.delivery.forwarding_to(*candidate),
-                };
-                check_way(&config.ports, &routes, way)?;
+    let routes: Vec<PortRoute> = ports.iter().map(|port| ports::route(port, nowhere)).collect();
+    let mut misfits: Vec<Misfit> =
+        ports.iter().enumerate().filter_map(|(index, port)| check_vlan(index, port)).collect();
+    for (vipa, of) in vipas.iter().enumerate() {
+        for (service, settings) in of.services.iter().flatten().enumerate() {
+            for (candidate, &address) in settings.candidates.iter().enumerate() {
+                let how = settings.delivery.forwarding_to(address);
+                let place = ConfigPlace::Candidate { vipa, service, candidate };
+                let way = PathNeeds { vipa: of.address, candidate: address, how };
+                misfits.extend(check_way(ports, &routes, way, place));
             }
         }
     }
-    config.ports.iter().try_for_each(check_vlan)
+    misfits
+}
+
+/// As [`misfits`], in one text.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    let messages: Vec<String> =
+        misfits(&config.ports, &config.vipas).into_iter().map(|misfit| misfit.message).collect();
+    if messages.is_empty() { Ok(()) } else { bail!(messages.join("; ")) }
 }
 
 #[derive(Clone, Copy)]
@@ -44,51 +51,57 @@ struct PathNeeds {
     how: Forwarding,
 }
 
-fn check_way(ports: &[Port], routes: &[PortRoute], way: PathNeeds) -> anyhow::Result<()> {
+fn check_way(ports: &[Port], routes: &[PortRoute], way: PathNeeds, candidate_place: ConfigPlace) -> Option<Misfit> {
     let PathNeeds { vipa, candidate, how } = way;
+    let at = |place, message| Some(Misfit { place, message });
     let own = ports.iter().zip(routes).find(|(_, route)| route.has(candidate));
     if let Some((Port { name, kernel_interface, .. }, _)) = own {
         if kernel_interface.is_none() {
-            bail!(
+            let message = format!(
                 "VIPA {vipa}: candidate {candidate} is port {name}'s own address, behind which nothing can listen: give the port a `kernel_interface`"
             );
+            return at(candidate_place, message);
         }
-        return Ok(());
+        return None;
     }
     let Some((id, neighbour)) = next_neighbour(routes, candidate) else {
         let gateway = if candidate.is_ipv4() { "gateway" } else { "gateway6" };
-        bail!(
+        let message = format!(
             "VIPA {vipa}: candidate {candidate} is on no port's network: give a port the `{gateway}` that leads there"
         );
+        return at(candidate_place, message);
     };
-    let port = &ports[usize::from(id.0)];
+    let (index, port) = (usize::from(id.0), &ports[usize::from(id.0)]);
     let Some(tunnel) = encapsulation(how) else {
         if how == Forwarding::Direct && neighbour != candidate {
-            bail!(
+            let message = format!(
                 "VIPA {vipa}: candidate {candidate} is on no port's network, and \"direct\" reaches no further: use a tunnel or \"nat\""
             );
+            return at(candidate_place, message);
         }
-        return Ok(());
+        return None;
     };
     if candidate.is_ipv6() && port.address6.is_none() {
-        bail!(
+        let message = format!(
             "VIPA {vipa}: the tunnel to {candidate} has no address to come from: give port {} an `address6`",
             port.name
         );
+        return at(candidate_place, message);
     }
     let overhead = u16::try_from(tunnel.overhead(candidate.is_ipv6())).unwrap_or(u16::MAX);
     let (family, least) = if vipa.is_ipv6() { ("IPv6", LEAST_IPV6) } else { ("IPv4", LEAST_IPV4) };
     let room = port.mtu.saturating_sub(overhead);
     if room < least {
-        bail!(
+        let message = format!(
             "VIPA {vipa}: port {}'s mtu of {} leaves {room} bytes in \"{}\" to {candidate}, and {family} needs {least}: raise its `mtu` to {} at least",
             port.name,
             port.mtu,
             how.name(),
             least + overhead
         );
+        return at(ConfigPlace::Port { port: index, key: "mtu" }, message);
     }
-    Ok(())
+    None
 }
 
 fn encapsulation(how: Forwarding) -> Option<Encapsulation> {
@@ -101,17 +114,17 @@ fn encapsulation(how: Forwarding) -> Option<Encapsulation> {
 }
 
 /// A kernel interface that is in a VLAN itself has no use for another tag.
-fn check_vlan(port: &Port) -> anyhow::Result<()> {
-    let interface = port.device.split(',').find_map(|argument| argument.strip_prefix("iface="));
-    if let (Some(vlan), Some(interface)) = (port.vlan, interface)
-        && Path::new("/proc/net/vlan").join(interface).exists()
-    {
-        bail!(
+fn check_vlan(index: usize, port: &Port) -> Option<Misfit> {
+    let interface = port.device.split(',').find_map(|argument| argument.strip_prefix("iface="))?;
+    let vlan = port.vlan?;
+    let is_vlan = Path::new("/proc/net/vlan").join(interface).exists();
+    is_vlan.then(|| Misfit {
+        place: ConfigPlace::Port { port: index, key: "vlan" },
+        message: format!(
             "port {}: {interface} is an interface of a VLAN already, whose frames have no tag {vlan}: take `vlan` out, or use the interface beneath",
             port.name
-        );
-    }
-    Ok(())
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -122,7 +135,13 @@ mod tests {
 
     /// What is said of a router with these lines in its `[[port]]`, this VIPA and these lines in its service.
     fn said(port: &str, vipa: &str, service: &str) -> String {
-        let text = format!(
+        let text = text(port, vipa, service);
+        let config = Config::parse_for(Program::Router, "r1.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        check(&config).map_or_else(|error| error.to_string(), |()| "it fits".into())
+    }
+
+    fn text(port: &str, vipa: &str, service: &str) -> String {
+        format!(
             r#"
 [node]
 name = "r1"
@@ -149,9 +168,7 @@ ranks = {{ r1 = 200 }}
 ports = 80
 {service}
 "#
-        );
-        let config = Config::parse_for(Program::Router, "r1.toml", &text).unwrap_or_else(|errors| panic!("{errors}"));
-        check(&config).map_or_else(|error| error.to_string(), |()| "it fits".into())
+        )
     }
 
     #[test]
@@ -189,5 +206,20 @@ ports = 80
         assert!(said("gateway6 = \"fe80::1\"", "192.0.2.10", six).contains("give port p0 an `address6`"));
         let own = "candidates = [\"10.0.0.1\"]";
         assert!(said("", "192.0.2.10", own).contains("give the port a `kernel_interface`"));
+    }
+
+    #[test]
+    fn every_misfit_is_said_where_it_stands_beside_the_other_mistakes() {
+        let text = text(
+            "mtu = 590",
+            "192.0.2.10",
+            "candidates = [\"10.7.0.31\", { address = \"10.0.0.32\", forwarding = \"ipip\" }]",
+        );
+        let text = text.replace("ca = \"ca.pem\"", "cert = \"ca.pem\"");
+        let errors = Config::parse_fitting(Program::Router, "r1.toml", &text, misfits).unwrap_err();
+        let places: Vec<_> = errors.problems.iter().map(|problem| (problem.line, problem.column)).collect();
+        assert_eq!(places, [(5, 1), (6, 1), (19, 7), (25, 15)], "{errors}");
+        assert!(errors.problems[2].message.contains("raise its `mtu` to 596 at least"), "{errors}");
+        assert!(errors.problems[3].message.contains("candidate 10.7.0.31 is on no port's network"), "{errors}");
     }
 }

@@ -12,6 +12,7 @@ use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     prelude::*,
 };
+use vipa_doctor::{DiagnosisLevel, Root};
 use vipa_model::{
     config::{Config, Program},
     with_causes,
@@ -25,6 +26,7 @@ use vipa_model::{
     after_help = "\
 Examples:
   vipad --check r1.toml        say every mistake in the configuration, with line and column
+  vipad --check r1.toml --here and whether this machine can do it: one line a check, with the command that mends what is wrong
   vipad --config r1.toml       run the router in the foreground
   vipactl --socket /run/vipad/r1/admin.sock status
 
@@ -46,6 +48,9 @@ struct Arguments {
     /// Write the manual page into this folder and exit: for packages
     #[arg(long, value_name = "DIR", hide = true, exclusive = true)]
     generate_man: Option<PathBuf>,
+    /// And check whether this machine can do what it asks: drivers, cores, memory, certificates, peers and more
+    #[arg(long, requires = "check")]
+    here: bool,
 }
 
 fn main() -> ExitCode {
@@ -54,7 +59,7 @@ fn main() -> ExitCode {
         return generate_man(folder);
     }
     let result = match (&arguments.check, &arguments.config) {
-        (Some(file), _) => check(file),
+        (Some(file), _) => check(file, arguments.here),
         (None, Some(file)) => read(file).and_then(|config| {
             log_to_stderr()?;
             start::run(config, file.clone(), arguments.record)
@@ -81,9 +86,8 @@ fn generate_man(folder: &std::path::Path) -> ExitCode {
     }
 }
 
-fn check(file: &std::path::Path) -> anyhow::Result<()> {
+fn check(file: &std::path::Path, here: bool) -> anyhow::Result<()> {
     let config = read(file)?;
-    fit::check(&config)?;
     println!(
         "{}: valid; router {}, {} port(s), {} VIPA(s)",
         file.display(),
@@ -91,13 +95,21 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
         config.ports.len(),
         config.vipas.len()
     );
+    if here {
+        let findings = vipa_doctor::examine(&config, &Root::default());
+        findings.iter().for_each(|finding| println!("{finding}"));
+        anyhow::ensure!(
+            vipa_doctor::worst(&findings) < DiagnosisLevel::Harm,
+            "with what is marked HARM above, this router does not work well"
+        );
+    }
     Ok(())
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| anyhow::anyhow!("cannot read the configuration {}: {error}", file.display()))?;
-    Ok(Config::parse_for(Program::Router, &file.display().to_string(), &text)?)
+    Ok(Config::parse_fitting(Program::Router, &file.display().to_string(), &text, fit::misfits)?)
 }
 
 fn log_to_stderr() -> anyhow::Result<()> {

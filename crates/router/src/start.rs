@@ -13,6 +13,7 @@ use tokio::{
 };
 use vipa_control::{AdminClient, Clock, Control, Packets, Prepared, Signal};
 use vipa_dataplane::{IdlePolicy, Limits, Worker};
+use vipa_doctor::Root;
 use vipa_dpdk::Eal;
 use vipa_flow::{AgeLimits, Capacity, FlowTable, HashSeed};
 use vipa_handoff::{Flows, WorkerChannel};
@@ -37,8 +38,11 @@ pub(crate) fn run(config: Config, file: PathBuf, record: bool) -> anyhow::Result
     let inside = runtime.enter();
     // From here on a signal is waited for instead of ending the process at a bad moment.
     let signals = Signals::listen()?;
+    // What the kernel does with VIPAs is told by control, which goes on looking.
+    for vipa_doctor::Diagnosis { subject, text, .. } in vipa_doctor::at_start(&config, &Root::default()) {
+        tracing::warn!("{subject}: {text}");
+    }
     // What can be refused is refused before a port is touched.
-    fit::check(&config)?;
     let prepared = Prepared::new(&config, file, |next| fit::check(next).map_err(|error| with_causes(error.as_ref())))?;
     let api = config.api.as_ref().map(ApiListener::open).transpose()?;
     let flows = Arc::new(tables(&config)?);

@@ -14,8 +14,9 @@ use vipa_protocol::{
     Eligibility, EventKind, Health, HealthFacts, OwnershipCause, Question, Reply as QueryAnswer,
     admin::{AuditResult, TakeoverRecord, TargetAudit},
     event::{LimitKind, MAX_EVENT_NAMES, event_text},
-    health::{AuditFacts, ReloadFacts, ServiceFacts, VipaFacts, assess, service_name},
+    health::{AuditFacts, CertificateFacts, ReloadFacts, ServiceFacts, VipaFacts, assess, service_name},
 };
+use vipa_transport::CertificateInfo;
 
 use crate::{
     admin::{queries, status},
@@ -235,6 +236,15 @@ impl HealthState {
     }
 }
 
+fn certificate_facts(certificate: &CertificateInfo) -> CertificateFacts {
+    let subject = match &certificate.node {
+        Some(node) => node.to_string(),
+        None => format!("the authority \"{}\"", certificate.subject),
+    };
+    let expires_unix_ms = u64::try_from(certificate.not_after).unwrap_or_default().saturating_mul(1_000);
+    CertificateFacts { subject, expires_unix_ms }
+}
+
 impl Control {
     /// Writes down what a note of the cluster tells operators.
     pub(crate) fn write_note_down(&mut self, note: &Note) {
@@ -341,7 +351,7 @@ impl Control {
             other_configurations: others.map(differs).collect(),
             reload: self.health.reload.clone(),
             audit: Some(audit).filter(|_| !self.health.audits.is_empty()),
-            certificates: Vec::new(),
+            certificates: self.links.certificates().iter().map(certificate_facts).collect(),
         }
     }
 

@@ -1,10 +1,7 @@
-//! What the kernel of this router's host does beside it with the packets of VIPAs.
-//!
-//! With `net_af_packet` the kernel receives every frame, too. If it has a VIPA as its own address, it answers clients with resets;
-//! if it forwards packets, it sends each of them a second time. With other drivers a VIPA on an interface of the kernel's has it
-//! answer ARP there.
+//! Goes on looking at what the kernel of this router's host does beside it with the packets of VIPAs; `vipa_doctor::kernel` says what
+//! that may be.
 
-use std::{collections::BTreeMap, fmt, fs, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -15,6 +12,10 @@ use rtnetlink::{
     },
 };
 use tokio::sync::watch;
+use vipa_doctor::{
+    Root,
+    kernel::{self, Interface, Interference},
+};
 use vipa_model::config;
 
 use crate::control::Control;
@@ -24,64 +25,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// VIPAs that are named.
 const NAMED: usize = 8;
 
-/// An interface of the kernel's that has an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Interface {
-    name: String,
-    /// Stations beyond it may ask for the address.
-    answers: bool,
-}
-
 /// What the kernel was found to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KernelState {
     addresses: BTreeMap<IpAddr, Interface>,
     /// Interfaces beneath ports that share their frames with the kernel and where the kernel forwards packets, with the setting.
     forwarding: Vec<(String, String)>,
-}
-
-/// One thing that the kernel should not do.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Interference {
-    /// It has the VIPA, and receives what clients send there.
-    Receives {
-        vipa: IpAddr,
-        interface: String,
-    },
-    /// It says that the VIPA is on this interface.
-    Answers {
-        vipa: IpAddr,
-        interface: String,
-    },
-    Forwards {
-        interface: String,
-        setting: String,
-    },
-}
-
-impl Interference {
-    /// Whether connections break.
-    pub(crate) fn breaks_traffic(&self) -> bool {
-        matches!(self, Self::Receives { .. })
-    }
-}
-
-impl fmt::Display for Interference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Receives { vipa, interface } => write!(
-                f,
-                "this host's kernel has {vipa} on {interface} and resets its connections: ip address del {vipa} dev {interface}"
-            ),
-            Self::Answers { vipa, interface } => write!(
-                f,
-                "this host's kernel has {vipa} on {interface} and answers for it there: ip address del {vipa} dev {interface}"
-            ),
-            Self::Forwards { interface, setting } => {
-                write!(f, "this host's kernel forwards what comes to {interface} a second time: set {setting} to 0")
-            }
-        }
-    }
 }
 
 /// What the kernel is asked, and what came of it.
@@ -96,7 +45,8 @@ pub(crate) struct OwnKernel {
 impl OwnKernel {
     /// Begins to look. Call it within a runtime.
     pub(crate) fn start(ports: &[config::Port]) -> Self {
-        let shared: Vec<String> = ports.iter().filter_map(|port| shared_interface(&port.device)).collect();
+        let shared: Vec<String> =
+            ports.iter().filter_map(|port| kernel::shared_interface(&port.device).map(str::to_owned)).collect();
         let (tell, state) = watch::channel(KernelState::default());
         tokio::spawn(watch_kernel(shared.clone(), tell));
         Self { state, shared, found: Vec::new() }
@@ -110,28 +60,13 @@ impl OwnKernel {
     fn interferences(&self, is_vipa: impl Fn(IpAddr) -> bool) -> Vec<Interference> {
         let state = self.state.borrow();
         let vipas = state.addresses.iter().filter(|(address, _)| is_vipa(**address));
-        let found = vipas.filter_map(|(vipa, Interface { name, answers })| {
-            let (vipa, interface) = (*vipa, name.clone());
-            if !self.shared.is_empty() {
-                Some(Interference::Receives { vipa, interface })
-            } else {
-                answers.then_some(Interference::Answers { vipa, interface })
-            }
-        });
+        let found = vipas.filter_map(|(vipa, at)| kernel::interference(*vipa, at, !self.shared.is_empty()));
         let forwards = |(interface, setting): &(String, String)| Interference::Forwards {
             interface: interface.clone(),
             setting: setting.clone(),
         };
         found.take(NAMED).chain(state.forwarding.iter().map(forwards)).collect()
     }
-}
-
-/// The interface whose frames this device shares with the kernel.
-fn shared_interface(device: &str) -> Option<String> {
-    let arguments = device.strip_prefix("net_af_packet")?.split(',');
-    arguments
-        .filter_map(|pair| pair.split_once('='))
-        .find_map(|(key, value)| (key == "iface").then(|| value.to_owned()))
 }
 
 /// Looks until nobody wants to know any more.
@@ -148,7 +83,11 @@ async fn watch_kernel(shared: Vec<String>, tell: watch::Sender<KernelState>) {
     let mut has_failed = false;
     while !tell.is_closed() {
         look.tick().await;
-        let forwarding = shared.iter().flat_map(|interface| forwards(interface)).collect();
+        let root = Root::default();
+        let settings = |interface: &String| kernel::forwarding_settings(&root, interface);
+        let named =
+            |interface: &String| settings(interface).into_iter().map(|setting| (interface.clone(), setting)).collect();
+        let forwarding = shared.iter().flat_map(|interface| -> Vec<_> { named(interface) }).collect();
         match addresses(&handle).await {
             Ok(addresses) => {
                 let state = KernelState { addresses, forwarding };
@@ -168,15 +107,6 @@ async fn watch_kernel(shared: Vec<String>, tell: watch::Sender<KernelState>) {
             Err(_) => {}
         }
     }
-}
-
-/// The settings by which the kernel forwards what comes to an interface.
-fn forwards(interface: &str) -> Vec<(String, String)> {
-    let families = ["ipv4", "ipv6"].into_iter();
-    let settings = families.map(|family| format!("net/{family}/conf/{interface}/forwarding"));
-    let is_on =
-        |setting: &String| fs::read_to_string(format!("/proc/sys/{setting}")).is_ok_and(|value| value.trim() != "0");
-    settings.filter(is_on).map(|setting| (interface.to_owned(), setting.replace('/', "."))).collect()
 }
 
 async fn addresses(handle: &Handle) -> Result<BTreeMap<IpAddr, Interface>, Error> {
@@ -223,41 +153,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-
-    const VIPA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
-
-    fn found(shared: &[&str], interface: &str, answers: bool) -> Vec<Interference> {
-        let state = KernelState {
-            addresses: [(VIPA, Interface { name: interface.into(), answers })].into(),
-            forwarding: Vec::new(),
-        };
-        let shared = shared.iter().map(|name| (*name).to_owned()).collect();
-        let kernel = OwnKernel { state: watch::channel(state).1, shared, found: Vec::new() };
-        kernel.interferences(|address| address == VIPA)
-    }
-
-    #[test]
-    fn a_vipa_of_the_kernel_that_gets_the_frames_breaks_connections_wherever_it_is() {
-        for interface in ["lo", "eth0"] {
-            let found = found(&["eth0"], interface, interface != "lo");
-            assert_eq!(found, [Interference::Receives { vipa: VIPA, interface: interface.into() }]);
-            assert!(found[0].breaks_traffic());
-        }
-    }
-
-    #[test]
-    fn a_router_that_is_its_own_target_has_the_vipa_on_its_loopback_and_another_interface_answers_for_it() {
-        assert_eq!(found(&[], "lo", false), []);
-        assert_eq!(found(&[], "mgmt", true), [Interference::Answers { vipa: VIPA, interface: "mgmt".into() }]);
-    }
-
-    #[test]
-    fn a_device_says_which_interface_it_shares() {
-        assert_eq!(shared_interface("net_af_packet0,iface=eth0,blocksz=4096"), Some("eth0".into()));
-        for device in ["net_af_xdp0,iface=eth0", "net_tap0,iface=tap0", "0000:03:00.0", "net_memif0"] {
-            assert_eq!(shared_interface(device), None, "{device}");
-        }
-    }
 
     #[tokio::test]
     async fn the_kernel_tells_where_its_addresses_are() {
