@@ -440,7 +440,7 @@ impl Control {
                 let peer = node.as_ref().map_or_else(|| ip.to_string(), |node| format!("{node} at {ip}"));
                 tracing::warn!(%peer, %why, times, "a link was refused");
                 let now = self.clock.now();
-                if let Some(event) = self.health.refused((node.clone(), Some(ip)), why.clone(), now) {
+                if let Some(event) = self.health.refused((node.clone(), Some(ip)), &why, now) {
                     self.write_down(event);
                 }
                 self.refusals.note((node, Some(ip)), why, times, now);

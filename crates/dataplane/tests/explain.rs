@@ -103,7 +103,7 @@ fn world() -> impl Strategy<Value = World> {
                 (Protocol::Tcp, FlowState::Udp) => (target, FlowState::Confirmed, age),
                 _ => (target, state, age),
             });
-            let world = World {
+            World {
                 protocol,
                 stance,
                 lease_passed,
@@ -117,8 +117,7 @@ fn world() -> impl Strategy<Value = World> {
                 port,
                 opens,
                 client_port,
-            };
-            world
+            }
         },
     )
 }

@@ -118,7 +118,7 @@ mod tests {
     fn all_kinds_come_to_the_same() {
         let a = std::array::from_fn(|at| at as u32);
         let b = std::array::from_fn(|at| (at / 3 * 3) as u32);
-        let expected = (0..32).filter(|at| at % 3 != 0).map(|at| 1 << at).sum();
+        let expected: u32 = (0..32).filter(|at| at % 3 != 0).map(|at| 1 << at).sum();
         assert_eq!(Vectors::all().next(), Some(Vectors::COMMON));
         for vectors in Vectors::all() {
             assert_eq!(vectors.run(Differences([&a, &b])), expected, "{vectors:?}");

@@ -211,7 +211,7 @@ mod tests {
         assert!(!capture.concerns(frame("203.0.113.4", "192.0.2.11").bytes()));
         assert!(capture.concerns(packet().arp_request("203.0.113.4", "192.0.2.10").build().bytes()));
         for length in 0..40 {
-            capture.concerns(&frame("203.0.113.4", "192.0.2.10").bytes()[..length]);
+            let _ = capture.concerns(&frame("203.0.113.4", "192.0.2.10").bytes()[..length]);
         }
         let ipv6 = self::capture(Some("2001:db8::10"), "", 1);
         assert!(ipv6.concerns(packet().ipv6("2001:db8:1::4", "2001:db8::10").tcp(1, 2).build().bytes()));

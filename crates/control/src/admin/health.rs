@@ -133,7 +133,7 @@ impl HealthState {
                 self.silent.remove(&peer);
                 EventKind::Link { peer, up: false }
             }
-            Note::Refused { peer, mismatch } => return self.refused((Some(peer), None), mismatch.to_string(), now),
+            Note::Refused { peer, mismatch } => return self.refused((Some(peer), None), &mismatch.to_string(), now),
             Note::Owned { vipa, epoch, from, cause } => {
                 self.ballots_lost.remove(&vipa);
                 if let (Some(from), OwnershipCause::Silent { .. }) = (&from, &cause) {
@@ -190,12 +190,12 @@ impl HealthState {
     pub(crate) fn refused(
         &mut self,
         (peer, address): (Option<NodeName>, Option<IpAddr>),
-        why: String,
+        why: &str,
         now: Moment,
     ) -> Option<EventKind> {
         let who = (peer.clone(), address);
         let known = self.refused.get(&who);
-        if known.is_some_and(|(before, told)| *before == why && now.since(*told) < REFUSED_AGAIN) {
+        if known.is_some_and(|(before, told)| before == why && now.since(*told) < REFUSED_AGAIN) {
             return None;
         }
         if self.refused.len() >= MAX_REFUSED && known.is_none() {
@@ -204,8 +204,8 @@ impl HealthState {
                 return None;
             }
         }
-        self.refused.insert(who, (why.clone(), now));
-        Some(EventKind::LinkRefused { peer, address, why: event_text(&why) })
+        self.refused.insert(who, (why.to_owned(), now));
+        Some(EventKind::LinkRefused { peer, address, why: event_text(why) })
     }
 
     /// A limit is reached: an event, unless it was told a moment ago.
@@ -440,14 +440,13 @@ mod tests {
     #[test]
     fn a_node_that_tries_again_and_again_is_refused_in_one_event() {
         let mut health = HealthState::default();
-        let mut refuse =
-            |why: &str, seconds| health.refused((Some(name("r3")), None), why.into(), at(seconds)).is_some();
+        let mut refuse = |why: &str, seconds| health.refused((Some(name("r3")), None), why, at(seconds)).is_some();
         assert!(refuse("its cluster.key is another one", 1));
         assert!(!(2..500).any(|second| refuse("its cluster.key is another one", second)));
         assert!(refuse("it is revoked", 500), "another reason");
         assert!(refuse("it is revoked", 1_100), "long ago");
         for number in 0..1_000_u32 {
-            health.refused((None, Some(IpAddr::from(number.to_be_bytes()))), "no".into(), at(1_100));
+            health.refused((None, Some(IpAddr::from(number.to_be_bytes()))), "no", at(1_100));
         }
         assert!(health.refused.len() <= MAX_REFUSED);
     }

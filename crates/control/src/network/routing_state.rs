@@ -34,8 +34,6 @@ use crate::{
     table::{connection_counts::ConnectionCounts, identifiers::Identifiers},
 };
 
-/// Services that one line of the log names; of more it says how many.
-
 /// One VIPA as this router sees it; its place in `RoutingState::vipas` is its `VipaId`.
 pub(crate) struct VipaRouting {
     pub(crate) address: IpAddr,

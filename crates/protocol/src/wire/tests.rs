@@ -301,7 +301,7 @@ fn decision() -> impl Strategy<Value = Decision> {
 }
 
 fn given(number: u64) -> crate::Given {
-    let name = Some(format!("user{number}")).filter(|_| number % 3 == 0);
+    let name = Some(format!("user{number}")).filter(|_| number.is_multiple_of(3));
     crate::Given { by: crate::Operator { uid: number as u32, name }, unix_ms: number }
 }
 

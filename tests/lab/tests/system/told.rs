@@ -75,10 +75,8 @@ fn a_stopped_server_a_cut_owner_and_a_router_with_another_key_are_named_by_healt
         cluster.router("r2").start()?;
         wait_verdict(cluster, "r1", &["WARNING peers", "r2 is refused", "cluster.key is another one"])?;
         wait_event(cluster, "r1", &["r1: refuses r2", "cluster.key is another one"])?;
-        let refused = cluster
-            .router("r1")
-            .vipactl(&["diff", "10.77.0.100"])
-            .map_or_else(|error| format!("{error:#}"), |text| text);
+        let refused =
+            cluster.router("r1").vipactl(&["diff", "10.77.0.100"]).unwrap_or_else(|error| format!("{error:#}"));
         ensure!(refused.contains("r2 is not listened to: its cluster.key is another one"), "{refused}");
         fs::write(&file, text).context("r2's configuration")?;
         Ok(())

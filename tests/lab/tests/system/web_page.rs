@@ -71,18 +71,18 @@ impl Browser {
             last: 0,
             faults: Vec::new(),
         };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))?;
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
         let session =
-            browser.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }))?;
+            browser.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }))?;
         browser.session = session["sessionId"].as_str().context("no session")?.into();
         for domain in ["Runtime.enable", "Log.enable", "Page.enable", "Accessibility.enable"] {
-            browser.call(domain, json!({}))?;
+            browser.call(domain, &json!({}))?;
         }
         Ok(browser)
     }
 
     /// One order, and its result; events that come before it are looked at for faults.
-    fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
+    fn call(&mut self, method: &str, parameters: &Value) -> Result<Value> {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": parameters });
         if !self.session.is_empty() {
@@ -123,7 +123,7 @@ impl Browser {
     /// What the page says to an expression.
     fn eval(&mut self, expression: &str) -> Result<Value> {
         let asked = json!({ "expression": expression, "returnByValue": true });
-        let answer = self.call("Runtime.evaluate", asked)?;
+        let answer = self.call("Runtime.evaluate", &asked)?;
         ensure!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         Ok(answer["result"]["value"].clone())
     }
@@ -149,12 +149,12 @@ impl Browser {
 
     fn resize(&mut self, width: u32) -> Result<()> {
         let size = json!({ "width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": false });
-        self.call("Emulation.setDeviceMetricsOverride", size).map(drop)
+        self.call("Emulation.setDeviceMetricsOverride", &size).map(drop)
     }
 
     /// The roles of everything that a screen reader is told of.
     fn roles(&mut self) -> Result<Vec<String>> {
-        let tree = self.call("Accessibility.getFullAXTree", json!({}))?;
+        let tree = self.call("Accessibility.getFullAXTree", &json!({}))?;
         let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
         let shown = nodes.iter().filter(|node| node["ignored"] == false);
         Ok(shown.filter_map(|node| node["role"]["value"].as_str().map(str::to_owned)).collect())
@@ -192,7 +192,7 @@ fn web_page_shows_a_takeover_as_it_happens_and_says_when_its_router_is_gone() {
         let (host, folder) = (cluster.router("r2").host().clone(), cluster.lab().dir().to_path_buf());
         let mut browser = Browser::start(&host, &folder)?;
         browser.resize(1920)?;
-        browser.call("Page.navigate", json!({ "url": "http://127.0.0.1:9780/" }))?;
+        browser.call("Page.navigate", &json!({ "url": "http://127.0.0.1:9780/" }))?;
 
         browser.wait_text(&format!("{CARD} .badge"), "owned by r1")?;
         browser.wait_text(&format!("{CARD} [data-router=r2] .role"), "backup")?;
@@ -232,7 +232,7 @@ fn web_page_shows_a_takeover_as_it_happens_and_says_when_its_router_is_gone() {
         let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
         let ground = "getComputedStyle(document.body).backgroundColor";
         let light = browser.eval(ground)?;
-        browser.call("Emulation.setEmulatedMedia", scheme)?;
+        browser.call("Emulation.setEmulatedMedia", &scheme)?;
         ensure!(browser.eval(ground)? != light, "a dark scheme is dark");
 
         cluster.router("r1").start()?;

@@ -126,7 +126,7 @@ enum Part {
     Idle,
     Claiming(Candidacy),
     /// With the moments at which its beats were sent.
-    Owning(Ownership, Vec<Moment>),
+    Owning(Box<Ownership>, Vec<Moment>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -340,7 +340,7 @@ impl OwnershipModel {
             *part = Part::Idle;
             return;
         }
-        *part = Part::Owning(ownership, Vec::new());
+        *part = Part::Owning(Box::new(ownership), Vec::new());
         world.owners.entry(epoch).or_default().insert((by, *life));
     }
 }
