@@ -52,10 +52,12 @@ impl Table {
             let before: usize =
                 widths[..widths.len() - 1].iter().map(|width| width + 2).sum::<usize>() + self.indent.len();
             let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(before).max(NARROW));
-            let is_sentence = self.sides.last() == Some(&Side::Left);
-            for (index, part) in
-                wrapped(line.trim_end(), before, if is_sentence { room } else { usize::MAX }).iter().enumerate()
-            {
+            if self.sides.last() != Some(&Side::Left) {
+                out.push_str(line.trim_end());
+                out.push('\n');
+                continue;
+            }
+            for (index, part) in wrapped(line.trim_end(), before, room).iter().enumerate() {
                 if index > 0 {
                     out.push_str(&" ".repeat(before));
                 }
