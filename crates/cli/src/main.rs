@@ -15,6 +15,7 @@ mod rates;
 mod show;
 mod status;
 mod table;
+mod top;
 mod width;
 
 use std::{
@@ -65,6 +66,7 @@ Examples:
   vipactl vipa move 192.0.2.10 r2       r2 takes the VIPA over, and not a packet is lost
   vipactl target quiesce 10.0.0.31      no new connections to this target; those it has run out
   vipactl node leave                    this router gives up all it owns, say for maintenance; `join` ends that
+  vipactl top                           what happens now: VIPAs, targets, drops, workers
   vipactl capture -w x.pcapng --vipa 192.0.2.10 --fate 'dropped.*'   the packets that are dropped, for Wireshark
   vipactl bundle                        what a bug report needs, in one archive
   vipactl record start                  write down every event, to be replayed where there is time to look
@@ -143,6 +145,8 @@ enum Command {
     Takeovers,
     /// Every packet's fate, counted
     Counters(rates::Shown),
+    /// What happens now, on a screen that renews itself: VIPAs, targets, drops, workers; F1 shows the keys
+    Top(top::Options),
     /// Write packets that come in and go out to a file for Wireshark, each with its fate as its comment
     ///
     /// While it lasts the workers take packets one at a time, which costs throughput; without a capture it costs nothing. One
@@ -393,6 +397,9 @@ fn tell(arguments: &Arguments) -> anyhow::Result<(String, u8)> {
             return Ok((capture::run(&socket, options)?, 0));
         }
         Command::Bundle(options) => return bundle::collect(&ask::find_socket(arguments.socket.as_deref())?, options),
+        Command::Top(options) => {
+            return Ok((top::run(&ask::find_socket(arguments.socket.as_deref())?, options)?, 0));
+        }
         Command::Counters(shown) => return tell_counters(arguments, *shown),
         Command::Confirm { undo } => Request::Confirm { undo: *undo },
         Command::Reload { dry_run, live, confirm } => Request::Reload {
