@@ -301,7 +301,15 @@ impl Control {
     /// Runs until it is told to stop, or must, and every VIPA has been handed over, or nobody took it in time.
     pub async fn run(mut self, ends: Ends, mut signals: mpsc::Receiver<Signal>) -> Result<(), Failure> {
         let Ends {
-            lock: _lock, mut events, admin, mut questions, mut asked, mut finished, mut counted, mut fresh, mut scrapes,
+            lock: _lock,
+            mut events,
+            admin,
+            mut questions,
+            mut asked,
+            mut finished,
+            mut counted,
+            mut fresh,
+            mut scrapes,
         } = ends;
         tokio::spawn(admin.serve(questions.0.0.clone(), self.counts.clients.clone()));
 

@@ -12,8 +12,8 @@ mod announce;
 mod api;
 mod changes;
 mod check;
-mod metrics;
 mod device;
+mod metrics;
 mod place;
 mod problems;
 mod read;
@@ -28,8 +28,8 @@ use std::{
 
 pub use api::{Api, ApiListen, ApiRoles, ApiTls};
 pub use changes::{Change, Effect};
-pub use metrics::{Metrics, MetricsListen};
 pub use device::{driver_of, largest_mtu};
+pub use metrics::{Metrics, MetricsListen};
 pub use place::{ConfigPlace, Fit, Misfit};
 pub use problems::{ConfigErrors, Problem};
 

@@ -48,8 +48,8 @@ pub mod state;
 
 pub use admission::Admission;
 pub use certificate::{CertifiedRoles, RoleError};
-pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use certificate_expiry::CertificateExpiry;
+pub use endpoint::{StartError, Timing, TransportSettings, start};
 pub use expiry::{CertificateInfo, Expiry, WARNING_DAYS, expiry};
 pub use identity::{Identity, IdentityError};
 pub use inbox::{LinkEvent, Receiver, Refusal};
