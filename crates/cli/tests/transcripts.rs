@@ -608,10 +608,10 @@ fn what_goes_wrong_is_one_sentence_with_the_remedy() {
     let text = refused_with(&vipactl(&["--socket", nobody.to_str().unwrap(), "status"]), 4);
     assert!(text.starts_with("vipactl: cannot reach a router at ") && text.contains("does vipad run there"), "{text}");
 
-    let (socket, router) = router(folder.path(), "{\"version\":3,\"answer\":\"error\",\"data\":\"new\"}\n".into());
+    let (socket, router) = router(folder.path(), "{\"version\":4,\"answer\":\"error\",\"data\":\"new\"}\n".into());
     let text = stderr(&vipactl(&["--socket", socket.to_str().unwrap(), "status"]));
     router.join().unwrap();
-    assert!(text.contains("version 3") && text.contains("install the same release"), "{text}");
+    assert!(text.contains("version 4") && text.contains("install the same release"), "{text}");
 }
 
 #[test]
@@ -646,7 +646,7 @@ fn certificates_are_made_by_two_commands() {
     assert!(text.contains("`vipactl pki init` makes the authority"), "{text}");
     let mistakes: [(&[&str], &str); 3] = [
         (&["R1", "--router"], "is not a node name"),
-        (&["r2"], "<--router|--target <ADDRESS>>"),
+        (&["r2"], "<--router|--target <ADDRESS>|--renew>"),
         (&["t2", "--target", "t2"], "invalid IP address syntax"),
     ];
     for (arguments, mistake) in mistakes {

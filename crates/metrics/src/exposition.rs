@@ -165,7 +165,7 @@ mod tests {
             "# TYPE vipa_port_sent_bytes_total counter",
             "vipa_port_sent_bytes_total{port=\"p\\\"0\\n\"} 18446744073709551615",
             "vipa_worker_busy_seconds_total{worker=\"0\"} 1.5",
-            "vipa_service_targets{vipa=\"192.0.2.10\",service=\"tcp/80\"} 7",
+            "vipa_service_targets{vipa=\"192.0.2.10\",service=\"tcp/80\"} 7.0",
             "vipa_lease_margin_seconds 0.25",
             "# TYPE vipa_takeover_phase_seconds histogram",
             "vipa_takeover_phase_seconds_bucket{phase=\"detect\",le=\"0.1\"} 1",

@@ -96,10 +96,9 @@ impl Histogram {
         self.sum
     }
 
-    /// Each bucket's bound and its own count.
+    /// The bound and the own count of each bucket that has a bound; the encoder adds the one without.
     pub(crate) fn buckets(&self) -> Vec<(f64, u64)> {
-        let bounds = self.bounds.iter().copied().chain([f64::MAX]);
-        bounds.zip(self.counts.iter().copied()).collect()
+        self.bounds.iter().copied().zip(self.counts.iter().copied()).collect()
     }
 }
 
@@ -206,7 +205,7 @@ mod tests {
     fn an_observation_is_in_the_bucket_whose_bound_it_does_not_exceed() {
         let mut histogram = Histogram::new(&[0.1, 1.0]);
         [0.05, 0.1, 0.5, 7.0].into_iter().for_each(|value| histogram.observe(value));
-        assert_eq!(histogram.buckets(), [(0.1, 2), (1.0, 1), (f64::MAX, 1)]);
+        assert_eq!(histogram.buckets(), [(0.1, 2), (1.0, 1)]);
         assert_eq!(histogram.count(), 4);
     }
 }

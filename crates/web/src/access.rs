@@ -183,7 +183,7 @@ mod tests {
         let text = format!(
             "[node]\nname = \"r1\"\nlisten = \"10.0.0.1:7400\"\n[pki]\nca = \"ca.pem\"\ncertificate = \"r1.pem\"\nkey = \"r1.key\"\n{pki}\n\
              [cluster]\nname = \"c\"\nkey = \"000102030405060708090a0b0c0d0e0f\"\nvoters = [\"r1\", \"r2\", \"t1\"]\n\
-             [cluster.routers]\nr1 = \"10.0.0.1:7400\"\n[[port]]\nname = \"p0\"\ndevice = \"d\"\naddress = \"10.0.0.2/24\"\n\
+             [cluster.routers]\nr1 = \"10.0.0.1:7400\"\n[[port]]\nname = \"p0\"\ndevice = \"net_tap0\"\naddress = \"10.0.0.2/24\"\n\
              [api]\n{api}\n"
         );
         Config::parse("r1.toml", &text).unwrap()

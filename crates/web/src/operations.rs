@@ -88,6 +88,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     get("/v1/distribution", "distribution", &[], "Who may serve each service, who does, and how new connections are spread"),
     get("/v1/takeovers", "takeovers", &[], "The latest changes of ownership in which this router became owner, by phases"),
     get("/v1/counters", "counters", &[], "What became of every packet, and what control counts"),
+    get("/v1/ports", "ports", &[], "Packets, bytes and losses of each port, as its driver counts them"),
+    get("/v1/workers", "workers", &[], "How much of its time each worker is busy"),
     get("/v1/decisions", "decisions", &[], "What operators have decided, and is in force"),
     get("/v1/health", "health", &[], "Whether the router is well: a line for each check, the worst first"),
     get("/v1/events", "events", &[

@@ -114,12 +114,12 @@ const WORKERS: &[Column] = &[
 
 /// What a cell says, and what it is ordered by.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Cell {
+pub(crate) struct ScreenCell {
     pub(crate) text: String,
     number: f64,
 }
 
-impl Cell {
+impl ScreenCell {
     fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), number: 0.0 }
     }
@@ -143,7 +143,7 @@ pub(crate) enum Tone {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
-    pub(crate) cells: Vec<Cell>,
+    pub(crate) cells: Vec<ScreenCell>,
     pub(crate) tone: Tone,
 }
 
@@ -233,7 +233,15 @@ impl Screen {
                     (true, true) => Tone::Warning,
                     (false, _) => Tone::Plain,
                 };
-                Row { cells: vec![Cell::text(name), Cell::rate(rate), Cell::count(*count), Cell::text(remedy)], tone }
+                Row {
+                    cells: vec![
+                        ScreenCell::text(name),
+                        ScreenCell::rate(rate),
+                        ScreenCell::count(*count),
+                        ScreenCell::text(remedy),
+                    ],
+                    tone,
+                }
             })
             .collect()
     }
@@ -246,12 +254,12 @@ impl Screen {
                 of.map(|(_, rate)| rate).sum()
             };
             let cells = vec![
-                Cell::count(index as u64),
-                Cell::rate(rate("received")),
-                Cell::rate(rate("forwarded")),
-                Cell::rate(rate("replied.")),
-                Cell::rate(rate("dropped.")),
-                Cell::count(counted.get("received").copied().unwrap_or_default()),
+                ScreenCell::count(index as u64),
+                ScreenCell::rate(rate("received")),
+                ScreenCell::rate(rate("forwarded")),
+                ScreenCell::rate(rate("replied.")),
+                ScreenCell::rate(rate("dropped.")),
+                ScreenCell::count(counted.get("received").copied().unwrap_or_default()),
             ];
             Row { cells, tone: Tone::Plain }
         };
@@ -339,13 +347,13 @@ fn vipa_row(vipa: &VipaStatus, sample: &Sample) -> Row {
         .collect::<std::collections::BTreeSet<IpAddr>>();
     let here = if *fenced { "FENCED" } else { show::stance_word(*stance) };
     let cells = vec![
-        Cell::text(address.to_string()),
-        Cell::text(here),
-        Cell::text(owner.as_ref().map_or_else(|| "NOBODY".into(), ToString::to_string)),
-        Cell::count(epoch.0),
-        Cell::count(targets.len() as u64),
-        Cell::count(fit.len() as u64),
-        Cell::count(*connections),
+        ScreenCell::text(address.to_string()),
+        ScreenCell::text(here),
+        ScreenCell::text(owner.as_ref().map_or_else(|| "NOBODY".into(), ToString::to_string)),
+        ScreenCell::count(epoch.0),
+        ScreenCell::count(targets.len() as u64),
+        ScreenCell::count(fit.len() as u64),
+        ScreenCell::count(*connections),
     ];
     Row { cells, tone }
 }
@@ -369,16 +377,16 @@ fn target_rows(sample: &Sample) -> Vec<Row> {
                 let serves = responsiveness.percent();
                 rows.push(Row {
                     cells: vec![
-                        Cell::text(target.to_string()),
-                        Cell::text(node.as_ref().map_or("-", |node| node.as_str())),
-                        Cell::text(&name),
-                        Cell::count((*weight).into()),
-                        Cell {
+                        ScreenCell::text(target.to_string()),
+                        ScreenCell::text(node.as_ref().map_or("-", |node| node.as_str())),
+                        ScreenCell::text(&name),
+                        ScreenCell::count((*weight).into()),
+                        ScreenCell {
                             text: serves.map_or_else(|| "-".into(), |percent| format!("{percent} %")),
                             number: serves.map_or(-1.0, f64::from),
                         },
-                        Cell::count(*connections),
-                        Cell::text(gets),
+                        ScreenCell::count(*connections),
+                        ScreenCell::text(gets),
                     ],
                     tone,
                 });

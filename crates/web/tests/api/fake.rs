@@ -76,7 +76,7 @@ pub(crate) fn config(api: &str) -> Config {
     let text = format!(
         "[node]\nname = \"r2\"\nlisten = \"10.0.0.1:7400\"\n[pki]\nca = \"ca.pem\"\ncertificate = \"r2.pem\"\nkey = \"r2.key\"\n\
          [cluster]\nname = \"c\"\nkey = \"000102030405060708090a0b0c0d0e0f\"\nvoters = [\"r1\", \"r2\", \"t1\"]\n\
-         [cluster.routers]\nr2 = \"10.0.0.1:7400\"\n[[port]]\nname = \"p0\"\ndevice = \"d\"\naddress = \"10.0.0.2/24\"\n[api]\n{api}\n"
+         [cluster.routers]\nr2 = \"10.0.0.1:7400\"\n[[port]]\nname = \"p0\"\ndevice = \"net_tap0\"\naddress = \"10.0.0.2/24\"\n[api]\n{api}\n"
     );
     Config::parse("r2.toml", &text).unwrap()
 }
