@@ -180,7 +180,7 @@ chaos: build ## Kills, pauses, partitions, moves, reloads at random for T second
 
 .PHONY: chaos-short
 chaos-short:
-	@$(MAKE) --no-print-directory chaos T=120 SEED=1
+	@$(MAKE) --no-print-directory chaos T=60 SEED=1
 
 # What long runs measure is kept, a line of JSON each.
 ROWS ?= perf/results/endurance.jsonl

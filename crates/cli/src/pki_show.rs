@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use serde::Serialize;
-use vipa_model::rfc3339;
+use vipa_model::rfc3339_seconds;
 use vipa_transport::{CertificateInfo, Expiry, expiry};
 
 /// One certificate, for programs.
@@ -65,8 +65,8 @@ fn read(file: &Path, certificate: &CertificateInfo, now: SystemTime) -> Shown {
         roles: if certificate.is_authority { "signs certificates".into() } else { certificate.roles.to_string() },
         issuer: certificate.issuer.clone(),
         serial: certificate.serial.clone(),
-        not_before: rfc3339(certificate.not_before),
-        not_after: rfc3339(certificate.not_after),
+        not_before: rfc3339_seconds(certificate.not_before),
+        not_after: rfc3339_seconds(certificate.not_after),
         warning: certificate.warning(now),
         is_valid: matches!(expiry(certificate, now), Expiry::Valid { .. } | Expiry::ExpiresSoon { .. }),
     }

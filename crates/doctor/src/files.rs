@@ -11,7 +11,7 @@ use std::{
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use vipa_model::{
     config::{Config, Pki},
-    rfc3339,
+    rfc3339_seconds,
 };
 use vipa_transport::{CertificateInfo, Expiry, Identity, expiry, state::StateLock};
 
@@ -50,7 +50,7 @@ fn dates(path: &Path, now: SystemTime) -> Vec<Diagnosis> {
     let finding = |certificate: &CertificateInfo| match (certificate.warning(now), expiry(certificate, now)) {
         (None, _) => Diagnosis::ok(
             &*subject,
-            format!("{} is valid until {}", certificate.name(), rfc3339(certificate.not_after)),
+            format!("{} is valid until {}", certificate.name(), rfc3339_seconds(certificate.not_after)),
         ),
         (Some(text), Expiry::ExpiresSoon { .. }) => Diagnosis::warning(&*subject, text),
         (Some(text), _) => Diagnosis::harm(&*subject, text),

@@ -6,7 +6,6 @@ pub mod calendar;
 mod check;
 mod choice;
 pub mod config;
-mod date;
 mod failure;
 mod nouns;
 mod path;
@@ -16,9 +15,9 @@ mod throttle;
 mod time;
 mod voters;
 
+pub use calendar::rfc3339_seconds;
 pub use check::{Check, Pace, Probe, Verdict};
 pub use choice::{Agentless, Choice, Question, Weights};
-pub use date::rfc3339;
 pub use failure::with_causes;
 pub use nouns::{
     Balance, Connection, ConnectionState, Delivery, EntryState, Epoch, Forwarding, Incarnation, InvalidNodeName,

@@ -78,3 +78,40 @@ impl fmt::Display for Eligibility {
         }
     }
 }
+
+/// [`Eligibility`] in messages between nodes: their encoding does not describe itself, and so cannot read an enum whose tag is a field.
+/// JSON keeps that.
+pub(crate) mod on_wire {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Eligibility;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(remote = "Eligibility")]
+    enum OnWire {
+        Fit,
+        NotCandidate,
+        NotLinked,
+        NotListening,
+        Quiesced,
+        Draining,
+        CheckFailing { check: String, detail: String },
+        Unreachable { in_vain: u64 },
+        NotAccepting { waiting: u32 },
+        QueueFull { waiting: u32 },
+    }
+
+    pub(crate) fn serialize<S: Serializer>(eligibility: &Eligibility, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => eligibility.serialize(serializer),
+            false => OnWire::serialize(eligibility, serializer),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Eligibility, D::Error> {
+        match deserializer.is_human_readable() {
+            true => Eligibility::deserialize(deserializer),
+            false => OnWire::deserialize(deserializer),
+        }
+    }
+}

@@ -252,6 +252,8 @@ pub enum EventKind {
     /// What a target is to services from now on.
     Target {
         target: IpAddr,
+        #[serde(with = "crate::eligibility::on_wire")]
+        #[cfg_attr(feature = "schema", schemars(with = "Eligibility"))]
         eligibility: Eligibility,
         /// At most [`MAX_EVENT_NAMES`].
         services: Vec<ServiceKey>,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use vipa_model::{NodeName, rfc3339};
+use vipa_model::{NodeName, rfc3339_seconds};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
@@ -151,7 +151,7 @@ impl CertificateInfo {
     /// What there is to say about it at this moment, with what to do; `None`: nothing.
     #[must_use]
     pub fn warning(&self, now: SystemTime) -> Option<String> {
-        let (name, after, clock) = (self.name(), rfc3339(self.not_after), rfc3339(unix_seconds(now)));
+        let (name, after, clock) = (self.name(), rfc3339_seconds(self.not_after), rfc3339_seconds(unix_seconds(now)));
         Some(match expiry(self, now) {
             Expiry::Valid { .. } => return None,
             Expiry::ExpiresSoon { left, .. } => {
@@ -166,7 +166,7 @@ impl CertificateInfo {
             Expiry::NotYetValid { until } => format!(
                 "{name} is valid from {} on, and this machine's clock says {clock}, which is {} too early: set the clock that is \
                  wrong, this one (`timedatectl`) or that of the machine that issues certificates",
-                rfc3339(self.not_before),
+                rfc3339_seconds(self.not_before),
                 Span(until)
             ),
         })
@@ -212,16 +212,16 @@ pub(crate) fn explain(reason: &str, whose: Whose, now: SystemTime) -> Option<Str
         Some(after) => (after, false),
         None => (number_after("not valid before ")?, true),
     };
-    let date = rfc3339(dated);
+    let date = rfc3339_seconds(dated);
     if whose == Whose::Own && here.abs_diff(clock) > CLOCKS_DIFFER.as_secs() {
         let (verb, clock, here) =
-            (if is_early { "is valid from" } else { "expired on" }, rfc3339(clock), rfc3339(here));
+            (if is_early { "is valid from" } else { "expired on" }, rfc3339_seconds(clock), rfc3339_seconds(here));
         return Some(format!(
             "by its clock, {clock}, this node's certificate {verb} {date}, but this node's clock says {here}: set the clock that is \
              wrong (`timedatectl` on both)"
         ));
     }
-    let clock = rfc3339(clock);
+    let clock = rfc3339_seconds(clock);
     Some(match (whose, is_early) {
         (Whose::Own, false) => format!(
             "this node's certificate expired on {date}, and it is {clock}: issue a new one with `vipactl pki issue NODE --renew`"

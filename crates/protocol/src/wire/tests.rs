@@ -460,3 +460,54 @@ fn every_number_of_64_bits_has_its_bound_in_the_documentation() {
         numbers.iter().filter(|number| !rows.iter().any(|row| row.contains(&format!("`{number}`")))).collect();
     assert!(undocumented.is_empty(), "docs/security.md does not say what bounds {undocumented:?}");
 }
+
+/// What routers ask each other for `vipactl events`, and for the comparison of configurations.
+#[test]
+fn events_and_digests_come_back_as_they_were_sent() {
+    let node: NodeName = "r1".parse().unwrap();
+    let vipa: IpAddr = "192.0.2.10".parse().unwrap();
+    let service = ServiceKey { vipa, protocol: Protocol::Tcp, ports: PortRange { first: 80, last: 80 } };
+    let by = Operator { uid: 1_000, name: Some("alice".into()) };
+    let target = |eligibility| EventKind::Target { target: vipa, eligibility, services: vec![service], more: 3 };
+    let epoch = Epoch(7);
+    let causes = [
+        OwnershipCause::First,
+        OwnershipCause::Silent { ms: 300 },
+        OwnershipCause::Unfit { why: "port p0 has no link".into() },
+    ];
+    let owned = causes.map(|cause| EventKind::Owned { vipa, epoch, from: Some(node.clone()), cause });
+    let kinds = [
+        EventKind::Started { version: "0.1.0".into() },
+        EventKind::Stopping { why: None },
+        EventKind::Rebuilt { vipa, epoch, took_us: 5, connections: 6, missing: 0 },
+        EventKind::RouterCheck { router: node.clone(), unfit: Some("it stops".into()) },
+        EventKind::Ordered { order: "vipa move".into(), by: by.clone() },
+        EventKind::Link { peer: node.clone(), up: true },
+        EventKind::LinkRefused { peer: None, address: Some(vipa), why: "no".into() },
+        EventKind::Reload { by: Some(by), result: ReloadResult::Refused { why: "no".into() } },
+        EventKind::Limit { limit: LimitKind::Table, of: 9, target: None },
+        EventKind::AddressConflict { vipa, mac: "02:00:00:00:00:01".into(), port: "p0".into() },
+        EventKind::Certificate { subject: "r1".into(), expires_unix_ms: 1, expired: false },
+        EventKind::ConfigurationDiffers { peer: node.clone(), vipas: vec![vipa], more: 0 },
+        target(Eligibility::Fit),
+        target(Eligibility::NotListening),
+        target(Eligibility::CheckFailing { check: "web".into(), detail: "503".into() }),
+        target(Eligibility::Unreachable { in_vain: 8 }),
+        target(Eligibility::NotAccepting { waiting: 3 }),
+        target(Eligibility::QueueFull { waiting: 4 }),
+    ];
+    let kinds = kinds.into_iter().chain(owned);
+    let events: Vec<ClusterEvent> = (0..)
+        .zip(kinds)
+        .map(|(number, what)| ClusterEvent { unix_ms: 1_796_100_339_229 + number, node: node.clone(), number, what })
+        .collect();
+    for message in [
+        Message::QueryRequest(QueryRequest { token: 1, question: Question::Events { since_unix_ms: 7 } }),
+        Message::QueryRequest(QueryRequest { token: 2, question: Question::SettingsDigests }),
+        Message::QueryReply(QueryReply { token: 1, reply: Reply::Events(events) }),
+        Message::QueryReply(QueryReply { token: 2, reply: Reply::SettingsDigests(vec![(vipa, 9)]) }),
+    ] {
+        let bytes = encode(&message).unwrap_or_else(|error| panic!("{error}: {message:?}"));
+        assert_eq!(decode(&bytes), Ok(message));
+    }
+}
