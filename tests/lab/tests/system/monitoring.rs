@@ -150,8 +150,8 @@ fn a_scrape_of_a_thousand_vipas_costs_control_milliseconds() {
         let of = |text: &str, name: &str| -> Option<f64> {
             text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
         };
-        let owned =
-            |text: &str| text.lines().filter(|line| line.starts_with("vipa_owned{") && line.ends_with(" 1")).count();
+        let is_one = |line: &&str| line.rsplit(' ').next().and_then(|value| value.parse().ok()) == Some(1.0);
+        let owned = |text: &str| text.lines().filter(|line| line.starts_with("vipa_owned{")).filter(is_one).count();
         wait("r1 to own all", ALERTED, || (owned(&scrape(cluster, ROUTERS[0]).ok()?) == 1_000).then_some(()))?;
         let mut costs = Vec::new();
         for _ in 0..20 {
