@@ -1,23 +1,14 @@
 //! What Prometheus is told of a target.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use vipa_metrics::{Label, MetricsServer, ServerError, Snapshot, SnapshotRequest, catalogue};
-use vipa_model::{
-    NodeName,
-    config::{Config, Pki},
-};
+use vipa_model::{NodeName, config::Config};
 use vipa_protocol::{Intent, Message, Run, load::FULL_HEADROOM};
 use vipa_transport::CertificateExpiry;
 
 use crate::agent::Agent;
-
-/// Between two looks at the certificates' files.
-const READ_CERTIFICATES: Duration = Duration::from_secs(60);
 
 /// What is served, and what only scrapes want to know.
 pub(crate) struct Metrics {
@@ -50,7 +41,7 @@ impl Metrics {
         let server = config.metrics.listen.as_ref().map(|listen| MetricsServer::start(listen, requests)).transpose()?;
         let (told, certificates) = watch::channel(CertificateExpiry::default());
         if server.is_some() {
-            tokio::spawn(watch_certificates(config.pki.clone(), told));
+            tokio::spawn(CertificateExpiry::watch(config.pki.clone(), told));
         }
         let routers = config.cluster.routers.iter().map(|(name, _)| (name.clone(), Sent::default()));
         let metrics = Self {
@@ -100,21 +91,6 @@ impl Metrics {
         self.reload_succeeded = succeeded;
         if succeeded {
             self.configured_unix = unix_seconds();
-        }
-    }
-}
-
-/// Certificates may be renewed while the program runs. Reading files may block, so a thread for that does it.
-async fn watch_certificates(pki: Pki, told: watch::Sender<CertificateExpiry>) {
-    let mut pace = tokio::time::interval(READ_CERTIFICATES);
-    loop {
-        pace.tick().await;
-        let (ca, certificate) = (pki.ca.clone(), pki.certificate.clone());
-        let read = tokio::task::spawn_blocking(move || CertificateExpiry::read(&ca, &certificate));
-        if let Ok(expiry) = read.await
-            && told.send(expiry).is_err()
-        {
-            return;
         }
     }
 }

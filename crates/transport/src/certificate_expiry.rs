@@ -1,9 +1,14 @@
 //! When certificates expire, for those who watch over them.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use rustls_pki_types::{CertificateDer, pem::PemObject};
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+use tokio::sync::watch;
+use vipa_model::config::Pki;
+
+use crate::CertificateInfo;
+
+/// Between two looks at the files.
+const READ_AGAIN: Duration = Duration::from_secs(60);
 
 /// The ends of a node's certificates, in seconds since 1970 (RFC 5280 §4.1.2.5, notAfter). `None`: its file cannot be read now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,17 +25,26 @@ impl CertificateExpiry {
     pub fn read(ca: &Path, certificate: &Path) -> Self {
         Self { certificate: earliest(certificate), authority: earliest(ca) }
     }
+
+    /// Reads them anew each minute, until nobody wants to know: certificates may be renewed while the program runs. Reading files may
+    /// block, so a thread for that does it.
+    pub async fn watch(pki: Pki, told: watch::Sender<Self>) {
+        let mut pace = tokio::time::interval(READ_AGAIN);
+        loop {
+            pace.tick().await;
+            let (ca, certificate) = (pki.ca.clone(), pki.certificate.clone());
+            let read = tokio::task::spawn_blocking(move || Self::read(&ca, &certificate));
+            if let Ok(expiry) = read.await
+                && told.send(expiry).is_err()
+            {
+                return;
+            }
+        }
+    }
 }
 
 fn earliest(file: &Path) -> Option<i64> {
-    let certificates = CertificateDer::pem_file_iter(file).ok()?;
-    let ends = certificates.map(|certificate| not_after(&certificate.ok()?));
-    ends.collect::<Option<Vec<i64>>>()?.into_iter().min()
-}
-
-fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.validity().not_after.timestamp())
+    CertificateInfo::read_file(file).ok()?.iter().map(|certificate| certificate.not_after).min()
 }
 
 #[cfg(test)]

@@ -25,8 +25,6 @@ use crate::{
 
 /// Between two questions to other routers how they are configured, each about one VIPA.
 const COMPARE: Duration = Duration::from_secs(2);
-/// Between two looks at the certificates' files.
-const READ_CERTIFICATES: Duration = Duration::from_secs(60);
 
 /// What is served, and what only scrapes want to know.
 pub(crate) struct Metrics {
@@ -78,7 +76,7 @@ impl Metrics {
         let server = config.metrics.listen.as_ref().map(|listen| MetricsServer::start(listen, requests)).transpose()?;
         let (told, certificates) = watch::channel(CertificateExpiry::default());
         if server.is_some() {
-            tokio::spawn(watch_certificates(config.clone(), told));
+            tokio::spawn(CertificateExpiry::watch(config.pki.clone(), told));
         }
         let phases = ["detect", "collect", "rebuild"].map(|phase| (phase, Histogram::new(Histogram::TAKEOVER)));
         let metrics = Self {
@@ -142,21 +140,6 @@ fn cause(report: &TakeoverReport) -> &'static str {
         OwnershipCause::Group => "group",
         OwnershipCause::Ordered { .. } => "ordered",
         OwnershipCause::Unknown => "unknown",
-    }
-}
-
-/// Certificates may be renewed while the program runs. Reading files may block, so a thread for that does it.
-async fn watch_certificates(config: Config, told: watch::Sender<CertificateExpiry>) {
-    let mut pace = tokio::time::interval(READ_CERTIFICATES);
-    loop {
-        pace.tick().await;
-        let pki = config.pki.clone();
-        let read = tokio::task::spawn_blocking(move || CertificateExpiry::read(&pki.ca, &pki.certificate));
-        if let Ok(expiry) = read.await
-            && told.send(expiry).is_err()
-        {
-            return;
-        }
     }
 }
 
